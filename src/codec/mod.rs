@@ -1,0 +1,356 @@
+//! Bytes to readings and back: one file per format, in and out.
+//!
+//! A [`Decoder`] takes the body of a request and gives the readings that it holds, in the internal encoding,
+//! with a [`Rejection`] for each reading that was turned away. It looks at each byte once, allocates nothing per
+//! reading that it accepts, and either fails as a whole (the body is not what it claims to be) or gives both
+//! lists. An [`Encoder`] writes readings as the body of a batch, one reading at a time, so that a batch can stop
+//! at a number of bytes.
+//!
+//! Limits: a body is bounded by whoever reads it; nesting deeper than 128 is an error; at most
+//! [`REJECTIONS_LISTED_MAX`] rejections are listed, all are counted.
+//!
+//! A format is added as a file here and a row in [`DECODERS`] or [`ENCODERS`]; the tests at the end of this file
+//! then hold it to what every format promises.
+
+mod canonical;
+mod json;
+mod ndjson;
+mod object;
+
+use std::fmt::Debug;
+
+use thiserror::Error;
+
+use crate::reading::{ReadingError, ReadingRef, Readings};
+use crate::registry::Registry;
+use crate::timestamp::{Precision, Timestamp};
+
+pub use canonical::write_reading;
+
+/// Most rejections of one request that are listed.
+pub const REJECTIONS_LISTED_MAX: usize = 100;
+
+/// The formats that requests may have, by the name that metrics give them.
+pub const DECODERS: Registry<&dyn Decoder> =
+    Registry { what: "format", members: &[("json", &json::Json), ("ndjson", &ndjson::Ndjson)] };
+
+/// The formats that batches may have, by their configuration names.
+pub const ENCODERS: Registry<&dyn Encoder> =
+    Registry { what: "format", members: &[("ndjson", &ndjson::Ndjson), ("json", &json::Json)] };
+
+/// Reads one format of request bodies.
+pub trait Decoder: Sync + Debug {
+    /// The media types of this format, in lower case.
+    fn media_types(&self) -> &'static [&'static str];
+
+    /// Reads a whole body.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if the body is not of this format; nothing of it may be taken then.
+    fn decode(&self, body: &[u8], rules: &Rules) -> Result<Decoded, DecodeError>;
+}
+
+/// Writes one format of batch bodies.
+pub trait Encoder: Sync + Debug {
+    /// The `Content-Type` of the body.
+    fn content_type(&self) -> &'static str;
+
+    /// Appends the `index`-th reading, with whatever stands before it.
+    fn write(&self, index: usize, reading: ReadingRef<'_>, body: &mut Vec<u8>);
+
+    /// Appends what stands after the last reading.
+    fn finish(&self, body: &mut Vec<u8>);
+
+    /// How many bytes [`Encoder::finish`] appends.
+    fn finish_bytes(&self) -> usize;
+}
+
+/// What to do with a field that no reading has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownFields {
+    /// The reading is turned away, and the message names the field and the nearest known one.
+    Reject,
+    /// The field is passed over.
+    Ignore,
+}
+
+/// What a reading must keep to, apart from the limits that always hold.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// What to do with a field that no reading has.
+    pub unknown_fields: UnknownFields,
+    /// The unit of times that are numbers.
+    pub precision: Precision,
+    /// The time of a reading that has none.
+    pub received_at: Timestamp,
+    /// No reading may be earlier.
+    pub earliest: Timestamp,
+    /// No reading may be later.
+    pub latest: Timestamp,
+}
+
+/// What a body held.
+#[derive(Debug, Default)]
+pub struct Decoded {
+    /// The readings that keep to the rules.
+    pub readings: Readings,
+    /// The others.
+    pub rejections: Rejections,
+}
+
+/// The readings of one request that were turned away.
+#[derive(Debug, Default)]
+pub struct Rejections {
+    /// How many there are, by [`Reason`].
+    counts: [u64; Reason::NAMES.len()],
+    /// The first [`REJECTIONS_LISTED_MAX`] of them.
+    pub listed: Vec<Rejection>,
+}
+
+/// One reading that was turned away.
+#[derive(Debug)]
+pub struct Rejection {
+    /// Its place in the request, from 0: in the array, or among the lines that are not blank.
+    pub index: usize,
+    /// JSON pointer (RFC 6901) to what was wrong.
+    pub pointer: String,
+    /// What was wrong, and what is allowed.
+    pub detail: String,
+}
+
+/// Why readings are turned away, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Not an object, or a field of another type than it must have.
+    Type,
+    /// A field is missing, twice there, or contradicts another.
+    Field,
+    /// A field that no reading has.
+    Unknown,
+    /// Too long, empty, or with a character that is not allowed.
+    Limit,
+    /// No instant, or too far from the clock.
+    Time,
+    /// Not a finite number.
+    Number,
+    /// The request was `strict` and another of its readings was turned away.
+    Strict,
+}
+
+impl Reason {
+    /// Every reason with its name.
+    pub const NAMES: &[(&str, Reason)] = &[
+        ("type", Reason::Type),
+        ("field", Reason::Field),
+        ("unknown_field", Reason::Unknown),
+        ("limit", Reason::Limit),
+        ("time", Reason::Time),
+        ("number", Reason::Number),
+        ("strict", Reason::Strict),
+    ];
+}
+
+impl From<&ReadingError> for Reason {
+    fn from(error: &ReadingError) -> Reason {
+        match error {
+            ReadingError::NameLength { .. }
+            | ReadingError::ControlCharacter { .. }
+            | ReadingError::TextLength { .. }
+            | ReadingError::UnitLength { .. }
+            | ReadingError::TagCount { .. }
+            | ReadingError::TagLength { .. } => Reason::Limit,
+            ReadingError::NotFinite => Reason::Number,
+            ReadingError::Time(_) => Reason::Time,
+        }
+    }
+}
+
+impl Rejections {
+    /// How many readings were turned away.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// How many readings were turned away, by reason, in the order of [`Reason::NAMES`].
+    pub fn counts(&self) -> impl Iterator<Item = (Reason, u64)> {
+        Reason::NAMES.iter().map(|(_, reason)| *reason).zip(self.counts)
+    }
+
+    /// Counts a rejection of `readings` readings and lists it if there is room.
+    ///
+    /// `describe` gives the pointer and the detail; it is called only if they are listed.
+    pub fn add(
+        &mut self,
+        index: usize,
+        reason: Reason,
+        readings: usize,
+        describe: impl FnOnce() -> (String, String),
+    ) {
+        self.counts[reason as usize] += readings as u64;
+        if self.listed.len() < REJECTIONS_LISTED_MAX {
+            let (pointer, detail) = describe();
+            self.listed.push(Rejection { index, pointer, detail });
+        }
+    }
+
+    /// Counts readings that went with another one of a `strict` request; they are not listed.
+    pub fn add_strict(&mut self, readings: usize) {
+        self.counts[Reason::Strict as usize] += readings as u64;
+    }
+}
+
+/// Why a body is not what it claims to be.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("line {line}, column {column}: {detail}")]
+pub struct DecodeError {
+    /// Line of the body, from 1.
+    pub line: usize,
+    /// Column in the line, in bytes from 1.
+    pub column: usize,
+    /// What was found there.
+    pub detail: String,
+}
+
+/// Takes the body as text.
+fn utf8(body: &[u8]) -> Result<&str, DecodeError> {
+    std::str::from_utf8(body).map_err(|error| {
+        let before = &body[..error.valid_up_to()];
+        let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        DecodeError {
+            line: 1 + before.iter().filter(|byte| **byte == b'\n').count(),
+            column: 1 + before.len() - line_start,
+            detail: "the body is not UTF-8".to_owned(),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reading::{ReadingParts, Tag, Value};
+    use proptest::prelude::*;
+
+    pub(crate) fn rules() -> Rules {
+        Rules {
+            unknown_fields: UnknownFields::Reject,
+            precision: Precision::Millis,
+            received_at: Timestamp::from_nanos(1_170_288_000_000_000_000).expect("2007"),
+            earliest: Timestamp::MIN,
+            latest: Timestamp::MAX,
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Kind {
+        Integer(i64),
+        Double(f64),
+        Boolean(bool),
+        Text(String),
+    }
+
+    type Row = (String, String, Kind, i64, Option<String>, Vec<(String, String)>);
+
+    fn rows() -> impl Strategy<Value = Vec<Row>> {
+        let kind = prop_oneof![
+            any::<i64>().prop_map(Kind::Integer),
+            (-1e300..1e300).prop_map(Kind::Double),
+            prop::num::f64::NORMAL.prop_map(Kind::Double),
+            any::<bool>().prop_map(Kind::Boolean),
+            "(?s).{0,20}".prop_map(Kind::Text),
+        ];
+        let tags = prop::collection::btree_map("\\PC{1,8}", "(?s).{0,8}", 0..3);
+        let row =
+            ("[^\\p{C}]{1,20}", "[^\\p{C}]{1,20}", kind, 0..i64::MAX, prop::option::of("[A-Z\"]{1,4}"), tags);
+        let row = row.prop_map(|(d, s, k, t, u, tags)| (d, s, k, t, u, tags.into_iter().collect()));
+        prop::collection::vec(row, 1..20)
+    }
+
+    fn readings(rows: &[Row]) -> Readings {
+        let mut readings = Readings::default();
+        for (device, sensor, kind, nanos, unit, tags) in rows {
+            let tags: Vec<Tag<'_>> =
+                tags.iter().map(|(n, v)| (n.as_str().into(), v.as_str().into())).collect();
+            let parts = ReadingParts {
+                device,
+                sensor,
+                value: match kind {
+                    Kind::Integer(number) => Value::Integer(*number),
+                    Kind::Double(number) => Value::Double(*number),
+                    Kind::Boolean(truth) => Value::Boolean(*truth),
+                    Kind::Text(text) => Value::Text(text),
+                },
+                time: Timestamp::from_nanos(*nanos).expect("not negative"),
+                unit: unit.as_deref(),
+                tags: &tags,
+            };
+            readings.push(&parts).expect("within the limits");
+        }
+        readings
+    }
+
+    pub(crate) fn encode(encoder: &dyn Encoder, readings: &Readings) -> Vec<u8> {
+        let mut body = Vec::new();
+        for (index, reading) in readings.iter().enumerate() {
+            encoder.write(index, reading, &mut body);
+        }
+        let before = body.len();
+        encoder.finish(&mut body);
+        assert_eq!(body.len() - before, encoder.finish_bytes());
+        body
+    }
+
+    proptest! {
+        #[test]
+        fn every_format_reads_back_what_it_writes(rows in rows()) {
+            let readings = readings(&rows);
+            for (name, decoder) in DECODERS.members {
+                let Ok(encoder) = ENCODERS.find(name) else { continue };
+                let body = encode(*encoder, &readings);
+                let decoded = decoder.decode(&body, &rules()).expect("it reads what it wrote");
+                prop_assert_eq!(decoded.rejections.count(), 0, "{:?}", decoded.rejections.listed);
+                prop_assert_eq!(&decoded.readings, &readings);
+            }
+        }
+
+        #[test]
+        fn no_body_can_cause_a_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            for (_, decoder) in DECODERS.members {
+                let _ = decoder.decode(&body, &rules());
+            }
+        }
+
+        #[test]
+        fn no_mangled_body_can_cause_a_panic_or_break_a_rule(rows in rows(), at in any::<prop::sample::Index>(), byte: u8) {
+            for (name, decoder) in DECODERS.members {
+                let Ok(encoder) = ENCODERS.find(name) else { continue };
+                let mut body = encode(*encoder, &readings(&rows));
+                let at = at.index(body.len());
+                body[at] = byte;
+                let Ok(decoded) = decoder.decode(&body, &rules()) else { continue };
+                prop_assert_eq!(decoded.readings.iter().count(), decoded.readings.len());
+                body.truncate(at);
+                let _ = decoder.decode(&body, &rules());
+            }
+        }
+    }
+
+    #[test]
+    fn every_format_names_its_media_types_and_no_two_share_one() {
+        let mut seen = std::collections::BTreeSet::new();
+        for (name, decoder) in DECODERS.members {
+            assert!(!decoder.media_types().is_empty(), "{name}");
+            for media_type in decoder.media_types() {
+                assert!(seen.insert(*media_type), "{media_type}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_format_says_where_a_body_stops_being_utf8() {
+        for (name, decoder) in DECODERS.members {
+            let error = decoder.decode(b"{}\n{ \xff", &rules()).expect_err(name);
+            assert_eq!(error.to_string(), "line 2, column 3: the body is not UTF-8", "{name}");
+        }
+    }
+}

@@ -1,0 +1,647 @@
+//! One JSON object to readings: what the JSON formats share.
+//!
+//! An object is read in one pass into a [`Draft`] that borrows from the body. What is wrong with a reading is
+//! kept as a fault of that reading while the parser goes on, so that only broken JSON stops a request.
+//!
+//! One thing stops serde_json that is no fault of the JSON: a number beyond all doubles, such as 1e999. A body
+//! with one is read again with care ([`Care::Slow`]): each value is cut out as text first and parsed by itself.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::{DecodeError, Decoded, Reason, Rules, UnknownFields};
+use crate::reading::{Field, ReadingParts, TAGS_MAX, Tag, Value};
+use crate::timestamp::Timestamp;
+
+/// Longest piece of a request that an error repeats, in bytes.
+const QUOTE_BYTES_MAX: usize = 64;
+
+/// Whether a number beyond all doubles may be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Care {
+    /// None is expected; one stops the parser.
+    Fast,
+    /// Each value is cut out as text and parsed by itself; such a number is the fault of its reading alone.
+    Slow,
+}
+
+/// Where an object stands in its request, for JSON pointers.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    /// The body is this one object.
+    Alone,
+    /// The `index`-th of several.
+    Among(usize),
+}
+
+/// What JSON a value is; what an array or object holds has been passed over.
+#[derive(Debug)]
+enum Json<'de> {
+    Null,
+    Boolean(bool),
+    Integer(i64),
+    Double(f64),
+    Text(Cow<'de, str>),
+    Array,
+    Object,
+    /// A number beyond all doubles.
+    Beyond,
+}
+
+/// Why an object is no reading.
+#[derive(Debug)]
+struct Fault {
+    pointer: String,
+    reason: Reason,
+    detail: String,
+}
+
+/// One object as far as it has been read. Used again for the next one, to keep its memory.
+#[derive(Debug, Default)]
+pub(super) struct Draft<'de> {
+    seen: [bool; Field::NAMES.len()],
+    device: Cow<'de, str>,
+    sensor: Cow<'de, str>,
+    value: Option<Json<'de>>,
+    time: Option<Timestamp>,
+    unit: Option<Cow<'de, str>>,
+    tags: Vec<Tag<'de>>,
+    values: Vec<(Cow<'de, str>, Json<'de>)>,
+    fault: Option<Fault>,
+}
+
+impl<'de> Draft<'de> {
+    /// Reads one object from `deserializer` and adds what it holds to `decoded`.
+    pub(super) fn read<D: Deserializer<'de>>(
+        &mut self,
+        deserializer: D,
+        place: Place,
+        care: Care,
+        rules: &Rules,
+        decoded: &mut Decoded,
+    ) -> Result<(), D::Error> {
+        self.clear();
+        match deserializer.deserialize_any(ObjectVisitor { draft: self, care, rules }) {
+            Ok(()) => {}
+            Err(error) if care == Care::Slow && is_beyond(&error) => {
+                self.fault_at("", Reason::Type, not_an_object("a number"))
+            }
+            Err(error) => return Err(error),
+        }
+        self.finish(place, rules, decoded);
+        Ok(())
+    }
+
+    /// Adds a rejection for a body that is neither an object nor an array.
+    pub(super) fn refuse(found: &str, decoded: &mut Decoded) {
+        let detail = format!("the body must be a reading, as an object, or an array of them, got {found}");
+        decoded.rejections.add(0, Reason::Type, 1, || (String::new(), detail));
+    }
+
+    fn clear(&mut self) {
+        self.seen = Default::default();
+        self.value = None;
+        self.time = None;
+        self.unit = None;
+        self.tags.clear();
+        self.values.clear();
+        self.fault = None;
+    }
+
+    /// Keeps the first fault.
+    fn fault_at(&mut self, pointer: impl fmt::Display, reason: Reason, detail: String) {
+        self.fault.get_or_insert_with(|| Fault { pointer: pointer.to_string(), reason, detail });
+    }
+
+    fn fault(&mut self, field: Field, reason: Reason, detail: String) {
+        self.fault_at(format_args!("/{}", field.name()), reason, detail);
+    }
+
+    fn wrong_type(&mut self, field: Field, expected: &str, found: &Json<'_>) {
+        let reason = if matches!(found, Json::Beyond) { Reason::Number } else { Reason::Type };
+        self.fault(field, reason, format!("`{}` must be {expected}, got {}", field.name(), found.noun()));
+    }
+
+    fn set_text(&mut self, field: Field, json: Json<'de>) {
+        match (field, json) {
+            (Field::Device, Json::Text(text)) => self.device = text,
+            (Field::Sensor, Json::Text(text)) => self.sensor = text,
+            (Field::Unit, Json::Text(text)) => self.unit = Some(text),
+            (_, other) => self.wrong_type(field, "a string", &other),
+        }
+    }
+
+    fn set_time(&mut self, json: Json<'de>, rules: &Rules) {
+        let time = match json {
+            Json::Text(text) => Timestamp::parse(&text),
+            Json::Integer(number) => Timestamp::from_integer(number, rules.precision),
+            Json::Double(number) => Timestamp::from_double(number, rules.precision),
+            other => return self.wrong_type(Field::Time, "an RFC 3339 string or a number", &other),
+        };
+        match time {
+            Ok(time) if time < rules.earliest => {
+                let detail =
+                    format!("`time` {time} is earlier than {}, the earliest taken now", rules.earliest);
+                self.fault(Field::Time, Reason::Time, detail);
+            }
+            Ok(time) if time > rules.latest => {
+                let detail = format!("`time` {time} is later than {}, the latest taken now", rules.latest);
+                self.fault(Field::Time, Reason::Time, detail);
+            }
+            Ok(time) => self.time = Some(time),
+            Err(error) => self.fault(Field::Time, Reason::Time, error.to_string()),
+        }
+    }
+
+    fn add_tag(&mut self, name: Cow<'de, str>, json: Json<'de>) {
+        match json {
+            Json::Text(_) if self.tags.iter().any(|(known, _)| *known == name) => {
+                let detail = format!("the tag `{}` is there twice", shorten(&name));
+                self.fault_at(format_args!("/tags/{}", pointer_token(&name)), Reason::Field, detail);
+            }
+            // One more than are allowed is enough to know that there are too many.
+            Json::Text(value) if self.tags.len() <= TAGS_MAX => self.tags.push((name, value)),
+            Json::Text(_) => {}
+            other => {
+                let detail = format!("a tag must be a string, got {}", other.noun());
+                self.fault_at(format_args!("/tags/{}", pointer_token(&name)), Reason::Type, detail);
+            }
+        }
+    }
+
+    fn unknown_field(&mut self, name: &str) {
+        let nearest = Field::NAMES
+            .iter()
+            .map(|(known, _)| (strsim::osa_distance(name, known), *known))
+            .min()
+            .filter(|(distance, _)| *distance <= 2);
+        let hint = match nearest {
+            Some((_, known)) => format!(", did you mean `{known}`?"),
+            None => {
+                let known: Vec<_> = Field::NAMES.iter().map(|(known, _)| format!("`{known}`")).collect();
+                format!("; a reading has {}", known.join(", "))
+            }
+        };
+        let detail = format!("unknown field `{}`{hint}", shorten(name));
+        self.fault_at(format_args!("/{}", pointer_token(name)), Reason::Unknown, detail);
+    }
+
+    /// Adds the readings of this object to `decoded`, or the reason why there are none.
+    fn finish(&mut self, place: Place, rules: &Rules, decoded: &mut Decoded) {
+        if self.fault.is_none() {
+            self.check_fields();
+        }
+        if let Some(fault) = self.fault.take() {
+            let describe = || (place.pointer(&fault.pointer), fault.detail);
+            return decoded.rejections.add(place.index(), fault.reason, self.values.len().max(1), describe);
+        }
+        let time = self.time.unwrap_or(rules.received_at);
+        match self.value.take() {
+            Some(value) => self.push(&self.sensor, &value, time, place, None, decoded),
+            None => {
+                for (sensor, value) in &self.values {
+                    self.push(sensor, value, time, place, Some(sensor), decoded);
+                }
+            }
+        }
+    }
+
+    /// Checks that the fields make a reading, or several, together.
+    fn check_fields(&mut self) {
+        let has = |field: Field| self.seen[field as usize];
+        let (several, sensor, value) = (has(Field::Values), has(Field::Sensor), has(Field::Value));
+        let missing = |field: Field| (format!("/{}", field.name()), format!("`{}` is missing", field.name()));
+        let (pointer, detail) = if !has(Field::Device) {
+            missing(Field::Device)
+        } else if several && (sensor || value) {
+            (
+                "/values".to_owned(),
+                "`values` stands instead of `sensor` and `value`, not beside them".to_owned(),
+            )
+        } else if several && self.values.is_empty() {
+            ("/values".to_owned(), "`values` must name at least one sensor".to_owned())
+        } else if !several && !sensor {
+            missing(Field::Sensor)
+        } else if !several && !value {
+            missing(Field::Value)
+        } else {
+            return;
+        };
+        self.fault_at(pointer, Reason::Field, detail);
+    }
+
+    /// Appends one reading; `member` is its name in `values`, if it came from there.
+    fn push(
+        &self,
+        sensor: &str,
+        value: &Json<'de>,
+        time: Timestamp,
+        place: Place,
+        member: Option<&str>,
+        decoded: &mut Decoded,
+    ) {
+        let pointer = |field: Field| match (field, member) {
+            (Field::Value | Field::Sensor, Some(name)) => {
+                place.pointer(&format!("/values/{}", pointer_token(name)))
+            }
+            _ => place.pointer(&format!("/{}", field.name())),
+        };
+        let value = match value.as_value() {
+            Ok(value) => value,
+            Err((reason, detail)) => {
+                return decoded.rejections.add(place.index(), reason, 1, || (pointer(Field::Value), detail));
+            }
+        };
+        let parts = ReadingParts {
+            device: &self.device,
+            sensor,
+            value,
+            time,
+            unit: self.unit.as_deref(),
+            tags: &self.tags,
+        };
+        if let Err(error) = decoded.readings.push(&parts) {
+            let describe = || (pointer(error.field()), error.to_string());
+            decoded.rejections.add(place.index(), Reason::from(&error), 1, describe);
+        }
+    }
+}
+
+impl Place {
+    fn index(self) -> usize {
+        match self {
+            Place::Alone => 0,
+            Place::Among(index) => index,
+        }
+    }
+
+    fn pointer(self, rest: &str) -> String {
+        match self {
+            Place::Alone => rest.to_owned(),
+            Place::Among(index) => format!("/{index}{rest}"),
+        }
+    }
+}
+
+impl Json<'_> {
+    fn noun(&self) -> &'static str {
+        match self {
+            Json::Null => "null",
+            Json::Boolean(_) => "a boolean",
+            Json::Integer(_) | Json::Double(_) => "a number",
+            Json::Text(_) => "a string",
+            Json::Array => "an array",
+            Json::Object => "an object",
+            Json::Beyond => "a number that no double can hold",
+        }
+    }
+
+    fn as_value(&self) -> Result<Value<'_>, (Reason, String)> {
+        match self {
+            Json::Boolean(truth) => Ok(Value::Boolean(*truth)),
+            Json::Integer(number) => Ok(Value::Integer(*number)),
+            Json::Double(number) => Ok(Value::Double(*number)),
+            Json::Text(text) => Ok(Value::Text(text)),
+            Json::Beyond => {
+                Err((Reason::Number, format!("a value must be a finite number, got {}", self.noun())))
+            }
+            Json::Null | Json::Array | Json::Object => Err((
+                Reason::Type,
+                format!("a value must be a number, a boolean or a string, got {}", self.noun()),
+            )),
+        }
+    }
+}
+
+/// Whether the parser stopped at a number beyond all doubles.
+///
+/// serde_json has no code for it; a test holds this to its wording.
+pub(super) fn is_beyond(error: &impl fmt::Display) -> bool {
+    error.to_string().starts_with("number out of range")
+}
+
+/// The parser's error, `lines_before` lines into the body.
+pub(super) fn decode_error(error: &serde_json::Error, lines_before: usize) -> DecodeError {
+    let text = error.to_string();
+    let detail = text.split(" at line ").next().unwrap_or_default().to_owned();
+    DecodeError { line: lines_before + error.line().max(1), column: error.column().max(1), detail }
+}
+
+/// Cuts a piece of a request to a length that an error may repeat.
+fn shorten(text: &str) -> Cow<'_, str> {
+    if text.len() <= QUOTE_BYTES_MAX {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(QUOTE_BYTES_MAX)]))
+}
+
+/// Writes a name as a token of a JSON pointer (RFC 6901, section 3).
+fn pointer_token(name: &str) -> String {
+    shorten(name).replace('~', "~0").replace('/', "~1")
+}
+
+fn not_an_object(found: &str) -> String {
+    format!("a reading must be an object, got {found}")
+}
+
+struct ObjectVisitor<'a, 'de> {
+    draft: &'a mut Draft<'de>,
+    care: Care,
+    rules: &'a Rules,
+}
+
+impl<'de> ObjectVisitor<'_, 'de> {
+    fn no_object<E>(self, found: &Json<'_>) -> Result<(), E> {
+        self.draft.fault_at("", Reason::Type, not_an_object(found.noun()));
+        Ok(())
+    }
+
+    fn field<A: MapAccess<'de>>(&mut self, field: Field, map: &mut A) -> Result<(), A::Error> {
+        let twice = std::mem::replace(&mut self.draft.seen[field as usize], true);
+        if twice {
+            let detail = format!("`{}` is there twice", field.name());
+            self.draft.fault(field, Reason::Field, detail);
+            take(map, JsonSeed, self.care)?;
+            return Ok(());
+        }
+        match field {
+            Field::Device | Field::Sensor | Field::Unit => {
+                let json = take(map, JsonSeed, self.care)?.unwrap_or(Json::Beyond);
+                self.draft.set_text(field, json);
+            }
+            Field::Value => self.draft.value = Some(take(map, JsonSeed, self.care)?.unwrap_or(Json::Beyond)),
+            Field::Time => {
+                let json = take(map, JsonSeed, self.care)?.unwrap_or(Json::Beyond);
+                self.draft.set_time(json, self.rules);
+            }
+            Field::Tags | Field::Values => {
+                let members = MembersSeed { draft: self.draft, field, care: self.care };
+                if take(map, members, self.care)?.is_none() {
+                    self.draft.wrong_type(field, "an object", &Json::Beyond);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Visitor<'de> for ObjectVisitor<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a reading")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key_seed(KeySeed)? {
+            match key {
+                Key::Known(field) => self.field(field, &mut map)?,
+                Key::Unknown(name) => {
+                    take(&mut map, JsonSeed, self.care)?;
+                    if self.rules.unknown_fields == UnknownFields::Reject {
+                        self.draft.unknown_field(&name);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(JsonSeed)?.is_some() {}
+        self.no_object(&Json::Array)
+    }
+
+    fn visit_bool<E>(self, truth: bool) -> Result<(), E> {
+        self.no_object(&Json::Boolean(truth))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<(), E> {
+        self.no_object(&Json::Integer(number))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        self.no_object(&Json::Integer(0))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<(), E> {
+        self.no_object(&Json::Double(number))
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        self.no_object(&Json::Text(Cow::Borrowed("")))
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        self.no_object(&Json::Null)
+    }
+}
+
+/// Takes the next value of `map` by `seed`; `None` if a number beyond all doubles stands in it.
+fn take<'de, A: MapAccess<'de>, S: DeserializeSeed<'de>>(
+    map: &mut A,
+    seed: S,
+    care: Care,
+) -> Result<Option<S::Value>, A::Error> {
+    match care {
+        Care::Fast => map.next_value_seed(seed).map(Some),
+        Care::Slow => {
+            let text = map.next_value::<&'de RawValue>()?.get();
+            match seed.deserialize(&mut serde_json::Deserializer::from_str(text)) {
+                Ok(value) => Ok(Some(value)),
+                Err(error) if is_beyond(&error) => Ok(None),
+                Err(error) => Err(A::Error::custom(decode_error(&error, 0).detail)),
+            }
+        }
+    }
+}
+
+/// The members of `tags` or `values`.
+struct MembersSeed<'a, 'de> {
+    draft: &'a mut Draft<'de>,
+    field: Field,
+    care: Care,
+}
+
+impl<'de> MembersSeed<'_, 'de> {
+    fn no_object<E>(self, found: &Json<'_>) -> Result<(), E> {
+        self.draft.wrong_type(self.field, "an object", found);
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for MembersSeed<'_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for MembersSeed<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key_seed(TextSeed)? {
+            let json = take(&mut map, JsonSeed, self.care)?.unwrap_or(Json::Beyond);
+            match self.field {
+                Field::Tags => self.draft.add_tag(name, json),
+                _ => self.draft.values.push((name, json)),
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(JsonSeed)?.is_some() {}
+        self.no_object(&Json::Array)
+    }
+
+    fn visit_bool<E>(self, truth: bool) -> Result<(), E> {
+        self.no_object(&Json::Boolean(truth))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<(), E> {
+        self.no_object(&Json::Integer(number))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        self.no_object(&Json::Integer(0))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<(), E> {
+        self.no_object(&Json::Double(number))
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        self.no_object(&Json::Text(Cow::Borrowed("")))
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        self.no_object(&Json::Null)
+    }
+}
+
+enum Key<'de> {
+    Known(Field),
+    Unknown(Cow<'de, str>),
+}
+
+struct KeySeed;
+
+impl<'de> DeserializeSeed<'de> for KeySeed {
+    type Value = Key<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key<'de>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for KeySeed {
+    type Value = Key<'de>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the name of a field")
+    }
+
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Key<'de>, E> {
+        Ok(Field::named(name).map_or(Key::Unknown(Cow::Borrowed(name)), Key::Known))
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Key<'de>, E> {
+        Ok(Field::named(name).map_or_else(|| Key::Unknown(Cow::Owned(name.to_owned())), Key::Known))
+    }
+}
+
+struct TextSeed;
+
+impl<'de> DeserializeSeed<'de> for TextSeed {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Cow<'de, str>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for TextSeed {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a string")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Cow<'de, str>, E> {
+        Ok(Cow::Borrowed(text))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Cow<'de, str>, E> {
+        Ok(Cow::Owned(text.to_owned()))
+    }
+}
+
+/// Any value. Arrays and objects are passed over with serde_json's bound on nesting, which `IgnoredAny` lacks.
+struct JsonSeed;
+
+impl<'de> DeserializeSeed<'de> for JsonSeed {
+    type Value = Json<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json<'de>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for JsonSeed {
+    type Value = Json<'de>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Json<'de>, E> {
+        Ok(Json::Null)
+    }
+
+    fn visit_bool<E>(self, truth: bool) -> Result<Json<'de>, E> {
+        Ok(Json::Boolean(truth))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Json<'de>, E> {
+        Ok(Json::Integer(number))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Json<'de>, E> {
+        #[expect(clippy::cast_precision_loss, reason = "past 64 bits signed, numbers are doubles")]
+        Ok(i64::try_from(number).map_or(Json::Double(number as f64), Json::Integer))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Json<'de>, E> {
+        Ok(Json::Double(number))
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json<'de>, A::Error> {
+        while seq.next_element_seed(JsonSeed)?.is_some() {}
+        Ok(Json::Array)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json<'de>, A::Error> {
+        while map.next_key::<IgnoredAny>()?.is_some() {
+            map.next_value_seed(JsonSeed)?;
+        }
+        Ok(Json::Object)
+    }
+}

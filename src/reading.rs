@@ -1,0 +1,657 @@
+//! Readings in the internal encoding: written once at the door, then only read.
+//!
+//! [`Readings`] are the readings of one accepted request in one buffer of bytes. The same bytes wait in memory,
+//! and routing and the encoders read them through a borrowed [`ReadingRef`] without allocating.
+//!
+//! Each reading is, with all numbers little-endian:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 4 | length of the rest |
+//! | 8 | time, nanoseconds since the Unix epoch, `i64` |
+//! | 1 | kind of the value: 0 integer, 1 double, 2 false, 3 true, 4 string |
+//! | 1 | flags; bit 0: some string needs escaping in JSON |
+//! | 1 | length of the unit, 0 if there is none |
+//! | 1 | number of tags |
+//! | 2 | length of the device |
+//! | 2 | length of the sensor |
+//! | 8 | the value: `i64`, the bits of an `f64`, or the length of the string |
+//! | … | device, sensor, unit, string value |
+//! | … | for each tag: length of the name (2), length of the value (2), name, value |
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use thiserror::Error;
+
+use crate::timestamp::{TimeError, Timestamp};
+
+/// Longest name of a device or sensor, in bytes.
+pub const NAME_BYTES_MAX: usize = 256;
+/// Longest string value, in bytes.
+pub const TEXT_VALUE_BYTES_MAX: usize = 4096;
+/// Longest unit, in bytes.
+pub const UNIT_BYTES_MAX: usize = 64;
+/// Most tags on a reading.
+pub const TAGS_MAX: usize = 32;
+/// Longest name or value of a tag, in bytes.
+pub const TAG_BYTES_MAX: usize = 256;
+
+const LENGTH_BYTES: usize = 4;
+const HEAD_BYTES: usize = LENGTH_BYTES + 24;
+const FLAG_ESCAPE: u8 = 1;
+
+/// The value of a reading.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value<'a> {
+    /// A whole number that fits in 64 bits signed, kept exactly.
+    Integer(i64),
+    /// Any other number; always finite.
+    Double(f64),
+    /// True or false.
+    Boolean(bool),
+    /// A text of at most [`TEXT_VALUE_BYTES_MAX`] bytes.
+    Text(&'a str),
+}
+
+/// The name and the value of a tag, as a request has them.
+pub type Tag<'a> = (Cow<'a, str>, Cow<'a, str>);
+
+/// The parts of one reading before they are checked.
+#[derive(Clone, Debug)]
+pub struct ReadingParts<'a> {
+    /// Who measured.
+    pub device: &'a str,
+    /// What was measured.
+    pub sensor: &'a str,
+    /// What came out.
+    pub value: Value<'a>,
+    /// When.
+    pub time: Timestamp,
+    /// In which unit, if that was said.
+    pub unit: Option<&'a str>,
+    /// What else was said.
+    pub tags: &'a [Tag<'a>],
+}
+
+/// A field of a reading, by its name in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// `device`
+    Device,
+    /// `sensor`
+    Sensor,
+    /// `value`
+    Value,
+    /// `time`
+    Time,
+    /// `unit`
+    Unit,
+    /// `tags`
+    Tags,
+    /// `values`
+    Values,
+}
+
+impl Field {
+    /// Every field with its name, in the canonical order.
+    pub const NAMES: &[(&str, Field)] = &[
+        ("device", Field::Device),
+        ("sensor", Field::Sensor),
+        ("value", Field::Value),
+        ("time", Field::Time),
+        ("unit", Field::Unit),
+        ("tags", Field::Tags),
+        ("values", Field::Values),
+    ];
+
+    /// The field of this name.
+    pub fn named(name: &str) -> Option<Field> {
+        Some(match name.as_bytes() {
+            b"device" => Field::Device,
+            b"sensor" => Field::Sensor,
+            b"value" => Field::Value,
+            b"time" => Field::Time,
+            b"unit" => Field::Unit,
+            b"tags" => Field::Tags,
+            b"values" => Field::Values,
+            _ => return None,
+        })
+    }
+
+    /// The field's name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Field::Device => "device",
+            Field::Sensor => "sensor",
+            Field::Value => "value",
+            Field::Time => "time",
+            Field::Unit => "unit",
+            Field::Tags => "tags",
+            Field::Values => "values",
+        }
+    }
+}
+
+/// Why the parts make no reading. Each variant knows the field at fault.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum ReadingError {
+    /// A name that is empty or too long.
+    #[error("`{}` must be 1 to {NAME_BYTES_MAX} bytes long, got {got}", field.name())]
+    NameLength {
+        /// `device` or `sensor`.
+        field: Field,
+        /// Its length in bytes.
+        got: usize,
+    },
+    /// A control character in a name.
+    #[error("`{}` must not contain control characters, found U+{:04X} at byte {at}", field.name(), u32::from(*found))]
+    ControlCharacter {
+        /// `device` or `sensor`.
+        field: Field,
+        /// The character.
+        found: char,
+        /// Where it stands, in bytes.
+        at: usize,
+    },
+    /// NaN or an infinity.
+    #[error("`value` must be a finite number")]
+    NotFinite,
+    /// A string value that is too long.
+    #[error("`value` must be at most {TEXT_VALUE_BYTES_MAX} bytes long as a string, got {got}")]
+    TextLength {
+        /// Its length in bytes.
+        got: usize,
+    },
+    /// A unit that is empty or too long.
+    #[error("`unit` must be 1 to {UNIT_BYTES_MAX} bytes long, got {got}")]
+    UnitLength {
+        /// Its length in bytes.
+        got: usize,
+    },
+    /// Too many tags.
+    #[error("`tags` must be at most {TAGS_MAX}, got {got}")]
+    TagCount {
+        /// How many there are.
+        got: usize,
+    },
+    /// A tag whose name or value is too long, or whose name is empty.
+    #[error(
+        "a tag's name must be 1 to {TAG_BYTES_MAX} bytes long and its value at most {TAG_BYTES_MAX}, got {name} and {value}"
+    )]
+    TagLength {
+        /// Length of the name in bytes.
+        name: usize,
+        /// Length of the value in bytes.
+        value: usize,
+    },
+    /// No instant.
+    #[error(transparent)]
+    Time(#[from] TimeError),
+}
+
+impl ReadingError {
+    /// The field at fault.
+    pub fn field(&self) -> Field {
+        match self {
+            ReadingError::NameLength { field, .. } | ReadingError::ControlCharacter { field, .. } => *field,
+            ReadingError::NotFinite | ReadingError::TextLength { .. } => Field::Value,
+            ReadingError::UnitLength { .. } => Field::Unit,
+            ReadingError::TagCount { .. } | ReadingError::TagLength { .. } => Field::Tags,
+            ReadingError::Time(_) => Field::Time,
+        }
+    }
+}
+
+/// Readings in the internal encoding, in the order in which they came.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Readings {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+/// A position between two readings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    byte: usize,
+    /// How many readings lie before it.
+    pub index: usize,
+}
+
+impl Readings {
+    /// Makes room for about `bytes` bytes of encoded readings.
+    pub fn with_capacity(bytes: usize) -> Readings {
+        Readings { bytes: Vec::with_capacity(bytes), count: 0 }
+    }
+
+    /// Checks the parts and, if they make a reading, appends it.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that the parts break; nothing is appended then.
+    pub fn push(&mut self, parts: &ReadingParts<'_>) -> Result<(), ReadingError> {
+        let mut escape = check_name(Field::Device, parts.device)? | check_name(Field::Sensor, parts.sensor)?;
+        let (kind, value, text) = encode_value(parts.value)?;
+        escape |= needs_escape(text);
+        let unit = parts.unit.unwrap_or_default();
+        if parts.unit.is_some() && !(1..=UNIT_BYTES_MAX).contains(&unit.len()) {
+            return Err(ReadingError::UnitLength { got: unit.len() });
+        }
+        escape |= needs_escape(unit);
+        escape |= check_tags(parts.tags)?;
+
+        let start = self.bytes.len();
+        let mut head = [0; HEAD_BYTES];
+        head[4..12].copy_from_slice(&parts.time.nanos().to_le_bytes());
+        head[12] = kind;
+        head[13] = if escape { FLAG_ESCAPE } else { 0 };
+        head[14] = small(unit.len());
+        head[15] = small(parts.tags.len());
+        head[16..18].copy_from_slice(&small::<u16>(parts.device.len()).to_le_bytes());
+        head[18..20].copy_from_slice(&small::<u16>(parts.sensor.len()).to_le_bytes());
+        head[20..28].copy_from_slice(&value);
+        self.bytes.extend_from_slice(&head);
+        for text in [parts.device, parts.sensor, unit, text] {
+            self.bytes.extend_from_slice(text.as_bytes());
+        }
+        for (name, value) in parts.tags {
+            self.bytes.extend_from_slice(&small::<u16>(name.len()).to_le_bytes());
+            self.bytes.extend_from_slice(&small::<u16>(value.len()).to_le_bytes());
+            self.bytes.extend_from_slice(name.as_bytes());
+            self.bytes.extend_from_slice(value.as_bytes());
+        }
+        let length = small::<u32>(self.bytes.len() - start - LENGTH_BYTES);
+        self.bytes[start..start + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
+        self.count += 1;
+        Ok(())
+    }
+
+    /// How many readings there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Bytes of memory that the encoded readings occupy.
+    pub fn bytes_held(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Gives back memory that was reserved and not used, where it is worth the copy.
+    pub fn shrink(&mut self) {
+        if self.bytes.capacity() > 2 * self.bytes.len() + 64 {
+            self.bytes.shrink_to_fit();
+        }
+    }
+
+    /// The readings in their order.
+    pub fn iter(&self) -> Iter<'_> {
+        self.range(Position::default()..self.end())
+    }
+
+    /// The position after the last reading.
+    pub fn end(&self) -> Position {
+        Position { byte: self.bytes.len(), index: self.count }
+    }
+
+    /// The readings from one position to another of the same [`Readings`].
+    pub fn range(&self, range: Range<Position>) -> Iter<'_> {
+        Iter { rest: &self.bytes[range.start.byte..range.end.byte], at: range.start }
+    }
+}
+
+impl fmt::Debug for Readings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl<'a> IntoIterator for &'a Readings {
+    type Item = ReadingRef<'a>;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// Goes through encoded readings one by one.
+#[derive(Clone)]
+pub struct Iter<'a> {
+    rest: &'a [u8],
+    at: Position,
+}
+
+impl Iter<'_> {
+    /// The position before the reading that comes next.
+    pub fn position(&self) -> Position {
+        self.at
+    }
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = ReadingRef<'a>;
+
+    fn next(&mut self) -> Option<ReadingRef<'a>> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let (reading, rest) = self.rest.split_at(LENGTH_BYTES + number(&self.rest[..4]));
+        self.at = Position { byte: self.at.byte + reading.len(), index: self.at.index + 1 };
+        self.rest = rest;
+        Some(ReadingRef { bytes: reading })
+    }
+}
+
+/// One encoded reading, borrowed.
+///
+/// The `…_bytes` accessors give UTF-8 that was checked when it was encoded, without looking again.
+#[derive(Clone, Copy)]
+pub struct ReadingRef<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> ReadingRef<'a> {
+    /// The device.
+    pub fn device(self) -> &'a str {
+        text(self.device_bytes())
+    }
+
+    /// The device, as UTF-8.
+    pub fn device_bytes(self) -> &'a [u8] {
+        &self.bytes[HEAD_BYTES..][..self.device_length()]
+    }
+
+    /// The sensor.
+    pub fn sensor(self) -> &'a str {
+        text(self.sensor_bytes())
+    }
+
+    /// The sensor, as UTF-8.
+    pub fn sensor_bytes(self) -> &'a [u8] {
+        &self.bytes[HEAD_BYTES + self.device_length()..][..self.sensor_length()]
+    }
+
+    /// The value.
+    pub fn value(self) -> Value<'a> {
+        let bits: [u8; 8] = self.bytes[20..28].try_into().expect("eight bytes");
+        match self.bytes[12] {
+            0 => Value::Integer(i64::from_le_bytes(bits)),
+            1 => Value::Double(f64::from_bits(u64::from_le_bytes(bits))),
+            2 => Value::Boolean(false),
+            3 => Value::Boolean(true),
+            _ => Value::Text(text(&self.bytes[self.text_start()..self.tags_start()])),
+        }
+    }
+
+    /// The time.
+    pub fn time(self) -> Timestamp {
+        let nanos = i64::from_le_bytes(self.bytes[4..12].try_into().expect("eight bytes"));
+        Timestamp::from_nanos(nanos).expect("only times that can be kept are encoded")
+    }
+
+    /// The unit, if there is one.
+    pub fn unit(self) -> Option<&'a str> {
+        self.unit_bytes().map(text)
+    }
+
+    /// The unit, if there is one, as UTF-8.
+    pub fn unit_bytes(self) -> Option<&'a [u8]> {
+        let length = usize::from(self.bytes[14]);
+        let start = HEAD_BYTES + self.device_length() + self.sensor_length();
+        (length > 0).then(|| &self.bytes[start..][..length])
+    }
+
+    /// The tags, name and value, in the order in which they came.
+    pub fn tags(self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.tags_bytes().map(|(name, value)| (text(name), text(value)))
+    }
+
+    /// The tags, name and value, as UTF-8.
+    pub fn tags_bytes(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        let mut rest = &self.bytes[if self.bytes[15] == 0 { self.bytes.len() } else { self.tags_start() }..];
+        std::iter::from_fn(move || {
+            let (lengths, after) = rest.split_at_checked(4)?;
+            let (name, after) = after.split_at(number(&lengths[..2]));
+            let (value, after) = after.split_at(number(&lengths[2..]));
+            rest = after;
+            Some((name, value))
+        })
+    }
+
+    /// Whether some string of the reading needs escaping in JSON.
+    pub fn needs_escape(self) -> bool {
+        self.bytes[13] & FLAG_ESCAPE != 0
+    }
+
+    fn device_length(self) -> usize {
+        number(&self.bytes[16..18])
+    }
+
+    fn sensor_length(self) -> usize {
+        number(&self.bytes[18..20])
+    }
+
+    fn text_start(self) -> usize {
+        HEAD_BYTES + self.device_length() + self.sensor_length() + usize::from(self.bytes[14])
+    }
+
+    fn tags_start(self) -> usize {
+        let text_length = if self.bytes[12] == 4 { number(&self.bytes[20..24]) } else { 0 };
+        self.text_start() + text_length
+    }
+}
+
+impl fmt::Debug for ReadingRef<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Reading")
+            .field("device", &self.device())
+            .field("sensor", &self.sensor())
+            .field("value", &self.value())
+            .field("time", &format_args!("{}", self.time()))
+            .field("unit", &self.unit())
+            .field("tags", &self.tags().collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+/// Checks a name and says whether JSON needs to escape it.
+fn check_name(field: Field, name: &str) -> Result<bool, ReadingError> {
+    if !(1..=NAME_BYTES_MAX).contains(&name.len()) {
+        return Err(ReadingError::NameLength { field, got: name.len() });
+    }
+    // U+0080 to U+009F, the other control characters, begin with 0xC2.
+    let plain = name.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\');
+    if plain {
+        return Ok(false);
+    }
+    match name.char_indices().find(|(_, character)| character.is_control()) {
+        Some((at, found)) => Err(ReadingError::ControlCharacter { field, found, at }),
+        None => Ok(needs_escape(name)),
+    }
+}
+
+fn check_tags(tags: &[Tag<'_>]) -> Result<bool, ReadingError> {
+    if tags.len() > TAGS_MAX {
+        return Err(ReadingError::TagCount { got: tags.len() });
+    }
+    let mut escape = false;
+    for (name, value) in tags {
+        if !(1..=TAG_BYTES_MAX).contains(&name.len()) || value.len() > TAG_BYTES_MAX {
+            return Err(ReadingError::TagLength { name: name.len(), value: value.len() });
+        }
+        escape |= needs_escape(name) | needs_escape(value);
+    }
+    Ok(escape)
+}
+
+/// The kind, the eight bytes and the text of a value.
+fn encode_value(value: Value<'_>) -> Result<(u8, [u8; 8], &str), ReadingError> {
+    match value {
+        Value::Integer(number) => Ok((0, number.to_le_bytes(), "")),
+        Value::Double(number) if !number.is_finite() => Err(ReadingError::NotFinite),
+        Value::Double(number) => Ok((1, number.to_bits().to_le_bytes(), "")),
+        Value::Boolean(truth) => Ok((if truth { 3 } else { 2 }, [0; 8], "")),
+        Value::Text(text) if text.len() > TEXT_VALUE_BYTES_MAX => {
+            Err(ReadingError::TextLength { got: text.len() })
+        }
+        Value::Text(text) => Ok((4, small::<u64>(text.len()).to_le_bytes(), text)),
+    }
+}
+
+/// Whether JSON must escape something in `text` (RFC 8259, section 7).
+fn needs_escape(text: &str) -> bool {
+    text.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\')
+}
+
+fn small<T: TryFrom<usize>>(length: usize) -> T {
+    T::try_from(length).ok().expect("lengths are checked before they are encoded")
+}
+
+fn number(bytes: &[u8]) -> usize {
+    bytes.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte))
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("only UTF-8 is encoded")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parts<'a>(value: Value<'a>, tags: &'a [Tag<'a>]) -> ReadingParts<'a> {
+        ReadingParts {
+            device: "meter-7",
+            sensor: "voltage",
+            value,
+            time: Timestamp::MIN,
+            unit: Some("V"),
+            tags,
+        }
+    }
+
+    #[track_caller]
+    fn check(parts: ReadingParts<'_>, message: &str) {
+        let mut readings = Readings::default();
+        let error = readings.push(&parts).expect_err("must be turned away");
+        assert_eq!(error.to_string(), message);
+        assert!(readings.is_empty() && readings.iter().next().is_none());
+    }
+
+    #[test]
+    fn each_rule_is_held_and_its_message_gives_limit_and_fact() {
+        let long = "x".repeat(5000);
+        let one = Value::Integer(1);
+        check(ReadingParts { device: "", ..parts(one, &[]) }, "`device` must be 1 to 256 bytes long, got 0");
+        check(
+            ReadingParts { sensor: &long, ..parts(one, &[]) },
+            "`sensor` must be 1 to 256 bytes long, got 5000",
+        );
+        check(
+            ReadingParts { device: "a\u{7}", ..parts(one, &[]) },
+            "`device` must not contain control characters, found U+0007 at byte 1",
+        );
+        check(
+            ReadingParts { sensor: "é\u{85}", ..parts(one, &[]) },
+            "`sensor` must not contain control characters, found U+0085 at byte 2",
+        );
+        check(
+            ReadingParts { sensor: "a\u{7f}", ..parts(one, &[]) },
+            "`sensor` must not contain control characters, found U+007F at byte 1",
+        );
+        check(parts(Value::Double(f64::NAN), &[]), "`value` must be a finite number");
+        check(
+            parts(Value::Text(&long), &[]),
+            "`value` must be at most 4096 bytes long as a string, got 5000",
+        );
+        check(ReadingParts { unit: Some(""), ..parts(one, &[]) }, "`unit` must be 1 to 64 bytes long, got 0");
+        check(
+            ReadingParts { unit: Some(&long), ..parts(one, &[]) },
+            "`unit` must be 1 to 64 bytes long, got 5000",
+        );
+        let many: Vec<Tag<'_>> = (0..33).map(|n| (n.to_string().into(), "v".into())).collect();
+        check(parts(one, &many), "`tags` must be at most 32, got 33");
+        let big = [("a".into(), long.as_str().into())];
+        check(
+            parts(one, &big),
+            "a tag's name must be 1 to 256 bytes long and its value at most 256, got 1 and 5000",
+        );
+    }
+
+    #[test]
+    fn the_limits_themselves_are_allowed() {
+        let name = "n".repeat(NAME_BYTES_MAX);
+        let value = "v".repeat(TEXT_VALUE_BYTES_MAX);
+        let tags: Vec<Tag<'_>> =
+            (0..TAGS_MAX).map(|n| (format!("{n:0>TAG_BYTES_MAX$}").into(), name.as_str().into())).collect();
+        let unit = "u".repeat(UNIT_BYTES_MAX);
+        let mut readings = Readings::default();
+        let parts = ReadingParts {
+            device: &name,
+            sensor: &name,
+            value: Value::Text(&value),
+            time: Timestamp::MAX,
+            unit: Some(&unit),
+            tags: &tags,
+        };
+        assert_eq!(readings.push(&parts), Ok(()));
+        let reading = readings.iter().next().expect("one reading");
+        assert_eq!(reading.value(), Value::Text(&value));
+        assert_eq!(reading.tags().count(), TAGS_MAX);
+    }
+
+    fn any_value() -> impl Strategy<Value = (u8, i64, f64, String)> {
+        (0..4u8, any::<i64>(), -1e300..1e300, "\\PC{0,20}")
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_reads_back(
+            rows in prop::collection::vec(
+                ("[a-z\"\\\\é]{1,20}", "[^\\p{C}]{1,20}", any_value(), 0..i64::MAX, "[a-z\n]{0,4}",
+                 prop::collection::vec(("\\PC{1,8}", "(?s).{0,8}"), 0..4)),
+                0..20,
+            )
+        ) {
+            let mut readings = Readings::default();
+            let mut kept = Vec::new();
+            for (device, sensor, (kind, integer, double, text), nanos, unit, tags) in &rows {
+                let tags: Vec<Tag<'_>> = tags.iter().map(|(n, v)| (n.as_str().into(), v.as_str().into())).collect();
+                let value = match kind {
+                    0 => Value::Integer(*integer),
+                    1 => Value::Double(*double),
+                    2 => Value::Boolean(*integer > 0),
+                    _ => Value::Text(text),
+                };
+                let parts = ReadingParts {
+                    device, sensor, value, time: Timestamp::from_nanos(*nanos).expect("not negative"),
+                    unit: (!unit.is_empty()).then_some(unit), tags: &tags,
+                };
+                prop_assert_eq!(readings.push(&parts), Ok(()));
+                kept.push((device, sensor, value, *nanos, unit, tags));
+            }
+            prop_assert_eq!(readings.len(), kept.len());
+            let mut iter = readings.iter();
+            for (index, (device, sensor, value, nanos, unit, tags)) in kept.iter().enumerate() {
+                prop_assert_eq!(iter.position().index, index);
+                let reading = iter.next().expect("as many as were pushed");
+                prop_assert_eq!(reading.device(), device.as_str());
+                prop_assert_eq!(reading.sensor(), sensor.as_str());
+                prop_assert_eq!(reading.value(), *value);
+                prop_assert_eq!(reading.time().nanos(), *nanos);
+                prop_assert_eq!(reading.unit().unwrap_or_default(), unit.as_str());
+                let read: Vec<Tag<'_>> = reading.tags().map(|(n, v)| (n.into(), v.into())).collect();
+                prop_assert_eq!(&read, tags);
+            }
+            prop_assert_eq!(iter.position(), readings.end());
+        }
+    }
+}
