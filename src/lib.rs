@@ -1,8 +1,15 @@
 //! Forebay takes sensor readings from devices over HTTP, holds them in a bounded buffer, batches them by size
 //! or time, and forwards the batches over HTTP to the nodes of a downstream cluster.
 
+pub mod backoff;
+pub mod buffer;
 pub mod cli;
 pub mod codec;
+pub mod delivery;
+pub mod metrics;
+pub mod node_id;
+pub mod quantity;
 pub mod reading;
 pub mod registry;
+pub mod routing;
 pub mod timestamp;

@@ -1,0 +1,281 @@
+//! The room in the buffer and the ledger, behind one lock, because they change together.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use super::drain_rate::DrainRate;
+use super::ledger::{Ledger, Outcome};
+use super::{Amount, OnFull, PushError};
+
+/// What the buffer may hold, what it holds, and what became of the rest.
+#[derive(Debug)]
+pub struct Accounts {
+    limit: Amount,
+    /// Guards all that changes when readings come or go. Held for a few additions, never across an await.
+    books: Mutex<Books>,
+    /// Wakes the delivery loop when the oldest readings must make room.
+    eviction: Notify,
+}
+
+#[derive(Debug)]
+struct Books {
+    ledger: Ledger,
+    /// Bytes of the records of buffered readings.
+    held_bytes: u64,
+    /// Room that is promised to requests and not yet filled.
+    reserved: Amount,
+    /// Requests that wait for room, the oldest first.
+    waiting: VecDeque<Waiting>,
+    drain_rate: DrainRate,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    need: Amount,
+    on_full: OnFull,
+    granted: oneshot::Sender<Reservation>,
+}
+
+/// One consistent view.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The accounts.
+    pub ledger: Ledger,
+    /// Bytes held for buffered readings.
+    pub held_bytes: u64,
+    /// What may be held.
+    pub limit: Amount,
+    /// Whether a request of one reading would find no room.
+    pub full: bool,
+}
+
+/// Room in the buffer that one request may fill. Dropped unfilled, it is given back.
+#[derive(Debug)]
+pub struct Reservation {
+    accounts: Arc<Accounts>,
+    amount: Amount,
+}
+
+impl Reservation {
+    /// Counts the readings as accepted. The room is given back when they are settled.
+    pub fn accept(mut self, format: usize) {
+        let amount = std::mem::take(&mut self.amount);
+        let mut books = self.accounts.lock();
+        books.reserved -= amount;
+        books.held_bytes += amount.bytes;
+        books.ledger.accept(format, amount.readings);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if self.amount != Amount::default() {
+            let grants = {
+                let mut books = self.accounts.lock();
+                books.reserved -= self.amount;
+                books.grants(&self.accounts)
+            };
+            send(grants);
+        }
+    }
+}
+
+impl Accounts {
+    /// Opens the books for a number of nodes.
+    pub fn new(limit: Amount, nodes: usize, now: Instant) -> Arc<Accounts> {
+        Arc::new(Accounts {
+            limit,
+            books: Mutex::new(Books {
+                ledger: Ledger::new(nodes),
+                held_bytes: 0,
+                reserved: Amount::default(),
+                waiting: VecDeque::new(),
+                drain_rate: DrainRate::new(now),
+                closed: false,
+            }),
+            eviction: Notify::new(),
+        })
+    }
+
+    /// Finds room for `need`, as the policy says.
+    ///
+    /// # Errors
+    ///
+    /// [`PushError::TooLarge`] for what never fits, [`PushError::Full`] for what does not fit now, or not within
+    /// the wait that the policy allows, [`PushError::Closed`] once the buffer takes no more.
+    ///
+    /// Dropped half-way, it leaves nothing behind.
+    pub async fn reserve(self: &Arc<Self>, need: Amount, on_full: OnFull) -> Result<Reservation, PushError> {
+        let (granted, wait) = {
+            let mut books = self.lock();
+            if books.closed {
+                return Err(PushError::Closed);
+            }
+            if !need.fits(self.limit) {
+                return Err(PushError::TooLarge { need, limit: self.limit });
+            }
+            books.forget_who_left();
+            // Behind others that wait, even what would fit waits: a large request is not starved by small ones.
+            if books.waiting.is_empty() && books.has_room(need, self.limit) {
+                books.reserved += need;
+                return Ok(Reservation { accounts: Arc::clone(self), amount: need });
+            }
+            let wait = match on_full {
+                OnFull::Reject => return Err(books.full(need, self.limit)),
+                OnFull::Wait { up_to } | OnFull::DropOldest { up_to } => up_to,
+            };
+            let (sender, granted) = oneshot::channel();
+            books.waiting.push_back(Waiting { need, on_full, granted: sender });
+            (granted, wait)
+        };
+        if matches!(on_full, OnFull::DropOldest { .. }) {
+            self.eviction.notify_one();
+        }
+        self.wait_for(granted, need, wait).await
+    }
+
+    async fn wait_for(
+        self: &Arc<Self>,
+        mut granted: oneshot::Receiver<Reservation>,
+        need: Amount,
+        up_to: Duration,
+    ) -> Result<Reservation, PushError> {
+        match tokio::time::timeout(up_to, &mut granted).await {
+            Ok(Ok(reservation)) => Ok(reservation),
+            Ok(Err(_closed)) => Err(PushError::Closed),
+            Err(_elapsed) => {
+                granted.close();
+                // What was granted at the last moment is kept.
+                granted.try_recv().map_err(|_| self.give_up(need))
+            }
+        }
+    }
+
+    /// Lets those behind a request that waits no longer go on.
+    fn give_up(self: &Arc<Self>, need: Amount) -> PushError {
+        let (error, grants) = {
+            let mut books = self.lock();
+            (books.full(need, self.limit), books.grants(self))
+        };
+        send(grants);
+        error
+    }
+
+    /// Moves readings to the account of their outcome and gives their room to those who wait.
+    pub fn settle(self: &Arc<Self>, amount: Amount, outcome: Outcome, now: Instant) {
+        let grants = {
+            let mut books = self.lock();
+            books.ledger.settle(outcome, amount.readings);
+            books.held_bytes -= amount.bytes;
+            books.drain_rate.record(now, amount);
+            books.grants(self)
+        };
+        send(grants);
+    }
+
+    /// Takes no more readings; whoever waits for room is told so.
+    pub fn close(&self) {
+        let waiting = {
+            let mut books = self.lock();
+            books.closed = true;
+            std::mem::take(&mut books.waiting)
+        };
+        drop(waiting);
+    }
+
+    /// Returns when somebody waits for the oldest readings to make room.
+    pub async fn eviction_wanted(&self) {
+        self.eviction.notified().await;
+    }
+
+    /// How many of the oldest readings must be given up so that the first request that waits finds room; none if
+    /// nobody waits, or for no such thing.
+    pub fn shortfall(&self) -> Amount {
+        let mut books = self.lock();
+        books.forget_who_left();
+        let first = books.waiting.front().filter(|first| matches!(first.on_full, OnFull::DropOldest { .. }));
+        first.map_or(Amount::default(), |first| books.shortfall(first.need, self.limit))
+    }
+
+    /// One consistent view.
+    pub fn snapshot(&self) -> Snapshot {
+        let books = self.lock();
+        let one = Amount { readings: 1, bytes: 1 };
+        Snapshot {
+            ledger: books.ledger.clone(),
+            held_bytes: books.held_bytes,
+            limit: self.limit,
+            full: !books.waiting.is_empty() || !books.has_room(one, self.limit),
+        }
+    }
+
+    /// Readings that are not settled yet.
+    pub fn buffered(&self) -> u64 {
+        self.lock().ledger.buffered
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Books> {
+        // A panic inside would be a broken invariant of ours; the numbers are whole at every step.
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Books {
+    fn used(&self) -> Amount {
+        let held = Amount { readings: self.ledger.buffered, bytes: self.held_bytes };
+        held + self.reserved
+    }
+
+    fn has_room(&self, need: Amount, limit: Amount) -> bool {
+        (self.used() + need).fits(limit)
+    }
+
+    /// Takes those out of the front of the queue who wait no longer.
+    fn forget_who_left(&mut self) {
+        while self.waiting.front().is_some_and(|first| first.granted.is_closed()) {
+            self.waiting.pop_front();
+        }
+    }
+
+    fn shortfall(&self, need: Amount, limit: Amount) -> Amount {
+        let wanted = self.used() + need;
+        Amount {
+            readings: wanted.readings.saturating_sub(limit.readings),
+            bytes: wanted.bytes.saturating_sub(limit.bytes),
+        }
+    }
+
+    fn full(&self, need: Amount, limit: Amount) -> PushError {
+        let missing = self.shortfall(need, limit);
+        PushError::Full { retry_after: self.drain_rate.retry_after(Instant::now(), missing) }
+    }
+
+    /// Reserves room for those who wait, in their order, as long as it lasts.
+    ///
+    /// The grants are sent after the lock is released: one that nobody takes any more locks again to give its
+    /// room back.
+    fn grants(&mut self, accounts: &Arc<Accounts>) -> Vec<(oneshot::Sender<Reservation>, Reservation)> {
+        let mut grants = Vec::new();
+        loop {
+            self.forget_who_left();
+            if !self.waiting.front().is_some_and(|first| self.has_room(first.need, accounts.limit)) {
+                return grants;
+            }
+            let Some(Waiting { need, granted, .. }) = self.waiting.pop_front() else { return grants };
+            self.reserved += need;
+            grants.push((granted, Reservation { accounts: Arc::clone(accounts), amount: need }));
+        }
+    }
+}
+
+fn send(grants: Vec<(oneshot::Sender<Reservation>, Reservation)>) {
+    for (granted, reservation) in grants {
+        // Whoever hung up gives the room back by dropping the reservation.
+        let _ = granted.send(reservation);
+    }
+}

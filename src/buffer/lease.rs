@@ -1,0 +1,145 @@
+//! What the buffer hands out: the readings of one request, lent until they are settled.
+
+use std::mem::size_of;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::accounts::Accounts;
+use super::ledger::Outcome;
+use super::{Amount, Settled};
+use crate::reading::{Iter, Position, Readings};
+
+/// Bytes of memory that a record takes beside its encoded readings: itself, its reference counts, and its places
+/// in the queue and in a batch.
+const RECORD_BYTES: usize =
+    size_of::<Record>() + 2 * size_of::<usize>() + size_of::<Part>() + size_of::<usize>();
+
+/// The readings of one accepted request.
+#[derive(Debug)]
+pub struct Record {
+    readings: Readings,
+    accepted_at: Instant,
+    /// Bytes that are given back when the last reading is settled.
+    held_bytes: u64,
+    unsettled: AtomicU64,
+    /// Whether some reading was given up.
+    incomplete: AtomicBool,
+    /// Told when all are settled. The lock is held for taking it out.
+    waiter: Mutex<Option<oneshot::Sender<Settled>>>,
+}
+
+impl Record {
+    /// Keeps readings; `waiter` is told when all of them are settled.
+    pub fn new(readings: Readings, accepted_at: Instant, waiter: Option<oneshot::Sender<Settled>>) -> Record {
+        let amount = Record::amount(&readings);
+        Record {
+            unsettled: AtomicU64::new(amount.readings),
+            held_bytes: amount.bytes,
+            readings,
+            accepted_at,
+            incomplete: AtomicBool::new(false),
+            waiter: Mutex::new(waiter),
+        }
+    }
+
+    /// The room that a record of these readings takes.
+    pub fn amount(readings: &Readings) -> Amount {
+        Amount { readings: readings.len() as u64, bytes: (readings.bytes_held() + RECORD_BYTES) as u64 }
+    }
+
+    /// Takes `readings` off those that are not settled. With the last of them the record is [`Done`].
+    fn settle(&self, readings: u64, outcome: Outcome) -> Option<Done> {
+        if matches!(outcome, Outcome::Dropped(_)) {
+            self.incomplete.store(true, Ordering::Relaxed);
+        }
+        let before = self.unsettled.fetch_sub(readings, Ordering::AcqRel);
+        assert!(before >= readings, "each reading is settled once");
+        (before == readings).then(|| Done {
+            bytes: self.held_bytes,
+            waiter: self.waiter.lock().unwrap_or_else(PoisonError::into_inner).take(),
+            settled: match self.incomplete.load(Ordering::Relaxed) {
+                true => Settled::Incomplete,
+                false => Settled::Delivered,
+            },
+        })
+    }
+}
+
+/// A record whose readings are all settled.
+struct Done {
+    bytes: u64,
+    waiter: Option<oneshot::Sender<Settled>>,
+    settled: Settled,
+}
+
+/// Some readings of one record, in their order, lent until [`settle`] says what became of them.
+#[derive(Debug)]
+pub struct Part {
+    record: Arc<Record>,
+    range: Range<Position>,
+}
+
+impl Part {
+    /// Lends all readings of a record.
+    pub fn whole(record: Record) -> Part {
+        let range = Position::default()..record.readings.end();
+        Part { record: Arc::new(record), range }
+    }
+
+    /// How many readings are lent.
+    pub fn len(&self) -> usize {
+        self.range.end.index - self.range.start.index
+    }
+
+    /// Whether none is lent.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The readings.
+    pub fn iter(&self) -> Iter<'_> {
+        self.record.readings.range(self.range.clone())
+    }
+
+    /// When the readings were accepted.
+    pub fn accepted_at(&self) -> Instant {
+        self.record.accepted_at
+    }
+
+    /// Takes the readings before `position` off this part, as a part of their own.
+    pub fn split_to(&mut self, position: Position) -> Part {
+        let front = Part { record: Arc::clone(&self.record), range: self.range.start..position };
+        self.range.start = position;
+        front
+    }
+
+    /// Takes the first `count` readings off this part, or all if there are fewer.
+    pub fn split_first(&mut self, count: usize) -> Part {
+        let mut iter = self.iter();
+        for _ in iter.by_ref().take(count) {}
+        let position = iter.position();
+        self.split_to(position)
+    }
+}
+
+/// Says what became of the readings of `parts`.
+pub fn settle(parts: Vec<Part>, accounts: &Arc<Accounts>, outcome: Outcome, now: Instant) {
+    let mut amount = Amount::default();
+    let mut waiters = Vec::new();
+    for part in &parts {
+        amount.readings += part.len() as u64;
+        let Some(done) = part.record.settle(part.len() as u64, outcome) else { continue };
+        amount.bytes += done.bytes;
+        waiters.extend(done.waiter.map(|waiter| (waiter, done.settled)));
+    }
+    accounts.settle(amount, outcome, now);
+    // Told last: who hears that readings were delivered finds them in the ledger.
+    for (waiter, settled) in waiters {
+        // Whoever hung up does not want to know.
+        let _ = waiter.send(settled);
+    }
+}

@@ -1,0 +1,97 @@
+//! The ledger: every accepted reading is at all times in exactly one account.
+
+use crate::codec::DECODERS;
+
+/// Why readings are given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// The buffer was full and newer readings came (`on_full = "drop_oldest"`).
+    Full,
+}
+
+impl DropReason {
+    /// Every reason with its name.
+    pub const NAMES: &[(&str, DropReason)] = &[("full", DropReason::Full)];
+}
+
+/// What became of readings that were handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The node of this index has them.
+    Delivered {
+        /// Index of the node in the configuration.
+        node: usize,
+    },
+    /// They were given up.
+    Dropped(DropReason),
+}
+
+/// The accounts. Numbers are readings since the start.
+///
+/// **Invariant**: `accepted + recovered + derived = delivered + dead_lettered + filtered + merged + dropped +
+/// buffered`, at every moment (`buffer::tests::the_books_balance_whatever_happens`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    /// Taken in, by the format of their request, in the order of [`DECODERS`].
+    pub accepted: Vec<u64>,
+    /// Found in the buffer at the start.
+    pub recovered: u64,
+    /// Made by aggregation.
+    pub derived: u64,
+    /// Delivered, by node, in the order of the configuration.
+    pub delivered: Vec<u64>,
+    /// Set aside because nodes refused them.
+    pub dead_lettered: u64,
+    /// Taken out by a filter.
+    pub filtered: u64,
+    /// Folded into readings that aggregation made.
+    pub merged: u64,
+    /// Given up, by reason, in the order of [`DropReason::NAMES`].
+    pub dropped: Vec<u64>,
+    /// Still to be delivered, in flight included.
+    pub buffered: u64,
+}
+
+impl Ledger {
+    /// Opens the accounts for a number of nodes.
+    pub fn new(nodes: usize) -> Ledger {
+        Ledger {
+            accepted: vec![0; DECODERS.members.len()],
+            recovered: 0,
+            derived: 0,
+            delivered: vec![0; nodes],
+            dead_lettered: 0,
+            filtered: 0,
+            merged: 0,
+            dropped: vec![0; DropReason::NAMES.len()],
+            buffered: 0,
+        }
+    }
+
+    /// Takes in readings of the format with this index.
+    pub fn accept(&mut self, format: usize, readings: u64) {
+        self.accepted[format] += readings;
+        self.buffered += readings;
+    }
+
+    /// Moves buffered readings to the account of their outcome.
+    pub fn settle(&mut self, outcome: Outcome, readings: u64) {
+        match outcome {
+            Outcome::Delivered { node } => self.delivered[node] += readings,
+            Outcome::Dropped(reason) => self.dropped[reason as usize] += readings,
+        }
+        self.buffered =
+            self.buffered.checked_sub(readings).expect("only buffered readings are settled, and once");
+    }
+
+    /// Whether the invariant holds.
+    pub fn balances(&self) -> bool {
+        let came = self.accepted.iter().sum::<u64>() + self.recovered + self.derived;
+        let went = self.delivered.iter().sum::<u64>()
+            + self.dead_lettered
+            + self.filtered
+            + self.merged
+            + self.dropped.iter().sum::<u64>();
+        came == went + self.buffered
+    }
+}

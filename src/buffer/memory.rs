@@ -1,0 +1,80 @@
+//! The buffer in memory: a bounded queue of accepted requests. What it holds does not survive the process.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::accounts::Accounts;
+use super::lease::{Part, Record};
+use super::{Ack, Buffer, BufferConfig, Opened, Outlet, PushError, Receipt, Request, Settled};
+
+#[derive(Debug)]
+struct Memory {
+    config: BufferConfig,
+    accounts: Arc<Accounts>,
+    /// Where accepted requests go; gone once the buffer is closed. Held for cloning or taking it.
+    queue: Mutex<Option<mpsc::Sender<Part>>>,
+}
+
+/// Opens a buffer in memory.
+pub fn open(config: &BufferConfig, nodes: usize) -> Opened {
+    let accounts = Accounts::new(config.limit, nodes, Instant::now());
+    // The accounts admit no more readings than this, and each request has at least one.
+    let requests = usize::try_from(config.limit.readings).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+    let (queue, outlet) = mpsc::channel(requests);
+    let buffer =
+        Memory { config: config.clone(), accounts: Arc::clone(&accounts), queue: Mutex::new(Some(queue)) };
+    Opened { buffer: Arc::new(buffer), outlet: Outlet::new(outlet, accounts) }
+}
+
+impl Memory {
+    fn queue(&self) -> Result<mpsc::Sender<Part>, PushError> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(PushError::Closed)
+    }
+
+    async fn push(&self, request: Request) -> Result<Receipt, PushError> {
+        let need = Record::amount(&request.readings);
+        let reservation = self.accounts.reserve(need, self.config.on_full).await?;
+        let queue = self.queue()?;
+        let place = queue.try_reserve().map_err(|_| PushError::Closed)?;
+
+        let (waiter, settled) = match request.ack {
+            Ack::Delivered => {
+                let (waiter, settled) = oneshot::channel();
+                (Some(waiter), Some(settled))
+            }
+            Ack::Memory | Ack::Disk => (None, None),
+        };
+        let record = Record::new(request.readings, Instant::now(), waiter);
+        // Counted before it can be pulled: no reading is settled that was not accepted.
+        reservation.accept(request.format);
+        place.send(Part::whole(record));
+
+        match settled {
+            None => Ok(Receipt { ack: Ack::Memory }),
+            Some(settled) => match settled.await {
+                Ok(Settled::Delivered) => Ok(Receipt { ack: Ack::Delivered }),
+                Ok(Settled::Incomplete) => Err(PushError::GivenUp),
+                Err(_) => Err(PushError::Undelivered),
+            },
+        }
+    }
+}
+
+impl Buffer for Memory {
+    fn push(&self, request: Request) -> BoxFuture<'_, Result<Receipt, PushError>> {
+        self.push(request).boxed()
+    }
+
+    fn accounts(&self) -> &Arc<Accounts> {
+        &self.accounts
+    }
+
+    fn close(&self) {
+        self.accounts.close();
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}

@@ -1,0 +1,284 @@
+//! The bounded buffer between the front and the delivery.
+//!
+//! A [`Buffer`] takes the readings of a request whole or not at all, within a limit in readings and in bytes, and
+//! hands them out in the order in which they came. What is handed out still counts until it is settled, so the
+//! limit holds for all that the gateway has accepted and not yet delivered.
+//!
+//! - [`accounts`] keeps the room and the [`ledger`] behind one lock; a request reserves room first.
+//! - [`OnFull`] says what happens to a request that finds none.
+//! - [`lease`] is what is handed out: a record may be spread over several batches, part by part.
+//! - One file per kind, and a row in [`KINDS`]. A kind says which acknowledgements it can give.
+//!
+//! Delivery, retries and batches are left to `delivery/`.
+
+pub mod accounts;
+mod drain_rate;
+pub mod lease;
+pub mod ledger;
+mod memory;
+
+use std::fmt;
+use std::ops::{Add, AddAssign, SubAssign};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+use crate::reading::Readings;
+use crate::registry::Registry;
+
+pub use accounts::{Accounts, Snapshot};
+pub use lease::{Part, settle};
+
+/// The kinds of buffer by their configuration names.
+pub const KINDS: Registry<Kind> = Registry {
+    what: "kind of buffer",
+    members: &[("memory", Kind { open: memory::open, acks: &[Ack::Memory, Ack::Delivered] })],
+};
+
+/// A kind of buffer.
+#[derive(Debug)]
+pub struct Kind {
+    /// Opens one for a number of nodes.
+    pub open: fn(&BufferConfig, usize) -> Opened,
+    /// The acknowledgements that it can give.
+    pub acks: &'static [Ack],
+}
+
+/// Readings and the bytes of memory or disk that they take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// How many readings.
+    pub readings: u64,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+impl Amount {
+    /// Whether both numbers are within `limit`.
+    pub fn fits(self, limit: Amount) -> bool {
+        self.readings <= limit.readings && self.bytes <= limit.bytes
+    }
+}
+
+impl Add for Amount {
+    type Output = Amount;
+
+    fn add(self, other: Amount) -> Amount {
+        Amount { readings: self.readings + other.readings, bytes: self.bytes + other.bytes }
+    }
+}
+
+impl AddAssign for Amount {
+    fn add_assign(&mut self, other: Amount) {
+        *self = *self + other;
+    }
+}
+
+impl SubAssign for Amount {
+    fn sub_assign(&mut self, other: Amount) {
+        self.readings -= other.readings;
+        self.bytes -= other.bytes;
+    }
+}
+
+/// What an acknowledgement promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// The readings are in the buffer; they are lost if the process dies.
+    Memory,
+    /// The readings are on stable storage: they survive kill -9 and power loss.
+    Disk,
+    /// Every reading reached the nodes that the route asks for; the request waits until then.
+    Delivered,
+}
+
+impl Ack {
+    /// The acknowledgements by their names.
+    pub const NAMES: Registry<Ack> = Registry {
+        what: "acknowledgement",
+        members: &[("memory", Ack::Memory), ("disk", Ack::Disk), ("delivered", Ack::Delivered)],
+    };
+
+    /// The name in settings and answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Ack::Memory => "memory",
+            Ack::Disk => "disk",
+            Ack::Delivered => "delivered",
+        }
+    }
+}
+
+impl fmt::Display for Ack {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// What happens to a request when the buffer is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFull {
+    /// The sender gets 503 at once, with a `Retry-After`; no accepted reading is lost.
+    Reject,
+    /// The sender waits for room, the first come first, and gets 503 if there is none in time; no accepted
+    /// reading is lost.
+    Wait {
+        /// Longest wait, from `server.request_timeout`.
+        up_to: Duration,
+    },
+    /// The oldest readings that are not on their way to a node are given up, counted as dropped, and the newest
+    /// are taken. The sender waits only while everything that is held is on its way.
+    DropOldest {
+        /// Longest wait, from `server.request_timeout`.
+        up_to: Duration,
+    },
+}
+
+/// The names of the overflow policies, with what makes one of the longest wait.
+pub const OVERFLOW_POLICIES: Registry<fn(Duration) -> OnFull> = Registry {
+    what: "overflow policy",
+    members: &[
+        ("reject", |_| OnFull::Reject),
+        ("wait", |up_to| OnFull::Wait { up_to }),
+        ("drop_oldest", |up_to| OnFull::DropOldest { up_to }),
+    ],
+};
+
+/// The settings of the buffer.
+#[derive(Clone, Debug)]
+pub struct BufferConfig {
+    /// The kind, by its name in [`KINDS`].
+    pub kind: &'static str,
+    /// The acknowledgement that a request gets if it asks for none.
+    pub ack: Ack,
+    /// Most that may be held, in flight included.
+    pub limit: Amount,
+    /// What happens to a request when the buffer is full.
+    pub on_full: OnFull,
+}
+
+impl BufferConfig {
+    /// The kind that is named.
+    pub fn kind(&self) -> &'static Kind {
+        KINDS.find(self.kind).expect("the name comes from the table")
+    }
+}
+
+/// What one request wants to put into the buffer.
+#[derive(Debug)]
+pub struct Request {
+    /// The readings, at least one.
+    pub readings: Readings,
+    /// Index of the request's format in the table of decoders, for the ledger.
+    pub format: usize,
+    /// The acknowledgement that is asked for; one that the kind can give.
+    pub ack: Ack,
+}
+
+/// The promise that was kept before the request was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The acknowledgement.
+    pub ack: Ack,
+}
+
+/// What became of all readings of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// Every one was delivered.
+    Delivered,
+    /// Some were not, and never will be.
+    Incomplete,
+}
+
+/// Why readings were not taken, or not acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PushError {
+    /// No room now.
+    #[error("the buffer is full")]
+    Full {
+        /// When there should be room.
+        retry_after: Duration,
+    },
+    /// Never any room.
+    #[error(
+        "the request needs room for {} readings and {} bytes, the whole buffer has {} and {}",
+        need.readings, need.bytes, limit.readings, limit.bytes
+    )]
+    TooLarge {
+        /// What the request takes.
+        need: Amount,
+        /// What the buffer can hold.
+        limit: Amount,
+    },
+    /// The gateway is shutting down.
+    #[error("the gateway is shutting down")]
+    Closed,
+    /// The request asked to wait for delivery, and readings of it were given up to make room for newer ones.
+    #[error("readings of the request were given up to make room for newer ones")]
+    GivenUp,
+    /// The request asked to wait for delivery, and the gateway stopped before.
+    #[error("the gateway stopped before every reading of the request was delivered")]
+    Undelivered,
+}
+
+/// The front's half of the buffer.
+pub trait Buffer: Send + Sync + fmt::Debug {
+    /// Takes the readings of a request, all or none, and returns when the promise of its `ack` is kept.
+    ///
+    /// # Errors
+    ///
+    /// [`PushError`]; unless it says that readings were given up or not delivered yet, none was taken.
+    ///
+    /// Dropped half-way, either all readings are taken or none; the books balance in either case.
+    fn push(&self, request: Request) -> BoxFuture<'_, Result<Receipt, PushError>>;
+
+    /// The room and the ledger.
+    fn accounts(&self) -> &Arc<Accounts>;
+
+    /// Takes no more. What is held is still handed out; after it, [`Outlet::pull`] says that nothing more comes.
+    fn close(&self);
+}
+
+/// The delivery's half of the buffer.
+#[derive(Debug)]
+pub struct Outlet {
+    queue: mpsc::Receiver<Part>,
+    accounts: Arc<Accounts>,
+}
+
+impl Outlet {
+    fn new(queue: mpsc::Receiver<Part>, accounts: Arc<Accounts>) -> Outlet {
+        Outlet { queue, accounts }
+    }
+
+    /// Hands out the oldest readings that wait, up to `most` requests of them, at the end of `parts`. Returns how
+    /// many requests that were: none means that nothing more will come.
+    ///
+    /// Dropped half-way, nothing is handed out.
+    pub async fn pull(&mut self, parts: &mut Vec<Part>, most: usize) -> usize {
+        self.queue.recv_many(parts, most).await
+    }
+
+    /// Hands out the oldest request that waits, if there is one.
+    pub fn try_pull(&mut self) -> Option<Part> {
+        self.queue.try_recv().ok()
+    }
+
+    /// The room and the ledger.
+    pub fn accounts(&self) -> &Arc<Accounts> {
+        &self.accounts
+    }
+}
+
+/// Both halves of a buffer.
+#[derive(Debug)]
+pub struct Opened {
+    /// For the front.
+    pub buffer: Arc<dyn Buffer>,
+    /// For the delivery.
+    pub outlet: Outlet,
+}

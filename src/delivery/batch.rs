@@ -1,0 +1,71 @@
+//! A batch: readings that go to one node in one request, always under the same key.
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::buffer::Part;
+
+/// Names batches: a random prefix of this run, and a number.
+#[derive(Debug)]
+pub struct BatchKeys {
+    prefix: String,
+    next: u64,
+}
+
+impl BatchKeys {
+    /// Starts a series of keys that no other run has.
+    pub fn new(random: &mut fastrand::Rng) -> BatchKeys {
+        BatchKeys { prefix: format!("{:032x}", random.u128(..)), next: 0 }
+    }
+
+    fn next(&mut self) -> (u64, String) {
+        let number = self.next;
+        self.next += 1;
+        (number, format!("{}-{number}", self.prefix))
+    }
+}
+
+/// Readings that go to one node in one request.
+///
+/// **Invariant**: the same key always goes with the same readings in the same order; whatever changes the readings
+/// makes a batch with another key (`delivery::tests::a_key_never_carries_other_readings`).
+#[derive(Debug)]
+pub struct Batch {
+    /// Its place among the batches: a lower number is older.
+    pub number: u64,
+    /// The `Idempotency-Key`.
+    pub key: String,
+    /// What it is made of.
+    pub parts: Vec<Part>,
+    /// When its oldest reading was accepted.
+    pub oldest: Option<Instant>,
+    /// How many readings it has.
+    pub readings: usize,
+    /// The body, in the format of the cluster, not compressed.
+    pub body: Bytes,
+    /// Tries that failed.
+    pub failures: u32,
+    /// Nodes that were tried since every node had its turn.
+    pub tried: Vec<usize>,
+    /// Whether a node may have stored it although its answer did not say so.
+    pub may_be_stored: bool,
+}
+
+impl Batch {
+    /// Closes a batch and gives it its key.
+    pub fn new(parts: Vec<Part>, readings: usize, body: Bytes, keys: &mut BatchKeys) -> Batch {
+        let (number, key) = keys.next();
+        let oldest = parts.iter().map(Part::accepted_at).min();
+        Batch {
+            number,
+            key,
+            parts,
+            readings,
+            oldest,
+            body,
+            failures: 0,
+            tried: Vec::new(),
+            may_be_stored: false,
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What a request to a node takes at present: a peak-sensitive moving average that fades.
+//!
+//! As in Finagle's and tower's "peak EWMA": a slower answer counts at once, a faster one little by little, and the
+//! estimate fades while nothing is heard, so that a node is tried again.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Time in which an estimate fades to about a third.
+const DECAY: Duration = Duration::from_secs(10);
+/// What a node is taken to need that was never asked.
+const UNKNOWN_SECONDS: f64 = 0.001;
+
+/// The latency of one node.
+#[derive(Clone, Copy, Debug)]
+pub struct Latency {
+    seconds: f64,
+    at: Instant,
+}
+
+impl Latency {
+    /// Starts with a guess.
+    pub fn new(now: Instant) -> Latency {
+        Latency { seconds: UNKNOWN_SECONDS, at: now }
+    }
+
+    /// Notes what a request took, or a penalty for one that failed.
+    pub fn observe(&mut self, took: Duration, now: Instant) {
+        let took = took.as_secs_f64();
+        let weight = self.weight(now);
+        self.seconds = if took > self.seconds { took } else { self.seconds * weight + took * (1.0 - weight) };
+        self.at = now;
+    }
+
+    /// The estimate in seconds.
+    pub fn seconds(&self, now: Instant) -> f64 {
+        (self.seconds * self.weight(now)).max(f64::MIN_POSITIVE)
+    }
+
+    fn weight(&self, now: Instant) -> f64 {
+        (-now.duration_since(self.at).as_secs_f64() / DECAY.as_secs_f64()).exp()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_answer_counts_at_once_and_fades_while_nothing_is_heard() {
+        let start = Instant::now();
+        let mut latency = Latency::new(start);
+        latency.observe(Duration::from_secs(2), start);
+        assert!((latency.seconds(start) - 2.0).abs() < 1e-9);
+        latency.observe(Duration::from_millis(1), start + Duration::from_millis(10));
+        assert!(latency.seconds(start + Duration::from_millis(10)) > 1.9);
+        assert!(latency.seconds(start + DECAY * 3) < 0.1);
+    }
+}

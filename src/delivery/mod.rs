@@ -1,0 +1,64 @@
+//! From the buffer to the nodes.
+//!
+//! One [`Worker`] pulls readings from the buffer, gathers them into batches ([`batcher`]), asks the route for a node
+//! ([`crate::routing`]), and sends them, several at a time, each in a task of its own ([`transport`]). What an
+//! answer means is decided there; what follows from it is decided here:
+//!
+//! - delivered: the readings are settled;
+//! - not now: the batch waits (exponential backoff with full jitter) and is sent again, to another node first;
+//! - set up wrongly, refused, too large: the node, or the batch, waits longer each time; nothing is given up.
+//!
+//! Limits: batches that are out of the buffer (waiting or on their way) are at most `cluster.max_in_flight` for
+//! each node, and one more is open; the rest stays in the buffer. The same batch always has the same key and the
+//! same readings.
+//!
+//! Pure parts, with time passed in: [`batcher`], [`health`], [`latency`], [`limit`], [`crate::backoff`].
+
+pub mod batch;
+pub mod batcher;
+pub mod health;
+mod latency;
+mod limit;
+mod nodes;
+pub mod transport;
+mod worker;
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use url::Url;
+
+use crate::backoff::Backoff;
+use crate::codec::Encoder;
+use crate::routing::Routing;
+
+pub use batcher::BatchConfig;
+pub use health::HealthConfig;
+pub use nodes::{DeliveryStatus, NodeStatus};
+pub use transport::{COMPRESSIONS, Compression, TransportError};
+pub use worker::{Signals, Worker};
+
+/// The settings of the delivery.
+#[derive(Clone, Debug)]
+pub struct DeliveryConfig {
+    /// When a batch is full.
+    pub batch: BatchConfig,
+    /// Where batches go.
+    pub nodes: Vec<Url>,
+    /// Which of the nodes a batch goes to.
+    pub route: &'static dyn Routing,
+    /// The format of the bodies.
+    pub format: &'static dyn Encoder,
+    /// How bodies are compressed.
+    pub compression: Compression,
+    /// Longest time from sending a batch to the end of its answer.
+    pub timeout: Duration,
+    /// Most batches on their way to one node.
+    pub max_in_flight: usize,
+    /// Headers that are added to every request.
+    pub headers: HeaderMap,
+    /// Delays between tries.
+    pub retry: Backoff,
+    /// When a node counts as down.
+    pub health: HealthConfig,
+}

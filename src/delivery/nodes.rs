@@ -1,0 +1,182 @@
+//! The nodes as the worker knows them, and as others may see them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use url::Url;
+
+use super::health::{Change, Health, HealthConfig};
+use super::latency::Latency;
+use super::limit::Limit;
+use crate::node_id::{NodeId, without_credentials};
+use crate::routing::Candidate;
+
+/// What others may know of a node.
+#[derive(Clone, Debug)]
+pub struct NodeStatus {
+    /// Its name.
+    pub id: NodeId,
+    /// Its address, without credentials.
+    pub url: String,
+    /// Whether it is taken to be up.
+    pub up: bool,
+    /// What went wrong last; `None` since the last delivery.
+    pub reason: Option<String>,
+    /// Batches on their way to it.
+    pub in_flight: usize,
+    /// Batches that may be on their way to it at present.
+    pub in_flight_limit: usize,
+}
+
+/// What others may know of the delivery. The worker writes it, whoever asks reads it.
+#[derive(Debug)]
+pub struct DeliveryStatus {
+    /// Held for a copy, never across an await.
+    view: Mutex<View>,
+}
+
+#[derive(Debug)]
+struct View {
+    nodes: Vec<NodeStatus>,
+    oldest: Option<Instant>,
+}
+
+impl DeliveryStatus {
+    /// The nodes, in the order of the configuration.
+    pub fn nodes(&self) -> Vec<NodeStatus> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner).nodes.clone()
+    }
+
+    /// How long the oldest reading that is not settled has waited; nothing if there is none.
+    pub fn oldest_age(&self, now: Instant) -> Duration {
+        let oldest = self.view.lock().unwrap_or_else(PoisonError::into_inner).oldest;
+        oldest.map_or(Duration::ZERO, |oldest| now.saturating_duration_since(oldest))
+    }
+
+    pub(super) fn set_oldest(&self, oldest: Option<Instant>) {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner).oldest = oldest;
+    }
+}
+
+/// One node.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) id: NodeId,
+    pub(super) url: Url,
+    pub(super) in_flight: usize,
+    pub(super) health: Health,
+    pub(super) latency: Latency,
+    pub(super) limit: Limit,
+    /// Until then the node asked to be left alone.
+    pub(super) not_before: Option<Instant>,
+}
+
+/// All nodes, in the order of the configuration.
+#[derive(Debug)]
+pub(super) struct Nodes {
+    nodes: Vec<Node>,
+    status: Arc<DeliveryStatus>,
+}
+
+impl Nodes {
+    pub(super) fn new(urls: &[Url], health: HealthConfig, in_flight_max: usize, now: Instant) -> Nodes {
+        let ids = NodeId::for_urls(urls);
+        let node = |(url, id): (&Url, NodeId)| Node {
+            id,
+            url: url.clone(),
+            in_flight: 0,
+            health: Health::new(health),
+            latency: Latency::new(now),
+            limit: Limit::new(in_flight_max),
+            not_before: None,
+        };
+        let nodes: Vec<Node> = urls.iter().zip(ids).map(node).collect();
+        let statuses = nodes.iter().map(Node::status).collect();
+        let status = Arc::new(DeliveryStatus { view: Mutex::new(View { nodes: statuses, oldest: None }) });
+        Nodes { nodes, status }
+    }
+
+    pub(super) fn status(&self) -> &Arc<DeliveryStatus> {
+        &self.status
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub(super) fn get(&self, node: usize) -> &Node {
+        &self.nodes[node]
+    }
+
+    /// Changes a node and shows it to others. `reason` is what went wrong last.
+    pub(super) fn update<T>(
+        &mut self,
+        node: usize,
+        change: impl FnOnce(&mut Node) -> (T, Option<Option<String>>),
+    ) -> T {
+        let (result, reason) = change(&mut self.nodes[node]);
+        let mut view = self.status.view.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = &mut view.nodes[node];
+        let reason = reason.unwrap_or_else(|| shown.reason.take());
+        *shown = NodeStatus { reason, ..self.nodes[node].status() };
+        result
+    }
+
+    /// The nodes that have a free place and want to be asked, for a batch that was `tried` at some.
+    pub(super) fn candidates(&self, tried: &[usize], now: Instant) -> Vec<Candidate> {
+        let free = |(_, node): &(usize, &Node)| {
+            node.in_flight < node.limit.get() && node.not_before.is_none_or(|until| until <= now)
+        };
+        let candidate = |(index, node): (usize, &Node)| Candidate {
+            node: index,
+            latency_seconds: node.latency.seconds(now),
+            in_flight: node.in_flight,
+            up: node.health.is_up(),
+            tried: tried.contains(&index),
+        };
+        self.nodes.iter().enumerate().filter(free).map(candidate).collect()
+    }
+
+    pub(super) fn any_up(&self) -> bool {
+        self.nodes.iter().any(|node| node.health.is_up())
+    }
+
+    /// The first node that is down, idle, and due to be probed. It counts as probed then.
+    pub(super) fn take_probe(&mut self, now: Instant) -> Option<usize> {
+        self.nodes.iter_mut().position(|node| {
+            let free = node.in_flight == 0 && node.not_before.is_none_or(|until| until <= now);
+            free && node.health.take_probe(now)
+        })
+    }
+
+    /// When the first node that asked to be left alone may be asked again.
+    pub(super) fn next_asked(&self, now: Instant) -> Option<Instant> {
+        self.nodes.iter().filter_map(|node| node.not_before).filter(|until| *until > now).min()
+    }
+
+    /// Logs a change of a node's state, once.
+    pub(super) fn tell(&self, node: usize, change: Option<Change>, detail: &str) {
+        let node = &self.nodes[node];
+        match change {
+            Some(Change::WentDown) => {
+                tracing::warn!(node = %node.id, failures = node.health.failures(), reason = detail, "node is down");
+            }
+            Some(Change::CameUp) => tracing::info!(node = %node.id, "node is up again"),
+            None => {}
+        }
+    }
+}
+
+impl Node {
+    fn status(&self) -> NodeStatus {
+        NodeStatus {
+            id: self.id.clone(),
+            url: without_credentials(&self.url),
+            up: self.health.is_up(),
+            reason: None,
+            in_flight: self.in_flight,
+            in_flight_limit: self.limit.get(),
+        }
+    }
+}

@@ -1,0 +1,464 @@
+//! The delivery loop: one task that owns the batches and decides; tasks of its own carry them out.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+use super::batch::{Batch, BatchKeys};
+use super::batcher::Batcher;
+use super::nodes::Nodes;
+use super::transport::{Answer, Parcel, Transport, TransportConfig, TransportError, Verdict};
+use super::{DeliveryConfig, DeliveryStatus};
+use crate::buffer::ledger::{DropReason, Outcome};
+use crate::buffer::{Accounts, Amount, Outlet, Part, settle};
+use crate::metrics::Metrics;
+
+/// Requests that are pulled from the buffer at once.
+const PULL_MAX: usize = 256;
+/// Batches that are closed in one turn of the loop, so that a large request does not hold its thread for long.
+const CLOSE_MAX: usize = 4;
+
+/// How the worker is told to stop.
+#[derive(Clone, Debug, Default)]
+pub struct Signals {
+    /// Nothing more will come: batches no longer wait for more readings.
+    pub drain: CancellationToken,
+    /// Stop at once; what is not delivered stays unsettled.
+    pub abort: CancellationToken,
+}
+
+/// Delivers what the buffer hands out.
+#[derive(Debug)]
+pub struct Worker {
+    config: DeliveryConfig,
+    outlet: Outlet,
+    accounts: Arc<Accounts>,
+    metrics: Arc<Metrics>,
+    transport: Transport,
+    nodes: Nodes,
+    signals: Signals,
+    random: fastrand::Rng,
+    batcher: Batcher,
+    /// Readings that were pulled and are in no batch yet, the oldest first.
+    pulled: VecDeque<Part>,
+    /// Where the outlet puts what it hands out.
+    fresh: Vec<Part>,
+    /// Whether the outlet said that nothing more will come.
+    exhausted: bool,
+    draining: bool,
+    /// Closed batches by their number, the oldest first.
+    batches: BTreeMap<u64, Pending>,
+    sending: JoinSet<(Answer, std::time::Duration)>,
+    /// Which batch goes to which node in which task.
+    tasks: HashMap<Id, Sending>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    batch: Batch,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// To be sent when this moment has come and a node has a free place.
+    Waiting { due: Instant },
+    /// On its way.
+    Sending,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sending {
+    number: u64,
+    node: usize,
+}
+
+impl Worker {
+    /// Sets the delivery up; [`Worker::run`] starts it.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError`] if there is no HTTP client.
+    pub fn new(
+        config: DeliveryConfig,
+        outlet: Outlet,
+        metrics: Arc<Metrics>,
+        signals: Signals,
+        mut random: fastrand::Rng,
+    ) -> Result<Worker, TransportError> {
+        let transport = Transport::new(TransportConfig {
+            timeout: config.timeout,
+            idle_connections: config.max_in_flight,
+            compression: config.compression,
+            content_type: config.format.content_type(),
+            headers: config.headers.clone(),
+        })?;
+        let now = Instant::now();
+        Ok(Worker {
+            nodes: Nodes::new(&config.nodes, config.health, config.max_in_flight, now),
+            batcher: Batcher::new(config.batch, config.format, BatchKeys::new(&mut random)),
+            accounts: Arc::clone(outlet.accounts()),
+            config,
+            outlet,
+            metrics,
+            transport,
+            signals,
+            random,
+            pulled: VecDeque::new(),
+            fresh: Vec::new(),
+            exhausted: false,
+            draining: false,
+            batches: BTreeMap::new(),
+            sending: JoinSet::new(),
+            tasks: HashMap::new(),
+        })
+    }
+
+    /// What others may know of the delivery.
+    pub fn status(&self) -> Arc<DeliveryStatus> {
+        Arc::clone(self.nodes.status())
+    }
+
+    /// Delivers until the buffer is closed and everything in it is settled, or until it is told to abort.
+    ///
+    /// Dropped half-way, batches on their way may have reached their node or not; nothing is settled that was not
+    /// answered.
+    pub async fn run(mut self) {
+        loop {
+            let now = Instant::now();
+            self.fill(now);
+            self.dispatch(now);
+            self.nodes.status().set_oldest(self.oldest());
+            if self.is_done() {
+                return;
+            }
+            let alarm = self.alarm(now);
+            // In this order: stop, make room, then take more. All futures here can be dropped without loss.
+            tokio::select! { biased;
+                () = self.signals.abort.cancelled() => return,
+                Some(done) = self.sending.join_next_with_id(), if !self.sending.is_empty() => self.on_done(done),
+                () = self.accounts.eviction_wanted() => self.evict(),
+                () = self.signals.drain.cancelled(), if !self.draining => self.draining = true,
+                count = self.outlet.pull(&mut self.fresh, PULL_MAX), if self.pulled.is_empty() && !self.exhausted => {
+                    self.exhausted = count == 0;
+                    self.pulled.extend(self.fresh.drain(..));
+                }
+                () = std::future::ready(()), if !self.pulled.is_empty() && self.has_place() => {}
+                () = sleep_until(alarm), if alarm.is_some() => {}
+            }
+        }
+    }
+
+    /// Whether one more batch may be out of the buffer.
+    fn has_place(&self) -> bool {
+        self.batches.len() < self.nodes.len() * self.config.max_in_flight
+    }
+
+    fn is_done(&self) -> bool {
+        self.exhausted && self.pulled.is_empty() && self.batches.is_empty() && self.batcher.due().is_none()
+    }
+
+    /// Moves pulled readings into batches.
+    fn fill(&mut self, now: Instant) {
+        let mut closed = 0;
+        while closed < CLOSE_MAX && self.has_place() {
+            let Some(part) = self.pulled.front_mut() else { break };
+            if let Some(batch) = self.batcher.add(part, now) {
+                self.enqueue(batch, now);
+                closed += 1;
+            }
+            if self.pulled.front().is_some_and(Part::is_empty) {
+                self.pulled.pop_front();
+            }
+        }
+        let nothing_more = self.draining && self.pulled.is_empty();
+        if self.has_place() && self.batcher.due().is_some_and(|due| due <= now || nothing_more) {
+            let batch = self.batcher.close();
+            batch.into_iter().for_each(|batch| self.enqueue(batch, now));
+        }
+    }
+
+    fn enqueue(&mut self, batch: Batch, now: Instant) {
+        self.observe_batch(&batch);
+        self.batches.insert(batch.number, Pending { batch, state: State::Waiting { due: now } });
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "histograms hold doubles")]
+    fn observe_batch(&self, batch: &Batch) {
+        self.metrics.batch_readings.observe(batch.readings as f64);
+        self.metrics.batch_bytes.observe(batch.body.len() as f64);
+    }
+
+    /// Sends what is due to nodes that have a free place, the oldest first.
+    fn dispatch(&mut self, now: Instant) {
+        let due: Vec<u64> =
+            self.batches.iter().filter(|(_, pending)| pending.is_due(now)).map(|(n, _)| *n).collect();
+        for number in due {
+            let Some(node) = self.choose(number, now) else { return };
+            self.send(number, node);
+        }
+    }
+
+    /// The node for a batch; `None` if none has a free place.
+    fn choose(&mut self, number: u64, now: Instant) -> Option<usize> {
+        let any_up = self.nodes.any_up();
+        if any_up && let Some(node) = self.nodes.take_probe(now) {
+            return Some(node);
+        }
+        let candidates = self.nodes.candidates(&self.batches.get(&number)?.batch.tried, now);
+        let mut ranking = Vec::with_capacity(candidates.len());
+        let random = &mut self.random;
+        self.config.route.rank(&candidates, &mut || random.f64(), &mut ranking);
+        // Rather wait for a place at a node that is up than bother one that is down.
+        ranking.first().copied().filter(|node| !any_up || self.nodes.get(*node).health.is_up())
+    }
+
+    fn send(&mut self, number: u64, node: usize) {
+        let Some(pending) = self.batches.get_mut(&number) else { return };
+        pending.state = State::Sending;
+        let parcel = Parcel {
+            url: self.nodes.get(node).url.clone(),
+            key: pending.batch.key.clone(),
+            readings: pending.batch.readings,
+            body: pending.batch.body.clone(),
+        };
+        self.nodes.update(node, |node| {
+            node.in_flight += 1;
+            ((), None)
+        });
+        let transport = self.transport.clone();
+        let task = self.sending.spawn(async move {
+            let started = Instant::now();
+            let answer = transport.send(parcel).await;
+            (answer, started.elapsed())
+        });
+        self.tasks.insert(task.id(), Sending { number, node });
+    }
+
+    fn on_done(&mut self, done: Result<(Id, (Answer, std::time::Duration)), JoinError>) {
+        let (id, answer, took) = match done {
+            Ok((id, (answer, took))) => (id, answer, took),
+            Err(error) => {
+                error!(%error, "sending a batch failed inside the gateway");
+                (error.id(), Answer::internal(error.to_string()), std::time::Duration::ZERO)
+            }
+        };
+        let Some(sending) = self.tasks.remove(&id) else { return };
+        self.count(sending, answer.verdict, took);
+        match answer.verdict {
+            Verdict::Delivered => self.on_delivered(sending, took),
+            _ => self.on_failed(sending, &answer, took),
+        }
+    }
+
+    fn count(&self, sending: Sending, verdict: Verdict, took: std::time::Duration) {
+        let node = self.nodes.get(sending.node).id.as_str();
+        self.metrics.batches.with_label_values(&[node, verdict.name()]).inc();
+        self.metrics.delivery_seconds.with_label_values(&[node]).observe(took.as_secs_f64());
+        if verdict != Verdict::Delivered {
+            self.metrics.retries.with_label_values(&[node, verdict.reason()]).inc();
+        }
+    }
+
+    fn on_delivered(&mut self, Sending { number, node }: Sending, took: std::time::Duration) {
+        let now = Instant::now();
+        let (recovered, change) = self.nodes.update(node, |node| {
+            let recovered = node.health.failures() > 0;
+            node.in_flight -= 1;
+            node.not_before = None;
+            node.latency.observe(took, now);
+            node.limit.on_delivered();
+            ((recovered, node.health.on_delivered()), Some(None))
+        });
+        self.nodes.tell(node, change, "");
+        if recovered {
+            self.hurry(now);
+        }
+        let Some(Pending { batch, .. }) = self.batches.remove(&number) else { return };
+        debug!(node = %self.nodes.get(node).id, readings = batch.readings, failures = batch.failures, "batch delivered");
+        settle(batch.parts, &self.accounts, Outcome::Delivered { node }, now);
+    }
+
+    /// A node is back: what waits need not wait for its whole delay.
+    fn hurry(&mut self, now: Instant) {
+        for pending in self.batches.values_mut() {
+            let soon = now + self.config.retry.delay(1, self.random.f64());
+            if let State::Waiting { due } = &mut pending.state {
+                *due = soon.min(*due);
+            }
+        }
+    }
+
+    fn on_failed(&mut self, Sending { number, node }: Sending, answer: &Answer, took: std::time::Duration) {
+        let now = Instant::now();
+        let penalty = took.max(self.config.timeout);
+        let change = self.nodes.update(node, |node| {
+            node.in_flight -= 1;
+            node.not_before = answer.retry_after.map(|wait| now + wait);
+            let change = match answer.verdict {
+                Verdict::Delivered | Verdict::Refused | Verdict::TooLarge => {
+                    node.latency.observe(took, now);
+                    None
+                }
+                Verdict::Retry(reason) => {
+                    node.latency.observe(penalty, now);
+                    if reason.is_overload() {
+                        node.limit.on_overload();
+                    }
+                    node.health.on_failure(now)
+                }
+                Verdict::Misconfigured => {
+                    node.latency.observe(penalty, now);
+                    node.health.on_misconfigured(now)
+                }
+            };
+            (change, Some(Some(answer.detail.clone())))
+        });
+        self.nodes.tell(node, change, &answer.detail);
+        self.try_again(number, node, answer, now);
+        // While it was on its way it could not be given up.
+        self.evict();
+    }
+
+    fn try_again(&mut self, number: u64, node: usize, answer: &Answer, now: Instant) {
+        let all_nodes = self.nodes.len();
+        let random = self.random.f64();
+        let Some(Pending { batch, state }) = self.batches.get_mut(&number) else { return };
+        batch.failures = batch.failures.saturating_add(1);
+        batch.tried.push(node);
+        if batch.tried.len() >= all_nodes {
+            // Every node had its turn. The last one is still not the first to be asked again.
+            batch.tried = vec![node];
+        }
+        let delay = self.config.retry.delay(batch.failures, random);
+        *state = State::Waiting { due: now + delay };
+        if let Verdict::Retry(reason) = answer.verdict {
+            batch.may_be_stored |= reason.may_be_stored();
+        }
+        let id = &self.nodes.get(node).id;
+        let needs_person =
+            matches!(answer.verdict, Verdict::Refused | Verdict::TooLarge) && batch.failures == 1;
+        if needs_person {
+            warn!(node = %id, readings = batch.readings, reason = answer.detail, "node refuses a batch, it is kept");
+        } else {
+            debug!(node = %id, failures = batch.failures, retry_in = ?delay, reason = answer.detail, "batch not delivered");
+        }
+    }
+
+    /// Gives up the oldest readings that are not on their way, until the first request that waits finds room.
+    fn evict(&mut self) {
+        while self.accounts.shortfall() != Amount::default() {
+            if !(self.evict_from_batches() || self.evict_from_open() || self.evict_from_queue()) {
+                return;
+            }
+        }
+    }
+
+    /// Drops from the oldest batch that waits. Returns whether there was one.
+    fn evict_from_batches(&mut self) -> bool {
+        let waits = |(_, pending): &(&u64, &Pending)| matches!(pending.state, State::Waiting { .. });
+        let Some(number) = self.batches.iter().find(waits).map(|(number, _)| *number) else { return false };
+        let Some(Pending { batch, state }) = self.batches.remove(&number) else { return false };
+        let mut parts = VecDeque::from(batch.parts);
+        if batch.may_be_stored {
+            // The rest under another key could be stored twice.
+            self.drop_parts(parts.into());
+            return true;
+        }
+        self.drop_from_front(&mut parts);
+        if !parts.is_empty() {
+            let rest = self.batcher.rebatch(number, parts.into());
+            let batch = Batch { failures: batch.failures, tried: batch.tried, ..rest };
+            self.batches.insert(number, Pending { batch, state });
+        }
+        true
+    }
+
+    fn evict_from_open(&mut self) -> bool {
+        let mut parts = VecDeque::from(self.batcher.take_open());
+        if parts.is_empty() {
+            return false;
+        }
+        self.drop_from_front(&mut parts);
+        // They go in again ahead of what was pulled after them.
+        parts.extend(self.pulled.drain(..));
+        self.pulled = parts;
+        true
+    }
+
+    fn evict_from_queue(&mut self) -> bool {
+        if self.pulled.is_empty() {
+            self.pulled.extend(self.outlet.try_pull());
+        }
+        if self.pulled.is_empty() {
+            return false;
+        }
+        let mut parts = std::mem::take(&mut self.pulled);
+        self.drop_from_front(&mut parts);
+        self.pulled = parts;
+        true
+    }
+
+    /// Drops readings from the front until there is room or nothing is left.
+    fn drop_from_front(&mut self, parts: &mut VecDeque<Part>) {
+        loop {
+            let shortfall = self.accounts.shortfall();
+            if shortfall == Amount::default() {
+                return;
+            }
+            let Some(front) = parts.front_mut() else { return };
+            // Bytes come back only with a whole record.
+            let whole = shortfall.bytes > 0 || shortfall.readings >= front.len() as u64;
+            let dropped =
+                if whole { parts.pop_front() } else { Some(front.split_first(usize_of(shortfall.readings))) };
+            self.drop_parts(dropped.into_iter().collect());
+        }
+    }
+
+    fn drop_parts(&self, parts: Vec<Part>) {
+        debug!(
+            readings = parts.iter().map(Part::len).sum::<usize>(),
+            "oldest readings dropped for newer ones"
+        );
+        settle(parts, &self.accounts, Outcome::Dropped(DropReason::Full), Instant::now());
+    }
+
+    /// When the oldest reading that is not settled was accepted.
+    fn oldest(&self) -> Option<Instant> {
+        let batches = self.batches.first_key_value().and_then(|(_, pending)| pending.batch.oldest);
+        batches.or_else(|| self.batcher.oldest()).or_else(|| self.pulled.front().map(Part::accepted_at))
+    }
+
+    /// When something is to be done even if nothing happens.
+    fn alarm(&self, now: Instant) -> Option<Instant> {
+        let close = self.batcher.due().filter(|_| self.has_place());
+        let retry = self.batches.values().filter_map(|pending| match pending.state {
+            // Due already: a place at a node is what it waits for.
+            State::Waiting { due } if due > now => Some(due),
+            State::Waiting { .. } => self.nodes.next_asked(now),
+            State::Sending => None,
+        });
+        retry.chain(close).min()
+    }
+}
+
+impl Pending {
+    fn is_due(&self, now: Instant) -> bool {
+        matches!(self.state, State::Waiting { due } if due <= now)
+    }
+}
+
+async fn sleep_until(alarm: Option<Instant>) {
+    match alarm {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn usize_of(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,289 @@
+//! The metrics: one row each, in Prometheus' text format.
+//!
+//! Rows whose numbers live elsewhere (the ledger, the nodes) are filled in at the moment of the answer, by a
+//! [`Collector`] that the owner of the numbers registers, so that they are consistent with each other.
+
+use std::collections::HashMap;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder, exponential_buckets,
+};
+
+/// Every name starts with this.
+pub const PREFIX: &str = "forebay_";
+
+/// What kind of number a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts observations in buckets.
+    Histogram,
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Its name without [`PREFIX`].
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its labels; their values come from small fixed sets, never from requests.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub help: &'static str,
+}
+
+const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Row {
+    Row { name, kind: Kind::Counter, labels, help }
+}
+
+const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Row {
+    Row { name, kind: Kind::Gauge, labels, help }
+}
+
+const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Row {
+    Row { name, kind: Kind::Histogram, labels, help }
+}
+
+/// Every metric of the gateway. The usual `process_*` come beside them.
+pub const TABLE: &[Row] = &[
+    counter("readings_accepted_total", &["format"], "Readings taken in, by the format of their request."),
+    counter("readings_recovered_total", &[], "Readings found in the buffer at the start."),
+    counter("readings_derived_total", &["transform"], "Readings made by aggregation."),
+    counter("readings_rejected_total", &["reason"], "Readings turned away, by reason."),
+    counter("readings_delivered_total", &["node"], "Readings delivered, by node."),
+    counter("readings_dead_lettered_total", &["reason"], "Readings set aside because nodes refused them."),
+    counter("readings_filtered_total", &["transform"], "Readings taken out by a filter."),
+    counter("readings_merged_total", &["transform"], "Readings folded into others by aggregation."),
+    counter("readings_dropped_total", &["reason"], "Accepted readings given up, by reason."),
+    gauge("buffer_readings", &[], "Readings accepted and not yet settled, in flight included."),
+    gauge("buffer_bytes", &[], "Bytes that they take."),
+    gauge("buffer_limit_readings", &[], "Most readings that the buffer may hold."),
+    gauge("buffer_limit_bytes", &[], "Most bytes that the buffer may hold."),
+    gauge("buffer_oldest_seconds", &[], "Age of the oldest reading that is not settled, 0 if there is none."),
+    counter("batches_total", &["node", "outcome"], "Requests to nodes, by what their answer meant."),
+    histogram("batch_readings", &[], "Readings in a batch when it is first sent."),
+    histogram("batch_bytes", &[], "Bytes in a batch's body before compression when it is first sent."),
+    histogram("delivery_seconds", &["node"], "Time from sending a batch to its answer."),
+    gauge("node_up", &["node"], "Whether the node is taken to be up."),
+    gauge("node_in_flight", &["node"], "Batches on their way to the node."),
+    gauge("node_in_flight_limit", &["node"], "Batches that may be on their way to the node at present."),
+    counter("retries_total", &["node", "reason"], "Batches that will be sent again, by what went wrong."),
+    counter("http_requests_total", &["path", "status"], "Requests answered, by path and status."),
+    histogram("http_request_seconds", &["path"], "Time from a request's head to its answer's head."),
+    gauge("build_info", &["version"], "Always 1; the version is in the label."),
+];
+
+/// The row of this name.
+///
+/// # Panics
+///
+/// If [`TABLE`] has no such row.
+pub fn row(name: &str) -> &'static Row {
+    TABLE
+        .iter()
+        .find(|row| row.name == name)
+        .unwrap_or_else(|| panic!("{name} stands in the table of metrics"))
+}
+
+/// The registry and the metrics that are counted where things happen.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// `readings_rejected_total`
+    pub readings_rejected: IntCounterVec,
+    /// `batches_total`
+    pub batches: IntCounterVec,
+    /// `batch_readings`
+    pub batch_readings: Histogram,
+    /// `batch_bytes`
+    pub batch_bytes: Histogram,
+    /// `delivery_seconds`
+    pub delivery_seconds: HistogramVec,
+    /// `retries_total`
+    pub retries: IntCounterVec,
+    /// `http_requests_total`
+    pub http_requests: IntCounterVec,
+    /// `http_request_seconds`
+    pub http_request_seconds: HistogramVec,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+impl Metrics {
+    /// Makes a registry with all metrics that are counted where things happen, and the `process_*` ones.
+    pub fn new() -> Metrics {
+        let registry = Registry::new();
+        let register = |collector: Box<dyn Collector>| {
+            registry.register(collector).expect("names are unique: they come from one table");
+        };
+        let seconds = exponential_buckets(0.000_1, 2.0, 18).expect("good bounds");
+        let readings = exponential_buckets(1.0, 4.0, 10).expect("good bounds");
+        let bytes = exponential_buckets(256.0, 4.0, 10).expect("good bounds");
+        let metrics = Metrics {
+            readings_rejected: counters("readings_rejected_total"),
+            batches: counters("batches_total"),
+            batch_readings: single(histograms("batch_readings", readings)),
+            batch_bytes: single(histograms("batch_bytes", bytes)),
+            delivery_seconds: histograms("delivery_seconds", seconds.clone()),
+            retries: counters("retries_total"),
+            http_requests: counters("http_requests_total"),
+            http_request_seconds: histograms("http_request_seconds", seconds),
+            registry: registry.clone(),
+        };
+        for counters in
+            [&metrics.readings_rejected, &metrics.batches, &metrics.retries, &metrics.http_requests]
+        {
+            register(Box::new(counters.clone()));
+        }
+        for histograms in [&metrics.batch_readings, &metrics.batch_bytes] {
+            register(Box::new(histograms.clone()));
+        }
+        for histograms in [&metrics.delivery_seconds, &metrics.http_request_seconds] {
+            register(Box::new(histograms.clone()));
+        }
+        register(Box::new(prometheus::process_collector::ProcessCollector::for_self()));
+        metrics.collect_from(|| vec![sample("build_info", &[env!("CARGO_PKG_VERSION")], 1.0)]);
+        metrics
+    }
+
+    /// Adds numbers that are asked for at the moment of an answer.
+    pub fn collect_from(&self, samples: impl Fn() -> Vec<Sample> + Send + Sync + 'static) {
+        let collector = Box::new(FromSamples(samples));
+        self.registry.register(collector).expect("names are unique: they come from one table");
+    }
+
+    /// All metrics in Prometheus' text format, version 0.0.4.
+    pub fn encode(&self) -> String {
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap_or_else(|error| format!("# {error}\n"))
+    }
+}
+
+/// One number of a metric at the moment of an answer.
+#[derive(Debug)]
+pub struct Sample {
+    row: &'static Row,
+    labels: Vec<String>,
+    number: f64,
+}
+
+/// Makes a number for the row of this name, with the values of its labels.
+pub fn sample(name: &str, labels: &[&str], number: f64) -> Sample {
+    let row = row(name);
+    assert_eq!(row.labels.len(), labels.len(), "{name} has the labels {:?}", row.labels);
+    Sample { row, labels: labels.iter().map(|label| (*label).to_owned()).collect(), number }
+}
+
+struct FromSamples<F>(F);
+
+impl<F: Fn() -> Vec<Sample> + Send + Sync> Collector for FromSamples<F> {
+    fn desc(&self) -> Vec<&Desc> {
+        Vec::new()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut families: HashMap<&str, MetricFamily> = HashMap::new();
+        for Sample { row, labels, number } in (self.0)() {
+            let family = families.entry(row.name).or_insert_with(|| {
+                let mut family = MetricFamily::default();
+                family.set_name(format!("{PREFIX}{}", row.name));
+                family.set_help(row.help.to_owned());
+                family.set_field_type(match row.kind {
+                    Kind::Counter => MetricType::COUNTER,
+                    Kind::Gauge | Kind::Histogram => MetricType::GAUGE,
+                });
+                family
+            });
+            family.mut_metric().push(metric(row, &labels, number));
+        }
+        families.into_values().collect()
+    }
+}
+
+fn metric(row: &Row, labels: &[String], number: f64) -> Metric {
+    let pair = |(name, value): (&&str, &String)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value(value.clone());
+        pair
+    };
+    let mut metric = Metric::from_label(row.labels.iter().zip(labels).map(pair).collect());
+    match row.kind {
+        Kind::Counter => {
+            let mut counter = Counter::default();
+            counter.set_value(number);
+            metric.set_counter(counter);
+        }
+        Kind::Gauge | Kind::Histogram => {
+            let mut gauge = Gauge::default();
+            gauge.set_value(number);
+            metric.set_gauge(gauge);
+        }
+    }
+    metric
+}
+
+fn counters(name: &str) -> IntCounterVec {
+    let row = row(name);
+    IntCounterVec::new(Opts::new(format!("{PREFIX}{name}"), row.help), row.labels).expect("good names")
+}
+
+fn histograms(name: &str, buckets: Vec<f64>) -> HistogramVec {
+    let row = row(name);
+    let options = HistogramOpts::new(format!("{PREFIX}{name}"), row.help).buckets(buckets);
+    HistogramVec::new(options, row.labels).expect("good names")
+}
+
+fn single(histograms: HistogramVec) -> Histogram {
+    histograms.with_label_values::<&str>(&[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_that_is_counted_or_sampled_shows_with_its_type_and_labels() {
+        let metrics = Metrics::new();
+        metrics.readings_rejected.with_label_values(&["time"]).inc_by(3);
+        metrics.collect_from(|| {
+            vec![
+                sample("node_up", &["a:1"], 1.0),
+                sample("node_up", &["b:1"], 0.0),
+                sample("buffer_bytes", &[], 5.0),
+            ]
+        });
+        let text = metrics.encode();
+        for line in [
+            "# TYPE forebay_readings_rejected_total counter",
+            "forebay_readings_rejected_total{reason=\"time\"} 3",
+            "# TYPE forebay_node_up gauge",
+            "forebay_node_up{node=\"b:1\"} 0",
+            "forebay_buffer_bytes 5",
+            &format!("forebay_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
+            "forebay_batch_readings_count 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        }
+        assert!(text.contains("process_resident_memory_bytes"), "{text}");
+    }
+
+    #[test]
+    fn names_are_unique_and_counters_end_in_total() {
+        for row in TABLE {
+            assert_eq!(TABLE.iter().filter(|other| other.name == row.name).count(), 1, "{}", row.name);
+            assert_eq!(row.kind == Kind::Counter, row.name.ends_with("_total"), "{}", row.name);
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The name of a node in logs, metrics and on the status page.
+
+use std::fmt;
+use std::sync::Arc;
+
+use url::Url;
+
+/// Host and port of a node, or its whole address where two nodes share them. Never has a password in it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(Arc<str>);
+
+impl NodeId {
+    /// Names the nodes with these addresses, in their order.
+    pub fn for_urls(urls: &[Url]) -> Vec<NodeId> {
+        let authorities: Vec<_> = urls.iter().map(authority).collect();
+        let name = |(index, url): (usize, &Url)| {
+            let shared = authorities.iter().filter(|other| **other == authorities[index]).count() > 1;
+            NodeId(if shared { without_credentials(url) } else { authorities[index].clone() }.into())
+        };
+        urls.iter().enumerate().map(name).collect()
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// The address without user name, password and query, which may be secrets.
+pub fn without_credentials(url: &Url) -> String {
+    format!("{}://{}{}", url.scheme(), authority(url), url.path())
+}
+
+fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match url.port_or_known_default() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_named_by_host_and_port_or_by_its_address_if_they_are_shared() {
+        let urls: Vec<Url> =
+            ["http://user:secret@a/x?token=1", "http://b:9000/x", "http://b:9000/y", "http://[::1]:80/"]
+                .map(|url| url.parse().expect("a URL"))
+                .to_vec();
+        let names: Vec<_> = NodeId::for_urls(&urls).iter().map(NodeId::to_string).collect();
+        assert_eq!(names, ["a:80", "http://b:9000/x", "http://b:9000/y", "[::1]:80"]);
+    }
+}
