@@ -6,6 +6,7 @@ pub mod buffer;
 pub mod cli;
 pub mod codec;
 pub mod delivery;
+pub mod listener;
 pub mod metrics;
 pub mod node_id;
 pub mod quantity;

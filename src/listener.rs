@@ -1,0 +1,378 @@
+//! The connection loop: a bound socket and a router in, bounded HTTP/1.1 out.
+//!
+//! [`serve`] drives hyper itself, because what it bounds lies below axum: how many connections are open, how long
+//! a client may take to send the head of a request, how large that head may be, and how long a stop may last. What
+//! a handler does with its request (bodies, time, errors) is the router's business.
+//!
+//! | limit | value | beyond it |
+//! |---|---|---|
+//! | connections | [`Limits::connections_max`] | no more are accepted until one ends; the kernel queues a few |
+//! | time for the head of a request, and between two requests | [`Limits::head_timeout`] | the connection is closed |
+//! | bytes of a head | 32 KiB | 431, and the connection is closed |
+//! | header fields | 100, which is hyper's own limit; setting it would cost an allocation a request | 431 |
+//! | bytes buffered for a connection, each way | 128 KiB | the client waits |
+//! | time to stop | `stop_within` | what still runs is cut off |
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io::{self, ErrorKind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+use tracing::{debug, warn};
+
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+const BUFFER_BYTES_MAX: usize = 128 * 1024;
+/// Pause after the system refused a connection: what it lacks (mostly file descriptors) comes back on its own.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A lasting refusal is told this often.
+const ACCEPT_WARNING_EVERY: Duration = Duration::from_secs(1);
+
+/// What one listener allows its clients.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections open at once; at least one is always allowed.
+    pub connections_max: usize,
+    /// Longest time for the head of a request. It runs from the end of the request before, so that it also ends
+    /// connections on which nothing happens: make it longer than clients keep idle connections.
+    pub head_timeout: Duration,
+}
+
+/// Serves `router` on `listener` until `stop` is cancelled, and returns when the last connection has ended.
+///
+/// A stop accepts nothing more, closes idle connections, and lets requests under way finish for up to
+/// `stop_within`; what runs longer is dropped where it stands. Dropping the future stops accepting at once; open
+/// connections then go on by themselves until `stop` is cancelled or their clients go.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+    stop_within: Duration,
+) {
+    let connections_max = u32::try_from(limits.connections_max).unwrap_or(u32::MAX).max(1);
+    let slots = Arc::new(Semaphore::new(connections_max as usize));
+    let connections = Connections {
+        http: http(limits.head_timeout),
+        // Built once here; axum would otherwise finish building its routes at every request.
+        front: Front { router: router.with_state(()) },
+        stop,
+        cut_off: CancellationToken::new(),
+    };
+
+    accept(&listener, &slots, &connections).await;
+    // Closing the socket makes later connections fail at once instead of waiting for nobody.
+    drop(listener);
+
+    if timeout(stop_within, slots.acquire_many(connections_max)).await.is_err() {
+        let open = connections_max as usize - slots.available_permits();
+        warn!(connections = open, "stop took too long, connections are cut off");
+        connections.cut_off.cancel();
+        // The semaphore is never closed, so that this is the end of the last connection.
+        let _ = slots.acquire_many(connections_max).await;
+    }
+}
+
+fn http(head_timeout: Duration) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX);
+    http
+}
+
+/// Takes connections, each once there is room for it, until `stop` is cancelled.
+async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>, connections: &Connections) {
+    let mut warnings = Warnings::default();
+    while let Some(slot) = connections.unless_stopped(Arc::clone(slots).acquire_owned()).await {
+        let slot = slot.expect("the semaphore is never closed");
+        let Some(accepted) = connections.unless_stopped(listener.accept()).await else { return };
+        match accepted {
+            Ok((stream, _)) => connections.start(stream, slot),
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                if warnings.is_due(Instant::now()) {
+                    warn!(error = %error, retry_in = ?ACCEPT_PAUSE, "connection could not be accepted");
+                }
+                let _ = connections.unless_stopped(sleep(ACCEPT_PAUSE)).await;
+            }
+        }
+    }
+}
+
+/// What all connections of a listener share.
+struct Connections {
+    http: http1::Builder,
+    front: Front,
+    /// Cancelled: finish the request under way and close.
+    stop: CancellationToken,
+    /// Cancelled: close now.
+    cut_off: CancellationToken,
+}
+
+impl Connections {
+    async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        self.stop.run_until_cancelled(work).await
+    }
+
+    /// Serves one connection in a task of its own, which holds `slot` until it ends.
+    fn start(&self, stream: TcpStream, slot: OwnedSemaphorePermit) {
+        // Without it a small answer may wait 40 ms for the client's delayed acknowledgement. A connection that
+        // refuses the option is already gone, and hyper will notice.
+        let _ = stream.set_nodelay(true);
+        let connection = self.http.serve_connection(TokioIo::new(stream), self.front.clone());
+        // A token of its own: the connections would otherwise meet at one lock at every request.
+        let stop = self.stop.child_token();
+        let cut_off = self.cut_off.clone();
+        tokio::spawn(async move {
+            let _slot = slot;
+            let mut connection = pin!(connection);
+            let ended = tokio::select! {
+                // The connection first: it is nearly always the one that has something to do.
+                biased;
+                ended = connection.as_mut() => Some(ended),
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    cut_off.run_until_cancelled(connection).await
+                }
+            };
+            if let Some(Err(error)) = ended {
+                debug!(error = %error, "connection ended with an error");
+            }
+        });
+    }
+}
+
+/// The router as hyper calls it: no layer, box or allocation of ours between the two.
+#[derive(Clone)]
+struct Front {
+    router: Router,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Front {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = <Router as Service<Request<Incoming>>>::Future;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        // A router is always ready, and cloning it is counting a reference.
+        self.router.clone().call(request)
+    }
+}
+
+/// Whether the next connection has nothing to fear from this error: the client gave up before it was accepted.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused
+    )
+}
+
+/// Says when the next warning about refused connections may be logged.
+#[derive(Default)]
+struct Warnings {
+    last: Option<Instant>,
+}
+
+impl Warnings {
+    fn is_due(&mut self, now: Instant) -> bool {
+        let due = self.last.is_none_or(|last| now.duration_since(last) >= ACCEPT_WARNING_EVERY);
+        if due {
+            self.last = Some(now);
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use std::net::SocketAddr;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::Notify;
+    use tokio::task::JoinHandle;
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n";
+    /// Longest wait for something that must happen.
+    const PATIENCE: Duration = Duration::from_secs(20);
+    /// How long something that must not happen is watched.
+    const WATCH: Duration = Duration::from_millis(100);
+
+    struct Server {
+        address: SocketAddr,
+        stop: CancellationToken,
+        task: JoinHandle<()>,
+        /// A handler has begun.
+        begun: Arc<Notify>,
+        /// Lets the handler of `/slow` finish.
+        go_on: Arc<Notify>,
+    }
+
+    async fn start(limits: Limits, stop_within: Duration) -> Server {
+        let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let slow = {
+            let (begun, go_on) = (Arc::clone(&begun), Arc::clone(&go_on));
+            move || async move {
+                begun.notify_one();
+                go_on.notified().await;
+                "slow"
+            }
+        };
+        let router = Router::new().route("/", get(|| async { "quick" })).route("/slow", get(slow));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(serve(listener, router, limits, stop.clone(), stop_within));
+        Server { address, stop, task, begun, go_on }
+    }
+
+    impl Server {
+        async fn connect(&self) -> TcpStream {
+            TcpStream::connect(self.address).await.expect("a connection")
+        }
+
+        async fn ended(self) {
+            timeout(PATIENCE, self.task).await.expect("it returns").expect("it does not panic");
+        }
+    }
+
+    fn limits() -> Limits {
+        Limits { connections_max: 10, head_timeout: PATIENCE }
+    }
+
+    /// Reads until the answer's last word stands there.
+    async fn read_answer(stream: &mut TcpStream, word: &str) -> String {
+        let mut answer = Vec::new();
+        while !answer.ends_with(word.as_bytes()) {
+            let read = timeout(PATIENCE, stream.read_buf(&mut answer)).await.expect("an answer");
+            assert_ne!(read.expect("bytes"), 0, "closed after {:?}", String::from_utf8_lossy(&answer));
+        }
+        String::from_utf8(answer).expect("text")
+    }
+
+    async fn read_to_end(stream: &mut TcpStream) -> String {
+        let mut rest = Vec::new();
+        // A reset is an end as well.
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("the end");
+        String::from_utf8(rest).expect("text")
+    }
+
+    #[tokio::test]
+    async fn beyond_the_limit_a_connection_waits_until_another_ends() {
+        let server = start(Limits { connections_max: 2, ..limits() }, PATIENCE).await;
+        let (mut first, mut second) = (server.connect().await, server.connect().await);
+        for stream in [&mut first, &mut second] {
+            stream.write_all(REQUEST).await.expect("sent");
+            read_answer(stream, "quick").await;
+        }
+        let mut third = server.connect().await;
+        third.write_all(REQUEST).await.expect("sent");
+        let mut byte = [0];
+        assert!(timeout(WATCH, third.peek(&mut byte)).await.is_err(), "answered beyond the limit");
+        drop(first);
+        read_answer(&mut third, "quick").await;
+    }
+
+    #[tokio::test]
+    async fn a_head_that_trickles_in_is_cut_off_and_others_are_served() {
+        let server =
+            start(Limits { head_timeout: Duration::from_millis(200), connections_max: 1 }, PATIENCE).await;
+        let mut trickle = server.connect().await;
+        let begun = Instant::now();
+        for byte in REQUEST.iter().cycle() {
+            // The line feeds that would end the head never come.
+            if *byte != b'\n' && trickle.write_all(&[*byte]).await.is_err() {
+                break;
+            }
+            sleep(Duration::from_millis(10)).await;
+            assert!(begun.elapsed() < PATIENCE, "never cut off");
+        }
+        let mut other = server.connect().await;
+        other.write_all(REQUEST).await.expect("sent");
+        read_answer(&mut other, "quick").await;
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_is_closed_after_the_head_timeout() {
+        let server = start(Limits { head_timeout: Duration::from_millis(50), ..limits() }, PATIENCE).await;
+        let mut stream = server.connect().await;
+        stream.write_all(REQUEST).await.expect("sent");
+        read_answer(&mut stream, "quick").await;
+        assert_eq!(read_to_end(&mut stream).await, "");
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_large_is_answered_with_431() {
+        let server = start(limits(), PATIENCE).await;
+        let start_line = "GET / HTTP/1.1\r\nHost: here\r\n";
+        let many = format!("{start_line}{}\r\n", "X-Field: 1\r\n".repeat(101));
+        // Not a byte more than the server reads: closing with unread bytes could take the answer along.
+        let long = format!("{:x<HEAD_BYTES_MAX$}", format!("{start_line}X-Field: "));
+        for head in [many, long] {
+            let mut stream = server.connect().await;
+            stream.write_all(head.as_bytes()).await.expect("sent");
+            let answer = read_to_end(&mut stream).await;
+            assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stop_lets_a_request_under_way_finish_and_closes_idle_connections() {
+        let server = start(limits(), PATIENCE).await;
+        let (mut slow, mut idle) = (server.connect().await, server.connect().await);
+        idle.write_all(REQUEST).await.expect("sent");
+        read_answer(&mut idle, "quick").await;
+        slow.write_all(b"GET /slow HTTP/1.1\r\nHost: here\r\n\r\n").await.expect("sent");
+        timeout(PATIENCE, server.begun.notified()).await.expect("the handler begins");
+
+        server.stop.cancel();
+        assert_eq!(read_to_end(&mut idle).await, "");
+        let refused = async { while TcpStream::connect(server.address).await.is_ok() {} };
+        timeout(PATIENCE, refused).await.expect("new connections are refused");
+        assert!(!server.task.is_finished());
+
+        server.go_on.notify_one();
+        assert!(read_to_end(&mut slow).await.ends_with("slow"));
+        server.ended().await;
+    }
+
+    #[tokio::test]
+    async fn a_stop_cuts_off_what_runs_beyond_its_deadline() {
+        let server = start(limits(), Duration::from_millis(50)).await;
+        let mut stuck = server.connect().await;
+        stuck.write_all(b"GET /slow HTTP/1.1\r\nHost: here\r\n\r\n").await.expect("sent");
+        timeout(PATIENCE, server.begun.notified()).await.expect("the handler begins");
+        server.stop.cancel();
+        assert_eq!(read_to_end(&mut stuck).await, "");
+        server.ended().await;
+    }
+
+    #[test]
+    fn a_lasting_refusal_is_told_at_most_once_a_second() {
+        let mut warnings = Warnings::default();
+        let start = Instant::now();
+        let told = (0..25).filter(|step| warnings.is_due(start + ACCEPT_PAUSE * *step)).count();
+        assert_eq!(told, 3);
+    }
+
+    #[test]
+    fn only_errors_of_a_single_client_are_passed_over_without_a_pause() {
+        assert!(is_about_one_connection(&ErrorKind::ConnectionAborted.into()));
+        // EMFILE, too many open files.
+        assert!(!is_about_one_connection(&io::Error::from_raw_os_error(24)));
+    }
+}
