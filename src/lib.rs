@@ -8,6 +8,7 @@ pub mod codec;
 pub mod delivery;
 pub mod listener;
 pub mod metrics;
+pub mod node;
 pub mod node_id;
 pub mod quantity;
 pub mod reading;

@@ -1,0 +1,212 @@
+//! The body of `POST /v1/batches`: bytes as they came to readings, bounded at every step.
+
+use std::io::{self, Read};
+use std::time::{Duration, SystemTime};
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::time::timeout;
+
+use super::problem::Problem;
+use crate::codec::{DECODERS, Decoder, Rules, UnknownFields};
+use crate::reading::Readings;
+use crate::timestamp::{Precision, Timestamp};
+
+/// Longest body, as sent and after decompression.
+pub(super) const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Longest time for a body to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest `Idempotency-Key`.
+const KEY_BYTES_MAX: usize = 256;
+/// A zstd frame may ask for a window of at most 2^26 bytes, which is as long as a body.
+const ZSTD_WINDOW_LOG_MAX: u32 = 26;
+
+const ENCODINGS: &str = "gzip, zstd, identity";
+const MEDIA_TYPES: &str = "application/x-ndjson, application/jsonl";
+
+/// How a body is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Identity,
+    Gzip,
+    Zstd,
+}
+
+/// What the head of the request says about the batch.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) key: Option<String>,
+    pub(super) encoding: Encoding,
+}
+
+impl Head {
+    /// Reads the header fields before a byte of the body is taken.
+    pub(super) fn read(headers: &HeaderMap) -> Result<Head, Problem> {
+        check_media_type(headers)?;
+        let encoding = encoding(headers)?;
+        Ok(Head { key: key(headers)?, encoding })
+    }
+}
+
+fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(given) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let given = String::from_utf8_lossy(given.as_bytes()).to_ascii_lowercase();
+    let media_type = given.split(';').next().unwrap_or_default().trim();
+    if ndjson().media_types().contains(&media_type) {
+        return Ok(());
+    }
+    let detail = format!("the media type `{media_type}` is not known here; known: {MEDIA_TYPES}");
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).with_header(header::ACCEPT, MEDIA_TYPES))
+}
+
+fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
+    let Some(given) = headers.get(header::CONTENT_ENCODING) else { return Ok(Encoding::Identity) };
+    let given = String::from_utf8_lossy(given.as_bytes()).to_ascii_lowercase();
+    match given.trim() {
+        "identity" | "" => Ok(Encoding::Identity),
+        "gzip" | "x-gzip" => Ok(Encoding::Gzip),
+        "zstd" => Ok(Encoding::Zstd),
+        other => {
+            let detail = format!("the content encoding `{other}` is not known here; known: {ENCODINGS}");
+            Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
+                .with_header(header::ACCEPT_ENCODING, ENCODINGS))
+        }
+    }
+}
+
+/// Reads the `Idempotency-Key`; `"a"` as the IETF draft writes it and a bare `a` are the same key.
+fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(given) = headers.get(HeaderName::from_static("idempotency-key")) else { return Ok(None) };
+    let key = given.to_str().ok().and_then(|text| unquote(text.trim()));
+    match key {
+        Some(key) if (1..=KEY_BYTES_MAX).contains(&key.len()) => Ok(Some(key)),
+        _ => Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            format!(
+                "`Idempotency-Key` must be 1 to {KEY_BYTES_MAX} visible ASCII characters, quoted or bare"
+            ),
+        )),
+    }
+}
+
+/// The text of an sf-string (RFC 8941, section 3.3.3), or the text itself if it is not quoted.
+fn unquote(text: &str) -> Option<String> {
+    let Some(rest) = text.strip_prefix('"') else { return Some(text.to_owned()) };
+    let mut key = String::new();
+    let mut characters = rest.chars();
+    loop {
+        match characters.next()? {
+            '"' => return characters.as_str().is_empty().then_some(key),
+            '\\' => key.push(characters.next().filter(|escaped| matches!(escaped, '"' | '\\'))?),
+            character => key.push(character),
+        }
+    }
+}
+
+/// Takes the body in, up to the limits of bytes and time.
+pub(super) async fn receive(body: Body) -> Result<Bytes, Problem> {
+    let received = timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await;
+    let Ok(received) = received else {
+        let detail = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
+        return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
+    };
+    match received {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(error) => {
+            Err(Problem::new(StatusCode::BAD_REQUEST, format!("the body could not be read: {error}")))
+        }
+    }
+}
+
+fn too_large() -> Problem {
+    let detail = format!("a batch may have {BODY_BYTES_MAX} bytes, before and after decompression");
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+}
+
+/// Decompresses and decodes; every reading must keep to the rules. Takes a while: not for an async thread.
+pub(super) fn decode(body: &Bytes, encoding: Encoding) -> Result<Readings, Problem> {
+    let decompressed;
+    let plain = match encoding {
+        Encoding::Identity => body,
+        Encoding::Gzip | Encoding::Zstd => {
+            decompressed = decompress(body, encoding)?;
+            decompressed.as_slice()
+        }
+    };
+    let decoded = ndjson().decode(plain, &rules());
+    let decoded = decoded.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    if decoded.rejections.count() > 0 {
+        return Err(Problem::rejected(decoded.rejections));
+    }
+    Ok(decoded.readings)
+}
+
+fn decompress(body: &[u8], encoding: Encoding) -> Result<Vec<u8>, Problem> {
+    let broken = |error: io::Error| {
+        Problem::new(StatusCode::BAD_REQUEST, format!("the body cannot be decompressed: {error}"))
+    };
+    let mut reader: Box<dyn Read + '_> = match encoding {
+        Encoding::Identity => Box::new(body),
+        Encoding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(body)),
+        Encoding::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(broken)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(broken)?;
+            Box::new(decoder)
+        }
+    };
+    // Readings compress about tenfold; more room is made as it turns out to be needed.
+    let mut plain = Vec::with_capacity(BODY_BYTES_MAX.min(8 * body.len()));
+    let limit = BODY_BYTES_MAX as u64 + 1;
+    reader.by_ref().take(limit).read_to_end(&mut plain).map_err(broken)?;
+    if plain.len() > BODY_BYTES_MAX { Err(too_large()) } else { Ok(plain) }
+}
+
+fn ndjson() -> &'static dyn Decoder {
+    *DECODERS.find("ndjson").expect("NDJSON is in the table of formats")
+}
+
+/// The rules that always hold and no others: what a gateway has taken, its node takes.
+fn rules() -> Rules {
+    Rules {
+        unknown_fields: UnknownFields::Reject,
+        precision: Precision::Millis,
+        received_at: Timestamp::from_system(SystemTime::now()),
+        earliest: Timestamp::MIN,
+        latest: Timestamp::MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_key(given: &str, expected: Option<&str>) {
+        let mut headers = HeaderMap::new();
+        headers.insert("idempotency-key", given.parse().expect("a header value"));
+        assert_eq!(key(&headers).ok().flatten().as_deref(), expected, "{given}");
+    }
+
+    #[test]
+    fn a_key_is_the_same_quoted_and_bare() {
+        check_key("abc-1", Some("abc-1"));
+        check_key("\"abc-1\"", Some("abc-1"));
+        check_key(" \"a b\" ", Some("a b"));
+        check_key(r#""a\"b\\""#, Some(r#"a"b\"#));
+        check_key(&"k".repeat(KEY_BYTES_MAX), Some(&"k".repeat(KEY_BYTES_MAX)));
+    }
+
+    #[test]
+    fn what_is_no_key_is_turned_away() {
+        for given in ["", "\"\"", "\"abc", "\"abc\"d", r#""a\b""#, r#""a\"#, &"k".repeat(KEY_BYTES_MAX + 1)] {
+            check_key(given, None);
+        }
+    }
+
+    #[test]
+    fn the_media_types_in_the_message_are_those_of_the_format() {
+        assert_eq!(ndjson().media_types().join(", "), MEDIA_TYPES);
+    }
+}

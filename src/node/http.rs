@@ -1,0 +1,115 @@
+//! The node's routes: what requests ask for, in terms of the store.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{RawQuery, Request, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use futures_util::stream;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tower_http::catch_panic::CatchPanicLayer;
+use tracing::error;
+
+use super::batch::{self, Head};
+use super::problem::Problem;
+use super::query;
+use super::reader::Rows;
+use super::store::{Store, StoreError};
+use super::writer::{Batch, Stored};
+
+/// Batches in memory at a time.
+const BATCHES_MAX: usize = 32;
+
+#[derive(Clone)]
+struct NodeState {
+    store: Store,
+    /// One permit for each batch in memory.
+    batches: Arc<Semaphore>,
+}
+
+/// The routes over a store.
+pub(super) fn router(store: Store) -> Router {
+    let state = NodeState { store, batches: Arc::new(Semaphore::new(BATCHES_MAX)) };
+    Router::new()
+        .route("/v1/batches", post(take_batch))
+        .route("/v1/readings", get(readings))
+        .route("/v1/count", get(count))
+        .route("/healthz", get(health))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(CatchPanicLayer::custom(|_| defect().into_response()))
+        .with_state(state)
+}
+
+/// Takes a batch. If the client goes away meanwhile, the batch may be stored or not; its key tells.
+async fn take_batch(
+    State(state): State<NodeState>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Problem> {
+    let head = Head::read(&headers)?;
+    let _slot = state.batches.acquire().await.expect("the semaphore is never closed");
+    let body = batch::receive(request.into_body()).await?;
+    let decoded = spawn_blocking(move || batch::decode(&body, head.encoding)).await;
+    let readings = decoded.map_err(|_| defect())??;
+    let count = readings.len();
+    let stored = state.store.put(Batch { key: head.key, readings }).await?;
+    let duplicate = match stored {
+        Stored::New => false,
+        Stored::Before => true,
+    };
+    Ok(json(format!("{{\"readings\":{count},\"duplicate\":{duplicate}}}")))
+}
+
+async fn readings(State(state): State<NodeState>, RawQuery(text): RawQuery) -> Result<Response, Problem> {
+    let known = ["device", "sensor", "from", "to", "limit"];
+    let query = query::parse(&text.unwrap_or_default(), &known)?;
+    let rows = state.store.read(query.filter, query.limit).await?;
+    let content_type = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    Ok((content_type, Body::from_stream(stream::unfold(rows, next_part))).into_response())
+}
+
+async fn next_part(mut rows: Rows) -> Option<(Result<Bytes, StoreError>, Rows)> {
+    let part = rows.next().await?;
+    if let Err(error) = &part {
+        // The status has gone out; all that is left is to break off, so that nobody takes this for the end.
+        error!(error = %error, "answer with readings broken off");
+    }
+    Some((part, rows))
+}
+
+async fn count(State(state): State<NodeState>, RawQuery(text): RawQuery) -> Result<Response, Problem> {
+    let query = query::parse(&text.unwrap_or_default(), &["device", "sensor", "from", "to"])?;
+    let count = state.store.count(query.filter).await?;
+    Ok(json(format!("{{\"count\":{count}}}")))
+}
+
+async fn health(State(state): State<NodeState>) -> Result<Response, Problem> {
+    if !state.store.is_open() {
+        return Err(StoreError::Stopped.into());
+    }
+    Ok(json("{\"status\":\"ok\"}".to_owned()))
+}
+
+async fn no_such_path(uri: Uri) -> Problem {
+    let detail =
+        format!("there is no `{}` here; known: /v1/batches, /v1/readings, /v1/count, /healthz", uri.path());
+    Problem::new(StatusCode::NOT_FOUND, detail)
+}
+
+/// The router adds `Allow`.
+async fn wrong_method() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method; see `Allow`")
+}
+
+fn defect() -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a defect in the node; its log says more")
+}
+
+fn json(body: String) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}

@@ -1,0 +1,98 @@
+//! The parameters of `GET /v1/readings` and `GET /v1/count`.
+
+use axum::http::StatusCode;
+
+use super::problem::Problem;
+use super::reader::Filter;
+use crate::timestamp::{Precision, Timestamp};
+
+/// What a request asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Query {
+    pub(super) filter: Filter,
+    /// At most so many readings.
+    pub(super) limit: Option<u64>,
+}
+
+/// Reads the parameters; `known` are the ones that the route takes.
+pub(super) fn parse(text: &str, known: &[&str]) -> Result<Query, Problem> {
+    let mut query = Query::default();
+    for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
+        let (name, value) = (name.as_ref(), value.as_ref());
+        if !known.contains(&name) {
+            return Err(bad(format!("there is no parameter `{name}`; known: {}", known.join(", "))));
+        }
+        let set_before = match name {
+            "device" => query.filter.device.replace(value.to_owned()).is_some(),
+            "sensor" => query.filter.sensor.replace(value.to_owned()).is_some(),
+            "from" => query.filter.from.replace(time(name, value)?).is_some(),
+            "to" => query.filter.to.replace(time(name, value)?).is_some(),
+            _ => query.limit.replace(limit(value)?).is_some(),
+        };
+        if set_before {
+            return Err(bad(format!("the parameter `{name}` is there twice")));
+        }
+    }
+    Ok(query)
+}
+
+fn time(name: &str, text: &str) -> Result<Timestamp, Problem> {
+    let parsed = match text.parse() {
+        Ok(millis) => Timestamp::from_integer(millis, Precision::Millis),
+        // A `+` that was not escaped arrives as a space; behind the seconds it can only be the offset's sign.
+        Err(_) if text.rfind(' ') > Some(10) => Timestamp::parse(&text.replace(' ', "+")),
+        Err(_) => Timestamp::parse(text),
+    };
+    parsed.map_err(|error| {
+        bad(format!("`{name}` must be RFC 3339 or milliseconds since the Unix epoch: {error}"))
+    })
+}
+
+fn limit(text: &str) -> Result<u64, Problem> {
+    text.parse().map_err(|_| bad(format!("`limit` must be a whole number, got `{text}`")))
+}
+
+fn bad(detail: String) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: &[&str] = &["device", "sensor", "from", "to", "limit"];
+
+    #[test]
+    fn every_parameter_is_read() {
+        let query = parse("device=m%207&sensor=%C3%A9&from=1500&to=1970-01-01T00:00:02Z&limit=3", KNOWN);
+        let filter = Filter {
+            device: Some("m 7".into()),
+            sensor: Some("é".into()),
+            from: Timestamp::from_nanos(1_500_000_000),
+            to: Timestamp::from_nanos(2_000_000_000),
+        };
+        assert_eq!(query.expect("good"), Query { filter, limit: Some(3) });
+        assert_eq!(parse("", KNOWN).expect("good"), Query::default());
+    }
+
+    #[test]
+    fn an_offset_may_come_with_a_bare_plus() {
+        for text in ["from=1970-01-01T01:00:00+01:00", "from=1970-01-01T01:00:00%2B01:00"] {
+            assert_eq!(parse(text, KNOWN).expect(text).filter.from, Some(Timestamp::MIN), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        for (text, expected) in [
+            ("devise=1", "there is no parameter `devise`; known: device, sensor, from, to, limit"),
+            ("device=1&device=2", "the parameter `device` is there twice"),
+            ("limit=-1", "`limit` must be a whole number, got `-1`"),
+            ("to=-5", "`to` must be RFC 3339 or milliseconds since the Unix epoch: time must be from"),
+            ("from=soon", "`from` must be RFC 3339 or milliseconds since the Unix epoch: time must be an"),
+        ] {
+            let problem = format!("{:?}", parse(text, KNOWN).expect_err(text));
+            assert!(problem.contains(expected), "{problem}");
+        }
+    }
+}
