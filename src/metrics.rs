@@ -1,11 +1,11 @@
 //! The metrics: one row each, in Prometheus' text format.
 //!
-//! Rows whose numbers live elsewhere (the ledger, the nodes) are filled in at the moment of the answer, by a
-//! [`Collector`] that the owner of the numbers registers, so that they are consistent with each other.
+//! Rows whose numbers live elsewhere (the ledger, the nodes) come as [`Sample`]s at the moment of the answer, all from
+//! one view, so that they are consistent with each other.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
-use prometheus::core::{Collector, Desc};
+use prometheus::core::Collector;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder, exponential_buckets,
@@ -152,21 +152,15 @@ impl Metrics {
             register(Box::new(histograms.clone()));
         }
         register(Box::new(prometheus::process_collector::ProcessCollector::for_self()));
-        metrics.collect_from(|| vec![sample("build_info", &[env!("CARGO_PKG_VERSION")], 1.0)]);
         metrics
     }
 
-    /// Adds numbers that are asked for at the moment of an answer.
-    pub fn collect_from(&self, samples: impl Fn() -> Vec<Sample> + Send + Sync + 'static) {
-        let collector = Box::new(FromSamples(samples));
-        self.registry.register(collector).expect("names are unique: they come from one table");
-    }
-
-    /// All metrics in Prometheus' text format, version 0.0.4.
-    pub fn encode(&self) -> String {
-        TextEncoder::new()
-            .encode_to_string(&self.registry.gather())
-            .unwrap_or_else(|error| format!("# {error}\n"))
+    /// All metrics in Prometheus' text format, version 0.0.4, with `samples` among them.
+    pub fn encode(&self, mut samples: Vec<Sample>) -> String {
+        samples.push(sample("build_info", &[env!("CARGO_PKG_VERSION")], 1.0));
+        let mut families = self.registry.gather();
+        families.extend(sample_families(samples));
+        TextEncoder::new().encode_to_string(&families).unwrap_or_else(|error| format!("# {error}\n"))
     }
 }
 
@@ -185,30 +179,22 @@ pub fn sample(name: &str, labels: &[&str], number: f64) -> Sample {
     Sample { row, labels: labels.iter().map(|label| (*label).to_owned()).collect(), number }
 }
 
-struct FromSamples<F>(F);
-
-impl<F: Fn() -> Vec<Sample> + Send + Sync> Collector for FromSamples<F> {
-    fn desc(&self) -> Vec<&Desc> {
-        Vec::new()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let mut families: HashMap<&str, MetricFamily> = HashMap::new();
-        for Sample { row, labels, number } in (self.0)() {
-            let family = families.entry(row.name).or_insert_with(|| {
-                let mut family = MetricFamily::default();
-                family.set_name(format!("{PREFIX}{}", row.name));
-                family.set_help(row.help.to_owned());
-                family.set_field_type(match row.kind {
-                    Kind::Counter => MetricType::COUNTER,
-                    Kind::Gauge | Kind::Histogram => MetricType::GAUGE,
-                });
-                family
+fn sample_families(samples: Vec<Sample>) -> impl Iterator<Item = MetricFamily> {
+    let mut families: BTreeMap<&str, MetricFamily> = BTreeMap::new();
+    for Sample { row, labels, number } in samples {
+        let family = families.entry(row.name).or_insert_with(|| {
+            let mut family = MetricFamily::default();
+            family.set_name(format!("{PREFIX}{}", row.name));
+            family.set_help(row.help.to_owned());
+            family.set_field_type(match row.kind {
+                Kind::Counter => MetricType::COUNTER,
+                Kind::Gauge | Kind::Histogram => MetricType::GAUGE,
             });
-            family.mut_metric().push(metric(row, &labels, number));
-        }
-        families.into_values().collect()
+            family
+        });
+        family.mut_metric().push(metric(row, &labels, number));
     }
+    families.into_values()
 }
 
 fn metric(row: &Row, labels: &[String], number: f64) -> Metric {
@@ -257,14 +243,11 @@ mod tests {
     fn every_row_that_is_counted_or_sampled_shows_with_its_type_and_labels() {
         let metrics = Metrics::new();
         metrics.readings_rejected.with_label_values(&["time"]).inc_by(3);
-        metrics.collect_from(|| {
-            vec![
-                sample("node_up", &["a:1"], 1.0),
-                sample("node_up", &["b:1"], 0.0),
-                sample("buffer_bytes", &[], 5.0),
-            ]
-        });
-        let text = metrics.encode();
+        let text = metrics.encode(vec![
+            sample("node_up", &["a:1"], 1.0),
+            sample("node_up", &["b:1"], 0.0),
+            sample("buffer_bytes", &[], 5.0),
+        ]);
         for line in [
             "# TYPE forebay_readings_rejected_total counter",
             "forebay_readings_rejected_total{reason=\"time\"} 3",

@@ -1,5 +1,11 @@
 //! The command line: one file per subcommand.
 
+mod check;
+mod healthcheck;
+mod logging;
+mod serve;
+mod settings;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -13,20 +19,29 @@ pub const MISUSED: u8 = 2;
 
 /// An ingest gateway for sensor readings.
 #[derive(Debug, Parser)]
-#[command(name = "forebay", version)]
+#[command(name = "forebay", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
+    /// What `serve` takes, which is the command if none is named.
+    #[command(flatten)]
+    serve: serve::ServeArguments,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Serve(serve::ServeArguments),
+    Check(check::CheckArguments),
+    Healthcheck(healthcheck::HealthcheckArguments),
+}
 
 /// Reads the arguments and runs the command that they name.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    match arguments.command {
-        None => ExitCode::from(DONE),
-        Some(command) => match command {},
-    }
+    let status = match arguments.command.unwrap_or(Command::Serve(arguments.serve)) {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Healthcheck(arguments) => healthcheck::run(&arguments),
+    };
+    ExitCode::from(status)
 }

@@ -1,0 +1,433 @@
+//! The settings: gathered from their layers, checked at the start, handed to each part as its own.
+
+mod layers;
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use url::Url;
+
+use crate::backoff::Backoff;
+use crate::buffer::{Ack, Amount, BufferConfig, KINDS, OVERFLOW_POLICIES};
+use crate::codec::{ENCODERS, UnknownFields};
+use crate::delivery::{BatchConfig, COMPRESSIONS, DeliveryConfig, HealthConfig};
+use crate::ingest::IngestConfig;
+use crate::quantity::{format_duration, format_size, parse_duration, parse_size};
+use crate::registry::Registry;
+use crate::routing::ROUTES;
+
+pub use layers::{Fault, Origin, Setting};
+use layers::{Layers, Raw};
+
+/// Where the embedded node of a gateway without nodes keeps its readings.
+const EMBEDDED_NODE_DATA: &str = "data/node";
+
+/// Settings of the full system that this version knows and does not use: they are named in the log.
+const WITHOUT_EFFECT: &[&str] = &[
+    "ingest.idempotency_window",
+    "buffer.path",
+    "buffer.fsync",
+    "cluster.resolve_every",
+    "cluster.shard",
+    "cluster.replicate",
+    "cluster.clickhouse",
+    "cluster.elasticsearch",
+    "dead_letter",
+];
+
+const UNKNOWN_FIELDS: Registry<UnknownFields> = Registry {
+    what: "way with unknown fields",
+    members: &[("reject", UnknownFields::Reject), ("ignore", UnknownFields::Ignore)],
+};
+
+const LOG_FORMATS: Registry<LogFormat> =
+    Registry { what: "log format", members: &[("text", LogFormat::Text), ("json", LogFormat::Json)] };
+
+const LOG_LEVELS: Registry<tracing::Level> = Registry {
+    what: "log level",
+    members: &[
+        ("error", tracing::Level::ERROR),
+        ("warn", tracing::Level::WARN),
+        ("info", tracing::Level::INFO),
+        ("debug", tracing::Level::DEBUG),
+        ("trace", tracing::Level::TRACE),
+    ],
+};
+
+/// All settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The HTTP server.
+    pub server: ServerConfig,
+    /// The HTTP front.
+    pub ingest: IngestConfig,
+    /// The buffer.
+    pub buffer: BufferConfig,
+    /// The delivery. Without nodes, the gateway starts one of its own.
+    pub delivery: DeliveryConfig,
+    /// Where that node keeps its readings.
+    pub embedded_node_data: PathBuf,
+    /// The log.
+    pub log: LogConfig,
+    /// Every effective setting, for people; secrets are hidden.
+    pub settings: Vec<Setting>,
+    /// Settings that were made and have no effect in this version.
+    pub without_effect: Vec<Setting>,
+}
+
+/// The settings of the HTTP server.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerConfig {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// Connections open at once.
+    pub max_connections: usize,
+    /// Longest time for the head of a request, and between two requests.
+    pub idle_timeout: Duration,
+    /// Longest time that a stop takes to deliver what is buffered.
+    pub shutdown_timeout: Duration,
+}
+
+/// The settings of the log.
+#[derive(Clone, Copy, Debug)]
+pub struct LogConfig {
+    /// Form of the lines.
+    pub format: LogFormat,
+    /// Least level that is logged.
+    pub level: tracing::Level,
+}
+
+/// Form of the log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Config {
+    /// Reads the settings from the defaults, `file` and `environment` (names and values), the last one first.
+    ///
+    /// # Errors
+    ///
+    /// Every fault that was found, not only the first.
+    pub fn read(file: Option<&Path>, environment: &[(String, String)]) -> Result<Config, Vec<Fault>> {
+        let mut layers = Layers::read(file, environment);
+        let without_effect = layers.set_aside(WITHOUT_EFFECT);
+        let request_timeout = duration(&mut layers, "server.request_timeout", MILLISECOND..=HOUR);
+        let config = Config {
+            server: server(&mut layers),
+            ingest: ingest(&mut layers, request_timeout),
+            buffer: buffer(&mut layers, request_timeout),
+            delivery: delivery(&mut layers),
+            embedded_node_data: PathBuf::from(EMBEDDED_NODE_DATA),
+            log: log(&mut layers),
+            settings: Vec::new(),
+            without_effect,
+        };
+        layers.refuse_unknown();
+        if layers.faults.is_empty() {
+            Ok(Config { settings: layers.settings, ..config })
+        } else {
+            Err(layers.faults)
+        }
+    }
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
+
+fn server(layers: &mut Layers) -> ServerConfig {
+    ServerConfig {
+        listen: layers.get("server.listen", |raw| {
+            let text = raw.text()?;
+            text.parse().map_err(|_| {
+                format!("must be an IP address and a port, such as 127.0.0.1:8080, got `{text}`")
+            })
+        }),
+        max_connections: count(layers, "server.max_connections", 1..=1_000_000),
+        idle_timeout: duration(layers, "server.idle_timeout", MILLISECOND..=HOUR),
+        shutdown_timeout: duration(layers, "server.shutdown_timeout", Duration::ZERO..=HOUR),
+    }
+}
+
+fn ingest(layers: &mut Layers, request_timeout: Duration) -> IngestConfig {
+    let config = IngestConfig {
+        max_body: usize_of(size(layers, "server.max_body", 1..=1 << 30)),
+        max_pending: size(layers, "server.max_pending", 1..=1 << 40),
+        request_timeout,
+        unknown_fields: *choice(layers, "ingest.unknown_fields", &UNKNOWN_FIELDS),
+        max_future: duration(layers, "ingest.max_future", Duration::ZERO..=CENTURY),
+        max_past: duration(layers, "ingest.max_past", Duration::ZERO..=CENTURY),
+    };
+    if config.max_pending < config.max_body as u64 {
+        let body = format_size(config.max_body as u64);
+        layers.fault("server.max_pending", format!("must be at least server.max_body, which is {body}"));
+    }
+    config
+}
+
+fn buffer(layers: &mut Layers, request_timeout: Duration) -> BufferConfig {
+    let kind = choice_name(layers, "buffer.kind", &KINDS);
+    let ack = *choice(layers, "buffer.ack", &Ack::NAMES);
+    let acks = KINDS.find(kind).expect("the name comes from the table").acks;
+    if !acks.contains(&ack) {
+        let allowed: Vec<_> = acks.iter().map(|ack| ack.name()).collect();
+        layers.fault(
+            "buffer.ack",
+            format!(
+                "`{ack}` cannot be given by a buffer of the kind `{kind}`; allowed: {}",
+                allowed.join(", ")
+            ),
+        );
+    }
+    let on_full = choice(layers, "buffer.on_full", &OVERFLOW_POLICIES);
+    BufferConfig {
+        kind,
+        ack,
+        limit: Amount {
+            readings: count(layers, "buffer.max_readings", 1..=1_000_000_000_000) as u64,
+            bytes: size(layers, "buffer.max_bytes", 1024..=1 << 50),
+        },
+        on_full: on_full(request_timeout),
+    }
+}
+
+fn delivery(layers: &mut Layers) -> DeliveryConfig {
+    let retry = Backoff {
+        initial: duration(layers, "cluster.retry.initial", MILLISECOND..=HOUR),
+        max: duration(layers, "cluster.retry.max", MILLISECOND..=24 * HOUR),
+    };
+    if retry.max < retry.initial {
+        let initial = format_duration(retry.initial);
+        layers.fault(
+            "cluster.retry.max",
+            format!("must be at least cluster.retry.initial, which is {initial}"),
+        );
+    }
+    DeliveryConfig {
+        batch: BatchConfig {
+            max_readings: count(layers, "batch.max_readings", 1..=1_000_000),
+            max_bytes: usize_of(size(layers, "batch.max_bytes", 1..=1 << 30)),
+            max_age: duration(layers, "batch.max_age", Duration::ZERO..=HOUR),
+        },
+        nodes: layers.get("cluster.nodes", |raw| raw.list()?.iter().map(|text| node_url(text)).collect()),
+        route: *choice(layers, "cluster.route", &ROUTES),
+        format: *choice(layers, "cluster.format", &ENCODERS),
+        compression: *choice(layers, "cluster.compression", &COMPRESSIONS),
+        timeout: duration(layers, "cluster.timeout", MILLISECOND..=HOUR),
+        max_in_flight: count(layers, "cluster.max_in_flight", 1..=1024),
+        headers: headers(layers),
+        retry,
+        health: HealthConfig {
+            failures: u32::try_from(count(layers, "cluster.health.failures", 1..=1_000_000))
+                .unwrap_or(u32::MAX),
+            probe: duration(layers, "cluster.health.probe", MILLISECOND..=HOUR),
+        },
+    }
+}
+
+fn headers(layers: &mut Layers) -> HeaderMap {
+    let header = |name: &str, value: &str| {
+        let name: HeaderName = name.parse().map_err(|_| "is not the name of an HTTP header".to_owned())?;
+        let mut value: HeaderValue = value.parse().map_err(|_| "must be visible ASCII".to_owned())?;
+        value.set_sensitive(true);
+        Ok((name, value))
+    };
+    layers.get_table("cluster.headers", header).into_iter().collect()
+}
+
+fn node_url(text: &str) -> Result<Url, String> {
+    let example = "such as http://127.0.0.1:9000/v1/batches";
+    let url: Url = text.parse().map_err(|error| format!("`{text}` is not an address, {example}: {error}"))?;
+    match url.scheme() {
+        "http" if url.host_str().is_some_and(|host| !host.is_empty()) => Ok(url),
+        "http" => Err(format!("`{text}` has no host, {example}")),
+        other => Err(format!("`{other}` is no scheme for a node in this version; allowed: http, {example}")),
+    }
+}
+
+fn log(layers: &mut Layers) -> LogConfig {
+    LogConfig {
+        format: *choice(layers, "log.format", &LOG_FORMATS),
+        level: *choice(layers, "log.level", &LOG_LEVELS),
+    }
+}
+
+fn duration(layers: &mut Layers, key: &str, allowed: RangeInclusive<Duration>) -> Duration {
+    layers.get(key, |raw| {
+        let duration = parse_duration(&raw.text()?).map_err(|error| error.to_string())?;
+        within(duration, &allowed, |duration| format_duration(*duration))
+    })
+}
+
+fn size(layers: &mut Layers, key: &str, allowed: RangeInclusive<u64>) -> u64 {
+    layers.get(key, |raw| {
+        let bytes = parse_size(&raw.text()?).map_err(|error| error.to_string())?;
+        within(bytes, &allowed, |bytes| format_size(*bytes))
+    })
+}
+
+fn count(layers: &mut Layers, key: &str, allowed: RangeInclusive<i64>) -> usize {
+    let number = layers.get(key, |raw| within(raw.integer()?, &allowed, i64::to_string));
+    usize::try_from(number).expect("no range of ours has negative numbers")
+}
+
+fn within<T: PartialOrd>(
+    value: T,
+    allowed: &RangeInclusive<T>,
+    show: impl Fn(&T) -> String,
+) -> Result<T, String> {
+    if allowed.contains(&value) {
+        return Ok(value);
+    }
+    Err(format!("must be from {} to {}, got {}", show(allowed.start()), show(allowed.end()), show(&value)))
+}
+
+fn choice<T>(layers: &mut Layers, key: &str, registry: &Registry<T>) -> &'static T {
+    layers.get(key, |raw| registry.find(&raw.text()?).map_err(|error| error.to_string()))
+}
+
+fn choice_name<T>(layers: &mut Layers, key: &str, registry: &Registry<T>) -> &'static str {
+    layers.get(key, |raw: &Raw| {
+        let text = raw.text()?;
+        registry.find(&text).map_err(|error| error.to_string())?;
+        registry.names().find(|name| *name == text).ok_or_else(|| text.clone())
+    })
+}
+
+fn usize_of(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(file: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+        let path = tempfile::Builder::new().suffix(".toml").tempfile().expect("a file");
+        std::fs::write(path.path(), file).expect("written");
+        let environment: Vec<_> =
+            environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Config::read(Some(path.path()), &environment).map_err(|faults| {
+            let lines: Vec<_> = faults.iter().map(ToString::to_string).collect();
+            lines.join("\n").replace(&path.path().display().to_string(), "FILE")
+        })
+    }
+
+    #[track_caller]
+    fn check_faults(file: &str, environment: &[(&str, &str)], expected: &[&str]) {
+        let faults = read(file, environment).expect_err("must be refused");
+        assert_eq!(faults.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn the_defaults_are_those_that_are_promised() {
+        let config = read("", &[]).expect("the defaults are good");
+        assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.ingest.max_body, 8 << 20);
+        assert_eq!(config.ingest.request_timeout, Duration::from_secs(10));
+        assert_eq!(config.server.shutdown_timeout, Duration::from_secs(25));
+        assert_eq!(config.ingest.unknown_fields, UnknownFields::Reject);
+        assert_eq!((config.ingest.max_future, config.ingest.max_past), (HOUR, Duration::ZERO));
+        assert_eq!(config.buffer.limit, Amount { readings: 10_000_000, bytes: 1 << 30 });
+        assert_eq!(
+            config.delivery.batch,
+            BatchConfig { max_readings: 1000, max_bytes: 1 << 20, max_age: Duration::from_secs(1) }
+        );
+        assert!(config.delivery.nodes.is_empty());
+        assert_eq!(config.delivery.timeout, Duration::from_secs(10));
+        assert_eq!(config.delivery.max_in_flight, 16);
+        assert_eq!(
+            config.delivery.retry,
+            Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(30) }
+        );
+        assert_eq!(config.delivery.health, HealthConfig { failures: 5, probe: Duration::from_secs(1) });
+        assert_eq!((config.log.format, config.log.level), (LogFormat::Text, tracing::Level::INFO));
+    }
+
+    #[test]
+    fn the_environment_goes_before_the_file_and_the_file_before_the_defaults() {
+        let config = read(
+            "[batch]\nmax_readings = 5\nmax_age = \"2s\"\n[cluster]\nnodes = [\"http://a/x\"]\n[cluster.headers]\nX-Token = \"a\"",
+            &[
+                ("FOREBAY__BATCH__MAX_READINGS", "7"),
+                ("FOREBAY__CLUSTER__NODES", "http://b:1/x, http://c:2/y"),
+                ("FOREBAY__CLUSTER__HEADERS__AUTHORIZATION", "Bearer b"),
+                ("FOREBAY_CONFIG", "elsewhere"),
+                ("HOME", "/"),
+            ],
+        )
+        .expect("good settings");
+        assert_eq!(config.delivery.batch.max_readings, 7);
+        assert_eq!(config.delivery.batch.max_age, Duration::from_secs(2));
+        let nodes: Vec<_> = config.delivery.nodes.iter().map(Url::as_str).collect();
+        assert_eq!(nodes, ["http://b:1/x", "http://c:2/y"]);
+        assert_eq!(config.delivery.headers["x-token"], "a");
+        assert_eq!(config.delivery.headers["authorization"], "Bearer b");
+        let shown: Vec<_> =
+            config.settings.iter().filter(|s| s.key.contains("headers")).map(|s| s.value.as_str()).collect();
+        assert_eq!(shown, ["(hidden)", "(hidden)"]);
+    }
+
+    #[test]
+    fn every_fault_is_told_with_its_place_its_key_and_what_is_allowed() {
+        check_faults(
+            "[server]\nlisten = \"nowhere\"\nmax_body = 5\n\n[buffer]\nkind = \"disc\"\nmax_readings = 0\n[batch]\nmax_age = \"1 sec\"\nmaxage = 1\n[cluster]\nnodes = [\"ftp://a\"]\n",
+            &[("FOREBAY__BATCH__MAX_READINGS", "many"), ("FOREBAY__BUFER__KIND", "memory")],
+            &[
+                "FILE:2: server.listen: must be an IP address and a port, such as 127.0.0.1:8080, got `nowhere`",
+                "FILE:3: server.max_body: must be a string, got a whole number",
+                "FILE:6: buffer.kind: `disc` is no kind of buffer; known: memory",
+                "FILE:7: buffer.max_readings: must be from 1 to 1000000000000, got 0",
+                "environment variable FOREBAY__BATCH__MAX_READINGS: batch.max_readings: must be a whole number, got `many`",
+                "FILE:9: batch.max_age: must be a whole number and a unit (ms, s, m, h, d), such as 500ms or 10s",
+                "FILE:12: cluster.nodes: `ftp` is no scheme for a node in this version; allowed: http, such as http://127.0.0.1:9000/v1/batches",
+                "FILE:10: batch.maxage: unknown key, did you mean `batch.max_age`?",
+                "environment variable FOREBAY__BUFER__KIND: bufer.kind: unknown key, did you mean `buffer.kind`?",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_only_shows_together_is_a_fault_too() {
+        check_faults(
+            "[buffer]\nack = \"disk\"\n[cluster.retry]\ninitial = \"1m\"\n",
+            &[],
+            &[
+                "FILE:2: buffer.ack: `disk` cannot be given by a buffer of the kind `memory`; allowed: memory, delivered",
+                "default: cluster.retry.max: must be at least cluster.retry.initial, which is 1m",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_or_not_there_is_told() {
+        let faults = read("[server\n", &[]).expect_err("no TOML");
+        assert!(faults.starts_with("FILE:1: "), "{faults}");
+        let faults = Config::read(Some(Path::new("/nonexistent/forebay.toml")), &[]).expect_err("no file");
+        assert!(
+            faults[0].to_string().starts_with("/nonexistent/forebay.toml:1: cannot be read: "),
+            "{}",
+            faults[0]
+        );
+        check_faults(
+            "[server.listen]\nx = 1\n",
+            &[],
+            &["FILE:2: server.listen.x: unknown key, did you mean `server.listen`?"],
+        );
+    }
+
+    #[test]
+    fn settings_without_effect_in_this_version_are_named() {
+        let config =
+            read("[buffer]\npath = \"x\"\n[cluster.shard]\nfailover = \"wait\"\n", &[]).expect("known keys");
+        let named: Vec<_> = config.without_effect.iter().map(|setting| setting.key.as_str()).collect();
+        assert_eq!(named, ["buffer.path", "cluster.shard.failover"]);
+    }
+}

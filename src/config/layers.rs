@@ -1,0 +1,354 @@
+//! The layers of settings (defaults, file, environment) and the faults found in them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use config::{Environment, File, FileFormat, Map, Source, Value, ValueKind};
+use toml::de::{DeTable, DeValue};
+
+const DEFAULTS: &str = include_str!("../../config/default.toml");
+const ENVIRONMENT_PREFIX: &str = "FOREBAY";
+const SEPARATOR: &str = "__";
+
+/// Where a setting was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Inside the binary.
+    Default,
+    /// In the file, in this line.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Line from 1.
+        line: usize,
+    },
+    /// In this environment variable.
+    Environment {
+        /// Its name.
+        variable: String,
+    },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => write!(formatter, "default"),
+            Origin::File { path, line } => write!(formatter, "{}:{line}", path.display()),
+            Origin::Environment { variable } => write!(formatter, "environment variable {variable}"),
+        }
+    }
+}
+
+/// One thing that is wrong with the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Where it was set.
+    pub origin: Origin,
+    /// The key, in full; empty if the file as a whole is at fault.
+    pub key: String,
+    /// What is wrong, and what is allowed.
+    pub problem: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let separator = if self.key.is_empty() { "" } else { ": " };
+        write!(formatter, "{}{separator}{}: {}", self.origin, self.key, self.problem)
+    }
+}
+
+/// One setting, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The key, in full.
+    pub key: String,
+    /// The effective value.
+    pub value: String,
+    /// Where it was set.
+    pub origin: Origin,
+}
+
+/// A value as a layer has it.
+#[derive(Clone, Debug)]
+pub(super) enum Raw {
+    /// From a file: TOML types count.
+    Typed(ValueKind),
+    /// From the environment: everything is text.
+    Text(String),
+}
+
+/// All layers on top of each other.
+#[derive(Debug)]
+pub(super) struct Layers {
+    values: BTreeMap<String, (Raw, Origin)>,
+    defaults: BTreeMap<String, Raw>,
+    used: BTreeSet<String>,
+    pub(super) faults: Vec<Fault>,
+    pub(super) settings: Vec<Setting>,
+}
+
+impl Layers {
+    /// Reads the layers. What cannot be read becomes a fault, and the other layers are read all the same.
+    pub(super) fn read(file: Option<&Path>, environment: &[(String, String)]) -> Layers {
+        let mut layers = Layers {
+            values: BTreeMap::new(),
+            defaults: BTreeMap::new(),
+            used: BTreeSet::new(),
+            faults: Vec::new(),
+            settings: Vec::new(),
+        };
+        let defaults =
+            collect(&File::from_str(DEFAULTS, FileFormat::Toml)).expect("a test reads the defaults");
+        layers.defaults =
+            defaults.iter().map(|(key, kind)| (key.clone(), Raw::Typed(kind.clone()))).collect();
+        for (key, kind) in defaults {
+            layers.values.insert(key, (Raw::Typed(kind), Origin::Default));
+        }
+        if let Some(path) = file {
+            layers.add_file(path);
+        }
+        layers.add_environment(environment);
+        layers
+    }
+
+    fn add_file(&mut self, path: &Path) {
+        let whole_file = |line: usize, problem: String| Fault {
+            origin: Origin::File { path: path.to_owned(), line },
+            key: String::new(),
+            problem,
+        };
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => return self.faults.push(whole_file(1, format!("cannot be read: {error}"))),
+        };
+        let lines = match key_lines(&text) {
+            Ok(lines) => lines,
+            Err((line, problem)) => return self.faults.push(whole_file(line, problem)),
+        };
+        match collect(&File::from_str(&text, FileFormat::Toml)) {
+            Ok(values) => {
+                for (key, kind) in values {
+                    let line = lines.get(&key).copied().unwrap_or(1);
+                    let origin = Origin::File { path: path.to_owned(), line };
+                    self.values.insert(key, (Raw::Typed(kind), origin));
+                }
+            }
+            Err(problem) => self.faults.push(whole_file(1, problem)),
+        }
+    }
+
+    fn add_environment(&mut self, environment: &[(String, String)]) {
+        let source = Environment::with_prefix(ENVIRONMENT_PREFIX)
+            .prefix_separator(SEPARATOR)
+            .separator(SEPARATOR)
+            .source(Some(environment.iter().cloned().collect()));
+        let values = collect(&source).unwrap_or_default();
+        for (key, kind) in values {
+            let variable = variable(&key, environment);
+            let text = Value::new(None, kind).into_string().unwrap_or_default();
+            self.values.insert(key, (Raw::Text(text), Origin::Environment { variable }));
+        }
+    }
+
+    /// Reads one setting. A fault is noted, and the default stands in for it, so that all faults are found.
+    pub(super) fn get<T>(&mut self, key: &str, parse: impl Fn(&Raw) -> Result<T, String>) -> T {
+        self.used.insert(key.to_owned());
+        let (raw, origin) = match self.values.get(key) {
+            Some((raw, origin)) => (raw.clone(), origin.clone()),
+            // A table stands where the value belongs; its members are reported as unknown keys.
+            None => (self.default(key), Origin::Default),
+        };
+        match parse(&raw) {
+            Ok(value) => {
+                self.settings.push(Setting { key: key.to_owned(), value: raw.show(), origin });
+                value
+            }
+            Err(problem) => {
+                self.faults.push(Fault { origin, key: key.to_owned(), problem });
+                parse(&self.default(key)).expect("a test reads the defaults")
+            }
+        }
+    }
+
+    /// Reads all settings below a table whose keys are free. Their values are taken for secrets.
+    pub(super) fn get_table<T>(
+        &mut self,
+        table: &str,
+        parse: impl Fn(&str, &str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let prefix = format!("{table}.");
+        let below: Vec<_> = self
+            .values
+            .iter()
+            .filter(|(key, _)| key.starts_with(&prefix))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
+        let mut members = Vec::new();
+        for (key, (raw, origin)) in below {
+            self.used.insert(key.clone());
+            match raw.text().and_then(|text| parse(&key[prefix.len()..], &text)) {
+                Ok(member) => {
+                    self.settings.push(Setting { key, value: "(hidden)".to_owned(), origin });
+                    members.push(member);
+                }
+                Err(problem) => self.faults.push(Fault { origin, key, problem }),
+            }
+        }
+        members
+    }
+
+    /// Notes a fault of a setting that only shows beside others.
+    pub(super) fn fault(&mut self, key: &str, problem: String) {
+        let origin = self.values.get(key).map_or(Origin::Default, |(_, origin)| origin.clone());
+        self.faults.push(Fault { origin, key: key.to_owned(), problem });
+    }
+
+    /// Takes the settings of `keys`, or below them, out; returns those that were made.
+    pub(super) fn set_aside(&mut self, keys: &[&str]) -> Vec<Setting> {
+        let is_below = |key: &str| {
+            keys.iter().any(|k| key == *k || key.strip_prefix(k).is_some_and(|r| r.starts_with('.')))
+        };
+        let found: Vec<_> = self.values.keys().filter(|key| is_below(key)).cloned().collect();
+        let take = |key: String| {
+            let (raw, origin) = self.values.remove(&key)?;
+            Some(Setting { key, value: raw.show(), origin })
+        };
+        found.into_iter().filter_map(take).collect()
+    }
+
+    /// Notes every key that nothing asked for.
+    pub(super) fn refuse_unknown(&mut self) {
+        let known: Vec<_> = self.defaults.keys().cloned().collect();
+        for (key, (_, origin)) in &self.values {
+            if self.used.contains(key) {
+                continue;
+            }
+            let nearest = known.iter().map(|known| (strsim::osa_distance(key, known), known)).min();
+            let hint = match nearest {
+                Some((distance, known)) if distance <= 3 => format!(", did you mean `{known}`?"),
+                _ => "; config/default.toml lists all keys".to_owned(),
+            };
+            let problem = format!("unknown key{hint}");
+            self.faults.push(Fault { origin: origin.clone(), key: key.clone(), problem });
+        }
+    }
+
+    fn default(&self, key: &str) -> Raw {
+        self.defaults.get(key).unwrap_or_else(|| panic!("config/default.toml has the key {key}")).clone()
+    }
+}
+
+impl Raw {
+    /// The value as text.
+    pub(super) fn text(&self) -> Result<String, String> {
+        match self {
+            Raw::Text(text) | Raw::Typed(ValueKind::String(text)) => Ok(text.clone()),
+            Raw::Typed(other) => Err(format!("must be a string, got {}", noun(other))),
+        }
+    }
+
+    /// The value as a whole number.
+    pub(super) fn integer(&self) -> Result<i64, String> {
+        match self {
+            Raw::Typed(ValueKind::I64(number)) => Ok(*number),
+            Raw::Text(text) => {
+                text.trim().parse().map_err(|_| format!("must be a whole number, got `{text}`"))
+            }
+            Raw::Typed(other) => Err(format!("must be a whole number, got {}", noun(other))),
+        }
+    }
+
+    /// The value as a list of texts; in the environment they are separated by commas.
+    pub(super) fn list(&self) -> Result<Vec<String>, String> {
+        match self {
+            Raw::Text(text) => Ok(text
+                .split(',')
+                .map(|item| item.trim().to_owned())
+                .filter(|item| !item.is_empty())
+                .collect()),
+            Raw::Typed(ValueKind::Array(items)) => {
+                items.iter().map(|item| Raw::Typed(item.kind.clone()).text()).collect()
+            }
+            Raw::Typed(other) => Err(format!("must be a list of strings, got {}", noun(other))),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Raw::Text(text) => text.clone(),
+            Raw::Typed(ValueKind::Array(_)) => self.list().unwrap_or_default().join(", "),
+            Raw::Typed(kind) => kind.to_string(),
+        }
+    }
+}
+
+fn noun(kind: &ValueKind) -> &'static str {
+    match kind {
+        ValueKind::Nil => "nothing",
+        ValueKind::Boolean(_) => "a boolean",
+        ValueKind::I64(_) | ValueKind::I128(_) | ValueKind::U64(_) | ValueKind::U128(_) => "a whole number",
+        ValueKind::Float(_) => "a number with a fraction",
+        ValueKind::String(_) => "a string",
+        ValueKind::Table(_) => "a table",
+        ValueKind::Array(_) => "a list",
+    }
+}
+
+/// The leaves of a source by their full keys.
+fn collect(source: &dyn Source) -> Result<BTreeMap<String, ValueKind>, String> {
+    let mut leaves = BTreeMap::new();
+    flatten("", source.collect().map_err(|error| error.to_string())?, &mut leaves);
+    Ok(leaves)
+}
+
+fn flatten(prefix: &str, table: Map<String, Value>, leaves: &mut BTreeMap<String, ValueKind>) {
+    for (name, value) in table {
+        let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+        match value.kind {
+            ValueKind::Table(table) => flatten(&key, table, leaves),
+            kind => {
+                leaves.insert(key, kind);
+            }
+        }
+    }
+}
+
+/// The name of the variable that sets `key`, as it is written in the environment.
+fn variable(key: &str, environment: &[(String, String)]) -> String {
+    let expected = format!("{ENVIRONMENT_PREFIX}{SEPARATOR}{}", key.replace('.', SEPARATOR));
+    let found = environment.iter().find(|(name, _)| name.eq_ignore_ascii_case(&expected));
+    found.map_or(expected, |(name, _)| name.clone())
+}
+
+/// The line of every key in a TOML text, or the line and the text of its first error.
+fn key_lines(text: &str) -> Result<BTreeMap<String, usize>, (usize, String)> {
+    let line = |byte: usize| {
+        1 + text.as_bytes()[..byte.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
+    };
+    let table = DeTable::parse(text)
+        .map_err(|error| (error.span().map_or(1, |span| line(span.start)), error.message().to_owned()))?;
+    let mut lines = BTreeMap::new();
+    add_lines("", table.get_ref(), &line, &mut lines);
+    Ok(lines)
+}
+
+fn add_lines(
+    prefix: &str,
+    table: &DeTable<'_>,
+    line: &impl Fn(usize) -> usize,
+    lines: &mut BTreeMap<String, usize>,
+) {
+    for (name, value) in table {
+        let key = if prefix.is_empty() {
+            name.get_ref().to_string()
+        } else {
+            format!("{prefix}.{}", name.get_ref())
+        };
+        // The `config` crate folds the case of keys.
+        lines.insert(key.to_lowercase(), line(name.span().start));
+        if let DeValue::Table(table) = value.get_ref() {
+            add_lines(&key, table, line, lines);
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Builds the gateway from its settings, and owns the order in which it starts and stops.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use url::Url;
+use utoipa::OpenApi;
+
+use crate::buffer::{Buffer, Opened};
+use crate::config::Config;
+use crate::delivery::{Signals, TransportError, Worker};
+use crate::ingest::{self, Front, Observe};
+use crate::listener::{self, Limits};
+use crate::metrics::Metrics;
+use crate::node::{Node, NodeError, NodeOptions};
+use crate::status::{self, Status};
+
+/// Longest time that answers under way get at the end of a stop.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// The surface of the gateway, as OpenAPI.
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Forebay",
+    description = "An ingest gateway for sensor readings.",
+    license(name = "Apache-2.0", identifier = "Apache-2.0")
+))]
+struct Api;
+
+/// Why a gateway did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The address cannot be had.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The embedded node did not start.
+    #[error("the embedded node does not start: {0}")]
+    Node(#[from] NodeError),
+    /// There is no HTTP client.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+}
+
+/// How a gateway ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Ended {
+    /// Accepted readings that were not delivered.
+    pub undelivered: u64,
+    /// Whether one of its workers failed.
+    pub failed: bool,
+}
+
+/// A gateway that runs.
+#[derive(Debug)]
+pub struct Gateway {
+    address: SocketAddr,
+    shutdown_timeout: Duration,
+    buffer: Arc<dyn Buffer>,
+    draining: CancellationToken,
+    signals: Signals,
+    worker: JoinHandle<()>,
+    stop_serving: CancellationToken,
+    server: JoinHandle<()>,
+    embedded: Option<Node>,
+}
+
+impl Gateway {
+    /// Starts a gateway: the embedded node if no other is configured, the delivery, and the front last, so that
+    /// nothing is taken before it can be passed on.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start(mut config: Config) -> Result<Gateway, StartError> {
+        let address = config.server.listen;
+        let listener =
+            TcpListener::bind(address).await.map_err(|error| StartError::Listen { address, error })?;
+        let address = listener.local_addr().map_err(|error| StartError::Listen { address, error })?;
+        let embedded = start_embedded_node(&mut config).await?;
+
+        let metrics = Arc::new(Metrics::new());
+        let draining = CancellationToken::new();
+        let signals = Signals::default();
+        let Opened { buffer, outlet } =
+            (config.buffer.kind().open)(&config.buffer, config.delivery.nodes.len());
+        let worker = Worker::new(
+            config.delivery.clone(),
+            outlet,
+            Arc::clone(&metrics),
+            signals.clone(),
+            fastrand::Rng::new(),
+        )?;
+        let status = Status {
+            started_at: Instant::now(),
+            buffer: config.buffer.clone(),
+            accounts: Arc::clone(buffer.accounts()),
+            delivery: worker.status(),
+            draining: draining.clone(),
+            metrics: Arc::clone(&metrics),
+            openapi: openapi(),
+        };
+        let router = routes(&config, &buffer, &draining, &metrics, status);
+
+        let stop_serving = CancellationToken::new();
+        let limits = Limits {
+            connections_max: config.server.max_connections,
+            head_timeout: config.server.idle_timeout,
+        };
+        let server = listener::serve(listener, router, limits, stop_serving.clone(), LAST_ANSWERS);
+        info!(%address, nodes = config.delivery.nodes.len(), buffer = config.buffer.kind, "gateway listening");
+        Ok(Gateway {
+            address,
+            shutdown_timeout: config.server.shutdown_timeout,
+            buffer,
+            draining,
+            signals,
+            worker: tokio::spawn(worker.run()),
+            stop_serving,
+            server: tokio::spawn(server),
+            embedded,
+        })
+    }
+
+    /// The address that the gateway listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns when a worker has ended although nobody stopped it. The gateway is to be stopped then: half alive
+    /// is worse than a restart.
+    pub async fn failed(&mut self) {
+        tokio::select! {
+            _ = &mut self.worker => error!("the delivery ended by itself"),
+            _ = &mut self.server => error!("the HTTP server ended by itself"),
+        }
+    }
+
+    /// Stops the gateway. The order:
+    ///
+    /// 1. `/readyz` turns 503, and no new readings are taken;
+    /// 2. the buffer is closed: whoever waits for room gets 503, and nothing more will come;
+    /// 3. what is buffered is delivered, for up to `server.shutdown_timeout`, batches no longer waiting for more;
+    /// 4. the last answers go out (requests that waited for delivery), and the connections are closed;
+    /// 5. the embedded node ends.
+    pub async fn stop(self) -> Ended {
+        info!(buffered = self.buffer.accounts().buffered(), "stopping");
+        self.draining.cancel();
+        self.buffer.close();
+        self.signals.drain.cancel();
+        let failed = self.worker.is_finished() || self.server.is_finished();
+        finish(self.worker, &self.signals.abort, self.shutdown_timeout).await;
+        let undelivered = self.buffer.accounts().buffered();
+        self.stop_serving.cancel();
+        if !self.server.is_finished() && self.server.await.is_err() {
+            warn!("the HTTP server failed while it stopped");
+        }
+        if let Some(node) = self.embedded {
+            node.stop().await;
+        }
+        if undelivered > 0 {
+            error!(
+                readings = undelivered,
+                "readings were accepted and not delivered: they are lost with the memory buffer"
+            );
+        } else {
+            info!("stopped, every accepted reading is delivered or accounted for");
+        }
+        Ended { undelivered, failed }
+    }
+}
+
+/// Waits for the delivery to end, and ends it when its time is over.
+async fn finish(mut worker: JoinHandle<()>, abort: &CancellationToken, within: Duration) {
+    if worker.is_finished() {
+        return;
+    }
+    if tokio::time::timeout(within, &mut worker).await.is_err() {
+        abort.cancel();
+        let _ = worker.await;
+    }
+}
+
+/// Starts a node in this process if no other is configured, and makes it the one that is delivered to.
+async fn start_embedded_node(config: &mut Config) -> Result<Option<Node>, StartError> {
+    if !config.delivery.nodes.is_empty() {
+        return Ok(None);
+    }
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let node = Node::start(NodeOptions { listen, data: config.embedded_node_data.clone() }).await?;
+    let url: Url = format!("http://{}/v1/batches", node.address()).parse().expect("an address makes a URL");
+    info!(url = %url, data = %config.embedded_node_data.display(), "no nodes configured, using the embedded one");
+    config.delivery.nodes.push(url);
+    Ok(Some(node))
+}
+
+fn routes(
+    config: &Config,
+    buffer: &Arc<dyn Buffer>,
+    draining: &CancellationToken,
+    metrics: &Arc<Metrics>,
+    status: Status,
+) -> Router {
+    let front = Front::new(
+        config.ingest.clone(),
+        Arc::clone(buffer),
+        config.buffer.ack,
+        config.buffer.kind().acks,
+        draining.clone(),
+        metrics,
+    );
+    let paths: Vec<_> = [ingest::READINGS_PATH].into_iter().chain(status::PATHS.iter().copied()).collect();
+    ingest::finish(front.routes().merge(status.routes()), Observe::new(metrics, &paths))
+}
+
+/// The OpenAPI document of the whole surface, as JSON.
+pub fn openapi() -> String {
+    let mut document = Api::openapi();
+    document.merge(ingest::Api::openapi());
+    document.merge(status::Api::openapi());
+    document.to_json().expect("the document is made of our own types")
+}

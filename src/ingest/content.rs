@@ -1,0 +1,143 @@
+//! What a request says about itself: media type, encoding, query parameters.
+
+use std::borrow::Cow;
+
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
+use http::request::Parts;
+use url::form_urlencoded;
+
+use super::error::IngestError;
+use crate::buffer::Ack;
+use crate::codec::{DECODERS, Decoder};
+use crate::registry::Registry;
+use crate::timestamp::Precision;
+
+/// Longest piece of a header or parameter that an error repeats, in characters.
+const QUOTE_CHARS_MAX: usize = 64;
+
+/// The content encodings that are taken, by their names in HTTP.
+pub(super) const ENCODINGS: Registry<Encoding> = Registry {
+    what: "content encoding",
+    members: &[
+        ("identity", Encoding::Identity),
+        ("gzip", Encoding::Gzip),
+        ("deflate", Encoding::Deflate),
+        ("zstd", Encoding::Zstd),
+    ],
+};
+
+/// How a body is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Identity,
+    Gzip,
+    Deflate,
+    Zstd,
+}
+
+impl Encoding {
+    pub(super) fn name(self) -> &'static str {
+        ENCODINGS.members.iter().find(|(_, encoding)| *encoding == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// Whether one bad reading stops the others of its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Strictness {
+    /// The good ones are taken.
+    EachByItself,
+    /// All or none.
+    AllOrNone,
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Content {
+    pub(super) decoder: &'static dyn Decoder,
+    /// Index of the decoder in its table.
+    pub(super) format: usize,
+    pub(super) encoding: Encoding,
+    pub(super) strictness: Strictness,
+    pub(super) ack: Ack,
+    pub(super) precision: Precision,
+}
+
+impl Content {
+    /// Reads the head of a request. `default_ack` is what it gets if it does not ask; it may ask for one of `acks`.
+    pub(super) fn read(head: &Parts, default_ack: Ack, acks: &'static [Ack]) -> Result<Content, IngestError> {
+        let (format, decoder) = find_decoder(head)?;
+        let mut content = Content {
+            decoder,
+            format,
+            encoding: find_encoding(head)?,
+            strictness: Strictness::EachByItself,
+            ack: default_ack,
+            precision: Precision::Millis,
+        };
+        for (name, value) in form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()) {
+            match name.as_ref() {
+                "strict" => content.strictness = find_strictness(&value)?,
+                "ack" => content.ack = find_ack(&value, acks)?,
+                "precision" => content.precision = find_precision(&value)?,
+                // Others may be meant for whatever stands in front of the gateway.
+                _ => {}
+            }
+        }
+        Ok(content)
+    }
+}
+
+fn find_decoder(head: &Parts) -> Result<(usize, &'static dyn Decoder), IngestError> {
+    let Some(content_type) = header(head, &CONTENT_TYPE) else {
+        return Ok((0, DECODERS.members[0].1));
+    };
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    let takes = |decoder: &dyn Decoder| {
+        decoder.media_types().iter().any(|known| known.eq_ignore_ascii_case(media_type))
+    };
+    let found = DECODERS.members.iter().position(|(_, decoder)| takes(*decoder));
+    let format = found.ok_or_else(|| IngestError::MediaType { got: shorten(media_type) })?;
+    Ok((format, DECODERS.members[format].1))
+}
+
+fn find_encoding(head: &Parts) -> Result<Encoding, IngestError> {
+    let Some(encoding) = header(head, &CONTENT_ENCODING) else { return Ok(Encoding::Identity) };
+    let name = encoding.trim().to_ascii_lowercase();
+    // RFC 9110, section 8.4.1.3: `x-gzip` means the same.
+    let name = if name == "x-gzip" { "gzip" } else { name.as_str() };
+    match ENCODINGS.find(name) {
+        Ok(encoding) => Ok(*encoding),
+        Err(_) => Err(IngestError::Encoding { got: shorten(name) }),
+    }
+}
+
+fn find_strictness(value: &str) -> Result<Strictness, IngestError> {
+    match value {
+        "true" | "1" | "" => Ok(Strictness::AllOrNone),
+        "false" | "0" => Ok(Strictness::EachByItself),
+        _ => {
+            Err(IngestError::Query { name: "strict", got: shorten(value), allowed: "true, false".to_owned() })
+        }
+    }
+}
+
+fn find_ack(value: &str, acks: &'static [Ack]) -> Result<Ack, IngestError> {
+    let known = Ack::NAMES.find(value).ok().filter(|ack| acks.contains(ack));
+    known.copied().ok_or_else(|| IngestError::Ack { got: shorten(value), allowed: acks })
+}
+
+fn find_precision(value: &str) -> Result<Precision, IngestError> {
+    let found = Precision::NAMES.iter().find(|(name, _)| *name == value);
+    found.map(|(_, precision)| *precision).ok_or_else(|| {
+        let allowed: Vec<_> = Precision::NAMES.iter().map(|(name, _)| *name).collect();
+        IngestError::Query { name: "precision", got: shorten(value), allowed: allowed.join(", ") }
+    })
+}
+
+fn header<'a>(head: &'a Parts, name: &HeaderName) -> Option<Cow<'a, str>> {
+    head.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()))
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().take(QUOTE_CHARS_MAX).collect()
+}

@@ -1,0 +1,155 @@
+//! Why a request is refused, and how it is told: the only map from errors to HTTP.
+
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Response};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONNECTION, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, StatusCode};
+use thiserror::Error;
+
+use crate::buffer::{Ack, PushError};
+use crate::codec::{DECODERS, DecodeError, Rejection, Rejections};
+use crate::problem::{Problem, ReadingFault};
+use crate::quantity::{format_duration, format_size};
+
+use super::content::ENCODINGS;
+
+/// What a client is told to wait when waiting has nothing to do with how fast the buffer empties.
+const RETRY_SOON: Duration = Duration::from_secs(5);
+
+/// Why a request is refused. Nothing of it was taken, but for the last case.
+#[derive(Debug, Error)]
+pub(super) enum IngestError {
+    #[error("media type `{got}` is not taken here; known: {}", media_types())]
+    MediaType { got: String },
+    #[error("content encoding `{got}` is not taken here; known: {}", ENCODINGS.names().collect::<Vec<_>>().join(", "))]
+    Encoding { got: String },
+    #[error("query parameter `{name}` is `{got}`; allowed: {allowed}")]
+    Query { name: &'static str, got: String, allowed: String },
+    #[error("acknowledgement `{got}` cannot be given by this gateway; it can give: {}", ack_names(.allowed))]
+    Ack { got: String, allowed: &'static [Ack] },
+    #[error("the body is larger than {}, the most that is taken (after decompression)", format_size(*.limit as u64))]
+    BodyTooLarge { limit: usize },
+    #[error("the body did not arrive within {}", format_duration(*.limit))]
+    BodyTooSlow { limit: Duration },
+    #[error("the body broke off: {0}")]
+    BodyBroken(String),
+    #[error("too many request bodies are being read at the moment")]
+    Busy,
+    #[error("the body is not valid {encoding}: {detail}")]
+    Compression { encoding: &'static str, detail: String },
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error("{}", all_rejected(.0))]
+    AllRejected(Rejections),
+    #[error("{} of the readings were turned away, and the request is strict: none was taken", .0.count())]
+    Strict(Rejections),
+    #[error("the gateway failed while it read the request; nothing of it was taken")]
+    Internal,
+    #[error("{0}; nothing of the request was taken")]
+    Push(PushError),
+    #[error("{0}")]
+    NotDelivered(PushError),
+}
+
+impl From<PushError> for IngestError {
+    fn from(error: PushError) -> IngestError {
+        match error {
+            PushError::Full { .. } | PushError::TooLarge { .. } | PushError::Closed => {
+                IngestError::Push(error)
+            }
+            PushError::GivenUp | PushError::Undelivered => IngestError::NotDelivered(error),
+        }
+    }
+}
+
+impl IngestError {
+    /// The HTTP status.
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            IngestError::MediaType { .. } | IngestError::Encoding { .. } => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
+            IngestError::Query { .. }
+            | IngestError::BodyBroken(_)
+            | IngestError::Compression { .. }
+            | IngestError::Decode(_) => StatusCode::BAD_REQUEST,
+            IngestError::Ack { .. } | IngestError::AllRejected(_) | IngestError::Strict(_) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            IngestError::BodyTooLarge { .. } | IngestError::Push(PushError::TooLarge { .. }) => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
+            IngestError::BodyTooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
+            IngestError::Busy | IngestError::Push(_) | IngestError::NotDelivered(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            IngestError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The header that belongs to this error, if there is one.
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        match self {
+            IngestError::MediaType { .. } => Some((ACCEPT, text(&media_types()))),
+            IngestError::Encoding { .. } => {
+                Some((ACCEPT_ENCODING, text(&ENCODINGS.names().collect::<Vec<_>>().join(", "))))
+            }
+            // The rest of the body is still to come: no further request can be read from this connection.
+            IngestError::BodyTooSlow { .. } => Some((CONNECTION, HeaderValue::from_static("close"))),
+            IngestError::Push(PushError::Full { retry_after }) => Some((RETRY_AFTER, seconds(*retry_after))),
+            IngestError::Busy | IngestError::Push(PushError::Closed) | IngestError::NotDelivered(_) => {
+                Some((RETRY_AFTER, seconds(RETRY_SOON)))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl IntoResponse for IngestError {
+    fn into_response(self) -> Response {
+        let mut problem = Problem::new(self.status(), self.to_string());
+        let header = self.header();
+        if let IngestError::AllRejected(rejections) | IngestError::Strict(rejections) = self {
+            problem.rejected = Some(rejections.count());
+            problem.errors = Some(faults(rejections.listed));
+        }
+        let mut response = problem.into_response();
+        response.headers_mut().extend(header);
+        response
+    }
+}
+
+/// The rejections as answers show them.
+pub(super) fn faults(listed: Vec<Rejection>) -> Vec<ReadingFault> {
+    let fault = |Rejection { index, pointer, detail }| ReadingFault { index, pointer, detail };
+    listed.into_iter().map(fault).collect()
+}
+
+fn all_rejected(rejections: &Rejections) -> String {
+    match rejections.listed.first() {
+        Some(first) if rejections.count() == 1 => first.detail.clone(),
+        Some(first) => {
+            format!("all {} readings were turned away; the first: {}", rejections.count(), first.detail)
+        }
+        None => "every reading was turned away".to_owned(),
+    }
+}
+
+fn media_types() -> String {
+    let types: Vec<_> =
+        DECODERS.members.iter().flat_map(|(_, decoder)| decoder.media_types()).copied().collect();
+    types.join(", ")
+}
+
+fn ack_names(acks: &[Ack]) -> String {
+    acks.iter().map(|ack| ack.name()).collect::<Vec<_>>().join(", ")
+}
+
+fn text(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("names in our tables are visible ASCII")
+}
+
+fn seconds(duration: Duration) -> HeaderValue {
+    HeaderValue::from(duration.as_secs().max(1))
+}

@@ -1,0 +1,194 @@
+//! `POST /v1/readings`: from a request to readings in the buffer.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, EXPECT};
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+use super::Front;
+use super::body::{self, Held};
+use super::content::{Content, Encoding, Strictness};
+use super::error::{IngestError, faults};
+use crate::buffer;
+use crate::codec::{Decoded, Rules};
+use crate::problem::ReadingFault;
+use crate::timestamp::Timestamp;
+
+/// Bodies up to this size are decoded where they arrive: at most about 0.3 ms. Larger ones, and compressed ones,
+/// are decoded on a thread for blocking work.
+const INLINE_BYTES_MAX: usize = 64 * 1024;
+
+/// What became of the readings of a request.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Accepted {
+    /// How many readings were accepted.
+    accepted: usize,
+    /// How many were turned away.
+    rejected: u64,
+    /// What the acknowledgement promises: `memory`, `disk` or `delivered`.
+    #[schema(example = "memory")]
+    ack: &'static str,
+    /// Why readings were turned away, at most 100 of them.
+    errors: Vec<ReadingFault>,
+}
+
+impl IntoResponse for Accepted {
+    fn into_response(self) -> Response {
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response = (StatusCode::ACCEPTED, body).into_response();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+}
+
+/// Takes readings.
+#[utoipa::path(
+    post,
+    path = "/v1/readings",
+    request_body(
+        description = "One reading or an array of them; or one reading a line.",
+        content(
+            (super::schema::Readings = "application/json"),
+            (super::schema::Reading = "application/x-ndjson"),
+            (super::schema::Reading = "application/jsonl"),
+        )
+    ),
+    params(super::schema::Parameters),
+    responses(
+        (status = 202, description = "At least one reading was accepted, or there was none.", body = Accepted),
+        (status = 400, description = "The body is not what it claims to be.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body did not arrive in time.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body, or the number of readings, is too large.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 415, description = "A media type or encoding that is not taken.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Every reading was turned away, or one was and the request is strict.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The buffer is full or the gateway is shutting down; `Retry-After` says when to come again.", body = crate::problem::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn post(State(front): State<Arc<Front>>, request: Request) -> Response {
+    match front.take(request).await {
+        Ok(accepted) => accepted.into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+impl Front {
+    /// Takes the readings of a request, whole or not at all.
+    ///
+    /// Dropped half-way (the client hung up), the readings are in the buffer or not; the books balance either way.
+    async fn take(&self, request: Request) -> Result<Accepted, IngestError> {
+        let (head, body) = request.into_parts();
+        let content = match self.admit(&head) {
+            Ok(content) => content,
+            Err(error) => {
+                self.turn_away(&head, body).await;
+                return Err(error);
+            }
+        };
+        let mut held = self.bodies.hold();
+        let body = body::read(body, self.config.max_body, self.config.request_timeout, &mut held).await?;
+        let mut decoded = self.decode(body, content, &mut held).await?;
+
+        let rejected = decoded.rejections.count();
+        if rejected > 0 {
+            if content.strictness == Strictness::AllOrNone {
+                decoded.rejections.add_strict(decoded.readings.len());
+            }
+            self.count_rejections(&decoded);
+            if content.strictness == Strictness::AllOrNone {
+                return Err(IngestError::Strict(decoded.rejections));
+            }
+            if decoded.readings.is_empty() {
+                return Err(IngestError::AllRejected(decoded.rejections));
+            }
+        }
+        let accepted = decoded.readings.len();
+        let ack = self.push(decoded.readings, content).await?;
+        Ok(Accepted { accepted, rejected, ack: ack.name(), errors: faults(decoded.rejections.listed) })
+    }
+
+    fn admit(&self, head: &http::request::Parts) -> Result<Content, IngestError> {
+        if self.draining.is_cancelled() {
+            return Err(IngestError::Push(buffer::PushError::Closed));
+        }
+        Content::read(head, self.ack, self.acks)
+    }
+
+    /// Lets the sender of a refused request finish, unless it waits to be asked for its body.
+    async fn turn_away(&self, head: &http::request::Parts, body: Body) {
+        if !head.headers.contains_key(EXPECT) {
+            let deadline = Instant::now() + self.config.request_timeout;
+            body::discard(body, self.config.max_body, deadline).await;
+        }
+    }
+
+    async fn decode(&self, body: Bytes, content: Content, held: &mut Held) -> Result<Decoded, IngestError> {
+        let rules = self.rules(content);
+        if content.encoding == Encoding::Identity && body.len() <= INLINE_BYTES_MAX {
+            return Ok(content.decoder.decode(&body, &rules)?);
+        }
+        let limit = self.config.max_body;
+        let mut lent = std::mem::replace(held, self.bodies.hold());
+        let work = move || {
+            let decoded = match content.encoding {
+                Encoding::Identity => content.decoder.decode(&body, &rules)?,
+                encoding => {
+                    let body = body::decompress(&body, encoding, limit, &mut lent)?;
+                    content.decoder.decode(&body, &rules)?
+                }
+            };
+            Ok((decoded, lent))
+        };
+        let done = tokio::task::spawn_blocking(work).await;
+        let (decoded, lent) = done.map_err(|_panic| IngestError::Internal).and_then(|result| result)?;
+        *held = lent;
+        Ok(decoded)
+    }
+
+    fn rules(&self, content: Content) -> Rules {
+        let received_at = Timestamp::from_system(SystemTime::now());
+        let nanos = |duration: std::time::Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
+        let (future, past) = (self.config.max_future, self.config.max_past);
+        Rules {
+            unknown_fields: self.config.unknown_fields,
+            precision: content.precision,
+            received_at,
+            earliest: if past.is_zero() {
+                Timestamp::MIN
+            } else {
+                received_at.saturating_add_nanos(-nanos(past))
+            },
+            latest: if future.is_zero() {
+                Timestamp::MAX
+            } else {
+                received_at.saturating_add_nanos(nanos(future))
+            },
+        }
+    }
+
+    fn count_rejections(&self, decoded: &Decoded) {
+        for ((_, count), counter) in decoded.rejections.counts().zip(&self.rejected) {
+            counter.inc_by(count);
+        }
+    }
+
+    async fn push(
+        &self,
+        mut readings: crate::reading::Readings,
+        content: Content,
+    ) -> Result<buffer::Ack, IngestError> {
+        if readings.is_empty() {
+            return Ok(content.ack);
+        }
+        readings.shrink();
+        let request = buffer::Request { readings, format: content.format, ack: content.ack };
+        Ok(self.buffer.push(request).await?.ack)
+    }
+}

@@ -1,0 +1,92 @@
+//! The shape of requests, for the OpenAPI document. A test holds it to the fields that the decoders know.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+/// One value of one sensor of one device at one instant, or several sensors at one instant in `values`.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(super) struct Reading {
+    /// Who measured; 1 to 256 bytes, no control characters.
+    #[schema(min_length = 1, max_length = 256, example = "meter-7")]
+    device: String,
+    /// What was measured; 1 to 256 bytes, no control characters.
+    #[schema(min_length = 1, max_length = 256, example = "voltage")]
+    sensor: Option<String>,
+    /// What came out.
+    value: Option<Value>,
+    /// When; the time of receipt if absent.
+    time: Option<Time>,
+    /// The unit; UCUM or SenML names are the custom.
+    #[schema(min_length = 1, max_length = 64, example = "V")]
+    unit: Option<String>,
+    /// At most 32 tags, names and values at most 256 bytes.
+    tags: Option<BTreeMap<String, String>>,
+    /// Instead of `sensor` and `value`: several sensors read at one instant; it counts as that many readings.
+    values: Option<BTreeMap<String, Value>>,
+}
+
+/// A value.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum Value {
+    /// A finite number; whole ones that fit in 64 bits signed are kept exactly, others are doubles.
+    Number(f64),
+    /// True or false.
+    Boolean(bool),
+    /// A text of at most 4096 bytes.
+    Text(String),
+}
+
+/// A time from 1970 to 2262.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum Time {
+    /// RFC 3339 with an offset.
+    Text(String),
+    /// A number since the Unix epoch, in the unit of `precision`.
+    Number(f64),
+}
+
+/// One reading or an array of them.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum Readings {
+    /// One.
+    One(Reading),
+    /// Several.
+    Several(Vec<Reading>),
+}
+
+/// What a request may ask for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "the document is made from the fields")]
+pub(super) struct Parameters {
+    /// Take all readings or none.
+    strict: Option<bool>,
+    /// What the answer promises: `memory` or `delivered`.
+    #[param(example = "memory")]
+    ack: Option<String>,
+    /// The unit of times that are numbers: `s`, `ms`, `us` or `ns`.
+    #[param(example = "ms")]
+    precision: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reading::Field;
+
+    #[test]
+    fn the_schema_has_the_fields_that_the_decoders_know() {
+        let document = serde_json::to_value(<Reading as utoipa::PartialSchema>::schema()).expect("JSON");
+        let mut documented: Vec<_> =
+            document["properties"].as_object().expect("properties").keys().cloned().collect();
+        let mut known: Vec<_> = Field::NAMES.iter().map(|(name, _)| (*name).to_owned()).collect();
+        documented.sort();
+        known.sort();
+        assert_eq!(documented, known);
+    }
+}

@@ -1,0 +1,67 @@
+//! Problem details (RFC 9457): how every HTTP surface of the crate says that something went wrong.
+
+use axum::response::{IntoResponse, Response};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// The media type of a problem.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// What went wrong, for the client and for the person behind it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Problem {
+    /// What kind of problem this is; `about:blank` means that the status says it all.
+    #[serde(rename = "type")]
+    #[schema(example = "about:blank")]
+    pub kind: &'static str,
+    /// The kind in words, the same for every occurrence.
+    pub title: String,
+    /// The HTTP status, once more.
+    pub status: u16,
+    /// What happened this time, and what is allowed.
+    pub detail: String,
+    /// The readings at fault, at most 100 of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errors: Option<Vec<ReadingFault>>,
+    /// How many readings were at fault, listed or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<u64>,
+}
+
+/// What was wrong with one reading.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ReadingFault {
+    /// Place of the reading in the request, from 0.
+    pub index: usize,
+    /// JSON pointer (RFC 6901) to what was wrong; lines of NDJSON count like elements of an array.
+    #[schema(example = "/3/value")]
+    pub pointer: String,
+    /// What was wrong, and what is allowed.
+    pub detail: String,
+}
+
+impl Problem {
+    /// A problem that its status explains.
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Problem {
+        Problem {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or("Problem").to_owned(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            errors: None,
+            rejected: None,
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response = (status, body).into_response();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        response
+    }
+}

@@ -1,0 +1,161 @@
+//! The page at `/`: the state of the gateway for people. It needs no script and loads nothing else.
+
+use std::fmt::Write as _;
+
+use super::readiness::Readiness;
+use super::report::Report;
+
+const HEAD: &str = r#"<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="refresh" content="5">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Forebay</title>
+<style>
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { margin-bottom: 0; }
+h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #8884; vertical-align: top; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; width: 12rem; }
+.ready, .up { color: #2a8a3e; }
+.draining, .full, .degraded, .down { color: #c0392b; }
+meter { width: 100%; }
+</style>
+</head>
+<body>
+"#;
+
+/// Renders the page.
+pub(super) fn render(report: &Report, readiness: &Readiness) -> String {
+    let mut html = HEAD.to_owned();
+    // Writing to a string does not fail.
+    let _ = write!(
+        html,
+        "<h1>Forebay <span class=\"{0}\">{0}</span></h1>\n<p>version {1}, up for {2}</p>\n",
+        readiness.status,
+        report.version,
+        duration(report.uptime_seconds)
+    );
+    for check in [&readiness.checks.intake, &readiness.checks.buffer, &readiness.checks.nodes] {
+        if let Some(reason) = &check.reason {
+            let _ = writeln!(html, "<p class=\"{}\">{}</p>", readiness.status, escape(reason));
+        }
+    }
+    ledger(report, &mut html);
+    buffer(report, &mut html);
+    nodes(report, &mut html);
+    html += "<p><a href=\"/status\">status as JSON</a> · <a href=\"/metrics\">metrics</a> · \
+             <a href=\"/readyz\">readiness</a> · <a href=\"/openapi.json\">OpenAPI</a></p>\n</body>\n</html>\n";
+    html
+}
+
+fn ledger(report: &Report, html: &mut String) {
+    let ledger = &report.ledger;
+    let rows = [
+        ("accepted", ledger.accepted),
+        ("recovered at the start", ledger.recovered),
+        ("derived", ledger.derived),
+        ("delivered", ledger.delivered),
+        ("dead-lettered", ledger.dead_lettered),
+        ("filtered", ledger.filtered),
+        ("merged", ledger.merged),
+        ("dropped", ledger.dropped),
+        ("buffered", ledger.buffered),
+    ];
+    *html += "<h2>Where the readings are</h2>\n<table>\n";
+    for (name, number) in rows {
+        let _ = writeln!(html, "<tr><th>{name}</th><td class=\"number\">{}</td></tr>", thousands(number));
+    }
+    *html += "</table>\n";
+}
+
+fn buffer(report: &Report, html: &mut String) {
+    let buffer = &report.buffer;
+    let _ = write!(
+        html,
+        "<h2>Buffer ({}, acknowledged when {})</h2>\n<table>\n\
+         <tr><th>readings</th><td><meter max=\"{2}\" value=\"{3}\"></meter></td><td class=\"number\">{4} of {5}</td></tr>\n\
+         <tr><th>bytes</th><td><meter max=\"{6}\" value=\"{7}\"></meter></td><td class=\"number\">{8} of {9}</td></tr>\n\
+         <tr><th>oldest</th><td></td><td class=\"number\">{10:.1} s</td></tr>\n</table>\n",
+        buffer.kind,
+        match buffer.ack {
+            "delivered" => "delivered",
+            "disk" => "on disk",
+            _ => "in memory",
+        },
+        buffer.limit_readings,
+        buffer.readings,
+        thousands(buffer.readings),
+        thousands(buffer.limit_readings),
+        buffer.limit_bytes,
+        buffer.bytes,
+        thousands(buffer.bytes),
+        thousands(buffer.limit_bytes),
+        buffer.oldest_seconds
+    );
+}
+
+fn nodes(report: &Report, html: &mut String) {
+    *html +=
+        "<h2>Nodes</h2>\n<table>\n<tr><th>node</th><th>state</th><th>in flight</th><th>delivered</th></tr>\n";
+    for node in &report.nodes {
+        let (class, reason) =
+            (if node.up { "up" } else { "down" }, node.reason.as_deref().unwrap_or_default());
+        let _ = writeln!(
+            html,
+            "<tr><td>{}</td><td><span class=\"{class}\">{class}</span> {}</td><td>{} of {}</td><td class=\"number\">{}</td></tr>",
+            escape(&node.url),
+            escape(reason),
+            node.in_flight,
+            node.in_flight_limit,
+            thousands(node.delivered)
+        );
+    }
+    *html += "</table>\n";
+}
+
+/// Makes text from outside harmless in HTML.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
+}
+
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min"),
+        (0, ..) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_times_read_well_and_text_from_nodes_is_harmless() {
+        assert_eq!((thousands(0), thousands(1234567)), ("0".to_owned(), "1,234,567".to_owned()));
+        assert_eq!((duration(59), duration(3 * 3600 + 61)), ("59 s".to_owned(), "3 h 1 min".to_owned()));
+        assert_eq!(escape("<script>'\"&"), "&lt;script&gt;&#39;&quot;&amp;");
+    }
+}

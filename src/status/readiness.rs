@@ -1,0 +1,90 @@
+//! `/readyz`: whether the gateway should be sent readings, and why not.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::View;
+
+/// Whether the gateway should be sent readings.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Readiness {
+    /// `ready`, `draining`, `full` or `degraded`.
+    #[schema(example = "ready")]
+    pub(super) status: &'static str,
+    /// The checks and their reasons.
+    pub(super) checks: Checks,
+}
+
+/// The checks.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Checks {
+    /// Whether requests are taken.
+    pub(super) intake: Check,
+    /// Whether there is room.
+    pub(super) buffer: Check,
+    /// Whether some node takes batches.
+    pub(super) nodes: Check,
+}
+
+/// One check.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Check {
+    /// Whether all is well.
+    pub(super) ok: bool,
+    /// What is not.
+    pub(super) reason: Option<String>,
+}
+
+impl Check {
+    fn good() -> Check {
+        Check { ok: true, reason: None }
+    }
+
+    fn bad(reason: String) -> Check {
+        Check { ok: false, reason: Some(reason) }
+    }
+}
+
+impl Readiness {
+    pub(super) fn of(view: &View, draining: bool) -> Readiness {
+        let checks = Checks { intake: intake(draining), buffer: buffer(view), nodes: nodes(view) };
+        let status = match &checks {
+            Checks { intake, .. } if !intake.ok => "draining",
+            Checks { buffer, .. } if !buffer.ok => "full",
+            Checks { nodes, .. } if !nodes.ok => "degraded",
+            _ => "ready",
+        };
+        Readiness { status, checks }
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.status == "ready"
+    }
+}
+
+fn intake(draining: bool) -> Check {
+    if draining { Check::bad("the gateway is shutting down".to_owned()) } else { Check::good() }
+}
+
+fn buffer(view: &View) -> Check {
+    if !view.snapshot.full {
+        return Check::good();
+    }
+    let (held, limit) = (&view.snapshot, view.snapshot.limit);
+    Check::bad(format!(
+        "the buffer holds {} readings of {} and {} bytes of {}",
+        held.ledger.buffered, limit.readings, held.held_bytes, limit.bytes
+    ))
+}
+
+/// All nodes down is no reason to refuse readings, but nothing gets on: that must not go unnoticed.
+fn nodes(view: &View) -> Check {
+    if view.nodes.iter().any(|node| node.up) {
+        return Check::good();
+    }
+    let reason = |node: &crate::delivery::NodeStatus| {
+        format!("{}: {}", node.id, node.reason.as_deref().unwrap_or("no answer yet"))
+    };
+    let reasons: Vec<_> = view.nodes.iter().map(reason).collect();
+    Check::bad(format!("no node is up: {}", reasons.join("; ")))
+}

@@ -1,0 +1,34 @@
+//! The metrics that are read from the accounts and the nodes at the moment of an answer.
+
+use crate::buffer::ledger::DropReason;
+use crate::codec::DECODERS;
+use crate::metrics::{Sample, sample};
+
+use super::View;
+
+#[expect(clippy::cast_precision_loss, reason = "the text format holds doubles")]
+pub(super) fn samples(view: &View) -> Vec<Sample> {
+    let ledger = &view.snapshot.ledger;
+    let mut samples = vec![
+        sample("readings_recovered_total", &[], ledger.recovered as f64),
+        sample("buffer_readings", &[], ledger.buffered as f64),
+        sample("buffer_bytes", &[], view.snapshot.held_bytes as f64),
+        sample("buffer_limit_readings", &[], view.snapshot.limit.readings as f64),
+        sample("buffer_limit_bytes", &[], view.snapshot.limit.bytes as f64),
+        sample("buffer_oldest_seconds", &[], view.oldest_seconds),
+    ];
+    for (format, accepted) in DECODERS.names().zip(&ledger.accepted) {
+        samples.push(sample("readings_accepted_total", &[format], *accepted as f64));
+    }
+    for ((reason, _), dropped) in DropReason::NAMES.iter().zip(&ledger.dropped) {
+        samples.push(sample("readings_dropped_total", &[reason], *dropped as f64));
+    }
+    for (node, delivered) in view.nodes.iter().zip(&ledger.delivered) {
+        let id = &[node.id.as_str()];
+        samples.push(sample("readings_delivered_total", id, *delivered as f64));
+        samples.push(sample("node_up", id, f64::from(u8::from(node.up))));
+        samples.push(sample("node_in_flight", id, node.in_flight as f64));
+        samples.push(sample("node_in_flight_limit", id, node.in_flight_limit as f64));
+    }
+    samples
+}
