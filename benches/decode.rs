@@ -1,0 +1,93 @@
+//! Requests of 100 readings to the internal encoding, beside plain serde_json into a typed struct.
+//!
+//! `cargo bench --bench decode`. The plain parsers check less (no limits, times left as text) and keep the
+//! parsed form; the decoders check everything and write the bytes that are forwarded later.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use forebay::codec::{DECODERS, Decoder, Rules, UnknownFields};
+use forebay::timestamp::{Precision, Timestamp};
+use serde::Deserialize;
+
+#[path = "support/sample.rs"]
+mod sample;
+#[path = "support/typed.rs"]
+mod typed;
+
+/// As in the gateway's binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const READINGS: u64 = 100;
+
+/// A reading with its strings copied out of the body, as services are mostly written.
+#[derive(Debug, Deserialize)]
+#[expect(dead_code, reason = "parsed and dropped: that is what is measured")]
+struct Owned {
+    device: String,
+    sensor: String,
+    value: f64,
+    time: Option<String>,
+    unit: Option<String>,
+    tags: Option<BTreeMap<String, String>>,
+}
+
+fn rules() -> Rules {
+    Rules {
+        unknown_fields: UnknownFields::Reject,
+        precision: Precision::Millis,
+        received_at: Timestamp::MIN,
+        earliest: Timestamp::MIN,
+        latest: Timestamp::MAX,
+    }
+}
+
+fn decoder(name: &str) -> &'static dyn Decoder {
+    *DECODERS.find(name).expect("a known format")
+}
+
+fn decode(criterion: &mut Criterion) {
+    let array = sample::body(0..READINGS, ["[", ",", "]"]).into_bytes();
+    let lines = sample::body(0..READINGS, ["", "\n", "\n"]).into_bytes();
+    let rules = rules();
+
+    let mut group = criterion.benchmark_group("decode/json_array");
+    group.throughput(Throughput::Elements(READINGS));
+    group.bench_function("forebay", |bencher| {
+        let json = decoder("json");
+        let decoded = json.decode(&array, &rules).expect("well-formed");
+        assert_eq!((decoded.readings.len() as u64, decoded.rejections.count()), (READINGS, 0));
+        bencher.iter(|| json.decode(black_box(&array), &rules));
+    });
+    group.bench_function("serde_json_borrowed", |bencher| {
+        bencher.iter(|| typed::read_json(black_box(&array)).expect("well-formed"));
+    });
+    group.bench_function("serde_json_owned", |bencher| {
+        bencher.iter(|| serde_json::from_slice::<Vec<Owned>>(black_box(&array)).expect("well-formed"));
+    });
+    group.finish();
+
+    let mut group = criterion.benchmark_group("decode/ndjson");
+    group.throughput(Throughput::Elements(READINGS));
+    group.bench_function("forebay", |bencher| {
+        let ndjson = decoder("ndjson");
+        let decoded = ndjson.decode(&lines, &rules).expect("well-formed");
+        assert_eq!((decoded.readings.len() as u64, decoded.rejections.count()), (READINGS, 0));
+        bencher.iter(|| ndjson.decode(black_box(&lines), &rules));
+    });
+    group.bench_function("serde_json_borrowed", |bencher| {
+        bencher.iter(|| typed::read_ndjson(black_box(&lines)).expect("well-formed"));
+    });
+    group.bench_function("serde_json_owned", |bencher| {
+        bencher.iter(|| {
+            let readings = serde_json::Deserializer::from_slice(black_box(&lines)).into_iter::<Owned>();
+            readings.collect::<Result<Vec<_>, _>>().expect("well-formed")
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, decode);
+criterion_main!(benches);

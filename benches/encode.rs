@@ -1,0 +1,57 @@
+//! A batch of 1,000 readings from the internal encoding to the body for a node.
+//!
+//! `cargo bench --bench encode`. Every format of the table is measured.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use forebay::codec::{DECODERS, ENCODERS, Rules, UnknownFields};
+use forebay::reading::Readings;
+use forebay::timestamp::{Precision, Timestamp};
+
+#[path = "support/sample.rs"]
+mod sample;
+
+/// As in the gateway's binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const READINGS: u64 = 1000;
+
+fn readings() -> Readings {
+    let rules = Rules {
+        unknown_fields: UnknownFields::Reject,
+        precision: Precision::Millis,
+        received_at: Timestamp::MIN,
+        earliest: Timestamp::MIN,
+        latest: Timestamp::MAX,
+    };
+    let ndjson = DECODERS.find("ndjson").expect("a known format");
+    let lines = sample::body(0..READINGS, ["", "\n", "\n"]);
+    let decoded = ndjson.decode(lines.as_bytes(), &rules).expect("well-formed");
+    assert_eq!((decoded.readings.len() as u64, decoded.rejections.count()), (READINGS, 0));
+    decoded.readings
+}
+
+fn encode(criterion: &mut Criterion) {
+    let readings = readings();
+    let mut group = criterion.benchmark_group("encode");
+    group.throughput(Throughput::Elements(READINGS));
+    for (name, encoder) in ENCODERS.members {
+        let mut body = Vec::new();
+        group.bench_function(*name, |bencher| {
+            bencher.iter(|| {
+                body.clear();
+                for (index, reading) in black_box(&readings).iter().enumerate() {
+                    encoder.write(index, reading, &mut body);
+                }
+                encoder.finish(&mut body);
+                body.len()
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, encode);
+criterion_main!(benches);
