@@ -1,1 +1,209 @@
-fn main() {}
+//! What the gateway costs: CPU seconds per million readings beside a bare axum handler that only parses.
+//!
+//! `cargo bench --bench e2e -- --run` measures, `-- --help` lists the options; without `--run` nothing happens,
+//! so that `cargo test --benches` stays short. It needs Linux, for `/proc`.
+//!
+//! Every server is a process of its own and its CPU time is the kernel's account of that process. The gateway's
+//! includes forwarding all it took to a counting node. Rounds of the servers take turns, in alternating order, so
+//! that a busy moment of the machine hits all of them; the first round of each is not counted. A server that is
+//! to be compared is a row in [`SERVERS`], a workload a row in [`load::WORKLOADS`].
+
+mod baseline;
+mod counting_node;
+mod load;
+mod measure;
+mod process;
+mod report;
+#[path = "../support/sample.rs"]
+mod sample;
+mod steady;
+#[path = "../support/typed.rs"]
+mod typed;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, ensure};
+use clap::builder::PossibleValuesParser;
+use clap::{Parser, ValueEnum};
+use load::{WORKLOADS, Workload};
+use tokio::net::TcpListener;
+
+/// As in the gateway's binary, for the baseline.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A server that is measured.
+pub(crate) struct Contender {
+    /// Its name in the report.
+    pub(crate) name: &'static str,
+    /// How it is started.
+    pub(crate) start: Start,
+}
+
+/// How a server is started.
+pub(crate) enum Start {
+    /// This binary as a bare axum handler.
+    Baseline,
+    /// `forebay serve` with these settings: names after `FOREBAY__`, and values.
+    Gateway(&'static [(&'static str, &'static str)]),
+}
+
+/// Every server, a row each; the others' ratios are to the first.
+pub(crate) const SERVERS: &[Contender] = &[
+    Contender { name: "bare axum handler", start: Start::Baseline },
+    Contender {
+        name: "forebay, memory buffer",
+        start: Start::Gateway(&[("BUFFER__KIND", "memory"), ("BUFFER__ACK", "memory")]),
+    },
+];
+
+/// What this binary is when it was started by itself.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Role {
+    /// The bare axum handler.
+    Baseline,
+    /// A node that counts.
+    CountingNode,
+}
+
+impl Role {
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Role::Baseline => "baseline",
+            Role::CountingNode => "counting-node",
+        }
+    }
+
+    fn run(self) -> anyhow::Result<()> {
+        // Whoever started it holds the other end of standard input, and lets go when it ends in any way.
+        std::thread::spawn(|| {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            std::process::exit(0);
+        });
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            writeln!(std::io::stdout(), "{}", listener.local_addr()?)?;
+            match self {
+                Role::Baseline => baseline::serve(listener).await?,
+                Role::CountingNode => counting_node::serve(listener).await?,
+            }
+            Ok(())
+        })
+    }
+}
+
+/// CPU per reading of the gateway beside a bare axum handler.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo bench --bench e2e --")]
+pub(crate) struct Arguments {
+    /// Measure; without it nothing happens
+    #[arg(long)]
+    run: bool,
+    /// Only this workload; may be given several times
+    #[arg(long, value_name = "WORKLOAD", value_parser = PossibleValuesParser::new(WORKLOADS.iter().map(|w| w.name)))]
+    only: Vec<String>,
+    /// Only servers with this in their name; ratios are to the first that is left
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    server: String,
+    /// Rounds of each server that count
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) rounds: u64,
+    /// Readings in a round [default: some seconds of CPU time, by workload]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) readings: Option<u64>,
+    /// Connections that send at the same time
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) connections: u64,
+    /// Nodes that the gateway forwards to
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub(crate) nodes: u64,
+    /// Instead: a steady load for so many seconds, to see whether the gateway's memory stays flat
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) steady: Option<u64>,
+    /// Readings a second of the steady load
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rate: u64,
+    /// Seconds between two looks at the memory under the steady load
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) sample_every: u64,
+    #[arg(long, hide = true)]
+    role: Option<Role>,
+    /// What cargo passes.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Arguments {
+    fn workloads(&self) -> impl Iterator<Item = &'static Workload> {
+        let wanted = |name: &str| self.only.is_empty() || self.only.iter().any(|only| only == name);
+        WORKLOADS.iter().filter(move |workload| wanted(workload.name))
+    }
+
+    /// The servers to measure, in the order of the table.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = &'static Contender> {
+        SERVERS.iter().filter(|contender| contender.name.contains(&self.server))
+    }
+}
+
+fn main() -> ExitCode {
+    // Looked for by hand: a test runner passes options that are not ours.
+    if !std::env::args().any(|argument| argument == "--run" || argument == "--help" || argument == "-h") {
+        println!("e2e: nothing measured; `cargo bench --bench e2e -- --run` does, `-- --help` says more");
+        return ExitCode::SUCCESS;
+    }
+    let arguments = Arguments::parse();
+    let done = match arguments.role {
+        Some(role) => role.run(),
+        None => run(&arguments),
+    };
+    let Err(error) = done else { return ExitCode::SUCCESS };
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
+}
+
+/// Measures and prints what was asked for.
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    ensure!(arguments.servers().next().is_some(), "no server has `{}` in its name", arguments.server);
+    // One thread: the load must leave the processor to the servers.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let exact = runtime.block_on(async {
+        match arguments.steady {
+            Some(seconds) => watch_all(seconds, arguments).await,
+            None => measure_all(arguments).await,
+        }
+    })?;
+    println!("{}", report::machine());
+    ensure!(exact, "the nodes did not count what was acknowledged");
+    Ok(())
+}
+
+async fn watch_all(seconds: u64, arguments: &Arguments) -> anyhow::Result<bool> {
+    let mut exact = true;
+    for workload in arguments.workloads() {
+        exact &= steady::run(workload, seconds, arguments).await.context(workload.name)?;
+    }
+    Ok(exact)
+}
+
+async fn measure_all(arguments: &Arguments) -> anyhow::Result<bool> {
+    let mut exact = true;
+    let mut table = vec![report::HEAD.to_owned()];
+    let mut notes = vec!["CPU s per million readings, round by round:".to_owned()];
+    let mut arrivals = Vec::new();
+    for workload in arguments.workloads() {
+        let measured = measure::run(workload, arguments).await.context(workload.name)?;
+        table.extend(report::rows(workload.name, &measured));
+        for server in &measured {
+            notes.push(report::spread(workload.name, server));
+            let Some(delivered) = server.delivered else { continue };
+            arrivals.push(format!("{}, {}", workload.name, report::delivered(server.name, delivered)));
+            exact &= delivered.is_exact();
+        }
+    }
+    for paragraph in [table, arrivals, notes].iter().filter(|lines| !lines.is_empty()) {
+        println!("{}\n", paragraph.join("\n"));
+    }
+    Ok(exact)
+}
