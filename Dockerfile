@@ -1,0 +1,63 @@
+# One image for the gateway (`forebay serve`, the default) and for its node (`forebay node`).
+# Plain instructions only, so that the classic builder and BuildKit both build it:
+#
+#   docker build --tag forebay .
+
+# ---- builder ----------------------------------------------------------------------------------------------
+FROM rust:1-slim-bookworm AS builder
+WORKDIR /build
+
+# The dependencies alone, with empty sources in place of ours. This layer takes minutes and is built again
+# only when Cargo.toml or Cargo.lock change. Cargo wants a file for every bench that Cargo.toml names.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir src benches \
+ && touch src/lib.rs \
+ && echo 'fn main() {}' > src/main.rs \
+ && awk -F'"' '/^\[/ { section = $0 } section == "[[bench]]" && $1 ~ /^name *= *$/ { print $2 }' Cargo.toml \
+    | while read -r bench; do echo 'fn main() {}' > "benches/$bench.rs"; done \
+ && cargo build --release --locked
+
+# Our own sources. COPY keeps their times, which are older than the empty crate built above: without the
+# touch, cargo would take that crate for up to date.
+COPY config config
+COPY src src
+RUN find src config -type f -exec touch {} + \
+ && cargo build --release --locked
+
+# ---- runtime ----------------------------------------------------------------------------------------------
+FROM debian:bookworm-slim
+
+# The version stands here once more because Docker cannot read Cargo.toml; tests/compose.sh compares the two.
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Forebay" \
+      org.opencontainers.image.description="An ingest gateway for sensor readings, and a node that stores them" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="debian:bookworm-slim"
+
+# A fixed number, so that the files in a volume keep their owner from one build of the image to the next.
+RUN groupadd --gid 10001 forebay \
+ && useradd --uid 10001 --gid forebay --no-create-home --home-dir /data --shell /usr/sbin/nologin forebay \
+ && install --directory --owner=forebay --group=forebay --mode=0750 /data
+
+COPY --from=builder /build/target/release/forebay /usr/local/bin/forebay
+# The settings of docker-compose.yml's gateway; FOREBAY_CONFIG names the file where it is wanted.
+COPY config/compose.toml /etc/forebay/compose.toml
+
+# The default paths are relative ("data/buffer", "data/dead-letters"): from / they all lie in the volume.
+WORKDIR /
+VOLUME /data
+USER 10001:10001
+
+# Inside a container the loopback address cannot be reached from outside; which addresses of the host are
+# open is for `docker run --publish` to say.
+ENV FOREBAY__SERVER__LISTEN=0.0.0.0:8080
+EXPOSE 8080
+
+# Asks the gateway. A container that runs `forebay node` names its own address instead: see docker-compose.yml.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["forebay", "healthcheck"]
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["forebay"]
+CMD ["serve"]
