@@ -134,7 +134,7 @@ for path in sys.argv[2:]:
             stored[f"{reading['device']} {reading['value']}"] += 1
 missing, surplus = accepted - stored, stored - accepted
 if missing or surplus:
-    sys.exit(f"{missing.total()} accepted readings are missing, such as {list(missing)[:5]}; "
+    sys.exit(f"compose: FAILED: {missing.total()} accepted readings are missing, such as {list(missing)[:5]}; "
              f"{surplus.total()} are there twice or were never accepted, such as {list(surplus)[:5]}")
 print(f"compose: {accepted.total()} readings were acknowledged and each is stored exactly once")
 PYTHON
