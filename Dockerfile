@@ -19,7 +19,7 @@ RUN mkdir src benches \
 
 # Our own sources. COPY keeps their times, which are older than the empty crate built above: without the
 # touch, cargo would take that crate for up to date.
-COPY config config
+COPY config/default.toml config/default.toml
 COPY src src
 RUN find src config -type f -exec touch {} + \
  && cargo build --release --locked
