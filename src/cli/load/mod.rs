@@ -1,0 +1,285 @@
+//! `forebay load`: drives a gateway with readings over HTTP, measures it, and checks what arrived.
+//!
+//! # How it measures
+//!
+//! The load is closed-loop: each of `--connections` connections waits for its answer before it sends the next
+//! request. A schedule says when readings are due, for all connections together; a connection that is late
+//! sends at once. Two latencies are told: from sending a request to its 202, and from when it was due to its
+//! 202. The second also counts the time that requests waited behind a slow one, which the first leaves out.
+//! Percentiles come from a log-linear [`histogram`] of fixed size.
+//!
+//! # What it counts
+//!
+//! A reading is *acknowledged* once a 202 counts it as accepted, *refused* as long as the answer is another, and
+//! *unknown* when the answer was lost. 429 and 503 are waited out and sent again until the time is up. The
+//! [`audit`] then looks for each acknowledged reading on the nodes.
+//!
+//! # Limits
+//!
+//! Memory is two bits for each reading that was sent (up to 1 GiB, then there is no audit), and a few megabytes.
+//! A CSV file is never held in memory.
+
+mod audit;
+mod csv_source;
+mod fates;
+mod histogram;
+mod http;
+mod node;
+mod pacer;
+mod progress;
+mod report;
+mod sender;
+mod simulate;
+mod source;
+mod tally;
+#[cfg(test)]
+mod tests;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use thiserror::Error;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use self::audit::{Auditor, WINDOW_READINGS};
+use self::csv_source::{CsvError, CsvFile};
+use self::fates::{FATES_MAX, Fates};
+use self::http::HttpError;
+use self::node::{NodeReader, PAGE_READINGS};
+use self::pacer::Pacer;
+use self::progress::{Length, note, say};
+use self::report::{LedgerChange, Report};
+use self::sender::Shared;
+use self::simulate::Simulation;
+use self::source::Plan;
+use self::tally::Tally;
+use crate::cli::{DONE, FAILED, MISUSED};
+use crate::quantity::parse_duration;
+use crate::timestamp::Timestamp;
+
+/// How long simulated devices send where nothing else is said.
+const DURATION_DEFAULT: Duration = Duration::from_secs(10);
+
+/// What `forebay load` may be asked for.
+#[derive(Clone, Debug, Args)]
+pub struct LoadArguments {
+    /// The gateway; readings go to URL/v1/readings
+    #[arg(default_value = "http://127.0.0.1:8080", value_parser = parse_address)]
+    url: Url,
+    /// Simulated devices
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    devices: u32,
+    /// Readings a second, over all connections; 0 is as fast as it can
+    #[arg(long, value_name = "R", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(0..=100_000_000))]
+    rate: u64,
+    /// How long to send, such as 500ms, 10s or 5m; 10s if not given, with --csv to the end of the file
+    #[arg(long, value_parser = parse_duration)]
+    duration: Option<Duration>,
+    /// Readings a request; 1 sends single objects
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    batch: u32,
+    /// Connections, each of which waits for its answer before it sends more
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    connections: u32,
+    /// Send this file, once through, instead of the simulation: the first column is the time, each other one a
+    /// sensor; empty cells and ? hold no reading
+    #[arg(long, value_name = "FILE", conflicts_with = "devices")]
+    csv: Option<PathBuf>,
+    /// The device of the file's readings; the file's name without extension if not given
+    #[arg(long, value_name = "NAME", requires = "csv")]
+    device: Option<String>,
+    /// How long to wait for one answer
+    #[arg(long, default_value = "30s", value_parser = parse_duration)]
+    timeout: Duration,
+    /// Do not look afterwards whether the readings arrived
+    #[arg(long)]
+    no_audit: bool,
+    /// An embedded node to look at, instead of those in the gateway's /status; may be given several times
+    #[arg(long, value_name = "URL", value_parser = parse_address, conflicts_with = "no_audit")]
+    node: Vec<Url>,
+    /// How long the gateway may take to deliver what it has accepted, before the audit begins
+    #[arg(long, default_value = "60s", value_parser = parse_duration)]
+    settle: Duration,
+}
+
+/// Why a run could not begin, or not go on.
+#[derive(Debug, Error)]
+enum LoadError {
+    /// Nobody is there.
+    #[error("no gateway: {0}")]
+    Unreachable(HttpError),
+    /// The file cannot be sent.
+    #[error(transparent)]
+    Csv(#[from] CsvError),
+    /// The HTTP client could not be set up.
+    #[error("the HTTP client could not be set up: {0}")]
+    Client(#[from] reqwest::Error),
+    /// The runtime could not be set up.
+    #[error("the runtime could not be set up: {0}")]
+    Runtime(std::io::Error),
+}
+
+/// Sends readings as the arguments say, and tells on standard output how it went.
+pub fn run(arguments: LoadArguments) -> ExitCode {
+    let plan = match arguments.plan() {
+        Ok(plan) => plan,
+        Err(error) => {
+            say(&format!("error: {error}"));
+            return ExitCode::from(MISUSED);
+        }
+    };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(LoadError::Runtime);
+    let report = runtime.and_then(|runtime| {
+        runtime.block_on(async {
+            let stop = CancellationToken::new();
+            tokio::spawn(stop_on_interrupt(stop.clone()));
+            drive(&arguments, &plan, stop).await
+        })
+    });
+    match report {
+        Ok(report) => {
+            // Nobody there to read the summary is no fault; the exit status still tells.
+            let _ = write!(std::io::stdout(), "{report}");
+            ExitCode::from(if report.passed() { DONE } else { FAILED })
+        }
+        Err(error) => {
+            say(&format!("error: {error}"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// The first interrupt ends the sending, and what was sent is still audited; the second ends all.
+async fn stop_on_interrupt(stop: CancellationToken) {
+    if tokio::signal::ctrl_c().await.is_ok() {
+        stop.cancel();
+    }
+    if tokio::signal::ctrl_c().await.is_ok() {
+        std::process::exit(i32::from(FAILED));
+    }
+}
+
+/// Sends what is planned, until its end, the end of the time, or `stop`; then audits it.
+async fn drive(arguments: &LoadArguments, plan: &Plan, stop: CancellationToken) -> Result<Report, LoadError> {
+    let auditor = arguments.auditor()?;
+    let before = match auditor.status().await {
+        Err(error @ HttpError::Exchange { .. }) => return Err(LoadError::Unreachable(error)),
+        status => status.ok(),
+    };
+    let baseline = if arguments.no_audit { Ok(Default::default()) } else { auditor.baseline(plan).await };
+
+    let (shared, elapsed) = send(arguments, plan, stop).await?;
+    let audit = match (arguments.no_audit, baseline) {
+        (true, _) => None,
+        (false, Err(error)) => Some(Err(error)),
+        (false, Ok(baseline)) => {
+            note("auditing: waiting for the gateway to deliver, then reading back from the nodes");
+            let fates = shared.take_fates();
+            Some(auditor.audit(plan, &fates, &baseline).await)
+        }
+    };
+    let after = auditor.status().await.ok();
+    let ledger =
+        before.zip(after).map(|(before, after)| LedgerChange { before: before.ledger, after: after.ledger });
+    let tally = shared.tally(|tally| tally.clone());
+    Ok(Report { elapsed, rate: arguments.rate, tally, audit, ledger })
+}
+
+/// Runs all connections to their ends, and says how long that took.
+async fn send(
+    arguments: &LoadArguments,
+    plan: &Plan,
+    stop: CancellationToken,
+) -> Result<(Arc<Shared>, Duration), LoadError> {
+    let connections = arguments.connections as usize;
+    let sources = plan.sources(connections)?;
+    let shared = Arc::new(Shared {
+        client: http::client(connections, arguments.timeout)?,
+        url: http::join(&arguments.url, "/v1/readings"),
+        batch: arguments.batch as usize,
+        pacer: Pacer::new(arguments.rate),
+        started: Instant::now(),
+        stop: stop.clone(),
+        tally: Mutex::new(Tally::new()),
+        fates: Mutex::new(Fates::new(FATES_MAX)),
+    });
+    let limit = arguments.limit(plan);
+    let length = limit.map_or(Length::Readings(plan.readings().unwrap_or(0)), Length::Time);
+    let done = CancellationToken::new();
+    let progress = tokio::spawn(progress::show(shared.clone(), length, done.clone()));
+    let mut senders = JoinSet::new();
+    for source in sources {
+        senders.spawn(sender::run(source, shared.clone()));
+    }
+    let timer = limit.map(|limit| tokio::spawn(stop_after(limit, stop)));
+    let mut result = Ok(());
+    while let Some(sender) = senders.join_next().await {
+        result = result.and(sender.expect("a sender does not panic"));
+    }
+    let elapsed = shared.started.elapsed();
+    if let Some(timer) = timer {
+        timer.abort();
+    }
+    done.cancel();
+    // The bar is cleared before anything else is written.
+    let _ = progress.await;
+    result?;
+    Ok((shared, elapsed))
+}
+
+async fn stop_after(limit: Duration, stop: CancellationToken) {
+    tokio::time::sleep(limit).await;
+    stop.cancel();
+}
+
+impl LoadArguments {
+    fn plan(&self) -> Result<Plan, CsvError> {
+        let Some(path) = &self.csv else {
+            let run = format!("{:08x}", fastrand::u32(..));
+            let now = Timestamp::from_system(SystemTime::now());
+            // Times that begin at a whole millisecond are shorter and easier to read.
+            let start = now.saturating_add_nanos(-(now.nanos() % 1_000_000));
+            return Ok(Plan::Simulation(Simulation::new(&run, self.devices as usize, self.rate, start)));
+        };
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let device = self.device.as_deref().unwrap_or(&stem);
+        Ok(Plan::Csv(Arc::new(CsvFile::open(path, device)?)))
+    }
+
+    /// How long to send at most.
+    fn limit(&self, plan: &Plan) -> Option<Duration> {
+        match plan {
+            Plan::Simulation(_) => Some(self.duration.unwrap_or(DURATION_DEFAULT)),
+            Plan::Csv(_) => self.duration,
+        }
+    }
+
+    fn auditor(&self) -> Result<Auditor, reqwest::Error> {
+        let client = http::client(1, self.timeout)?;
+        Ok(Auditor {
+            reader: NodeReader { client: client.clone(), page: PAGE_READINGS },
+            client,
+            gateway: self.url.clone(),
+            nodes: self.node.clone(),
+            settle: self.settle,
+            window: WINDOW_READINGS,
+        })
+    }
+}
+
+/// Reads the address of a gateway or a node.
+fn parse_address(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("{error}; write it as http://127.0.0.1:8080"))?;
+    match url.scheme() {
+        "http" if url.has_host() => Ok(url),
+        _ => Err("only http is spoken; write it as http://127.0.0.1:8080".to_owned()),
+    }
+}

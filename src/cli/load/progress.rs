@@ -1,0 +1,114 @@
+//! What is shown on standard error while the command runs: a bar on a terminal, else a line every few seconds.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio_util::sync::CancellationToken;
+
+use super::report::{grouped, short};
+use super::sender::Shared;
+use super::tally::Tally;
+
+const BAR_EVERY: Duration = Duration::from_millis(200);
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// How far a run has to go.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Length {
+    /// So long.
+    Time(Duration),
+    /// So many readings.
+    Readings(usize),
+}
+
+/// Shows how the sending goes until `done`.
+pub(super) async fn show(shared: Arc<Shared>, length: Length, done: CancellationToken) {
+    let bar = std::io::stderr().is_terminal().then(|| bar(length));
+    let mut ticks = tokio::time::interval(if bar.is_some() { BAR_EVERY } else { LINE_EVERY });
+    // The first tick comes at once, when there is nothing to show.
+    ticks.tick().await;
+    while done.run_until_cancelled(ticks.tick()).await.is_some() {
+        let elapsed = shared.started.elapsed();
+        let (line, sent) = shared.tally(|tally| (line(tally, elapsed), tally.sent));
+        match &bar {
+            Some(bar) => {
+                bar.set_position(length.position(elapsed, sent));
+                bar.set_message(line);
+            }
+            None => say(&line),
+        }
+    }
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+}
+
+/// Writes a line to standard error; nobody there to read it is no fault.
+pub(super) fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Tells a person at a terminal what goes on.
+pub(super) fn note(line: &str) {
+    if std::io::stderr().is_terminal() {
+        say(line);
+    }
+}
+
+fn bar(length: Length) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{bar:20} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(length.end()).with_style(style)
+}
+
+impl Length {
+    fn end(self) -> u64 {
+        match self {
+            Length::Time(time) => millis(time),
+            Length::Readings(readings) => readings as u64,
+        }
+    }
+
+    fn position(self, elapsed: Duration, sent: u64) -> u64 {
+        match self {
+            Length::Time(_) => millis(elapsed).min(self.end()),
+            Length::Readings(_) => sent,
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn line(tally: &Tally, elapsed: Duration) -> String {
+    format!(
+        "{:.1} s  {} readings/s  p50 {}  p99 {}  refused {}  errors {}",
+        elapsed.as_secs_f64(),
+        grouped(tally.rate(elapsed).round() as u64),
+        short(tally.since_sent.percentile(50.0)),
+        short(tally.since_sent.percentile(99.0)),
+        grouped(tally.refusals()),
+        grouped(tally.error_count()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::StatusCode;
+
+    #[test]
+    fn a_line_says_how_the_run_goes() {
+        let mut tally = Tally::new();
+        tally.accepted = 24_690;
+        tally.since_sent.add(Duration::from_micros(1200));
+        tally.add_refusal(StatusCode::SERVICE_UNAVAILABLE, String::new);
+        assert_eq!(
+            line(&tally, Duration::from_secs(2)),
+            "2.0 s  12,345 readings/s  p50 1.20 ms  p99 1.20 ms  refused 1  errors 0"
+        );
+    }
+}

@@ -1,0 +1,259 @@
+//! The summary at the end, for people.
+
+use std::fmt::{self, Display, Formatter, Write as _};
+use std::time::Duration;
+
+use super::audit::{Audit, AuditError, Verdict};
+use super::http::Ledger;
+use super::tally::Tally;
+
+/// All that a run has to tell.
+#[derive(Debug)]
+pub(super) struct Report {
+    /// How long readings were sent, to the last answer.
+    pub(super) elapsed: Duration,
+    /// The rate that was asked for; 0: as fast as it could.
+    pub(super) rate: u64,
+    pub(super) tally: Tally,
+    /// None if no audit was asked for.
+    pub(super) audit: Option<Result<Audit, AuditError>>,
+    /// What the gateway's transforms and limits did while the run went on, if it says so.
+    pub(super) ledger: Option<LedgerChange>,
+}
+
+/// Readings that the gateway did not simply deliver.
+#[derive(Debug)]
+pub(super) struct LedgerChange {
+    pub(super) before: Ledger,
+    pub(super) after: Ledger,
+}
+
+impl Report {
+    /// Whether something was accepted and the audit, if one was asked for, has nothing against it.
+    pub(super) fn passed(&self) -> bool {
+        let audit = match &self.audit {
+            None | Some(Ok(Audit::LeftOut(_))) => true,
+            Some(Ok(Audit::Done(verdict))) => verdict.passed(),
+            Some(Err(_)) => false,
+        };
+        audit && self.tally.accepted > 0
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        let tally = &self.tally;
+        let seconds = self.elapsed.as_secs_f64();
+        let (sent, requests) = (grouped(tally.sent), grouped(tally.requests));
+        writeln!(out, "sent      {sent} readings in {requests} requests within {seconds:.2} s")?;
+        writeln!(out, "accepted  {}", grouped(tally.accepted))?;
+        writeln!(out, "rejected  {}", grouped(tally.rejected))?;
+        let refused = tally.refused.iter().map(|(status, count)| (status.as_str(), *count));
+        writeln!(out, "refused   {}", counts(refused))?;
+        let errors = tally.errors.iter().map(|(what, count)| (*what, *count));
+        writeln!(out, "errors    {}", counts(errors))?;
+        if tally.unanswered > 0 {
+            writeln!(out, "          {} readings may or may not have arrived", grouped(tally.unanswered))?;
+        }
+        if let Some(example) = &tally.example {
+            writeln!(out, "          for example {}", printable(example))?;
+        }
+        let rate = grouped(tally.rate(self.elapsed).round() as u64);
+        match self.rate {
+            0 => writeln!(out, "rate      {rate} readings a second accepted")?,
+            asked => {
+                writeln!(out, "rate      {rate} readings a second accepted, {} asked for", grouped(asked))?
+            }
+        }
+        writeln!(out, "latency   {} from sending to 202", percentiles(&tally.since_sent))?;
+        if self.rate > 0 {
+            writeln!(out, "          {} from when it was due to 202", percentiles(&tally.since_due))?;
+        }
+        self.write_audit(out)
+    }
+}
+
+impl Report {
+    fn write_audit(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        match &self.audit {
+            None => Ok(()),
+            Some(Ok(Audit::LeftOut(reason))) => writeln!(out, "audit: left out, {}", printable(reason)),
+            Some(Err(error)) => {
+                writeln!(out, "audit: failed, it could not be done: {}", printable(&error.to_string()))
+            }
+            Some(Ok(Audit::Done(verdict))) => {
+                write!(out, "{verdict}")?;
+                self.ledger.as_ref().map_or(Ok(()), |change| change.write(out))
+            }
+        }
+    }
+}
+
+impl Display for Verdict {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        let Verdict { acknowledged, found_once, missing, more_than_once, strangers, .. } = self;
+        write!(out, "audit: {acknowledged} acknowledged, {found_once} found once, ")?;
+        let partly = !self.left_out.is_empty();
+        write!(out, "{missing} {}, ", if partly { "not on the nodes read" } else { "missing" })?;
+        write!(out, "{more_than_once} more than once")?;
+        if *strangers > 0 {
+            write!(out, ", {strangers} that were refused or never sent")?;
+        }
+        if self.unanswered > 0 {
+            write!(out, "; of {} without an answer {} arrived", self.unanswered, self.unanswered_found)?;
+        }
+        writeln!(out)?;
+        for node in &self.left_out {
+            writeln!(out, "       left out, no embedded node: {}", printable(node))?;
+        }
+        if self.still_buffered > 0 {
+            let buffered = grouped(self.still_buffered);
+            writeln!(out, "       the gateway still held {buffered} readings; give it longer with --settle")?;
+        }
+        for example in &self.examples {
+            writeln!(out, "       {}", printable(example))?;
+        }
+        Ok(())
+    }
+}
+
+impl LedgerChange {
+    /// A gateway may change readings or give them up, and say so; that explains what the audit finds.
+    fn write(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        let Self { before, after } = self;
+        let changes = [
+            ("filtered", before.filtered, after.filtered),
+            ("merged", before.merged, after.merged),
+            ("derived", before.derived, after.derived),
+            ("dead_lettered", before.dead_lettered, after.dead_lettered),
+            ("dropped", before.dropped, after.dropped),
+        ]
+        .map(|(name, before, after)| (name, after.saturating_sub(before)));
+        if changes.iter().all(|(_, change)| *change == 0) {
+            return Ok(());
+        }
+        writeln!(out, "       the gateway's ledger meanwhile: {}", counts(changes.into_iter()))
+    }
+}
+
+/// `503: 12, 429: 3`; rows of zero are left out.
+fn counts<'a>(rows: impl Iterator<Item = (&'a str, u64)>) -> String {
+    let mut text = String::new();
+    for (name, count) in rows.filter(|(_, count)| *count > 0) {
+        let separator = if text.is_empty() { "" } else { ", " };
+        let _ = write!(text, "{separator}{name}: {}", grouped(count));
+    }
+    if text.is_empty() { "0".to_owned() } else { text }
+}
+
+fn percentiles(histogram: &super::histogram::Histogram) -> String {
+    let (p50, p99) = (histogram.percentile(50.0), histogram.percentile(99.0));
+    format!("p50 {}, p99 {}, max {}", short(p50), short(p99), short(histogram.longest()))
+}
+
+/// A number with a comma between thousands.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A duration with three digits, in the unit that fits.
+pub(super) fn short(duration: Duration) -> String {
+    let micros = duration.as_secs_f64() * 1e6;
+    let (number, unit) = match micros {
+        micros if micros < 1e3 => (micros, "µs"),
+        micros if micros < 1e6 => (micros / 1e3, "ms"),
+        micros => (micros / 1e6, "s"),
+    };
+    let decimals = if number < 10.0 { 2 } else { usize::from(number < 100.0) };
+    format!("{number:.decimals$} {unit}")
+}
+
+/// Text from outside without what could move a terminal's cursor.
+fn printable(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::StatusCode;
+
+    #[test]
+    fn numbers_are_written_for_people() {
+        for (number, expected) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(number), expected);
+        }
+        for (micros, expected) in
+            [(0, "0.00 µs"), (999, "999 µs"), (1200, "1.20 ms"), (34_560, "34.6 ms"), (12_000_000, "12.0 s")]
+        {
+            assert_eq!(short(Duration::from_micros(micros)), expected);
+        }
+    }
+
+    fn report() -> Report {
+        let mut tally = Tally::new();
+        tally.sent = 1020;
+        tally.requests = 105;
+        tally.accepted = 1000;
+        tally.unanswered = 20;
+        tally.add_refusal(StatusCode::SERVICE_UNAVAILABLE, || "503: full\n".to_owned());
+        tally.add_error("timed out", String::new);
+        tally.since_sent.add(Duration::from_micros(1200));
+        tally.since_due.add(Duration::from_micros(2400));
+        let ledger = |dropped| Ledger { dropped, ..Ledger::default() };
+        let verdict = Verdict {
+            acknowledged: 1000,
+            found_once: 999,
+            missing: 1,
+            unanswered: 20,
+            unanswered_found: 10,
+            examples: vec!["missing: device d".to_owned()],
+            ..Verdict::default()
+        };
+        Report {
+            elapsed: Duration::from_secs(1),
+            rate: 1000,
+            tally,
+            audit: Some(Ok(Audit::Done(verdict))),
+            ledger: Some(LedgerChange { before: ledger(1), after: ledger(2) }),
+        }
+    }
+
+    #[test]
+    fn the_summary_tells_all_and_the_verdict_is_its_own_line() {
+        let expected = "\
+sent      1,020 readings in 105 requests within 1.00 s
+accepted  1,000
+rejected  0
+refused   503: 1
+errors    timed out: 1
+          20 readings may or may not have arrived
+          for example 503: full\u{20}
+rate      1,000 readings a second accepted, 1,000 asked for
+latency   p50 1.20 ms, p99 1.20 ms, max 1.20 ms from sending to 202
+          p50 2.40 ms, p99 2.40 ms, max 2.40 ms from when it was due to 202
+audit: 1000 acknowledged, 999 found once, 1 missing, 0 more than once; of 20 without an answer 10 arrived
+       missing: device d
+       the gateway's ledger meanwhile: dropped: 1
+";
+        assert_eq!(report().to_string(), expected);
+    }
+
+    #[test]
+    fn a_run_passes_if_something_was_accepted_and_the_audit_has_nothing_against_it() {
+        assert!(!report().passed());
+        assert!(Report { audit: None, ..report() }.passed());
+        let left_out = || Some(Ok(Audit::LeftOut("no node".to_owned())));
+        assert!(Report { audit: left_out(), ..report() }.passed());
+        assert!(!Report { audit: Some(Err(AuditError::TooMany { most: 1 })), ..report() }.passed());
+        assert!(!Report { audit: left_out(), tally: Tally::new(), ..report() }.passed());
+    }
+}

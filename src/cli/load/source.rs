@@ -1,0 +1,128 @@
+//! What the connections send and the audit looks for: readings with ordinals.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use hyper::body::Bytes;
+
+use super::csv_source::{CsvError, CsvFile};
+use super::simulate::Simulation;
+use crate::codec::write_reading;
+use crate::reading::Readings;
+use crate::timestamp::Timestamp;
+
+/// Readings that go out in one request.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) readings: Readings,
+    /// The ordinal of each reading, under which its fate is remembered.
+    pub(super) ordinals: Vec<usize>,
+}
+
+/// Where one connection takes its batches from.
+pub(super) trait Source: Send + Debug {
+    /// The next readings, at most `most`; none at the end.
+    ///
+    /// # Errors
+    ///
+    /// The file could not be read on.
+    fn next_batch(&mut self, most: usize) -> Result<Option<Batch>, CsvError>;
+}
+
+/// All that a run may send.
+#[derive(Debug)]
+pub(super) enum Plan {
+    /// Devices that we make up.
+    Simulation(Simulation),
+    /// The rows of a file, once through.
+    Csv(Arc<CsvFile>),
+}
+
+/// A reading that the audit looks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) ordinal: usize,
+    pub(super) sensor: Arc<str>,
+    pub(super) time: Timestamp,
+}
+
+/// The readings of one device within a span of time. Every reading of the plan is in exactly one window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Window {
+    pub(super) device: Arc<str>,
+    /// The earliest instant of the window; none: it has no beginning.
+    pub(super) from: Option<Timestamp>,
+    /// The first instant after the window; none: it has no end.
+    pub(super) to: Option<Timestamp>,
+    pub(super) wanted: Vec<Wanted>,
+}
+
+/// The windows of a plan, one after another.
+pub(super) type Windows<'a> = Box<dyn Iterator<Item = Result<Window, CsvError>> + Send + 'a>;
+
+impl Batch {
+    /// The body of the request: one object if `most`, the size of a full batch, is one, an array otherwise.
+    pub(super) fn body(&self, most: usize) -> Bytes {
+        let mut body = Vec::with_capacity(self.readings.len() * 128);
+        for (index, reading) in self.readings.iter().enumerate() {
+            if most > 1 {
+                body.push(if index == 0 { b'[' } else { b',' });
+            }
+            write_reading(reading, &mut body);
+        }
+        if most > 1 {
+            body.push(b']');
+        }
+        body.into()
+    }
+}
+
+impl Plan {
+    /// One source for each of at most `connections` connections.
+    ///
+    /// # Errors
+    ///
+    /// The file could not be opened again.
+    pub(super) fn sources(&self, connections: usize) -> Result<Vec<Box<dyn Source>>, CsvError> {
+        match self {
+            Plan::Simulation(simulation) => Ok(simulation.sources(connections)),
+            Plan::Csv(file) => file.sources(connections),
+        }
+    }
+
+    /// How many readings there are, where that is known.
+    pub(super) fn readings(&self) -> Option<usize> {
+        match self {
+            Plan::Simulation(_) => None,
+            Plan::Csv(file) => Some(file.readings()),
+        }
+    }
+
+    /// Whether an earlier run may have sent the same readings.
+    pub(super) fn repeats(&self) -> bool {
+        match self {
+            Plan::Simulation(_) => false,
+            Plan::Csv(_) => true,
+        }
+    }
+
+    /// Why the audit cannot be done, if so.
+    pub(super) fn no_audit_because(&self) -> Option<String> {
+        match self {
+            Plan::Simulation(_) => None,
+            Plan::Csv(file) => file.no_audit_because(),
+        }
+    }
+
+    /// The windows that hold all readings with ordinals below `end`, of about `size` readings each.
+    ///
+    /// # Errors
+    ///
+    /// The file could not be opened again.
+    pub(super) fn windows(&self, end: usize, size: usize) -> Result<Windows<'_>, CsvError> {
+        match self {
+            Plan::Simulation(simulation) => Ok(Box::new(simulation.windows(end, size).map(Ok))),
+            Plan::Csv(file) => Ok(Box::new(file.windows(size)?)),
+        }
+    }
+}

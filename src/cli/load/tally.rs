@@ -1,0 +1,74 @@
+//! What has been sent so far, and how it was answered.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::histogram::Histogram;
+
+/// The counts of a run; bounded memory, however long the run is.
+#[derive(Clone, Debug)]
+pub(super) struct Tally {
+    /// Requests of which every try is one.
+    pub(super) requests: u64,
+    /// Readings in requests that were sent, each counted once however often it was tried.
+    pub(super) sent: u64,
+    /// Readings that the gateway acknowledged.
+    pub(super) accepted: u64,
+    /// Readings that the gateway turned away, one by one or all of a request.
+    pub(super) rejected: u64,
+    /// Readings in requests whose answer was lost.
+    pub(super) unanswered: u64,
+    /// Requests that were refused as a whole, by status.
+    pub(super) refused: BTreeMap<StatusCode, u64>,
+    /// Requests without an answer that could be understood, by what went wrong.
+    pub(super) errors: BTreeMap<&'static str, u64>,
+    /// From sending a request to its 202.
+    pub(super) since_sent: Histogram,
+    /// From when a request was due to its 202: this counts what a slow answer did to the requests after it,
+    /// and the waits between tries.
+    pub(super) since_due: Histogram,
+    /// One refusal or error in full, as an example.
+    pub(super) example: Option<String>,
+}
+
+impl Tally {
+    pub(super) fn new() -> Tally {
+        Tally {
+            requests: 0,
+            sent: 0,
+            accepted: 0,
+            rejected: 0,
+            unanswered: 0,
+            refused: BTreeMap::new(),
+            errors: BTreeMap::new(),
+            since_sent: Histogram::new(),
+            since_due: Histogram::new(),
+            example: None,
+        }
+    }
+
+    pub(super) fn add_refusal(&mut self, status: StatusCode, example: impl FnOnce() -> String) {
+        *self.refused.entry(status).or_default() += 1;
+        self.example.get_or_insert_with(example);
+    }
+
+    pub(super) fn add_error(&mut self, what: &'static str, example: impl FnOnce() -> String) {
+        *self.errors.entry(what).or_default() += 1;
+        self.example.get_or_insert_with(example);
+    }
+
+    pub(super) fn refusals(&self) -> u64 {
+        self.refused.values().sum()
+    }
+
+    pub(super) fn error_count(&self) -> u64 {
+        self.errors.values().sum()
+    }
+
+    /// Readings acknowledged a second over `elapsed`.
+    pub(super) fn rate(&self, elapsed: Duration) -> f64 {
+        if elapsed.is_zero() { 0.0 } else { self.accepted as f64 / elapsed.as_secs_f64() }
+    }
+}

@@ -1,0 +1,463 @@
+//! The command against a stand-in gateway and stand-in nodes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use clap::Parser;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::audit::{Audit, Verdict};
+use super::report::Report;
+use super::{LoadArguments, drive};
+use crate::timestamp::Timestamp;
+
+/// What a stand-in gateway does with one request.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    /// Delivers the readings and acknowledges them.
+    Take,
+    /// 503 with `Retry-After: 0`; nothing is taken.
+    Refuse,
+    /// 202 that turns the first reading away.
+    RejectFirst,
+    /// 422.
+    RejectAll,
+    /// Delivers the readings and never answers.
+    TakeAndHang,
+    /// Never answers, and delivers nothing.
+    Hang,
+    /// Acknowledges the readings and delivers all but the first.
+    LoseFirst,
+    /// Acknowledges the readings and delivers the first twice.
+    DoubleFirst,
+    /// 503, and delivers the readings all the same.
+    RefuseAndDeliver,
+}
+
+/// A gateway that delivers at once, to its nodes in turn.
+#[derive(Default)]
+struct Gateway {
+    /// What to do with the next requests; then [`Act::Take`].
+    acts: VecDeque<Act>,
+    nodes: Vec<Arc<Mutex<Node>>>,
+    node_urls: Vec<String>,
+    requests: Vec<Value>,
+    /// How many looks at the status find it holding something.
+    buffered_looks: u64,
+}
+
+/// A node that keeps readings in the order of time.
+#[derive(Default)]
+struct Node {
+    readings: BTreeMap<(String, Timestamp), Vec<Value>>,
+    pages: usize,
+}
+
+type Shared<T> = Arc<Mutex<T>>;
+
+fn lock<T>(shared: &Shared<T>) -> MutexGuard<'_, T> {
+    shared.lock().expect("no test panics while it holds this")
+}
+
+async fn serve(router: Router) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}")
+}
+
+impl Node {
+    fn add(&mut self, reading: &Value) {
+        let text = |field: &str| reading[field].as_str().expect("a text").to_owned();
+        let time = time(reading);
+        self.readings.entry((text("device"), time)).or_default().push(reading.clone());
+    }
+
+    fn count(&self) -> usize {
+        self.readings.values().map(Vec::len).sum()
+    }
+}
+
+fn time(reading: &Value) -> Timestamp {
+    Timestamp::parse(reading["time"].as_str().expect("a text")).expect("a time")
+}
+
+async fn node_readings(
+    State(node): State<Shared<Node>>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> String {
+    let mut node = lock(&node);
+    node.pages += 1;
+    let limit: usize = query["limit"].parse().expect("a number");
+    let at = |name: &str| query.get(name).map(|text| Timestamp::parse(text).expect("a time"));
+    let (from, to) = (at("from"), at("to"));
+    let readings = node.readings.iter().filter(|((device, _), _)| *device == query["device"]);
+    let readings = readings.flat_map(|(_, readings)| readings).filter(|reading| {
+        let time = time(reading);
+        from.is_none_or(|from| from <= time) && to.is_none_or(|to| time < to)
+    });
+    readings.take(limit).map(|reading| format!("{reading}\n")).collect()
+}
+
+async fn node_count(State(node): State<Shared<Node>>) -> axum::response::Response {
+    ([("content-type", "application/json")], json!({"count": lock(&node).count()}).to_string())
+        .into_response()
+}
+
+async fn gateway_post(State(gateway): State<Shared<Gateway>>, body: String) -> Response {
+    let body: Value = serde_json::from_str(&body).expect("JSON");
+    let readings = body.as_array().cloned().unwrap_or_else(|| vec![body.clone()]);
+    let act = {
+        let mut gateway = lock(&gateway);
+        let act = gateway.acts.pop_front().unwrap_or(Act::Take);
+        let node = gateway.requests.len() % gateway.nodes.len().max(1);
+        gateway.requests.push(body);
+        if let Some(node) = gateway.nodes.get(node) {
+            let mut node = lock(node);
+            delivered(act, &readings).iter().for_each(|reading| node.add(reading));
+        }
+        act
+    };
+    let receipt = |accepted: usize, errors: Value| {
+        let rejected = readings.len() - accepted;
+        let body = json!({"accepted": accepted, "rejected": rejected, "ack": "memory", "errors": errors});
+        (StatusCode::ACCEPTED, body.to_string()).into_response()
+    };
+    match act {
+        Act::Take | Act::LoseFirst | Act::DoubleFirst => receipt(readings.len(), json!([])),
+        Act::RejectFirst => {
+            receipt(readings.len() - 1, json!([{"index": 0, "pointer": "/0", "detail": "no"}]))
+        }
+        Act::Refuse | Act::RefuseAndDeliver => {
+            (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "0")], "full").into_response()
+        }
+        Act::RejectAll => StatusCode::UNPROCESSABLE_ENTITY.into_response(),
+        Act::TakeAndHang | Act::Hang => std::future::pending().await,
+    }
+}
+
+/// What reaches the node.
+fn delivered(act: Act, readings: &[Value]) -> Vec<Value> {
+    match act {
+        Act::Take | Act::TakeAndHang | Act::RefuseAndDeliver => readings.to_vec(),
+        Act::RejectFirst | Act::LoseFirst => readings[1..].to_vec(),
+        Act::DoubleFirst => [&readings[..1], readings].concat(),
+        Act::Refuse | Act::RejectAll | Act::Hang => Vec::new(),
+    }
+}
+
+async fn gateway_status(State(gateway): State<Shared<Gateway>>) -> String {
+    let mut gateway = lock(&gateway);
+    let buffered = u64::from(gateway.buffered_looks > 0);
+    gateway.buffered_looks = gateway.buffered_looks.saturating_sub(1);
+    let nodes: Vec<Value> =
+        gateway.node_urls.iter().map(|url| json!({"url": format!("{url}/v1/batches"), "up": true})).collect();
+    json!({"version": "0.1.0", "ledger": {"accepted": 1, "buffered": buffered}, "nodes": nodes}).to_string()
+}
+
+/// A running gateway with its nodes.
+struct Stand {
+    url: String,
+    gateway: Shared<Gateway>,
+    nodes: Vec<Shared<Node>>,
+}
+
+impl Stand {
+    async fn start(nodes: usize, acts: &[Act]) -> Stand {
+        let nodes: Vec<Shared<Node>> = (0..nodes).map(|_| Shared::default()).collect();
+        let mut node_urls = Vec::new();
+        for node in &nodes {
+            let router =
+                Router::new().route("/v1/readings", get(node_readings)).route("/v1/count", get(node_count));
+            node_urls.push(serve(router.with_state(node.clone())).await);
+        }
+        let acts = acts.iter().copied().collect();
+        let gateway = Gateway { acts, nodes: nodes.clone(), node_urls, ..Gateway::default() };
+        let gateway = Arc::new(Mutex::new(gateway));
+        let router =
+            Router::new().route("/v1/readings", post(gateway_post)).route("/status", get(gateway_status));
+        let url = serve(router.with_state(gateway.clone())).await;
+        Stand { url, gateway, nodes }
+    }
+
+    async fn load(&self, arguments: &str) -> Report {
+        load(&format!("{} {arguments}", self.url)).await.expect("the run begins")
+    }
+
+    fn requests(&self) -> Vec<Value> {
+        lock(&self.gateway).requests.clone()
+    }
+}
+
+#[derive(Parser)]
+struct Command {
+    #[command(flatten)]
+    load: LoadArguments,
+}
+
+fn parse(arguments: &str) -> LoadArguments {
+    let words = std::iter::once("load").chain(arguments.split_whitespace());
+    Command::try_parse_from(words).expect("the arguments are right").load
+}
+
+async fn load(arguments: &str) -> Result<Report, String> {
+    let arguments = parse(arguments);
+    let plan = arguments.plan().map_err(|error| error.to_string())?;
+    drive(&arguments, &plan, CancellationToken::new()).await.map_err(|error| error.to_string())
+}
+
+#[track_caller]
+fn verdict(report: &Report) -> Verdict {
+    match &report.audit {
+        Some(Ok(Audit::Done(verdict))) => Verdict { examples: Vec::new(), ..verdict.clone() },
+        other => panic!("no verdict: {other:?}"),
+    }
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(text.as_bytes()).expect("it is written");
+    file
+}
+
+/// One connection and few large batches: the order of the requests is that of the acts.
+const IN_ORDER: &str = "--connections 1 --devices 4 --batch 5 --rate 100 --duration 300ms --settle 5s";
+
+#[tokio::test]
+async fn the_rate_is_kept_and_every_reading_is_found_once() {
+    let stand = Stand::start(3, &[]).await;
+    lock(&stand.gateway).buffered_looks = 3;
+    let report = stand.load("--rate 2000 --duration 500ms --devices 30 --connections 4").await;
+    // No more than is due; on a busy machine it may be less.
+    assert!((100..=1000).contains(&report.tally.accepted), "{report}");
+    assert_eq!(report.tally.accepted, report.tally.sent);
+    let accepted = report.tally.accepted;
+    assert_eq!(
+        verdict(&report),
+        Verdict { acknowledged: accepted, found_once: accepted, ..Verdict::default() }
+    );
+    assert!(report.passed());
+    assert!(stand.nodes.iter().all(|node| lock(node).count() > 0), "all nodes take part");
+    let first = stand.requests()[0].as_array().expect("an array").clone();
+    assert_eq!(first.len(), 10);
+}
+
+#[tokio::test]
+async fn a_refused_request_is_sent_again_as_it_was_and_counted() {
+    let stand = Stand::start(1, &[Act::Take, Act::Refuse, Act::Refuse]).await;
+    let report = stand.load(IN_ORDER).await;
+    let requests = stand.requests();
+    assert_eq!(requests[1], requests[2]);
+    assert_eq!(requests[2], requests[3]);
+    assert_ne!(requests[3], requests[4]);
+    assert_eq!(report.tally.refused, [(StatusCode::SERVICE_UNAVAILABLE, 2)].into());
+    assert_eq!(report.tally.requests as usize, requests.len());
+    assert_eq!(report.tally.sent, report.tally.accepted);
+    assert!(report.passed(), "{report}");
+}
+
+#[tokio::test]
+async fn rejected_readings_are_neither_acknowledged_nor_missed() {
+    let stand = Stand::start(1, &[Act::RejectFirst, Act::RejectAll]).await;
+    let report = stand.load(IN_ORDER).await;
+    assert_eq!(report.tally.rejected, 6);
+    assert_eq!(report.tally.accepted + 6, report.tally.sent);
+    assert_eq!(verdict(&report).acknowledged, report.tally.accepted);
+    assert!(report.passed(), "{report}");
+}
+
+#[tokio::test]
+async fn a_lost_answer_leaves_its_readings_unknown() {
+    let stand = Stand::start(1, &[Act::Take, Act::TakeAndHang, Act::Hang]).await;
+    let report = stand
+        .load("--connections 1 --devices 4 --batch 5 --rate 100 --duration 1500ms --timeout 100ms")
+        .await;
+    assert_eq!(report.tally.errors, [("timed out", 2)].into());
+    assert_eq!(report.tally.unanswered, 10);
+    let verdict = verdict(&report);
+    assert_eq!((verdict.unanswered, verdict.unanswered_found), (10, 5));
+    assert_eq!(verdict.acknowledged, report.tally.sent - 10);
+    assert!(report.passed(), "{report}");
+}
+
+#[tokio::test]
+async fn the_audit_finds_what_is_missing_double_or_was_refused() {
+    let stand = Stand::start(2, &[Act::Take, Act::LoseFirst, Act::DoubleFirst, Act::RefuseAndDeliver]).await;
+    let report = stand.load(IN_ORDER).await;
+    let found = verdict(&report);
+    // What was refused and delivered is acknowledged at the second try, and is there twice.
+    assert_eq!((found.missing, found.more_than_once, found.strangers), (1, 1 + 5, 0));
+    assert!(!report.passed());
+    let text = report.to_string();
+    assert!(text.contains("missing: device load-"), "{text}");
+    assert!(text.contains("found more than once: device load-"), "{text}");
+}
+
+#[tokio::test]
+async fn the_audit_finds_readings_that_were_never_sent() {
+    let stand = Stand::start(1, &[Act::Take]).await;
+    let (arguments, stop) = (parse(&format!("{} {IN_ORDER}", stand.url)), CancellationToken::new());
+    let plan = arguments.plan().expect("a plan");
+    // A reading of a device of ours, long before the run.
+    let super::Plan::Simulation(simulation) = &plan else { panic!("a simulation") };
+    let device = simulation.windows(1, 1).next().expect("a window").device;
+    lock(&stand.nodes[0])
+        .add(&json!({"device": *device, "sensor": "v", "value": 1, "time": "2000-01-01T00:00:00Z"}));
+    let report = drive(&arguments, &plan, stop).await.expect("the run begins");
+    assert_eq!(verdict(&report).strangers, 1);
+    assert!(!report.passed(), "{report}");
+}
+
+#[tokio::test]
+async fn a_file_is_sent_once_through_and_only_what_the_run_added_is_judged() {
+    let file =
+        file("time,v,i\n2007-02-01T00:00:00Z,240.5,?\n2007-02-01T00:01:00Z,,3\n2007-02-01T00:02:00Z,1,4\n");
+    let stand = Stand::start(1, &[]).await;
+    let arguments =
+        format!("--csv {} --device meter --batch 3 --rate 0 --connections 2", file.path().display());
+    for run in 1..=2 {
+        let report = stand.load(&arguments).await;
+        assert_eq!((report.tally.sent, report.tally.accepted), (4, 4));
+        assert_eq!(verdict(&report), Verdict { acknowledged: 4, found_once: 4, ..Verdict::default() });
+        assert_eq!(lock(&stand.nodes[0]).count(), 4 * run);
+    }
+    lock(&stand.gateway).acts = [Act::LoseFirst, Act::DoubleFirst].into();
+    let report = stand.load(&arguments).await;
+    assert_eq!((verdict(&report).missing, verdict(&report).more_than_once), (1, 1));
+    let sent: Vec<Value> =
+        stand.requests()[..2].iter().flat_map(|body| body.as_array().cloned()).flatten().collect();
+    let cells: Vec<_> =
+        sent.iter().map(|reading| (reading["sensor"].clone(), reading["value"].clone())).collect();
+    let expected = [("v", json!(240.5)), ("i", json!(3)), ("v", json!(1)), ("i", json!(4))];
+    for (sensor, value) in expected {
+        assert!(cells.contains(&(json!(sensor), value.clone())), "{sensor} {value} in {cells:?}");
+    }
+    assert!(sent.iter().all(|reading| reading["device"] == "meter"));
+}
+
+#[tokio::test]
+async fn the_file_in_the_project_is_sent_and_found() {
+    let stand = Stand::start(1, &[]).await;
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/household_power.csv");
+    let report = stand.load(&format!("--csv {path} --rate 0")).await;
+    assert_eq!(verdict(&report), Verdict { acknowledged: 840, found_once: 840, ..Verdict::default() });
+    assert_eq!(stand.requests()[0][0]["device"], "household_power");
+}
+
+#[tokio::test]
+async fn pages_that_cut_a_span_of_time_lose_and_double_nothing() {
+    let stand = Stand::start(1, &[]).await;
+    let arguments = parse(&format!("{} --rate 2000 --duration 300ms --devices 3", stand.url));
+    let plan = arguments.plan().expect("a plan");
+    let (shared, _) = super::send(&arguments, &plan, CancellationToken::new()).await.expect("it is sent");
+    let sent = shared.tally(|tally| tally.accepted);
+    let fates = shared.take_fates();
+    for (page, window) in [(7, 1000), (64, 10), (2, 100_000)] {
+        let mut auditor = arguments.auditor().expect("a client");
+        (auditor.reader.page, auditor.window) = (page, window);
+        let baseline = super::audit::Baseline::default();
+        let audit = auditor.audit(&plan, &fates, &baseline).await.expect("the audit is done");
+        let Audit::Done(verdict) = audit else { panic!("left out") };
+        assert_eq!(verdict, Verdict { acknowledged: sent, found_once: sent, ..Verdict::default() });
+    }
+    let pages = lock(&stand.nodes[0]).pages as u64;
+    assert!(pages > sent / 10, "{pages} pages for {sent} readings");
+}
+
+#[tokio::test]
+async fn nodes_of_another_kind_are_left_out_and_named() {
+    let stand = Stand::start(1, &[]).await;
+    let other = serve(Router::new()).await;
+    lock(&stand.gateway).node_urls = vec![other.clone()];
+    let report = stand.load(IN_ORDER).await;
+    let text = report.to_string();
+    assert!(
+        text.contains(&format!(
+            "audit: left out, no node is an embedded one ({other}/v1/count: answered 404"
+        )),
+        "{text}"
+    );
+    assert!(report.passed());
+
+    let named = stand.load(&format!("{IN_ORDER} --node {other}")).await;
+    assert!(!named.passed(), "a node that was asked for must be read");
+}
+
+#[tokio::test]
+async fn what_is_on_a_node_that_was_left_out_is_not_called_missing() {
+    let stand = Stand::start(2, &[]).await;
+    let other = serve(Router::new()).await;
+    lock(&stand.gateway).node_urls[1] = other;
+    let report = stand.load(IN_ORDER).await;
+    assert!(verdict(&report).missing > 0);
+    assert!(report.to_string().contains("not on the nodes read"), "{report}");
+    assert!(report.passed());
+}
+
+#[tokio::test]
+async fn without_an_audit_the_nodes_are_left_alone() {
+    let stand = Stand::start(1, &[]).await;
+    let report = stand.load(&format!("{IN_ORDER} --no-audit")).await;
+    assert!(report.audit.is_none() && report.passed());
+    assert_eq!(lock(&stand.nodes[0]).pages, 0);
+}
+
+#[tokio::test]
+async fn a_run_in_which_nothing_was_accepted_fails() {
+    let stand = Stand::start(1, &[Act::RejectAll; 100]).await;
+    assert!(!stand.load(&format!("{IN_ORDER} --no-audit")).await.passed());
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_not_there_is_told_before_anything_is_sent() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    drop(listener);
+    let error = load(&format!("{url} {IN_ORDER}")).await.expect_err("nobody is there");
+    assert!(error.starts_with(&format!("no gateway: {url}/status: ")), "{error}");
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_the_sending_and_the_audit_still_runs() {
+    let stand = Stand::start(1, &[]).await;
+    let arguments = parse(&format!("{} --duration 5m --rate 1000", stand.url));
+    let plan = arguments.plan().expect("a plan");
+    let stop = CancellationToken::new();
+    let interrupt = async {
+        let requests = || lock(&stand.gateway).requests.len();
+        while requests() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        stop.cancel();
+    };
+    let run = tokio::time::timeout(Duration::from_secs(20), drive(&arguments, &plan, stop.clone()));
+    let (report, ()) = tokio::join!(run, interrupt);
+    let report = report.expect("it ends soon").expect("it began");
+    assert!(verdict(&report).acknowledged > 0);
+    assert!(report.passed(), "{report}");
+}
+
+#[test]
+fn wrong_arguments_are_told_with_what_is_allowed() {
+    for (arguments, expected) in [
+        ("127.0.0.1:8080", "write it as http://127.0.0.1:8080"),
+        ("https://localhost", "only http is spoken"),
+        ("--duration 10", "such as 500ms or 10s"),
+        ("--batch 0", "not in 1..=50000"),
+        ("--device x", "--csv"),
+        ("--csv a --devices 3", "cannot be used with"),
+    ] {
+        let words = std::iter::once("load").chain(arguments.split_whitespace());
+        let error = Command::try_parse_from(words).map(|_| ()).expect_err(arguments).to_string();
+        assert!(error.contains(expected), "{arguments}: {error}");
+    }
+}
