@@ -80,7 +80,7 @@ pub struct LoadArguments {
     #[arg(long, value_name = "R", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(0..=100_000_000))]
     rate: u64,
     /// How long to send, such as 500ms, 10s or 5m; 10s if not given, with --csv to the end of the file
-    #[arg(long, value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     duration: Option<Duration>,
     /// Readings a request; 1 sends single objects
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=50_000))]
@@ -96,7 +96,7 @@ pub struct LoadArguments {
     #[arg(long, value_name = "NAME", requires = "csv")]
     device: Option<String>,
     /// How long to wait for one answer
-    #[arg(long, default_value = "30s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
     /// Do not look afterwards whether the readings arrived
     #[arg(long)]
@@ -105,7 +105,7 @@ pub struct LoadArguments {
     #[arg(long, value_name = "URL", value_parser = parse_address, conflicts_with = "no_audit")]
     node: Vec<Url>,
     /// How long the gateway may take to deliver what it has accepted, before the audit begins
-    #[arg(long, default_value = "60s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     settle: Duration,
 }
 
