@@ -12,7 +12,8 @@
 //!
 //! A reading is *acknowledged* once a 202 counts it as accepted, *refused* as long as the answer is another, and
 //! *unknown* when the answer was lost. 429 and 503 are waited out and sent again until the time is up. The
-//! [`audit`] then looks for each acknowledged reading on the nodes.
+//! [`audit`] then looks for each acknowledged reading on the nodes. Simulated devices have new names in every run.
+//! A file's readings may be on the nodes already: those are counted before the run, and only what it adds is judged.
 //!
 //! # Limits
 //!
@@ -126,6 +127,15 @@ enum LoadError {
     Runtime(std::io::Error),
 }
 
+/// The end of the sending.
+#[derive(Debug)]
+struct Sent {
+    shared: Arc<Shared>,
+    /// How many there were; a simulated device has only one.
+    connections: usize,
+    elapsed: Duration,
+}
+
 /// Sends readings as the arguments say, and tells on standard output how it went.
 pub fn run(arguments: LoadArguments) -> ExitCode {
     let plan = match arguments.plan() {
@@ -176,7 +186,7 @@ async fn drive(arguments: &LoadArguments, plan: &Plan, stop: CancellationToken) 
     };
     let baseline = if arguments.no_audit { Ok(Default::default()) } else { auditor.baseline(plan).await };
 
-    let (shared, elapsed) = send(arguments, plan, stop).await?;
+    let Sent { shared, connections, elapsed } = send(arguments, plan, stop).await?;
     let audit = match (arguments.no_audit, baseline) {
         (true, _) => None,
         (false, Err(error)) => Some(Err(error)),
@@ -190,28 +200,26 @@ async fn drive(arguments: &LoadArguments, plan: &Plan, stop: CancellationToken) 
     let ledger =
         before.zip(after).map(|(before, after)| LedgerChange { before: before.ledger, after: after.ledger });
     let tally = shared.tally(|tally| tally.clone());
-    Ok(Report { elapsed, rate: arguments.rate, tally, audit, ledger })
+    Ok(Report { elapsed, connections, rate: arguments.rate, tally, audit, ledger })
 }
 
 /// Runs all connections to their ends, and says how long that took.
-async fn send(
-    arguments: &LoadArguments,
-    plan: &Plan,
-    stop: CancellationToken,
-) -> Result<(Arc<Shared>, Duration), LoadError> {
-    let connections = arguments.connections as usize;
-    let sources = plan.sources(connections)?;
+async fn send(arguments: &LoadArguments, plan: &Plan, stop: CancellationToken) -> Result<Sent, LoadError> {
+    let sources = plan.sources(arguments.connections as usize)?;
+    let connections = sources.len();
+    let (started, limit) = (Instant::now(), arguments.limit(plan));
+    let deadline = limit.and_then(|limit| started.checked_add(limit));
     let shared = Arc::new(Shared {
         client: http::client(connections, arguments.timeout)?,
         url: http::join(&arguments.url, "/v1/readings"),
         batch: arguments.batch as usize,
         pacer: Pacer::new(arguments.rate),
-        started: Instant::now(),
+        started,
+        deadline,
         stop: stop.clone(),
         tally: Mutex::new(Tally::new()),
         fates: Mutex::new(Fates::new(FATES_MAX)),
     });
-    let limit = arguments.limit(plan);
     let length = limit.map_or(Length::Readings(plan.readings().unwrap_or(0)), Length::Time);
     let done = CancellationToken::new();
     let progress = tokio::spawn(progress::show(shared.clone(), length, done.clone()));
@@ -219,7 +227,7 @@ async fn send(
     for source in sources {
         senders.spawn(sender::run(source, shared.clone()));
     }
-    let timer = limit.map(|limit| tokio::spawn(stop_after(limit, stop)));
+    let timer = deadline.map(|deadline| tokio::spawn(stop_at(deadline, stop)));
     let mut result = Ok(());
     while let Some(sender) = senders.join_next().await {
         result = result.and(sender.expect("a sender does not panic"));
@@ -232,11 +240,11 @@ async fn send(
     // The bar is cleared before anything else is written.
     let _ = progress.await;
     result?;
-    Ok((shared, elapsed))
+    Ok(Sent { shared, connections, elapsed })
 }
 
-async fn stop_after(limit: Duration, stop: CancellationToken) {
-    tokio::time::sleep(limit).await;
+async fn stop_at(deadline: Instant, stop: CancellationToken) {
+    tokio::time::sleep_until(deadline).await;
     stop.cancel();
 }
 

@@ -12,6 +12,7 @@ use super::tally::Tally;
 pub(super) struct Report {
     /// How long readings were sent, to the last answer.
     pub(super) elapsed: Duration,
+    pub(super) connections: usize,
     /// The rate that was asked for; 0: as fast as it could.
     pub(super) rate: u64,
     pub(super) tally: Tally,
@@ -45,7 +46,11 @@ impl Display for Report {
         let tally = &self.tally;
         let seconds = self.elapsed.as_secs_f64();
         let (sent, requests) = (grouped(tally.sent), grouped(tally.requests));
-        writeln!(out, "sent      {sent} readings in {requests} requests within {seconds:.2} s")?;
+        let connections = self.connections;
+        writeln!(
+            out,
+            "sent      {sent} readings in {requests} requests over {connections} connections in {seconds:.2} s"
+        )?;
         writeln!(out, "accepted  {}", grouped(tally.accepted))?;
         writeln!(out, "rejected  {}", grouped(tally.rejected))?;
         let refused = tally.refused.iter().map(|(status, count)| (status.as_str(), *count));
@@ -220,6 +225,7 @@ mod tests {
         };
         Report {
             elapsed: Duration::from_secs(1),
+            connections: 16,
             rate: 1000,
             tally,
             audit: Some(Ok(Audit::Done(verdict))),
@@ -230,7 +236,7 @@ mod tests {
     #[test]
     fn the_summary_tells_all_and_the_verdict_is_its_own_line() {
         let expected = "\
-sent      1,020 readings in 105 requests within 1.00 s
+sent      1,020 readings in 105 requests over 16 connections in 1.00 s
 accepted  1,000
 rejected  0
 refused   503: 1

@@ -41,6 +41,8 @@ pub(super) struct Shared {
     pub(super) batch: usize,
     pub(super) pacer: Pacer,
     pub(super) started: Instant,
+    /// When `stop` comes by itself, if so; nothing that is due then or later is sent.
+    pub(super) deadline: Option<Instant>,
     /// Ends the sending; requests under way are still answered.
     pub(super) stop: CancellationToken,
     /// Held for a few additions at a time.
@@ -191,8 +193,12 @@ impl Shared {
         }
     }
 
-    /// Waits for an instant; `false` if the run was stopped before.
+    /// Waits for an instant; `false` if the run was stopped before, or ends then.
     async fn wait_until(&self, instant: Instant) -> bool {
+        if self.deadline.is_some_and(|deadline| deadline <= instant) {
+            self.stop.cancelled().await;
+            return false;
+        }
         tokio::select! {
             // The stop comes first: at an instant that has passed, a stopped run still does not go on.
             biased;

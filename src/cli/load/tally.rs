@@ -10,7 +10,7 @@ use super::histogram::Histogram;
 /// The counts of a run; bounded memory, however long the run is.
 #[derive(Clone, Debug)]
 pub(super) struct Tally {
-    /// Requests of which every try is one.
+    /// Requests; every try is one.
     pub(super) requests: u64,
     /// Readings in requests that were sent, each counted once however often it was tried.
     pub(super) sent: u64,

@@ -27,6 +27,8 @@ enum Act {
     Take,
     /// 503 with `Retry-After: 0`; nothing is taken.
     Refuse,
+    /// 503 with `Retry-After: 60`; nothing is taken.
+    RefuseForLong,
     /// 202 that turns the first reading away.
     RejectFirst,
     /// 422.
@@ -137,12 +139,15 @@ async fn gateway_post(State(gateway): State<Shared<Gateway>>, body: String) -> R
         Act::RejectFirst => {
             receipt(readings.len() - 1, json!([{"index": 0, "pointer": "/0", "detail": "no"}]))
         }
-        Act::Refuse | Act::RefuseAndDeliver => {
-            (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "0")], "full").into_response()
-        }
+        Act::Refuse | Act::RefuseAndDeliver => refusal("0"),
+        Act::RefuseForLong => refusal("60"),
         Act::RejectAll => StatusCode::UNPROCESSABLE_ENTITY.into_response(),
         Act::TakeAndHang | Act::Hang => std::future::pending().await,
     }
+}
+
+fn refusal(retry_after: &'static str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", retry_after)], "full").into_response()
 }
 
 /// What reaches the node.
@@ -151,7 +156,7 @@ fn delivered(act: Act, readings: &[Value]) -> Vec<Value> {
         Act::Take | Act::TakeAndHang | Act::RefuseAndDeliver => readings.to_vec(),
         Act::RejectFirst | Act::LoseFirst => readings[1..].to_vec(),
         Act::DoubleFirst => [&readings[..1], readings].concat(),
-        Act::Refuse | Act::RejectAll | Act::Hang => Vec::new(),
+        Act::Refuse | Act::RefuseForLong | Act::RejectAll | Act::Hang => Vec::new(),
     }
 }
 
@@ -266,6 +271,17 @@ async fn a_refused_request_is_sent_again_as_it_was_and_counted() {
 }
 
 #[tokio::test]
+async fn no_refusal_is_waited_out_for_longer_than_the_run() {
+    let stand = Stand::start(1, &[Act::Take, Act::RefuseForLong]).await;
+    let run = tokio::time::timeout(Duration::from_secs(20), stand.load(IN_ORDER));
+    let report = run.await.expect("it ends with the duration");
+    assert!(report.elapsed >= Duration::from_millis(300));
+    assert_eq!((report.tally.sent, report.tally.accepted), (10, 5));
+    assert_eq!(verdict(&report), Verdict { acknowledged: 5, found_once: 5, ..Verdict::default() });
+    assert!(report.passed(), "{report}");
+}
+
+#[tokio::test]
 async fn rejected_readings_are_neither_acknowledged_nor_missed() {
     let stand = Stand::start(1, &[Act::RejectFirst, Act::RejectAll]).await;
     let report = stand.load(IN_ORDER).await;
@@ -358,7 +374,8 @@ async fn pages_that_cut_a_span_of_time_lose_and_double_nothing() {
     let stand = Stand::start(1, &[]).await;
     let arguments = parse(&format!("{} --rate 2000 --duration 300ms --devices 3", stand.url));
     let plan = arguments.plan().expect("a plan");
-    let (shared, _) = super::send(&arguments, &plan, CancellationToken::new()).await.expect("it is sent");
+    let sent = super::send(&arguments, &plan, CancellationToken::new()).await;
+    let shared = sent.expect("it is sent").shared;
     let sent = shared.tally(|tally| tally.accepted);
     let fates = shared.take_fates();
     for (page, window) in [(7, 1000), (64, 10), (2, 100_000)] {
