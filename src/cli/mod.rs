@@ -34,17 +34,17 @@ enum Command {
     Serve(serve::ServeArguments),
     Check(check::CheckArguments),
     Healthcheck(healthcheck::HealthcheckArguments),
-    /// Sends readings to a gateway, measures it, and checks what arrived.
     Load(load::LoadArguments),
 }
 
 /// Reads the arguments and runs the command that they name.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    match arguments.command.unwrap_or(Command::Serve(arguments.serve)) {
-        Command::Serve(arguments) => serve::run(&arguments).into(),
-        Command::Check(arguments) => check::run(&arguments).into(),
-        Command::Healthcheck(arguments) => healthcheck::run(&arguments).into(),
-        Command::Load(arguments) => load::run(arguments),
-    }
+    let status = match arguments.command.unwrap_or(Command::Serve(arguments.serve)) {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Healthcheck(arguments) => healthcheck::run(&arguments),
+        Command::Load(arguments) => load::run(&arguments),
+    };
+    ExitCode::from(status)
 }

@@ -6,13 +6,13 @@
 //! request. A schedule says when readings are due, for all connections together; a connection that is late
 //! sends at once. Two latencies are told: from sending a request to its 202, and from when it was due to its
 //! 202. The second also counts the time that requests waited behind a slow one, which the first leaves out.
-//! Percentiles come from a log-linear [`histogram`] of fixed size.
+//! Percentiles come from a log-linear histogram of fixed size.
 //!
 //! # What it counts
 //!
 //! A reading is *acknowledged* once a 202 counts it as accepted, *refused* as long as the answer is another, and
 //! *unknown* when the answer was lost. 429 and 503 are waited out and sent again until the time is up. The
-//! [`audit`] then looks for each acknowledged reading on the nodes. Simulated devices have new names in every run.
+//! audit then looks for each acknowledged reading on the nodes. Simulated devices have new names in every run.
 //! A file's readings may be on the nodes already: those are counted before the run, and only what it adds is judged.
 //!
 //! # Limits
@@ -38,7 +38,6 @@ mod tests;
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -68,9 +67,9 @@ use crate::timestamp::Timestamp;
 /// How long simulated devices send where nothing else is said.
 const DURATION_DEFAULT: Duration = Duration::from_secs(10);
 
-/// What `forebay load` may be asked for.
+/// Sends readings to a gateway, measures it, and checks what arrived.
 #[derive(Clone, Debug, Args)]
-pub struct LoadArguments {
+pub(super) struct LoadArguments {
     /// The gateway; readings go to URL/v1/readings
     #[arg(default_value = "http://127.0.0.1:8080", value_parser = parse_address)]
     url: Url,
@@ -136,13 +135,13 @@ struct Sent {
     elapsed: Duration,
 }
 
-/// Sends readings as the arguments say, and tells on standard output how it went.
-pub fn run(arguments: LoadArguments) -> ExitCode {
+/// Sends readings as the arguments say, tells on standard output how it went, and returns the exit status.
+pub(super) fn run(arguments: &LoadArguments) -> u8 {
     let plan = match arguments.plan() {
         Ok(plan) => plan,
         Err(error) => {
-            say(&format!("error: {error}"));
-            return ExitCode::from(MISUSED);
+            say(&format!("forebay: {error}"));
+            return MISUSED;
         }
     };
     let runtime =
@@ -151,18 +150,18 @@ pub fn run(arguments: LoadArguments) -> ExitCode {
         runtime.block_on(async {
             let stop = CancellationToken::new();
             tokio::spawn(stop_on_interrupt(stop.clone()));
-            drive(&arguments, &plan, stop).await
+            drive(arguments, &plan, stop).await
         })
     });
     match report {
         Ok(report) => {
             // Nobody there to read the summary is no fault; the exit status still tells.
             let _ = write!(std::io::stdout(), "{report}");
-            ExitCode::from(if report.passed() { DONE } else { FAILED })
+            if report.passed() { DONE } else { FAILED }
         }
         Err(error) => {
-            say(&format!("error: {error}"));
-            ExitCode::from(FAILED)
+            say(&format!("forebay: {error}"));
+            FAILED
         }
     }
 }
