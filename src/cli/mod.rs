@@ -4,6 +4,7 @@ mod check;
 mod healthcheck;
 mod load;
 mod logging;
+mod node;
 mod serve;
 mod settings;
 
@@ -32,6 +33,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::ServeArguments),
+    Node(node::NodeArguments),
     Check(check::CheckArguments),
     Healthcheck(healthcheck::HealthcheckArguments),
     Load(load::LoadArguments),
@@ -42,6 +44,7 @@ pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let status = match arguments.command.unwrap_or(Command::Serve(arguments.serve)) {
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Node(arguments) => node::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),

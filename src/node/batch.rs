@@ -3,12 +3,12 @@
 use std::io::{self, Read};
 use std::time::{Duration, SystemTime};
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
 
-use super::problem::Problem;
+use super::refusal::Refusal;
 use crate::codec::{DECODERS, Decoder, Rules, UnknownFields};
 use crate::reading::Readings;
 use crate::timestamp::{Precision, Timestamp};
@@ -42,14 +42,14 @@ pub(super) struct Head {
 
 impl Head {
     /// Reads the header fields before a byte of the body is taken.
-    pub(super) fn read(headers: &HeaderMap) -> Result<Head, Problem> {
+    pub(super) fn read(headers: &HeaderMap) -> Result<Head, Refusal> {
         check_media_type(headers)?;
         let encoding = encoding(headers)?;
         Ok(Head { key: key(headers)?, encoding })
     }
 }
 
-fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
+fn check_media_type(headers: &HeaderMap) -> Result<(), Refusal> {
     let Some(given) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
     let given = String::from_utf8_lossy(given.as_bytes()).to_ascii_lowercase();
     let media_type = given.split(';').next().unwrap_or_default().trim();
@@ -57,10 +57,10 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = format!("the media type `{media_type}` is not known here; known: {MEDIA_TYPES}");
-    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).with_header(header::ACCEPT, MEDIA_TYPES))
+    Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).with_header("accept", MEDIA_TYPES))
 }
 
-fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
+fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
     let Some(given) = headers.get(header::CONTENT_ENCODING) else { return Ok(Encoding::Identity) };
     let given = String::from_utf8_lossy(given.as_bytes()).to_ascii_lowercase();
     match given.trim() {
@@ -69,19 +69,19 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
         "zstd" => Ok(Encoding::Zstd),
         other => {
             let detail = format!("the content encoding `{other}` is not known here; known: {ENCODINGS}");
-            Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
-                .with_header(header::ACCEPT_ENCODING, ENCODINGS))
+            Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
+                .with_header("accept-encoding", ENCODINGS))
         }
     }
 }
 
 /// Reads the `Idempotency-Key`; `"a"` as the IETF draft writes it and a bare `a` are the same key.
-fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+fn key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let Some(given) = headers.get(HeaderName::from_static("idempotency-key")) else { return Ok(None) };
     let key = given.to_str().ok().and_then(|text| unquote(text.trim()));
     match key {
         Some(key) if (1..=KEY_BYTES_MAX).contains(&key.len()) => Ok(Some(key)),
-        _ => Err(Problem::new(
+        _ => Err(Refusal::new(
             StatusCode::BAD_REQUEST,
             format!(
                 "`Idempotency-Key` must be 1 to {KEY_BYTES_MAX} visible ASCII characters, quoted or bare"
@@ -105,28 +105,32 @@ fn unquote(text: &str) -> Option<String> {
 }
 
 /// Takes the body in, up to the limits of bytes and time.
-pub(super) async fn receive(body: Body) -> Result<Bytes, Problem> {
+pub(super) async fn receive(body: Body) -> Result<Bytes, Refusal> {
+    // A client that says how much it will send need not send it.
+    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+        return Err(too_large());
+    }
     let received = timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await;
     let Ok(received) = received else {
         let detail = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
-        return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
+        return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, detail));
     };
     match received {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         Err(error) => {
-            Err(Problem::new(StatusCode::BAD_REQUEST, format!("the body could not be read: {error}")))
+            Err(Refusal::new(StatusCode::BAD_REQUEST, format!("the body could not be read: {error}")))
         }
     }
 }
 
-fn too_large() -> Problem {
+fn too_large() -> Refusal {
     let detail = format!("a batch may have {BODY_BYTES_MAX} bytes, before and after decompression");
-    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
 }
 
 /// Decompresses and decodes; every reading must keep to the rules. Takes a while: not for an async thread.
-pub(super) fn decode(body: &Bytes, encoding: Encoding) -> Result<Readings, Problem> {
+pub(super) fn decode(body: &Bytes, encoding: Encoding) -> Result<Readings, Refusal> {
     let decompressed;
     let plain = match encoding {
         Encoding::Identity => body,
@@ -136,16 +140,16 @@ pub(super) fn decode(body: &Bytes, encoding: Encoding) -> Result<Readings, Probl
         }
     };
     let decoded = ndjson().decode(plain, &rules());
-    let decoded = decoded.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let decoded = decoded.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
     if decoded.rejections.count() > 0 {
-        return Err(Problem::rejected(decoded.rejections));
+        return Err(Refusal::rejected(decoded.rejections));
     }
     Ok(decoded.readings)
 }
 
-fn decompress(body: &[u8], encoding: Encoding) -> Result<Vec<u8>, Problem> {
+fn decompress(body: &[u8], encoding: Encoding) -> Result<Vec<u8>, Refusal> {
     let broken = |error: io::Error| {
-        Problem::new(StatusCode::BAD_REQUEST, format!("the body cannot be decompressed: {error}"))
+        Refusal::new(StatusCode::BAD_REQUEST, format!("the body cannot be decompressed: {error}"))
     };
     let mut reader: Box<dyn Read + '_> = match encoding {
         Encoding::Identity => Box::new(body),

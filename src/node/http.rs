@@ -15,9 +15,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::error;
 
 use super::batch::{self, Head};
-use super::problem::Problem;
 use super::query;
 use super::reader::Rows;
+use super::refusal::Refusal;
 use super::store::{Store, StoreError};
 use super::writer::{Batch, Stored};
 
@@ -50,7 +50,7 @@ async fn take_batch(
     State(state): State<NodeState>,
     headers: HeaderMap,
     request: Request,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refusal> {
     let head = Head::read(&headers)?;
     let _slot = state.batches.acquire().await.expect("the semaphore is never closed");
     let body = batch::receive(request.into_body()).await?;
@@ -65,7 +65,7 @@ async fn take_batch(
     Ok(json(format!("{{\"readings\":{count},\"duplicate\":{duplicate}}}")))
 }
 
-async fn readings(State(state): State<NodeState>, RawQuery(text): RawQuery) -> Result<Response, Problem> {
+async fn readings(State(state): State<NodeState>, RawQuery(text): RawQuery) -> Result<Response, Refusal> {
     let known = ["device", "sensor", "from", "to", "limit"];
     let query = query::parse(&text.unwrap_or_default(), &known)?;
     let rows = state.store.read(query.filter, query.limit).await?;
@@ -82,32 +82,32 @@ async fn next_part(mut rows: Rows) -> Option<(Result<Bytes, StoreError>, Rows)> 
     Some((part, rows))
 }
 
-async fn count(State(state): State<NodeState>, RawQuery(text): RawQuery) -> Result<Response, Problem> {
+async fn count(State(state): State<NodeState>, RawQuery(text): RawQuery) -> Result<Response, Refusal> {
     let query = query::parse(&text.unwrap_or_default(), &["device", "sensor", "from", "to"])?;
     let count = state.store.count(query.filter).await?;
     Ok(json(format!("{{\"count\":{count}}}")))
 }
 
-async fn health(State(state): State<NodeState>) -> Result<Response, Problem> {
+async fn health(State(state): State<NodeState>) -> Result<Response, Refusal> {
     if !state.store.is_open() {
         return Err(StoreError::Stopped.into());
     }
     Ok(json("{\"status\":\"ok\"}".to_owned()))
 }
 
-async fn no_such_path(uri: Uri) -> Problem {
+async fn no_such_path(uri: Uri) -> Refusal {
     let detail =
         format!("there is no `{}` here; known: /v1/batches, /v1/readings, /v1/count, /healthz", uri.path());
-    Problem::new(StatusCode::NOT_FOUND, detail)
+    Refusal::new(StatusCode::NOT_FOUND, detail)
 }
 
 /// The router adds `Allow`.
-async fn wrong_method() -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method; see `Allow`")
+async fn wrong_method() -> Refusal {
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method; see `Allow`")
 }
 
-fn defect() -> Problem {
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a defect in the node; its log says more")
+fn defect() -> Refusal {
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "a defect in the node; its log says more")
 }
 
 fn json(body: String) -> Response {

@@ -35,10 +35,13 @@
 
 mod batch;
 mod http;
-mod problem;
+
 mod query;
 mod reader;
+mod refusal;
 mod store;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::io;
@@ -116,8 +119,7 @@ impl Node {
     ///
     /// [`NodeError`] says what could not be had; nothing is left running then.
     pub async fn start(options: NodeOptions) -> Result<Node, NodeError> {
-        let listener = bind(options.listen).await?;
-        let (address, listener) = listener;
+        let (address, listener) = bind(options.listen).await?;
         let opened = tokio::task::spawn_blocking(move || open(&options.data)).await;
         let (store, writer) = opened.expect("opening does not panic")?;
         let stop = CancellationToken::new();

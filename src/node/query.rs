@@ -2,8 +2,8 @@
 
 use axum::http::StatusCode;
 
-use super::problem::Problem;
 use super::reader::Filter;
+use super::refusal::Refusal;
 use crate::timestamp::{Precision, Timestamp};
 
 /// What a request asks for.
@@ -15,7 +15,7 @@ pub(super) struct Query {
 }
 
 /// Reads the parameters; `known` are the ones that the route takes.
-pub(super) fn parse(text: &str, known: &[&str]) -> Result<Query, Problem> {
+pub(super) fn parse(text: &str, known: &[&str]) -> Result<Query, Refusal> {
     let mut query = Query::default();
     for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
         let (name, value) = (name.as_ref(), value.as_ref());
@@ -36,7 +36,7 @@ pub(super) fn parse(text: &str, known: &[&str]) -> Result<Query, Problem> {
     Ok(query)
 }
 
-fn time(name: &str, text: &str) -> Result<Timestamp, Problem> {
+fn time(name: &str, text: &str) -> Result<Timestamp, Refusal> {
     let parsed = match text.parse() {
         Ok(millis) => Timestamp::from_integer(millis, Precision::Millis),
         // A `+` that was not escaped arrives as a space; behind the seconds it can only be the offset's sign.
@@ -48,12 +48,12 @@ fn time(name: &str, text: &str) -> Result<Timestamp, Problem> {
     })
 }
 
-fn limit(text: &str) -> Result<u64, Problem> {
+fn limit(text: &str) -> Result<u64, Refusal> {
     text.parse().map_err(|_| bad(format!("`limit` must be a whole number, got `{text}`")))
 }
 
-fn bad(detail: String) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, detail)
+fn bad(detail: String) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, detail)
 }
 
 #[cfg(test)]
@@ -91,8 +91,8 @@ mod tests {
             ("to=-5", "`to` must be RFC 3339 or milliseconds since the Unix epoch: time must be from"),
             ("from=soon", "`from` must be RFC 3339 or milliseconds since the Unix epoch: time must be an"),
         ] {
-            let problem = format!("{:?}", parse(text, KNOWN).expect_err(text));
-            assert!(problem.contains(expected), "{problem}");
+            let refusal = format!("{:?}", parse(text, KNOWN).expect_err(text));
+            assert!(refusal.contains(expected), "{refusal}");
         }
     }
 }

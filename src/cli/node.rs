@@ -1,0 +1,82 @@
+//! `forebay node`: the embedded node as a process of its own.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{Level, error, info};
+
+use super::{DONE, FAILED, logging};
+use crate::config::{LogConfig, LogFormat};
+use crate::node::{Node, NodeOptions};
+
+/// Runs a node that stores batches in SQLite and answers queries: for one machine, and for trying things out.
+#[derive(Debug, Args)]
+pub(super) struct NodeArguments {
+    /// Address to listen on; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9000")]
+    listen: SocketAddr,
+    /// Directory of readings.db; it is made if it is not there.
+    #[arg(long, value_name = "DIR", default_value = "data/node")]
+    data: PathBuf,
+}
+
+/// Runs the node until SIGTERM or SIGINT; a second signal ends it at once. Returns the exit status.
+pub(super) fn run(arguments: NodeArguments) -> u8 {
+    logging::start(LogConfig { format: LogFormat::Text, level: Level::INFO });
+    let options = NodeOptions { listen: arguments.listen, data: arguments.data };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let served = runtime.context("cannot start the runtime").and_then(|runtime| {
+        let served = runtime.block_on(serve(options));
+        // What still runs after a second signal is not waited for.
+        runtime.shutdown_background();
+        served
+    });
+    served.unwrap_or_else(|error| {
+        error!("{error:#}");
+        FAILED
+    })
+}
+
+async fn serve(options: NodeOptions) -> anyhow::Result<u8> {
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let data = options.data.clone();
+    // The error says all that its causes say, so that they are not told again.
+    let started = Node::start(options).await;
+    let node = started.map_err(|error| anyhow!("the node does not start: {error}"))?;
+    info!(address = %node.address(), data = %data.display(), "node listening");
+    signals.next().await;
+    info!("node stopping");
+    tokio::select! {
+        () = node.stop() => Ok(DONE),
+        () = signals.next() => {
+            error!("told to stop a second time: stopping at once");
+            Ok(FAILED)
+        }
+    }
+}
+
+/// The signals that ask for an end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
