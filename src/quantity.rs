@@ -55,7 +55,7 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 fn format(amount: u64, units: &[(&str, u64)]) -> String {
-    let exact = units.iter().rev().find(|(_, scale)| amount >= *scale && amount % scale == 0);
+    let exact = units.iter().rev().find(|(_, scale)| amount >= *scale && amount.is_multiple_of(*scale));
     let (unit, scale) = exact.unwrap_or(&units[usize::from(units[0].0 == "ms")]);
     format!("{}{unit}", amount / scale)
 }

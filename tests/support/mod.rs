@@ -1,0 +1,44 @@
+//! What the tests of the whole gateway share: a gateway in this process, nodes with scripted answers, and readings.
+//!
+//! ```ignore
+//! let node = FakeNode::answering([Answer::status(503), Answer::status(200)]).await;
+//! let gateway = TestGateway::new().node(&node).start().await;
+//! gateway.post(&readings(3)).await.expect_status(202);
+//! eventually("the readings arrive", || async { node.readings() == readings(3) }).await;
+//! ```
+//!
+//! Ports are 0, times are short, and whatever must happen is awaited with a limit ([`eventually`]).
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+mod gateway;
+mod node;
+mod readings;
+
+use std::future::Future;
+use std::time::Duration;
+
+#[allow(unused_imports, reason = "each test binary uses a part")]
+pub use gateway::{Reply, RunningGateway, TestGateway};
+#[allow(unused_imports, reason = "each test binary uses a part")]
+pub use node::{Answer, FakeNode, ReceivedBatch};
+#[allow(unused_imports, reason = "each test binary uses a part")]
+pub use readings::{Reading, reading, readings, to_json, to_ndjson};
+
+/// Longest time that something may take that must happen.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// Waits until `holds` says true, and fails after [`LIMIT`].
+#[track_caller]
+pub fn eventually<F: Future<Output = bool>>(
+    what: &str,
+    mut holds: impl FnMut() -> F,
+) -> impl Future<Output = ()> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let until = tokio::time::Instant::now() + LIMIT;
+        while !holds().await {
+            assert!(tokio::time::Instant::now() < until, "{caller}: within {LIMIT:?} it must be that {what}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
