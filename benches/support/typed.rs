@@ -49,7 +49,7 @@ pub(crate) fn read_json(body: &[u8]) -> Result<Vec<Borrowed<'_>>, Box<dyn std::e
 ///
 /// The body is not UTF-8, or something in it is not a reading.
 pub(crate) fn read_ndjson(body: &[u8]) -> Result<Vec<Borrowed<'_>>, Box<dyn std::error::Error>> {
-    // A quarter cheaper than a parser for each line.
+    // One parser for all lines is cheaper than one for each.
     let readings = serde_json::Deserializer::from_str(std::str::from_utf8(body)?).into_iter();
     Ok(readings.collect::<Result<_, _>>()?)
 }
