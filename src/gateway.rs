@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -18,7 +17,7 @@ use utoipa::OpenApi;
 use crate::buffer::{Buffer, Opened};
 use crate::config::Config;
 use crate::delivery::{Signals, TransportError, Worker};
-use crate::ingest::{self, Front, Observe};
+use crate::ingest::{self, Entrance, Front};
 use crate::listener::{self, Limits};
 use crate::metrics::Metrics;
 use crate::node::{Node, NodeError, NodeOptions};
@@ -114,14 +113,14 @@ impl Gateway {
             metrics: Arc::clone(&metrics),
             openapi: openapi(),
         };
-        let router = routes(&config, &buffer, &draining, &metrics, status);
+        let entrance = entrance(&config, &buffer, &draining, &metrics, status);
 
         let stop_serving = CancellationToken::new();
         let limits = Limits {
             connections_max: config.server.max_connections,
             head_timeout: config.server.idle_timeout,
         };
-        let server = listener::serve(listener, router, limits, stop_serving.clone(), LAST_ANSWERS);
+        let server = listener::serve(listener, entrance, limits, stop_serving.clone(), LAST_ANSWERS);
         info!(%address, nodes = config.delivery.nodes.len(), buffer = config.buffer.kind, "gateway listening");
         Ok(Gateway {
             address,
@@ -159,11 +158,12 @@ impl Gateway {
     /// 5. the embedded node ends.
     pub async fn stop(self) -> Ended {
         info!(buffered = self.buffer.accounts().buffered(), "stopping");
+        // Asked first: an idle worker ends as soon as the buffer is closed.
+        let ended_early = self.worker.is_finished() || self.server.is_finished();
         self.draining.cancel();
         self.buffer.close();
         self.signals.drain.cancel();
-        let failed = self.worker.is_finished() || self.server.is_finished();
-        finish(self.worker, &self.signals.abort, self.shutdown_timeout).await;
+        let drained = finish(self.worker, &self.signals.abort, self.shutdown_timeout).await;
         let undelivered = self.buffer.accounts().buffered();
         self.stop_serving.cancel();
         if !self.server.is_finished() && self.server.await.is_err() {
@@ -180,18 +180,22 @@ impl Gateway {
         } else {
             info!("stopped, every accepted reading is delivered or accounted for");
         }
-        Ended { undelivered, failed }
+        Ended { undelivered, failed: ended_early || !drained }
     }
 }
 
-/// Waits for the delivery to end, and ends it when its time is over.
-async fn finish(mut worker: JoinHandle<()>, abort: &CancellationToken, within: Duration) {
+/// Waits for the delivery to end, and ends it when its time is over. Returns whether it ended without a panic.
+async fn finish(mut worker: JoinHandle<()>, abort: &CancellationToken, within: Duration) -> bool {
     if worker.is_finished() {
-        return;
+        // Its end may have been waited for before; what it left undone shows in the ledger.
+        return true;
     }
-    if tokio::time::timeout(within, &mut worker).await.is_err() {
-        abort.cancel();
-        let _ = worker.await;
+    match tokio::time::timeout(within, &mut worker).await {
+        Ok(ended) => ended.is_ok(),
+        Err(_elapsed) => {
+            abort.cancel();
+            worker.await.is_ok()
+        }
     }
 }
 
@@ -208,13 +212,13 @@ async fn start_embedded_node(config: &mut Config) -> Result<Option<Node>, StartE
     Ok(Some(node))
 }
 
-fn routes(
+fn entrance(
     config: &Config,
     buffer: &Arc<dyn Buffer>,
     draining: &CancellationToken,
     metrics: &Arc<Metrics>,
     status: Status,
-) -> Router {
+) -> Entrance {
     let front = Front::new(
         config.ingest.clone(),
         Arc::clone(buffer),
@@ -223,8 +227,7 @@ fn routes(
         draining.clone(),
         metrics,
     );
-    let paths: Vec<_> = [ingest::READINGS_PATH].into_iter().chain(status::PATHS.iter().copied()).collect();
-    ingest::finish(front.routes().merge(status.routes()), Observe::new(metrics, &paths))
+    Entrance::new(front, status.routes(), status::PATHS, metrics)
 }
 
 /// The OpenAPI document of the whole surface, as JSON.

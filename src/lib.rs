@@ -19,4 +19,5 @@ pub mod reading;
 pub mod registry;
 pub mod routing;
 pub mod status;
+pub mod text;
 pub mod timestamp;

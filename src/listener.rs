@@ -1,4 +1,4 @@
-//! The connection loop: a bound socket and a router in, bounded HTTP/1.1 out.
+//! The connection loop: a bound socket and a service in, bounded HTTP/1.1 out.
 //!
 //! [`serve`] drives hyper itself, because what it bounds lies below axum: how many connections are open, how long
 //! a client may take to send the head of a request, how large that head may be, and how long a stop may last. What
@@ -20,7 +20,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
 use hyper::body::Incoming;
@@ -50,24 +49,26 @@ pub struct Limits {
     pub head_timeout: Duration,
 }
 
-/// Serves `router` on `listener` until `stop` is cancelled, and returns when the last connection has ended.
+/// Serves `service`, such as an axum router, on `listener` until `stop` is cancelled, and returns when the last connection has ended.
 ///
 /// A stop accepts nothing more, closes idle connections, and lets requests under way finish for up to
 /// `stop_within`; what runs longer is dropped where it stands. Dropping the future stops accepting at once; open
 /// connections then go on by themselves until `stop` is cancelled or their clients go.
-pub async fn serve(
+pub async fn serve<S>(
     listener: TcpListener,
-    router: Router,
+    service: S,
     limits: Limits,
     stop: CancellationToken,
     stop_within: Duration,
-) {
+) where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
     let connections_max = u32::try_from(limits.connections_max).unwrap_or(u32::MAX).max(1);
     let slots = Arc::new(Semaphore::new(connections_max as usize));
     let connections = Connections {
         http: http(limits.head_timeout),
-        // Built once here; axum would otherwise finish building its routes at every request.
-        front: Front { router: router.with_state(()) },
+        front: Front { service },
         stop,
         cut_off: CancellationToken::new(),
     };
@@ -95,7 +96,11 @@ fn http(head_timeout: Duration) -> http1::Builder {
 }
 
 /// Takes connections, each once there is room for it, until `stop` is cancelled.
-async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>, connections: &Connections) {
+async fn accept<S>(listener: &TcpListener, slots: &Arc<Semaphore>, connections: &Connections<S>)
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
     let mut warnings = Warnings::default();
     while let Some(slot) = connections.unless_stopped(Arc::clone(slots).acquire_owned()).await {
         let slot = slot.expect("the semaphore is never closed");
@@ -114,16 +119,20 @@ async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>, connections: &Co
 }
 
 /// What all connections of a listener share.
-struct Connections {
+struct Connections<S> {
     http: http1::Builder,
-    front: Front,
+    front: Front<S>,
     /// Cancelled: finish the request under way and close.
     stop: CancellationToken,
     /// Cancelled: close now.
     cut_off: CancellationToken,
 }
 
-impl Connections {
+impl<S> Connections<S>
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
     async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         self.stop.run_until_cancelled(work).await
     }
@@ -156,20 +165,23 @@ impl Connections {
     }
 }
 
-/// The router as hyper calls it: no layer, box or allocation of ours between the two.
+/// The service as hyper calls it: no layer, box or allocation of ours between the two.
 #[derive(Clone)]
-struct Front {
-    router: Router,
+struct Front<S> {
+    service: S,
 }
 
-impl hyper::service::Service<Request<Incoming>> for Front {
+impl<S> hyper::service::Service<Request<Incoming>> for Front<S>
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone,
+{
     type Response = Response;
     type Error = Infallible;
-    type Future = <Router as Service<Request<Incoming>>>::Future;
+    type Future = S::Future;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        // A router is always ready, and cloning it is counting a reference.
-        self.router.clone().call(request)
+        // Our services are always ready, and cloning them is counting a reference.
+        self.service.clone().call(request)
     }
 }
 
@@ -200,6 +212,7 @@ impl Warnings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::Router;
     use axum::routing::get;
     use std::net::SocketAddr;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

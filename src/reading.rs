@@ -25,6 +25,7 @@ use std::ops::Range;
 
 use thiserror::Error;
 
+use crate::text::{is_plain, is_plain_ascii};
 use crate::timestamp::{TimeError, Timestamp};
 
 /// Longest name of a device or sensor, in bytes.
@@ -251,6 +252,8 @@ impl Readings {
         head[16..18].copy_from_slice(&small::<u16>(parts.device.len()).to_le_bytes());
         head[18..20].copy_from_slice(&small::<u16>(parts.sensor.len()).to_le_bytes());
         head[20..28].copy_from_slice(&value);
+        let strings = parts.device.len() + parts.sensor.len() + unit.len() + text.len();
+        self.bytes.reserve(HEAD_BYTES + strings);
         self.bytes.extend_from_slice(&head);
         for text in [parts.device, parts.sensor, unit, text] {
             self.bytes.extend_from_slice(text.as_bytes());
@@ -424,6 +427,11 @@ impl<'a> ReadingRef<'a> {
         })
     }
 
+    /// Bytes of the reading in the internal encoding.
+    pub fn encoded_len(self) -> usize {
+        self.bytes.len()
+    }
+
     /// Whether some string of the reading needs escaping in JSON.
     pub fn needs_escape(self) -> bool {
         self.bytes[13] & FLAG_ESCAPE != 0
@@ -466,9 +474,7 @@ fn check_name(field: Field, name: &str) -> Result<bool, ReadingError> {
     if !(1..=NAME_BYTES_MAX).contains(&name.len()) {
         return Err(ReadingError::NameLength { field, got: name.len() });
     }
-    // U+0080 to U+009F, the other control characters, begin with 0xC2.
-    let plain = name.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\');
-    if plain {
+    if is_plain_ascii(name.as_bytes()) {
         return Ok(false);
     }
     match name.char_indices().find(|(_, character)| character.is_control()) {
@@ -505,9 +511,8 @@ fn encode_value(value: Value<'_>) -> Result<(u8, [u8; 8], &str), ReadingError> {
     }
 }
 
-/// Whether JSON must escape something in `text` (RFC 8259, section 7).
 fn needs_escape(text: &str) -> bool {
-    text.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\')
+    !is_plain(text.as_bytes())
 }
 
 fn small<T: TryFrom<usize>>(length: usize) -> T {

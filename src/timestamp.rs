@@ -9,6 +9,12 @@ use thiserror::Error;
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
+/// 00 to 99.
+const DIGIT_PAIRS: &[u8; 200] = b"0001020304050607080910111213141516171819\
+    2021222324252627282930313233343536373839\
+    4041424344454647484950515253545556575859\
+    6061626364656667686970717273747576777879\
+    8081828384858687888990919293949596979899";
 /// Longest time text that is looked at, in bytes; a longer one is not a time.
 const TEXT_BYTES_MAX: usize = 64;
 
@@ -303,9 +309,10 @@ fn two(text: &[u8], at: usize) -> Result<i64, TimeError> {
     }
 }
 
-fn put_two(text: &mut [u8], at: usize, number: i64) {
-    text[at] = digit(number / 10);
-    text[at + 1] = digit(number % 10);
+/// Writes a number below 100 as two digits.
+fn put_two(text: &mut [u8; 19], at: usize, number: i64) {
+    let pair = usize::try_from(number).expect("parts of a date are not negative") * 2;
+    text[at..at + 2].copy_from_slice(&DIGIT_PAIRS[pair..pair + 2]);
 }
 
 fn digit(number: i64) -> u8 {

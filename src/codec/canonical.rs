@@ -7,45 +7,58 @@ use std::io::Write as _;
 
 use crate::reading::{ReadingRef, Value};
 
+/// Room for what stands between a reading's strings in its JSON, and for its numbers.
+const FRAME_BYTES: usize = 160;
+
 /// Appends `reading` as one JSON object, without a line feed.
 pub fn write_reading(reading: ReadingRef<'_>, out: &mut Vec<u8>) {
-    let write_text = if reading.needs_escape() { write_escaped } else { write_plain };
-    out.extend_from_slice(b"{\"device\":");
+    out.reserve(reading.encoded_len() + FRAME_BYTES);
+    if reading.needs_escape() {
+        write_object(reading, write_escaped, out);
+    } else {
+        write_object(reading, write_plain, out);
+    }
+}
+
+fn write_object(reading: ReadingRef<'_>, write_text: impl Fn(&[u8], &mut Vec<u8>) + Copy, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"device\":\"");
     write_text(reading.device_bytes(), out);
-    out.extend_from_slice(b",\"sensor\":");
+    out.extend_from_slice(b"\",\"sensor\":\"");
     write_text(reading.sensor_bytes(), out);
-    out.extend_from_slice(b",\"value\":");
-    write_value(reading.value(), write_text, out);
+    out.extend_from_slice(b"\",\"value\":");
+    match reading.value() {
+        Value::Integer(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
+        Value::Double(number) => out.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes()),
+        Value::Boolean(true) => out.extend_from_slice(b"true"),
+        Value::Boolean(false) => out.extend_from_slice(b"false"),
+        Value::Text(text) => {
+            out.push(b'"');
+            write_text(text.as_bytes(), out);
+            out.push(b'"');
+        }
+    }
     out.extend_from_slice(b",\"time\":\"");
     reading.time().write(out);
     out.push(b'"');
     if let Some(unit) = reading.unit_bytes() {
-        out.extend_from_slice(b",\"unit\":");
+        out.extend_from_slice(b",\"unit\":\"");
         write_text(unit, out);
+        out.push(b'"');
     }
     write_tags(reading, write_text, out);
     out.push(b'}');
 }
 
-fn write_value(value: Value<'_>, write_text: fn(&[u8], &mut Vec<u8>), out: &mut Vec<u8>) {
-    match value {
-        Value::Integer(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
-        Value::Double(number) => out.extend_from_slice(ryu::Buffer::new().format_finite(number).as_bytes()),
-        Value::Boolean(true) => out.extend_from_slice(b"true"),
-        Value::Boolean(false) => out.extend_from_slice(b"false"),
-        Value::Text(text) => write_text(text.as_bytes(), out),
-    }
-}
-
-fn write_tags(reading: ReadingRef<'_>, write_text: fn(&[u8], &mut Vec<u8>), out: &mut Vec<u8>) {
-    let mut separator: &[u8] = b",\"tags\":{";
+fn write_tags(reading: ReadingRef<'_>, write_text: impl Fn(&[u8], &mut Vec<u8>), out: &mut Vec<u8>) {
+    let mut separator: &[u8] = b",\"tags\":{\"";
     let mut any = false;
     for (name, value) in reading.tags_bytes() {
         out.extend_from_slice(separator);
         write_text(name, out);
-        out.push(b':');
+        out.extend_from_slice(b"\":\"");
         write_text(value, out);
-        separator = b",";
+        out.push(b'"');
+        separator = b",\"";
         any = true;
     }
     if any {
@@ -54,14 +67,11 @@ fn write_tags(reading: ReadingRef<'_>, write_text: fn(&[u8], &mut Vec<u8>), out:
 }
 
 fn write_plain(text: &[u8], out: &mut Vec<u8>) {
-    out.push(b'"');
     out.extend_from_slice(text);
-    out.push(b'"');
 }
 
 /// Escapes what RFC 8259, section 7 says must be, and no more.
 fn write_escaped(text: &[u8], out: &mut Vec<u8>) {
-    out.push(b'"');
     for byte in text {
         match byte {
             b'"' => out.extend_from_slice(b"\\\""),
@@ -73,7 +83,6 @@ fn write_escaped(text: &[u8], out: &mut Vec<u8>) {
             _ => out.push(*byte),
         }
     }
-    out.push(b'"');
 }
 
 #[cfg(test)]

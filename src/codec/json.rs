@@ -6,6 +6,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor, va
 use serde_json::value::RawValue;
 
 use super::object::{Care, Draft, Place, decode_error, is_beyond};
+use super::scan::{Scanner, Uncommon};
 use super::{DecodeError, Decoded, Decoder, Encoder, Rules, utf8, write_reading};
 use crate::reading::{ReadingRef, Readings};
 
@@ -20,6 +21,9 @@ impl Decoder for Json {
 
     fn decode(&self, body: &[u8], rules: &Rules) -> Result<Decoded, DecodeError> {
         let text = utf8(body)?;
+        if let Ok(decoded) = scan(text, rules) {
+            return Ok(decoded);
+        }
         match read(text, Care::Fast, rules) {
             Err(error) if is_beyond(&error) => read(text, Care::Slow, rules),
             done => done,
@@ -47,9 +51,29 @@ impl Encoder for Json {
     }
 }
 
+/// Reads a body of the common form.
+fn scan(text: &str, rules: &Rules) -> Result<Decoded, Uncommon> {
+    let mut decoded = decoded_for(text);
+    let mut scanner = Scanner::new(text);
+    let mut draft = Draft::default();
+    if !scanner.take(b'[') {
+        draft.scan(&mut scanner, rules)?;
+        draft.finish(Place::Alone, rules, &mut decoded);
+    } else if !scanner.take(b']') {
+        for index in 0.. {
+            draft.scan(&mut scanner, rules)?;
+            draft.finish(Place::Among(index), rules, &mut decoded);
+            if scanner.take(b']') {
+                break;
+            }
+            scanner.take(b',').then_some(()).ok_or(Uncommon)?;
+        }
+    }
+    if scanner.is_at_end() { Ok(decoded) } else { Err(Uncommon) }
+}
+
 fn read(text: &str, care: Care, rules: &Rules) -> Result<Decoded, serde_json::Error> {
-    // Encoded readings are mostly shorter than their JSON.
-    let mut decoded = Decoded { readings: Readings::with_capacity(text.len()), ..Decoded::default() };
+    let mut decoded = decoded_for(text);
     let mut deserializer = serde_json::Deserializer::from_str(text);
     match (&mut deserializer).deserialize_any(Document { care, rules, decoded: &mut decoded }) {
         Ok(()) => {}
@@ -58,6 +82,11 @@ fn read(text: &str, care: Care, rules: &Rules) -> Result<Decoded, serde_json::Er
     }
     deserializer.end()?;
     Ok(decoded)
+}
+
+/// Makes room for what `text` holds: encoded readings are mostly shorter than their JSON.
+fn decoded_for(text: &str) -> Decoded {
+    Decoded { readings: Readings::with_capacity(text.len()), ..Decoded::default() }
 }
 
 struct Document<'a> {
@@ -155,6 +184,8 @@ impl<'de> DeserializeSeed<'de> for Element<'_, 'de> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::strategy::Strategy as _;
+
     use super::*;
     use crate::codec::{UnknownFields, tests};
     use crate::timestamp::{Precision, Timestamp};
@@ -198,7 +229,7 @@ mod tests {
         for (value, kept) in [
             ("9223372036854775807", "9223372036854775807"),
             ("-9223372036854775808", "-9223372036854775808"),
-            ("9223372036854775808", "9.223372036854776e18"),
+            ("9223372036854775808", "9.223372036854776e+18"),
             ("1e3", "1000.0"),
             ("-0", "-0.0"),
             ("true", "true"),
@@ -357,6 +388,103 @@ mod tests {
             &format!(r#"{{"tags":{}"#, r#"{"a":"#.repeat(100_000)),
             "line 1, column 639: recursion limit exceeded",
         );
+    }
+
+    fn same(scanned: &Decoded, read: &Decoded) -> bool {
+        let told = |decoded: &Decoded| {
+            let rejections = decoded.rejections.listed.iter();
+            rejections.map(|r| format!("{} {} {}", r.index, r.pointer, r.detail)).collect::<Vec<_>>()
+        };
+        scanned.readings == read.readings && told(scanned) == told(read)
+    }
+
+    fn fragment() -> impl proptest::strategy::Strategy<Value = String> {
+        let scalar = proptest::sample::select(vec![
+            "1",
+            "-0",
+            "0",
+            "-0.0",
+            "01",
+            "1.",
+            ".5",
+            "1.50",
+            "-12.25e3",
+            "1E+2",
+            "1e",
+            "1e999",
+            "-1e-999",
+            "9223372036854775807",
+            "9223372036854775808",
+            "18446744073709551616",
+            "123456789012345678901234567890",
+            "true",
+            "false",
+            "null",
+            "tru",
+            "\"\"",
+            "\"a\"",
+            "\"\\n\"",
+            "\"é\"",
+            "\"\u{7f}\"",
+            "\"\u{85}\"",
+            "\"2007-02-01T00:00:00.5Z\"",
+            "[1]",
+            "{}",
+            "{\"a\":\"b\"}",
+            "{\"a\":1,\"b\":2.5}",
+            "\"",
+            "\"a\tb\"",
+            " 1 ",
+            "1 2",
+            "NaN",
+            "1170288000000",
+        ]);
+        let name = proptest::sample::select(vec![
+            "device",
+            "sensor",
+            "value",
+            "time",
+            "unit",
+            "tags",
+            "values",
+            "x",
+            "valu\\u0065",
+        ]);
+        let member = (name, scalar).prop_map(|(name, scalar)| format!("\"{name}\":{scalar}"));
+        let good = proptest::strategy::Just("\"device\":\"d\",\"sensor\":\"s\",\"value\":2.5".to_owned());
+        let members = proptest::collection::vec(proptest::prop_oneof![member, good], 0..4);
+        let space = proptest::sample::select(vec!["", " ", "\n", ",", "\t\r"]);
+        (members, space)
+            .prop_map(|(members, space)| format!("{{{space}{}}}", members.join(&format!(",{space}"))))
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(4000))]
+
+        #[test]
+        fn the_scanner_agrees_with_serde_json(
+            objects in proptest::collection::vec(fragment(), 0..4),
+            frame in proptest::sample::select(vec![("[", "]"), ("", ""), ("[", ""), ("", "]"), (" [ ", " ] "), ("[", "] x")]),
+        ) {
+            let body = format!("{}{}{}", frame.0, objects.join(","), frame.1);
+            if let Ok(scanned) = scan(&body, &tests::rules()) {
+                let read = read(&body, Care::Fast, &tests::rules()).expect("what the scanner takes is JSON");
+                proptest::prop_assert!(same(&scanned, &read), "{} {:?} {:?}", body, scanned, read);
+            }
+        }
+    }
+
+    #[test]
+    fn the_common_form_is_scanned() {
+        for body in [
+            r#"{"device":"meter-1","sensor":"voltage","value":230.1}"#,
+            "[]",
+            r#" [ {"device":"d","sensor":"s","value":-1,"time":"2007-02-01T00:00:00Z","unit":"°C","tags":{"a":"b"}} ,
+                {"device":"d","values":{"a":1e3,"b":true,"c":"x"},"time":1170288000000} ] "#,
+        ] {
+            let scanned = scan(body, &tests::rules()).expect(body);
+            assert_eq!(scanned.rejections.count(), 0);
+        }
     }
 
     #[test]

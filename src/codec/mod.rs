@@ -16,6 +16,7 @@ mod canonical;
 mod json;
 mod ndjson;
 mod object;
+mod scan;
 
 use std::fmt::Debug;
 

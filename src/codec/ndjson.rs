@@ -1,6 +1,7 @@
 //! NDJSON: one reading a line, as an object; blank lines do not count.
 
 use super::object::{Care, Draft, Place, decode_error, is_beyond};
+use super::scan::{Scanner, Uncommon};
 use super::{DecodeError, Decoded, Decoder, Encoder, Rules, utf8, write_reading};
 use crate::reading::{ReadingRef, Readings};
 
@@ -23,6 +24,11 @@ impl Decoder for Ndjson {
                 continue;
             }
             let place = Place::Among(index);
+            index += 1;
+            if scan(line, &mut draft, rules).is_ok() {
+                draft.finish(place, rules, &mut decoded);
+                continue;
+            }
             match read(line, &mut draft, place, Care::Fast, rules, &mut decoded) {
                 Err(error) if is_beyond(&error) => {
                     read(line, &mut draft, place, Care::Slow, rules, &mut decoded)
@@ -30,7 +36,6 @@ impl Decoder for Ndjson {
                 done => done,
             }
             .map_err(|error| decode_error(&error, line_index))?;
-            index += 1;
         }
         Ok(decoded)
     }
@@ -51,6 +56,13 @@ impl Encoder for Ndjson {
     fn finish_bytes(&self) -> usize {
         0
     }
+}
+
+/// Reads one line of the common form into `draft`.
+fn scan<'de>(line: &'de str, draft: &mut Draft<'de>, rules: &Rules) -> Result<(), Uncommon> {
+    let mut scanner = Scanner::new(line);
+    draft.scan(&mut scanner, rules)?;
+    if scanner.is_at_end() { Ok(()) } else { Err(Uncommon) }
 }
 
 /// Reads one line. Nothing is added to `decoded` if it fails.

@@ -12,6 +12,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::scan::{Scanner, Uncommon};
 use super::{DecodeError, Decoded, Reason, Rules, UnknownFields};
 use crate::reading::{Field, ReadingParts, TAGS_MAX, Tag, Value};
 use crate::timestamp::Timestamp;
@@ -39,7 +40,7 @@ pub(super) enum Place {
 
 /// What JSON a value is; what an array or object holds has been passed over.
 #[derive(Debug)]
-enum Json<'de> {
+pub(super) enum Json<'de> {
     Null,
     Boolean(bool),
     Integer(i64),
@@ -95,6 +96,12 @@ impl<'de> Draft<'de> {
         Ok(())
     }
 
+    /// Reads one object of the common form. [`Draft::finish`] adds what it holds.
+    pub(super) fn scan(&mut self, scanner: &mut Scanner<'de>, rules: &Rules) -> Result<(), Uncommon> {
+        self.clear();
+        scanner.object(self, rules)
+    }
+
     /// Adds a rejection for a body that is neither an object nor an array.
     pub(super) fn refuse(found: &str, decoded: &mut Decoded) {
         let detail = format!("the body must be a reading, as an object, or an array of them, got {found}");
@@ -125,7 +132,20 @@ impl<'de> Draft<'de> {
         self.fault(field, reason, format!("`{}` must be {expected}, got {}", field.name(), found.noun()));
     }
 
-    fn set_text(&mut self, field: Field, json: Json<'de>) {
+    /// Notes that a field is there. Returns whether it was not there before.
+    pub(super) fn see(&mut self, field: Field) -> bool {
+        !std::mem::replace(&mut self.seen[field as usize], true)
+    }
+
+    pub(super) fn set_value(&mut self, json: Json<'de>) {
+        self.value = Some(json);
+    }
+
+    pub(super) fn add_value(&mut self, sensor: Cow<'de, str>, json: Json<'de>) {
+        self.values.push((sensor, json));
+    }
+
+    pub(super) fn set_text(&mut self, field: Field, json: Json<'de>) {
         match (field, json) {
             (Field::Device, Json::Text(text)) => self.device = text,
             (Field::Sensor, Json::Text(text)) => self.sensor = text,
@@ -134,7 +154,7 @@ impl<'de> Draft<'de> {
         }
     }
 
-    fn set_time(&mut self, json: Json<'de>, rules: &Rules) {
+    pub(super) fn set_time(&mut self, json: Json<'de>, rules: &Rules) {
         let time = match json {
             Json::Text(text) => Timestamp::parse(&text),
             Json::Integer(number) => Timestamp::from_integer(number, rules.precision),
@@ -156,7 +176,7 @@ impl<'de> Draft<'de> {
         }
     }
 
-    fn add_tag(&mut self, name: Cow<'de, str>, json: Json<'de>) {
+    pub(super) fn add_tag(&mut self, name: Cow<'de, str>, json: Json<'de>) {
         match json {
             Json::Text(_) if self.tags.iter().any(|(known, _)| *known == name) => {
                 let detail = format!("the tag `{}` is there twice", shorten(&name));
@@ -190,7 +210,7 @@ impl<'de> Draft<'de> {
     }
 
     /// Adds the readings of this object to `decoded`, or the reason why there are none.
-    fn finish(&mut self, place: Place, rules: &Rules, decoded: &mut Decoded) {
+    pub(super) fn finish(&mut self, place: Place, rules: &Rules, decoded: &mut Decoded) {
         if self.fault.is_none() {
             self.check_fields();
         }
@@ -360,8 +380,7 @@ impl<'de> ObjectVisitor<'_, 'de> {
     }
 
     fn field<A: MapAccess<'de>>(&mut self, field: Field, map: &mut A) -> Result<(), A::Error> {
-        let twice = std::mem::replace(&mut self.draft.seen[field as usize], true);
-        if twice {
+        if !self.draft.see(field) {
             let detail = format!("`{}` is there twice", field.name());
             self.draft.fault(field, Reason::Field, detail);
             take(map, JsonSeed, self.care)?;
@@ -372,7 +391,7 @@ impl<'de> ObjectVisitor<'_, 'de> {
                 let json = take(map, JsonSeed, self.care)?.unwrap_or(Json::Beyond);
                 self.draft.set_text(field, json);
             }
-            Field::Value => self.draft.value = Some(take(map, JsonSeed, self.care)?.unwrap_or(Json::Beyond)),
+            Field::Value => self.draft.set_value(take(map, JsonSeed, self.care)?.unwrap_or(Json::Beyond)),
             Field::Time => {
                 let json = take(map, JsonSeed, self.care)?.unwrap_or(Json::Beyond);
                 self.draft.set_time(json, self.rules);
@@ -493,7 +512,7 @@ impl<'de> Visitor<'de> for MembersSeed<'_, 'de> {
             let json = take(&mut map, JsonSeed, self.care)?.unwrap_or(Json::Beyond);
             match self.field {
                 Field::Tags => self.draft.add_tag(name, json),
-                _ => self.draft.values.push((name, json)),
+                _ => self.draft.add_value(name, json),
             }
         }
         Ok(())

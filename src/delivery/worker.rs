@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
@@ -19,6 +20,9 @@ use crate::metrics::Metrics;
 
 /// Requests that are pulled from the buffer at once.
 const PULL_MAX: usize = 256;
+/// Pause after a pull that emptied the buffer. Under load it spares a wake-up for every request; a lone reading is
+/// pulled at once.
+const PULL_PAUSE: Duration = Duration::from_millis(1);
 /// Batches that are closed in one turn of the loop, so that a large request does not hold its thread for long.
 const CLOSE_MAX: usize = 4;
 
@@ -47,12 +51,14 @@ pub struct Worker {
     pulled: VecDeque<Part>,
     /// Where the outlet puts what it hands out.
     fresh: Vec<Part>,
+    /// When the buffer may be asked again.
+    next_pull: Instant,
     /// Whether the outlet said that nothing more will come.
     exhausted: bool,
     draining: bool,
     /// Closed batches by their number, the oldest first.
     batches: BTreeMap<u64, Pending>,
-    sending: JoinSet<(Answer, std::time::Duration)>,
+    sending: JoinSet<(Answer, Duration)>,
     /// Which batch goes to which node in which task.
     tasks: HashMap<Id, Sending>,
 }
@@ -110,6 +116,7 @@ impl Worker {
             random,
             pulled: VecDeque::new(),
             fresh: Vec::new(),
+            next_pull: now,
             exhausted: false,
             draining: false,
             batches: BTreeMap::new(),
@@ -143,13 +150,26 @@ impl Worker {
                 Some(done) = self.sending.join_next_with_id(), if !self.sending.is_empty() => self.on_done(done),
                 () = self.accounts.eviction_wanted() => self.evict(),
                 () = self.signals.drain.cancelled(), if !self.draining => self.draining = true,
-                count = self.outlet.pull(&mut self.fresh, PULL_MAX), if self.pulled.is_empty() && !self.exhausted => {
-                    self.exhausted = count == 0;
-                    self.pulled.extend(self.fresh.drain(..));
-                }
+                count = self.outlet.pull(&mut self.fresh, PULL_MAX), if self.may_pull(now) => self.on_pulled(count),
                 () = std::future::ready(()), if !self.pulled.is_empty() && self.has_place() => {}
                 () = sleep_until(alarm), if alarm.is_some() => {}
             }
+        }
+    }
+
+    fn may_pull(&self, now: Instant) -> bool {
+        self.wants_more() && (self.next_pull <= now || self.draining)
+    }
+
+    fn wants_more(&self) -> bool {
+        self.pulled.is_empty() && !self.exhausted
+    }
+
+    fn on_pulled(&mut self, count: usize) {
+        self.exhausted = count == 0;
+        self.pulled.extend(self.fresh.drain(..));
+        if count < PULL_MAX {
+            self.next_pull = Instant::now() + PULL_PAUSE;
         }
     }
 
@@ -239,12 +259,12 @@ impl Worker {
         self.tasks.insert(task.id(), Sending { number, node });
     }
 
-    fn on_done(&mut self, done: Result<(Id, (Answer, std::time::Duration)), JoinError>) {
+    fn on_done(&mut self, done: Result<(Id, (Answer, Duration)), JoinError>) {
         let (id, answer, took) = match done {
             Ok((id, (answer, took))) => (id, answer, took),
             Err(error) => {
                 error!(%error, "sending a batch failed inside the gateway");
-                (error.id(), Answer::internal(error.to_string()), std::time::Duration::ZERO)
+                (error.id(), Answer::internal(error.to_string()), Duration::ZERO)
             }
         };
         let Some(sending) = self.tasks.remove(&id) else { return };
@@ -255,7 +275,7 @@ impl Worker {
         }
     }
 
-    fn count(&self, sending: Sending, verdict: Verdict, took: std::time::Duration) {
+    fn count(&self, sending: Sending, verdict: Verdict, took: Duration) {
         let node = self.nodes.get(sending.node).id.as_str();
         self.metrics.batches.with_label_values(&[node, verdict.name()]).inc();
         self.metrics.delivery_seconds.with_label_values(&[node]).observe(took.as_secs_f64());
@@ -264,7 +284,7 @@ impl Worker {
         }
     }
 
-    fn on_delivered(&mut self, Sending { number, node }: Sending, took: std::time::Duration) {
+    fn on_delivered(&mut self, Sending { number, node }: Sending, took: Duration) {
         let now = Instant::now();
         let (recovered, change) = self.nodes.update(node, |node| {
             let recovered = node.health.failures() > 0;
@@ -293,7 +313,7 @@ impl Worker {
         }
     }
 
-    fn on_failed(&mut self, Sending { number, node }: Sending, answer: &Answer, took: std::time::Duration) {
+    fn on_failed(&mut self, Sending { number, node }: Sending, answer: &Answer, took: Duration) {
         let now = Instant::now();
         let penalty = took.max(self.config.timeout);
         let change = self.nodes.update(node, |node| {
@@ -442,7 +462,8 @@ impl Worker {
             State::Waiting { .. } => self.nodes.next_asked(now),
             State::Sending => None,
         });
-        retry.chain(close).min()
+        let pull = (self.wants_more() && self.next_pull > now).then_some(self.next_pull);
+        retry.chain(close).chain(pull).min()
     }
 }
 

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use hyper::body::Body as _;
+use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
 
 use super::content::Encoding;
@@ -63,7 +62,7 @@ impl Drop for Held {
 ///
 /// A body of one piece, the usual case, is not copied.
 pub(super) async fn read(
-    mut body: Body,
+    mut body: Incoming,
     limit: usize,
     within: Duration,
     held: &mut Held,
@@ -81,7 +80,7 @@ pub(super) async fn read(
 
 /// Reads what is left of a refused body, within bounds, and forgets it: a connection that is closed with bytes
 /// unread is reset, and the sender may never see why.
-pub(super) async fn discard(mut body: Body, limit: usize, deadline: Instant) {
+pub(super) async fn discard(mut body: Incoming, limit: usize, deadline: Instant) {
     let mut left = limit as u64 * DISCARD_FACTOR;
     let read_on = async {
         while let Some(Ok(frame)) = body.frame().await {
@@ -94,7 +93,7 @@ pub(super) async fn discard(mut body: Body, limit: usize, deadline: Instant) {
     let _ = tokio::time::timeout_at(deadline, read_on).await;
 }
 
-async fn collect(body: &mut Body, limit: usize, held: &mut Held) -> Result<Bytes, IngestError> {
+async fn collect(body: &mut Incoming, limit: usize, held: &mut Held) -> Result<Bytes, IngestError> {
     if body.size_hint().lower() > limit as u64 {
         return Err(IngestError::BodyTooLarge { limit });
     }
@@ -110,7 +109,7 @@ async fn collect(body: &mut Body, limit: usize, held: &mut Held) -> Result<Bytes
 }
 
 async fn next(
-    body: &mut Body,
+    body: &mut Incoming,
     limit: usize,
     before: usize,
     held: &mut Held,

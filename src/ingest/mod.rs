@@ -11,31 +11,25 @@
 
 mod body;
 mod content;
+mod entrance;
 mod error;
 mod observe;
 mod readings;
 mod schema;
 
-use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use http::{StatusCode, Uri};
 use prometheus::IntCounter;
 use tokio_util::sync::CancellationToken;
-use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 
 use crate::buffer::{Ack, Buffer};
 use crate::codec::{Reason, UnknownFields};
 use crate::metrics::Metrics;
-use crate::problem::Problem;
 use body::BodyBudget;
 
-pub use observe::Observe;
+pub use entrance::Entrance;
 
 /// The path that takes readings.
 pub const READINGS_PATH: &str = "/v1/readings";
@@ -94,35 +88,4 @@ impl Front {
         let bodies = BodyBudget::new(config.max_pending);
         Front { config, buffer, ack, acks, bodies, draining, rejected }
     }
-
-    /// The routes of the front.
-    pub fn routes(self) -> Router {
-        Router::new().route(READINGS_PATH, post(readings::post)).with_state(Arc::new(self))
-    }
-}
-
-/// Adds what holds for every path: problems for what is not there, counting, and an answer even after a defect.
-pub fn finish(routes: Router, observe: Observe) -> Router {
-    routes
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(observe)
-}
-
-async fn not_found(uri: Uri) -> Problem {
-    let path: String = uri.path().chars().take(100).collect();
-    Problem::new(
-        StatusCode::NOT_FOUND,
-        format!("there is nothing at `{path}`; readings go to `{READINGS_PATH}`"),
-    )
-}
-
-async fn method_not_allowed() -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method; `Allow` names it")
-}
-
-fn panicked(_panic: Box<dyn Any + Send>) -> Response {
-    tracing::error!("a request failed inside the gateway");
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the gateway failed while it answered").into_response()
 }
