@@ -3,18 +3,24 @@
 #
 #   docker build --tag forebay .
 
+# ---- manifest ---------------------------------------------------------------------------------------------
+# Cargo.toml without its benches: they are not part of the image, and a new one should not cost a new build of
+# all dependencies.
+FROM debian:bookworm-slim AS manifest
+COPY Cargo.toml /
+RUN awk '/^\[/ { keep = $0 != "[[bench]]" } keep' /Cargo.toml > /manifest.toml
+
 # ---- builder ----------------------------------------------------------------------------------------------
 FROM rust:1-slim-bookworm AS builder
 WORKDIR /build
 
 # The dependencies alone, with empty sources in place of ours. This layer takes minutes and is built again
-# only when Cargo.toml or Cargo.lock change. Cargo wants a file for every bench that Cargo.toml names.
-COPY Cargo.toml Cargo.lock ./
-RUN mkdir src benches \
+# only when what it copies has changed.
+COPY --from=manifest /manifest.toml Cargo.toml
+COPY Cargo.lock ./
+RUN mkdir src \
  && touch src/lib.rs \
  && echo 'fn main() {}' > src/main.rs \
- && awk -F'"' '/^\[/ { section = $0 } section == "[[bench]]" && $1 ~ /^name *= *$/ { print $2 }' Cargo.toml \
-    | while read -r bench; do echo 'fn main() {}' > "benches/$bench.rs"; done \
  && cargo build --release --locked
 
 # Our own sources. COPY keeps their times, which are older than the empty crate built above: without the
