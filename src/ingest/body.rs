@@ -94,9 +94,6 @@ pub(super) async fn discard(mut body: Incoming, limit: usize, deadline: Instant)
 }
 
 async fn collect(body: &mut Incoming, limit: usize, held: &mut Held) -> Result<Bytes, IngestError> {
-    if body.size_hint().lower() > limit as u64 {
-        return Err(IngestError::BodyTooLarge { limit });
-    }
     let first = next(body, limit, 0, held).await?.unwrap_or_default();
     if body.is_end_stream() {
         return Ok(first);

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, EXPECT};
 use http::{HeaderValue, Request, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
@@ -87,7 +87,7 @@ impl Front {
     /// Dropped half-way (the client hung up), the readings are in the buffer or not; the books balance either way.
     async fn take(&self, request: Request<Incoming>) -> Result<Accepted, IngestError> {
         let (head, body) = request.into_parts();
-        let content = match self.admit(&head) {
+        let content = match self.admit(&head, &body) {
             Ok(content) => content,
             Err(error) => {
                 self.turn_away(&head, body).await;
@@ -116,9 +116,14 @@ impl Front {
         Ok(Accepted { accepted, rejected, ack: ack.name(), errors: faults(decoded.rejections.listed) })
     }
 
-    fn admit(&self, head: &http::request::Parts) -> Result<Content, IngestError> {
+    /// Refuses what needs no body to be refused.
+    fn admit(&self, head: &http::request::Parts, body: &Incoming) -> Result<Content, IngestError> {
         if self.draining.is_cancelled() {
             return Err(IngestError::Push(buffer::PushError::Closed));
+        }
+        let limit = self.config.max_body;
+        if body.size_hint().lower() > limit as u64 {
+            return Err(IngestError::BodyTooLarge { limit });
         }
         Content::read(head, self.ack, self.acks)
     }
