@@ -8,6 +8,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 use super::node::FakeNode;
+use super::raw::RawClient;
 use super::readings::{Reading, to_json};
 
 /// A gateway that is about to start.
@@ -65,20 +66,27 @@ impl TestGateway {
     /// Starts it.
     pub async fn start(self) -> RunningGateway {
         let gateway = Gateway::start(self.config()).await.expect("the gateway starts");
-        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        RunningGateway { address: gateway.address(), gateway, client }
+        let address = gateway.address();
+        RunningGateway { gateway: Some(gateway), ..RunningGateway::at(address) }
     }
 }
 
 /// A gateway that runs.
 #[derive(Debug)]
 pub struct RunningGateway {
-    gateway: Gateway,
+    /// `None` if it runs in another process.
+    gateway: Option<Gateway>,
     address: SocketAddr,
     client: reqwest::Client,
 }
 
 impl RunningGateway {
+    /// A gateway in another process.
+    pub fn at(address: SocketAddr) -> RunningGateway {
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        RunningGateway { gateway: None, address, client }
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -142,9 +150,19 @@ impl RunningGateway {
         line.map(|number| number.parse().expect("a number"))
     }
 
+    /// The same gateway for another task; it cannot be stopped from there.
+    pub fn handle(&self) -> RunningGateway {
+        RunningGateway { gateway: None, address: self.address, client: self.client.clone() }
+    }
+
+    /// A connection of its own, for bytes as they are given.
+    pub async fn raw(&self) -> RawClient {
+        RawClient::connect(self.address).await
+    }
+
     /// Stops it.
     pub async fn stop(self) -> Ended {
-        self.gateway.stop().await
+        self.gateway.expect("it runs in this process").stop().await
     }
 }
 
@@ -159,6 +177,11 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// An answer that was read.
+    pub fn new(status: StatusCode, headers: HeaderMap, body: Vec<u8>) -> Reply {
+        Reply { status, headers, body }
+    }
+
     /// Reads a whole answer.
     pub async fn read(response: reqwest::Response) -> Reply {
         let (status, headers) = (response.status(), response.headers().clone());

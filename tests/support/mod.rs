@@ -10,8 +10,11 @@
 //! Ports are 0, times are short, and whatever must happen is awaited with a limit ([`eventually`]).
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod compression;
 mod gateway;
 mod node;
+pub mod process;
+mod raw;
 mod readings;
 
 use std::future::Future;
@@ -20,7 +23,9 @@ use std::time::Duration;
 #[allow(unused_imports, reason = "each test binary uses a part")]
 pub use gateway::{Reply, RunningGateway, TestGateway};
 #[allow(unused_imports, reason = "each test binary uses a part")]
-pub use node::{Answer, FakeNode, ReceivedBatch};
+pub use node::{Answer, FakeNode, Gate, ReceivedBatch};
+#[allow(unused_imports, reason = "each test binary uses a part")]
+pub use raw::{RawClient, chunk, post_head};
 #[allow(unused_imports, reason = "each test binary uses a part")]
 pub use readings::{Reading, reading, readings, to_json, to_ndjson};
 

@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::readings::Reading;
@@ -22,12 +23,46 @@ pub struct Answer {
     headers: Vec<(&'static str, String)>,
     body: String,
     delay: Duration,
+    gate: Option<Gate>,
+}
+
+/// Holds answers back until it is opened.
+#[derive(Clone, Debug)]
+pub struct Gate(Arc<Semaphore>);
+
+impl Default for Gate {
+    fn default() -> Gate {
+        Gate(Arc::new(Semaphore::new(0)))
+    }
+}
+
+impl Gate {
+    /// Lets one answer pass.
+    pub fn pass_one(&self) {
+        self.0.add_permits(1);
+    }
+
+    /// Lets all answers pass, also those to come.
+    pub fn open(&self) {
+        self.0.close();
+    }
+
+    async fn pass(&self) {
+        if let Ok(permit) = self.0.acquire().await {
+            permit.forget();
+        }
+    }
 }
 
 impl Answer {
     /// This status with an empty body.
     pub fn status(status: u16) -> Answer {
-        Answer { status, headers: Vec::new(), body: String::new(), delay: Duration::ZERO }
+        Answer { status, headers: Vec::new(), body: String::new(), delay: Duration::ZERO, gate: None }
+    }
+
+    /// When the gate lets it pass. What was sent counts as stored already.
+    pub fn behind(self, gate: &Gate) -> Answer {
+        Answer { gate: Some(gate.clone()), ..self }
     }
 
     /// And this header.
@@ -207,6 +242,9 @@ async fn receive(State(script): State<Arc<Mutex<Script>>>, headers: HeaderMap, b
         answer
     };
     tokio::time::sleep(answer.delay).await;
+    if let Some(gate) = answer.gate {
+        gate.pass().await;
+    }
     let mut response = Response::new(Body::from(answer.body));
     *response.status_mut() = StatusCode::from_u16(answer.status).expect("a status");
     for (name, value) in answer.headers {

@@ -1,0 +1,906 @@
+//! What is promised of `POST /v1/readings`: every answer of its table, and that a refused request leaves nothing.
+
+mod support;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use support::compression::{self, gzip, raw_deflate, zlib, zstd};
+use support::process::{Process, directory, forebay};
+use support::{
+    FakeNode, RawClient, Reply, RunningGateway, TestGateway, chunk, eventually, post_head, reading, readings,
+    to_json, to_ndjson,
+};
+
+const JSON: &str = "application/json";
+const NDJSON: &str = "application/x-ndjson";
+const ONE: &str = r#"{"device":"d","sensor":"s","value":1}"#;
+/// How long something that must not happen is watched.
+const WATCH: Duration = Duration::from_millis(100);
+
+/// A gateway with a node that takes everything.
+struct Setup {
+    gateway: RunningGateway,
+    node: FakeNode,
+}
+
+impl Setup {
+    async fn start() -> Setup {
+        Setup::with(|gateway| gateway).await
+    }
+
+    async fn with(settings: impl FnOnce(TestGateway) -> TestGateway) -> Setup {
+        let node = FakeNode::start().await;
+        let gateway = TestGateway::new().set("buffer.kind", "memory").set("buffer.ack", "memory").node(&node);
+        Setup { gateway: settings(gateway).start().await, node }
+    }
+
+    async fn post(&self, content_type: &str, body: impl Into<reqwest::Body>) -> Reply {
+        self.gateway.post_body(content_type, body).await
+    }
+
+    async fn post_to(&self, path: &str, body: impl Into<reqwest::Body>) -> Reply {
+        self.gateway.send(self.gateway.request(path).header("content-type", JSON).body(body)).await
+    }
+
+    async fn post_encoded(&self, encoding: &str, body: Vec<u8>) -> Reply {
+        let request = self.gateway.request("/v1/readings").header("content-type", JSON);
+        self.gateway.send(request.header("content-encoding", encoding).body(body)).await
+    }
+
+    /// The requests so far were refused, and nothing of them was taken.
+    async fn expect_nothing_taken(&self) {
+        let ledger = self.gateway.ledger().await;
+        assert_eq!((&ledger["accepted"], &ledger["buffered"]), (&json!(0), &json!(0)), "{ledger}");
+        assert!(self.node.received().is_empty());
+    }
+
+    /// The readings as the node was sent them, one line each.
+    async fn lines(&self, count: usize) -> Vec<String> {
+        eventually("the readings arrive", || async { self.node.count() >= count }).await;
+        let text = |batch: &support::ReceivedBatch| String::from_utf8(batch.body.to_vec()).expect("UTF-8");
+        let lines: Vec<_> = self.node.received().iter().map(text).collect();
+        let lines: Vec<_> = lines.iter().flat_map(|text| text.lines()).map(str::to_owned).collect();
+        assert_eq!(lines.len(), count, "{lines:?}");
+        lines
+    }
+}
+
+/// Fails unless `reply` is 202 for so many readings, with none turned away.
+#[track_caller]
+fn expect_accepted(reply: Reply, accepted: usize) {
+    let reply = reply.expect_status(202);
+    assert_eq!(reply.header("content-type"), JSON);
+    let expected = json!({ "accepted": accepted, "rejected": 0, "ack": "memory", "errors": [] });
+    assert_eq!(reply.json(), expected);
+}
+
+fn milliseconds_now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    u64::try_from(since.as_millis()).expect("this age")
+}
+
+// 202
+
+#[tokio::test]
+async fn every_media_type_of_the_contract_is_taken() {
+    let setup = Setup::start().await;
+    let (array, lines) = (to_json(&readings(3)), to_ndjson(&readings(3)));
+    let spaced = format!("\n{ONE}\r\n\n   \n{ONE}").into_bytes();
+    let cases: [(Option<&str>, Vec<u8>, usize); 9] = [
+        (Some(JSON), ONE.into(), 1),
+        (Some(JSON), array.clone(), 3),
+        (Some("application/json; charset=utf-8"), array.clone(), 3),
+        (Some("Application/JSON"), array.clone(), 3),
+        (None, ONE.into(), 1),
+        (None, array, 3),
+        (Some(NDJSON), lines.clone(), 3),
+        (Some("application/jsonl"), lines, 3),
+        (Some(NDJSON), spaced, 2),
+    ];
+    let mut total = 0;
+    for (content_type, body, accepted) in cases {
+        let request = setup.gateway.request("/v1/readings").body(body);
+        let request =
+            content_type.into_iter().fold(request, |request, name| request.header("content-type", name));
+        expect_accepted(setup.gateway.send(request).await, accepted);
+        total += accepted;
+    }
+    eventually("all arrive", || async { setup.gateway.account("delivered").await == total as u64 }).await;
+    assert_eq!(setup.node.count(), total);
+}
+
+#[tokio::test]
+async fn an_object_with_values_counts_as_that_many_readings() {
+    let setup = Setup::start().await;
+    let body = r#"{"device":"d","values":{"a":1,"b":true,"c":"x"},"time":1170288000000,"unit":"V"}"#;
+    expect_accepted(setup.post(JSON, body).await, 3);
+    let rest = r#""time":"2007-02-01T00:00:00Z","unit":"V"}"#;
+    let expected = [("a", "1"), ("b", "true"), ("c", "\"x\"")]
+        .map(|(sensor, value)| format!(r#"{{"device":"d","sensor":"{sensor}","value":{value},{rest}"#));
+    assert_eq!(setup.lines(3).await, expected);
+    assert_eq!(setup.gateway.account("accepted").await, 3);
+}
+
+#[tokio::test]
+async fn an_empty_array_is_202_with_nothing_accepted() {
+    let setup = Setup::start().await;
+    for path in ["/v1/readings", "/v1/readings?strict=true", "/v1/readings?ack=delivered"] {
+        let reply = setup.post_to(path, "[]").await.expect_status(202);
+        assert_eq!(reply.json()["accepted"], 0, "{path}");
+    }
+    expect_accepted(setup.post(NDJSON, "\n\n").await, 0);
+    setup.expect_nothing_taken().await;
+}
+
+#[tokio::test]
+async fn good_readings_are_taken_and_the_others_are_told_with_index_pointer_and_detail() {
+    let setup = Setup::start().await;
+    let bad = [
+        (json!({"sensor":"s","value":1}), "/device", "`device` is missing"),
+        (json!({"device":"d","value":1}), "/sensor", "`sensor` is missing"),
+        (json!({"device":"d","sensor":"s"}), "/value", "`value` is missing"),
+        (json!({"device":"d","sensor":"s","value":null}), "/value", "got null"),
+        (json!({"device":7,"sensor":"s","value":1}), "/device", "`device` must be a string"),
+        (json!({"device":"d","sensor":"s","value":1,"time":"yesterday"}), "/time", "RFC 3339"),
+        (json!({"device":"d","sensor":"s","value":1,"time":"2007-02-01T00:00:00"}), "/time", "offset"),
+        (json!({"device":"d","sensor":"s","value":1,"unit":3}), "/unit", "`unit` must be a string"),
+        (json!({"device":"d","sensor":"s","value":1,"tags":{"a":1}}), "/tags/a", "must be a string"),
+        (json!({"device":"d","sensor":"s","value":1,"tags":[]}), "/tags", "must be an object"),
+        (json!({"device":"d","values":{"a/b~c":{}}}), "/values/a~1b~0c", "got an object"),
+        (json!({"device":"d","sensor":"s","value":1,"values":{"a":1}}), "/values", "instead of"),
+        (
+            json!({"device":"d","sensor":"s","vlaue":1}),
+            "/vlaue",
+            "unknown field `vlaue`, did you mean `value`?",
+        ),
+        (json!({"device":"d","sensor":"s","value":1,"colour":1}), "/colour", "unknown field `colour`"),
+        (json!([]), "", "must be an object"),
+        (json!("x"), "", "must be an object"),
+    ];
+    let mut elements = vec![reading(0)];
+    for (element, ..) in &bad {
+        elements.extend([element.clone(), reading(elements.len())]);
+    }
+    let good: Vec<Value> = elements.iter().step_by(2).cloned().collect();
+    for (content_type, body) in [(JSON, to_json(&elements)), (NDJSON, to_ndjson(&elements))] {
+        let reply = setup.post(content_type, body).await.expect_status(202).json();
+        assert_eq!(
+            (&reply["accepted"], &reply["rejected"]),
+            (&json!(good.len()), &json!(bad.len())),
+            "{reply}"
+        );
+        let errors = reply["errors"].as_array().expect("an array");
+        assert_eq!(errors.len(), bad.len());
+        for (place, (error, (_, pointer, detail))) in errors.iter().zip(&bad).enumerate() {
+            let index = 2 * place + 1;
+            assert_eq!(error["index"], index, "{error}");
+            assert_eq!(error["pointer"], format!("/{index}{pointer}"), "{error}");
+            assert!(error["detail"].as_str().is_some_and(|text| text.contains(detail)), "{detail}: {error}");
+        }
+    }
+    eventually("the good ones arrive", || async { setup.node.count() == 2 * good.len() }).await;
+    assert_eq!(setup.node.readings()[..good.len()], good);
+    assert_eq!(setup.gateway.account("accepted").await, 2 * good.len() as u64);
+}
+
+#[tokio::test]
+async fn at_most_100_errors_are_listed_and_all_are_counted() {
+    let setup = Setup::start().await;
+    let mut elements = vec![json!({"device":"d"}); 1000];
+    elements.push(reading(0));
+    let reply = setup.post(JSON, to_json(&elements)).await.expect_status(202).json();
+    assert_eq!((&reply["accepted"], &reply["rejected"]), (&json!(1), &json!(1000)));
+    assert_eq!(reply["errors"].as_array().map(Vec::len), Some(100));
+    assert_eq!(reply["errors"][99]["index"], 99);
+
+    elements.pop();
+    let problem = setup.post(JSON, to_json(&elements)).await.expect_problem(422).json();
+    assert_eq!(problem["errors"].as_array().map(Vec::len), Some(100));
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("1000")), "{problem}");
+    assert_eq!(
+        setup.gateway.metric(r#"forebay_readings_rejected_total{reason="field"}"#).await,
+        Some(2000.0)
+    );
+}
+
+#[tokio::test]
+async fn every_limit_of_a_reading_holds_at_its_exact_bound() {
+    let setup = Setup::start().await;
+    let names = |length: usize| "é".repeat(length / 2) + &"x".repeat(length % 2);
+    let tags = |count: usize| (0..count).map(|tag| (format!("t{tag}"), json!("v"))).collect::<Value>();
+    let tag = |name: usize, value: usize| json!({ names(name): names(value) });
+    let base = json!({"device":"d","sensor":"s","value":1});
+    let cases = [
+        ("device", json!(names(256)), json!(names(257))),
+        ("device", json!("x"), json!("")),
+        ("device", json!(" ö/:#日本"), json!("a\u{0}b")),
+        ("sensor", json!(names(256)), json!(names(257))),
+        ("sensor", json!("x"), json!("")),
+        ("sensor", json!("a b"), json!("a\u{7f}")),
+        ("sensor", json!("a"), json!("a\u{85}")),
+        ("value", json!("x".repeat(4096)), json!("x".repeat(4097))),
+        ("value", json!(""), json!([1])),
+        ("unit", json!("x".repeat(64)), json!("x".repeat(65))),
+        ("tags", tags(32), tags(33)),
+        ("tags", tag(256, 256), tag(257, 1)),
+        ("tags", tag(1, 0), tag(1, 257)),
+        ("time", json!(0), json!(-1)),
+        ("time", json!("1970-01-01T00:00:00Z"), json!("1969-12-31T23:59:59.999999999Z")),
+        ("time", json!("1970-01-01T01:00:00+01:00"), json!("1970-01-01T00:59:59+01:00")),
+    ];
+    for (field, good, bad) in cases {
+        let with = |value: &Value| {
+            let mut reading = base.clone();
+            reading[field] = value.clone();
+            reading.to_string()
+        };
+        setup.post(JSON, with(&good)).await.expect_status(202);
+        let problem = setup.post(JSON, with(&bad)).await.expect_problem(422).json();
+        let pointer = problem["errors"][0]["pointer"].as_str().expect("a pointer");
+        assert!(pointer.starts_with(&format!("/{field}")), "{field}: {problem}");
+    }
+    assert_eq!(setup.gateway.account("accepted").await, 16);
+}
+
+#[tokio::test]
+async fn times_reach_to_2262_when_the_clock_is_not_asked() {
+    let setup = Setup::with(|gateway| gateway.set("ingest.max_future", "0s")).await;
+    let at = |time: &str| format!(r#"{{"device":"d","sensor":"s","value":1,"time":"{time}"}}"#);
+    expect_accepted(setup.post(JSON, at("2262-04-11T23:47:16.854775807Z")).await, 1);
+    setup.post(JSON, at("2262-04-11T23:47:16.854775808Z")).await.expect_problem(422);
+    setup.post(JSON, at("9999-12-31T23:59:59Z")).await.expect_problem(422);
+    assert!(setup.lines(1).await[0].contains(r#""time":"2262-04-11T23:47:16.854775807Z""#));
+}
+
+// The readings as they are sent on
+
+#[tokio::test]
+async fn every_kind_of_value_and_time_arrives_in_canonical_form() {
+    let setup = Setup::start().await;
+    // The members of a reading as they are sent, value and time as they arrive.
+    let cases = [
+        (r#""value":0,"time":0"#, "0", "1970-01-01T00:00:00Z"),
+        (r#""value":9223372036854775807,"time":1"#, "9223372036854775807", "1970-01-01T00:00:00.001Z"),
+        (r#""value":-9223372036854775808,"time":1.5"#, "-9223372036854775808", "1970-01-01T00:00:00.001500Z"),
+        (r#""value":230.10,"time":1170288000123"#, "230.1", "2007-02-01T00:00:00.123Z"),
+        (r#""value":0.1,"time":"2007-02-01T01:00:00+01:00""#, "0.1", "2007-02-01T00:00:00Z"),
+        (r#""value":true,"time":"2007-01-31T23:59:60Z""#, "true", "2007-02-01T00:00:00Z"),
+        (r#""value":false,"time":"2007-02-01t00:00:00.5z""#, "false", "2007-02-01T00:00:00.500Z"),
+        (r#""value":"on","time":"2007-02-01T00:00:00.000001Z""#, "\"on\"", "2007-02-01T00:00:00.000001Z"),
+        (r#""value":"","time":"2007-02-01T00:00:00.000000001Z""#, "\"\"", "2007-02-01T00:00:00.000000001Z"),
+        (
+            r#""value":"\u00e9\"\\\n\u0001\ud83d\ude00","time":"2007-02-01T00:00:00.120Z""#,
+            r#""é\"\\\n\u0001😀""#,
+            "2007-02-01T00:00:00.120Z",
+        ),
+    ];
+    for (members, ..) in &cases {
+        expect_accepted(setup.post(JSON, format!(r#"{{{members},"sensor":"s","device":"d"}}"#)).await, 1);
+    }
+    let expected = cases
+        .map(|(_, value, time)| format!(r#"{{"device":"d","sensor":"s","value":{value},"time":"{time}"}}"#));
+    assert_eq!(setup.lines(cases.len()).await, expected);
+}
+
+#[tokio::test]
+async fn fields_arrive_in_canonical_order_whatever_order_they_had() {
+    let setup = Setup::start().await;
+    let body = r#"{"tags":{"z":"1","a":"\/é"},"unit":"°C","time":"2007-02-01T00:00:00Z","value":1e3,"sensor":"t","device":"d"}"#;
+    expect_accepted(setup.post(JSON, body).await, 1);
+    let reading: Value = serde_json::from_str(&setup.lines(1).await[0]).expect("JSON");
+    assert_eq!(reading["value"], 1000.0);
+    assert_eq!(reading["tags"], json!({"z":"1","a":"/é"}));
+    let line = &setup.lines(1).await[0];
+    let places: Vec<_> = ["device", "sensor", "value", "time", "unit", "tags"]
+        .iter()
+        .map(|field| line.find(&format!("\"{field}\":")).expect("the field"))
+        .collect();
+    assert!(places.is_sorted(), "{line}");
+}
+
+#[tokio::test]
+async fn a_reading_without_time_gets_the_time_of_receipt() {
+    let setup = Setup::start().await;
+    let before = milliseconds_now();
+    expect_accepted(setup.post(JSON, ONE).await, 1);
+    let after = milliseconds_now();
+    let line = setup.lines(1).await.remove(0);
+    let reading: Value = serde_json::from_str(&line).expect("JSON");
+    let time: jiff::Timestamp = reading["time"].as_str().expect("a time").parse().expect("RFC 3339");
+    let time = u64::try_from(time.as_millisecond()).expect("after 1970");
+    assert!((before..=after).contains(&time), "{before} {time} {after}");
+}
+
+#[tokio::test]
+async fn precision_is_the_unit_of_times_that_are_numbers() {
+    let setup = Setup::start().await;
+    let cases = [
+        ("", "1170288000123", "2007-02-01T00:00:00.123Z"),
+        ("?precision=s", "1170288000", "2007-02-01T00:00:00Z"),
+        ("?precision=s", "1170288000.25", "2007-02-01T00:00:00.250Z"),
+        ("?precision=ms", "1170288000123", "2007-02-01T00:00:00.123Z"),
+        ("?precision=us", "1170288000123456", "2007-02-01T00:00:00.123456Z"),
+        ("?precision=ns", "1170288000123456789", "2007-02-01T00:00:00.123456789Z"),
+        ("?precision=ns&strict=false", "\"2007-02-01T00:00:00Z\"", "2007-02-01T00:00:00Z"),
+    ];
+    for (query, time, _) in &cases {
+        let body = format!(r#"{{"device":"d","sensor":"s","value":1,"time":{time}}}"#);
+        expect_accepted(setup.post_to(&format!("/v1/readings{query}"), body).await, 1);
+    }
+    for (line, (query, time, expected)) in setup.lines(cases.len()).await.iter().zip(&cases) {
+        assert!(line.contains(&format!(r#""time":"{expected}""#)), "{query} {time}: {line}");
+    }
+    // Seconds taken for milliseconds of the wrong unit are far in the future.
+    let body = r#"{"device":"d","sensor":"s","value":1,"time":1170288000123}"#;
+    setup.post_to("/v1/readings?precision=s", body).await.expect_problem(422);
+}
+
+#[tokio::test]
+async fn a_body_may_be_compressed_in_every_encoding_of_the_contract() {
+    let setup = Setup::start().await;
+    let body = to_json(&readings(50));
+    let cases = [
+        ("identity", body.clone()),
+        ("gzip", gzip(&body)),
+        ("GZIP", gzip(&body)),
+        ("deflate", zlib(&body)),
+        ("deflate", raw_deflate(&body)),
+        ("zstd", zstd(&body)),
+    ];
+    for (encoding, compressed) in &cases {
+        expect_accepted(setup.post_encoded(encoding, compressed.clone()).await, 50);
+    }
+    eventually("all arrive", || async { setup.node.count() == 50 * cases.len() }).await;
+    assert_eq!(setup.node.readings()[..50], readings(50));
+}
+
+// 400
+
+#[tokio::test]
+async fn a_body_that_is_not_json_is_400_with_line_and_column_and_nothing_is_taken() {
+    let setup = Setup::start().await;
+    let cases: [(&str, Vec<u8>, &str); 16] = [
+        (JSON, b"".to_vec(), "line 1, column 1"),
+        (JSON, b"   ".to_vec(), "line 1, column 3"),
+        (JSON, b"{".to_vec(), "line 1, column 1"),
+        (JSON, format!("[{ONE},\n{ONE}").into_bytes(), "line 2, column 37"),
+        (JSON, format!("[{ONE},]").into_bytes(), "line 1, column "),
+        (JSON, format!("[\n{ONE}\n{ONE}]").into_bytes(), "line 3, column 1"),
+        (JSON, format!("{ONE} x").into_bytes(), "line 1, column 39"),
+        (JSON, format!("{ONE}{ONE}").into_bytes(), "line 1, column 38"),
+        (JSON, br#"{"device":"d","sensor":"s","value":NaN}"#.to_vec(), "line 1, column 36"),
+        (JSON, br#"{"device":"d","sensor":"s","value":-Infinity}"#.to_vec(), "line 1, column "),
+        (JSON, br#"{"device":"d","sensor":"s","value":01}"#.to_vec(), "line 1, column "),
+        (JSON, b"{\"device\":\"d\",\n\"sensor\":\"\xff\",\"value\":1}".to_vec(), "line 2, column 11"),
+        (JSON, b"{\"device\":\"a\nb\",\"sensor\":\"s\",\"value\":1}".to_vec(), "line "),
+        (JSON, br#"{"device":"\ud800","sensor":"s","value":1}"#.to_vec(), "line 1, column "),
+        (NDJSON, format!("{ONE}\n\n{{\"device\":").into_bytes(), "line 3, column "),
+        (NDJSON, format!("{ONE}\n{ONE} {ONE}\n{ONE}").into_bytes(), "line 2, column 39"),
+    ];
+    for (content_type, body, place) in cases {
+        let shown = String::from_utf8_lossy(&body).into_owned();
+        let detail = setup.post(content_type, body).await.expect_problem(400).detail();
+        assert!(detail.contains(place), "{shown}: {detail}");
+    }
+    setup.expect_nothing_taken().await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_compressed_as_it_says_is_400() {
+    let setup = Setup::start().await;
+    let body = to_json(&readings(100));
+    let cut = |bytes: Vec<u8>| bytes[..bytes.len() - 9].to_vec();
+    let cases = [
+        ("gzip", body.clone()),
+        ("gzip", cut(gzip(&body))),
+        ("gzip", [gzip(&body), b"more".to_vec()].concat()),
+        ("deflate", cut(zlib(&body))),
+        ("deflate", cut(raw_deflate(&body))),
+        ("zstd", body.clone()),
+        ("zstd", cut(zstd(&body))),
+        ("gzip", Vec::new()),
+        ("zstd", zstd(b"[")),
+    ];
+    for (encoding, compressed) in cases {
+        let reply = setup.post_encoded(encoding, compressed).await;
+        assert_eq!(reply.status, 400, "{encoding}: {}", reply.text());
+        reply.expect_problem(400);
+    }
+    setup.expect_nothing_taken().await;
+}
+
+#[tokio::test]
+async fn a_query_parameter_that_cannot_be_understood_is_400_and_the_known_values_are_named() {
+    let setup = Setup::start().await;
+    for (query, known) in [("precision=h", "s, ms, us, ns"), ("precision=", "ns"), ("strict=perhaps", "true")]
+    {
+        let reply = setup.post_to(&format!("/v1/readings?{query}"), ONE).await;
+        let detail = reply.expect_problem(400).detail();
+        assert!(detail.contains(known), "{query}: {detail}");
+    }
+    setup.expect_nothing_taken().await;
+}
+
+#[tokio::test]
+async fn a_number_that_no_double_can_hold_is_the_fault_of_its_reading_alone() {
+    let setup = Setup::start().await;
+    let beyond = r#"{"device":"d","sensor":"s","value":1e999}"#;
+    setup.post(JSON, beyond).await.expect_problem(422);
+    setup.expect_nothing_taken().await;
+    let reply = setup.post(JSON, format!("[{ONE},{beyond},{ONE}]")).await.expect_status(202).json();
+    assert_eq!((&reply["accepted"], &reply["rejected"]), (&json!(2), &json!(1)), "{reply}");
+    assert_eq!(reply["errors"][0]["pointer"], "/1/value");
+    let reply = setup.post(NDJSON, format!("{ONE}\n{beyond}\n{ONE}")).await.expect_status(202).json();
+    assert_eq!(reply["accepted"], 2);
+}
+
+#[tokio::test]
+async fn deep_nesting_huge_names_and_duplicate_names_are_refused_and_do_no_harm() {
+    let setup = Setup::start().await;
+    let deep = 100_000;
+    for open in ["[", "{\"a\":", "[{\"values\":"] {
+        setup.post(JSON, open.repeat(deep)).await.expect_problem(400);
+    }
+    let closed = "[".repeat(deep) + &"]".repeat(deep);
+    setup.post(JSON, closed.clone()).await.expect_problem(400);
+    setup.post(NDJSON, closed.clone()).await.expect_problem(400);
+    setup.post(JSON, format!(r#"{{"device":"d","sensor":"s","value":{closed}}}"#)).await.expect_problem(400);
+
+    let name = "n".repeat(1 << 20);
+    let huge = setup.post(JSON, format!(r#"{{"device":"d","sensor":"s","value":1,"{name}":1}}"#)).await;
+    assert!(huge.expect_problem(422).text().len() < 2000, "an answer does not repeat a huge name");
+    let huge = setup.post(JSON, format!(r#"{{"device":"d","values":{{"{name}":1}}}}"#)).await;
+    assert!(huge.expect_problem(422).text().len() < 2000);
+
+    for twice in [
+        r#"{"device":"d","device":"e","sensor":"s","value":1}"#,
+        r#"{"device":"d","sensor":"s","value":1,"value":1}"#,
+        r#"{"device":"d","sensor":"s","value":1,"tags":{"a":"1","a":"2"}}"#,
+    ] {
+        let detail = setup.post(JSON, twice).await.expect_problem(422).detail();
+        assert!(detail.contains("twice"), "{detail}");
+    }
+    setup.expect_nothing_taken().await;
+    expect_accepted(setup.post(JSON, ONE).await, 1);
+}
+
+// 404, 405
+
+#[tokio::test]
+async fn what_is_not_there_is_404_and_a_wrong_method_is_405_with_allow() {
+    let setup = Setup::start().await;
+    for path in ["/v1/reading", "/v1/readings/", "/v2", "/v1/readings/../../etc/passwd", "/%00"] {
+        setup.post_to(path, ONE).await.expect_problem(404);
+    }
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let check = async |method: &str, path: &str, allow: &str| {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
+        let request = client.request(method.clone(), setup.gateway.url(path)).body(ONE);
+        let reply = setup.gateway.send(request).await.expect_problem(405);
+        assert!(reply.header("allow").split(',').any(|known| known.trim() == allow), "{method} {path}");
+    };
+    for method in ["GET", "PUT", "DELETE", "PATCH", "BREW"] {
+        check(method, "/v1/readings", "POST").await;
+    }
+    for path in ["/", "/healthz", "/readyz", "/metrics", "/status", "/openapi.json"] {
+        check("POST", path, "GET").await;
+    }
+    setup.expect_nothing_taken().await;
+}
+
+#[tokio::test]
+async fn head_and_options_are_answered_on_every_path() {
+    let setup = Setup::start().await;
+    for path in
+        ["/", "/healthz", "/readyz", "/metrics", "/status", "/openapi.json", "/v1/readings", "/x", "*"]
+    {
+        for method in ["HEAD", "OPTIONS"] {
+            let mut client = setup.gateway.raw().await;
+            client.send(format!("{method} {path} HTTP/1.1\r\nHost: forebay\r\n\r\n")).await;
+            let reply = if method == "HEAD" { client.reply_to_head().await } else { client.reply().await };
+            assert!(reply.status.as_u16() < 500, "{method} {path}: {}", reply.status);
+        }
+    }
+    let mut client = setup.gateway.raw().await;
+    client.send("HEAD /healthz HTTP/1.1\r\nHost: forebay\r\n\r\n").await;
+    client.reply_to_head().await.expect_status(200);
+    // The connection is still good: the answer had no body.
+    client.post(ONE).await;
+    expect_accepted(client.reply().await, 1);
+}
+
+// 408
+
+#[tokio::test]
+async fn a_body_that_trickles_in_is_408_with_a_length_and_in_chunks() {
+    let setup = Setup::with(|gateway| gateway.set("server.request_timeout", "150ms")).await;
+    let trickle = async |head: &str, piece: &[u8]| {
+        let mut client = setup.gateway.raw().await;
+        client.send(post_head(head)).await;
+        while !client.hears_within(Duration::from_millis(10)).await {
+            client.try_send(piece).await;
+        }
+        let detail = client.reply().await.expect_problem(408).detail();
+        assert!(detail.contains("150ms"), "{detail}");
+        client.end().await;
+    };
+    trickle("Content-Length: 1000000\r\n", b" ").await;
+    trickle("Transfer-Encoding: chunked\r\n", &chunk(" ")).await;
+    trickle("Content-Length: 1000000\r\n", b"").await;
+    setup.expect_nothing_taken().await;
+}
+
+// 413
+
+#[tokio::test]
+async fn a_body_beyond_max_body_is_413_by_length_in_chunks_and_after_decompression() {
+    let setup = Setup::with(|gateway| gateway.set("server.max_body", "4KiB")).await;
+    let fits = format!("{ONE}{}", " ".repeat(4096 - ONE.len()));
+    let over = format!("{fits} ");
+    expect_accepted(setup.post(JSON, fits.clone()).await, 1);
+    expect_accepted(setup.post_encoded("gzip", gzip(fits.as_bytes())).await, 1);
+
+    let detail = setup.post(JSON, over.clone()).await.expect_problem(413).detail();
+    assert!(detail.contains("4KiB"), "{detail}");
+    for encoding in ["gzip", "zstd", "deflate"] {
+        let compress: fn(&[u8]) -> Vec<u8> = match encoding {
+            "gzip" => gzip,
+            "zstd" => zstd,
+            _ => zlib,
+        };
+        setup.post_encoded(encoding, compress(over.as_bytes())).await.expect_problem(413);
+    }
+    let mut client = setup.gateway.raw().await;
+    client.send(post_head("Transfer-Encoding: chunked\r\n")).await;
+    client.send(chunk(&fits)).await;
+    client.send(chunk(" ")).await;
+    client.send(chunk("")).await;
+    client.reply().await.expect_problem(413);
+    assert_eq!(setup.gateway.account("accepted").await, 2);
+}
+
+#[tokio::test]
+async fn a_body_far_beyond_max_body_is_answered_with_413_before_it_is_all_there() {
+    let setup = Setup::with(|gateway| gateway.set("server.max_body", "4KiB")).await;
+    for head in ["Content-Length: 10000000000\r\n", "Transfer-Encoding: chunked\r\n"] {
+        let mut client = setup.gateway.raw().await;
+        client.send(post_head(head)).await;
+        let mut sent = 0;
+        while !client.hears_within(Duration::from_millis(1)).await
+            && client.try_send(chunk(" ".repeat(4000))).await
+        {
+            sent += 4000;
+            assert!(sent < 10_000_000, "it reads for ever");
+        }
+        client.reply().await.expect_problem(413);
+    }
+    setup.expect_nothing_taken().await;
+}
+
+#[tokio::test]
+async fn bombs_are_413_and_memory_does_not_grow_with_them() {
+    let directory = directory();
+    let node = FakeNode::start().await;
+    let settings = [("server.listen", "127.0.0.1:0"), ("cluster.nodes", &node.url())];
+    let process = Process::start(forebay(directory.path(), &["serve"], &settings));
+    let gateway = process.gateway();
+    let before = process.peak_memory();
+    let bombs = [
+        ("gzip", compression::gzip_bomb(400)),
+        ("deflate", compression::deflate_bomb(400)),
+        ("zstd", compression::zstd_bomb(400)),
+    ];
+    for (encoding, bomb) in bombs {
+        assert!(bomb.len() < 1 << 20, "{encoding}: {}", bomb.len());
+        for _ in 0..3 {
+            let request = gateway.request("/v1/readings").header("content-type", JSON);
+            let request = request.header("content-encoding", encoding).body(bomb.clone());
+            gateway.send(request).await.expect_problem(413);
+        }
+    }
+    // A body of 8 MiB takes up to 16 MiB while it grows, and each thread that has read one keeps some of them.
+    let grown = process.peak_memory() - before;
+    assert!(grown < 128 << 20, "{grown} bytes more");
+    assert_eq!(gateway.account("accepted").await, 0);
+}
+
+#[tokio::test]
+async fn more_readings_than_the_whole_buffer_can_hold_are_413() {
+    let setup = Setup::with(|gateway| gateway.set("buffer.max_readings", "5")).await;
+    let detail = setup.post(JSON, to_json(&readings(6))).await.expect_problem(413).detail();
+    assert!(detail.contains('6') && detail.contains('5'), "{detail}");
+    setup.expect_nothing_taken().await;
+    expect_accepted(setup.post(JSON, to_json(&readings(5))).await, 5);
+}
+
+#[tokio::test]
+async fn a_client_that_asks_before_it_sends_is_told_without_sending() {
+    let setup = Setup::with(|gateway| gateway.set("server.max_body", "4KiB")).await;
+    let mut client = setup.gateway.raw().await;
+    client.send(post_head("Content-Length: 5000\r\nExpect: 100-continue\r\n")).await;
+    client.reply().await.expect_problem(413);
+
+    let mut client = setup.gateway.raw().await;
+    let head = format!("Content-Length: {}\r\nExpect: 100-continue\r\n", ONE.len());
+    client.send(post_head(&head).replace(JSON, "text/plain")).await;
+    client.reply().await.expect_problem(415);
+
+    let mut client = setup.gateway.raw().await;
+    client.send(post_head(&head)).await;
+    client.reply().await.expect_status(100);
+    client.send(ONE).await;
+    expect_accepted(client.reply().await, 1);
+}
+
+// 415
+
+#[tokio::test]
+async fn another_media_type_or_encoding_is_415_with_the_known_ones() {
+    let setup = Setup::start().await;
+    for media_type in ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", "json", "*/*"]
+    {
+        let reply = setup.post(media_type, ONE).await.expect_problem(415);
+        for known in [JSON, NDJSON, "application/jsonl"] {
+            assert!(reply.header("accept").split(", ").any(|name| name == known), "{media_type}");
+            assert!(reply.detail().contains(known), "{media_type}: {}", reply.detail());
+        }
+    }
+    for encoding in ["br", "compress", "gzip, gzip", "gzipped"] {
+        let reply = setup.post_encoded(encoding, gzip(ONE.as_bytes())).await.expect_problem(415);
+        for known in ["gzip", "deflate", "zstd", "identity"] {
+            assert!(reply.header("accept-encoding").split(", ").any(|name| name == known), "{encoding}");
+            assert!(reply.detail().contains(known), "{encoding}: {}", reply.detail());
+        }
+    }
+    setup.expect_nothing_taken().await;
+}
+
+// 422
+
+#[tokio::test]
+async fn a_request_whose_readings_are_all_turned_away_is_422_with_the_errors() {
+    let setup = Setup::start().await;
+    for (content_type, body, pointer) in [
+        (JSON, "{}", "/device"),
+        (JSON, "[{}]", "/0/device"),
+        (NDJSON, "{}\n", "/0/device"),
+        (JSON, "null", ""),
+        (JSON, "3", ""),
+        (JSON, "\"x\"", ""),
+    ] {
+        let problem = setup.post(content_type, body).await.expect_problem(422).json();
+        assert_eq!(problem["errors"][0]["index"], 0, "{problem}");
+        assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");
+        assert!(problem["errors"][0]["detail"].is_string());
+    }
+    setup.expect_nothing_taken().await;
+}
+
+#[tokio::test]
+async fn strict_takes_all_or_none() {
+    let setup = Setup::start().await;
+    let mixed = format!("[{ONE},{{\"device\":\"d\"}},{ONE}]");
+    let problem = setup.post_to("/v1/readings?strict=true", mixed.clone()).await.expect_problem(422).json();
+    assert_eq!(problem["errors"].as_array().map(Vec::len), Some(1), "{problem}");
+    assert_eq!(problem["errors"][0]["pointer"], "/1/sensor");
+    setup.expect_nothing_taken().await;
+
+    expect_accepted(setup.post_to("/v1/readings?strict=true", format!("[{ONE},{ONE}]")).await, 2);
+    let reply = setup.post_to("/v1/readings?strict=false", mixed).await.expect_status(202).json();
+    assert_eq!(reply["accepted"], 2);
+}
+
+#[tokio::test]
+async fn an_acknowledgement_that_the_buffer_cannot_give_is_422() {
+    let setup = Setup::start().await;
+    let detail = setup.post_to("/v1/readings?ack=disk", ONE).await.expect_problem(422).detail();
+    assert!(detail.contains("disk") && detail.contains("memory") && detail.contains("delivered"), "{detail}");
+    setup.expect_nothing_taken().await;
+    for ack in ["memory", "delivered"] {
+        let reply = setup.post_to(&format!("/v1/readings?ack={ack}"), ONE).await.expect_status(202);
+        assert_eq!(reply.json()["ack"], ack);
+    }
+}
+
+// Settings that say what is turned away
+
+#[tokio::test]
+async fn readings_too_far_from_the_clock_are_turned_away() {
+    let setup =
+        Setup::with(|gateway| gateway.set("ingest.max_future", "1m").set("ingest.max_past", "2m")).await;
+    let now = i64::try_from(milliseconds_now()).expect("this age");
+    for (offset_seconds, status) in [(0, 202), (50, 202), (70, 422), (-110, 202), (-130, 422)] {
+        let time = now + offset_seconds * 1000;
+        let body = format!(r#"{{"device":"d","sensor":"s","value":1,"time":{time}}}"#);
+        let reply = setup.post(JSON, body).await.expect_status(status);
+        if status == 422 {
+            assert_eq!(reply.json()["errors"][0]["pointer"], "/time", "{offset_seconds}");
+        }
+    }
+    assert_eq!(setup.gateway.account("accepted").await, 3);
+    assert_eq!(setup.gateway.metric(r#"forebay_readings_rejected_total{reason="time"}"#).await, Some(2.0));
+}
+
+#[tokio::test]
+async fn by_default_an_hour_ahead_is_too_far_and_no_past_is() {
+    let setup = Setup::start().await;
+    let now = i64::try_from(milliseconds_now()).expect("this age");
+    for (time, status) in [(0, 202), (now + 3_590_000, 202), (now + 3_610_000, 422)] {
+        let body = format!(r#"{{"device":"d","sensor":"s","value":1,"time":{time}}}"#);
+        setup.post(JSON, body).await.expect_status(status);
+    }
+}
+
+#[tokio::test]
+async fn unknown_fields_are_passed_over_where_the_settings_say_so() {
+    let setup = Setup::with(|gateway| gateway.set("ingest.unknown_fields", "ignore")).await;
+    let extra = r#"{"device":"d","x":{"y":[1,{"z":1e999}]},"sensor":"s","value":1,"time":0,"x":2,"":null}"#;
+    expect_accepted(setup.post(JSON, extra).await, 1);
+    expect_accepted(setup.post(NDJSON, extra).await, 1);
+    let expected = r#"{"device":"d","sensor":"s","value":1,"time":"1970-01-01T00:00:00Z"}"#;
+    assert_eq!(setup.lines(2).await, [expected, expected]);
+}
+
+// Connections
+
+#[tokio::test]
+async fn a_client_that_hangs_up_in_the_middle_of_the_body_leaves_nothing() {
+    let setup = Setup::start().await;
+    let whole = to_json(&readings(100));
+    for head in ["Content-Length: 100000\r\n", "Transfer-Encoding: chunked\r\n"] {
+        let mut client = setup.gateway.raw().await;
+        client.send(post_head(head)).await;
+        // A whole document, but not the whole body.
+        client.send(if head.starts_with("Content") { whole.clone() } else { chunk(&whole) }).await;
+        assert!(!client.hears_within(WATCH).await);
+        drop(client);
+    }
+    expect_accepted(setup.post(JSON, ONE).await, 1);
+    eventually("it arrives", || async { setup.gateway.account("delivered").await == 1 }).await;
+    assert_eq!(setup.gateway.account("accepted").await, 1);
+}
+
+#[tokio::test]
+async fn a_slow_head_is_cut_off() {
+    let setup = Setup::with(|gateway| gateway.set("server.idle_timeout", "100ms")).await;
+    let mut client = setup.gateway.raw().await;
+    client.send("POST /v1/readings HTTP/1.1\r\n").await;
+    while !client.hears_within(Duration::from_millis(5)).await {
+        client.try_send("X: 1\r\n").await;
+    }
+    let said = client.end().await;
+    assert!(said.is_empty() || said.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&said));
+    setup.expect_nothing_taken().await;
+    expect_accepted(setup.post(JSON, ONE).await, 1);
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_their_order() {
+    let setup = Setup::start().await;
+    let mut client = setup.gateway.raw().await;
+    let mut all = Vec::new();
+    for count in 1..=20 {
+        let body = to_json(&readings(count));
+        all.extend(post_head(&format!("Content-Length: {}\r\n", body.len())).into_bytes());
+        all.extend(body);
+    }
+    client.send(all).await;
+    for count in 1..=20 {
+        expect_accepted(client.reply().await, count);
+    }
+    assert_eq!(setup.gateway.account("accepted").await, (1..=20).sum::<u64>());
+}
+
+#[tokio::test]
+async fn http_1_0_is_answered_and_the_connection_closed() {
+    let setup = Setup::start().await;
+    let mut client = setup.gateway.raw().await;
+    let head = format!("POST /v1/readings HTTP/1.0\r\nContent-Length: {}\r\n\r\n", ONE.len());
+    client.send(head + ONE).await;
+    expect_accepted(client.reply().await, 1);
+    assert!(client.end().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_chunked_body_is_taken_in_pieces_of_any_size() {
+    let setup = Setup::start().await;
+    let body = to_json(&readings(20));
+    for size in [1, 7, 100, body.len()] {
+        let mut client = setup.gateway.raw().await;
+        let pieces: Vec<u8> = body.chunks(size).flat_map(chunk).collect();
+        client
+            .send([post_head("Transfer-Encoding: chunked\r\n").into_bytes(), pieces, chunk("")].concat())
+            .await;
+        expect_accepted(client.reply().await, 20);
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_request_are_refused_and_others_are_served() {
+    let setup = Setup::start().await;
+    let chunked = post_head("Transfer-Encoding: chunked\r\n");
+    let hostile: Vec<Vec<u8>> = vec![
+        b"\0\xff\xfe garbage\r\n\r\n".to_vec(),
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".repeat(20),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        b"GET\r\n\r\n".to_vec(),
+        b"POST /v1/readings HTTP/9.9\r\n\r\n".to_vec(),
+        post_head("Content-Length: -1\r\n").into_bytes(),
+        post_head("Content-Length: 99999999999999999999999999\r\n").into_bytes(),
+        post_head("Content-Length: 5\r\nContent-Length: 6\r\n").into_bytes(),
+        post_head("Transfer-Encoding: gzip\r\n").into_bytes(),
+        format!("{chunked}zz\r\n{ONE}\r\n").into_bytes(),
+        format!("{chunked}ffffffffffffffffff\r\n{ONE}").into_bytes(),
+        format!("{chunked}{:x}\r\n{ONE}no line end", ONE.len()).into_bytes(),
+    ];
+    for bytes in hostile {
+        let mut client = setup.gateway.raw().await;
+        client.send(&bytes).await;
+        let shown = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some(reply) = client.reply_or_end().await {
+            assert!((400..506).contains(&reply.status.as_u16()), "{shown}: {}", reply.status);
+        }
+        setup.expect_nothing_taken().await;
+    }
+    expect_accepted(setup.post(JSON, ONE).await, 1);
+}
+
+#[tokio::test]
+async fn a_request_with_both_a_length_and_chunks_smuggles_nothing() {
+    let setup = Setup::start().await;
+    let mut client = setup.gateway.raw().await;
+    let inner = post_head(&format!("Content-Length: {}\r\n", ONE.len())) + ONE;
+    let smuggled = [chunk("[]"), chunk(""), inner.into_bytes()].concat();
+    let head = post_head(&format!("Content-Length: {}\r\nTransfer-Encoding: chunked\r\n", smuggled.len()));
+    client.send([head.into_bytes(), smuggled].concat()).await;
+    // Either it is refused, or the connection ends after the first answer (RFC 9112, section 6.1).
+    let _ = client.reply_or_end().await;
+    let rest = client.end();
+    let rest = tokio::time::timeout(Duration::from_secs(2), rest).await;
+    assert!(rest.is_ok(), "the connection is closed");
+    setup.expect_nothing_taken().await;
+}
+
+#[tokio::test]
+async fn two_hundred_clients_at_once_are_all_served() {
+    let setup = Setup::start().await;
+    let address = setup.gateway.address();
+    let client = |client: usize| async move {
+        let mut connection = RawClient::connect(address).await;
+        for request in 0..5 {
+            connection.post(to_json(&[reading(client * 5 + request)])).await;
+            expect_accepted(connection.reply().await, 1);
+        }
+    };
+    let clients: Vec<_> = (0..200).map(|number| tokio::spawn(client(number))).collect();
+    for client in clients {
+        client.await.expect("a client that is served");
+    }
+    assert_eq!(setup.gateway.account("accepted").await, 1000);
+    eventually("all arrive", || async { setup.gateway.account("delivered").await == 1000 }).await;
+    let mut values: Vec<_> =
+        setup.node.readings().iter().map(|reading| reading["value"].as_u64().expect("a number")).collect();
+    values.sort_unstable();
+    assert_eq!(values, (0..1000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn bodies_that_all_requests_hold_together_are_bounded() {
+    let setup =
+        Setup::with(|gateway| gateway.set("server.max_body", "64KiB").set("server.max_pending", "64KiB"))
+            .await;
+    let mut first = setup.gateway.raw().await;
+    first.send(post_head("Content-Length: 60000\r\n")).await;
+    first.send(" ".repeat(59_000)).await;
+    eventually("a second one finds no room", || async {
+        let reply = setup.post(JSON, format!("{}{ONE}", " ".repeat(10_000))).await;
+        let refused = reply.status == 503;
+        assert!(!refused || (1..=60).contains(&reply.header("retry-after").parse().expect("seconds")));
+        refused
+    })
+    .await;
+    first.send(format!("{ONE}{}", " ".repeat(1000 - ONE.len()))).await;
+    expect_accepted(first.reply().await, 1);
+    expect_accepted(setup.post(JSON, format!("{}{ONE}", " ".repeat(10_000))).await, 1);
+}
