@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -85,6 +84,21 @@ impl Drop for Reservation {
     }
 }
 
+/// A place in the queue for room. Whoever leaves it, also a client that hung up, lets those behind go on.
+#[derive(Debug)]
+struct Place {
+    accounts: Arc<Accounts>,
+    granted: oneshot::Receiver<Reservation>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.granted.close();
+        let grants = self.accounts.lock().grants(&self.accounts);
+        send(grants);
+    }
+}
+
 impl Accounts {
     /// Opens the books for a number of nodes.
     pub fn new(limit: Amount, nodes: usize, now: Instant) -> Arc<Accounts> {
@@ -111,7 +125,7 @@ impl Accounts {
     ///
     /// Dropped half-way, it leaves nothing behind.
     pub async fn reserve(self: &Arc<Self>, need: Amount, on_full: OnFull) -> Result<Reservation, PushError> {
-        let (granted, wait) = {
+        let (mut place, wait) = {
             let mut books = self.lock();
             if books.closed {
                 return Err(PushError::Closed);
@@ -131,39 +145,20 @@ impl Accounts {
             };
             let (sender, granted) = oneshot::channel();
             books.waiting.push_back(Waiting { need, on_full, granted: sender });
-            (granted, wait)
+            (Place { accounts: Arc::clone(self), granted }, wait)
         };
         if matches!(on_full, OnFull::DropOldest { .. }) {
             self.eviction.notify_one();
         }
-        self.wait_for(granted, need, wait).await
-    }
-
-    async fn wait_for(
-        self: &Arc<Self>,
-        mut granted: oneshot::Receiver<Reservation>,
-        need: Amount,
-        up_to: Duration,
-    ) -> Result<Reservation, PushError> {
-        match tokio::time::timeout(up_to, &mut granted).await {
+        match tokio::time::timeout(wait, &mut place.granted).await {
             Ok(Ok(reservation)) => Ok(reservation),
             Ok(Err(_closed)) => Err(PushError::Closed),
             Err(_elapsed) => {
-                granted.close();
+                place.granted.close();
                 // What was granted at the last moment is kept.
-                granted.try_recv().map_err(|_| self.give_up(need))
+                place.granted.try_recv().map_err(|_| self.lock().full(need, self.limit))
             }
         }
-    }
-
-    /// Lets those behind a request that waits no longer go on.
-    fn give_up(self: &Arc<Self>, need: Amount) -> PushError {
-        let (error, grants) = {
-            let mut books = self.lock();
-            (books.full(need, self.limit), books.grants(self))
-        };
-        send(grants);
-        error
     }
 
     /// Moves readings to the account of their outcome and gives their room to those who wait.
