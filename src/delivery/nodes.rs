@@ -142,12 +142,15 @@ impl Nodes {
         self.nodes.iter().any(|node| node.health.is_up())
     }
 
-    /// The first node that is down, idle, and due to be probed. It counts as probed then.
-    pub(super) fn take_probe(&mut self, now: Instant) -> Option<usize> {
-        self.nodes.iter_mut().position(|node| {
-            let free = node.in_flight == 0 && node.not_before.is_none_or(|until| until <= now);
-            free && node.health.take_probe(now)
-        })
+    /// The first idle node that is due to be probed, for a batch that was `tried` at some: it goes elsewhere first.
+    /// The node counts as probed then.
+    pub(super) fn take_probe(&mut self, tried: &[usize], now: Instant) -> Option<usize> {
+        let free = |(index, node): &(usize, &mut Node)| {
+            let left_alone = node.not_before.is_some_and(|until| until > now);
+            node.in_flight == 0 && !left_alone && !tried.contains(index)
+        };
+        let mut free = self.nodes.iter_mut().enumerate().filter(free);
+        free.find_map(|(index, node)| node.health.take_probe(now).then_some(index))
     }
 
     /// When the first node that asked to be left alone may be asked again.

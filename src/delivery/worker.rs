@@ -226,10 +226,11 @@ impl Worker {
     /// The node for a batch; `None` if none has a free place.
     fn choose(&mut self, number: u64, now: Instant) -> Option<usize> {
         let any_up = self.nodes.any_up();
-        if any_up && let Some(node) = self.nodes.take_probe(now) {
+        let tried = &self.batches.get(&number)?.batch.tried;
+        if any_up && let Some(node) = self.nodes.take_probe(tried, now) {
             return Some(node);
         }
-        let candidates = self.nodes.candidates(&self.batches.get(&number)?.batch.tried, now);
+        let candidates = self.nodes.candidates(tried, now);
         let mut ranking = Vec::with_capacity(candidates.len());
         let random = &mut self.random;
         self.config.route.rank(&candidates, &mut || random.f64(), &mut ranking);
