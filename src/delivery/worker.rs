@@ -290,7 +290,6 @@ impl Worker {
         let (recovered, change) = self.nodes.update(node, |node| {
             let recovered = node.health.failures() > 0;
             node.in_flight -= 1;
-            node.not_before = None;
             node.latency.observe(took, now);
             node.limit.on_delivered();
             ((recovered, node.health.on_delivered()), Some(None))
@@ -319,7 +318,8 @@ impl Worker {
         let penalty = took.max(self.config.timeout);
         let change = self.nodes.update(node, |node| {
             node.in_flight -= 1;
-            node.not_before = answer.retry_after.map(|wait| now + wait);
+            // The latest wish holds, whatever comes back that was sent before it was known.
+            node.not_before = node.not_before.max(answer.retry_after.map(|wait| now + wait));
             let change = match answer.verdict {
                 Verdict::Delivered | Verdict::Refused | Verdict::TooLarge => {
                     node.latency.observe(took, now);
