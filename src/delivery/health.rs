@@ -1,8 +1,9 @@
 //! Whether a node is taken to be up.
 //!
 //! A node is down after a number of failures in a row, or at once when its answer says that it is set up wrongly.
-//! While others are up, a node that is down gets one batch each `probe` to show whether it is back; the first
-//! delivery says that it is.
+//! While others are up, a node that failed gets one batch each `probe`, down or not yet: a failure makes it so
+//! costly that it would hardly be chosen, and would be neither found to be down nor used again. The first delivery
+//! says that it is well.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 pub struct HealthConfig {
     /// Failures in a row after which a node is down, at least one.
     pub failures: u32,
-    /// Time between probes of a node that is down.
+    /// Time between probes of a node that failed and has delivered nothing since.
     pub probe: Duration,
 }
 
@@ -31,19 +32,20 @@ pub enum Change {
 pub struct Health {
     config: HealthConfig,
     failures: u32,
-    /// When the next probe is due; `None` while the node is up.
+    up: bool,
+    /// When the next probe is due; `None` since the last delivery.
     probe_at: Option<Instant>,
 }
 
 impl Health {
     /// Takes a node to be up until it fails.
     pub fn new(config: HealthConfig) -> Health {
-        Health { config, failures: 0, probe_at: None }
+        Health { config, failures: 0, up: true, probe_at: None }
     }
 
     /// Whether the node is taken to be up.
     pub fn is_up(&self) -> bool {
-        self.probe_at.is_none()
+        self.up
     }
 
     /// Failures since the last delivery.
@@ -54,19 +56,21 @@ impl Health {
     /// Notes a delivery.
     pub fn on_delivered(&mut self) -> Option<Change> {
         self.failures = 0;
-        self.probe_at.take().map(|_| Change::CameUp)
+        self.probe_at = None;
+        let was_down = !std::mem::replace(&mut self.up, true);
+        was_down.then_some(Change::CameUp)
     }
 
     /// Notes a failure that may pass.
     pub fn on_failure(&mut self, now: Instant) -> Option<Change> {
-        self.failures = self.failures.saturating_add(1);
-        if self.failures >= self.config.failures { self.go_down(now) } else { None }
+        self.note_failure(now);
+        if self.failures >= self.config.failures { self.go_down() } else { None }
     }
 
     /// Notes an answer that says that the node is set up wrongly.
     pub fn on_misconfigured(&mut self, now: Instant) -> Option<Change> {
-        self.failures = self.failures.saturating_add(1);
-        self.go_down(now)
+        self.note_failure(now);
+        self.go_down()
     }
 
     /// Whether a probe is due; the next one is due a while after it.
@@ -78,9 +82,13 @@ impl Health {
         due
     }
 
-    fn go_down(&mut self, now: Instant) -> Option<Change> {
-        let was_up = self.is_up();
+    fn note_failure(&mut self, now: Instant) {
+        self.failures = self.failures.saturating_add(1);
         self.probe_at = Some(now + self.config.probe);
+    }
+
+    fn go_down(&mut self) -> Option<Change> {
+        let was_up = std::mem::replace(&mut self.up, false);
         was_up.then_some(Change::WentDown)
     }
 }
@@ -114,13 +122,18 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_is_down_is_probed_once_an_interval() {
-        let (now, mut health) = (Instant::now(), health());
-        assert!(!health.take_probe(now));
-        health.on_misconfigured(now);
-        assert!(!health.take_probe(now));
-        let later = now + Duration::from_secs(1);
-        assert!(health.take_probe(later));
-        assert!(!health.take_probe(later));
+    fn a_node_that_failed_is_probed_once_an_interval_until_it_delivers() {
+        for fail in [Health::on_failure, Health::on_misconfigured] {
+            let (now, mut health) = (Instant::now(), health());
+            assert!(!health.take_probe(now));
+            fail(&mut health, now);
+            assert!(!health.take_probe(now));
+            let later = now + Duration::from_secs(1);
+            assert!(health.take_probe(later));
+            assert!(!health.take_probe(later));
+            assert!(health.take_probe(later + Duration::from_secs(1)));
+            health.on_delivered();
+            assert!(!health.take_probe(later + Duration::from_secs(9)));
+        }
     }
 }

@@ -11,6 +11,7 @@ use tracing::{debug, error, warn};
 
 use super::batch::{Batch, BatchKeys};
 use super::batcher::Batcher;
+use super::latency::Latency;
 use super::nodes::Nodes;
 use super::transport::{Answer, Parcel, Transport, TransportConfig, TransportError, Verdict};
 use super::{DeliveryConfig, DeliveryStatus};
@@ -290,6 +291,10 @@ impl Worker {
         let (recovered, change) = self.nodes.update(node, |node| {
             let recovered = node.health.failures() > 0;
             node.in_flight -= 1;
+            if recovered && node.in_flight == 0 {
+                // What it was fined for its failures would keep it out of use for a minute and more.
+                node.latency = Latency::new(now);
+            }
             node.latency.observe(took, now);
             node.limit.on_delivered();
             ((recovered, node.health.on_delivered()), Some(None))
