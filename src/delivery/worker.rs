@@ -172,6 +172,8 @@ impl Worker {
         if count < PULL_MAX {
             self.next_pull = Instant::now() + PULL_PAUSE;
         }
+        // Requests that came for dropped readings are now the oldest, and more may wait behind them.
+        self.evict();
     }
 
     /// Whether one more batch may be out of the buffer.
