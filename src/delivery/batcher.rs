@@ -32,6 +32,8 @@ pub struct Batcher {
     open: Open,
     /// Size of the last body, to reserve as much for the next.
     body_bytes: usize,
+    /// Since when a batch has been open that was taken apart; the next one goes on from there.
+    since: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +47,7 @@ struct Open {
 impl Batcher {
     /// Starts with nothing.
     pub fn new(config: BatchConfig, encoder: &'static dyn Encoder, keys: BatchKeys) -> Batcher {
-        Batcher { config, encoder, keys, open: Open::default(), body_bytes: 0 }
+        Batcher { config, encoder, keys, open: Open::default(), body_bytes: 0, since: None }
     }
 
     /// Adds readings from the front of `part` until all are in or the batch is full; what is left in `part` is for
@@ -74,7 +76,8 @@ impl Batcher {
         let taken = part.split_to(end);
         if !taken.is_empty() {
             self.open.parts.push(taken);
-            self.open.since.get_or_insert(now);
+            let since = self.since.take().unwrap_or(now);
+            self.open.since.get_or_insert(since);
         }
         if full { self.close() } else { None }
     }
@@ -100,9 +103,12 @@ impl Batcher {
         self.open.parts.first().map(Part::accepted_at)
     }
 
-    /// Takes the open batch apart again.
+    /// Takes the open batch apart again. The next one is due when this one was: while the oldest readings make room
+    /// for new ones all the time, a batch must still close.
     pub fn take_open(&mut self) -> Vec<Part> {
-        std::mem::take(&mut self.open).parts
+        let open = std::mem::take(&mut self.open);
+        self.since = open.since.or(self.since);
+        open.parts
     }
 
     /// Makes a batch of what is left of another one, under a key of its own but in its place, `number`.
