@@ -15,6 +15,7 @@ mod gateway;
 mod node;
 pub mod process;
 mod raw;
+mod raw_node;
 mod readings;
 
 use std::future::Future;
@@ -26,6 +27,8 @@ pub use gateway::{Reply, RunningGateway, TestGateway};
 pub use node::{Answer, FakeNode, Gate, ReceivedBatch};
 #[allow(unused_imports, reason = "each test binary uses a part")]
 pub use raw::{RawClient, chunk, post_head};
+#[allow(unused_imports, reason = "each test binary uses a part")]
+pub use raw_node::{RawNode, read_head};
 #[allow(unused_imports, reason = "each test binary uses a part")]
 pub use readings::{Reading, reading, readings, to_json, to_ndjson};
 

@@ -1,25 +1,29 @@
 //! A node with scripted answers that remembers what it was sent.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::Read as _;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::State;
-use axum::response::Response;
-use http::{HeaderMap, StatusCode};
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 
 use super::readings::Reading;
 
 /// One answer of a node.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    status: u16,
+    /// `None`: the node hangs up instead.
+    status: Option<u16>,
     headers: Vec<(&'static str, String)>,
     body: String,
     delay: Duration,
@@ -57,12 +61,23 @@ impl Gate {
 impl Answer {
     /// This status with an empty body.
     pub fn status(status: u16) -> Answer {
-        Answer { status, headers: Vec::new(), body: String::new(), delay: Duration::ZERO, gate: None }
+        Answer {
+            status: Some(status),
+            headers: Vec::new(),
+            body: String::new(),
+            delay: Duration::ZERO,
+            gate: None,
+        }
     }
 
     /// When the gate lets it pass. What was sent counts as stored already.
     pub fn behind(self, gate: &Gate) -> Answer {
         Answer { gate: Some(gate.clone()), ..self }
+    }
+
+    /// None: the node reads the request, does not store it, and closes the connection.
+    pub fn hang_up() -> Answer {
+        Answer { status: None, ..Answer::status(0) }
     }
 
     /// And this header.
@@ -90,11 +105,13 @@ impl Answer {
 /// One request that a node received.
 #[derive(Clone, Debug)]
 pub struct ReceivedBatch {
+    /// When all of it was there.
+    pub at: Instant,
     /// Its headers.
     pub headers: HeaderMap,
     /// Its body as it came.
     pub body: Bytes,
-    /// The status that it was answered with.
+    /// The status that it was answered with; 0 if the node hung up.
     pub status: u16,
 }
 
@@ -113,9 +130,29 @@ impl ReceivedBatch {
         value.to_str().expect("ASCII").to_owned()
     }
 
-    /// The readings of an NDJSON body.
+    /// The body without its compression.
+    pub fn unpacked(&self) -> Vec<u8> {
+        let encoding = self.headers.get("content-encoding").map(|value| value.as_bytes());
+        let mut plain = Vec::new();
+        match encoding {
+            None => plain.extend_from_slice(&self.body),
+            Some(b"gzip") => {
+                let read = flate2::read::GzDecoder::new(&self.body[..]).read_to_end(&mut plain);
+                assert!(read.is_ok(), "gzip: {read:?}");
+            }
+            Some(b"zstd") => plain = zstd::stream::decode_all(&self.body[..]).expect("zstd"),
+            Some(other) => panic!("no compression that is promised: {}", String::from_utf8_lossy(other)),
+        }
+        plain
+    }
+
+    /// The readings of the body, an array or one a line.
     pub fn readings(&self) -> Vec<Reading> {
-        let lines = self.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let body = self.unpacked();
+        if self.header("content-type") == "application/json" {
+            return serde_json::from_slice(&body).expect("an array");
+        }
+        let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         lines.map(|line| serde_json::from_slice(line).expect("a line of JSON")).collect()
     }
 
@@ -129,6 +166,9 @@ struct Script {
     answers: VecDeque<Answer>,
     otherwise: Option<Answer>,
     received: Vec<ReceivedBatch>,
+    connections: usize,
+    in_flight: usize,
+    in_flight_peak: usize,
 }
 
 /// A node in this process. It answers what its script says, in order, and 200 afterwards.
@@ -162,17 +202,13 @@ impl FakeNode {
         let listener = TcpListener::bind(address).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let script = Arc::new(Mutex::new(script));
-        let router = Router::new()
-            .fallback(receive)
-            .layer(axum::extract::DefaultBodyLimit::disable())
-            .with_state(Arc::clone(&script));
-        let server = tokio::spawn(async move { axum::serve(listener, router).await.expect("serves") });
+        let server = tokio::spawn(serve(listener, Arc::clone(&script)));
         FakeNode { address, script, server }
     }
 
     /// From now on, after the script, every request is answered like this.
     pub fn answer_otherwise(&self, answer: Answer) {
-        self.script.lock().expect("not poisoned").otherwise = Some(answer);
+        self.script().otherwise = Some(answer);
     }
 
     /// Where batches go.
@@ -187,7 +223,22 @@ impl FakeNode {
 
     /// Every request so far that has been read, answered or not, in the order in which they came.
     pub fn received(&self) -> Vec<ReceivedBatch> {
-        self.script.lock().expect("not poisoned").received.clone()
+        self.script().received.clone()
+    }
+
+    /// How many that is.
+    pub fn requests(&self) -> usize {
+        self.script().received.len()
+    }
+
+    /// Connections that were opened so far.
+    pub fn connections(&self) -> usize {
+        self.script().connections
+    }
+
+    /// Requests that were read and not answered at the same moment, at most.
+    pub fn in_flight_peak(&self) -> usize {
+        self.script().in_flight_peak
     }
 
     /// The requests that were answered with success.
@@ -212,11 +263,11 @@ impl FakeNode {
         self.readings().len()
     }
 
-    /// Goes away: connections are refused from now on. Returns the address, to come back to.
+    /// Goes away: its connections break and new ones are refused. Returns the address, to come back to.
     pub async fn stop(self) -> SocketAddr {
         self.server.abort();
         let address = self.address;
-        // The socket is closed when the task has ended.
+        // The sockets are closed when the task has ended.
         let _ = (&mut { self }.server).await;
         address
     }
@@ -224,6 +275,10 @@ impl FakeNode {
     /// A node at an address that was another's.
     pub async fn start_at(address: SocketAddr) -> FakeNode {
         FakeNode::with(address, Script::default()).await
+    }
+
+    fn script(&self) -> MutexGuard<'_, Script> {
+        self.script.lock().expect("not poisoned")
     }
 }
 
@@ -233,22 +288,58 @@ impl Drop for FakeNode {
     }
 }
 
-async fn receive(State(script): State<Arc<Mutex<Script>>>, headers: HeaderMap, body: Bytes) -> Response {
-    let answer = {
-        let mut script = script.lock().expect("not poisoned");
+/// Serves until it is dropped; the connections end with it.
+async fn serve(listener: TcpListener, script: Arc<Mutex<Script>>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        script.lock().expect("not poisoned").connections += 1;
+        let script = Arc::clone(&script);
+        connections.spawn(async move {
+            let service = service_fn(move |request| receive(Arc::clone(&script), request));
+            // Whether the other side left early is not the node's business.
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// Counts a request as under way until it is answered or dropped.
+struct UnderWay(Arc<Mutex<Script>>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.lock().expect("not poisoned").in_flight -= 1;
+    }
+}
+
+async fn receive(
+    script: Arc<Mutex<Script>>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, std::io::Error> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
+    let (answer, _under_way) = {
+        let mut guard = script.lock().expect("not poisoned");
         let answer =
-            script.answers.pop_front().or_else(|| script.otherwise.clone()).unwrap_or(Answer::status(200));
-        script.received.push(ReceivedBatch { headers, body, status: answer.status });
-        answer
+            guard.answers.pop_front().or_else(|| guard.otherwise.clone()).unwrap_or(Answer::status(200));
+        let status = answer.status.unwrap_or(0);
+        guard.received.push(ReceivedBatch { at: Instant::now(), headers: head.headers, body, status });
+        guard.in_flight += 1;
+        guard.in_flight_peak = guard.in_flight_peak.max(guard.in_flight);
+        (answer, UnderWay(Arc::clone(&script)))
     };
     tokio::time::sleep(answer.delay).await;
     if let Some(gate) = answer.gate {
         gate.pass().await;
     }
-    let mut response = Response::new(Body::from(answer.body));
-    *response.status_mut() = StatusCode::from_u16(answer.status).expect("a status");
+    let status = answer.status.ok_or_else(|| std::io::Error::other("hangs up"))?;
+    let mut response = Response::new(Full::new(Bytes::from(answer.body)));
+    *response.status_mut() = StatusCode::from_u16(status).expect("a status");
     for (name, value) in answer.headers {
         response.headers_mut().insert(name, value.parse().expect("a header"));
     }
-    response
+    Ok(response)
 }
