@@ -143,3 +143,96 @@ pub fn settle(parts: Vec<Part>, accounts: &Arc<Accounts>, outcome: Outcome, now:
         let _ = waiter.send(settled);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::ledger::DropReason;
+    use crate::buffer::tests::{numbered, numbers};
+
+    const DELIVERED: Outcome = Outcome::Delivered { node: 0 };
+    const DROPPED: Outcome = Outcome::Dropped(DropReason::Full);
+
+    /// A record of numbered readings, in the books, and what its waiter hears.
+    async fn lend(count: i64) -> (Part, Arc<Accounts>, oneshot::Receiver<Settled>) {
+        let limit = Amount { readings: 1 << 20, bytes: 1 << 20 };
+        let accounts = Accounts::new(limit, 1, Instant::now());
+        let readings = numbered(0..count);
+        let need = Record::amount(&readings);
+        accounts.reserve(need, crate::buffer::OnFull::Reject).await.expect("room").accept(0);
+        let (waiter, settled) = oneshot::channel();
+        (Part::whole(Record::new(readings, Instant::now(), Some(waiter))), accounts, settled)
+    }
+
+    #[tokio::test]
+    async fn a_part_is_split_without_loss_at_any_place() {
+        for first in 0..7 {
+            let (mut part, ..) = lend(5).await;
+            let front = part.split_first(first);
+            let taken = first.min(5);
+            assert_eq!((front.len(), part.len()), (taken, 5 - taken));
+            assert_eq!((front.is_empty(), part.is_empty()), (taken == 0, taken == 5));
+            assert_eq!([numbers(&front), numbers(&part)].concat(), [0, 1, 2, 3, 4]);
+            assert_eq!(front.accepted_at(), part.accepted_at());
+        }
+        let (mut part, ..) = lend(5).await;
+        let mut iter = part.iter();
+        iter.next();
+        let position = iter.position();
+        assert_eq!(numbers(&part.split_to(position)), [0]);
+        // Of what is left, again from its front.
+        assert_eq!(numbers(&part.split_first(2)), [1, 2]);
+        assert_eq!(numbers(&part), [3, 4]);
+    }
+
+    #[tokio::test]
+    async fn room_in_bytes_comes_back_with_the_last_part_whichever_it_is() {
+        for order in [[0, 1, 2], [2, 0, 1], [1, 2, 0]] {
+            let (mut part, accounts, mut settled) = lend(5).await;
+            let mut parts = [Some(part.split_first(2)), Some(part.split_first(1)), Some(part)];
+            let mut left = 5;
+            for (step, index) in order.into_iter().enumerate() {
+                assert!(settled.try_recv().is_err(), "some are not settled");
+                assert!(accounts.snapshot().held_bytes > 0);
+                let part = parts[index].take().expect("each once");
+                left -= part.len() as u64;
+                settle(vec![part], &accounts, DELIVERED, Instant::now());
+                assert_eq!(accounts.buffered(), left, "step {step}");
+            }
+            assert_eq!(accounts.snapshot().held_bytes, 0);
+            assert_eq!(settled.await, Ok(Settled::Delivered));
+        }
+    }
+
+    #[tokio::test]
+    async fn one_reading_that_is_given_up_makes_the_request_incomplete() {
+        for outcomes in [[DROPPED, DELIVERED], [DELIVERED, DROPPED], [DROPPED, DROPPED]] {
+            let (mut part, accounts, settled) = lend(5).await;
+            let front = part.split_first(1);
+            settle(vec![front], &accounts, outcomes[0], Instant::now());
+            settle(vec![part], &accounts, outcomes[1], Instant::now());
+            assert_eq!(settled.await, Ok(Settled::Incomplete));
+            assert!(accounts.snapshot().ledger.balances());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_waiter_that_hears_of_the_delivery_finds_it_in_the_ledger() {
+        let (part, accounts, settled) = lend(5).await;
+        let heard = tokio::spawn({
+            let accounts = Arc::clone(&accounts);
+            async move { settled.await.map(|_| accounts.snapshot().ledger.delivered[0]) }
+        });
+        settle(vec![part], &accounts, DELIVERED, Instant::now());
+        assert_eq!(heard.await.expect("no panic"), Ok(5));
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "each reading is settled once")]
+    async fn settling_a_reading_twice_is_found() {
+        let (mut part, accounts, _settled) = lend(2).await;
+        let again = Part { record: Arc::clone(&part.record), range: part.range.clone() };
+        let front = part.split_first(1);
+        settle(vec![front, again], &accounts, DELIVERED, Instant::now());
+    }
+}
