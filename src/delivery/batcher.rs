@@ -123,3 +123,190 @@ impl Batcher {
         Batch { number, ..Batch::new(parts, readings, Bytes::from(body), &mut self.keys) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::buffer::lease::Record;
+    use crate::buffer::tests::{numbered, numbers};
+    use crate::codec::ENCODERS;
+    use crate::reading::{ReadingParts, Readings, Value};
+    use crate::timestamp::Timestamp;
+
+    fn batcher(max_readings: usize, max_bytes: usize, format: &str) -> Batcher {
+        let config = BatchConfig { max_readings, max_bytes, max_age: Duration::from_secs(1) };
+        let keys = BatchKeys::new(&mut fastrand::Rng::with_seed(7));
+        Batcher::new(config, *ENCODERS.find(format).expect("a format"), keys)
+    }
+
+    fn part(readings: Readings) -> Part {
+        Part::whole(Record::new(readings, Instant::now(), None))
+    }
+
+    /// One text a reading.
+    fn texts(lengths: &[usize]) -> Readings {
+        let mut readings = Readings::default();
+        for length in lengths {
+            let time = Timestamp::from_nanos(0).expect("1970");
+            let text = "x".repeat(*length);
+            let value = Value::Text(&text);
+            let parts = ReadingParts { device: "d", sensor: "s", value, time, unit: None, tags: &[] };
+            readings.push(&parts).expect("good parts");
+        }
+        readings
+    }
+
+    /// Adds all of a part; returns what became full on the way.
+    fn add_all(batcher: &mut Batcher, mut part: Part, now: Instant) -> Vec<Batch> {
+        let mut full = Vec::new();
+        while !part.is_empty() {
+            full.extend(batcher.add(&mut part, now));
+        }
+        full
+    }
+
+    fn contents(batch: &Batch) -> Vec<i64> {
+        batch.parts.iter().flat_map(numbers).collect()
+    }
+
+    #[test]
+    fn a_batch_is_full_by_count_and_the_rest_is_for_the_next() {
+        let check = |max_readings, requests: &[i64], expected: &[usize], left: usize| {
+            let mut batcher = batcher(max_readings, 1 << 20, "ndjson");
+            let mut next = 0;
+            let mut full = Vec::new();
+            for count in requests {
+                full.extend(add_all(&mut batcher, part(numbered(next..next + count)), Instant::now()));
+                next += count;
+            }
+            assert_eq!(full.iter().map(|batch| batch.readings).collect::<Vec<_>>(), expected, "{requests:?}");
+            let rest = batcher.close();
+            assert_eq!(rest.as_ref().map_or(0, |batch| batch.readings), left, "{requests:?}");
+            let all: Vec<_> = full.iter().chain(&rest).flat_map(contents).collect();
+            assert_eq!(all, (0..next).collect::<Vec<_>>());
+        };
+        check(5, &[4], &[], 4);
+        check(5, &[5], &[5], 0);
+        check(5, &[12], &[5, 5], 2);
+        check(5, &[2, 2, 2], &[5], 1);
+        check(1, &[3], &[1, 1, 1], 0);
+    }
+
+    #[test]
+    fn a_batch_is_due_when_its_first_reading_has_waited_max_age() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut batcher = batcher(3, 1 << 20, "ndjson");
+        assert_eq!((batcher.due(), batcher.close().is_none()), (None, true));
+        add_all(&mut batcher, part(numbered(0..1)), at(0));
+        add_all(&mut batcher, part(numbered(1..2)), at(700));
+        assert_eq!(batcher.due(), Some(at(1000)));
+        // The one that is full takes its age with it.
+        assert_eq!(add_all(&mut batcher, part(numbered(2..4)), at(900)).len(), 1);
+        assert_eq!(batcher.due(), Some(at(1900)));
+        assert!(batcher.close().is_some());
+        assert_eq!(batcher.due(), None);
+    }
+
+    #[test]
+    fn a_batch_that_is_taken_apart_passes_its_age_on() {
+        let start = Instant::now();
+        let mut batcher = batcher(10, 1 << 20, "ndjson");
+        for round in 0..3 {
+            add_all(&mut batcher, part(numbered(0..3)), start + Duration::from_millis(400) * round);
+            assert_eq!(batcher.due(), Some(start + Duration::from_secs(1)), "round {round}");
+            let open = batcher.take_open();
+            assert_eq!(open.iter().flat_map(numbers).collect::<Vec<_>>(), [0, 1, 2]);
+            assert_eq!((batcher.due(), batcher.oldest()), (None, None), "there is nothing to wait for");
+        }
+        add_all(&mut batcher, part(numbered(0..3)), start);
+        assert_eq!(batcher.close().expect("three").readings, 3);
+        let later = start + Duration::from_secs(60);
+        add_all(&mut batcher, part(numbered(0..3)), later);
+        assert_eq!(batcher.due(), Some(later + Duration::from_secs(1)), "the next one is young");
+    }
+
+    #[test]
+    fn what_is_left_of_a_batch_keeps_its_place_and_gets_another_key() {
+        for format in ENCODERS.names() {
+            let mut batcher = batcher(5, 1 << 20, format);
+            let full = add_all(&mut batcher, part(numbered(0..10)), Instant::now());
+            let [first, second] = <[Batch; 2]>::try_from(full).expect("two batches");
+            assert!(first.number < second.number && first.key != second.key);
+            let (number, key) = (first.number, first.key);
+            let mut parts = first.parts;
+            let dropped = parts[0].split_first(2);
+            let rest = batcher.rebatch(number, parts);
+            assert_eq!((contents(&rest), rest.readings, rest.number), (vec![2, 3, 4], 3, number));
+            assert!(rest.key != key && rest.key != second.key);
+            // The body is what it would have been from the start.
+            let mut fresh = self::batcher(3, 1 << 20, format);
+            let fresh = add_all(&mut fresh, part(numbered(2..5)), Instant::now());
+            assert_eq!(rest.body, fresh[0].body, "{format}");
+            drop(dropped);
+        }
+    }
+
+    #[test]
+    fn no_two_runs_have_a_key_in_common() {
+        let mut keys: Vec<_> = (0..2)
+            .flat_map(|seed| {
+                let mut keys = BatchKeys::new(&mut fastrand::Rng::with_seed(seed));
+                (0..3).map(move |_| Batch::new(Vec::new(), 0, Bytes::new(), &mut keys).key)
+            })
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), 6);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+        #[test]
+        fn batches_hold_every_reading_once_in_order_and_within_the_bounds(
+            requests in prop::collection::vec(prop::collection::vec(prop_oneof![0..40usize, 0..600usize], 1..20), 1..12),
+            max_readings in 1..30usize,
+            max_bytes in prop_oneof![1..300usize, 300..3000usize],
+            close_after in prop::collection::vec(any::<bool>(), 12),
+        ) {
+            for (format, encoder) in ENCODERS.members {
+                let mut batcher = batcher(max_readings, max_bytes, format);
+                // Each batch, and whether it was closed because it was full.
+                let mut batches = Vec::new();
+                for (lengths, close) in requests.iter().zip(&close_after) {
+                    let full = add_all(&mut batcher, part(texts(lengths)), Instant::now());
+                    batches.extend(full.into_iter().map(|batch| (batch, true)));
+                    if *close {
+                        batches.extend(batcher.close().map(|batch| (batch, false)));
+                    }
+                }
+                batches.extend(batcher.close().map(|batch| (batch, false)));
+
+                let all: Vec<usize> = requests.concat();
+                let mut next = 0;
+                for (batch, full) in &batches {
+                    let lengths = &all[next..next + batch.readings];
+                    next += batch.readings;
+                    prop_assert!((1..=max_readings).contains(&batch.readings));
+                    prop_assert!(batch.body.len() <= max_bytes || batch.readings == 1, "{}", batch.body.len());
+                    prop_assert_eq!(batch.parts.iter().map(Part::len).sum::<usize>(), batch.readings);
+                    let render = |lengths: &[usize]| {
+                        let mut body = Vec::new();
+                        let readings = texts(lengths);
+                        readings.iter().enumerate().for_each(|(index, reading)| encoder.write(index, reading, &mut body));
+                        encoder.finish(&mut body);
+                        body
+                    };
+                    prop_assert!(batch.body == render(lengths), "{}", format);
+                    if *full && batch.readings < max_readings && batch.body.len() < max_bytes {
+                        let more = render(&all[next - batch.readings..=next]);
+                        prop_assert!(more.len() > max_bytes, "one more would have fitted");
+                    }
+                }
+                prop_assert_eq!(next, all.len());
+            }
+        }
+    }
+}
