@@ -183,3 +183,108 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROBE: Duration = Duration::from_secs(1);
+
+    fn nodes(count: usize, in_flight_max: usize) -> (Nodes, Instant) {
+        let urls: Vec<Url> = (0..count)
+            .map(|index| format!("http://user:secret@node-{index}/x?token=1").parse().expect("a URL"))
+            .collect();
+        let now = Instant::now();
+        (Nodes::new(&urls, HealthConfig { failures: 2, probe: PROBE }, in_flight_max, now), now)
+    }
+
+    fn change(nodes: &mut Nodes, node: usize, change: impl FnOnce(&mut Node)) {
+        nodes.update(node, |node| {
+            change(node);
+            ((), None)
+        });
+    }
+
+    fn free(nodes: &Nodes, now: Instant) -> Vec<usize> {
+        nodes.candidates(&[], now).iter().map(|candidate| candidate.node).collect()
+    }
+
+    #[test]
+    fn a_node_is_a_candidate_while_it_has_a_place_and_wants_to_be_asked() {
+        let (mut nodes, now) = nodes(3, 2);
+        change(&mut nodes, 0, |node| node.in_flight = 2);
+        change(&mut nodes, 1, |node| node.not_before = Some(now + PROBE));
+        change(&mut nodes, 2, |node| node.in_flight = 1);
+        assert_eq!(free(&nodes, now), [2]);
+        assert_eq!(nodes.next_asked(now), Some(now + PROBE));
+        assert_eq!(free(&nodes, now + PROBE), [1, 2]);
+        assert_eq!(nodes.next_asked(now + PROBE), None);
+        // The limit adapts: what is too much for the node now is no place.
+        change(&mut nodes, 2, |node| node.limit.on_overload());
+        assert_eq!(free(&nodes, now + PROBE), [1]);
+    }
+
+    #[test]
+    fn a_candidate_says_whether_the_batch_was_there_and_whether_the_node_is_up() {
+        let (mut nodes, now) = nodes(2, 2);
+        change(&mut nodes, 0, |node| {
+            node.health.on_misconfigured(now);
+        });
+        let seen: Vec<_> =
+            nodes.candidates(&[1], now).iter().map(|one| (one.node, one.up, one.tried)).collect();
+        assert_eq!(seen, [(0, false, false), (1, true, true)]);
+        assert!(nodes.any_up());
+        change(&mut nodes, 1, |node| {
+            node.health.on_misconfigured(now);
+        });
+        assert!(!nodes.any_up());
+    }
+
+    #[test]
+    fn a_probe_goes_to_an_idle_node_that_is_due_and_was_not_just_tried() {
+        let (mut nodes, now) = nodes(2, 2);
+        assert_eq!(nodes.take_probe(&[], now + PROBE), None, "nobody failed");
+        change(&mut nodes, 0, |node| {
+            node.health.on_failure(now);
+        });
+        assert_eq!(nodes.take_probe(&[], now), None, "not yet");
+        let due = now + PROBE;
+        assert_eq!(nodes.take_probe(&[0], due), None, "the batch comes from there");
+        change(&mut nodes, 0, |node| node.in_flight = 1);
+        assert_eq!(nodes.take_probe(&[], due), None, "busy");
+        change(&mut nodes, 0, |node| (node.in_flight, node.not_before) = (0, Some(due + PROBE)));
+        assert_eq!(nodes.take_probe(&[], due), None, "it wants to be left alone");
+        assert_eq!(nodes.take_probe(&[1], due + PROBE), Some(0));
+        assert_eq!(nodes.take_probe(&[1], due + PROBE), None, "once an interval");
+    }
+
+    #[test]
+    fn what_others_see_is_what_is_and_has_no_secrets() {
+        let (mut nodes, now) = nodes(1, 4);
+        let status = Arc::clone(nodes.status());
+        let seen = || status.nodes().remove(0);
+        assert_eq!((seen().id.as_str(), seen().url.as_str()), ("node-0:80", "http://node-0:80/x"));
+        nodes.update(0, |node| {
+            node.in_flight = 1;
+            node.limit.on_overload();
+            node.health.on_misconfigured(now);
+            ((), Some(Some("404: no such path".to_owned())))
+        });
+        assert_eq!((seen().up, seen().in_flight, seen().in_flight_limit), (false, 1, 2));
+        change(&mut nodes, 0, |node| node.in_flight = 0);
+        assert_eq!(seen().reason.as_deref(), Some("404: no such path"), "until something else is known");
+        nodes.update(0, |_| ((), Some(None)));
+        assert_eq!(seen().reason, None);
+    }
+
+    #[test]
+    fn the_age_of_the_oldest_reading_is_seen() {
+        let (nodes, now) = nodes(1, 1);
+        let status = nodes.status();
+        assert_eq!(status.oldest_age(now), Duration::ZERO);
+        status.set_oldest(Some(now));
+        assert_eq!(status.oldest_age(now + PROBE), PROBE);
+        status.set_oldest(None);
+        assert_eq!(status.oldest_age(now + PROBE), Duration::ZERO);
+    }
+}
