@@ -71,6 +71,7 @@ impl Finished {
 pub struct Process {
     child: Child,
     address: SocketAddr,
+    stdout: Arc<Mutex<String>>,
     stderr: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
 }
@@ -80,12 +81,12 @@ impl Process {
     pub fn start(mut command: Command) -> Process {
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
-        let (stdout, stderr) = (Arc::default(), Arc::default());
+        let (stdout, stderr): (Arc<Mutex<String>>, Arc<Mutex<String>>) = Default::default();
         let readers = vec![
             collect(child.stdout.take().expect("a pipe"), &stdout),
             collect(child.stderr.take().expect("a pipe"), &stderr),
         ];
-        let mut process = Process { child, address: ([127, 0, 0, 1], 0).into(), stderr, readers };
+        let mut process = Process { child, address: ([127, 0, 0, 1], 0).into(), stdout, stderr, readers };
         let until = Instant::now() + LIMIT;
         while process.address.port() == 0 {
             if let Some(address) = process.log().lines().find_map(listening_at) {
@@ -120,9 +121,14 @@ impl Process {
         self.stderr.lock().expect("not poisoned").clone()
     }
 
-    /// Asks it to stop.
+    /// Asks it to stop, as a service manager does.
     pub fn terminate(&self) {
         kill_process(pid(&self.child), Signal::TERM).expect("it runs");
+    }
+
+    /// Asks it to stop, as Ctrl-C does.
+    pub fn interrupt(&self) {
+        kill_process(pid(&self.child), Signal::INT).expect("it runs");
     }
 
     /// Waits for its end.
@@ -138,7 +144,8 @@ impl Process {
         for reader in std::mem::take(&mut self.readers) {
             reader.join().expect("its output is read");
         }
-        Finished { status, stdout: String::new(), stderr: self.log() }
+        let stdout = self.stdout.lock().expect("not poisoned").clone();
+        Finished { status, stdout, stderr: self.log() }
     }
 
     /// Most memory that it has had at a time, in bytes.

@@ -1,0 +1,389 @@
+//! What is promised of the binary: how it starts, stops, and says what is wrong.
+
+mod support;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use support::process::{Finished, Process, directory, forebay, run};
+use support::{Answer, FakeNode, Gate, eventually, readings, to_ndjson};
+
+const ANY_PORT: (&str, &str) = ("server.listen", "127.0.0.1:0");
+const MEMORY: [(&str, &str); 2] = [("buffer.kind", "memory"), ("buffer.ack", "memory")];
+const CSV: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/household_power.csv");
+
+/// `forebay serve` with a buffer in memory, batches to these nodes, and these settings.
+fn serve(directory: &Path, nodes: &str, settings: &[(&str, &str)]) -> Process {
+    let settings = [&[ANY_PORT, ("cluster.nodes", nodes)], &MEMORY[..], settings].concat();
+    Process::start(forebay(directory, &["serve"], &settings))
+}
+
+/// An address where nobody listens.
+fn nobody() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address")
+}
+
+/// Runs the binary in a directory of its own.
+fn forebay_says(arguments: &[&str], settings: &[(&str, &str)]) -> Finished {
+    run(forebay(directory().path(), arguments, settings))
+}
+
+async fn get_json(url: &str) -> Value {
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let text = client.get(url).send().await.expect("an answer").text().await.expect("a body");
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+// serve
+
+#[tokio::test]
+async fn forebay_alone_serves_with_a_node_of_its_own_that_keeps_the_readings() {
+    let directory = directory();
+    for round in 1..=2 {
+        let process = Process::start(forebay(directory.path(), &[], &[ANY_PORT, ("batch.max_age", "10ms")]));
+        let gateway = process.gateway();
+        gateway.post(&readings(30)).await.expect_status(202);
+        eventually("they are delivered", || async { gateway.account("delivered").await == 30 }).await;
+        let status = gateway.get("/status").await.json();
+        let node = status["nodes"][0]["url"].as_str().expect("an address").to_owned();
+        let count = get_json(&node.replace("/v1/batches", "/v1/count")).await;
+        assert_eq!(count, json!({ "count": 30 * round }));
+        process.terminate();
+        let ended = process.ended().await.expect_status(0);
+        assert!(!ended.stderr.contains("ERROR"), "{}", ended.stderr);
+    }
+    assert!(directory.path().join("data/node/readings.db").is_file());
+}
+
+#[tokio::test]
+async fn sigterm_delivers_what_is_buffered_to_a_node_that_is_slow_and_exits_with_0() {
+    let directory = directory();
+    let node = FakeNode::always(Answer::status(200).after(Duration::from_millis(100))).await;
+    // Nothing goes out before the stop, and then one batch after the other.
+    let settings = [("batch.max_age", "1h"), ("batch.max_readings", "4"), ("cluster.max_in_flight", "1")];
+    let process = serve(directory.path(), &node.url(), &settings);
+    process.gateway().post(&readings(11)).await.expect_status(202);
+    process.terminate();
+    process.ended().await.expect_status(0);
+    assert_eq!(node.readings(), readings(11));
+    assert_eq!(node.received().len(), 3);
+}
+
+#[tokio::test]
+async fn while_it_drains_readyz_says_so_and_posts_get_503() {
+    let directory = directory();
+    let gate = Gate::default();
+    let node = FakeNode::always(Answer::status(200).behind(&gate)).await;
+    let process = serve(directory.path(), &node.url(), &[]);
+    let gateway = process.gateway();
+    gateway.post(&readings(3)).await.expect_status(202);
+    process.terminate();
+    eventually("it is draining", || async { gateway.get("/readyz").await.status == 503 }).await;
+    assert_eq!(gateway.get("/readyz").await.json()["status"], "draining");
+    let reply = gateway.post(&readings(1)).await.expect_problem(503);
+    assert!((1..=60).contains(&reply.header("retry-after").parse().expect("whole seconds")));
+    gateway.get("/healthz").await.expect_status(200);
+    gate.open();
+    process.ended().await.expect_status(0);
+    assert_eq!(node.readings(), readings(3));
+}
+
+#[tokio::test]
+async fn what_a_dead_node_leaves_undelivered_is_counted_in_an_error_line_and_the_status_is_1() {
+    let directory = directory();
+    let dead = format!("http://{}/v1/batches", nobody());
+    let process = serve(directory.path(), &dead, &[("server.shutdown_timeout", "200ms")]);
+    process.gateway().post(&readings(1234)).await.expect_status(202);
+    process.terminate();
+    let ended = process.ended().await.expect_status(1);
+    let line = ended.stderr.lines().find(|line| line.contains("ERROR")).expect("an error line");
+    assert!(line.contains("1234"), "{line}");
+}
+
+#[tokio::test]
+async fn a_second_sigterm_ends_it_at_once() {
+    let directory = directory();
+    let node = FakeNode::always(Answer::never()).await;
+    let process = serve(directory.path(), &node.url(), &[("server.shutdown_timeout", "60s")]);
+    let gateway = process.gateway();
+    gateway.post(&readings(3)).await.expect_status(202);
+    process.terminate();
+    eventually("it is draining", || async { gateway.get("/readyz").await.status == 503 }).await;
+    let begun = Instant::now();
+    process.terminate();
+    process.ended().await.expect_status(1);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn an_interrupt_is_as_good_as_sigterm_and_a_second_signal_of_either_kind_ends_it() {
+    let directory = directory();
+    let node = FakeNode::start().await;
+    let process = serve(directory.path(), &node.url(), &[("batch.max_age", "1h")]);
+    process.gateway().post(&readings(3)).await.expect_status(202);
+    process.interrupt();
+    process.ended().await.expect_status(0);
+    assert_eq!(node.readings(), readings(3));
+
+    node.answer_otherwise(Answer::never());
+    let process = serve(directory.path(), &node.url(), &[("server.shutdown_timeout", "60s")]);
+    let gateway = process.gateway();
+    gateway.post(&readings(3)).await.expect_status(202);
+    process.interrupt();
+    eventually("it is draining", || async { gateway.get("/readyz").await.status == 503 }).await;
+    process.terminate();
+    process.ended().await.expect_status(1);
+}
+
+#[tokio::test]
+async fn an_idle_gateway_stops_quickly_even_with_connections_open() {
+    let directory = directory();
+    let process = serve(directory.path(), &format!("http://{}/", nobody()), &[]);
+    let gateway = process.gateway();
+    gateway.get("/healthz").await.expect_status(200);
+    let _idle = gateway.raw().await;
+    let mut half = gateway.raw().await;
+    half.send("POST /v1/readings HTTP/1.1\r\nContent-").await;
+    let begun = Instant::now();
+    process.terminate();
+    process.ended().await.expect_status(0);
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_told_in_a_clear_line_and_the_status_is_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let ended = forebay_says(&["serve"], &[("server.listen", &address)]).expect_status(1);
+    let line = ended.stderr.lines().find(|line| line.contains("ERROR")).expect("an error line");
+    assert!(line.contains(&address) && line.contains("in use"), "{line}");
+    assert_eq!(ended.stderr.matches("in use").count(), 1, "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn logs_go_to_standard_error_and_parse_where_json_is_asked_for() {
+    let directory = directory();
+    let node = FakeNode::start().await;
+    let settings = [("log.format", "json"), ("log.level", "debug"), ("batch.max_age", "1ms")];
+    let process = serve(directory.path(), &node.url(), &settings);
+    process.gateway().post(&readings(3)).await.expect_status(202);
+    process.terminate();
+    let ended = process.ended().await.expect_status(0);
+    assert!(ended.stdout.is_empty(), "{}", ended.stdout);
+    let lines: Vec<Value> = ended
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    assert!(lines.len() >= 3);
+    for line in &lines {
+        assert!(line["level"].is_string() && line["timestamp"].is_string(), "{line}");
+    }
+    assert!(lines.iter().any(|line| line["message"] == "gateway listening"));
+
+    let quiet = serve(directory.path(), &node.url(), &[]);
+    quiet.terminate();
+    assert!(!quiet.ended().await.expect_status(0).stderr.contains("DEBUG"));
+}
+
+// Settings
+
+#[test]
+fn every_fault_of_the_settings_is_one_line_and_the_status_is_2() {
+    let place = directory();
+    let file = place.path().join("forebay.toml");
+    std::fs::write(
+        &file,
+        "[server]\nlisten = 8080\n[bufer]\nkind = \"memory\"\n[batch]\nmax_age = \"1 hour\"\n",
+    )
+    .expect("written");
+    let path = file.to_str().expect("UTF-8");
+    let settings = [("batch.max_readings", "0"), ("batch.max_bites", "1MiB")];
+    for arguments in [&["--config", path][..], &["serve", "--config", path], &["check", "--config", path]] {
+        let ended = run(forebay(place.path(), arguments, &settings)).expect_status(2);
+        let lines: Vec<_> = ended.stderr.lines().collect();
+        assert_eq!(lines.len(), 5, "{}", ended.stderr);
+        for (origin, key) in [
+            (":2:", "server.listen"),
+            (":4:", "bufer.kind"),
+            (":6:", "batch.max_age"),
+            ("FOREBAY__BATCH__MAX_READINGS", "batch.max_readings"),
+            ("FOREBAY__BATCH__MAX_BITES", "batch.max_bites"),
+        ] {
+            let found = lines.iter().filter(|line| line.contains(origin) && line.contains(key)).count();
+            assert_eq!(found, 1, "{origin} {key} in\n{}", ended.stderr);
+        }
+    }
+    let mut command = forebay(place.path(), &["serve"], &[]);
+    command.env("FOREBAY_CONFIG", place.path().join("nowhere.toml"));
+    let ended = run(command).expect_status(2);
+    assert!(ended.stderr.contains("nowhere.toml"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn check_shows_the_effective_settings_and_hides_secrets() {
+    let place = directory();
+    let node = FakeNode::start().await;
+    let file = place.path().join("forebay.toml");
+    let text = "[batch]\nmax_readings = 77\nmax_age = \"3s\"\n[cluster.headers]\nauthorization = \"Bearer s3cret\"\n";
+    std::fs::write(&file, text).expect("written");
+    let mut command = forebay(
+        place.path(),
+        &["check"],
+        &[
+            ("batch.max_age", "4s"),
+            ("cluster.nodes", &node.url().replace("http://", "http://user:s3cret@")),
+            ("cluster.headers.x-token", "s3cret"),
+        ],
+    );
+    command.env("FOREBAY_CONFIG", &file);
+    let ended = run(command).expect_status(0);
+    let has = |start: &str, rest: &str| {
+        let mut lines = ended.stdout.lines();
+        assert!(
+            lines.any(|line| line.starts_with(start) && line.contains(rest)),
+            "{start} in\n{}",
+            ended.stdout
+        );
+    };
+    has("batch.max_readings = 77", "forebay.toml:2");
+    has("batch.max_age = 4s", "FOREBAY__BATCH__MAX_AGE");
+    has("batch.max_bytes = 1MiB", "default");
+    has("cluster.headers.authorization", "hidden");
+    assert!(ended.stdout.contains(&node.id()), "{}", ended.stdout);
+    assert!(!(ended.stdout + &ended.stderr).contains("s3cret"));
+}
+
+#[tokio::test]
+async fn faults_do_not_show_secrets() {
+    let node = "ftp://user:s3cret@localhost/";
+    let ended = forebay_says(&["check"], &[("cluster.nodes", node), ("cluster.headers.x", "s3cret\u{e9}\n")]);
+    let ended = ended.expect_status(2);
+    assert!(!(ended.stdout.clone() + &ended.stderr).contains("s3cret"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn check_tries_each_node_and_exits_with_1_if_one_is_dead() {
+    let node = FakeNode::start().await;
+    let dead = nobody();
+    let nodes = format!("{},http://{dead}/v1/batches", node.url());
+    let ended = forebay_says(&["check"], &[("cluster.nodes", &nodes)]).expect_status(1);
+    let line = |id: &str| {
+        let line = ended.stdout.lines().find(|line| line.starts_with("node ") && line.contains(id));
+        line.unwrap_or_else(|| panic!("{id} in\n{}", ended.stdout)).to_owned()
+    };
+    assert!(line(&dead.to_string()).contains("refused"), "{}", ended.stdout);
+    assert_ne!(line(&node.id()), line(&dead.to_string()));
+    assert!(node.received().is_empty(), "a node that is tried is sent nothing");
+    forebay_says(&["check"], &[("cluster.nodes", &node.url())]).expect_status(0);
+}
+
+#[tokio::test]
+async fn healthcheck_exits_with_0_where_a_gateway_serves_and_with_1_where_none_does() {
+    let directory = directory();
+    let node = FakeNode::start().await;
+    let process = serve(directory.path(), &node.url(), &[]);
+    let address = process.address().to_string();
+    forebay_says(&["healthcheck"], &[("server.listen", &address)]).expect_status(0);
+    forebay_says(&["healthcheck", &format!("http://{address}/healthz")], &[]).expect_status(0);
+    forebay_says(&["healthcheck", &format!("http://{address}/nowhere")], &[]).expect_status(1);
+    let everywhere = format!("0.0.0.0:{}", process.address().port());
+    forebay_says(&["healthcheck"], &[("server.listen", &everywhere)]).expect_status(0);
+    let ended = forebay_says(&["healthcheck"], &[("server.listen", &nobody().to_string())]).expect_status(1);
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+}
+
+// The other commands
+
+#[tokio::test]
+async fn the_node_takes_batches_once_and_survives_a_restart() {
+    let directory = directory();
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let arguments = ["node", "--listen", "127.0.0.1:0", "--data", "here/node"];
+    for round in 0..2 {
+        let process = Process::start(forebay(directory.path(), &arguments, &[]));
+        let url = format!("http://{}", process.address());
+        for (key, status) in [("\"one\"", 200), ("\"one\"", 200), ("\"two\"", 200)] {
+            let post = client.post(format!("{url}/v1/batches")).header("idempotency-key", key);
+            let body = to_ndjson(&readings(if key == "\"one\"" { 5 } else { 7 }));
+            let reply = post.header("content-type", "application/x-ndjson").body(body).send().await;
+            assert_eq!(reply.expect("an answer").status(), status, "round {round}");
+        }
+        assert_eq!(get_json(&format!("{url}/v1/count")).await, json!({ "count": 12 }));
+        assert_eq!(get_json(&format!("{url}/healthz")).await["status"], "ok");
+        forebay_says(&["healthcheck", &format!("{url}/healthz")], &[]).expect_status(0);
+        process.terminate();
+        process.ended().await.expect_status(0);
+    }
+    assert!(directory.path().join("here/node/readings.db").is_file());
+}
+
+#[tokio::test]
+async fn a_gateway_delivers_to_a_node_of_its_own_kind_through_a_restart_of_the_node() {
+    let directory = directory();
+    let listen = nobody().to_string();
+    let arguments = ["node", "--listen", &listen, "--data", "node"];
+    let node = Process::start(forebay(directory.path(), &arguments, &[]));
+    let settings =
+        [("batch.max_age", "5ms"), ("cluster.retry.initial", "5ms"), ("cluster.retry.max", "50ms")];
+    let process = serve(directory.path(), &format!("http://{listen}/v1/batches"), &settings);
+    let gateway = process.gateway();
+    gateway.post(&readings(100)).await.expect_status(202);
+    eventually("they arrive", || async { gateway.account("delivered").await == 100 }).await;
+    node.terminate();
+    node.ended().await.expect_status(0);
+    gateway.post(&readings(50)).await.expect_status(202);
+    let _node = Process::start(forebay(directory.path(), &arguments, &[]));
+    eventually("the rest arrives", || async { gateway.account("delivered").await == 150 }).await;
+    assert_eq!(get_json(&format!("http://{listen}/v1/count")).await, json!({ "count": 150 }));
+}
+
+#[tokio::test]
+async fn load_sends_a_file_through_and_its_audit_passes() {
+    let directory = directory();
+    let settings = [&[ANY_PORT, ("batch.max_age", "50ms")], &MEMORY[..]].concat();
+    let process = Process::start(forebay(directory.path(), &["serve"], &settings));
+    let url = format!("http://{}", process.address());
+    let rows = std::fs::read_to_string(CSV).expect("the file").lines().count() - 1;
+    let readings = rows as u64 * 7;
+    // The second time the node has the readings already.
+    for round in 1..=2 {
+        let ended = forebay_says(&["load", &url, "--csv", CSV, "--rate", "0"], &[]).expect_status(0);
+        let audit = format!("{readings} acknowledged, {readings} found once, 0 missing, 0 more than once");
+        assert!(ended.stdout.contains(&audit), "{}", ended.stdout);
+        assert_eq!(process.gateway().account("accepted").await, round * readings);
+    }
+    process.terminate();
+    process.ended().await.expect_status(0);
+}
+
+#[tokio::test]
+async fn load_without_a_gateway_exits_with_1() {
+    let ended = forebay_says(&["load", &format!("http://{}", nobody()), "--duration", "1s"], &[]);
+    assert!(ended.expect_status(1).stderr.contains("no gateway"));
+}
+
+#[test]
+fn wrong_use_exits_with_2_and_help_and_version_with_0() {
+    for arguments in [
+        &["serv"][..],
+        &["--no-such-option"],
+        &["serve", "--listen", "x"],
+        &["node", "--listen", "nowhere"],
+        &["load", "--csv"],
+        &["check", "extra"],
+    ] {
+        let ended = forebay_says(arguments, &[]).expect_status(2);
+        assert!(ended.stdout.is_empty() && !ended.stderr.is_empty(), "{arguments:?}");
+    }
+    let version = forebay_says(&["--version"], &[]).expect_status(0);
+    assert_eq!(version.stdout.trim(), concat!("forebay ", env!("CARGO_PKG_VERSION")));
+    let help = forebay_says(&["--help"], &[]).expect_status(0);
+    for command in ["serve", "node", "check", "healthcheck", "load"] {
+        assert!(help.stdout.contains(command), "{command}");
+        forebay_says(&[command, "--help"], &[]).expect_status(0);
+    }
+}
