@@ -38,6 +38,8 @@ pub const UNIT_BYTES_MAX: usize = 64;
 pub const TAGS_MAX: usize = 32;
 /// Longest name or value of a tag, in bytes.
 pub const TAG_BYTES_MAX: usize = 256;
+/// Least that an encoded reading takes, in bytes: its head and two names of one byte each.
+pub const READING_BYTES_MIN: usize = HEAD_BYTES + 2;
 
 const LENGTH_BYTES: usize = 4;
 const HEAD_BYTES: usize = LENGTH_BYTES + 24;

@@ -7,6 +7,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::drain_rate::DrainRate;
+use super::lease::Record;
 use super::ledger::{Ledger, Outcome};
 use super::{Amount, OnFull, PushError};
 
@@ -200,12 +201,11 @@ impl Accounts {
     /// One consistent view.
     pub fn snapshot(&self) -> Snapshot {
         let books = self.lock();
-        let one = Amount { readings: 1, bytes: 1 };
         Snapshot {
             ledger: books.ledger.clone(),
             held_bytes: books.held_bytes,
             limit: self.limit,
-            full: !books.waiting.is_empty() || !books.has_room(one, self.limit),
+            full: !books.waiting.is_empty() || !books.has_room(Record::AMOUNT_MIN, self.limit),
         }
     }
 

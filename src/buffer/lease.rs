@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::accounts::Accounts;
 use super::ledger::Outcome;
 use super::{Amount, Settled};
-use crate::reading::{Iter, Position, Readings};
+use crate::reading::{Iter, Position, READING_BYTES_MIN, Readings};
 
 /// Bytes of memory that a record takes beside its encoded readings: itself, its reference counts, and its places
 /// in the queue and in a batch.
@@ -45,6 +45,9 @@ impl Record {
             waiter: Mutex::new(waiter),
         }
     }
+
+    /// The least room that any record takes.
+    pub const AMOUNT_MIN: Amount = Amount { readings: 1, bytes: (READING_BYTES_MIN + RECORD_BYTES) as u64 };
 
     /// The room that a record of these readings takes.
     pub fn amount(readings: &Readings) -> Amount {
