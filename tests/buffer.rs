@@ -97,7 +97,7 @@ async fn reject_holds_exactly_max_bytes() {
     let each = gateway.get("/status").await.json()["buffer"]["bytes"].as_u64().expect("a number");
     assert!(each > 400, "{each}");
 
-    for (limit, fit) in [(3 * each, 3), (3 * each - 1, 2), (3 * each + 1, 3)] {
+    for (limit, fit) in [(3 * each, 3), (3 * each - 1, 2), (3 * each + 50, 3)] {
         let gateway = bounded(1_000_000, &node).set("buffer.max_bytes", format!("{limit}B")).start().await;
         for _ in 0..fit {
             gateway.post(&request).await.expect_status(202);
@@ -106,6 +106,8 @@ async fn reject_holds_exactly_max_bytes() {
         assert_eq!(gateway.metric("forebay_buffer_bytes").await, Some((fit * each) as f64));
         assert_eq!(gateway.metric("forebay_buffer_limit_bytes").await, Some(limit as f64));
         expect_accounts(&gateway, fit * 20, 0, 0).await;
+        // No reading is so small that it would fit into what is left.
+        assert_eq!(gateway.get("/readyz").await.status == 503, fit == 3, "{limit}");
     }
 }
 
@@ -275,6 +277,20 @@ async fn many_who_wait_are_all_served_and_the_bound_holds_all_the_time() {
     }
     eventually("all arrive", || async { gateway.account("delivered").await == 220 }).await;
     assert_eq!(node.count(), 220);
+}
+
+#[tokio::test]
+async fn who_waits_for_room_is_told_at_once_when_the_gateway_stops() {
+    let (node, gate) = gated_node().await;
+    let gateway = bounded(4, &node).set("buffer.on_full", "wait").start().await;
+    gateway.post(&from(0, 3)).await.expect_status(202);
+    let mut waiting = begin_post(&gateway, &from(3, 2)).await;
+    someone_waits(&gateway).await;
+    let stop = tokio::spawn(gateway.stop());
+    expect_full(waiting.reply().await);
+    gate.open();
+    assert_eq!(stop.await.expect("it stops").undelivered, 0);
+    assert_eq!(node.readings(), from(0, 3));
 }
 
 // drop_oldest
@@ -478,6 +494,20 @@ async fn a_client_that_hangs_up_while_it_waits_for_delivery_changes_nothing() {
     gate.open();
     eventually("they are delivered", || async { gateway.account("delivered").await == 3 }).await;
     assert_eq!(node.readings(), from(0, 3));
+}
+
+#[tokio::test]
+async fn ack_delivered_is_answered_while_a_stop_delivers() {
+    let (node, gate) = gated_node().await;
+    let gateway = bounded(100, &node).start().await;
+    let answer = begin_delivered(&gateway, &from(0, 3)).await;
+    eventually("it is on its way", || async { node.received().len() == 1 }).await;
+    let other = gateway.handle();
+    let stop = tokio::spawn(gateway.stop());
+    eventually("it is draining", || async { other.get("/readyz").await.status == 503 }).await;
+    gate.open();
+    assert_eq!(answer.await.expect("an answer").expect_status(202).json()["ack"], "delivered");
+    assert_eq!(stop.await.expect("it stops").undelivered, 0);
 }
 
 #[tokio::test]

@@ -341,6 +341,19 @@ async fn a_gateway_delivers_to_a_node_of_its_own_kind_through_a_restart_of_the_n
     assert_eq!(get_json(&format!("http://{listen}/v1/count")).await, json!({ "count": 150 }));
 }
 
+#[test]
+fn a_node_that_cannot_start_says_why_in_one_line_and_exits_with_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let ended = forebay_says(&["node", "--listen", &address, "--data", "x"], &[]).expect_status(1);
+    assert!(ended.stderr.contains(&address) && ended.stderr.contains("in use"), "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    let nowhere = ["node", "--listen", "127.0.0.1:0", "--data", "/proc/nowhere"];
+    let ended = forebay_says(&nowhere, &[]).expect_status(1);
+    assert!(ended.stderr.contains("/proc/nowhere"), "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+}
+
 #[tokio::test]
 async fn load_sends_a_file_through_and_its_audit_passes() {
     let directory = directory();
