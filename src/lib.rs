@@ -1,5 +1,36 @@
 //! Forebay takes sensor readings from devices over HTTP, holds them in a bounded buffer, batches them by size
 //! or time, and forwards the batches over HTTP to the nodes of a downstream cluster.
+//!
+//! # The path of a reading
+//!
+//! A request comes in through [`listener`] and [`ingest`], is decoded by [`codec`] into readings in one internal
+//! encoding ([`reading`]), and finds room in the [`buffer`], whole or not at all. Then it is answered with 202. The
+//! [`delivery`] pulls the oldest readings, gathers them into batches, asks [`routing`] for a node, and sends them
+//! until a node has them; then they are settled, and their room is free again.
+//!
+//! # The guarantees
+//!
+//! - The 202 is sent after the buffer has kept the promise that [`buffer::Ack`] names, never before.
+//! - Every accepted reading is in exactly one account of the [`buffer::ledger`] at all times.
+//! - A batch always carries the same key with the same readings, at every try and to every node.
+//! - Everything is bounded, and nothing from outside can cause a panic.
+//!
+//! `README.md` says what that means for users, `ARCHITECTURE.md` which test holds what.
+//!
+//! # The parts, in reading order
+//!
+//! 1. [`reading`], with [`timestamp`]: what a reading is, and its encoding.
+//! 2. [`codec`]: bytes to readings and back, one file per format.
+//! 3. [`buffer`]: the room, the ledger, the leases; what an acknowledgement promises ([`buffer::Ack`]) and what
+//!    happens when there is no room ([`buffer::OnFull`]).
+//! 4. [`routing`] and [`delivery`]: which node, when, and what its answer leads to.
+//! 5. [`ingest`] and [`status`]: the HTTP surface, with [`problem`] for what went wrong.
+//! 6. [`node`]: the embedded node, a small store on SQLite.
+//! 7. [`config`] and [`gateway`]: the settings; what is built from them, in which order it starts and stops.
+//! 8. [`cli`]: the commands.
+//!
+//! Small things that know nothing of the rest: [`listener`], [`metrics`], [`registry`], [`quantity`], [`backoff`],
+//! [`node_id`].
 
 pub mod backoff;
 pub mod buffer;
