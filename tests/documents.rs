@@ -1,0 +1,475 @@
+//! The documents say what the code does: README.md, ARCHITECTURE.md and the rest are compared with the sources.
+//!
+//! A failure here names the document and the line that is missing or too many. Either the code has changed and its
+//! document has not, or the other way round.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use forebay::config::Config;
+use forebay::metrics::{Kind, PREFIX, TABLE};
+use http::StatusCode;
+use support::TestGateway;
+
+/// The floors, the highest first: a source file uses only lower ones, and its own folder. A folder ends in `/`.
+const FLOORS: &[(u8, &[&str])] = &[
+    (8, &["main.rs", "lib.rs", "cli/"]),
+    (7, &["gateway.rs"]),
+    (6, &["config.rs", "config/"]),
+    (5, &["ingest/", "status/", "node/"]),
+    (4, &["delivery/"]),
+    (3, &["buffer/"]),
+    (2, &["codec/", "routing/"]),
+    (1, &["reading.rs"]),
+    (
+        0,
+        &[
+            "timestamp.rs",
+            "quantity.rs",
+            "registry.rs",
+            "backoff.rs",
+            "node_id.rs",
+            "metrics.rs",
+            "problem.rs",
+            "listener.rs",
+        ],
+    ),
+];
+
+/// Where HTTP statuses may appear.
+const HTTP_IS_SPOKEN: &[&str] = &["ingest/", "status/", "node/", "problem.rs", "delivery/transport.rs"];
+
+/// Policies, and what else decides without acting.
+const POLICIES: &[&str] = &[
+    "backoff.rs",
+    "routing/",
+    "buffer/drain_rate.rs",
+    "buffer/ledger.rs",
+    "delivery/batcher.rs",
+    "delivery/health.rs",
+    "delivery/latency.rs",
+    "delivery/limit.rs",
+];
+
+/// What a policy has no use for: clocks, tasks, random numbers of its own, files, sockets, other threads.
+const NOT_IN_POLICIES: &[&str] = &[
+    "Instant::now",
+    "SystemTime",
+    "async ",
+    ".await",
+    "spawn",
+    "fastrand",
+    "std::fs",
+    "std::net",
+    "tokio::net",
+    "reqwest",
+    "Mutex",
+    "mpsc",
+];
+
+/// Most lines of a source file.
+const LINES_MAX: usize = 600;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Every file of the project below `folder`, by its path from the root; not what is built, stored or hidden by git.
+fn files(folder: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder") {
+            let entry = entry.expect("an entry");
+            let path = entry.path();
+            let name = path.strip_prefix(root()).expect("below the root").to_str().expect("UTF-8").to_owned();
+            if [".git", "target", "data"].contains(&name.as_str()) {
+                continue;
+            }
+            match entry.file_type().expect("a type").is_dir() {
+                true => folders.push(path),
+                false => found.push(name),
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The sources by their paths below `src/`.
+fn sources() -> BTreeMap<String, String> {
+    let rust = files("src").into_iter().filter(|path| path.ends_with(".rs"));
+    rust.map(|path| (path["src/".len()..].to_owned(), read(&path))).collect()
+}
+
+/// The sources without comments, and without what is compiled for tests alone.
+fn programs() -> BTreeMap<String, String> {
+    let is_program = |(path, _): &(String, String)| path.rsplit('/').next() != Some("tests.rs");
+    sources().into_iter().filter(is_program).map(|(path, text)| (path, program(&text))).collect()
+}
+
+fn program(text: &str) -> String {
+    let before_tests = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let code = before_tests.lines().filter(|line| !line.trim_start().starts_with("//"));
+    code.collect::<Vec<_>>().join("\n")
+}
+
+/// Whether `path` is one of `places`, or in one that is a folder.
+fn is_in(path: &str, places: &[&str]) -> bool {
+    places.iter().any(|place| path == *place || (place.ends_with('/') && path.starts_with(place)))
+}
+
+/// The cells of the rows of the first table in `document` whose head is `head`.
+#[track_caller]
+fn table(document: &str, head: &str) -> Vec<Vec<String>> {
+    let text = read(document);
+    let mut lines = text.lines().skip_while(|line| *line != head);
+    assert!(lines.next().is_some(), "{document} has a table with the head {head}");
+    let rows = lines.skip(1).take_while(|line| line.starts_with('|'));
+    rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+/// The texts between backticks, each of which is on one line.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+/// The variants of an enum with their docs, each as one line.
+#[track_caller]
+fn variants(source: &str, name: &str) -> Vec<(String, String)> {
+    let head = format!("pub enum {name} {{");
+    let text = read(source);
+    let body = text.lines().skip_while(|line| *line != head).skip(1).take_while(|line| *line != "}");
+    let (mut found, mut doc) = (Vec::new(), Vec::new());
+    for line in body {
+        // Fields of a variant are indented further.
+        let Some(line) = line.strip_prefix("    ").filter(|line| !line.starts_with([' ', '}'])) else {
+            continue;
+        };
+        match line.strip_prefix("///") {
+            Some(text) => doc.push(text.trim().to_owned()),
+            None => {
+                let variant: String = line.chars().take_while(char::is_ascii_alphanumeric).collect();
+                found.push((variant, std::mem::take(&mut doc).join(" ")));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "{source} has {head}");
+    found
+}
+
+fn snake_case(name: &str) -> String {
+    let mut snake = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !snake.is_empty() {
+            snake.push('_');
+        }
+        snake.push(letter.to_ascii_lowercase());
+    }
+    snake
+}
+
+/// The settings as the file of defaults has them: key, default, comment. A table without keys is one row.
+fn documented_defaults() -> Vec<Vec<String>> {
+    let (mut rows, mut table, mut comment) = (Vec::new(), String::new(), Vec::new());
+    for line in read("config/default.toml").lines() {
+        if let Some(text) = line.strip_prefix('#') {
+            comment.push(text.trim().to_owned());
+        } else if let Some((key, value)) = line.split_once(" = ") {
+            rows.push(vec![format!("`{table}.{key}`"), format!("`{value}`"), comment.join(" ")]);
+            comment.clear();
+        } else if let Some(name) = line.strip_prefix('[') {
+            table = name.trim_end_matches(']').to_owned();
+            if !comment.is_empty() {
+                rows.push(vec![format!("`{table}`"), "(empty)".to_owned(), comment.join(" ")]);
+            }
+            comment.clear();
+        } else {
+            comment.clear();
+        }
+    }
+    rows
+}
+
+#[test]
+fn the_settings_in_the_readme_are_the_defaults_that_are_compiled_in() {
+    let rows = table("README.md", "| key | default | meaning |");
+    assert_eq!(rows, documented_defaults(), "README.md and config/default.toml");
+
+    let config = Config::read(None, &[]).expect("the defaults are good");
+    let effective: BTreeSet<_> =
+        config.settings.iter().map(|setting| (setting.key.clone(), setting.value.clone())).collect();
+    let bare = |cell: &str| cell.trim_matches(['`', '"', '[', ']']).to_owned();
+    let documented: BTreeSet<_> = rows
+        .iter()
+        .filter(|row| row[1] != "(empty)")
+        .map(|row| (bare(&row[0]), bare(&row[1].replace('`', ""))))
+        .collect();
+    assert_eq!(documented, effective, "README.md and what the program reads");
+}
+
+#[test]
+fn the_statuses_in_the_readme_are_those_that_the_front_answers() {
+    let constant = |status: &StatusCode| {
+        let name = status.canonical_reason().unwrap_or_default().to_uppercase();
+        format!("StatusCode::{}", name.replace([' ', '-'], "_"))
+    };
+    let known: BTreeMap<String, u16> = (100..600)
+        .filter_map(|code| StatusCode::from_u16(code).ok())
+        .filter(|status| status.canonical_reason().is_some())
+        .map(|status| (constant(&status), status.as_u16()))
+        .collect();
+    let mut answered = BTreeSet::new();
+    for (path, text) in programs().iter().filter(|(path, _)| path.starts_with("ingest/")) {
+        for (at, _) in text.match_indices("StatusCode::") {
+            let end =
+                text[at + "StatusCode::".len()..].find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            let name = &text[at..at + "StatusCode::".len() + end.expect("code goes on")];
+            answered.insert(*known.get(name).unwrap_or_else(|| panic!("src/{path} has {name}")));
+        }
+    }
+
+    let rows = table("README.md", "| status | when | what to do |");
+    let code = |row: &Vec<String>| row[0].parse::<u16>().expect("a status");
+    let (reserved, documented): (Vec<_>, Vec<_>) =
+        rows.iter().partition(|row| row[1].starts_with("reserved"));
+    assert_eq!(reserved.into_iter().map(code).collect::<Vec<_>>(), [401, 403, 429]);
+    assert_eq!(documented.into_iter().map(code).collect::<BTreeSet<_>>(), answered);
+}
+
+#[test]
+fn the_metrics_in_the_readme_are_the_table_of_the_code() {
+    let rows: Vec<Vec<String>> = TABLE
+        .iter()
+        .map(|row| {
+            let kind = match row.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Histogram => "histogram",
+            };
+            let labels: Vec<_> = row.labels.iter().map(|label| format!("`{label}`")).collect();
+            let labels = if labels.is_empty() { "–".to_owned() } else { labels.join(", ") };
+            vec![format!("`{PREFIX}{}`", row.name), kind.to_owned(), labels, row.help.to_owned()]
+        })
+        .collect();
+    assert_eq!(table("README.md", "| name | kind | labels | help |"), rows);
+}
+
+#[test]
+fn overflow_policies_and_acknowledgements_are_told_in_the_words_of_the_code() {
+    let check = |name: &str, head: &str| {
+        let rows = variants("src/buffer/mod.rs", name).into_iter();
+        let rows: Vec<_> =
+            rows.map(|(variant, doc)| vec![format!("`{}`", snake_case(&variant)), doc]).collect();
+        assert_eq!(table("README.md", head), rows, "README.md and {name}");
+    };
+    check("OnFull", "| on_full | what happens |");
+    check("Ack", "| ack | what it promises |");
+}
+
+#[test]
+fn every_relative_link_leads_to_a_file() {
+    let documents = files("").into_iter().filter(|path| path.ends_with(".md"));
+    for document in documents {
+        let folder = Path::new(&document).parent().map(PathBuf::from).unwrap_or_default();
+        let text = read(&document);
+        for rest in text.split("](").skip(1) {
+            let target = rest.split(')').next().unwrap_or_default();
+            let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+            if path.contains("://") {
+                continue;
+            }
+            let file = if path.is_empty() { PathBuf::from(&document) } else { folder.join(path) };
+            assert!(root().join(&file).exists(), "{document} links to {target}, which is not there");
+            if !anchor.is_empty() {
+                let headings = read(file.to_str().expect("UTF-8"));
+                let found = headings.lines().any(|line| line.starts_with('#') && slug(line) == anchor);
+                assert!(found, "{document} links to {target}, and there is no such heading");
+            }
+        }
+    }
+}
+
+/// The anchor of a heading.
+fn slug(heading: &str) -> String {
+    let words = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = words.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn the_floors_in_the_document_are_those_that_the_test_holds() {
+    let rows = table("ARCHITECTURE.md", "| floor | files | what stands there |");
+    let documented: Vec<(u8, Vec<&str>)> =
+        rows.iter().map(|row| (row[0].parse().expect("a number"), quoted(&row[1]).collect())).collect();
+    let held: Vec<(u8, Vec<&str>)> = FLOORS.iter().map(|(floor, files)| (*floor, files.to_vec())).collect();
+    assert_eq!(documented, held);
+}
+
+#[test]
+fn every_source_uses_only_lower_floors_and_its_own_folder() {
+    let place = |path: &str| {
+        let found =
+            FLOORS.iter().flat_map(|(floor, places)| places.iter().map(move |place| (*floor, *place)));
+        found.into_iter().find(|(_, place)| is_in(path, &[place]))
+    };
+    let mut faults = Vec::new();
+    for (path, text) in programs() {
+        let Some((floor, _)) = place(&path) else {
+            faults.push(format!("src/{path} stands on no floor"));
+            continue;
+        };
+        let own = path.split('/').next().unwrap_or_default().trim_end_matches(".rs");
+        for rest in text.split("crate::").skip(1) {
+            let used: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            let below = place(&format!("{used}.rs")).or_else(|| place(&format!("{used}/")));
+            match below {
+                _ if used == own => {}
+                Some((below, _)) if below < floor => {}
+                Some((below, _)) => {
+                    faults.push(format!("src/{path} (floor {floor}) uses {used} (floor {below})"));
+                }
+                None => faults.push(format!("src/{path} uses `crate::{used}`, which stands on no floor")),
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn every_test_that_an_invariant_names_exists() {
+    let text = read("ARCHITECTURE.md");
+    let section = text.split("\n## ").find(|section| section.starts_with("Invariants")).expect("the section");
+    let mut faults = Vec::new();
+    for name in quoted(section).filter(|name| name.contains(".rs::")) {
+        let (file, test) = name.split_once("::").expect("a file and a test");
+        if !root().join(file).exists() || !has_test(&read(file), test) {
+            faults.push(format!("ARCHITECTURE.md names {name}, which is not there"));
+        }
+    }
+    // Where an invariant is held, its doc names the test too.
+    let tests: String = files("tests").iter().filter(|p| p.ends_with(".rs")).map(|path| read(path)).collect();
+    let tests = tests + &sources().into_values().collect::<String>();
+    for (path, text) in sources() {
+        let docs = text.split("**Invariant**").skip(1).map(|rest| {
+            rest.lines().enumerate().take_while(|(n, line)| *n == 0 || line.trim().starts_with("///"))
+        });
+        for doc in docs {
+            let doc: String = doc.map(|(_, line)| line.trim().trim_start_matches("///")).collect();
+            let mut names = quoted(&doc).map(|name| name.rsplit("::").next().unwrap_or(name));
+            if !names.any(|name| has_test(&tests, name)) {
+                faults.push(format!("src/{path} has an invariant that names no test that is there:{doc}"));
+            }
+        }
+    }
+    for (number, _) in section.match_indices("TODO(test)") {
+        let left: String = section[number..].chars().take_while(|c| *c != '\n').collect();
+        faults.push(format!("ARCHITECTURE.md: {left}"));
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Whether the source has a function of this name under a test attribute, or in a `proptest!`.
+fn has_test(source: &str, name: &str) -> bool {
+    let is_it = |line: &str| line.contains(&format!("fn {name}("));
+    let lines: Vec<&str> = source.lines().collect();
+    lines.windows(2).any(|pair| is_it(pair[1]) && pair[0].trim_start().starts_with("#["))
+}
+
+#[test]
+fn http_statuses_appear_only_where_http_is_spoken() {
+    let elsewhere: Vec<String> = programs()
+        .into_iter()
+        .filter(|(path, text)| text.contains("StatusCode") && !is_in(path, HTTP_IS_SPOKEN))
+        .map(|(path, _)| path)
+        .collect();
+    assert!(elsewhere.is_empty(), "StatusCode is no business of {}", elsewhere.join(", "));
+}
+
+#[test]
+fn policies_read_no_clock_and_do_no_input_or_output() {
+    let programs = programs();
+    for policy in POLICIES {
+        assert!(programs.keys().any(|path| is_in(path, &[policy])), "{policy} is there");
+    }
+    for (path, text) in programs.iter().filter(|(path, _)| is_in(path, POLICIES)) {
+        for word in NOT_IN_POLICIES {
+            assert!(!text.contains(word), "src/{path} decides and must not use {word}");
+        }
+    }
+}
+
+#[test]
+fn no_source_is_longer_than_people_read() {
+    let long: Vec<String> = sources()
+        .iter()
+        .map(|(path, text)| (path, text.lines().count()))
+        .filter(|(_, lines)| *lines > LINES_MAX)
+        .map(|(path, lines)| format!("src/{path} has {lines} lines"))
+        .collect();
+    assert!(long.is_empty(), "more than {LINES_MAX}: {}", long.join(", "));
+}
+
+#[tokio::test]
+async fn the_openapi_document_has_every_path_that_is_served() {
+    let document: serde_json::Value = serde_json::from_str(&forebay::gateway::openapi()).expect("JSON");
+    let mut documented: Vec<(String, String)> = Vec::new();
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for method in methods.as_object().expect("methods").keys() {
+            documented.push((path.clone(), method.to_uppercase()));
+        }
+    }
+    documented.sort();
+
+    let paths = forebay::status::PATHS.iter().chain([&forebay::ingest::READINGS_PATH]);
+    let served: BTreeSet<&str> = paths.copied().collect();
+    assert_eq!(documented.iter().map(|(path, _)| path.as_str()).collect::<BTreeSet<_>>(), served);
+    // No route beside those that the lists name.
+    let routes: BTreeSet<String> = programs()
+        .iter()
+        .filter(|(path, _)| is_in(path, &["ingest/", "status/", "gateway.rs"]))
+        .flat_map(|(_, text)| text.split(".route(\"").skip(1).map(str::to_owned).collect::<Vec<_>>())
+        .map(|rest| rest.split('"').next().unwrap_or_default().to_owned())
+        .chain([forebay::ingest::READINGS_PATH.to_owned()])
+        .collect();
+    assert_eq!(routes.iter().map(String::as_str).collect::<BTreeSet<_>>(), served);
+
+    let mut rows: Vec<_> = table("README.md", "| path | method | what |")
+        .into_iter()
+        .map(|row| (row[0].trim_matches('`').to_owned(), row[1].clone()))
+        .collect();
+    rows.sort();
+    assert_eq!(rows, documented, "README.md and the OpenAPI document");
+
+    let node = support::FakeNode::start().await;
+    let gateway = TestGateway::new().node(&node).start().await;
+    for (path, method) in documented {
+        let reply = match method.as_str() {
+            "GET" => gateway.get(&path).await,
+            "POST" => gateway.post_body("application/json", "[]").await,
+            other => panic!("{path} is documented with {other}"),
+        };
+        assert!(reply.status.is_success(), "{method} {path}: {}", reply.status);
+    }
+    assert_eq!(gateway.stop().await.undelivered, 0);
+}
+
+#[test]
+fn no_text_speaks_of_the_machine_it_was_written_on() {
+    // Put together here, so that this file is not the first to be found.
+    let forbidden = [["/wo", "rk/"].concat(), ["/ro", "ot"].concat()];
+    for path in files("") {
+        let Ok(text) = fs::read_to_string(root().join(&path)) else { continue };
+        for word in &forbidden {
+            let line = text.lines().position(|line| line.contains(word.as_str()));
+            assert_eq!(line.map(|line| line + 1), None, "{path} has {word} in this line");
+        }
+    }
+}
