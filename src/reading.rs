@@ -15,15 +15,21 @@
 //! | 1 | number of tags |
 //! | 2 | length of the device |
 //! | 2 | length of the sensor |
-//! | 8 | the value: `i64`, the bits of an `f64`, or the length of the string |
-//! | … | device, sensor, unit, string value |
+//! | 2 | length of the value as text; 0 for true and false |
+//! | … | device, sensor, unit, value |
 //! | … | for each tag: length of the name (2), length of the value (2), name, value |
+//!
+//! A number is kept as its canonical text: mostly shorter than its bits, exact, and written as it is.
+
+mod number;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
 use thiserror::Error;
+
+pub use number::NumberText;
 
 use crate::text::{is_plain, is_plain_ascii};
 use crate::timestamp::{TimeError, Timestamp};
@@ -42,7 +48,7 @@ pub const TAG_BYTES_MAX: usize = 256;
 pub const READING_BYTES_MIN: usize = HEAD_BYTES + 2;
 
 const LENGTH_BYTES: usize = 4;
-const HEAD_BYTES: usize = LENGTH_BYTES + 24;
+const HEAD_BYTES: usize = LENGTH_BYTES + 18;
 const FLAG_ESCAPE: u8 = 1;
 
 /// The value of a reading.
@@ -58,6 +64,30 @@ pub enum Value<'a> {
     Text(&'a str),
 }
 
+/// The value of a reading that is to be encoded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum NewValue<'a> {
+    /// A number that is in canonical form already.
+    Number(NumberText<'a>),
+    /// Any value.
+    Value(Value<'a>),
+}
+
+impl<'a> From<Value<'a>> for NewValue<'a> {
+    fn from(value: Value<'a>) -> NewValue<'a> {
+        NewValue::Value(value)
+    }
+}
+
+/// The value of an encoded reading as JSON sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token<'a> {
+    /// A number, `true` or `false`, as it is written.
+    Literal(&'a [u8]),
+    /// A text, to be quoted.
+    Text(&'a [u8]),
+}
+
 /// The name and the value of a tag, as a request has them.
 pub type Tag<'a> = (Cow<'a, str>, Cow<'a, str>);
 
@@ -69,7 +99,7 @@ pub struct ReadingParts<'a> {
     /// What was measured.
     pub sensor: &'a str,
     /// What came out.
-    pub value: Value<'a>,
+    pub value: NewValue<'a>,
     /// When.
     pub time: Timestamp,
     /// In which unit, if that was said.
@@ -235,8 +265,11 @@ impl Readings {
     /// The first rule that the parts break; nothing is appended then.
     pub fn push(&mut self, parts: &ReadingParts<'_>) -> Result<(), ReadingError> {
         let mut escape = check_name(Field::Device, parts.device)? | check_name(Field::Sensor, parts.sensor)?;
-        let (kind, value, text) = encode_value(parts.value)?;
-        escape |= needs_escape(text);
+        let mut buffer = NumberBuffer::default();
+        let (kind, text) = buffer.encode(parts.value)?;
+        if kind == Kind::Text {
+            escape |= needs_escape(text);
+        }
         let unit = parts.unit.unwrap_or_default();
         if parts.unit.is_some() && !(1..=UNIT_BYTES_MAX).contains(&unit.len()) {
             return Err(ReadingError::UnitLength { got: unit.len() });
@@ -247,13 +280,13 @@ impl Readings {
         let start = self.bytes.len();
         let mut head = [0; HEAD_BYTES];
         head[4..12].copy_from_slice(&parts.time.nanos().to_le_bytes());
-        head[12] = kind;
+        head[12] = kind as u8;
         head[13] = if escape { FLAG_ESCAPE } else { 0 };
         head[14] = small(unit.len());
         head[15] = small(parts.tags.len());
         head[16..18].copy_from_slice(&small::<u16>(parts.device.len()).to_le_bytes());
         head[18..20].copy_from_slice(&small::<u16>(parts.sensor.len()).to_le_bytes());
-        head[20..28].copy_from_slice(&value);
+        head[20..22].copy_from_slice(&small::<u16>(text.len()).to_le_bytes());
         let strings = parts.device.len() + parts.sensor.len() + unit.len() + text.len();
         self.bytes.reserve(HEAD_BYTES + strings);
         self.bytes.extend_from_slice(&head);
@@ -280,6 +313,12 @@ impl Readings {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// Takes back what was pushed after `position`.
+    pub fn truncate(&mut self, position: Position) {
+        self.bytes.truncate(position.byte);
+        self.count = position.index;
     }
 
     /// Bytes of memory that the encoded readings occupy.
@@ -384,14 +423,29 @@ impl<'a> ReadingRef<'a> {
 
     /// The value.
     pub fn value(self) -> Value<'a> {
-        let bits: [u8; 8] = self.bytes[20..28].try_into().expect("eight bytes");
+        const NUMBER: &str = "only numbers are encoded as numbers";
+        let text = text(self.value_bytes());
         match self.bytes[12] {
-            0 => Value::Integer(i64::from_le_bytes(bits)),
-            1 => Value::Double(f64::from_bits(u64::from_le_bytes(bits))),
-            2 => Value::Boolean(false),
-            3 => Value::Boolean(true),
-            _ => Value::Text(text(&self.bytes[self.text_start()..self.tags_start()])),
+            INTEGER => Value::Integer(text.parse().expect(NUMBER)),
+            DOUBLE => Value::Double(text.parse().expect(NUMBER)),
+            FALSE => Value::Boolean(false),
+            TRUE => Value::Boolean(true),
+            _ => Value::Text(text),
         }
+    }
+
+    /// The value as JSON sees it.
+    pub fn value_token(self) -> Token<'a> {
+        match self.bytes[12] {
+            FALSE => Token::Literal(b"false"),
+            TRUE => Token::Literal(b"true"),
+            TEXT => Token::Text(self.value_bytes()),
+            _ => Token::Literal(self.value_bytes()),
+        }
+    }
+
+    fn value_bytes(self) -> &'a [u8] {
+        &self.bytes[self.value_start()..self.tags_start()]
     }
 
     /// The time.
@@ -447,13 +501,12 @@ impl<'a> ReadingRef<'a> {
         number(&self.bytes[18..20])
     }
 
-    fn text_start(self) -> usize {
+    fn value_start(self) -> usize {
         HEAD_BYTES + self.device_length() + self.sensor_length() + usize::from(self.bytes[14])
     }
 
     fn tags_start(self) -> usize {
-        let text_length = if self.bytes[12] == 4 { number(&self.bytes[20..24]) } else { 0 };
-        self.text_start() + text_length
+        self.value_start() + number(&self.bytes[20..22])
     }
 }
 
@@ -499,20 +552,56 @@ fn check_tags(tags: &[Tag<'_>]) -> Result<bool, ReadingError> {
     Ok(escape)
 }
 
-/// The kind, the eight bytes and the text of a value.
-fn encode_value(value: Value<'_>) -> Result<(u8, [u8; 8], &str), ReadingError> {
-    match value {
-        Value::Integer(number) => Ok((0, number.to_le_bytes(), "")),
-        Value::Double(number) if !number.is_finite() => Err(ReadingError::NotFinite),
-        Value::Double(number) => Ok((1, number.to_bits().to_le_bytes(), "")),
-        Value::Boolean(truth) => Ok((if truth { 3 } else { 2 }, [0; 8], "")),
-        Value::Text(text) if text.len() > TEXT_VALUE_BYTES_MAX => {
-            Err(ReadingError::TextLength { got: text.len() })
+/// What an encoded value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Integer = 0,
+    Double = 1,
+    False = 2,
+    True = 3,
+    Text = 4,
+}
+
+const INTEGER: u8 = Kind::Integer as u8;
+const DOUBLE: u8 = Kind::Double as u8;
+const FALSE: u8 = Kind::False as u8;
+const TRUE: u8 = Kind::True as u8;
+const TEXT: u8 = Kind::Text as u8;
+
+/// Where numbers are written that did not come in canonical form.
+#[derive(Default)]
+struct NumberBuffer {
+    integer: Option<itoa::Buffer>,
+    double: Option<zmij::Buffer>,
+}
+
+impl NumberBuffer {
+    /// The kind and the text of a value.
+    fn encode<'a>(&'a mut self, value: NewValue<'a>) -> Result<(Kind, &'a str), ReadingError> {
+        let value = match value {
+            NewValue::Number(number) if number.is_integer() => return Ok((Kind::Integer, number.as_str())),
+            NewValue::Number(number) => return Ok((Kind::Double, number.as_str())),
+            NewValue::Value(value) => value,
+        };
+        match value {
+            Value::Integer(number) => {
+                Ok((Kind::Integer, self.integer.insert(itoa::Buffer::new()).format(number)))
+            }
+            Value::Double(number) if !number.is_finite() => Err(ReadingError::NotFinite),
+            Value::Double(number) => {
+                Ok((Kind::Double, self.double.insert(zmij::Buffer::new()).format_finite(number)))
+            }
+            Value::Boolean(true) => Ok((Kind::True, "")),
+            Value::Boolean(false) => Ok((Kind::False, "")),
+            Value::Text(text) if text.len() > TEXT_VALUE_BYTES_MAX => {
+                Err(ReadingError::TextLength { got: text.len() })
+            }
+            Value::Text(text) => Ok((Kind::Text, text)),
         }
-        Value::Text(text) => Ok((4, small::<u64>(text.len()).to_le_bytes(), text)),
     }
 }
 
+/// Whether JSON must escape something in `text` (RFC 8259, section 7).
 fn needs_escape(text: &str) -> bool {
     !is_plain(text.as_bytes())
 }
@@ -530,135 +619,4 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn parts<'a>(value: Value<'a>, tags: &'a [Tag<'a>]) -> ReadingParts<'a> {
-        ReadingParts {
-            device: "meter-7",
-            sensor: "voltage",
-            value,
-            time: Timestamp::MIN,
-            unit: Some("V"),
-            tags,
-        }
-    }
-
-    #[track_caller]
-    fn check(parts: ReadingParts<'_>, message: &str) {
-        let mut readings = Readings::default();
-        let error = readings.push(&parts).expect_err("must be turned away");
-        assert_eq!(error.to_string(), message);
-        assert!(readings.is_empty() && readings.iter().next().is_none());
-    }
-
-    #[test]
-    fn each_rule_is_held_and_its_message_gives_limit_and_fact() {
-        let long = "x".repeat(5000);
-        let one = Value::Integer(1);
-        check(ReadingParts { device: "", ..parts(one, &[]) }, "`device` must be 1 to 256 bytes long, got 0");
-        check(
-            ReadingParts { sensor: &long, ..parts(one, &[]) },
-            "`sensor` must be 1 to 256 bytes long, got 5000",
-        );
-        check(
-            ReadingParts { device: "a\u{7}", ..parts(one, &[]) },
-            "`device` must not contain control characters, found U+0007 at byte 1",
-        );
-        check(
-            ReadingParts { sensor: "é\u{85}", ..parts(one, &[]) },
-            "`sensor` must not contain control characters, found U+0085 at byte 2",
-        );
-        check(
-            ReadingParts { sensor: "a\u{7f}", ..parts(one, &[]) },
-            "`sensor` must not contain control characters, found U+007F at byte 1",
-        );
-        check(parts(Value::Double(f64::NAN), &[]), "`value` must be a finite number");
-        check(
-            parts(Value::Text(&long), &[]),
-            "`value` must be at most 4096 bytes long as a string, got 5000",
-        );
-        check(ReadingParts { unit: Some(""), ..parts(one, &[]) }, "`unit` must be 1 to 64 bytes long, got 0");
-        check(
-            ReadingParts { unit: Some(&long), ..parts(one, &[]) },
-            "`unit` must be 1 to 64 bytes long, got 5000",
-        );
-        let many: Vec<Tag<'_>> = (0..33).map(|n| (n.to_string().into(), "v".into())).collect();
-        check(parts(one, &many), "`tags` must be at most 32, got 33");
-        let big = [("a".into(), long.as_str().into())];
-        check(
-            parts(one, &big),
-            "a tag's name must be 1 to 256 bytes long and its value at most 256, got 1 and 5000",
-        );
-    }
-
-    #[test]
-    fn the_limits_themselves_are_allowed() {
-        let name = "n".repeat(NAME_BYTES_MAX);
-        let value = "v".repeat(TEXT_VALUE_BYTES_MAX);
-        let tags: Vec<Tag<'_>> =
-            (0..TAGS_MAX).map(|n| (format!("{n:0>TAG_BYTES_MAX$}").into(), name.as_str().into())).collect();
-        let unit = "u".repeat(UNIT_BYTES_MAX);
-        let mut readings = Readings::default();
-        let parts = ReadingParts {
-            device: &name,
-            sensor: &name,
-            value: Value::Text(&value),
-            time: Timestamp::MAX,
-            unit: Some(&unit),
-            tags: &tags,
-        };
-        assert_eq!(readings.push(&parts), Ok(()));
-        let reading = readings.iter().next().expect("one reading");
-        assert_eq!(reading.value(), Value::Text(&value));
-        assert_eq!(reading.tags().count(), TAGS_MAX);
-    }
-
-    fn any_value() -> impl Strategy<Value = (u8, i64, f64, String)> {
-        (0..4u8, any::<i64>(), -1e300..1e300, "\\PC{0,20}")
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_encoded_reads_back(
-            rows in prop::collection::vec(
-                ("[a-z\"\\\\é]{1,20}", "[^\\p{C}]{1,20}", any_value(), 0..i64::MAX, "[a-z\n]{0,4}",
-                 prop::collection::vec(("\\PC{1,8}", "(?s).{0,8}"), 0..4)),
-                0..20,
-            )
-        ) {
-            let mut readings = Readings::default();
-            let mut kept = Vec::new();
-            for (device, sensor, (kind, integer, double, text), nanos, unit, tags) in &rows {
-                let tags: Vec<Tag<'_>> = tags.iter().map(|(n, v)| (n.as_str().into(), v.as_str().into())).collect();
-                let value = match kind {
-                    0 => Value::Integer(*integer),
-                    1 => Value::Double(*double),
-                    2 => Value::Boolean(*integer > 0),
-                    _ => Value::Text(text),
-                };
-                let parts = ReadingParts {
-                    device, sensor, value, time: Timestamp::from_nanos(*nanos).expect("not negative"),
-                    unit: (!unit.is_empty()).then_some(unit), tags: &tags,
-                };
-                prop_assert_eq!(readings.push(&parts), Ok(()));
-                kept.push((device, sensor, value, *nanos, unit, tags));
-            }
-            prop_assert_eq!(readings.len(), kept.len());
-            let mut iter = readings.iter();
-            for (index, (device, sensor, value, nanos, unit, tags)) in kept.iter().enumerate() {
-                prop_assert_eq!(iter.position().index, index);
-                let reading = iter.next().expect("as many as were pushed");
-                prop_assert_eq!(reading.device(), device.as_str());
-                prop_assert_eq!(reading.sensor(), sensor.as_str());
-                prop_assert_eq!(reading.value(), *value);
-                prop_assert_eq!(reading.time().nanos(), *nanos);
-                prop_assert_eq!(reading.unit().unwrap_or_default(), unit.as_str());
-                let read: Vec<Tag<'_>> = reading.tags().map(|(n, v)| (n.into(), v.into())).collect();
-                prop_assert_eq!(&read, tags);
-            }
-            prop_assert_eq!(iter.position(), readings.end());
-        }
-    }
-}
+mod tests;

@@ -300,7 +300,8 @@ pub(crate) mod tests {
         for number in numbers {
             let time = Timestamp::from_nanos(1_170_288_000_000_000_000).expect("2007");
             let value = Value::Integer(number);
-            let parts = ReadingParts { device: "d", sensor: "s", value, time, unit: None, tags: &[] };
+            let parts =
+                ReadingParts { device: "d", sensor: "s", value: value.into(), time, unit: None, tags: &[] };
             readings.push(&parts).expect("good parts");
         }
         readings

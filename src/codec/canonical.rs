@@ -5,7 +5,7 @@
 
 use std::io::Write as _;
 
-use crate::reading::{ReadingRef, Value};
+use crate::reading::{ReadingRef, Token};
 
 /// Room for what stands between a reading's strings in its JSON, and for its numbers.
 const FRAME_BYTES: usize = 160;
@@ -26,14 +26,11 @@ fn write_object(reading: ReadingRef<'_>, write_text: impl Fn(&[u8], &mut Vec<u8>
     out.extend_from_slice(b"\",\"sensor\":\"");
     write_text(reading.sensor_bytes(), out);
     out.extend_from_slice(b"\",\"value\":");
-    match reading.value() {
-        Value::Integer(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
-        Value::Double(number) => out.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes()),
-        Value::Boolean(true) => out.extend_from_slice(b"true"),
-        Value::Boolean(false) => out.extend_from_slice(b"false"),
-        Value::Text(text) => {
+    match reading.value_token() {
+        Token::Literal(literal) => out.extend_from_slice(literal),
+        Token::Text(text) => {
             out.push(b'"');
-            write_text(text.as_bytes(), out);
+            write_text(text, out);
             out.push(b'"');
         }
     }
@@ -88,7 +85,7 @@ fn write_escaped(text: &[u8], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reading::{ReadingParts, Readings, Tag};
+    use crate::reading::{ReadingParts, Readings, Tag, Value};
     use crate::timestamp::Timestamp;
 
     #[track_caller]
@@ -96,7 +93,7 @@ mod tests {
         let mut readings = Readings::default();
         let time = Timestamp::from_nanos(1_170_288_000_500_000_000).expect("2007");
         readings
-            .push(&ReadingParts { device: "m\"7", sensor: "v", value, time, unit, tags })
+            .push(&ReadingParts { device: "m\"7", sensor: "v", value: value.into(), time, unit, tags })
             .expect("good parts");
         let mut out = Vec::new();
         write_reading(readings.iter().next().expect("one"), &mut out);

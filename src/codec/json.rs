@@ -55,14 +55,11 @@ impl Encoder for Json {
 fn scan(text: &str, rules: &Rules) -> Result<Decoded, Uncommon> {
     let mut decoded = decoded_for(text);
     let mut scanner = Scanner::new(text);
-    let mut draft = Draft::default();
     if !scanner.take(b'[') {
-        draft.scan(&mut scanner, rules)?;
-        draft.finish(Place::Alone, rules, &mut decoded);
+        scanner.object(rules, &mut decoded.readings)?;
     } else if !scanner.take(b']') {
-        for index in 0.. {
-            draft.scan(&mut scanner, rules)?;
-            draft.finish(Place::Among(index), rules, &mut decoded);
+        loop {
+            scanner.object(rules, &mut decoded.readings)?;
             if scanner.take(b']') {
                 break;
             }

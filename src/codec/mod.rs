@@ -280,7 +280,8 @@ mod tests {
                     Kind::Double(number) => Value::Double(*number),
                     Kind::Boolean(truth) => Value::Boolean(*truth),
                     Kind::Text(text) => Value::Text(text),
-                },
+                }
+                .into(),
                 time: Timestamp::from_nanos(*nanos).expect("not negative"),
                 unit: unit.as_deref(),
                 tags: &tags,

@@ -25,10 +25,11 @@ impl Decoder for Ndjson {
             }
             let place = Place::Among(index);
             index += 1;
-            if scan(line, &mut draft, rules).is_ok() {
-                draft.finish(place, rules, &mut decoded);
+            let before = decoded.readings.end();
+            if scan(line, rules, &mut decoded.readings).is_ok() {
                 continue;
             }
+            decoded.readings.truncate(before);
             match read(line, &mut draft, place, Care::Fast, rules, &mut decoded) {
                 Err(error) if is_beyond(&error) => {
                     read(line, &mut draft, place, Care::Slow, rules, &mut decoded)
@@ -58,10 +59,10 @@ impl Encoder for Ndjson {
     }
 }
 
-/// Reads one line of the common form into `draft`.
-fn scan<'de>(line: &'de str, draft: &mut Draft<'de>, rules: &Rules) -> Result<(), Uncommon> {
+/// Reads one line of the common form. If it fails, some of its readings may have been pushed.
+fn scan(line: &str, rules: &Rules, readings: &mut Readings) -> Result<(), Uncommon> {
     let mut scanner = Scanner::new(line);
-    draft.scan(&mut scanner, rules)?;
+    scanner.object(rules, readings)?;
     if scanner.is_at_end() { Ok(()) } else { Err(Uncommon) }
 }
 

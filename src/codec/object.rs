@@ -12,7 +12,6 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::scan::{Scanner, Uncommon};
 use super::{DecodeError, Decoded, Reason, Rules, UnknownFields};
 use crate::reading::{Field, ReadingParts, TAGS_MAX, Tag, Value};
 use crate::timestamp::Timestamp;
@@ -40,7 +39,7 @@ pub(super) enum Place {
 
 /// What JSON a value is; what an array or object holds has been passed over.
 #[derive(Debug)]
-pub(super) enum Json<'de> {
+enum Json<'de> {
     Null,
     Boolean(bool),
     Integer(i64),
@@ -96,12 +95,6 @@ impl<'de> Draft<'de> {
         Ok(())
     }
 
-    /// Reads one object of the common form. [`Draft::finish`] adds what it holds.
-    pub(super) fn scan(&mut self, scanner: &mut Scanner<'de>, rules: &Rules) -> Result<(), Uncommon> {
-        self.clear();
-        scanner.object(self, rules)
-    }
-
     /// Adds a rejection for a body that is neither an object nor an array.
     pub(super) fn refuse(found: &str, decoded: &mut Decoded) {
         let detail = format!("the body must be a reading, as an object, or an array of them, got {found}");
@@ -133,19 +126,19 @@ impl<'de> Draft<'de> {
     }
 
     /// Notes that a field is there. Returns whether it was not there before.
-    pub(super) fn see(&mut self, field: Field) -> bool {
+    fn see(&mut self, field: Field) -> bool {
         !std::mem::replace(&mut self.seen[field as usize], true)
     }
 
-    pub(super) fn set_value(&mut self, json: Json<'de>) {
+    fn set_value(&mut self, json: Json<'de>) {
         self.value = Some(json);
     }
 
-    pub(super) fn add_value(&mut self, sensor: Cow<'de, str>, json: Json<'de>) {
+    fn add_value(&mut self, sensor: Cow<'de, str>, json: Json<'de>) {
         self.values.push((sensor, json));
     }
 
-    pub(super) fn set_text(&mut self, field: Field, json: Json<'de>) {
+    fn set_text(&mut self, field: Field, json: Json<'de>) {
         match (field, json) {
             (Field::Device, Json::Text(text)) => self.device = text,
             (Field::Sensor, Json::Text(text)) => self.sensor = text,
@@ -154,7 +147,7 @@ impl<'de> Draft<'de> {
         }
     }
 
-    pub(super) fn set_time(&mut self, json: Json<'de>, rules: &Rules) {
+    fn set_time(&mut self, json: Json<'de>, rules: &Rules) {
         let time = match json {
             Json::Text(text) => Timestamp::parse(&text),
             Json::Integer(number) => Timestamp::from_integer(number, rules.precision),
@@ -176,7 +169,7 @@ impl<'de> Draft<'de> {
         }
     }
 
-    pub(super) fn add_tag(&mut self, name: Cow<'de, str>, json: Json<'de>) {
+    fn add_tag(&mut self, name: Cow<'de, str>, json: Json<'de>) {
         match json {
             Json::Text(_) if self.tags.iter().any(|(known, _)| *known == name) => {
                 let detail = format!("the tag `{}` is there twice", shorten(&name));
@@ -210,7 +203,7 @@ impl<'de> Draft<'de> {
     }
 
     /// Adds the readings of this object to `decoded`, or the reason why there are none.
-    pub(super) fn finish(&mut self, place: Place, rules: &Rules, decoded: &mut Decoded) {
+    fn finish(&mut self, place: Place, rules: &Rules, decoded: &mut Decoded) {
         if self.fault.is_none() {
             self.check_fields();
         }
@@ -278,7 +271,7 @@ impl<'de> Draft<'de> {
         let parts = ReadingParts {
             device: &self.device,
             sensor,
-            value,
+            value: value.into(),
             time,
             unit: self.unit.as_deref(),
             tags: &self.tags,

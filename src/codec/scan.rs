@@ -1,45 +1,48 @@
 //! The common form of a reading, read without a general parser.
 //!
-//! Almost every request has the same shape: flat objects of known fields, strings without escapes, plain numbers. A
-//! [`Scanner`] reads that shape and nothing else, about three times as fast as serde_json. On anything else (an
-//! escape, an unknown or repeated field, another type, broken JSON) it gives up without a word, and the caller reads
-//! the body again with serde_json, which knows all of JSON and says what is wrong. So the scanner decides nothing:
-//! whatever it accepts, serde_json accepts with the same result (`codec::json::tests::the_scanner_agrees_with_serde_json`).
+//! Almost every request has the same shape: flat objects of known fields, strings without escapes, plain numbers, and
+//! nothing wrong in them. A [`Scanner`] reads that shape and nothing else, several times as fast as serde_json. On
+//! anything else (an escape, an unknown or repeated field, another type, a broken rule, broken JSON) it gives up
+//! without a word, and the caller reads the body again with serde_json, which knows all of JSON and says what is
+//! wrong. So the scanner decides nothing: whatever it accepts, serde_json accepts with the same result
+//! (`codec::json::tests::the_scanner_agrees_with_serde_json`).
 
 use std::borrow::Cow;
 
 use super::Rules;
-use super::object::{Draft, Json};
-use crate::reading::Field;
+use crate::reading::{Field, NewValue, NumberText, ReadingParts, Readings, Tag, Value};
 use crate::text::plain_length;
-
-/// Most digits whose number is exact as a double, whatever they are.
-const EXACT_DIGITS_MAX: usize = 15;
-
-/// Powers of ten, all exact as doubles.
-const POWERS_OF_TEN: [f64; EXACT_DIGITS_MAX + 1] =
-    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+use crate::timestamp::Timestamp;
 
 /// The text was not of the common form.
 #[derive(Debug)]
 pub(super) struct Uncommon;
-
-/// Digits as a whole number, which means something up to [`EXACT_DIGITS_MAX`] of them.
-#[derive(Debug, Default)]
-struct Digits {
-    number: i64,
-}
 
 /// Reads the common form from a text.
 #[derive(Debug)]
 pub(super) struct Scanner<'de> {
     text: &'de str,
     at: usize,
+    /// Kept for their memory; they belong to one object.
+    tags: Vec<Tag<'de>>,
+    values: Vec<(&'de str, NewValue<'de>)>,
+}
+
+/// The fields of one object.
+#[derive(Default)]
+struct Fields<'de> {
+    device: Option<&'de str>,
+    sensor: Option<&'de str>,
+    value: Option<NewValue<'de>>,
+    time: Option<Timestamp>,
+    unit: Option<&'de str>,
+    has_tags: bool,
+    has_values: bool,
 }
 
 impl<'de> Scanner<'de> {
     pub(super) fn new(text: &'de str) -> Scanner<'de> {
-        Scanner { text, at: 0 }
+        Scanner { text, at: 0, tags: Vec::new(), values: Vec::new() }
     }
 
     /// Whether only white space is left.
@@ -54,25 +57,62 @@ impl<'de> Scanner<'de> {
         self.take_next(byte)
     }
 
-    /// Reads one object into a cleared draft.
-    pub(super) fn object(&mut self, draft: &mut Draft<'de>, rules: &Rules) -> Result<(), Uncommon> {
-        self.expect(b'{')?;
-        if self.take(b'}') {
-            return Ok(());
+    /// Reads one object and pushes what it holds. If it fails, some of that may have been pushed.
+    pub(super) fn object(&mut self, rules: &Rules, readings: &mut Readings) -> Result<(), Uncommon> {
+        let fields = self.fields(rules)?;
+        let mut parts = ReadingParts {
+            device: fields.device.ok_or(Uncommon)?,
+            sensor: "",
+            value: Value::Boolean(false).into(),
+            time: fields.time.unwrap_or(rules.received_at),
+            unit: fields.unit,
+            tags: &self.tags,
+        };
+        if let (Some(sensor), Some(value), false) = (fields.sensor, fields.value, fields.has_values) {
+            parts.sensor = sensor;
+            parts.value = value;
+            return readings.push(&parts).map_err(|_| Uncommon);
         }
+        if fields.sensor.is_some() || fields.value.is_some() || self.values.is_empty() {
+            return Err(Uncommon);
+        }
+        for (sensor, value) in &self.values {
+            parts.sensor = sensor;
+            parts.value = *value;
+            readings.push(&parts).map_err(|_| Uncommon)?;
+        }
+        Ok(())
+    }
+
+    fn fields(&mut self, rules: &Rules) -> Result<Fields<'de>, Uncommon> {
+        let mut fields = Fields::default();
+        self.tags.clear();
+        self.values.clear();
+        self.expect(b'{')?;
         loop {
             let field = self.field()?;
             self.expect(b':')?;
-            draft.see(field).then_some(()).ok_or(Uncommon)?;
-            match field {
-                Field::Tags => self.members(|name, json| draft.add_tag(name, json))?,
-                Field::Values => self.members(|name, json| draft.add_value(name, json))?,
-                Field::Value => draft.set_value(self.scalar()?),
-                Field::Time => draft.set_time(self.scalar()?, rules),
-                Field::Device | Field::Sensor | Field::Unit => draft.set_text(field, self.scalar()?),
+            self.skip_space();
+            let is_first = match field {
+                Field::Device => fields.device.replace(self.string()?).is_none(),
+                Field::Sensor => fields.sensor.replace(self.string()?).is_none(),
+                Field::Unit => fields.unit.replace(self.string()?).is_none(),
+                Field::Value => fields.value.replace(self.value()?).is_none(),
+                Field::Time => fields.time.replace(self.time(rules)?).is_none(),
+                Field::Tags => {
+                    self.tags()?;
+                    !std::mem::replace(&mut fields.has_tags, true)
+                }
+                Field::Values => {
+                    self.values()?;
+                    !std::mem::replace(&mut fields.has_values, true)
+                }
+            };
+            if !is_first {
+                return Err(Uncommon);
             }
             if !self.take(b',') {
-                return self.expect(b'}');
+                return self.expect(b'}').map(|()| fields);
             }
         }
     }
@@ -80,7 +120,7 @@ impl<'de> Scanner<'de> {
     /// The name of a field, by comparing it with the few that there are.
     fn field(&mut self) -> Result<Field, Uncommon> {
         self.skip_space();
-        let rest = self.bytes().get(self.at..).unwrap_or_default();
+        let rest = self.rest();
         let (field, name): (Field, &[u8]) = match rest {
             [b'"', b'd', ..] => (Field::Device, b"\"device\""),
             [b'"', b's', ..] => (Field::Sensor, b"\"sensor\""),
@@ -95,96 +135,126 @@ impl<'de> Scanner<'de> {
         if rest.starts_with(name) { Ok(field) } else { Err(Uncommon) }
     }
 
-    fn members(&mut self, mut add: impl FnMut(Cow<'de, str>, Json<'de>)) -> Result<(), Uncommon> {
+    fn tags(&mut self) -> Result<(), Uncommon> {
         self.expect(b'{')?;
         if self.take(b'}') {
             return Ok(());
         }
         loop {
-            let name = self.string()?;
-            self.expect(b':')?;
-            add(Cow::Borrowed(name), self.scalar()?);
+            let (name, value) = (self.name()?, self.string()?);
+            if self.tags.iter().any(|(known, _)| known == name) {
+                return Err(Uncommon);
+            }
+            self.tags.push((Cow::Borrowed(name), Cow::Borrowed(value)));
+            // More than are allowed are not looked at: each is compared with all others.
+            if self.tags.len() > crate::reading::TAGS_MAX {
+                return Err(Uncommon);
+            }
             if !self.take(b',') {
                 return self.expect(b'}');
             }
         }
     }
 
-    fn scalar(&mut self) -> Result<Json<'de>, Uncommon> {
-        self.skip_space();
-        match self.peek() {
-            Some(b'"') => Ok(Json::Text(Cow::Borrowed(self.string()?))),
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b't') => self.word("true", Json::Boolean(true)),
-            Some(b'f') => self.word("false", Json::Boolean(false)),
-            _ => Err(Uncommon),
+    fn values(&mut self) -> Result<(), Uncommon> {
+        self.expect(b'{')?;
+        loop {
+            let (name, value) = (self.name()?, self.value()?);
+            self.values.push((name, value));
+            if !self.take(b',') {
+                return self.expect(b'}');
+            }
         }
     }
 
-    fn word(&mut self, word: &str, json: Json<'de>) -> Result<Json<'de>, Uncommon> {
-        let found = self.bytes()[self.at..].starts_with(word.as_bytes());
+    /// The name of a member, up to its value.
+    fn name(&mut self) -> Result<&'de str, Uncommon> {
+        self.skip_space();
+        let name = self.string()?;
+        self.expect(b':')?;
+        self.skip_space();
+        Ok(name)
+    }
+
+    fn time(&mut self, rules: &Rules) -> Result<Timestamp, Uncommon> {
+        let time = match self.peek() {
+            Some(b'"') => Timestamp::parse(self.string()?),
+            _ => match self.number()? {
+                Value::Integer(number) => Timestamp::from_integer(number, rules.precision),
+                Value::Double(number) => Timestamp::from_double(number, rules.precision),
+                Value::Boolean(_) | Value::Text(_) => return Err(Uncommon),
+            },
+        };
+        time.ok().filter(|time| (rules.earliest..=rules.latest).contains(time)).ok_or(Uncommon)
+    }
+
+    fn value(&mut self) -> Result<NewValue<'de>, Uncommon> {
+        match self.peek() {
+            Some(b'"') => Ok(Value::Text(self.string()?).into()),
+            Some(b't') => self.word("true", Value::Boolean(true)),
+            Some(b'f') => self.word("false", Value::Boolean(false)),
+            _ => match NumberText::at_start_of(self.text.get(self.at..).ok_or(Uncommon)?) {
+                Some(number) => {
+                    self.at += number.as_str().len();
+                    Ok(NewValue::Number(number))
+                }
+                None => self.number().map(NewValue::from),
+            },
+        }
+    }
+
+    fn word(&mut self, word: &str, value: Value<'de>) -> Result<NewValue<'de>, Uncommon> {
+        let found = self.rest().starts_with(word.as_bytes());
         self.at += word.len();
-        if found { Ok(json) } else { Err(Uncommon) }
+        if found { Ok(value.into()) } else { Err(Uncommon) }
     }
 
     /// A string without escapes.
     fn string(&mut self) -> Result<&'de str, Uncommon> {
-        self.expect(b'"')?;
+        if !self.take_next(b'"') {
+            return Err(Uncommon);
+        }
         let start = self.at;
-        self.at += plain_length(&self.bytes()[start..]);
+        self.at += plain_length(self.rest());
         let string = self.text.get(start..self.at).ok_or(Uncommon)?;
         if self.take_next(b'"') { Ok(string) } else { Err(Uncommon) }
     }
 
     /// A number by the grammar of RFC 8259, section 6.
-    fn number(&mut self) -> Result<Json<'de>, Uncommon> {
+    fn number(&mut self) -> Result<Value<'de>, Uncommon> {
         let start = self.at;
         let negative = self.take_next(b'-');
         let leading_zero = self.peek() == Some(b'0');
-        let mut digits = Digits::default();
-        let whole = self.digits(&mut digits)?;
-        if leading_zero && whole > 1 {
+        let whole_digits = self.digits()?;
+        if leading_zero && whole_digits > 1 {
             return Err(Uncommon);
         }
-        let fraction = if self.take_next(b'.') { self.digits(&mut digits)? } else { 0 };
-        let has_exponent = self.take_next(b'e') || self.take_next(b'E');
-        if has_exponent {
+        let mut is_whole = true;
+        if self.take_next(b'.') {
+            is_whole = false;
+            self.digits()?;
+        }
+        if self.take_next(b'e') || self.take_next(b'E') {
+            is_whole = false;
             let _signed = self.take_next(b'-') || self.take_next(b'+');
-            self.digits(&mut Digits::default())?;
+            self.digits()?;
         }
-        // Minus zero is a double: no integer tells it from zero.
-        let is_integer = fraction == 0 && !has_exponent && !(negative && leading_zero);
-        if whole + fraction > EXACT_DIGITS_MAX || has_exponent || (fraction == 0 && !is_integer) {
-            return self.long_number(start, is_integer);
-        }
-        let sign = if negative { -1 } else { 1 };
-        if is_integer {
-            return Ok(Json::Integer(sign * digits.number));
-        }
-        // Both are exact as doubles, so that the quotient is rounded once, to the nearest (Clinger, *How to Read
-        // Floating Point Numbers Accurately*, 1990).
-        #[expect(clippy::cast_precision_loss, reason = "at most 15 digits")]
-        let magnitude = digits.number as f64 / POWERS_OF_TEN[fraction];
-        Ok(Json::Double(if negative { -magnitude } else { magnitude }))
-    }
-
-    fn long_number(&self, start: usize, is_integer: bool) -> Result<Json<'de>, Uncommon> {
         let text = self.text.get(start..self.at).ok_or(Uncommon)?;
-        if is_integer && let Ok(number) = text.parse() {
-            return Ok(Json::Integer(number));
+        // Minus zero is a double: no integer tells it from zero.
+        if is_whole
+            && !(negative && leading_zero)
+            && let Ok(number) = text.parse()
+        {
+            return Ok(Value::Integer(number));
         }
         let number: f64 = text.parse().map_err(|_| Uncommon)?;
-        if number.is_finite() { Ok(Json::Double(number)) } else { Err(Uncommon) }
+        if number.is_finite() { Ok(Value::Double(number)) } else { Err(Uncommon) }
     }
 
-    /// Passes digits, at least one, and adds them to `digits`. Returns how many there were.
-    fn digits(&mut self, digits: &mut Digits) -> Result<usize, Uncommon> {
-        let start = self.at;
-        while let Some(digit @ b'0'..=b'9') = self.peek() {
-            digits.number = digits.number.wrapping_mul(10).wrapping_add(i64::from(digit - b'0'));
-            self.at += 1;
-        }
-        if self.at > start { Ok(self.at - start) } else { Err(Uncommon) }
+    fn digits(&mut self) -> Result<usize, Uncommon> {
+        let count = self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
+        self.at += count;
+        if count > 0 { Ok(count) } else { Err(Uncommon) }
     }
 
     fn expect(&mut self, byte: u8) -> Result<(), Uncommon> {
@@ -204,10 +274,10 @@ impl<'de> Scanner<'de> {
     }
 
     fn peek(&self) -> Option<u8> {
-        self.bytes().get(self.at).copied()
+        self.text.as_bytes().get(self.at).copied()
     }
 
-    fn bytes(&self) -> &'de [u8] {
-        self.text.as_bytes()
+    fn rest(&self) -> &'de [u8] {
+        self.text.as_bytes().get(self.at..).unwrap_or_default()
     }
 }

@@ -152,7 +152,8 @@ mod tests {
             let time = Timestamp::from_nanos(0).expect("1970");
             let text = "x".repeat(*length);
             let value = Value::Text(&text);
-            let parts = ReadingParts { device: "d", sensor: "s", value, time, unit: None, tags: &[] };
+            let parts =
+                ReadingParts { device: "d", sensor: "s", value: value.into(), time, unit: None, tags: &[] };
             readings.push(&parts).expect("good parts");
         }
         readings

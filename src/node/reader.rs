@@ -306,7 +306,7 @@ fn push(row: &Row<'_>, names: &mut SeriesNames<'_>, readings: &mut Readings) -> 
     let parts = ReadingParts {
         device: &series.device,
         sensor: &series.sensor,
-        value,
+        value: value.into(),
         time,
         unit: (!series.unit.is_empty()).then_some(&series.unit),
         tags: &series.tags,

@@ -199,7 +199,7 @@ pub(super) fn open_read_only(path: &Path) -> Result<Connection, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reading::{ReadingParts, Readings, Tag, Value};
+    use crate::reading::{NewValue, ReadingParts, Readings, Tag, Value};
     use crate::timestamp::Timestamp;
     use std::thread::JoinHandle;
 
@@ -252,7 +252,7 @@ mod tests {
     const PLAIN: ReadingParts<'static> = ReadingParts {
         device: "d",
         sensor: "s",
-        value: Value::Integer(1),
+        value: NewValue::Value(Value::Integer(1)),
         time: Timestamp::MIN,
         unit: None,
         tags: &[],
@@ -320,7 +320,7 @@ mod tests {
             Value::Text("true"),
             Value::Text(&text),
         ];
-        let mut kept = readings(values.map(|value| ReadingParts { value, ..PLAIN }));
+        let mut kept = readings(values.map(|value| ReadingParts { value: value.into(), ..PLAIN }));
         let tags: Vec<Tag<'_>> = vec![("z".into(), "\"1\"".into()), ("a".into(), "".into())];
         let turned: Vec<Tag<'_>> = tags.iter().rev().cloned().collect();
         for parts in [
@@ -346,7 +346,7 @@ mod tests {
         for batch in 0..5 {
             let of = |number: i64| ReadingParts {
                 device: if number % 3 == 0 { "even" } else { "odd" },
-                value: Value::Integer(batch * 1000 + number),
+                value: Value::Integer(batch * 1000 + number).into(),
                 time: at(random.i64(0..100)),
                 ..PLAIN
             };
@@ -406,7 +406,7 @@ mod tests {
             BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
         store.shell().execute_batch(refuse).expect("a trigger");
         let new_series = ReadingParts { device: "new", ..PLAIN };
-        let bad = ReadingParts { value: Value::Integer(13), ..new_series.clone() };
+        let bad = ReadingParts { value: Value::Integer(13).into(), ..new_series.clone() };
         let error = store.put(Some("a"), readings([new_series.clone(), bad])).await.expect_err("refused");
         assert_eq!(error.to_string(), "the store failed: the disk is full");
         assert_eq!(store.count().await, 0);
@@ -461,7 +461,7 @@ mod tests {
         let store = TestStore::open();
         let tags: Vec<Tag<'_>> = vec![("room".into(), "1".into())];
         let full = ReadingParts { unit: Some("Cel"), tags: &tags, ..PLAIN };
-        let truth = ReadingParts { value: Value::Boolean(true), time: at(1), ..PLAIN };
+        let truth = ReadingParts { value: Value::Boolean(true).into(), time: at(1), ..PLAIN };
         store.put(None, readings([full, truth])).await.expect("stored");
         let shell = store.shell();
         let sql = "SELECT concat_ws('|', device, sensor, value, time_ns, unit, tags) FROM readings_by_name
@@ -517,7 +517,7 @@ mod tests {
             let make = |round: i64| {
                 readings((0..batch).map(|number| ReadingParts {
                     device: &devices[(number % 1000) as usize],
-                    value: Value::Double(number as f64 / 7.0),
+                    value: Value::Double(number as f64 / 7.0).into(),
                     time: at(1_700_000_000_000 + round * batch + number),
                     ..PLAIN
                 }))

@@ -194,8 +194,14 @@ impl CsvFile {
     }
 
     fn push(&self, row: &Row, sensor: &str, value: Value<'_>, out: &mut Readings) -> Result<(), CsvError> {
-        let parts =
-            ReadingParts { device: &self.device, sensor, value, time: row.time, unit: None, tags: &[] };
+        let parts = ReadingParts {
+            device: &self.device,
+            sensor,
+            value: value.into(),
+            time: row.time,
+            unit: None,
+            tags: &[],
+        };
         let error = |source| CsvError::Reading { path: self.path.clone(), line: row.line, source };
         out.push(&parts).map_err(error)
     }

@@ -144,7 +144,7 @@ impl Source for Share {
             let parts = ReadingParts {
                 device: &device.name,
                 sensor: device.kind.sensor,
-                value: Value::Double(rounded(device.value)),
+                value: Value::Double(rounded(device.value)).into(),
                 time: self.simulation.time(device.readings),
                 unit: Some(device.kind.unit),
                 tags: &[],

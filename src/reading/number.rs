@@ -1,0 +1,140 @@
+//! Numbers as text in canonical form, so that a number that comes in that form is neither parsed nor written.
+
+/// Most digits whose text a double gives back, whatever they are (`DBL_DIG` of C).
+const DOUBLE_DIGITS_MAX: usize = 15;
+/// Most digits that fit in 64 bits signed, whatever they are.
+const INTEGER_DIGITS_MAX: usize = 18;
+/// Fractions with more zeros than this at their beginning may be written with an exponent.
+const LEADING_ZEROS_MAX: usize = 2;
+
+/// A JSON number whose text is the one that would be written for it.
+///
+/// **Invariant**: an integer's text is what `i64` displays; a double's text is the shortest one that reads back as the
+/// same double (`reading::number::tests::what_is_taken_is_what_would_be_written`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NumberText<'a> {
+    text: &'a str,
+    is_integer: bool,
+}
+
+impl<'a> NumberText<'a> {
+    /// Takes the number at the beginning of `text`, if it is in canonical form and known to be without parsing it.
+    ///
+    /// Most numbers are: a decimal of up to 15 digits without superfluous zeros is the shortest text of its double,
+    /// because no two of them share one.
+    pub fn at_start_of(text: &'a str) -> Option<NumberText<'a>> {
+        let bytes = text.as_bytes();
+        let start = usize::from(bytes.first() == Some(&b'-'));
+        let point = start + digits(bytes.get(start..)?);
+        let leading_zero = bytes.get(start) == Some(&b'0');
+        if point == start || (leading_zero && point > start + 1) {
+            return None;
+        }
+        let is_integer = bytes.get(point) != Some(&b'.');
+        let end = if is_integer {
+            // Minus zero is a double: no integer tells it from zero.
+            if point - start > INTEGER_DIGITS_MAX || (start == 1 && leading_zero) {
+                return None;
+            }
+            point
+        } else {
+            let fraction = &bytes[point + 1..];
+            let length = digits(fraction);
+            if !is_canonical(&fraction[..length], leading_zero) || point - start + length > DOUBLE_DIGITS_MAX
+            {
+                return None;
+            }
+            point + 1 + length
+        };
+        match bytes.get(end) {
+            Some(b'e' | b'E' | b'.') => None,
+            _ => Some(NumberText { text: text.get(..end)?, is_integer }),
+        }
+    }
+
+    /// The text.
+    pub fn as_str(self) -> &'a str {
+        self.text
+    }
+
+    /// Whether it is a whole number that fits in 64 bits signed.
+    pub fn is_integer(self) -> bool {
+        self.is_integer
+    }
+}
+
+/// Whether a fraction stands as it would be written.
+fn is_canonical(fraction: &[u8], whole_is_zero: bool) -> bool {
+    match fraction {
+        [] => false,
+        [_] => true,
+        [.., b'0'] => false,
+        _ if whole_is_zero => fraction.iter().take(LEADING_ZEROS_MAX + 1).any(|digit| *digit != b'0'),
+        _ => true,
+    }
+}
+
+fn digits(bytes: &[u8]) -> usize {
+    bytes.iter().take_while(|byte| byte.is_ascii_digit()).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn check(text: &str, expected: Option<(&str, bool)>) {
+        let taken = NumberText::at_start_of(text).map(|number| (number.as_str(), number.is_integer()));
+        assert_eq!(taken, expected, "{text}");
+    }
+
+    #[test]
+    fn canonical_numbers_are_taken_and_others_left_to_the_parser() {
+        check("230.1,", Some(("230.1", false)));
+        check("0", Some(("0", true)));
+        check("-12}", Some(("-12", true)));
+        check("0.0]", Some(("0.0", false)));
+        check("-0.0", Some(("-0.0", false)));
+        check("0.001", Some(("0.001", false)));
+        check("999999999999999999", Some(("999999999999999999", true)));
+        for other in [
+            "",
+            "-",
+            "-0",
+            "01",
+            "1.",
+            "1.50",
+            "0.00",
+            "0.0001",
+            "1e3",
+            "1.5E3",
+            ".5",
+            "+1",
+            "1.2.3",
+            "9999999999999999999",
+            "0.1234567890123456",
+            "1234567890.1234567",
+        ] {
+            check(other, None);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(20_000))]
+
+        #[test]
+        fn what_is_taken_is_what_would_be_written(text in "-?(0|[1-9][0-9]{0,17})(\\.[0-9]{1,15})?") {
+            if let Some(number) = NumberText::at_start_of(&text) {
+                prop_assert_eq!(number.as_str(), text.as_str());
+                if number.is_integer() {
+                    let written = text.parse::<i64>().expect("it fits").to_string();
+                    prop_assert_eq!(written, text);
+                } else {
+                    let double: f64 = text.parse().expect("a double");
+                    let mut buffer = zmij::Buffer::new();
+                    prop_assert_eq!(buffer.format_finite(double), text.as_str());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+use super::*;
+use proptest::prelude::*;
+
+fn parts<'a>(value: Value<'a>, tags: &'a [Tag<'a>]) -> ReadingParts<'a> {
+    ReadingParts {
+        device: "meter-7",
+        sensor: "voltage",
+        value: value.into(),
+        time: Timestamp::MIN,
+        unit: Some("V"),
+        tags,
+    }
+}
+
+#[track_caller]
+fn check(parts: ReadingParts<'_>, message: &str) {
+    let mut readings = Readings::default();
+    let error = readings.push(&parts).expect_err("must be turned away");
+    assert_eq!(error.to_string(), message);
+    assert!(readings.is_empty() && readings.iter().next().is_none());
+}
+
+#[test]
+fn each_rule_is_held_and_its_message_gives_limit_and_fact() {
+    let long = "x".repeat(5000);
+    let one = Value::Integer(1);
+    check(ReadingParts { device: "", ..parts(one, &[]) }, "`device` must be 1 to 256 bytes long, got 0");
+    check(
+        ReadingParts { sensor: &long, ..parts(one, &[]) },
+        "`sensor` must be 1 to 256 bytes long, got 5000",
+    );
+    check(
+        ReadingParts { device: "a\u{7}", ..parts(one, &[]) },
+        "`device` must not contain control characters, found U+0007 at byte 1",
+    );
+    check(
+        ReadingParts { sensor: "é\u{85}", ..parts(one, &[]) },
+        "`sensor` must not contain control characters, found U+0085 at byte 2",
+    );
+    check(
+        ReadingParts { sensor: "a\u{7f}", ..parts(one, &[]) },
+        "`sensor` must not contain control characters, found U+007F at byte 1",
+    );
+    check(parts(Value::Double(f64::NAN), &[]), "`value` must be a finite number");
+    check(parts(Value::Text(&long), &[]), "`value` must be at most 4096 bytes long as a string, got 5000");
+    check(ReadingParts { unit: Some(""), ..parts(one, &[]) }, "`unit` must be 1 to 64 bytes long, got 0");
+    check(
+        ReadingParts { unit: Some(&long), ..parts(one, &[]) },
+        "`unit` must be 1 to 64 bytes long, got 5000",
+    );
+    let many: Vec<Tag<'_>> = (0..33).map(|n| (n.to_string().into(), "v".into())).collect();
+    check(parts(one, &many), "`tags` must be at most 32, got 33");
+    let big = [("a".into(), long.as_str().into())];
+    check(
+        parts(one, &big),
+        "a tag's name must be 1 to 256 bytes long and its value at most 256, got 1 and 5000",
+    );
+}
+
+#[test]
+fn the_limits_themselves_are_allowed() {
+    let name = "n".repeat(NAME_BYTES_MAX);
+    let value = "v".repeat(TEXT_VALUE_BYTES_MAX);
+    let tags: Vec<Tag<'_>> =
+        (0..TAGS_MAX).map(|n| (format!("{n:0>TAG_BYTES_MAX$}").into(), name.as_str().into())).collect();
+    let unit = "u".repeat(UNIT_BYTES_MAX);
+    let mut readings = Readings::default();
+    let parts = ReadingParts {
+        device: &name,
+        sensor: &name,
+        value: Value::Text(&value).into(),
+        time: Timestamp::MAX,
+        unit: Some(&unit),
+        tags: &tags,
+    };
+    assert_eq!(readings.push(&parts), Ok(()));
+    let reading = readings.iter().next().expect("one reading");
+    assert_eq!(reading.value(), Value::Text(&value));
+    assert_eq!(reading.tags().count(), TAGS_MAX);
+}
+
+fn any_value() -> impl Strategy<Value = (u8, i64, f64, String)> {
+    (0..4u8, any::<i64>(), -1e300..1e300, "\\PC{0,20}")
+}
+
+proptest! {
+    #[test]
+    fn what_is_encoded_reads_back(
+        rows in prop::collection::vec(
+            ("[a-z\"\\\\é]{1,20}", "[^\\p{C}]{1,20}", any_value(), 0..i64::MAX, "[a-z\n]{0,4}",
+             prop::collection::vec(("\\PC{1,8}", "(?s).{0,8}"), 0..4)),
+            0..20,
+        )
+    ) {
+        let mut readings = Readings::default();
+        let mut kept = Vec::new();
+        for (device, sensor, (kind, integer, double, text), nanos, unit, tags) in &rows {
+            let tags: Vec<Tag<'_>> = tags.iter().map(|(n, v)| (n.as_str().into(), v.as_str().into())).collect();
+            let value = match kind {
+                0 => Value::Integer(*integer),
+                1 => Value::Double(*double),
+                2 => Value::Boolean(*integer > 0),
+                _ => Value::Text(text),
+            };
+            let parts = ReadingParts {
+                device, sensor, value: value.into(), time: Timestamp::from_nanos(*nanos).expect("not negative"),
+                unit: (!unit.is_empty()).then_some(unit), tags: &tags,
+            };
+            prop_assert_eq!(readings.push(&parts), Ok(()));
+            kept.push((device, sensor, value, *nanos, unit, tags));
+        }
+        prop_assert_eq!(readings.len(), kept.len());
+        let mut iter = readings.iter();
+        for (index, (device, sensor, value, nanos, unit, tags)) in kept.iter().enumerate() {
+            prop_assert_eq!(iter.position().index, index);
+            let reading = iter.next().expect("as many as were pushed");
+            prop_assert_eq!(reading.device(), device.as_str());
+            prop_assert_eq!(reading.sensor(), sensor.as_str());
+            prop_assert_eq!(reading.value(), *value);
+            prop_assert_eq!(reading.time().nanos(), *nanos);
+            prop_assert_eq!(reading.unit().unwrap_or_default(), unit.as_str());
+            let read: Vec<Tag<'_>> = reading.tags().map(|(n, v)| (n.into(), v.into())).collect();
+            prop_assert_eq!(&read, tags);
+        }
+        prop_assert_eq!(iter.position(), readings.end());
+    }
+}
