@@ -21,18 +21,18 @@
 //!
 //! A number is kept as its canonical text: mostly shorter than its bits, exact, and written as it is.
 
+mod error;
 mod number;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use thiserror::Error;
-
+pub use error::ReadingError;
 pub use number::NumberText;
 
 use crate::text::{is_plain, is_plain_ascii};
-use crate::timestamp::{TimeError, Timestamp};
+use crate::timestamp::Timestamp;
 
 /// Longest name of a device or sensor, in bytes.
 pub const NAME_BYTES_MAX: usize = 256;
@@ -167,76 +167,6 @@ impl Field {
     }
 }
 
-/// Why the parts make no reading. Each variant knows the field at fault.
-#[derive(Clone, Debug, PartialEq, Error)]
-pub enum ReadingError {
-    /// A name that is empty or too long.
-    #[error("`{}` must be 1 to {NAME_BYTES_MAX} bytes long, got {got}", field.name())]
-    NameLength {
-        /// `device` or `sensor`.
-        field: Field,
-        /// Its length in bytes.
-        got: usize,
-    },
-    /// A control character in a name.
-    #[error("`{}` must not contain control characters, found U+{:04X} at byte {at}", field.name(), u32::from(*found))]
-    ControlCharacter {
-        /// `device` or `sensor`.
-        field: Field,
-        /// The character.
-        found: char,
-        /// Where it stands, in bytes.
-        at: usize,
-    },
-    /// NaN or an infinity.
-    #[error("`value` must be a finite number")]
-    NotFinite,
-    /// A string value that is too long.
-    #[error("`value` must be at most {TEXT_VALUE_BYTES_MAX} bytes long as a string, got {got}")]
-    TextLength {
-        /// Its length in bytes.
-        got: usize,
-    },
-    /// A unit that is empty or too long.
-    #[error("`unit` must be 1 to {UNIT_BYTES_MAX} bytes long, got {got}")]
-    UnitLength {
-        /// Its length in bytes.
-        got: usize,
-    },
-    /// Too many tags.
-    #[error("`tags` must be at most {TAGS_MAX}, got {got}")]
-    TagCount {
-        /// How many there are.
-        got: usize,
-    },
-    /// A tag whose name or value is too long, or whose name is empty.
-    #[error(
-        "a tag's name must be 1 to {TAG_BYTES_MAX} bytes long and its value at most {TAG_BYTES_MAX}, got {name} and {value}"
-    )]
-    TagLength {
-        /// Length of the name in bytes.
-        name: usize,
-        /// Length of the value in bytes.
-        value: usize,
-    },
-    /// No instant.
-    #[error(transparent)]
-    Time(#[from] TimeError),
-}
-
-impl ReadingError {
-    /// The field at fault.
-    pub fn field(&self) -> Field {
-        match self {
-            ReadingError::NameLength { field, .. } | ReadingError::ControlCharacter { field, .. } => *field,
-            ReadingError::NotFinite | ReadingError::TextLength { .. } => Field::Value,
-            ReadingError::UnitLength { .. } => Field::Unit,
-            ReadingError::TagCount { .. } | ReadingError::TagLength { .. } => Field::Tags,
-            ReadingError::Time(_) => Field::Time,
-        }
-    }
-}
-
 /// Readings in the internal encoding, in the order in which they came.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Readings {
@@ -270,8 +200,9 @@ impl Readings {
         if kind == Kind::Text {
             escape |= needs_escape(text);
         }
+        // An empty unit says no more than none.
         let unit = parts.unit.unwrap_or_default();
-        if parts.unit.is_some() && !(1..=UNIT_BYTES_MAX).contains(&unit.len()) {
+        if unit.len() > UNIT_BYTES_MAX {
             return Err(ReadingError::UnitLength { got: unit.len() });
         }
         escape |= needs_escape(unit);
@@ -544,7 +475,7 @@ fn check_tags(tags: &[Tag<'_>]) -> Result<bool, ReadingError> {
     }
     let mut escape = false;
     for (name, value) in tags {
-        if !(1..=TAG_BYTES_MAX).contains(&name.len()) || value.len() > TAG_BYTES_MAX {
+        if name.len() > TAG_BYTES_MAX || value.len() > TAG_BYTES_MAX {
             return Err(ReadingError::TagLength { name: name.len(), value: value.len() });
         }
         escape |= needs_escape(name) | needs_escape(value);

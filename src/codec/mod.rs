@@ -17,6 +17,7 @@ mod json;
 mod ndjson;
 mod object;
 mod scan;
+mod value;
 
 use std::fmt::Debug;
 

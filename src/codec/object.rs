@@ -9,11 +9,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::value::{Json, JsonSeed, Key, KeySeed, TextSeed};
 use super::{DecodeError, Decoded, Reason, Rules, UnknownFields};
-use crate::reading::{Field, ReadingParts, TAGS_MAX, Tag, Value};
+use crate::reading::{Field, ReadingParts, TAGS_MAX, Tag};
 use crate::timestamp::Timestamp;
 
 /// Longest piece of a request that an error repeats, in bytes.
@@ -35,20 +36,6 @@ pub(super) enum Place {
     Alone,
     /// The `index`-th of several.
     Among(usize),
-}
-
-/// What JSON a value is; what an array or object holds has been passed over.
-#[derive(Debug)]
-enum Json<'de> {
-    Null,
-    Boolean(bool),
-    Integer(i64),
-    Double(f64),
-    Text(Cow<'de, str>),
-    Array,
-    Object,
-    /// A number beyond all doubles.
-    Beyond,
 }
 
 /// Why an object is no reading.
@@ -299,36 +286,6 @@ impl Place {
     }
 }
 
-impl Json<'_> {
-    fn noun(&self) -> &'static str {
-        match self {
-            Json::Null => "null",
-            Json::Boolean(_) => "a boolean",
-            Json::Integer(_) | Json::Double(_) => "a number",
-            Json::Text(_) => "a string",
-            Json::Array => "an array",
-            Json::Object => "an object",
-            Json::Beyond => "a number that no double can hold",
-        }
-    }
-
-    fn as_value(&self) -> Result<Value<'_>, (Reason, String)> {
-        match self {
-            Json::Boolean(truth) => Ok(Value::Boolean(*truth)),
-            Json::Integer(number) => Ok(Value::Integer(*number)),
-            Json::Double(number) => Ok(Value::Double(*number)),
-            Json::Text(text) => Ok(Value::Text(text)),
-            Json::Beyond => {
-                Err((Reason::Number, format!("a value must be a finite number, got {}", self.noun())))
-            }
-            Json::Null | Json::Array | Json::Object => Err((
-                Reason::Type,
-                format!("a value must be a number, a boolean or a string, got {}", self.noun()),
-            )),
-        }
-    }
-}
-
 /// Whether the parser stopped at a number beyond all doubles.
 ///
 /// serde_json has no code for it; a test holds this to its wording.
@@ -538,122 +495,5 @@ impl<'de> Visitor<'de> for MembersSeed<'_, 'de> {
 
     fn visit_unit<E>(self) -> Result<(), E> {
         self.no_object(&Json::Null)
-    }
-}
-
-enum Key<'de> {
-    Known(Field),
-    Unknown(Cow<'de, str>),
-}
-
-struct KeySeed;
-
-impl<'de> DeserializeSeed<'de> for KeySeed {
-    type Value = Key<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key<'de>, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for KeySeed {
-    type Value = Key<'de>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("the name of a field")
-    }
-
-    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Key<'de>, E> {
-        Ok(Field::named(name).map_or(Key::Unknown(Cow::Borrowed(name)), Key::Known))
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Key<'de>, E> {
-        Ok(Field::named(name).map_or_else(|| Key::Unknown(Cow::Owned(name.to_owned())), Key::Known))
-    }
-}
-
-struct TextSeed;
-
-impl<'de> DeserializeSeed<'de> for TextSeed {
-    type Value = Cow<'de, str>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Cow<'de, str>, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for TextSeed {
-    type Value = Cow<'de, str>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a string")
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Cow<'de, str>, E> {
-        Ok(Cow::Borrowed(text))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Cow<'de, str>, E> {
-        Ok(Cow::Owned(text.to_owned()))
-    }
-}
-
-/// Any value. Arrays and objects are passed over with serde_json's bound on nesting, which `IgnoredAny` lacks.
-struct JsonSeed;
-
-impl<'de> DeserializeSeed<'de> for JsonSeed {
-    type Value = Json<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json<'de>, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for JsonSeed {
-    type Value = Json<'de>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Json<'de>, E> {
-        Ok(Json::Null)
-    }
-
-    fn visit_bool<E>(self, truth: bool) -> Result<Json<'de>, E> {
-        Ok(Json::Boolean(truth))
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Json<'de>, E> {
-        Ok(Json::Integer(number))
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Json<'de>, E> {
-        #[expect(clippy::cast_precision_loss, reason = "past 64 bits signed, numbers are doubles")]
-        Ok(i64::try_from(number).map_or(Json::Double(number as f64), Json::Integer))
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<Json<'de>, E> {
-        Ok(Json::Double(number))
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Json<'de>, E> {
-        Ok(Json::Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Json<'de>, E> {
-        Ok(Json::Text(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json<'de>, A::Error> {
-        while seq.next_element_seed(JsonSeed)?.is_some() {}
-        Ok(Json::Array)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json<'de>, A::Error> {
-        while map.next_key::<IgnoredAny>()?.is_some() {
-            map.next_value_seed(JsonSeed)?;
-        }
-        Ok(Json::Object)
     }
 }

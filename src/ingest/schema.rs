@@ -19,7 +19,7 @@ pub(super) struct Reading {
     /// When; the time of receipt if absent.
     time: Option<Time>,
     /// The unit; UCUM or SenML names are the custom.
-    #[schema(min_length = 1, max_length = 64, example = "V")]
+    #[schema(max_length = 64, example = "V")]
     unit: Option<String>,
     /// At most 32 tags, names and values at most 256 bytes.
     tags: Option<BTreeMap<String, String>>,
