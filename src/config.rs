@@ -244,10 +244,13 @@ fn headers(layers: &mut Layers) -> HeaderMap {
 
 fn node_url(text: &str) -> Result<Url, String> {
     let example = "such as http://127.0.0.1:9000/v1/batches";
-    let url: Url = text.parse().map_err(|error| format!("`{text}` is not an address, {example}: {error}"))?;
+    // What stands before an `@` may be a password, and faults are logged.
+    let shown = text.rsplit_once('@').map_or(text.to_owned(), |(_, rest)| format!("…@{rest}"));
+    let url: Url =
+        text.parse().map_err(|error| format!("`{shown}` is not an address, {example}: {error}"))?;
     match url.scheme() {
         "http" if url.host_str().is_some_and(|host| !host.is_empty()) => Ok(url),
-        "http" => Err(format!("`{text}` has no host, {example}")),
+        "http" => Err(format!("`{shown}` has no host, {example}")),
         other => Err(format!("`{other}` is no scheme for a node in this version; allowed: http, {example}")),
     }
 }

@@ -257,12 +257,19 @@ async fn check_shows_the_effective_settings_and_hides_secrets() {
     assert!(!(ended.stdout + &ended.stderr).contains("s3cret"));
 }
 
-#[tokio::test]
-async fn faults_do_not_show_secrets() {
-    let node = "ftp://user:s3cret@localhost/";
-    let ended = forebay_says(&["check"], &[("cluster.nodes", node), ("cluster.headers.x", "s3cret\u{e9}\n")]);
-    let ended = ended.expect_status(2);
-    assert!(!(ended.stdout.clone() + &ended.stderr).contains("s3cret"), "{}", ended.stderr);
+#[test]
+fn faults_do_not_show_secrets() {
+    for node in [
+        "ftp://user:s3cret@localhost/",
+        "http://user:s3cret@",
+        "http://user:s3cret@host:99999/",
+        "user:s3cret@h",
+    ] {
+        let settings = [("cluster.nodes", node), ("cluster.headers.x", "s3cret\u{e9}\n")];
+        let ended = forebay_says(&["check"], &settings).expect_status(2);
+        assert!(!(ended.stdout.clone() + &ended.stderr).contains("s3cret"), "{}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 2, "{}", ended.stderr);
+    }
 }
 
 #[tokio::test]
