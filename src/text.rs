@@ -27,12 +27,18 @@ pub fn is_plain(text: &[u8]) -> bool {
 
 /// Whether `text` is ASCII without control characters, and JSON needs to escape nothing in it.
 pub fn is_plain_ascii(text: &[u8]) -> bool {
-    let mut words = text.chunks_exact(8);
-    let good = words.all(|word| {
-        let word = u64::from_le_bytes(word.try_into().expect("eight bytes"));
+    let is_good = |word: [u8; 8]| {
+        let word = u64::from_le_bytes(word);
         special(word) | has_zero(word ^ (ONES * 0x7f)) | (word & HIGHS) == 0
-    });
-    good && words.remainder().iter().all(|byte| !is_special(*byte) && *byte < 0x7f)
+    };
+    let Some(last) = text.last_chunk::<8>() else {
+        let mut word = [b' '; 8];
+        word[..text.len()].copy_from_slice(text);
+        return is_good(word);
+    };
+    // The last word overlaps the one before it, so that no bytes are left over.
+    let (words, _) = text.as_chunks::<8>();
+    words.iter().all(|word| is_good(*word)) && is_good(*last)
 }
 
 fn is_special(byte: u8) -> bool {

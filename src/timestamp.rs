@@ -161,7 +161,7 @@ impl Timestamp {
         if bytes.len() > TEXT_BYTES_MAX {
             return Err(TimeError::Syntax);
         }
-        let (date_time, rest) = bytes.split_at_checked(19).ok_or(TimeError::Syntax)?;
+        let (date_time, rest) = bytes.split_first_chunk::<19>().ok_or(TimeError::Syntax)?;
         let local = LocalTime::parse(date_time)?;
         let (nanos, offset) = parse_fraction(rest)?;
         let offset_seconds = parse_offset(offset)?;
@@ -186,8 +186,9 @@ impl Timestamp {
     /// Appends RFC 3339 in UTC with `Z` and 0, 3, 6 or 9 fraction digits, as few as the instant needs.
     pub fn write(self, out: &mut Vec<u8>) {
         let seconds = self.nanos / NANOS_PER_SECOND;
-        let (year, month, day) = civil_from_days(seconds / SECONDS_PER_DAY);
-        let of_day = seconds % SECONDS_PER_DAY;
+        let small = |number: i64| u32::try_from(number).expect("days and seconds up to 2262 fit");
+        let (year, month, day) = civil_from_days(small(seconds / SECONDS_PER_DAY));
+        let of_day = small(seconds % SECONDS_PER_DAY);
         let mut text = *b"0000-00-00T00:00:00";
         put_two(&mut text, 0, year / 100);
         put_two(&mut text, 2, year % 100);
@@ -221,19 +222,29 @@ struct LocalTime {
 }
 
 impl LocalTime {
-    fn parse(text: &[u8]) -> Result<LocalTime, TimeError> {
+    fn parse(text: &[u8; 19]) -> Result<LocalTime, TimeError> {
         let separators = (text[4], text[7], text[10], text[13], text[16]);
         let (b'-', b'-', b'T' | b't' | b' ', b':', b':') = separators else {
             return Err(TimeError::Syntax);
         };
-        let local = LocalTime {
-            year: two(text, 0)? * 100 + two(text, 2)?,
-            month: two(text, 5)?,
-            day: two(text, 8)?,
-            hour: two(text, 11)?,
-            minute: two(text, 14)?,
-            second: two(text, 17)?,
+        // Looked at together in the end: a digit more or less costs nothing on the way.
+        let mut all_digits = true;
+        let mut two = |at: usize| {
+            let (tens, ones) = (text[at].wrapping_sub(b'0'), text[at + 1].wrapping_sub(b'0'));
+            all_digits &= tens < 10 && ones < 10;
+            i64::from(tens) * 10 + i64::from(ones)
         };
+        let local = LocalTime {
+            year: two(0) * 100 + two(2),
+            month: two(5),
+            day: two(8),
+            hour: two(11),
+            minute: two(14),
+            second: two(17),
+        };
+        if !all_digits {
+            return Err(TimeError::Syntax);
+        }
         let exists = (1..=12).contains(&local.month)
             && (1..=days_in_month(local.year, local.month)).contains(&local.day)
             && local.hour < 24
@@ -310,8 +321,8 @@ fn two(text: &[u8], at: usize) -> Result<i64, TimeError> {
 }
 
 /// Writes a number below 100 as two digits.
-fn put_two(text: &mut [u8; 19], at: usize, number: i64) {
-    let pair = usize::try_from(number).expect("parts of a date are not negative") * 2;
+fn put_two(text: &mut [u8; 19], at: usize, number: u32) {
+    let pair = number as usize * 2;
     text[at..at + 2].copy_from_slice(&DIGIT_PAIRS[pair..pair + 2]);
 }
 
@@ -339,7 +350,7 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// The date of a day since 1970-01-01, from 1970 on (Hinnant, `civil_from_days`).
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
+fn civil_from_days(days: u32) -> (u32, u32, u32) {
     let shifted = days + 719_468;
     let era = shifted / 146_097;
     let day_of_era = shifted % 146_097;
@@ -348,7 +359,7 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let year = year_of_era + era * 400 + u32::from(month <= 2);
     (year, month, day)
 }
 

@@ -19,7 +19,7 @@ impl Decoder for Ndjson {
         let mut decoded = Decoded { readings: Readings::with_capacity(text.len()), ..Decoded::default() };
         let mut draft = Draft::default();
         let mut index = 0;
-        for (line_index, line) in text.split('\n').enumerate() {
+        for (line_index, line) in lines(text).enumerate() {
             if line.trim_ascii().is_empty() {
                 continue;
             }
@@ -57,6 +57,16 @@ impl Encoder for Ndjson {
     fn finish_bytes(&self) -> usize {
         0
     }
+}
+
+/// The lines of `text`, without their line feeds.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut start = 0;
+    memchr::memchr_iter(b'\n', text.as_bytes()).chain([text.len()]).map(move |end| {
+        let line = &text[start..end];
+        start = end + 1;
+        line
+    })
 }
 
 /// Reads one line of the common form. If it fails, some of its readings may have been pushed.

@@ -120,19 +120,18 @@ impl<'de> Scanner<'de> {
     /// The name of a field, by comparing it with the few that there are.
     fn field(&mut self) -> Result<Field, Uncommon> {
         self.skip_space();
-        let rest = self.rest();
-        let (field, name): (Field, &[u8]) = match rest {
-            [b'"', b'd', ..] => (Field::Device, b"\"device\""),
-            [b'"', b's', ..] => (Field::Sensor, b"\"sensor\""),
-            [b'"', b'v', _, _, _, _, b'"', ..] => (Field::Value, b"\"value\""),
-            [b'"', b'v', ..] => (Field::Values, b"\"values\""),
-            [b'"', b't', b'i', ..] => (Field::Time, b"\"time\""),
-            [b'"', b't', ..] => (Field::Tags, b"\"tags\""),
-            [b'"', b'u', ..] => (Field::Unit, b"\"unit\""),
+        let (field, length) = match self.rest() {
+            [b'"', b'd', b'e', b'v', b'i', b'c', b'e', b'"', ..] => (Field::Device, 8),
+            [b'"', b's', b'e', b'n', b's', b'o', b'r', b'"', ..] => (Field::Sensor, 8),
+            [b'"', b'v', b'a', b'l', b'u', b'e', b'"', ..] => (Field::Value, 7),
+            [b'"', b'v', b'a', b'l', b'u', b'e', b's', b'"', ..] => (Field::Values, 8),
+            [b'"', b't', b'i', b'm', b'e', b'"', ..] => (Field::Time, 6),
+            [b'"', b't', b'a', b'g', b's', b'"', ..] => (Field::Tags, 6),
+            [b'"', b'u', b'n', b'i', b't', b'"', ..] => (Field::Unit, 6),
             _ => return Err(Uncommon),
         };
-        self.at += name.len();
-        if rest.starts_with(name) { Ok(field) } else { Err(Uncommon) }
+        self.at += length;
+        Ok(field)
     }
 
     fn tags(&mut self) -> Result<(), Uncommon> {
