@@ -494,25 +494,26 @@ async fn a_dead_node_among_three_is_not_noticed_by_clients_and_is_probed() {
     }
     let node = FakeNode::start_at(address).await;
     let until = Instant::now() + millis(4000);
-    // It is probed, found to be up, and used like the others.
-    while node.requests() < 10 {
-        assert!(Instant::now() < until, "the node that came back is used: {}", node.requests());
+    while node.stored().is_empty() {
+        assert!(Instant::now() < until, "the node that came back is probed and gets readings");
         post().await;
     }
-    assert_eq!(node_status(&gateway, &id).await["up"], true);
+    eventually("it is up again", || async { node_status(&gateway, &id).await["up"] == true }).await;
 }
 
 #[tokio::test]
 async fn a_node_that_failed_once_is_used_again_soon() {
     let failing = FakeNode::answering([Answer::status(500)]).await;
-    let other = FakeNode::start().await;
-    let gateway = TestGateway::new().node(&failing).node(&other).set("batch.max_readings", 1).start().await;
+    // A good deal slower: once the failure is forgiven, the other node is the better choice.
+    let slow = FakeNode::always(Answer::status(200).after(millis(100))).await;
+    let gateway = TestGateway::new().node(&failing).node(&slow).set("batch.max_readings", 1).start().await;
     let mut index = 0;
-    let until = Instant::now() + millis(4000);
-    while failing.stored().len() < 10 {
-        let tally = (failing.requests(), other.requests());
+    let until = Instant::now() + millis(4500);
+    while failing.stored().len() < 5 {
+        let tally = (failing.requests(), slow.requests());
         assert!(Instant::now() < until, "the node that failed once is used again: {tally:?}");
         gateway.post(&[reading(index)]).await.expect_status(202);
+        eventually("it is settled", || async { gateway.account("buffered").await == 0 }).await;
         index += 1;
     }
 }
@@ -588,6 +589,20 @@ async fn an_answer_without_an_end_does_not_hang_or_grow_the_gateway() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn an_answer_is_read_only_so_far_however_much_time_there_is() {
+    let node = RawNode::start(|mut stream| async move {
+        read_head(&mut stream).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        pour(&mut stream, b"4\r\nmore\r\n").await;
+    })
+    .await;
+    let gateway = TestGateway::new().node_at(node.url()).set("cluster.timeout", NEVER).start().await;
+    gateway.post(&readings(3)).await.expect_status(202);
+    let settled = eventually("it is settled", || async { gateway.account("delivered").await == 3 });
+    within(millis(4000), "the head says that the node has the batch", settled).await;
 }
 
 #[tokio::test]
@@ -757,5 +772,31 @@ async fn a_batch_closes_in_time_although_its_oldest_readings_make_room() {
         let newest: Vec<_> = (index..index + 10).map(reading).collect();
         gateway.post(&newest).await.expect_status(202);
         index += 10;
+    }
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_batch_goes_under_another_key_and_not_at_all_if_it_may_be_stored() {
+    // A node that is busy has not stored the batch; one that fails inside may have.
+    for (status, dropped) in [(503, 3), (500, 10)] {
+        let node = FakeNode::answering([Answer::status(status).header("retry-after", 1)]).await;
+        let gateway = TestGateway::new()
+            .node(&node)
+            .set("buffer.max_readings", 10)
+            .set("buffer.on_full", "drop_oldest")
+            .start()
+            .await;
+        gateway.post(&readings(10)).await.expect_status(202);
+        eventually("the node has said when to come again", || async {
+            node.requests() == 1 && node_status(&gateway, &node.id()).await["in_flight"] == 0
+        })
+        .await;
+        let newest: Vec<_> = (10..13).map(reading).collect();
+        gateway.post(&newest).await.expect_status(202);
+        assert_eq!(gateway.account("dropped").await, dropped, "{status}");
+        eventually("the rest is settled", || async { gateway.account("buffered").await == 0 }).await;
+        assert_eq!(stored_once(&[&node]), (dropped..13).collect::<Vec<_>>());
+        let received = node.received();
+        assert!(received[1..].iter().all(|batch| batch.key() != received[0].key()), "{status}");
     }
 }

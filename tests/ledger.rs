@@ -77,22 +77,31 @@ fn cases(on_full: &'static [&'static str]) -> impl Strategy<Value = Case> {
         request.prop_map(|(readings, lines, await_delivery)| Request { readings, lines, await_delivery });
     (
         prop::collection::vec(prop::collection::vec(kinds(), 0..14), 1..=3),
-        prop::collection::vec(request, 1..40),
+        prop::collection::vec(request, 1..60),
         prop::sample::select(on_full),
-        12..80usize,
+        12..60usize,
         1..20usize,
         1..4usize,
         prop::sample::select(vec!["none", "gzip", "zstd"]),
+        // Whether the nodes are all but gone at first, so that batches wait long enough to be taken apart.
+        prop::option::weighted(0.5, 6..20usize),
     )
         .prop_map(
-            |(nodes, requests, on_full, buffer_readings, batch_readings, in_flight, compression)| Case {
-                nodes,
+            |(
+                mut nodes,
                 requests,
                 on_full,
                 buffer_readings,
                 batch_readings,
                 in_flight,
                 compression,
+                away,
+            )| {
+                for script in &mut nodes {
+                    let busy = std::iter::repeat_n(Kind::Status(503, 1), away.unwrap_or(0));
+                    script.splice(0..0, busy);
+                }
+                Case { nodes, requests, on_full, buffer_readings, batch_readings, in_flight, compression }
             },
         )
 }
