@@ -2,6 +2,7 @@
 
 mod check;
 mod healthcheck;
+mod interrupts;
 mod load;
 mod logging;
 mod node;

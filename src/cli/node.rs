@@ -1,14 +1,13 @@
 //! `forebay node`: the embedded node as a process of its own.
 
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{Level, error, info};
 
+use super::interrupts::Interrupts;
 use super::{DONE, FAILED, logging};
 use crate::config::{LogConfig, LogFormat};
 use crate::node::{Node, NodeOptions};
@@ -42,41 +41,19 @@ pub(super) fn run(arguments: NodeArguments) -> u8 {
 }
 
 async fn serve(options: NodeOptions) -> anyhow::Result<u8> {
-    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let mut interrupts = Interrupts::listen()?;
     let data = options.data.clone();
     // The error says all that its causes say, so that they are not told again.
     let started = Node::start(options).await;
     let node = started.map_err(|error| anyhow!("the node does not start: {error}"))?;
     info!(address = %node.address(), data = %data.display(), "node listening");
-    signals.next().await;
+    interrupts.next().await;
     info!("node stopping");
     tokio::select! {
         () = node.stop() => Ok(DONE),
-        () = signals.next() => {
+        () = interrupts.next() => {
             error!("told to stop a second time: stopping at once");
             Ok(FAILED)
-        }
-    }
-}
-
-/// The signals that ask for an end.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
         }
     }
 }
