@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 use url::Url;
 use utoipa::OpenApi;
 
@@ -158,19 +158,24 @@ impl Gateway {
     /// 5. the embedded node ends.
     pub async fn stop(self) -> Ended {
         info!(buffered = self.buffer.accounts().buffered(), "stopping");
-        // Asked first: an idle worker ends as soon as the buffer is closed.
-        let ended_early = self.worker.is_finished() || self.server.is_finished();
+        // Asked first: an idle worker ends as soon as the buffer is closed. What has ended by now failed, and its end
+        // may have been waited for already; what ends from now on is waited for here.
+        let worker_ended = self.worker.is_finished();
+        let server_ended = self.server.is_finished();
         self.draining.cancel();
         self.buffer.close();
         self.signals.drain.cancel();
-        let drained = finish(self.worker, &self.signals.abort, self.shutdown_timeout).await;
+        let worker_failed =
+            worker_ended || finish(self.worker, &self.signals.abort, self.shutdown_timeout).await.is_err();
         let undelivered = self.buffer.accounts().buffered();
         self.stop_serving.cancel();
-        if !self.server.is_finished() && self.server.await.is_err() {
-            warn!("the HTTP server failed while it stopped");
-        }
+        let server_failed = server_ended || self.server.await.is_err();
         if let Some(node) = self.embedded {
             node.stop().await;
+        }
+        let failed = worker_failed || server_failed;
+        if failed {
+            error!(delivery = worker_failed, http_server = server_failed, "stopped after a part had failed");
         }
         if undelivered > 0 {
             error!(
@@ -180,21 +185,21 @@ impl Gateway {
         } else {
             info!("stopped, every accepted reading is delivered or accounted for");
         }
-        Ended { undelivered, failed: ended_early || !drained }
+        Ended { undelivered, failed }
     }
 }
 
-/// Waits for the delivery to end, and ends it when its time is over. Returns whether it ended without a panic.
-async fn finish(mut worker: JoinHandle<()>, abort: &CancellationToken, within: Duration) -> bool {
-    if worker.is_finished() {
-        // Its end may have been waited for before; what it left undone shows in the ledger.
-        return true;
-    }
+/// Waits for the delivery to end, and ends it when its time is over.
+async fn finish(
+    mut worker: JoinHandle<()>,
+    abort: &CancellationToken,
+    within: Duration,
+) -> Result<(), JoinError> {
     match tokio::time::timeout(within, &mut worker).await {
-        Ok(ended) => ended.is_ok(),
+        Ok(ended) => ended,
         Err(_elapsed) => {
             abort.cancel();
-            worker.await.is_ok()
+            worker.await
         }
     }
 }
@@ -236,4 +241,51 @@ pub fn openapi() -> String {
     document.merge(ingest::Api::openapi());
     document.merge(status::Api::openapi());
     document.to_json().expect("the document is made of our own types")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A gateway on a free port, with a node that nobody is at.
+    async fn gateway() -> Gateway {
+        let settings =
+            [("SERVER__LISTEN", "127.0.0.1:0"), ("CLUSTER__NODES", "http://127.0.0.1:9/v1/batches")];
+        let environment = settings.map(|(key, value)| (format!("FOREBAY__{key}"), value.to_owned()));
+        let config = Config::read(None, &environment).expect("good settings");
+        Gateway::start(config).await.expect("it starts")
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_is_only_stopped_has_not_failed() {
+        assert_eq!(gateway().await.stop().await, Ended { undelivered: 0, failed: false });
+    }
+
+    #[tokio::test]
+    async fn a_gateway_whose_worker_ended_is_found_and_has_failed() {
+        let ways: [fn(&Gateway); 4] = [
+            |gateway| gateway.signals.abort.cancel(),
+            |gateway| gateway.worker.abort(),
+            |gateway| gateway.stop_serving.cancel(),
+            |gateway| gateway.server.abort(),
+        ];
+        for (number, end) in ways.into_iter().enumerate() {
+            let mut gateway = gateway().await;
+            end(&gateway);
+            let found = tokio::time::timeout(Duration::from_secs(10), gateway.failed()).await;
+            assert!(found.is_ok(), "way {number} is found");
+            assert_eq!(gateway.stop().await, Ended { undelivered: 0, failed: true }, "way {number}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_fails_while_it_is_stopped_has_failed_too() {
+        let ways: [fn(&Gateway); 2] = [|gateway| gateway.worker.abort(), |gateway| gateway.server.abort()];
+        for end in ways {
+            let gateway = gateway().await;
+            // The task is not run before the stop begins, so that the stop does not find it ended.
+            end(&gateway);
+            assert!(gateway.stop().await.failed);
+        }
+    }
 }

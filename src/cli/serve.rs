@@ -3,13 +3,13 @@
 use anyhow::Context as _;
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, warn};
 
+use super::interrupts::Interrupts;
 use super::settings::SettingsArguments;
 use super::{DONE, FAILED, MISUSED, logging};
 use crate::config::Config;
-use crate::gateway::Gateway;
+use crate::gateway::{Ended, Gateway};
 
 /// Runs the gateway.
 #[derive(Debug, Args)]
@@ -49,30 +49,11 @@ async fn serve(config: Config) -> anyhow::Result<u8> {
             return Ok(FAILED);
         }
     };
-    Ok(if ended.undelivered > 0 || ended.failed { FAILED } else { DONE })
+    Ok(exit_status(ended))
 }
 
-/// The signals that ask for a stop.
-struct Interrupts {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Interrupts {
-    fn listen() -> anyhow::Result<Interrupts> {
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Interrupts {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
+fn exit_status(ended: Ended) -> u8 {
+    if ended.undelivered > 0 || ended.failed { FAILED } else { DONE }
 }
 
 /// Allows as many open files as the system lets us have: each connection is one.
@@ -81,5 +62,21 @@ fn raise_open_files_limit() {
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         warn!(%error, limit = ?limit.current, "the limit of open files stays as it is");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_that_failed_or_left_readings_behind_exits_with_1() {
+        let check = |undelivered, failed, expected| {
+            assert_eq!(exit_status(Ended { undelivered, failed }), expected, "{undelivered}, {failed}");
+        };
+        check(0, false, 0);
+        check(1, false, 1);
+        check(0, true, 1);
+        check(1, true, 1);
     }
 }
