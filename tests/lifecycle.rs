@@ -4,6 +4,7 @@ mod support;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -286,6 +287,18 @@ async fn check_tries_each_node_and_exits_with_1_if_one_is_dead() {
     assert_ne!(line(&node.id()), line(&dead.to_string()));
     assert!(node.received().is_empty(), "a node that is tried is sent nothing");
     forebay_says(&["check"], &[("cluster.nodes", &node.url())]).expect_status(0);
+}
+
+#[test]
+fn check_ends_quietly_when_nobody_reads_on() {
+    let place = directory();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = forebay(place.path(), &["check"], &[]);
+    let child = command.stdout(writer).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    let ended = child.wait_with_output().expect("an end");
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+    assert_eq!(ended.status.code(), Some(0));
 }
 
 #[tokio::test]

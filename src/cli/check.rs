@@ -1,5 +1,6 @@
 //! `forebay check`: the settings that would be used, and whether each node answers.
 
+use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::Args;
@@ -21,31 +22,36 @@ pub(super) struct CheckArguments {
 /// Checks and returns the exit status: 1 if a node cannot be reached.
 pub(super) fn run(arguments: &CheckArguments) -> u8 {
     let Some(config) = arguments.settings.read() else { return MISUSED };
-    print_settings(&config);
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
+    match check(&config, &mut std::io::stdout().lock()) {
+        Ok(status) => status,
+        // Whoever reads, `head` for one, has seen enough. That is no fault, and no result either.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
         Err(error) => {
-            eprintln!("forebay: cannot start the runtime: {error}");
-            return FAILED;
+            eprintln!("forebay: {error}");
+            FAILED
         }
-    };
+    }
+}
+
+fn check(config: &Config, out: &mut impl Write) -> io::Result<u8> {
+    write_settings(config, out)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     if config.delivery.nodes.is_empty() {
-        println!("no nodes are configured: `forebay serve` starts one of its own");
+        writeln!(out, "no nodes are configured: `forebay serve` starts one of its own")?;
     }
     let mut status = DONE;
     for node in &config.delivery.nodes {
-        match runtime.block_on(try_node(node, config.delivery.timeout)) {
-            Ok(()) => println!("node {}: takes connections", without_credentials(node)),
-            Err(error) => {
-                println!("node {}: {error}", without_credentials(node));
-                status = FAILED;
-            }
+        let result = runtime.block_on(try_node(node, config.delivery.timeout));
+        if result.is_err() {
+            status = FAILED;
         }
+        let found = result.err().unwrap_or_else(|| "takes connections".to_owned());
+        writeln!(out, "node {}: {found}", without_credentials(node))?;
     }
-    status
+    Ok(status)
 }
 
-fn print_settings(config: &Config) {
+fn write_settings(config: &Config, out: &mut impl Write) -> io::Result<()> {
     for setting in &config.settings {
         let value = match setting.key.as_str() {
             "cluster.nodes" => {
@@ -53,11 +59,13 @@ fn print_settings(config: &Config) {
             }
             _ => setting.value.clone(),
         };
-        println!("{} = {value}  ({})", setting.key, setting.origin);
+        writeln!(out, "{} = {value}  ({})", setting.key, setting.origin)?;
     }
     for setting in &config.without_effect {
-        println!("{} = {}  ({}): has no effect in this version", setting.key, setting.value, setting.origin);
+        let (key, value, origin) = (&setting.key, &setting.value, &setting.origin);
+        writeln!(out, "{key} = {value}  ({origin}): has no effect in this version")?;
     }
+    Ok(())
 }
 
 /// Tries to connect to a node. Nothing is sent: what a request would do there is not known.
