@@ -350,24 +350,26 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_limit_holds_for_readings_and_bytes_with_what_is_only_reserved() {
-        let accounts = accounts(10);
+        let least = Record::AMOUNT_MIN.bytes;
+        let limit = Amount { readings: 10, bytes: 2 * least };
+        let accounts = Accounts::new(limit, 1, Instant::now());
         let full = |result| matches!(result, Err(PushError::Full { .. }));
         let reserve = |readings, bytes| accounts.reserve(Amount { readings, bytes }, OnFull::Reject);
-        let held = reserve(6, 50).await.expect("room");
+        let held = reserve(6, least).await.expect("room");
         assert!(full(reserve(5, 1).await));
-        assert!(full(reserve(1, 51).await));
-        assert!(!accounts.snapshot().full);
-        let rest = reserve(4, 50).await.expect("exactly what is left");
+        assert!(full(reserve(1, least + 1).await));
+        assert!(!accounts.snapshot().full, "there is room for the smallest record");
+        let rest = reserve(4, least).await.expect("exactly what is left");
         assert!(accounts.snapshot().full);
         drop((held, rest));
-        for (readings, bytes) in [(11, 1), (1, 101)] {
+        for (readings, bytes) in [(11, 1), (1, limit.bytes + 1)] {
             let error = reserve(readings, bytes).await.expect_err("larger than the buffer");
-            let need = Amount { readings, bytes };
-            assert_eq!(error, PushError::TooLarge { need, limit: amount(10) });
+            assert_eq!(error, PushError::TooLarge { need: Amount { readings, bytes }, limit });
         }
-        let all = reserve(10, 100).await.expect("all of it");
-        check(&accounts, 0, 10);
-        drop(all);
+        for (readings, bytes) in [(10, 1), (1, least + 1), (10, limit.bytes)] {
+            let _held = reserve(readings, bytes).await.expect("room");
+            assert!(accounts.snapshot().full, "not even the smallest record fits");
+        }
         check(&accounts, 0, 0);
     }
 
