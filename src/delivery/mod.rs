@@ -12,7 +12,7 @@
 //! each node, and one more is open; the rest stays in the buffer. The same batch always has the same key and the
 //! same readings.
 //!
-//! Pure parts, with time passed in: [`batcher`], [`health`], [`latency`], [`limit`], [`crate::backoff`].
+//! Pure parts, with time passed in: [`batcher`], [`health`], `latency`, `limit`, [`crate::backoff`].
 
 pub mod batch;
 pub mod batcher;

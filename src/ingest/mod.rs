@@ -1,7 +1,7 @@
 //! The HTTP front: readings in.
 //!
-//! A request goes through [`content`] (what it says about itself), [`body`] (taking it in), a decoder of
-//! [`crate::codec`], and into the buffer, whole or not at all. Every refusal is an [`error`] with its status, told
+//! A request goes through `content` (what it says about itself), `body` (taking it in), a decoder of
+//! [`crate::codec`], and into the buffer, whole or not at all. Every refusal is an `error` with its status, told
 //! as a problem (RFC 9457).
 //!
 //! Limits: a body is at most `server.max_body` bytes after decompression and arrives within
