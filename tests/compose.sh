@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 export FOREBAY_IMAGE=forebay:compose-test
 project="forebay-test-$$"
 readings_per_step=1000       # at least so many are accepted between one step and the next
-patience=180                 # seconds for each thing that is waited for
+patience=90                  # seconds for each thing that is waited for
 work=$(mktemp -d)
 poster=                      # process id of the poster while it runs
 
