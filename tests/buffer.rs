@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
@@ -380,6 +381,29 @@ async fn drop_oldest_with_a_node_that_answers_503_drops_what_waits_for_its_retry
     eventually("the newest arrive", || async { gateway.account("delivered").await == 4 }).await;
     assert_eq!(values(&node.readings()), [6, 7, 8, 9]);
     expect_accounts(&gateway, 10, 4, 6).await;
+}
+
+#[tokio::test]
+async fn a_batch_that_loses_readings_to_newer_ones_goes_on_under_another_key() {
+    let patience = Answer::status(503).header("retry-after", "1");
+    let node = FakeNode::answering([patience]).await;
+    let gateway = bounded(4, &node).set("buffer.on_full", "drop_oldest").set("cluster.max_in_flight", 1);
+    let gateway = gateway.start().await;
+    gateway.post(&from(0, 3)).await.expect_status(202);
+    eventually("it waits for its retry", || async {
+        let batches = format!(r#"forebay_batches_total{{node="{}",outcome="unavailable"}}"#, node.id());
+        gateway.metric(&batches).await == Some(1.0)
+    })
+    .await;
+    gateway.post(&from(3, 2)).await.expect_status(202);
+    eventually("what is left arrives", || async { gateway.account("delivered").await == 4 }).await;
+    expect_accounts(&gateway, 5, 4, 1).await;
+
+    let received = node.received();
+    let carried: Vec<_> = received.iter().map(|batch| values(&batch.readings())).collect();
+    assert_eq!(carried, [vec![0, 1, 2], vec![1, 2], vec![3, 4]]);
+    let keys: BTreeSet<_> = received.iter().map(|batch| batch.key()).collect();
+    assert_eq!(keys.len(), 3, "other readings, another key");
 }
 
 #[tokio::test]

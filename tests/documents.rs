@@ -27,6 +27,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (
         0,
         &[
+            "text.rs",
             "timestamp.rs",
             "quantity.rs",
             "registry.rs",
@@ -39,8 +40,9 @@ const FLOORS: &[(u8, &[&str])] = &[
     ),
 ];
 
-/// Where HTTP statuses may appear.
-const HTTP_IS_SPOKEN: &[&str] = &["ingest/", "status/", "node/", "problem.rs", "delivery/transport.rs"];
+/// Where HTTP statuses may appear; `cli/load/` is a client of the gateway.
+const HTTP_IS_SPOKEN: &[&str] =
+    &["ingest/", "status/", "node/", "problem.rs", "delivery/transport.rs", "cli/load/"];
 
 /// Policies, and what else decides without acting.
 const POLICIES: &[&str] = &[
