@@ -53,8 +53,11 @@ impl<'de> Scanner<'de> {
 
     /// Whether `byte` comes next, after white space. It is passed if so.
     pub(super) fn take(&mut self, byte: u8) -> bool {
-        self.skip_space();
-        self.take_next(byte)
+        // Mostly there is no space.
+        self.take_next(byte) || {
+            self.skip_space();
+            self.take_next(byte)
+        }
     }
 
     /// Reads one object and pushes what it holds. If it fails, some of that may have been pushed.
@@ -267,7 +270,11 @@ impl<'de> Scanner<'de> {
     }
 
     fn skip_space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\r' | b'\n')) {
+        // One comparison in the usual case: all four are below the first visible character.
+        while let Some(byte @ 0..=b' ') = self.peek() {
+            if !matches!(byte, b' ' | b'\t' | b'\r' | b'\n') {
+                return;
+            }
             self.at += 1;
         }
     }
