@@ -74,6 +74,27 @@ async fn sigterm_delivers_what_is_buffered_to_a_node_that_is_slow_and_exits_with
 }
 
 #[tokio::test]
+async fn a_stop_tries_at_once_what_was_to_wait_longer_than_the_stop_may_last() {
+    for refusal in [Answer::status(503).header("retry-after", 60), Answer::hang_up()] {
+        let directory = directory();
+        let node = FakeNode::answering([refusal.clone(), refusal]).await;
+        let settings = [
+            ("cluster.retry.initial", "1h"),
+            ("cluster.retry.max", "1h"),
+            ("batch.max_age", "10ms"),
+            ("batch.max_readings", "1"),
+            ("server.shutdown_timeout", "10s"),
+        ];
+        let process = serve(directory.path(), &node.url(), &settings);
+        process.gateway().post(&readings(2)).await.expect_status(202);
+        eventually("the node was asked", || async { node.requests() == 2 }).await;
+        process.terminate();
+        process.ended().await.expect_status(0);
+        assert_eq!(node.count(), 2);
+    }
+}
+
+#[tokio::test]
 async fn while_it_drains_readyz_says_so_and_posts_get_503() {
     let directory = directory();
     let gate = Gate::default();

@@ -153,6 +153,11 @@ impl Nodes {
         free.find_map(|(index, node)| node.health.take_probe(now).then_some(index))
     }
 
+    /// Forgets which nodes asked to be left alone.
+    pub(super) fn ask_all(&mut self) {
+        self.nodes.iter_mut().for_each(|node| node.not_before = None);
+    }
+
     /// When the first node that asked to be left alone may be asked again.
     pub(super) fn next_asked(&self, now: Instant) -> Option<Instant> {
         self.nodes.iter().filter_map(|node| node.not_before).filter(|until| *until > now).min()

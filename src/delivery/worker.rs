@@ -150,10 +150,23 @@ impl Worker {
                 () = self.signals.abort.cancelled() => return,
                 Some(done) = self.sending.join_next_with_id(), if !self.sending.is_empty() => self.on_done(done),
                 () = self.accounts.eviction_wanted() => self.evict(),
-                () = self.signals.drain.cancelled(), if !self.draining => self.draining = true,
+                () = self.signals.drain.cancelled(), if !self.draining => self.start_draining(Instant::now()),
                 count = self.outlet.pull(&mut self.fresh, PULL_MAX), if self.may_pull(now) => self.on_pulled(count),
                 () = std::future::ready(()), if !self.pulled.is_empty() && self.has_place() => {}
                 () = sleep_until(alarm), if alarm.is_some() => {}
+            }
+        }
+    }
+
+    /// Nothing more will come, and time is short: what waits is tried at once, also at nodes that asked to be left
+    /// alone, and retries start from the shortest delay again. A node may have come back without anybody noticing.
+    fn start_draining(&mut self, now: Instant) {
+        self.draining = true;
+        self.nodes.ask_all();
+        for Pending { batch, state } in self.batches.values_mut() {
+            if let State::Waiting { due } = state {
+                batch.failures = 0;
+                *due = now;
             }
         }
     }
