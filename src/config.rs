@@ -398,6 +398,25 @@ mod tests {
     }
 
     #[test]
+    fn variables_that_miss_an_underscore_are_told_and_others_are_left_alone() {
+        check_faults(
+            "",
+            &[
+                ("FOREBAY_BATCH__MAX_AGE", "5s"),
+                ("FOREBAY_SERVER_LISTEN", "0.0.0.0:80"),
+                ("FOREBAY_BATCH__MAXAGE", "5s"),
+            ],
+            &[
+                "environment variable FOREBAY_BATCH__MAX_AGE: did you mean `FOREBAY__BATCH__MAX_AGE`?",
+                "environment variable FOREBAY_SERVER_LISTEN: did you mean `FOREBAY__SERVER__LISTEN`?",
+                "environment variable FOREBAY_BATCH__MAXAGE: a setting begins with `FOREBAY__`, with two underscores",
+            ],
+        );
+        let others = [("FOREBAY_CONFIG", "x"), ("FOREBAY_PORT", "tcp://10.0.0.1:80"), ("FOREBAY_IMAGE", "x")];
+        read("", &others).expect("no settings of ours");
+    }
+
+    #[test]
     fn what_only_shows_together_is_a_fault_too() {
         check_faults(
             "[buffer]\nack = \"disk\"\n[cluster.retry]\ninitial = \"1m\"\n",

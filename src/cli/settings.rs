@@ -18,10 +18,18 @@ pub(super) struct SettingsArguments {
 impl SettingsArguments {
     /// Reads the settings, or prints one line per fault.
     pub(super) fn read(&self) -> Option<Config> {
-        let utf8 = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        };
-        let environment: Vec<_> = std::env::vars_os().filter_map(utf8).collect();
+        let mut environment = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            match (name.into_string(), value.into_string()) {
+                (Ok(name), Ok(value)) => environment.push((name, value)),
+                (Ok(name), Err(_)) if name.starts_with("FOREBAY_") => {
+                    eprintln!("forebay: environment variable {name}: must be UTF-8");
+                    return None;
+                }
+                // No setting of ours.
+                _ => {}
+            }
+        }
         match Config::read(self.config.as_deref(), &environment) {
             Ok(config) => Some(config),
             Err(faults) => {

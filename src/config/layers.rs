@@ -143,11 +143,41 @@ impl Layers {
             .prefix_separator(SEPARATOR)
             .separator(SEPARATOR)
             .source(Some(environment.iter().cloned().collect()));
+        self.refuse_misspelt(environment);
         let values = collect(&source).unwrap_or_default();
         for (key, kind) in values {
             let variable = variable(&key, environment);
             let text = Value::new(None, kind).into_string().unwrap_or_default();
             self.values.insert(key, (Raw::Text(text), Origin::Environment { variable }));
+        }
+    }
+
+    /// Notes variables that were meant to be settings and would go unnoticed: underscores are missing. Others that
+    /// begin with `FOREBAY_` are left alone; Kubernetes makes some for a service of that name.
+    fn refuse_misspelt(&mut self, environment: &[(String, String)]) {
+        let single = |text: &str| text.replace(SEPARATOR, "_").to_lowercase();
+        for (variable, _) in environment {
+            let Some(rest) =
+                variable.strip_prefix(ENVIRONMENT_PREFIX).and_then(|rest| rest.strip_prefix('_'))
+            else {
+                continue;
+            };
+            if rest.starts_with('_') {
+                continue;
+            }
+            let known = self.defaults.keys().find(|key| key.replace('.', "_") == single(rest));
+            let problem = match known {
+                Some(key) => {
+                    let right = key.replace('.', SEPARATOR).to_uppercase();
+                    format!("did you mean `{ENVIRONMENT_PREFIX}{SEPARATOR}{right}`?")
+                }
+                None if rest.contains(SEPARATOR) => {
+                    format!("a setting begins with `{ENVIRONMENT_PREFIX}{SEPARATOR}`, with two underscores")
+                }
+                None => continue,
+            };
+            let origin = Origin::Environment { variable: variable.clone() };
+            self.faults.push(Fault { origin, key: String::new(), problem });
         }
     }
 
