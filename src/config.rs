@@ -2,6 +2,7 @@
 
 mod layers;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use crate::buffer::{Ack, Amount, BufferConfig, KINDS, OVERFLOW_POLICIES};
 use crate::codec::{ENCODERS, UnknownFields};
 use crate::delivery::{BatchConfig, COMPRESSIONS, DeliveryConfig, HealthConfig};
 use crate::ingest::IngestConfig;
+use crate::node_id::NodeId;
 use crate::quantity::{format_duration, format_size, parse_duration, parse_size};
 use crate::registry::Registry;
 use crate::routing::ROUTES;
@@ -216,7 +218,7 @@ fn delivery(layers: &mut Layers) -> DeliveryConfig {
             max_bytes: usize_of(size(layers, "batch.max_bytes", 1..=1 << 30)),
             max_age: duration(layers, "batch.max_age", Duration::ZERO..=HOUR),
         },
-        nodes: layers.get("cluster.nodes", |raw| raw.list()?.iter().map(|text| node_url(text)).collect()),
+        nodes: layers.get("cluster.nodes", |raw| node_urls(&raw.list()?)),
         route: *choice(layers, "cluster.route", &ROUTES),
         format: *choice(layers, "cluster.format", &ENCODERS),
         compression: *choice(layers, "cluster.compression", &COMPRESSIONS),
@@ -240,6 +242,16 @@ fn headers(layers: &mut Layers) -> HeaderMap {
         Ok((name, value))
     };
     layers.get_table("cluster.headers", header).into_iter().collect()
+}
+
+fn node_urls(texts: &[String]) -> Result<Vec<Url>, String> {
+    let urls: Vec<Url> = texts.iter().map(|text| node_url(text)).collect::<Result<_, _>>()?;
+    // Metrics with the same name and labels twice are refused as a whole by those who read them.
+    let mut seen = BTreeSet::new();
+    match NodeId::for_urls(&urls).into_iter().find(|id| !seen.insert(id.clone())) {
+        Some(id) => Err(format!("two nodes are `{id}`; they must differ in host, port or path")),
+        None => Ok(urls),
+    }
 }
 
 fn node_url(text: &str) -> Result<Url, String> {
@@ -414,6 +426,16 @@ mod tests {
         );
         let others = [("FOREBAY_CONFIG", "x"), ("FOREBAY_PORT", "tcp://10.0.0.1:80"), ("FOREBAY_IMAGE", "x")];
         read("", &others).expect("no settings of ours");
+    }
+
+    #[test]
+    fn no_two_nodes_have_the_same_name() {
+        check_faults(
+            "[cluster]\nnodes = [\"http://a/x?shard=1\", \"http://a/x?shard=2\"]\n",
+            &[],
+            &["FILE:2: cluster.nodes: two nodes are `http://a:80/x`; they must differ in host, port or path"],
+        );
+        read("[cluster]\nnodes = [\"http://a/x\", \"http://a/y\"]\n", &[]).expect("two nodes");
     }
 
     #[test]
