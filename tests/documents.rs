@@ -23,7 +23,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (4, &["delivery/"]),
     (3, &["buffer/"]),
     (2, &["codec/", "routing/"]),
-    (1, &["reading.rs"]),
+    (1, &["reading.rs", "reading/"]),
     (
         0,
         &[
