@@ -41,6 +41,7 @@ fn rules() -> Rules {
         received_at: Timestamp::MIN,
         earliest: Timestamp::MIN,
         latest: Timestamp::MAX,
+        encoded_bytes_max: usize::MAX,
     }
 }
 

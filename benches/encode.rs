@@ -25,6 +25,7 @@ fn readings() -> Readings {
         received_at: Timestamp::MIN,
         earliest: Timestamp::MIN,
         latest: Timestamp::MAX,
+        encoded_bytes_max: usize::MAX,
     };
     let ndjson = DECODERS.find("ndjson").expect("a known format");
     let lines = sample::body(0..READINGS, ["", "\n", "\n"]);

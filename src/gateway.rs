@@ -226,6 +226,7 @@ fn entrance(
 ) -> Entrance {
     let front = Front::new(
         config.ingest.clone(),
+        config.server.max_connections,
         Arc::clone(buffer),
         config.buffer.ack,
         config.buffer.kind().acks,

@@ -252,6 +252,11 @@ impl Readings {
         self.count = position.index;
     }
 
+    /// Bytes of the encoded readings.
+    pub fn encoded_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Bytes of memory that the encoded readings occupy.
     pub fn bytes_held(&self) -> usize {
         self.bytes.capacity()

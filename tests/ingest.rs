@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use support::compression::{self, gzip, raw_deflate, zlib, zstd};
 use support::process::{Process, directory, forebay};
 use support::{
-    FakeNode, RawClient, Reply, RunningGateway, TestGateway, chunk, eventually, post_head, reading, readings,
-    to_json, to_ndjson,
+    Answer, FakeNode, RawClient, Reply, RunningGateway, TestGateway, chunk, eventually, post_head, reading,
+    readings, to_json, to_ndjson,
 };
 
 const JSON: &str = "application/json";
@@ -940,4 +940,62 @@ async fn bodies_that_all_requests_hold_together_are_bounded() {
     first.send(format!("{ONE}{}", " ".repeat(1000 - ONE.len()))).await;
     expect_accepted(first.reply().await, 1);
     expect_accepted(setup.post(JSON, format!("{}{ONE}", " ".repeat(10_000))).await, 1);
+}
+
+#[tokio::test]
+async fn many_values_with_large_tags_are_413_before_they_fill_the_memory() {
+    let setup = Setup::start().await;
+    let tags: Vec<_> = (0..32).map(|n| format!("\"{n:0>256}\":\"{}\"", "v".repeat(256))).collect();
+    let values: Vec<_> = (0..20_000).map(|n| format!("\"{n}\":1")).collect();
+    let body =
+        format!("{{\"device\":\"d\",\"tags\":{{{}}},\"values\":{{{}}}}}", tags.join(","), values.join(","));
+    for content_type in [JSON, NDJSON] {
+        let detail = setup.post(content_type, body.clone()).await.expect_problem(413).detail();
+        assert!(detail.contains("fewer `values`"), "{detail}");
+    }
+    assert_eq!(setup.gateway.account("accepted").await, 0);
+}
+
+#[tokio::test]
+async fn many_values_with_usual_tags_are_taken() {
+    let setup = Setup::start().await;
+    let values: Vec<_> = (0..100).map(|n| format!("\"t{n}\":20.5")).collect();
+    let line = format!(
+        "{{\"device\":\"boiler-room-17\",\"tags\":{{\"site\":\"north\",\"building\":\"12\",\"floor\":\"cellar\"}},\"values\":{{{}}}}}\n",
+        values.join(",")
+    );
+    expect_accepted(setup.post(NDJSON, line.repeat(500)).await, 50_000);
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_delivery_leave_connections_and_room_for_bodies_to_others() {
+    let node = FakeNode::always(Answer::never()).await;
+    let gateway = TestGateway::new()
+        .set("server.max_connections", 6)
+        .set("server.max_body", "64KiB")
+        .set("server.max_pending", "64KiB")
+        .node(&node)
+        .start()
+        .await;
+    let gateway = std::sync::Arc::new(gateway);
+    let body = to_ndjson(&readings(300));
+    let shared = std::sync::Arc::clone(&gateway);
+    let mut waiting = Vec::new();
+    for number in 1..=3 {
+        let (gateway, body) = (std::sync::Arc::clone(&gateway), body.clone());
+        waiting.push(tokio::spawn(async move {
+            let request = gateway.request("/v1/readings?ack=delivered").header("content-type", NDJSON);
+            gateway.send(request.body(body)).await
+        }));
+        eventually("it waits", || async { shared.account("buffered").await == 300 * number }).await;
+    }
+    // What they sent counts in the buffer now: another body of that size finds room.
+    gateway.post_body(NDJSON, body.clone()).await.expect_status(202);
+    // A fourth would take the connections that others need.
+    let request = gateway.request("/v1/readings?ack=delivered").header("content-type", NDJSON);
+    let reply = gateway.send(request.body(body)).await.expect_problem(503);
+    assert!(!reply.header("retry-after").is_empty());
+    gateway.get("/healthz").await.expect_status(200);
+    assert_eq!(gateway.account("accepted").await, 1200);
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
 }

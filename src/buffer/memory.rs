@@ -51,6 +51,7 @@ impl Memory {
         let record = Record::new(request.readings, Instant::now(), waiter);
         // Counted before it can be pulled: no reading is settled that was not accepted.
         reservation.accept(request.format);
+        drop(request.until_taken);
         place.send(Part::whole(record));
 
         match settled {

@@ -17,6 +17,7 @@ pub mod lease;
 pub mod ledger;
 mod memory;
 
+use std::any::Any;
 use std::fmt;
 use std::ops::{Add, AddAssign, SubAssign};
 use std::sync::Arc;
@@ -176,6 +177,8 @@ pub struct Request {
     pub format: usize,
     /// The acknowledgement that is asked for; one that the kind can give.
     pub ack: Ack,
+    /// What the request holds until its readings are in the buffer; dropped then, or with the request.
+    pub until_taken: Option<Box<dyn Any + Send>>,
 }
 
 /// The promise that was kept before the request was answered.
@@ -323,7 +326,7 @@ pub(crate) mod tests {
     }
 
     fn request(numbers: Range<i64>, ack: Ack) -> Request {
-        Request { readings: numbered(numbers), format: 0, ack }
+        Request { readings: numbered(numbers), format: 0, ack, until_taken: None }
     }
 
     async fn pull(outlet: &mut Outlet, most: usize) -> Vec<Part> {

@@ -90,6 +90,9 @@ pub struct Rules {
     pub earliest: Timestamp,
     /// No reading may be later.
     pub latest: Timestamp,
+    /// Most bytes that the readings of a body may take once they are encoded. Each member of `values` carries its
+    /// object's device and tags along, so that a small body can hold a great deal.
+    pub encoded_bytes_max: usize,
 }
 
 /// What a body held.
@@ -99,6 +102,8 @@ pub struct Decoded {
     pub readings: Readings,
     /// The others.
     pub rejections: Rejections,
+    /// Whether the readings would have taken more than [`Rules::encoded_bytes_max`]. They are not complete then.
+    pub overflowed: bool,
 }
 
 /// The readings of one request that were turned away.
@@ -240,6 +245,7 @@ mod tests {
             received_at: Timestamp::from_nanos(1_170_288_000_000_000_000).expect("2007"),
             earliest: Timestamp::MIN,
             latest: Timestamp::MAX,
+            encoded_bytes_max: usize::MAX,
         }
     }
 

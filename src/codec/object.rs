@@ -173,8 +173,12 @@ impl<'de> Draft<'de> {
     }
 
     fn unknown_field(&mut self, name: &str) {
-        let nearest = Field::NAMES
-            .iter()
+        if self.fault.is_some() {
+            return;
+        }
+        // A name much longer than ours is near to none of them; looking would cost its length.
+        let near = Field::NAMES.iter().filter(|(known, _)| known.len().abs_diff(name.len()) <= 2);
+        let nearest = near
             .map(|(known, _)| (strsim::osa_distance(name, known), *known))
             .min()
             .filter(|(distance, _)| *distance <= 2);
@@ -203,6 +207,10 @@ impl<'de> Draft<'de> {
             Some(value) => self.push(&self.sensor, &value, time, place, None, decoded),
             None => {
                 for (sensor, value) in &self.values {
+                    if decoded.readings.encoded_bytes() > rules.encoded_bytes_max {
+                        decoded.overflowed = true;
+                        return;
+                    }
                     self.push(sensor, value, time, place, Some(sensor), decoded);
                 }
             }

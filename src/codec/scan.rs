@@ -80,6 +80,9 @@ impl<'de> Scanner<'de> {
             return Err(Uncommon);
         }
         for (sensor, value) in &self.values {
+            if readings.encoded_bytes() > rules.encoded_bytes_max {
+                return Err(Uncommon);
+            }
             parts.sensor = sensor;
             parts.value = *value;
             readings.push(&parts).map_err(|_| Uncommon)?;

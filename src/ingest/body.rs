@@ -52,6 +52,14 @@ impl Held {
     }
 }
 
+impl Held {
+    /// Holds `bytes` instead of what was held until now.
+    pub(super) fn replace(&mut self, bytes: usize) -> Result<(), IngestError> {
+        self.budget.held.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+        self.grow(bytes)
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.budget.held.fetch_sub(self.bytes, Ordering::Relaxed);

@@ -30,12 +30,19 @@ pub(super) enum IngestError {
     Ack { got: String, allowed: &'static [Ack] },
     #[error("the body is larger than {}, the most that is taken (after decompression)", format_size(*.limit as u64))]
     BodyTooLarge { limit: usize },
+    #[error(
+        "the readings take more than {} once the device and the tags of each are written out; send fewer `values` or \
+         shorter tags in one request", format_size(*.limit as u64)
+    )]
+    ExpandsTooFar { limit: usize },
     #[error("the body did not arrive within {}", format_duration(*.limit))]
     BodyTooSlow { limit: Duration },
     #[error("the body broke off: {0}")]
     BodyBroken(String),
     #[error("too many request bodies are being read at the moment")]
     Busy,
+    #[error("too many requests wait for delivery already; ask for another acknowledgement, or come again")]
+    TooManyWait,
     #[error("the body is not valid {encoding}: {detail}")]
     Compression { encoding: &'static str, detail: String },
     #[error(transparent)]
@@ -77,13 +84,14 @@ impl IngestError {
             IngestError::Ack { .. } | IngestError::AllRejected(_) | IngestError::Strict(_) => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
-            IngestError::BodyTooLarge { .. } | IngestError::Push(PushError::TooLarge { .. }) => {
-                StatusCode::PAYLOAD_TOO_LARGE
-            }
+            IngestError::BodyTooLarge { .. }
+            | IngestError::ExpandsTooFar { .. }
+            | IngestError::Push(PushError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             IngestError::BodyTooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
-            IngestError::Busy | IngestError::Push(_) | IngestError::NotDelivered(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            IngestError::Busy
+            | IngestError::TooManyWait
+            | IngestError::Push(_)
+            | IngestError::NotDelivered(_) => StatusCode::SERVICE_UNAVAILABLE,
             IngestError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -98,9 +106,10 @@ impl IngestError {
             // The rest of the body is still to come: no further request can be read from this connection.
             IngestError::BodyTooSlow { .. } => Some((CONNECTION, HeaderValue::from_static("close"))),
             IngestError::Push(PushError::Full { retry_after }) => Some((RETRY_AFTER, seconds(*retry_after))),
-            IngestError::Busy | IngestError::Push(PushError::Closed) | IngestError::NotDelivered(_) => {
-                Some((RETRY_AFTER, seconds(RETRY_SOON)))
-            }
+            IngestError::Busy
+            | IngestError::TooManyWait
+            | IngestError::Push(PushError::Closed)
+            | IngestError::NotDelivered(_) => Some((RETRY_AFTER, seconds(RETRY_SOON))),
             _ => None,
         }
     }

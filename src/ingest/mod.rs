@@ -5,8 +5,9 @@
 //! as a problem (RFC 9457).
 //!
 //! Limits: a body is at most `server.max_body` bytes after decompression and arrives within
-//! `server.request_timeout`; all bodies under way hold at most `server.max_pending` bytes together; connections and
-//! heads are bounded below, in [`crate::listener`]. A refused body is read on for a while, so that its sender sees
+//! `server.request_timeout`; all bodies under way, and what they hold once decoded, are at most `server.max_pending`
+//! bytes together; readings may not take many times the bytes of their body; large bodies are decoded one for each
+//! core at a time; at most half of the connections wait for delivery; connections and heads are bounded below, in [`crate::listener`]. A refused body is read on for a while, so that its sender sees
 //! the answer.
 
 mod body;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::IntCounter;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 
@@ -67,6 +69,10 @@ pub struct Front {
     /// What a request may ask for.
     acks: &'static [Ack],
     bodies: Arc<BodyBudget>,
+    /// Turns to decode large bodies, one for each core.
+    decoding: Semaphore,
+    /// Places for requests that wait for delivery: so many that others find a connection all the same.
+    waiting: Semaphore,
     /// Cancelled when no more requests are taken.
     draining: CancellationToken,
     /// `readings_rejected_total` by reason, in the order of [`Reason::NAMES`].
@@ -74,9 +80,11 @@ pub struct Front {
 }
 
 impl Front {
-    /// Takes readings into `buffer` until `draining` is cancelled.
+    /// Takes readings into `buffer` until `draining` is cancelled. Of `connections_max` connections, half may wait
+    /// for delivery.
     pub fn new(
         config: IngestConfig,
+        connections_max: usize,
         buffer: Arc<dyn Buffer>,
         ack: Ack,
         acks: &'static [Ack],
@@ -86,6 +94,17 @@ impl Front {
         let counter = |(name, _): &(&str, Reason)| metrics.readings_rejected.with_label_values(&[*name]);
         let rejected = Reason::NAMES.iter().map(counter).collect();
         let bodies = BodyBudget::new(config.max_pending);
-        Front { config, buffer, ack, acks, bodies, draining, rejected }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Front {
+            decoding: Semaphore::new(cores),
+            waiting: Semaphore::new((connections_max / 2).max(1)),
+            config,
+            buffer,
+            ack,
+            acks,
+            bodies,
+            draining,
+            rejected,
+        }
     }
 }

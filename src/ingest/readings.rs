@@ -23,6 +23,11 @@ use crate::timestamp::Timestamp;
 /// Bodies up to this size are decoded where they arrive: at most about 0.3 ms. Larger ones, and compressed ones,
 /// are decoded on a thread for blocking work.
 const INLINE_BYTES_MAX: usize = 64 * 1024;
+/// Encoded readings may take this many times the bytes of their body, and [`EXPANSION_FREE_BYTES`] beyond that, but
+/// never more than [`EXPANSION_OF_MAX_BODY`] times `server.max_body`. Usually they take less than the body.
+const EXPANSION_OF_BODY: usize = 64;
+const EXPANSION_FREE_BYTES: usize = 64 * 1024;
+const EXPANSION_OF_MAX_BODY: usize = 8;
 
 /// What became of the readings of a request.
 #[derive(Debug, Serialize, ToSchema)]
@@ -97,6 +102,8 @@ impl Front {
         let mut held = self.bodies.hold();
         let body = body::read(body, self.config.max_body, self.config.request_timeout, &mut held).await?;
         let mut decoded = self.decode(body, content, &mut held).await?;
+        // The body is gone, its readings are here.
+        held.replace(decoded.readings.bytes_held())?;
 
         let rejected = decoded.rejections.count();
         if rejected > 0 {
@@ -112,7 +119,7 @@ impl Front {
             }
         }
         let accepted = decoded.readings.len();
-        let ack = self.push(decoded.readings, content).await?;
+        let ack = self.push(decoded.readings, content, held).await?;
         Ok(Accepted { accepted, rejected, ack: ack.name(), errors: faults(decoded.rejections.listed) })
     }
 
@@ -138,17 +145,19 @@ impl Front {
 
     async fn decode(&self, body: Bytes, content: Content, held: &mut Held) -> Result<Decoded, IngestError> {
         let rules = self.rules(content);
-        if content.encoding == Encoding::Identity && body.len() <= INLINE_BYTES_MAX {
-            return Ok(content.decoder.decode(&body, &rules)?);
-        }
         let limit = self.config.max_body;
+        if content.encoding == Encoding::Identity && body.len() <= INLINE_BYTES_MAX {
+            return decode_within(&body, content, rules, limit);
+        }
+        // As many at a time as there are cores: more would only hold more memory.
+        let _turn = self.decoding.acquire().await.map_err(|_closed| IngestError::Internal)?;
         let mut lent = std::mem::replace(held, self.bodies.hold());
         let work = move || {
             let decoded = match content.encoding {
-                Encoding::Identity => content.decoder.decode(&body, &rules)?,
+                Encoding::Identity => decode_within(&body, content, rules, limit)?,
                 encoding => {
                     let body = body::decompress(&body, encoding, limit, &mut lent)?;
-                    content.decoder.decode(&body, &rules)?
+                    decode_within(&body, content, rules, limit)?
                 }
             };
             Ok((decoded, lent))
@@ -177,6 +186,7 @@ impl Front {
             } else {
                 received_at.saturating_add_nanos(nanos(future))
             },
+            encoded_bytes_max: usize::MAX,
         }
     }
 
@@ -190,12 +200,35 @@ impl Front {
         &self,
         mut readings: crate::reading::Readings,
         content: Content,
+        held: Held,
     ) -> Result<buffer::Ack, IngestError> {
         if readings.is_empty() {
             return Ok(content.ack);
         }
         readings.shrink();
-        let request = buffer::Request { readings, format: content.format, ack: content.ack };
+        let mut request =
+            buffer::Request { readings, format: content.format, ack: content.ack, until_taken: None };
+        if content.ack != buffer::Ack::Delivered {
+            let receipt = self.buffer.push(request).await?;
+            drop(held);
+            return Ok(receipt.ack);
+        }
+        // While it waits for delivery, its readings count in the buffer, and no longer here.
+        request.until_taken = Some(Box::new(held));
+        let _place = self.waiting.try_acquire().map_err(|_none_left| IngestError::TooManyWait)?;
         Ok(self.buffer.push(request).await?.ack)
     }
+}
+
+/// Decodes a body whose readings may take only so many times its bytes.
+fn decode_within(
+    body: &[u8],
+    content: Content,
+    rules: Rules,
+    max_body: usize,
+) -> Result<Decoded, IngestError> {
+    let expanded = body.len().saturating_mul(EXPANSION_OF_BODY).saturating_add(EXPANSION_FREE_BYTES);
+    let limit = expanded.min(max_body.saturating_mul(EXPANSION_OF_MAX_BODY).max(EXPANSION_FREE_BYTES));
+    let decoded = content.decoder.decode(body, &Rules { encoded_bytes_max: limit, ..rules })?;
+    if decoded.overflowed { Err(IngestError::ExpandsTooFar { limit }) } else { Ok(decoded) }
 }

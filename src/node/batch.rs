@@ -15,6 +15,8 @@ use crate::timestamp::{Precision, Timestamp};
 
 /// Longest body, as sent and after decompression.
 pub(super) const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most bytes that its readings may take once encoded: each member of `values` carries its device and tags along.
+const ENCODED_BYTES_MAX: usize = 4 * BODY_BYTES_MAX;
 /// Longest time for a body to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest `Idempotency-Key`.
@@ -141,6 +143,9 @@ pub(super) fn decode(body: &Bytes, encoding: Encoding) -> Result<Readings, Refus
     };
     let decoded = ndjson().decode(plain, &rules());
     let decoded = decoded.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    if decoded.overflowed {
+        return Err(too_large());
+    }
     if decoded.rejections.count() > 0 {
         return Err(Refusal::rejected(decoded.rejections));
     }
@@ -179,6 +184,7 @@ fn rules() -> Rules {
         received_at: Timestamp::from_system(SystemTime::now()),
         earliest: Timestamp::MIN,
         latest: Timestamp::MAX,
+        encoded_bytes_max: ENCODED_BYTES_MAX,
     }
 }
 
