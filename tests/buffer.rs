@@ -458,6 +458,63 @@ async fn drop_oldest_with_a_node_that_never_answers_goes_on_taking_the_newest() 
     assert!(arrived.flat_map(|batch| batch.readings()).any(|reading| reading == newest[0]));
 }
 
+#[tokio::test]
+async fn drop_oldest_drops_nothing_when_that_would_not_give_back_enough_bytes() {
+    let (node, gate) = gated_node().await;
+    let gateway =
+        bounded(1_000_000, &node).set("buffer.on_full", "drop_oldest").set("cluster.max_in_flight", 1);
+    let gateway =
+        gateway.set("buffer.max_bytes", "400KiB").set("server.request_timeout", "300ms").start().await;
+    gateway.post(&from(0, 6500)).await.expect_status(202);
+    eventually("its first batch is on its way", || async { node.received().len() == 1 }).await;
+    // The bytes of a request come back with its last reading, and some are on their way.
+    expect_full(gateway.post(&from(6500, 6500)).await);
+    expect_accounts(&gateway, 6500, 0, 0).await;
+    gate.open();
+    eventually("all arrive", || async { gateway.account("delivered").await == 6500 }).await;
+    assert_eq!(node.readings(), from(0, 6500));
+}
+
+#[tokio::test]
+async fn drop_oldest_makes_room_in_bytes_with_the_oldest_request_of_which_nothing_is_on_its_way() {
+    let (node, gate) = gated_node().await;
+    let gateway = bounded(1000, &node).set("buffer.on_full", "drop_oldest").set("cluster.max_in_flight", 1);
+    let gateway = gateway.set("batch.max_readings", 20).set("buffer.max_bytes", "8KiB").start().await;
+    let bytes =
+        || async { gateway.get("/status").await.json()["buffer"]["bytes"].as_u64().expect("a number") };
+    gateway.post(&from(0, 50)).await.expect_status(202);
+    eventually("its first batch is on its way", || async { node.received().len() == 1 }).await;
+    let first = bytes().await;
+    gateway.post(&from(50, 10)).await.expect_status(202);
+    let each = bytes().await - first;
+    let mut count = 1;
+    while first + (count + 1) * each <= 8192 {
+        gateway.post(&from(50 + 10 * count as usize, 10)).await.expect_status(202);
+        count += 1;
+    }
+    expect_accounts(&gateway, 50 + 10 * count, 0, 0).await;
+    gateway.post(&from(50 + 10 * count as usize, 10)).await.expect_status(202);
+    expect_accounts(&gateway, 60 + 10 * count, 0, 10).await;
+    gate.open();
+    eventually("the rest arrives", || async { gateway.account("buffered").await == 0 }).await;
+    assert_eq!(node.readings(), [from(0, 50), from(60, 10 * count as usize)].concat());
+}
+
+#[tokio::test]
+async fn drop_oldest_drops_nothing_when_that_would_not_give_back_enough_readings() {
+    let (node, gate) = gated_node().await;
+    let gateway = bounded(4, &node).set("buffer.on_full", "drop_oldest").set("cluster.max_in_flight", 1);
+    let gateway = gateway.set("server.request_timeout", "300ms").start().await;
+    gateway.post(&from(0, 3)).await.expect_status(202);
+    eventually("they are on their way", || async { node.received().len() == 1 }).await;
+    gateway.post(&from(3, 1)).await.expect_status(202);
+    expect_full(gateway.post(&from(4, 2)).await);
+    expect_accounts(&gateway, 4, 0, 0).await;
+    gate.open();
+    eventually("all arrive", || async { gateway.account("delivered").await == 4 }).await;
+    assert_eq!(node.readings(), from(0, 4));
+}
+
 // ack=delivered
 
 async fn begin_delivered(gateway: &RunningGateway, readings: &[Reading]) -> tokio::task::JoinHandle<Reply> {

@@ -26,6 +26,8 @@ pub struct Record {
     /// Bytes that are given back when the last reading is settled.
     held_bytes: u64,
     unsettled: AtomicU64,
+    /// Parts that are on their way to a node.
+    in_flight: AtomicU64,
     /// Whether some reading was given up.
     incomplete: AtomicBool,
     /// Told when all are settled. The lock is held for taking it out.
@@ -41,6 +43,7 @@ impl Record {
             held_bytes: amount.bytes,
             readings,
             accepted_at,
+            in_flight: AtomicU64::new(0),
             incomplete: AtomicBool::new(false),
             waiter: Mutex::new(waiter),
         }
@@ -111,6 +114,30 @@ impl Part {
     /// When the readings were accepted.
     pub fn accepted_at(&self) -> Instant {
         self.record.accepted_at
+    }
+
+    /// Notes that this part goes to a node. Returns what cannot be given up from now on: its readings, and with the
+    /// first part of a record also the record's bytes, which come back only with its last reading.
+    pub fn depart(&self) -> Amount {
+        let others = self.record.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.amount_beside(others)
+    }
+
+    /// Notes that the node answered, or did not in time. Returns what can be given up again.
+    pub fn come_back(&self) -> Amount {
+        let others = self.record.in_flight.fetch_sub(1, Ordering::Relaxed) - 1;
+        self.amount_beside(others)
+    }
+
+    /// What this part keeps in flight when so many other parts of its record are.
+    fn amount_beside(&self, others: u64) -> Amount {
+        let bytes = if others == 0 { self.record.held_bytes } else { 0 };
+        Amount { readings: self.len() as u64, bytes }
+    }
+
+    /// Whether this or another part of the record is on its way to a node.
+    pub fn is_record_in_flight(&self) -> bool {
+        self.record.in_flight.load(Ordering::Relaxed) > 0
     }
 
     /// Takes the readings before `position` off this part, as a part of their own.
@@ -205,6 +232,20 @@ mod tests {
             assert_eq!(accounts.snapshot().held_bytes, 0);
             assert_eq!(settled.await, Ok(Settled::Delivered));
         }
+    }
+
+    #[tokio::test]
+    async fn the_bytes_of_a_record_are_in_flight_from_its_first_part_to_its_last() {
+        let (mut part, accounts, _settled) = lend(5).await;
+        let bytes = accounts.snapshot().held_bytes;
+        let front = part.split_first(2);
+        assert_eq!(front.depart(), Amount { readings: 2, bytes });
+        assert!(part.is_record_in_flight());
+        assert_eq!(part.depart(), Amount { readings: 3, bytes: 0 });
+        assert_eq!(front.come_back(), Amount { readings: 2, bytes: 0 });
+        assert!(front.is_record_in_flight());
+        assert_eq!(part.come_back(), Amount { readings: 3, bytes });
+        assert!(!part.is_record_in_flight());
     }
 
     #[tokio::test]

@@ -62,6 +62,8 @@ pub struct Worker {
     sending: JoinSet<(Answer, Duration)>,
     /// Which batch goes to which node in which task.
     tasks: HashMap<Id, Sending>,
+    /// Readings that are on their way, and the bytes of all records they belong to.
+    in_flight: Amount,
 }
 
 #[derive(Debug)]
@@ -123,6 +125,7 @@ impl Worker {
             batches: BTreeMap::new(),
             sending: JoinSet::new(),
             tasks: HashMap::new(),
+            in_flight: Amount::default(),
         })
     }
 
@@ -176,7 +179,9 @@ impl Worker {
     }
 
     fn wants_more(&self) -> bool {
-        self.pulled.is_empty() && !self.exhausted
+        // For somebody who waits for room, what came meanwhile may be given up too.
+        let someone_waits = || self.accounts.shortfall() != Amount::default();
+        !self.exhausted && (self.pulled.is_empty() || someone_waits())
     }
 
     fn on_pulled(&mut self, count: usize) {
@@ -257,6 +262,7 @@ impl Worker {
     fn send(&mut self, number: u64, node: usize) {
         let Some(pending) = self.batches.get_mut(&number) else { return };
         pending.state = State::Sending;
+        pending.batch.parts.iter().for_each(|part| self.in_flight += part.depart());
         let parcel = Parcel {
             url: self.nodes.get(node).url.clone(),
             key: pending.batch.key.clone(),
@@ -285,6 +291,9 @@ impl Worker {
             }
         };
         let Some(sending) = self.tasks.remove(&id) else { return };
+        if let Some(Pending { batch, .. }) = self.batches.get(&sending.number) {
+            batch.parts.iter().for_each(|part| self.in_flight -= part.come_back());
+        }
         self.count(sending, answer.verdict, took);
         match answer.verdict {
             Verdict::Delivered => self.on_delivered(sending, took),
@@ -321,6 +330,8 @@ impl Worker {
         let Some(Pending { batch, .. }) = self.batches.remove(&number) else { return };
         debug!(node = %self.nodes.get(node).id, readings = batch.readings, failures = batch.failures, "batch delivered");
         settle(batch.parts, &self.accounts, Outcome::Delivered { node }, now);
+        // The rest of a record can be given up again, and less may be missing.
+        self.evict();
     }
 
     /// A node is back: what waits need not wait for its whole delay.
@@ -392,17 +403,36 @@ impl Worker {
 
     /// Gives up the oldest readings that are not on their way, until the first request that waits finds room.
     fn evict(&mut self) {
-        while self.accounts.shortfall() != Amount::default() {
-            if !(self.evict_from_batches() || self.evict_from_open() || self.evict_from_queue()) {
-                return;
-            }
+        let mut helped = true;
+        while helped {
+            let missing = self.missing();
+            helped = missing != Amount::default()
+                && (self.evict_from_batches(missing)
+                    || self.evict_from_open(missing)
+                    || self.evict_from_queue(missing));
         }
     }
 
+    /// What is to be dropped so that the first request that waits finds room; nothing if all that can be dropped
+    /// is not enough, for then it would be dropped in vain.
+    fn missing(&self) -> Amount {
+        let missing = self.accounts.shortfall();
+        if missing == Amount::default() {
+            return missing;
+        }
+        let held = self.accounts.snapshot();
+        let mut droppable = Amount { readings: held.ledger.buffered, bytes: held.held_bytes };
+        droppable -= self.in_flight;
+        if missing.fits(droppable) { missing } else { Amount::default() }
+    }
+
     /// Drops from the oldest batch that waits. Returns whether there was one.
-    fn evict_from_batches(&mut self) -> bool {
-        let waits = |(_, pending): &(&u64, &Pending)| matches!(pending.state, State::Waiting { .. });
-        let Some(number) = self.batches.iter().find(waits).map(|(number, _)| *number) else { return false };
+    fn evict_from_batches(&mut self, missing: Amount) -> bool {
+        let helps = |(_, pending): &(&u64, &Pending)| {
+            matches!(pending.state, State::Waiting { .. })
+                && pending.batch.parts.iter().any(|part| helps(part, missing))
+        };
+        let Some(number) = self.batches.iter().find(helps).map(|(number, _)| *number) else { return false };
         let Some(Pending { batch, state }) = self.batches.remove(&number) else { return false };
         let mut parts = VecDeque::from(batch.parts);
         if batch.may_be_stored {
@@ -419,24 +449,22 @@ impl Worker {
         true
     }
 
-    fn evict_from_open(&mut self) -> bool {
+    fn evict_from_open(&mut self, missing: Amount) -> bool {
         let mut parts = VecDeque::from(self.batcher.take_open());
-        if parts.is_empty() {
-            return false;
+        let any = parts.iter().any(|part| helps(part, missing));
+        if any {
+            self.drop_from_front(&mut parts);
         }
-        self.drop_from_front(&mut parts);
         // They go in again ahead of what was pulled after them.
         parts.extend(self.pulled.drain(..));
         self.pulled = parts;
-        true
+        any
     }
 
-    fn evict_from_queue(&mut self) -> bool {
-        if self.pulled.is_empty() {
-            self.pulled.extend(self.outlet.try_pull());
-        }
-        if self.pulled.is_empty() {
-            return false;
+    fn evict_from_queue(&mut self, missing: Amount) -> bool {
+        if !self.pulled.iter().any(|part| helps(part, missing)) {
+            let Some(part) = self.outlet.try_pull() else { return false };
+            self.pulled.push_back(part);
         }
         let mut parts = std::mem::take(&mut self.pulled);
         self.drop_from_front(&mut parts);
@@ -444,18 +472,19 @@ impl Worker {
         true
     }
 
-    /// Drops readings from the front until there is room or nothing is left.
+    /// Drops readings from the front until there is room or nothing is left that helps.
     fn drop_from_front(&mut self, parts: &mut VecDeque<Part>) {
         loop {
-            let shortfall = self.accounts.shortfall();
-            if shortfall == Amount::default() {
+            let missing = self.missing();
+            if missing == Amount::default() {
                 return;
             }
-            let Some(front) = parts.front_mut() else { return };
+            let Some(oldest) = parts.iter().position(|part| helps(part, missing)) else { return };
+            let part = &mut parts[oldest];
             // Bytes come back only with a whole record.
-            let whole = shortfall.bytes > 0 || shortfall.readings >= front.len() as u64;
+            let whole = missing.bytes > 0 || missing.readings >= part.len() as u64;
             let dropped =
-                if whole { parts.pop_front() } else { Some(front.split_first(usize_of(shortfall.readings))) };
+                if whole { parts.remove(oldest) } else { Some(part.split_first(usize_of(missing.readings))) };
             self.drop_parts(dropped.into_iter().collect());
         }
     }
@@ -492,6 +521,11 @@ impl Pending {
     fn is_due(&self, now: Instant) -> bool {
         matches!(self.state, State::Waiting { due } if due <= now)
     }
+}
+
+/// Whether dropping this part, with the rest of its record, gives back some of what is missing.
+fn helps(part: &Part, missing: Amount) -> bool {
+    missing.bytes == 0 || !part.is_record_in_flight()
 }
 
 async fn sleep_until(alarm: Option<Instant>) {
