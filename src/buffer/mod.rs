@@ -131,7 +131,7 @@ pub enum OnFull {
         up_to: Duration,
     },
     /// The oldest readings that are not on their way to a node are given up, counted as dropped, and the newest
-    /// are taken. The sender waits only while everything that is held is on its way.
+    /// are taken. The sender waits only while too little of what is held can be given up.
     DropOldest {
         /// Longest wait, from `server.request_timeout`.
         up_to: Duration,
