@@ -1,13 +1,14 @@
 //! The connection loop: a bound socket and a service in, bounded HTTP/1.1 out.
 //!
 //! [`serve`] drives hyper itself, because what it bounds lies below axum: how many connections are open, how long
-//! a client may take to send the head of a request, how large that head may be, and how long a stop may last. What
-//! a handler does with its request (bodies, time, errors) is the router's business.
+//! a client may take to send the head of a request or to read its answer, how large that head may be, and how long
+//! a stop may last. What a handler does with its request (bodies, time, errors) is the router's business.
 //!
 //! | limit | value | beyond it |
 //! |---|---|---|
 //! | connections | [`Limits::connections_max`] | no more are accepted until one ends; the kernel queues a few |
 //! | time for the head of a request, and between two requests | [`Limits::head_timeout`] | the connection is closed |
+//! | time in which a client reads nothing of an answer that waits for it | [`Limits::head_timeout`] | the connection is closed |
 //! | bytes of a head | 32 KiB | 431, and the connection is closed |
 //! | header fields | 100, which is hyper's own limit; setting it would cost an allocation a request | 431 |
 //! | bytes buffered for a connection, each way | 128 KiB | the client waits |
@@ -28,6 +29,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tracing::{debug, warn};
@@ -45,7 +47,8 @@ pub struct Limits {
     /// Connections open at once; at least one is always allowed.
     pub connections_max: usize,
     /// Longest time for the head of a request. It runs from the end of the request before, so that it also ends
-    /// connections on which nothing happens: make it longer than clients keep idle connections.
+    /// connections on which nothing happens: make it longer than clients keep idle connections. A client that reads
+    /// nothing of its answers for as long loses its connection, too.
     pub head_timeout: Duration,
 }
 
@@ -68,6 +71,7 @@ pub async fn serve<S>(
     let slots = Arc::new(Semaphore::new(connections_max as usize));
     let connections = Connections {
         http: http(limits.head_timeout),
+        write_timeout: limits.head_timeout,
         front: Front { service },
         stop,
         cut_off: CancellationToken::new(),
@@ -121,6 +125,8 @@ where
 /// What all connections of a listener share.
 struct Connections<S> {
     http: http1::Builder,
+    /// Longest time that a write may stay pending.
+    write_timeout: Duration,
     front: Front<S>,
     /// Cancelled: finish the request under way and close.
     stop: CancellationToken,
@@ -142,7 +148,11 @@ where
         // Without it a small answer may wait 40 ms for the client's delayed acknowledgement. A connection that
         // refuses the option is already gone, and hyper will notice.
         let _ = stream.set_nodelay(true);
-        let connection = self.http.serve_connection(TokioIo::new(stream), self.front.clone());
+        // Without it a client that sends requests and reads no answer would keep its slot for ever: no head is
+        // read while a write is pending, so that the time-out for heads does not run.
+        let mut stream = TimeoutWriter::new(stream);
+        stream.set_timeout(Some(self.write_timeout));
+        let connection = self.http.serve_connection(TokioIo::new(Box::pin(stream)), self.front.clone());
         // A token of its own: the connections would otherwise meet at one lock at every request.
         let stop = self.stop.child_token();
         let cut_off = self.cut_off.clone();
@@ -245,7 +255,10 @@ mod tests {
                 "slow"
             }
         };
-        let router = Router::new().route("/", get(|| async { "quick" })).route("/slow", get(slow));
+        let router = Router::new()
+            .route("/", get(|| async { "quick" }))
+            .route("/large", get(|| async { vec![b'x'; 1 << 20] }))
+            .route("/slow", get(slow));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let stop = CancellationToken::new();
@@ -326,6 +339,21 @@ mod tests {
         stream.write_all(REQUEST).await.expect("sent");
         read_answer(&mut stream, "quick").await;
         assert_eq!(read_to_end(&mut stream).await, "");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_requests_and_never_reads_loses_its_connection() {
+        let server =
+            start(Limits { head_timeout: Duration::from_millis(200), connections_max: 1 }, PATIENCE).await;
+        let mut deaf = server.connect().await;
+        // The answers are far more than the sockets of both sides hold.
+        let requests = b"GET /large HTTP/1.1\r\nHost: here\r\n\r\n".repeat(64);
+        deaf.write_all(&requests).await.expect("sent");
+        let mut other = server.connect().await;
+        other.write_all(REQUEST).await.expect("sent");
+        read_answer(&mut other, "quick").await;
+        let answers = read_to_end(&mut deaf).await;
+        assert!(answers.len() < 64 << 20, "all was sent to a client that did not read");
     }
 
     #[tokio::test]
