@@ -33,11 +33,15 @@ const WITHOUT_EFFECT: &[&str] = &[
     "buffer.path",
     "buffer.fsync",
     "cluster.resolve_every",
-    "cluster.shard",
-    "cluster.replicate",
-    "cluster.clickhouse",
-    "cluster.elasticsearch",
-    "dead_letter",
+    "cluster.shard.failover",
+    "cluster.replicate.copies",
+    "cluster.replicate.quorum",
+    "cluster.replicate.straggler_timeout",
+    "cluster.clickhouse.database",
+    "cluster.clickhouse.table",
+    "cluster.elasticsearch.index",
+    "dead_letter.path",
+    "dead_letter.max_bytes",
 ];
 
 const UNKNOWN_FIELDS: Registry<UnknownFields> = Registry {
@@ -118,8 +122,8 @@ impl Config {
     ///
     /// Every fault that was found, not only the first.
     pub fn read(file: Option<&Path>, environment: &[(String, String)]) -> Result<Config, Vec<Fault>> {
-        let mut layers = Layers::read(file, environment);
-        let without_effect = layers.set_aside(WITHOUT_EFFECT);
+        let mut layers = Layers::read(file, environment, WITHOUT_EFFECT);
+        let without_effect = layers.set_aside();
         let request_timeout = duration(&mut layers, "server.request_timeout", MILLISECOND..=HOUR);
         let config = Config {
             server: server(&mut layers),
@@ -464,6 +468,20 @@ mod tests {
             "[server.listen]\nx = 1\n",
             &[],
             &["FILE:2: server.listen.x: unknown key, did you mean `server.listen`?"],
+        );
+    }
+
+    #[test]
+    fn misspelt_settings_without_effect_are_told_like_all_others() {
+        check_faults(
+            "[dead_letter]\nptah = \"x\"\n[cluster.shard]\nfailovr = \"wait\"\n[buffer.path]\nx = 1\n",
+            &[("FOREBAY_BUFFER__FSYNC", "200ms")],
+            &[
+                "environment variable FOREBAY_BUFFER__FSYNC: did you mean `FOREBAY__BUFFER__FSYNC`?",
+                "FILE:6: buffer.path.x: unknown key, did you mean `buffer.path`?",
+                "FILE:4: cluster.shard.failovr: unknown key, did you mean `cluster.shard.failover`?",
+                "FILE:2: dead_letter.ptah: unknown key, did you mean `dead_letter.path`?",
+            ],
         );
     }
 

@@ -83,6 +83,8 @@ pub(super) enum Raw {
 pub(super) struct Layers {
     values: BTreeMap<String, (Raw, Origin)>,
     defaults: BTreeMap<String, Raw>,
+    /// Keys that are known besides the defaults.
+    without_effect: &'static [&'static str],
     used: BTreeSet<String>,
     pub(super) faults: Vec<Fault>,
     pub(super) settings: Vec<Setting>,
@@ -90,10 +92,17 @@ pub(super) struct Layers {
 
 impl Layers {
     /// Reads the layers. What cannot be read becomes a fault, and the other layers are read all the same.
-    pub(super) fn read(file: Option<&Path>, environment: &[(String, String)]) -> Layers {
+    ///
+    /// The keys `without_effect` are known, and have no defaults.
+    pub(super) fn read(
+        file: Option<&Path>,
+        environment: &[(String, String)],
+        without_effect: &'static [&'static str],
+    ) -> Layers {
         let mut layers = Layers {
             values: BTreeMap::new(),
             defaults: BTreeMap::new(),
+            without_effect,
             used: BTreeSet::new(),
             faults: Vec::new(),
             settings: Vec::new(),
@@ -165,7 +174,7 @@ impl Layers {
             if rest.starts_with('_') {
                 continue;
             }
-            let known = self.defaults.keys().find(|key| key.replace('.', "_") == single(rest));
+            let known = self.known().find(|key| key.replace('.', "_") == single(rest));
             let problem = match known {
                 Some(key) => {
                     let right = key.replace('.', SEPARATOR).to_uppercase();
@@ -234,34 +243,36 @@ impl Layers {
         self.faults.push(Fault { origin, key: key.to_owned(), problem });
     }
 
-    /// Takes the settings of `keys`, or below them, out; returns those that were made.
-    pub(super) fn set_aside(&mut self, keys: &[&str]) -> Vec<Setting> {
-        let is_below = |key: &str| {
-            keys.iter().any(|k| key == *k || key.strip_prefix(k).is_some_and(|r| r.starts_with('.')))
-        };
-        let found: Vec<_> = self.values.keys().filter(|key| is_below(key)).cloned().collect();
-        let take = |key: String| {
-            let (raw, origin) = self.values.remove(&key)?;
+    /// Takes the settings without effect out; returns those that were made.
+    pub(super) fn set_aside(&mut self) -> Vec<Setting> {
+        let take = |key: &&str| {
+            let (key, (raw, origin)) = self.values.remove_entry(*key)?;
             Some(Setting { key, value: raw.show(), origin })
         };
-        found.into_iter().filter_map(take).collect()
+        self.without_effect.iter().filter_map(take).collect()
     }
 
     /// Notes every key that nothing asked for.
     pub(super) fn refuse_unknown(&mut self) {
-        let known: Vec<_> = self.defaults.keys().cloned().collect();
+        let mut faults = Vec::new();
         for (key, (_, origin)) in &self.values {
             if self.used.contains(key) {
                 continue;
             }
-            let nearest = known.iter().map(|known| (strsim::osa_distance(key, known), known)).min();
+            let nearest = self.known().map(|known| (strsim::osa_distance(key, known), known)).min();
             let hint = match nearest {
                 Some((distance, known)) if distance <= 3 => format!(", did you mean `{known}`?"),
                 _ => "; config/default.toml lists all keys".to_owned(),
             };
             let problem = format!("unknown key{hint}");
-            self.faults.push(Fault { origin: origin.clone(), key: key.clone(), problem });
+            faults.push(Fault { origin: origin.clone(), key: key.clone(), problem });
         }
+        self.faults.append(&mut faults);
+    }
+
+    /// All keys that are known, but those of free tables.
+    fn known(&self) -> impl Iterator<Item = &str> {
+        self.defaults.keys().map(String::as_str).chain(self.without_effect.iter().copied())
     }
 
     fn default(&self, key: &str) -> Raw {
