@@ -16,6 +16,7 @@ use crate::buffer::{Ack, Amount, BufferConfig, KINDS, OVERFLOW_POLICIES};
 use crate::codec::{ENCODERS, UnknownFields};
 use crate::delivery::{BatchConfig, COMPRESSIONS, DeliveryConfig, HealthConfig};
 use crate::ingest::IngestConfig;
+use crate::node;
 use crate::node_id::NodeId;
 use crate::quantity::{format_duration, format_size, parse_duration, parse_size};
 use crate::registry::Registry;
@@ -216,7 +217,7 @@ fn delivery(layers: &mut Layers) -> DeliveryConfig {
             format!("must be at least cluster.retry.initial, which is {initial}"),
         );
     }
-    DeliveryConfig {
+    let config = DeliveryConfig {
         batch: BatchConfig {
             max_readings: count(layers, "batch.max_readings", 1..=1_000_000),
             max_bytes: usize_of(size(layers, "batch.max_bytes", 1..=1 << 30)),
@@ -235,6 +236,24 @@ fn delivery(layers: &mut Layers) -> DeliveryConfig {
                 .unwrap_or(u32::MAX),
             probe: duration(layers, "cluster.health.probe", MILLISECOND..=HOUR),
         },
+    };
+    refuse_batches_beyond_the_embedded_node(layers, &config);
+    config
+}
+
+/// Notes a fault if the gateway is to deliver to a node of its own, and that node would refuse full batches for ever.
+fn refuse_batches_beyond_the_embedded_node(layers: &mut Layers, config: &DeliveryConfig) {
+    // Nodes at fault are nodes all the same.
+    let is_embedded =
+        config.nodes.is_empty() && !layers.faults.iter().any(|fault| fault.key == "cluster.nodes");
+    if is_embedded && config.batch.max_bytes > node::BODY_BYTES_MAX {
+        let max = format_size(node::BODY_BYTES_MAX as u64);
+        layers.fault(
+            "batch.max_bytes",
+            format!(
+                "must be at most {max}, which is what the gateway's own node takes, unless cluster.nodes names others"
+            ),
+        );
     }
 }
 
@@ -452,6 +471,23 @@ mod tests {
                 "default: cluster.retry.max: must be at least cluster.retry.initial, which is 1m",
             ],
         );
+    }
+
+    #[test]
+    fn batches_that_the_embedded_node_would_refuse_are_a_fault() {
+        let larger = "[batch]\nmax_bytes = \"65MiB\"\n";
+        check_faults(
+            larger,
+            &[],
+            &[
+                "FILE:2: batch.max_bytes: must be at most 64MiB, which is what the gateway's own node takes, unless cluster.nodes names others",
+            ],
+        );
+        read("[batch]\nmax_bytes = \"64MiB\"\n", &[]).expect("the node takes as much");
+        read(larger, &[("FOREBAY__CLUSTER__NODES", "http://a/x")]).expect("another node may take more");
+        // Whether the embedded node would run is not known then.
+        let faults = read(larger, &[("FOREBAY__CLUSTER__NODES", "ftp://a")]).expect_err("no such node");
+        assert!(!faults.contains("batch.max_bytes"), "{faults}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::reading::Readings;
 use crate::timestamp::{Precision, Timestamp};
 
 /// Longest body, as sent and after decompression.
-pub(super) const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most bytes that its readings may take once encoded: each member of `values` carries its device and tags along.
 const ENCODED_BYTES_MAX: usize = 4 * BODY_BYTES_MAX;
 /// Longest time for a body to arrive.
