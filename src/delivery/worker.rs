@@ -24,6 +24,8 @@ const PULL_MAX: usize = 256;
 /// Pause after a pull that emptied the buffer. Under load it spares a wake-up for every request; a lone reading is
 /// pulled at once.
 const PULL_PAUSE: Duration = Duration::from_millis(1);
+/// Longest pause before a retry once the gateway stops: whatever the node asked for, there is no later.
+const DRAIN_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Batches that are closed in one turn of the loop, so that a large request does not hold its thread for long.
 const CLOSE_MAX: usize = 4;
 
@@ -172,6 +174,11 @@ impl Worker {
                 *due = now;
             }
         }
+    }
+
+    /// How long something is left alone that asked for `wait`.
+    fn pause(&self, wait: Duration) -> Duration {
+        if self.draining { wait.min(DRAIN_PAUSE_MAX) } else { wait }
     }
 
     fn may_pull(&self, now: Instant) -> bool {
@@ -347,10 +354,11 @@ impl Worker {
     fn on_failed(&mut self, Sending { number, node }: Sending, answer: &Answer, took: Duration) {
         let now = Instant::now();
         let penalty = took.max(self.config.timeout);
+        let left_alone = answer.retry_after.map(|wait| self.pause(wait));
         let change = self.nodes.update(node, |node| {
             node.in_flight -= 1;
             // The latest wish holds, whatever comes back that was sent before it was known.
-            node.not_before = node.not_before.max(answer.retry_after.map(|wait| now + wait));
+            node.not_before = node.not_before.max(left_alone.map(|wait| now + wait));
             let change = match answer.verdict {
                 Verdict::Delivered | Verdict::Refused | Verdict::TooLarge => {
                     node.latency.observe(took, now);
@@ -379,14 +387,16 @@ impl Worker {
     fn try_again(&mut self, number: u64, node: usize, answer: &Answer, now: Instant) {
         let all_nodes = self.nodes.len();
         let random = self.random.f64();
+        let failures =
+            self.batches.get(&number).map_or(1, |pending| pending.batch.failures.saturating_add(1));
+        let delay = self.pause(self.config.retry.delay(failures, random));
         let Some(Pending { batch, state }) = self.batches.get_mut(&number) else { return };
-        batch.failures = batch.failures.saturating_add(1);
+        batch.failures = failures;
         batch.tried.push(node);
         if batch.tried.len() >= all_nodes {
             // Every node had its turn. The last one is still not the first to be asked again.
             batch.tried = vec![node];
         }
-        let delay = self.config.retry.delay(batch.failures, random);
         *state = State::Waiting { due: now + delay };
         if let Verdict::Retry(reason) = answer.verdict {
             batch.may_be_stored |= reason.may_be_stored();
