@@ -176,9 +176,9 @@ impl Worker {
         }
     }
 
-    /// How long something is left alone that asked for `wait`.
-    fn pause(&self, wait: Duration) -> Duration {
-        if self.draining { wait.min(DRAIN_PAUSE_MAX) } else { wait }
+    /// Longest that anything is left alone at present.
+    fn pause_max(&self) -> Duration {
+        if self.draining { DRAIN_PAUSE_MAX } else { Duration::MAX }
     }
 
     fn may_pull(&self, now: Instant) -> bool {
@@ -354,11 +354,11 @@ impl Worker {
     fn on_failed(&mut self, Sending { number, node }: Sending, answer: &Answer, took: Duration) {
         let now = Instant::now();
         let penalty = took.max(self.config.timeout);
-        let left_alone = answer.retry_after.map(|wait| self.pause(wait));
+        let pause_max = self.pause_max();
         let change = self.nodes.update(node, |node| {
             node.in_flight -= 1;
             // The latest wish holds, whatever comes back that was sent before it was known.
-            node.not_before = node.not_before.max(left_alone.map(|wait| now + wait));
+            node.not_before = node.not_before.max(answer.retry_after.map(|wait| now + wait.min(pause_max)));
             let change = match answer.verdict {
                 Verdict::Delivered | Verdict::Refused | Verdict::TooLarge => {
                     node.latency.observe(took, now);
@@ -387,16 +387,15 @@ impl Worker {
     fn try_again(&mut self, number: u64, node: usize, answer: &Answer, now: Instant) {
         let all_nodes = self.nodes.len();
         let random = self.random.f64();
-        let failures =
-            self.batches.get(&number).map_or(1, |pending| pending.batch.failures.saturating_add(1));
-        let delay = self.pause(self.config.retry.delay(failures, random));
+        let pause_max = self.pause_max();
         let Some(Pending { batch, state }) = self.batches.get_mut(&number) else { return };
-        batch.failures = failures;
+        batch.failures = batch.failures.saturating_add(1);
         batch.tried.push(node);
         if batch.tried.len() >= all_nodes {
             // Every node had its turn. The last one is still not the first to be asked again.
             batch.tried = vec![node];
         }
+        let delay = self.config.retry.delay(batch.failures, random).min(pause_max);
         *state = State::Waiting { due: now + delay };
         if let Verdict::Retry(reason) = answer.verdict {
             batch.may_be_stored |= reason.may_be_stored();

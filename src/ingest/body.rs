@@ -1,5 +1,6 @@
 //! Taking in a body: bounded in size, in time, and in what all bodies together may hold.
 
+use std::borrow::Cow;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -135,16 +136,16 @@ async fn next(
 /// Undoes the encoding of a body. The result holds at most `limit` bytes, however small the body is.
 ///
 /// Takes as long as the bytes take; call it where blocking is allowed if they are many.
-pub(super) fn decompress(
-    body: &[u8],
+pub(super) fn decompress<'a>(
+    body: &'a [u8],
     encoding: Encoding,
     limit: usize,
     held: &mut Held,
-) -> Result<Vec<u8>, IngestError> {
+) -> Result<Cow<'a, [u8]>, IngestError> {
     let broken =
         |error: io::Error| IngestError::Compression { encoding: encoding.name(), detail: error.to_string() };
-    match encoding {
-        Encoding::Identity => Ok(body.to_vec()),
+    let plain = match encoding {
+        Encoding::Identity => return Ok(Cow::Borrowed(body)),
         Encoding::Gzip => read_bounded(flate2::read::MultiGzDecoder::new(body), limit, held, broken),
         Encoding::Deflate if has_zlib_header(body) => {
             read_bounded(flate2::read::ZlibDecoder::new(body), limit, held, broken)
@@ -156,7 +157,8 @@ pub(super) fn decompress(
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(broken)?;
             read_bounded(decoder, limit, held, broken)
         }
-    }
+    };
+    plain.map(Cow::Owned)
 }
 
 fn read_bounded(

@@ -153,14 +153,8 @@ impl Front {
         let _turn = self.decoding.acquire().await.map_err(|_closed| IngestError::Internal)?;
         let mut lent = std::mem::replace(held, self.bodies.hold());
         let work = move || {
-            let decoded = match content.encoding {
-                Encoding::Identity => decode_within(&body, content, rules, limit)?,
-                encoding => {
-                    let body = body::decompress(&body, encoding, limit, &mut lent)?;
-                    decode_within(&body, content, rules, limit)?
-                }
-            };
-            Ok((decoded, lent))
+            let plain = body::decompress(&body, content.encoding, limit, &mut lent)?;
+            Ok((decode_within(&plain, content, rules, limit)?, lent))
         };
         let done = tokio::task::spawn_blocking(work).await;
         let (decoded, lent) = done.map_err(|_panic| IngestError::Internal).and_then(|result| result)?;
