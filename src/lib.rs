@@ -52,3 +52,4 @@ pub mod routing;
 pub mod status;
 pub mod text;
 pub mod timestamp;
+pub mod wal;

@@ -1,0 +1,210 @@
+//! The checkpoint: what was known at one moment, in one of two files that are written in turn.
+//!
+//! Both files are as large as they need to be from the start on, so that a checkpoint can be written when the disk
+//! is full: only then may segments be removed and give room back.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 8 | `FBYCKP`, 0, version 1 |
+//! | 4 | CRC32C over all that follows |
+//! | 4 | length of what follows the generation |
+//! | 8 | generation; the higher one is the younger |
+//! | 8, 8, 8 | where the next record would stand: number of its segment, offset, sequence number |
+//! | 4 | number of segments |
+//! | 8, 4, 8, 8, 8 | of each: number, salt, first sequence number, the one after its last, bytes of the file |
+//! | … | the state that the caller wants back |
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::fs::{Fs, LogFile};
+use super::segment::Segment;
+
+/// The names of the two files.
+pub const NAMES: [&str; 2] = ["checkpoint-a", "checkpoint-b"];
+
+const MAGIC: &[u8; 8] = b"FBYCKP\x00\x01";
+const HEAD_BYTES: usize = 24;
+/// Least size of a file.
+const FILE_BYTES_MIN: usize = 16 * 1024;
+/// Largest checkpoint that is read: far more than any that was written.
+const BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Where a record stands, or would.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The number of the segment.
+    pub segment: u64,
+    /// The offset in its file.
+    pub offset: u64,
+    /// The sequence number.
+    pub seq: u64,
+}
+
+/// What was known at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// All records before it are on stable storage, and their effect is in `state`.
+    pub position: Position,
+    /// The segments that were needed.
+    pub segments: Vec<Segment>,
+    /// What the caller wants back.
+    pub state: Vec<u8>,
+}
+
+/// What the two files hold.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// Neither was ever written.
+    Nothing,
+    /// The younger of those that are sound.
+    Checkpoint(Checkpoint),
+    /// Something, but no sound checkpoint.
+    Damaged,
+}
+
+/// The two files.
+#[derive(Debug)]
+pub struct Slots {
+    generation: u64,
+    files: [Option<Slot>; 2],
+}
+
+#[derive(Debug)]
+struct Slot {
+    file: Arc<dyn LogFile>,
+    bytes: u64,
+}
+
+impl Slots {
+    /// Reads what the files of a directory hold.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read.
+    pub fn open(fs: &dyn Fs, directory: &Path, names: &[String]) -> io::Result<(Slots, Stored)> {
+        let mut slots = Slots { generation: 0, files: [None, None] };
+        let mut stored = Stored::Nothing;
+        for (index, name) in NAMES.iter().enumerate() {
+            if !names.iter().any(|found| found == name) {
+                continue;
+            }
+            let file = fs.open(&directory.join(name))?;
+            let bytes = file.size()?;
+            let mut content = vec![0; usize::try_from(bytes.min(BYTES_MAX)).expect("64 MiB fit in memory")];
+            let read = file.read_at(&mut content, 0)?;
+            content.truncate(read);
+            slots.files[index] = Some(Slot { file, bytes });
+            match decode(&content) {
+                Some((generation, checkpoint)) if generation > slots.generation => {
+                    slots.generation = generation;
+                    stored = Stored::Checkpoint(checkpoint);
+                }
+                Some(_) => {}
+                // Empty, or made and never written.
+                None if content.iter().all(|byte| *byte == 0) => {}
+                None if stored == Stored::Nothing => stored = Stored::Damaged,
+                None => {}
+            }
+        }
+        Ok((slots, stored))
+    }
+
+    /// Writes a checkpoint in the place of the older one and returns when it is on stable storage.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; the last one that was written still counts then.
+    pub fn write(&mut self, fs: &dyn Fs, directory: &Path, checkpoint: &Checkpoint) -> io::Result<()> {
+        let generation = self.generation + 1;
+        let bytes = encode(generation, checkpoint);
+        let index = usize::from(generation.is_multiple_of(2));
+        // Both at once, while there is room for the second, too.
+        self.make_large_enough(fs, directory, bytes.len())?;
+        let slot = self.files[index].as_ref().expect("it was just made");
+        slot.file.write_at(&bytes, 0)?;
+        slot.file.sync()?;
+        self.generation = generation;
+        Ok(())
+    }
+
+    fn make_large_enough(&mut self, fs: &dyn Fs, directory: &Path, bytes: usize) -> io::Result<()> {
+        let mut made = false;
+        for (slot, name) in self.files.iter_mut().zip(NAMES) {
+            if slot.as_ref().is_some_and(|slot| slot.bytes >= bytes as u64) {
+                continue;
+            }
+            let size = (2 * bytes).max(FILE_BYTES_MIN);
+            let file = match slot.take() {
+                Some(slot) => slot.file,
+                None => {
+                    made = true;
+                    fs.create(&directory.join(name))?
+                }
+            };
+            let old = file.size()?;
+            let grown = file.write_at(&vec![0; size - usize::try_from(old).unwrap_or(size).min(size)], old);
+            let grown = grown.and_then(|()| file.sync());
+            *slot = Some(Slot { bytes: if grown.is_ok() { size as u64 } else { old }, file });
+            grown?;
+        }
+        if made { fs.sync_directory(directory) } else { Ok(()) }
+    }
+}
+
+fn encode(generation: u64, checkpoint: &Checkpoint) -> Vec<u8> {
+    let Checkpoint { position, segments, state } = checkpoint;
+    let mut bytes = vec![0; 16];
+    let mut put = |number: u64| bytes.extend_from_slice(&number.to_le_bytes());
+    [generation, position.segment, position.offset, position.seq].into_iter().for_each(&mut put);
+    bytes.extend_from_slice(&u32::try_from(segments.len()).expect("fewer than 2^32 segments").to_le_bytes());
+    for Segment { number, salt, seqs, bytes: size } in segments {
+        bytes.extend_from_slice(&number.to_le_bytes());
+        bytes.extend_from_slice(&salt.to_le_bytes());
+        for number in [seqs.start, seqs.end, *size] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+    bytes.extend_from_slice(state);
+    bytes[..8].copy_from_slice(MAGIC);
+    let length = u32::try_from(bytes.len() - HEAD_BYTES).expect("a checkpoint is small");
+    bytes[12..16].copy_from_slice(&length.to_le_bytes());
+    let checksum = crc32c::crc32c(&bytes[12..]);
+    bytes[8..12].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<(u64, Checkpoint)> {
+    let mut rest = bytes.strip_prefix(MAGIC)?;
+    let checksum = take_u32(&mut rest)?;
+    let length = u32::from_le_bytes(rest.get(..4)?.try_into().expect("four bytes"));
+    let checked = rest.get(..12 + length as usize)?;
+    if crc32c::crc32c(checked) != checksum {
+        return None;
+    }
+    let mut rest = &checked[4..];
+    let generation = take_u64(&mut rest)?;
+    let (segment, offset) = (take_u64(&mut rest)?, take_u64(&mut rest)?);
+    let position = Position { segment, offset, seq: take_u64(&mut rest)? };
+    let count = take_u32(&mut rest)?;
+    let mut segments = Vec::new();
+    for _ in 0..count {
+        let (number, salt) = (take_u64(&mut rest)?, take_u32(&mut rest)?);
+        let seqs = take_u64(&mut rest)?..take_u64(&mut rest)?;
+        segments.push(Segment { number, salt, seqs, bytes: take_u64(&mut rest)? });
+    }
+    Some((generation, Checkpoint { position, segments, state: rest.to_vec() }))
+}
+
+fn take_u32(rest: &mut &[u8]) -> Option<u32> {
+    let (bytes, after) = rest.split_first_chunk()?;
+    *rest = after;
+    Some(u32::from_le_bytes(*bytes))
+}
+
+fn take_u64(rest: &mut &[u8]) -> Option<u64> {
+    let (bytes, after) = rest.split_first_chunk()?;
+    *rest = after;
+    Some(u64::from_le_bytes(*bytes))
+}

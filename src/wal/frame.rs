@@ -1,0 +1,110 @@
+//! How one record lies in a segment: a head with a checksum, then the payload.
+
+/// Bytes before the payload.
+pub const HEAD_BYTES: usize = 24;
+/// Records begin at multiples of this many bytes in their segment.
+pub const ALIGNMENT: usize = 8;
+
+/// The head of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    checksum: u32,
+    /// Bytes of the payload; at least one.
+    pub length: u32,
+    /// Sequence number of the record.
+    pub seq: u64,
+    /// When it was written, all records with a lower sequence number than this were on stable storage.
+    pub synced: u64,
+}
+
+/// Bytes that a record with a payload of this length takes.
+pub fn size(payload_bytes: usize) -> u64 {
+    (HEAD_BYTES + payload_bytes).next_multiple_of(ALIGNMENT) as u64
+}
+
+/// Appends a record to `buffer`. Its payload is the concatenation of `payload`, at least one byte in all.
+///
+/// # Panics
+///
+/// If the payload is empty or has 4 GiB and more.
+pub fn write(buffer: &mut Vec<u8>, salt: u32, seq: u64, synced: u64, payload: &[&[u8]]) {
+    let length: usize = payload.iter().map(|part| part.len()).sum();
+    assert!(length > 0, "a payload has at least one byte");
+    let length = u32::try_from(length).expect("a payload is smaller than 4 GiB");
+    let start = buffer.len();
+    buffer.extend_from_slice(&[0; 4]);
+    buffer.extend_from_slice(&length.to_le_bytes());
+    buffer.extend_from_slice(&seq.to_le_bytes());
+    buffer.extend_from_slice(&synced.to_le_bytes());
+    payload.iter().for_each(|part| buffer.extend_from_slice(part));
+    let checksum = crc32c::crc32c_append(salt, &buffer[start + 4..]);
+    buffer[start..start + 4].copy_from_slice(&checksum.to_le_bytes());
+    buffer.resize(start + (buffer.len() - start).next_multiple_of(ALIGNMENT), 0);
+}
+
+impl Head {
+    /// The head at the front of `bytes`; `None` if there is none, or if it is plainly no head.
+    pub fn read(bytes: &[u8]) -> Option<Head> {
+        let bytes = bytes.get(..HEAD_BYTES)?;
+        let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+        let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        let head = Head { checksum: u32_at(0), length: u32_at(4), seq: u64_at(8), synced: u64_at(16) };
+        (head.length > 0 && head.synced <= head.seq).then_some(head)
+    }
+
+    /// Bytes of the whole record.
+    pub fn size(&self) -> u64 {
+        size(self.length as usize)
+    }
+
+    /// Whether `bytes`, head and payload, have the checksum that the head says.
+    pub fn checks(&self, salt: u32, bytes: &[u8]) -> bool {
+        let end = HEAD_BYTES + self.length as usize;
+        bytes.get(4..end).is_some_and(|bytes| crc32c::crc32c_append(salt, bytes) == self.checksum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_reads_back_as_it_was_written_and_is_aligned() {
+        for length in 1..40 {
+            let payload: Vec<u8> = (0..length).collect();
+            let (first, second) = payload.split_at(payload.len() / 2);
+            let mut buffer = vec![9; 16];
+            write(&mut buffer, 5, 7, 6, &[first, second]);
+            let record = &buffer[16..];
+            let head = Head::read(record).expect("a head");
+            assert_eq!((head.length, head.seq, head.synced), (u32::from(length), 7, 6));
+            assert_eq!(head.size(), record.len() as u64);
+            assert_eq!(record.len() % ALIGNMENT, 0);
+            assert!(head.checks(5, record) && !head.checks(6, record), "the salt is part of the checksum");
+            assert_eq!(&record[HEAD_BYTES..][..payload.len()], payload);
+        }
+    }
+
+    #[test]
+    fn any_flipped_bit_of_head_or_payload_is_found() {
+        let mut buffer = Vec::new();
+        write(&mut buffer, 1, 300, 200, &[b"a reading"]);
+        let length = HEAD_BYTES + b"a reading".len();
+        for bit in 0..8 * length {
+            let mut bytes = buffer.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(!Head::read(&bytes).is_some_and(|head| head.checks(1, &bytes)), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_or_empty_is_no_record() {
+        let mut buffer = Vec::new();
+        write(&mut buffer, 1, 3, 2, &[b"a reading"]);
+        for length in 0..HEAD_BYTES + b"a reading".len() {
+            let bytes = &buffer[..length];
+            assert!(!Head::read(bytes).is_some_and(|head| head.checks(1, bytes)), "{length} bytes");
+        }
+        assert_eq!(Head::read(&[0; 64]), None);
+    }
+}

@@ -1,0 +1,132 @@
+//! The file system as the log sees it, so that a test can put a failing one in its place.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What the log asks of a file system.
+pub trait Fs: Send + Sync + fmt::Debug {
+    /// Makes a directory and those above it.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the system says; the same holds for all calls.
+    fn create_directory(&self, path: &Path) -> io::Result<()>;
+
+    /// The names of the files in a directory, in no particular order.
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
+
+    /// Makes an empty file, or empties the one of that name.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn LogFile>>;
+
+    /// Opens a file for reading and, where that is allowed, writing.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>>;
+
+    /// Gives a file another name, in place of whatever had it.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Returns when the names in the directory are on stable storage: without it a crash can lose a new file, or
+    /// bring a removed one back.
+    fn sync_directory(&self, path: &Path) -> io::Result<()>;
+}
+
+/// What the log asks of an open file.
+pub trait LogFile: Send + Sync + fmt::Debug {
+    /// Size in bytes.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the system says; the same holds for all calls.
+    fn size(&self) -> io::Result<u64>;
+
+    /// Reads up to the length of `buffer` from `offset` on; fewer only at the end of the file.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes all of `bytes` at `offset`.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Returns when what was written is on stable storage, with the size of the file (`fdatasync`).
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// The file system of the operating system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsFs;
+
+impl Fs for OsFs {
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            // A name that is no UTF-8 is none of ours.
+            names.extend(entry?.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        Ok(Arc::new(OsFile(file)))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+        let opened =
+            OpenOptions::new().read(true).write(true).open(path).or_else(|error| match error.kind() {
+                // What can be read is delivered, also from a disk that takes no more.
+                io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => fs::File::open(path),
+                _ => Err(error),
+            });
+        Ok(Arc::new(OsFile(opened?)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        fs::File::open(path)?.sync_all()
+    }
+}
+
+#[derive(Debug)]
+struct OsFile(fs::File);
+
+impl LogFile for OsFile {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.0.read_at(&mut buffer[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}

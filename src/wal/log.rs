@@ -1,0 +1,316 @@
+//! The log: appends records to the youngest segment, makes them durable, and lets old segments go.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::checkpoint::{Checkpoint, Position, Slots};
+use super::frame;
+use super::fs::{Fs, LogFile};
+use super::reader::{Reader, Start};
+use super::segment::{self, HEADER_PLACES, Header, RECORDS_START, Segment};
+use super::spare::{Spare, SpareJob};
+
+/// Size of the first segment after a start: it is made while a request waits.
+const FIRST_SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The settings of a log.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// Where its files are; nobody else may write there.
+    pub directory: PathBuf,
+    /// Size of a segment; one for a larger record is larger.
+    pub segment_bytes: u64,
+}
+
+/// Where the files of a log are.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    pub(super) fs: Arc<dyn Fs>,
+    pub(super) path: PathBuf,
+}
+
+impl Directory {
+    /// A reader of a segment, from its first record on or from `start`.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be opened.
+    pub fn reader(&self, segment: &Segment, start: Option<Start>) -> Result<Reader, LogError> {
+        let path = self.path.join(segment::file_name(segment.number));
+        let file = self.fs.open(&path).map_err(LogError::at("open", &path))?;
+        Reader::new(file, segment, start).map_err(LogError::at("read", &path))
+    }
+}
+
+/// Whether a commit waits for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// What was appended survives the process.
+    Written,
+    /// What was appended survives power loss.
+    Synced,
+}
+
+/// Something that the system did not do.
+#[derive(Debug, Error)]
+#[error("cannot {action} {}: {error}", path.display())]
+pub struct LogError {
+    /// What was tried.
+    pub action: &'static str,
+    /// With which file or directory.
+    pub path: PathBuf,
+    /// What the system says.
+    pub error: io::Error,
+}
+
+impl LogError {
+    pub(super) fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LogError {
+        move |error| LogError { action, path: path.to_owned(), error }
+    }
+}
+
+/// An open log. One thread owns it.
+pub struct Log {
+    pub(super) directory: Directory,
+    pub(super) segment_bytes: u64,
+    /// The segments that are needed, the oldest first; the active one, if there is one, is the last.
+    pub(super) segments: Vec<Segment>,
+    pub(super) active: Option<Active>,
+    /// Records that were appended and not written yet.
+    pub(super) pending: Vec<u8>,
+    /// Where the next record comes, if there is no active segment.
+    pub(super) end: Position,
+    /// The sequence number of the next record.
+    pub(super) next_seq: u64,
+    /// The sequence number of the first record that no commit has kept yet.
+    pub(super) committed_seq: u64,
+    /// Records below this sequence number are on stable storage.
+    pub(super) synced_seq: u64,
+    pub(super) slots: Slots,
+    pub(super) spare: Option<Spare>,
+    pub(super) salts: fastrand::Rng,
+}
+
+/// The segment that is written to.
+#[derive(Debug)]
+pub(super) struct Active {
+    file: Arc<dyn LogFile>,
+    path: PathBuf,
+    /// Bytes that are written, without those that are pending.
+    written: u64,
+    bytes: u64,
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Log { directory, segments, next_seq, synced_seq, .. } = self;
+        write!(formatter, "Log {{ {directory:?}, {segments:?}, next {next_seq}, synced {synced_seq} }}")
+    }
+}
+
+impl Log {
+    /// Appends a record, whose payload is the concatenation of `payload`, and returns its sequence number.
+    ///
+    /// It counts only after [`Log::commit`].
+    ///
+    /// # Errors
+    ///
+    /// If a new segment is needed and cannot be had. All records since the last commit are void then; the next one
+    /// begins in a new segment.
+    ///
+    /// # Panics
+    ///
+    /// If the payload is empty or has 4 GiB and more.
+    pub fn append(&mut self, payload: &[&[u8]]) -> Result<u64, LogError> {
+        let bytes = frame::size(payload.iter().map(|part| part.len()).sum());
+        if self.room() < bytes {
+            let rolled = self.roll(bytes);
+            self.or_void(rolled)?;
+        }
+        let seq = self.next_seq;
+        let salt = self.segments.last().expect("there is an active segment").salt;
+        frame::write(&mut self.pending, salt, seq, self.synced_seq, payload);
+        self.next_seq += 1;
+        Ok(seq)
+    }
+
+    /// Makes all that was appended survive the process, or power loss.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written or synced. What of it reached the disk is unknown, and all records since the last
+    /// commit are void: the next one begins in a new segment, under the first of their sequence numbers, and that
+    /// is what makes whatever is left of them not count.
+    pub fn commit(&mut self, durability: Durability) -> Result<(), LogError> {
+        let done = match durability {
+            Durability::Written => self.flush(),
+            Durability::Synced => self.sync(),
+        };
+        self.or_void(done)?;
+        self.committed_seq = self.next_seq;
+        Ok(())
+    }
+
+    /// Passes a success on; after a failure nothing since the last commit counts.
+    fn or_void(&mut self, done: Result<(), LogError>) -> Result<(), LogError> {
+        if done.is_err() {
+            self.end = self.position();
+            self.active = None;
+            self.pending.clear();
+            self.next_seq = self.committed_seq;
+            self.synced_seq = self.synced_seq.min(self.next_seq);
+            self.segments.iter_mut().for_each(|segment| segment.cut(self.committed_seq));
+        }
+        done
+    }
+
+    fn room(&self) -> u64 {
+        let free = |active: &Active| active.bytes.saturating_sub(active.written + self.pending.len() as u64);
+        self.active.as_ref().map_or(0, free)
+    }
+
+    fn flush(&mut self) -> Result<(), LogError> {
+        let Some(active) = self.active.as_mut().filter(|_| !self.pending.is_empty()) else { return Ok(()) };
+        active
+            .file
+            .write_at(&self.pending, active.written)
+            .map_err(LogError::at("write to", &active.path))?;
+        active.written += self.pending.len() as u64;
+        self.pending.clear();
+        // A group of large requests must not keep its memory for ever.
+        self.pending.shrink_to(1024 * 1024);
+        if let Some(segment) = self.segments.last_mut() {
+            segment.seqs.end = self.next_seq;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), LogError> {
+        self.flush()?;
+        if let Some(active) = self.active.as_ref().filter(|_| self.synced_seq < self.next_seq) {
+            active.file.sync().map_err(LogError::at("sync", &active.path))?;
+        }
+        self.synced_seq = self.next_seq;
+        Ok(())
+    }
+
+    /// Goes on in a new segment with room for a record of so many bytes.
+    fn roll(&mut self, record_bytes: u64) -> Result<(), LogError> {
+        // Whatever is in a later segment says that all before it was synced.
+        self.sync()?;
+        self.end = self.position();
+        let first = self.active.take().is_none();
+        let wanted = if first { self.segment_bytes.min(FIRST_SEGMENT_BYTES) } else { self.segment_bytes };
+        let wanted = wanted.max(RECORDS_START + record_bytes);
+        let number = self.end.segment + 1;
+        let spare = match self.spare.take_if(|spare| spare.bytes >= wanted) {
+            Some(spare) => spare,
+            None => SpareJob::new(&self.directory, number, wanted).run()?,
+        };
+        let header = Header { number, first_seq: self.next_seq, salt: self.salts.u32(..) };
+        let bytes = spare.bytes;
+        let (file, path) = self.put_in_place(spare, &header)?;
+        self.active = Some(Active { file, path, written: RECORDS_START, bytes });
+        let seqs = self.next_seq..self.next_seq;
+        self.segments.push(Segment { number, salt: header.salt, seqs, bytes });
+        Ok(())
+    }
+
+    /// Makes a spare file the segment of this header, durably.
+    fn put_in_place(&self, spare: Spare, header: &Header) -> Result<(Arc<dyn LogFile>, PathBuf), LogError> {
+        let Spare { file, path: from, .. } = spare;
+        for place in HEADER_PLACES {
+            file.write_at(&header.encode(), place).map_err(LogError::at("write to", &from))?;
+        }
+        file.sync().map_err(LogError::at("sync", &from))?;
+        let Directory { fs, path: directory } = &self.directory;
+        let path = directory.join(segment::file_name(header.number));
+        fs.rename(&from, &path).map_err(LogError::at("make", &path))?;
+        // Sync the directory too: without it a crash can lose the new segment's name.
+        fs.sync_directory(directory).map_err(LogError::at("sync", directory))?;
+        Ok((file, path))
+    }
+
+    /// Where the next record comes.
+    pub fn position(&self) -> Position {
+        let active = self.active.as_ref().zip(self.segments.last());
+        active.map_or(Position { seq: self.next_seq, ..self.end }, |(active, segment)| Position {
+            segment: segment.number,
+            offset: active.written + self.pending.len() as u64,
+            seq: self.next_seq,
+        })
+    }
+
+    /// Keeps `state` for the next start, and lets the segments with these numbers go: nothing in them is needed
+    /// any more, as `state` says. They are removed once it is on stable storage.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written; no segment is removed then.
+    pub fn checkpoint(&mut self, state: Vec<u8>, settled: &[u64]) -> Result<(), LogError> {
+        self.commit(Durability::Synced)?;
+        let active = self.active.as_ref().and(self.segments.last()).map(|segment| segment.number);
+        let goes = |segment: &Segment| settled.contains(&segment.number) && Some(segment.number) != active;
+        let (old, segments): (Vec<_>, Vec<_>) = self.segments.iter().cloned().partition(goes);
+        let checkpoint = Checkpoint { position: self.position(), segments, state };
+        let Directory { fs, path } = &self.directory;
+        self.slots
+            .write(fs.as_ref(), path, &checkpoint)
+            .map_err(LogError::at("write a checkpoint in", path))?;
+        self.segments = checkpoint.segments;
+        // Each is tried, whatever happens to the others; what stays is removed at the next start.
+        old.iter().map(|segment| self.let_go(segment)).fold(Ok(()), Result::and)
+    }
+
+    /// Uses the file of a segment that is not needed any more as the next one, or removes it.
+    fn let_go(&mut self, segment: &Segment) -> Result<(), LogError> {
+        let Directory { fs, path: directory } = &self.directory;
+        let path = directory.join(segment::file_name(segment.number));
+        if self.spare.is_some() || segment.bytes < self.segment_bytes {
+            return fs.remove(&path).map_err(LogError::at("remove", &path));
+        }
+        // Its blocks are written already, and writing over them is what the disk does best.
+        let file = fs.open(&path).map_err(LogError::at("open", &path))?;
+        let to = SpareJob::new(&self.directory, segment.number, segment.bytes).path;
+        fs.rename(&path, &to).map_err(LogError::at("rename", &path))?;
+        self.spare = Some(Spare { file, path: to, bytes: segment.bytes });
+        Ok(())
+    }
+
+    /// The work of making the next segment's file, which may be done elsewhere meanwhile; `None` while there is no
+    /// need.
+    pub fn wants_spare(&self) -> Option<SpareJob> {
+        let active = self.active.as_ref()?;
+        (self.spare.is_none() && active.written > active.bytes / 2)
+            .then(|| SpareJob::new(&self.directory, self.position().segment + 1, self.segment_bytes))
+    }
+
+    /// Takes what [`SpareJob::run`] made.
+    pub fn give_spare(&mut self, spare: Spare) {
+        self.spare.get_or_insert(spare);
+    }
+
+    /// The segments that are needed, the oldest first, with the records that are committed or written.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Where the files are, to read them.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Bytes of all files of segments.
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// Whether everything that was committed is on stable storage.
+    pub fn is_synced(&self) -> bool {
+        self.synced_seq == self.committed_seq
+    }
+}

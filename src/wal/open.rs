@@ -1,0 +1,259 @@
+//! Opens a log: the checkpoint, then every record after it, in their order.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::checkpoint::{Checkpoint, Position, Slots, Stored};
+use super::fs::Fs;
+use super::log::{Directory, Log, LogConfig, LogError};
+use super::reader::{Damage, Found, Limit, Record, Start};
+use super::segment::{self, HEADER_BYTES, HEADER_PLACES, Header, RECORDS_START, Segment};
+use super::spare::is_spare;
+
+/// What is found when a log is opened.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The state that was kept last; what comes after it has changed it since.
+    Checkpoint {
+        /// As it was given to [`Log::checkpoint`].
+        state: &'a [u8],
+        /// The segments that were needed then.
+        segments: &'a [Segment],
+    },
+    /// There is a checkpoint, and it cannot be read: every record that is there comes again.
+    CheckpointDamaged,
+    /// A sound record.
+    Record(Record<'a>),
+    /// Records that cannot be read.
+    Damage(Damage),
+    /// A segment that was needed, and is not there.
+    Missing(Segment),
+    /// Bytes behind the last record were begun and never acknowledged; they do not count.
+    TornTail {
+        /// The number of the segment.
+        segment: u64,
+        /// Where in the file they begin.
+        offset: u64,
+    },
+}
+
+impl Log {
+    /// Opens the log of a directory, which is made if it is not there, and tells `visit` what is in it, in order.
+    ///
+    /// Nothing that was written is changed: a torn tail stays where it is, and the next record begins in a new
+    /// segment.
+    ///
+    /// # Errors
+    ///
+    /// What the system says. Damage is no error.
+    pub fn open(
+        fs: Arc<dyn Fs>,
+        config: LogConfig,
+        seed: u64,
+        visit: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Log, LogError> {
+        let LogConfig { directory: path, segment_bytes } = config;
+        if fs.list(&path).is_err() {
+            fs.create_directory(&path).map_err(LogError::at("make", &path))?;
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = parent.unwrap_or(Path::new("."));
+            fs.sync_directory(parent).map_err(LogError::at("sync", parent))?;
+        }
+        let names = fs.list(&path).map_err(LogError::at("read", &path))?;
+        let opened = Slots::open(fs.as_ref(), &path, &names);
+        let (slots, stored) = opened.map_err(LogError::at("read the checkpoint in", &path))?;
+        let gaps = if stored == Stored::Damaged { Gaps::MayBeSettled } else { Gaps::AreLosses };
+        let checkpoint = match stored {
+            Stored::Nothing => None,
+            Stored::Checkpoint(checkpoint) => Some(checkpoint),
+            Stored::Damaged => {
+                visit(Event::CheckpointDamaged);
+                None
+            }
+        };
+        let mut replay = Replay { directory: Directory { fs, path }, names, checkpoint, gaps, visit };
+        replay.remove_leftovers();
+        let (segments, end) = replay.run()?;
+        Ok(Log {
+            directory: replay.directory,
+            segment_bytes,
+            segments,
+            active: None,
+            pending: Vec::new(),
+            end,
+            next_seq: end.seq,
+            committed_seq: end.seq,
+            synced_seq: end.seq,
+            slots,
+            spare: None,
+            salts: fastrand::Rng::with_seed(seed),
+        })
+    }
+}
+
+struct Replay<'a> {
+    directory: Directory,
+    names: Vec<String>,
+    checkpoint: Option<Checkpoint>,
+    gaps: Gaps,
+    visit: &'a mut dyn FnMut(Event<'_>),
+}
+
+/// What it means that sequence numbers are missing between two segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gaps {
+    /// A segment is gone that should be there.
+    AreLosses,
+    /// Nobody knows: the checkpoint that would say so is damaged.
+    MayBeSettled,
+}
+
+/// A segment that is to be read, and from where.
+struct Chapter {
+    segment: Segment,
+    start: Option<Start>,
+    limit: Limit,
+}
+
+impl Replay<'_> {
+    /// Removes files that were to become segments, and segments that the checkpoint no longer needs. A file that
+    /// stays, on a disk that cannot be written, does no harm.
+    fn remove_leftovers(&mut self) {
+        let Directory { fs, path } = &self.directory;
+        let settled = |name: &str| {
+            let (Some(number), Some(checkpoint)) = (segment::number_of(name), &self.checkpoint) else {
+                return false;
+            };
+            number <= checkpoint.position.segment
+                && checkpoint.segments.iter().all(|segment| segment.number != number)
+        };
+        self.names.retain(|name| {
+            let goes = is_spare(name) || settled(name);
+            if goes {
+                let _ = fs.remove(&path.join(name));
+            }
+            !goes
+        });
+    }
+
+    /// Reads all there is. Returns the segments and where the next record comes.
+    fn run(&mut self) -> Result<(Vec<Segment>, Position), LogError> {
+        let checkpoint = self.checkpoint.take();
+        let files: Vec<u64> = self.names.iter().filter_map(|name| segment::number_of(name)).collect();
+        let mut known = BTreeMap::new();
+        let mut position = Position { segment: 0, offset: RECORDS_START, seq: 1 };
+        if let Some(Checkpoint { position: at, segments, state }) = &checkpoint {
+            position = *at;
+            (self.visit)(Event::Checkpoint { state, segments });
+            for segment in segments {
+                if files.contains(&segment.number) {
+                    known.insert(segment.number, segment.clone());
+                } else if !segment.seqs.is_empty() {
+                    (self.visit)(Event::Missing(segment.clone()));
+                }
+            }
+        }
+        let mut end = position;
+        let chapters = self.chapters(&mut known, position, files)?;
+        for chapter in &chapters {
+            self.read(chapter, &mut end)?;
+            if let Some(segment) = known.get_mut(&chapter.segment.number) {
+                let first = segment.seqs.start;
+                segment.seqs.end = end.seq.max(first);
+            }
+        }
+        let segments: Vec<_> = known.into_values().filter(|segment| !segment.seqs.is_empty()).collect();
+        Ok((segments, end))
+    }
+
+    /// The segments that have records from `position` on, with their limits.
+    fn chapters(
+        &mut self,
+        known: &mut BTreeMap<u64, Segment>,
+        position: Position,
+        mut files: Vec<u64>,
+    ) -> Result<Vec<Chapter>, LogError> {
+        files.sort_unstable();
+        let mut chapters = Vec::new();
+        if let Some(segment) = known.get(&position.segment) {
+            let start = Start { offset: position.offset, seq: position.seq };
+            let limit = Limit::Unknown { proven: position.seq };
+            chapters.push(Chapter { segment: segment.clone(), start: Some(start), limit });
+        }
+        for number in files.into_iter().filter(|number| *number > position.segment) {
+            let Some(segment) = self.describe(number)? else {
+                continue;
+            };
+            known.insert(number, segment.clone());
+            let limit = Limit::Unknown { proven: segment.seqs.start };
+            chapters.push(Chapter { segment, start: None, limit });
+        }
+        // What a later segment begins with is where the earlier ones end.
+        let mut below = None;
+        for chapter in chapters.iter_mut().rev() {
+            if let Some(end) = below {
+                chapter.limit = Limit::Below(end);
+            }
+            let first = chapter.segment.seqs.start;
+            below = Some(below.map_or(first, |below: u64| below.min(first)));
+        }
+        Ok(chapters)
+    }
+
+    /// What the header of a segment says; `None`, and said so, if both are damaged.
+    fn describe(&mut self, number: u64) -> Result<Option<Segment>, LogError> {
+        let Directory { fs, path } = &self.directory;
+        let path = path.join(segment::file_name(number));
+        let file = fs.open(&path).map_err(LogError::at("open", &path))?;
+        let bytes = file.size().map_err(LogError::at("read", &path))?;
+        for place in HEADER_PLACES {
+            let mut header = [0; HEADER_BYTES];
+            let read = file.read_at(&mut header, place).map_err(LogError::at("read", &path))?;
+            let found = Header::decode(&header[..read]).filter(|header| header.number == number);
+            if let Some(Header { first_seq, salt, .. }) = found {
+                return Ok(Some(Segment { number, salt, seqs: first_seq..first_seq, bytes }));
+            }
+        }
+        (self.visit)(Event::Damage(Damage { segment: number, bytes: 0..bytes, seqs: 0..0 }));
+        Ok(None)
+    }
+
+    /// Tells of the records of one segment, and moves `end` behind them.
+    fn read(&mut self, chapter: &Chapter, end: &mut Position) -> Result<(), LogError> {
+        let Chapter { segment, start, limit } = chapter;
+        let first = start.map_or(segment.seqs.start, |start| start.seq);
+        let void = matches!(limit, Limit::Below(below) if *below <= first);
+        if first > end.seq && self.gaps == Gaps::AreLosses && !void {
+            let lost = Damage { segment: segment.number, bytes: 0..0, seqs: end.seq..first };
+            (self.visit)(Event::Damage(lost));
+        }
+        let path = self.directory.path.join(segment::file_name(segment.number));
+        let mut reader = self.directory.reader(segment, *start)?;
+        while let Some(found) = reader.next(*limit).map_err(LogError::at("read", &path))? {
+            (self.visit)(match found {
+                Found::Record(record) => Event::Record(record),
+                Found::Damage(damage) => Event::Damage(damage),
+            });
+        }
+        if reader.is_torn() {
+            let offset = reader.position().offset;
+            (self.visit)(Event::TornTail { segment: segment.number, offset });
+        }
+        if matches!(limit, Limit::Unknown { .. }) {
+            self.sync(segment)?;
+        }
+        let Start { offset, seq } = reader.position();
+        *end = Position { segment: segment.number, offset, seq };
+        Ok(())
+    }
+
+    /// Makes what was read durable: it may have been written by a process that was killed before its sync, and
+    /// from now on it counts.
+    fn sync(&self, segment: &Segment) -> Result<(), LogError> {
+        let Directory { fs, path } = &self.directory;
+        let path = path.join(segment::file_name(segment.number));
+        let file = fs.open(&path).map_err(LogError::at("open", &path))?;
+        file.sync().map_err(LogError::at("sync", &path))
+    }
+}

@@ -1,0 +1,66 @@
+//! What cannot be read is set aside, never thrown away.
+
+use std::path::PathBuf;
+
+use super::log::{Directory, LogError};
+use super::reader::Damage;
+use super::segment;
+
+/// The directory below the log's own.
+const DIRECTORY: &str = "quarantine";
+/// Bytes that are copied at once.
+const STEP_BYTES: u64 = 1024 * 1024;
+
+impl Directory {
+    /// Copies damaged bytes of a segment into a file of their own, named after their place, and returns it; `None`
+    /// if there are no bytes.
+    ///
+    /// # Errors
+    ///
+    /// What the system says. The segment still has them then.
+    pub fn set_aside(&self, damage: &Damage) -> Result<Option<PathBuf>, LogError> {
+        if damage.bytes.is_empty() {
+            return Ok(None);
+        }
+        let quarantine = self.path.join(DIRECTORY);
+        self.fs.create_directory(&quarantine).map_err(LogError::at("make", &quarantine))?;
+        let from = self.path.join(segment::file_name(damage.segment));
+        let source = self.fs.open(&from).map_err(LogError::at("open", &from))?;
+        let to = quarantine.join(format!("{:020}-{}", damage.segment, damage.bytes.start));
+        let target = self.fs.create(&to).map_err(LogError::at("make", &to))?;
+        let mut at = damage.bytes.start;
+        while at < damage.bytes.end {
+            let mut bytes = vec![0; usize::try_from((damage.bytes.end - at).min(STEP_BYTES)).unwrap_or(1)];
+            let read = source.read_at(&mut bytes, at).map_err(LogError::at("read", &from))?;
+            if read == 0 {
+                break;
+            }
+            target
+                .write_at(&bytes[..read], at - damage.bytes.start)
+                .map_err(LogError::at("write to", &to))?;
+            at += read as u64;
+        }
+        target.sync().map_err(LogError::at("sync", &to))?;
+        for directory in [&quarantine, &self.path] {
+            self.fs.sync_directory(directory).map_err(LogError::at("sync", directory))?;
+        }
+        Ok(Some(to))
+    }
+
+    /// Moves a whole segment aside: neither of its headers can be read, so nobody knows what is in it.
+    ///
+    /// # Errors
+    ///
+    /// What the system says. The segment is where it was then.
+    pub fn move_aside(&self, number: u64) -> Result<PathBuf, LogError> {
+        let quarantine = self.path.join(DIRECTORY);
+        self.fs.create_directory(&quarantine).map_err(LogError::at("make", &quarantine))?;
+        let name = segment::file_name(number);
+        let (from, to) = (self.path.join(&name), quarantine.join(&name));
+        self.fs.rename(&from, &to).map_err(LogError::at("move", &from))?;
+        for directory in [&quarantine, &self.path] {
+            self.fs.sync_directory(directory).map_err(LogError::at("sync", directory))?;
+        }
+        Ok(to)
+    }
+}

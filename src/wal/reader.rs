@@ -1,0 +1,222 @@
+//! Reads the records of one segment in their order, and finds the next sound one behind damage.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::frame::{self, ALIGNMENT, HEAD_BYTES, Head};
+use super::fs::LogFile;
+use super::segment::{RECORDS_START, Segment};
+
+/// Bytes that are read from the file at once; more for a record that is larger.
+const WINDOW_BYTES: usize = 256 * 1024;
+
+/// How far the records of a segment go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// All records below this sequence number were written, and none from it on counts.
+    Below(u64),
+    /// Nobody knows: it is the last segment of a log that was not closed. Records below `proven` were on stable
+    /// storage.
+    Unknown {
+        /// What is missing below this is damage; what is missing from it on may never have been written.
+        proven: u64,
+    },
+}
+
+/// What a reader comes upon.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found<'a> {
+    /// A sound record.
+    Record(Record<'a>),
+    /// Records that cannot be read.
+    Damage(Damage),
+}
+
+/// A sound record.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Its sequence number.
+    pub seq: u64,
+    /// The number of its segment.
+    pub segment: u64,
+    /// Where in the file it begins.
+    pub offset: u64,
+    /// What was appended.
+    pub payload: &'a [u8],
+}
+
+/// Records that were acknowledged and cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The number of the segment.
+    pub segment: u64,
+    /// The bytes of the file that hold no sound record.
+    pub bytes: Range<u64>,
+    /// The sequence numbers that are missing.
+    pub seqs: Range<u64>,
+}
+
+/// A place from which records can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Where in the file a record begins.
+    pub offset: u64,
+    /// Its sequence number.
+    pub seq: u64,
+}
+
+/// Reads the records of one segment.
+#[derive(Debug)]
+pub struct Reader {
+    file: Arc<dyn LogFile>,
+    number: u64,
+    salt: u32,
+    size: u64,
+    next: Start,
+    window: Vec<u8>,
+    window_start: u64,
+    torn: bool,
+}
+
+impl Reader {
+    /// Reads from the first record on, or from `start`.
+    ///
+    /// # Errors
+    ///
+    /// If the size of the file cannot be had.
+    pub fn new(file: Arc<dyn LogFile>, segment: &Segment, start: Option<Start>) -> io::Result<Reader> {
+        let first = Start { offset: RECORDS_START, seq: segment.seqs.start };
+        Ok(Reader {
+            size: file.size()?,
+            file,
+            number: segment.number,
+            salt: segment.salt,
+            next: start.unwrap_or(first),
+            window: Vec::new(),
+            window_start: 0,
+            torn: false,
+        })
+    }
+
+    /// Where the next record begins, or would.
+    pub fn position(&self) -> Start {
+        self.next
+    }
+
+    /// Whether a record was found behind the end that had been begun and never acknowledged.
+    pub fn is_torn(&self) -> bool {
+        self.torn
+    }
+
+    /// The next record or damage; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; the reader has not moved then.
+    pub fn next(&mut self, limit: Limit) -> io::Result<Option<Found<'_>>> {
+        if matches!(limit, Limit::Below(end) if self.next.seq >= end) {
+            return Ok(None);
+        }
+        let Start { offset, seq } = self.next;
+        let Some(head) = self.record_at(offset, seq..seq.saturating_add(1))? else {
+            return Ok(self.skip_damage(limit)?.map(Found::Damage));
+        };
+        self.next = Start { offset: offset + head.size(), seq: seq + 1 };
+        let start = index(offset - self.window_start) + HEAD_BYTES;
+        let payload = &self.window[start..start + head.length as usize];
+        Ok(Some(Found::Record(Record { seq, segment: self.number, offset, payload })))
+    }
+
+    /// Moves on to the next sound record behind a place where there is none.
+    fn skip_damage(&mut self, limit: Limit) -> io::Result<Option<Damage>> {
+        let Start { offset, seq } = self.next;
+        let (end, mut proven) = match limit {
+            Limit::Below(end) => (end, end),
+            Limit::Unknown { proven } => (u64::MAX, proven),
+        };
+        // Each record takes some bytes: no sequence number can be higher than these allow.
+        let end = end.min(seq.saturating_add((self.size.saturating_sub(offset)) / HEAD_BYTES as u64 + 1));
+        let mut sound = None;
+        let mut at = offset;
+        while at.saturating_add(HEAD_BYTES as u64) <= self.size {
+            let Some(head) = self.record_at(at, seq.saturating_add(1)..end)? else {
+                at += ALIGNMENT as u64;
+                continue;
+            };
+            sound.get_or_insert(Start { offset: at, seq: head.seq });
+            proven = proven.max(head.synced);
+            // What was written later says more of what had been synced; enough is known once this was.
+            if proven > seq {
+                break;
+            }
+            at += head.size();
+        }
+        if proven <= seq {
+            // Never synced, so never acknowledged.
+            self.torn = sound.is_some() || self.is_begun(offset, seq)?;
+            return Ok(None);
+        }
+        let next = sound.unwrap_or(Start { offset: self.size.max(offset), seq: proven });
+        self.next = next;
+        Ok(Some(Damage { segment: self.number, bytes: offset..next.offset, seqs: seq..next.seq }))
+    }
+
+    /// Whether the head of this record stands here, sound or not.
+    fn is_begun(&mut self, offset: u64, seq: u64) -> io::Result<bool> {
+        Ok(self.head_at(offset)?.is_some_and(|head| head.seq == seq))
+    }
+
+    /// The sound record that begins here, if there is one with such a sequence number; the window holds it then.
+    fn record_at(&mut self, offset: u64, seqs: Range<u64>) -> io::Result<Option<Head>> {
+        let Some(head) = self.head_at(offset)?.filter(|head| seqs.contains(&head.seq)) else {
+            return Ok(None);
+        };
+        if head.size() > self.size.saturating_sub(offset) || !self.load(offset, index(head.size()))? {
+            return Ok(None);
+        }
+        let start = index(offset - self.window_start);
+        Ok(head.checks(self.salt, &self.window[start..]).then_some(head))
+    }
+
+    fn head_at(&mut self, offset: u64) -> io::Result<Option<Head>> {
+        if !self.load(offset, HEAD_BYTES)? {
+            return Ok(None);
+        }
+        Ok(Head::read(&self.window[index(offset - self.window_start)..]))
+    }
+
+    /// Makes the window hold so many bytes from `offset` on; false if the file has fewer.
+    fn load(&mut self, offset: u64, bytes: usize) -> io::Result<bool> {
+        let end = offset.saturating_add(bytes as u64);
+        let window_end = self.window_start + self.window.len() as u64;
+        if offset >= self.window_start && end <= window_end {
+            return Ok(true);
+        }
+        if end > self.size {
+            return Ok(false);
+        }
+        self.window.resize(bytes.max(WINDOW_BYTES), 0);
+        self.window_start = offset;
+        let filled = self.file.read_at(&mut self.window, offset);
+        // After an error the window holds nothing.
+        self.window.truncate(*filled.as_ref().unwrap_or(&0));
+        filled?;
+        Ok(self.window.len() >= bytes)
+    }
+
+    /// Forgets what was read ahead: the file has grown since.
+    pub fn refresh(&mut self) {
+        self.window.clear();
+    }
+}
+
+/// A number of bytes within one window.
+fn index(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("a window fits in memory")
+}
+
+/// Bytes that a payload of this length takes in a segment.
+pub fn record_bytes(payload_bytes: usize) -> u64 {
+    frame::size(payload_bytes)
+}

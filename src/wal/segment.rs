@@ -1,0 +1,110 @@
+//! A segment: one file of the log, with a header and records behind it.
+
+use std::ops::Range;
+
+/// Bytes of the header.
+pub const HEADER_BYTES: usize = 32;
+/// Where the header stands, twice: one damaged sector does not cost a segment.
+pub const HEADER_PLACES: [u64; 2] = [0, 2048];
+/// Where the first record begins.
+pub const RECORDS_START: u64 = 4096;
+
+const MAGIC: &[u8; 8] = b"FBYLOG\x00\x01";
+const SUFFIX: &str = ".segment";
+
+/// What a segment says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Its number; higher is younger.
+    pub number: u64,
+    /// The sequence number of its first record.
+    pub first_seq: u64,
+    /// Goes into the checksum of every record, so that what an older segment left in the same file, or what a
+    /// client wrote into a reading, is never taken for one.
+    pub salt: u32,
+}
+
+impl Header {
+    /// The bytes at the front of the file.
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..16].copy_from_slice(&self.number.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.first_seq.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.salt.to_le_bytes());
+        let checksum = crc32c::crc32c(&bytes[..28]);
+        bytes[28..].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    /// The header at the front of `bytes`; `None` if it is damaged or of another version.
+    pub fn decode(bytes: &[u8]) -> Option<Header> {
+        let bytes = bytes.get(..HEADER_BYTES)?;
+        let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+        let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        let sound = &bytes[..8] == MAGIC && crc32c::crc32c(&bytes[..28]) == u32_at(28);
+        sound.then(|| Header { number: u64_at(8), first_seq: u64_at(16), salt: u32_at(24) })
+    }
+}
+
+/// The name of the file of a segment.
+pub fn file_name(number: u64) -> String {
+    format!("{number:020}{SUFFIX}")
+}
+
+/// The number of the segment that has this file name.
+pub fn number_of(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(SUFFIX)?;
+    (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+/// A segment that the log still needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Its number; higher is younger.
+    pub number: u64,
+    /// What goes into the checksums of its records.
+    pub salt: u32,
+    /// The sequence numbers of the records that count. What stands behind them was never acknowledged.
+    pub seqs: Range<u64>,
+    /// Size of the file in bytes.
+    pub bytes: u64,
+}
+
+impl Segment {
+    /// Forgets all records from this sequence number on.
+    pub fn cut(&mut self, seq: u64) {
+        self.seqs.end = self.seqs.end.min(seq).max(self.seqs.start);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_reads_back_and_any_flipped_bit_is_found() {
+        let header = Header { number: 3, first_seq: 70_000, salt: 0xdead_beef };
+        let bytes = header.encode();
+        assert_eq!(Header::decode(&bytes), Some(header));
+        for bit in 0..8 * HEADER_BYTES {
+            let mut bytes = bytes;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Header::decode(&bytes), None, "bit {bit}");
+        }
+        assert_eq!(Header::decode(&bytes[..HEADER_BYTES - 1]), None);
+    }
+
+    #[test]
+    fn names_sort_like_numbers_and_other_names_are_none() {
+        assert_eq!(file_name(17), "00000000000000000017.segment");
+        for number in [0, 1, 17, u64::MAX] {
+            assert_eq!(number_of(&file_name(number)), Some(number));
+        }
+        for name in
+            ["", ".segment", "17.segment", "0000000000000000001x.segment", "99999999999999999999.segment"]
+        {
+            assert_eq!(number_of(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! A file that will be the next segment: its blocks are there before anything is written to it, because a sync
+//! that has to find room costs twice as much and more.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::fs::LogFile;
+use super::log::{Directory, LogError};
+
+/// What the names of such files begin with.
+const PREFIX: &str = "spare-";
+/// Zeros that are written at once.
+const STEP_BYTES: usize = 1024 * 1024;
+
+/// A file that is ready to become a segment.
+#[derive(Debug)]
+pub struct Spare {
+    pub(super) file: Arc<dyn LogFile>,
+    pub(super) path: PathBuf,
+    pub(super) bytes: u64,
+}
+
+/// The work of making one.
+pub struct SpareJob {
+    directory: Directory,
+    pub(super) path: PathBuf,
+    bytes: u64,
+}
+
+impl fmt::Debug for SpareJob {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "SpareJob {{ {}, {} bytes }}", self.path.display(), self.bytes)
+    }
+}
+
+impl SpareJob {
+    pub(super) fn new(directory: &Directory, number: u64, bytes: u64) -> SpareJob {
+        let path = directory.path.join(format!("{PREFIX}{number}"));
+        SpareJob { directory: directory.clone(), path, bytes }
+    }
+
+    /// Makes the file and fills it with zeros.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, for example that the disk is full; what was made is removed again.
+    pub fn run(self) -> Result<Spare, LogError> {
+        self.fill().inspect_err(|_| {
+            // The first error is the one to tell; a file that stays is removed at the next start.
+            let _ = self.directory.fs.remove(&self.path);
+        })
+    }
+
+    fn fill(&self) -> Result<Spare, LogError> {
+        let file = self.directory.fs.create(&self.path).map_err(LogError::at("make", &self.path))?;
+        let zeros = vec![0; STEP_BYTES];
+        let mut offset = 0;
+        while offset < self.bytes {
+            let left = usize::try_from(self.bytes - offset).unwrap_or(STEP_BYTES).min(STEP_BYTES);
+            file.write_at(&zeros[..left], offset).map_err(LogError::at("make room in", &self.path))?;
+            offset += left as u64;
+        }
+        file.sync().map_err(LogError::at("sync", &self.path))?;
+        Ok(Spare { file, path: self.path.clone(), bytes: self.bytes })
+    }
+}
+
+/// Whether a file of this name is left over from an earlier run.
+pub fn is_spare(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}

@@ -1,0 +1,243 @@
+//! What the log promises, on a real directory. `tests/log.rs` holds it to a model on a file system that fails.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+
+const SEGMENT_BYTES: u64 = 64 * 1024;
+
+fn config(directory: &Path) -> LogConfig {
+    LogConfig { directory: directory.to_owned(), segment_bytes: SEGMENT_BYTES }
+}
+
+/// What an opened log told, in short.
+#[derive(Debug, Default, PartialEq)]
+struct Told {
+    records: Vec<(u64, Vec<u8>)>,
+    damaged: Vec<std::ops::Range<u64>>,
+    state: Option<Vec<u8>>,
+    missing: Vec<u64>,
+    other: Vec<&'static str>,
+}
+
+impl Told {
+    fn seqs(&self) -> Vec<u64> {
+        self.records.iter().map(|(seq, _)| *seq).collect()
+    }
+}
+
+fn open(directory: &Path) -> (Log, Told) {
+    let mut told = Told::default();
+    let visit = &mut |event: Event<'_>| match event {
+        Event::Checkpoint { state, .. } => told.state = Some(state.to_vec()),
+        Event::CheckpointDamaged => told.other.push("checkpoint damaged"),
+        Event::Record(record) => told.records.push((record.seq, record.payload.to_vec())),
+        Event::Damage(damage) => told.damaged.push(damage.seqs),
+        Event::Missing(segment) => told.missing.push(segment.number),
+        Event::TornTail { .. } => told.other.push("torn"),
+    };
+    let log = Log::open(Arc::new(OsFs), config(directory), 7, visit).expect("it opens");
+    (log, told)
+}
+
+/// Appends records of `bytes` bytes, each with a commit of its own.
+fn append(log: &mut Log, count: u64, bytes: usize) {
+    for _ in 0..count {
+        let seq = log.append(&[&vec![b'x'; bytes]]).expect("room");
+        assert_eq!(log.position().seq, seq + 1);
+        log.commit(Durability::Synced).expect("a sound disk");
+    }
+}
+
+fn segment_files(directory: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(directory)
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
+        .filter(|name| name.ends_with(".segment"))
+        .collect();
+    names.sort();
+    names
+}
+
+/// Changes a byte of a file.
+fn flip(path: &Path, offset: usize) {
+    let mut bytes = fs::read(path).expect("a file");
+    bytes[offset] ^= 0x10;
+    fs::write(path, bytes).expect("written");
+}
+
+#[test]
+fn what_is_appended_comes_back_in_its_order_over_many_segments_and_starts() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut expected = Vec::new();
+    for start in 0..4_u8 {
+        let (mut log, told) = open(directory.path());
+        assert_eq!(told.records, expected);
+        assert_eq!((told.damaged.len(), told.other.len()), (0, 0), "start {start}: {told:?}");
+        for number in 0..30_u8 {
+            let payload = vec![number; 1 + 700 * usize::from(number)];
+            let seq = log.append(&[&[start], &payload]).expect("room");
+            expected.push((seq, [&[start], &payload[..]].concat()));
+        }
+        log.commit(Durability::Synced).expect("a sound disk");
+    }
+    assert_eq!(expected.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), (1..=120).collect::<Vec<_>>());
+    assert!(segment_files(directory.path()).len() > 4);
+}
+
+#[test]
+fn a_record_larger_than_a_segment_gets_one_of_its_own() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut log, _) = open(directory.path());
+    append(&mut log, 1, 10);
+    append(&mut log, 1, 3 * SEGMENT_BYTES as usize);
+    append(&mut log, 1, 10);
+    let (_, told) = open(directory.path());
+    let sizes: Vec<_> = told.records.iter().map(|(_, payload)| payload.len()).collect();
+    assert_eq!(sizes, [10, 3 * SEGMENT_BYTES as usize, 10]);
+}
+
+#[test]
+fn a_checkpoint_spares_what_is_before_it_and_lets_segments_go() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut log, _) = open(directory.path());
+    append(&mut log, 50, 4000);
+    let settled: Vec<_> = log.segments()[..2].iter().map(|segment| segment.number).collect();
+    let kept = log.segments().len() - 2;
+    log.checkpoint(b"half".to_vec(), &settled).expect("a sound disk");
+    assert_eq!(log.segments().len(), kept);
+    assert_eq!(segment_files(directory.path()).len(), kept);
+    append(&mut log, 3, 10);
+    drop(log);
+    let (log, told) = open(directory.path());
+    assert_eq!(told.state.as_deref(), Some(&b"half"[..]));
+    assert_eq!(told.seqs(), [51, 52, 53]);
+    assert_eq!((told.missing.len(), told.damaged.len()), (0, 0));
+    assert_eq!(log.segments().len(), kept);
+    assert_eq!(log.segments()[0].seqs.start, 31);
+}
+
+#[test]
+fn the_file_of_a_settled_segment_is_used_again_and_its_old_records_never_come_back() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut log, _) = open(directory.path());
+    for round in 0..10_u64 {
+        append(&mut log, 20, 4000);
+        let settled: Vec<_> = log.segments().iter().map(|segment| segment.number).collect();
+        log.checkpoint(Vec::new(), &settled).expect("a sound disk");
+        append(&mut log, 1, 4000);
+        drop(log);
+        let told;
+        (log, told) = open(directory.path());
+        assert_eq!(told.seqs(), [21 * (round + 1)], "round {round}");
+        assert_eq!((told.missing.len(), told.damaged.len()), (0, 0), "round {round}");
+    }
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_earlier_records_survive() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut log, _) = open(directory.path());
+    append(&mut log, 3, 100);
+    // One group of two, the first of which did not reach the disk.
+    log.append(&[&[b'y'; 100]]).expect("room");
+    log.append(&[&[b'z'; 100]]).expect("room");
+    let offset = usize::try_from(log.position().offset).expect("small") - 2 * 128;
+    log.commit(Durability::Written).expect("a sound disk");
+    drop(log);
+    flip(&directory.path().join(&segment_files(directory.path())[0]), offset + 40);
+    let (mut log, told) = open(directory.path());
+    assert_eq!((told.seqs(), told.damaged.len()), (vec![1, 2, 3], 0));
+    assert_eq!(told.other, ["torn"]);
+    // What was cut does not come back behind new records of the same size.
+    log.append(&[&[b'n'; 100]]).expect("room");
+    log.commit(Durability::Synced).expect("a sound disk");
+    drop(log);
+    let (_, told) = open(directory.path());
+    assert_eq!((told.seqs(), told.damaged.len(), told.other.len()), (vec![1, 2, 3, 4], 0, 0));
+    assert_eq!(told.records[3].1, [b'n'; 100]);
+}
+
+#[test]
+fn a_damaged_record_is_told_and_all_others_are_read() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut log, _) = open(directory.path());
+    append(&mut log, 40, 4000);
+    let position = log.position();
+    drop(log);
+    let files = segment_files(directory.path());
+    // The length, the sequence number, the payload, each of another record; a header; padding does not matter.
+    for (record, byte) in [(2, 4), (5, 10), (9, 2000)] {
+        flip(&directory.path().join(&files[0]), 4096 + record * 4024 + byte);
+    }
+    flip(&directory.path().join(&files[1]), 3);
+    let (log, told) = open(directory.path());
+    assert_eq!(told.damaged, [3..4, 6..7, 10..11]);
+    assert_eq!(told.seqs(), (1..=40).filter(|seq| ![3, 6, 10].contains(seq)).collect::<Vec<_>>());
+    assert_eq!(log.position().seq, position.seq);
+}
+
+#[test]
+fn a_missing_or_cut_segment_is_told_and_all_others_are_read() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut log, _) = open(directory.path());
+    append(&mut log, 60, 4000);
+    log.checkpoint(Vec::new(), &[]).expect("a sound disk");
+    append(&mut log, 60, 4000);
+    let segments = log.segments().to_vec();
+    drop(log);
+    let files = segment_files(directory.path());
+    fs::remove_file(directory.path().join(&files[1])).expect("removed");
+    fs::remove_file(directory.path().join(&files[5])).expect("removed");
+    let cut = fs::File::options().write(true).open(directory.path().join(&files[4])).expect("a file");
+    cut.set_len(4096 + 2 * 4024 + 100).expect("cut");
+    let (_, told) = open(directory.path());
+    assert_eq!(told.missing, [2]);
+    let lost = segments[4].seqs.start + 2..segments[5].seqs.end;
+    assert_eq!(told.damaged, std::slice::from_ref(&lost), "cut off, then gone");
+    assert_eq!(told.records.last().map(|(seq, _)| *seq), Some(120));
+}
+
+#[test]
+fn one_damaged_checkpoint_falls_back_to_the_other_and_two_to_the_records() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut log, _) = open(directory.path());
+    append(&mut log, 2, 10);
+    log.checkpoint(b"first".to_vec(), &[]).expect("a sound disk");
+    append(&mut log, 2, 10);
+    log.checkpoint(b"second".to_vec(), &[]).expect("a sound disk");
+    append(&mut log, 2, 10);
+    drop(log);
+    let seqs = |told: &Told| told.seqs();
+    let (_, told) = open(directory.path());
+    assert_eq!((told.state.as_deref(), seqs(&told)), (Some(&b"second"[..]), vec![5, 6]));
+    // Which of the files is the younger is known only by trying.
+    let [a, b] = checkpoint::NAMES.map(|name| directory.path().join(name));
+    let whole = fs::read(&a).expect("a file");
+    flip(&a, 30);
+    let (_, one) = open(directory.path());
+    fs::write(&a, whole).expect("written");
+    flip(&b, 30);
+    let (_, other) = open(directory.path());
+    let mut states = [one.state.clone(), other.state.clone()].map(|state| state.expect("a state"));
+    states.sort();
+    assert_eq!(states, [b"first".to_vec(), b"second".to_vec()]);
+    assert_eq!(one.other.len() + other.other.len(), 0, "a torn checkpoint is no damage");
+    flip(&a, 30);
+    let (_, told) = open(directory.path());
+    assert_eq!((told.state.as_ref(), told.seqs()), (None, vec![1, 2, 3, 4, 5, 6]));
+    assert_eq!(told.other, ["checkpoint damaged"]);
+}
+
+#[test]
+fn damaged_bytes_are_set_aside_as_they_are() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut log, _) = open(directory.path());
+    append(&mut log, 3, 100);
+    let damage = Damage { segment: 1, bytes: 4096 + 128..4096 + 256, seqs: 2..3 };
+    let path = log.directory().set_aside(&damage).expect("a sound disk").expect("some bytes");
+    let segment = fs::read(directory.path().join(&segment_files(directory.path())[0])).expect("a file");
+    assert_eq!(fs::read(path).expect("a file"), segment[4096 + 128..4096 + 256]);
+}
