@@ -85,14 +85,14 @@ impl Drop for Reservation {
     }
 }
 
-/// A place in the queue for room. Whoever leaves it, also a client that hung up, lets those behind go on.
+/// A turn in the queue for room. Whoever leaves it, also a client that hung up, lets those behind go on.
 #[derive(Debug)]
-struct Place {
+struct Turn {
     accounts: Arc<Accounts>,
     granted: oneshot::Receiver<Reservation>,
 }
 
-impl Drop for Place {
+impl Drop for Turn {
     fn drop(&mut self) {
         self.granted.close();
         let grants = self.accounts.lock().grants(&self.accounts);
@@ -126,7 +126,7 @@ impl Accounts {
     ///
     /// Dropped half-way, it leaves nothing behind.
     pub async fn reserve(self: &Arc<Self>, need: Amount, on_full: OnFull) -> Result<Reservation, PushError> {
-        let (mut place, wait) = {
+        let (mut turn, wait) = {
             let mut books = self.lock();
             if books.closed {
                 return Err(PushError::Closed);
@@ -146,18 +146,18 @@ impl Accounts {
             };
             let (sender, granted) = oneshot::channel();
             books.waiting.push_back(Waiting { need, on_full, granted: sender });
-            (Place { accounts: Arc::clone(self), granted }, wait)
+            (Turn { accounts: Arc::clone(self), granted }, wait)
         };
         if matches!(on_full, OnFull::DropOldest { .. }) {
             self.eviction.notify_one();
         }
-        match tokio::time::timeout(wait, &mut place.granted).await {
+        match tokio::time::timeout(wait, &mut turn.granted).await {
             Ok(Ok(reservation)) => Ok(reservation),
             Ok(Err(_closed)) => Err(PushError::Closed),
             Err(_elapsed) => {
-                place.granted.close();
+                turn.granted.close();
                 // What was granted at the last moment is kept.
-                place.granted.try_recv().map_err(|_| self.lock().full(need, self.limit))
+                turn.granted.try_recv().map_err(|_| self.lock().full(need, self.limit))
             }
         }
     }

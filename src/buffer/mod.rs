@@ -7,6 +7,7 @@
 //! - [`accounts`] keeps the room and the [`ledger`] behind one lock; a request reserves room first.
 //! - [`OnFull`] says what happens to a request that finds none.
 //! - [`lease`] is what is handed out: a record may be spread over several batches, part by part.
+//! - [`span`] says which readings of a log are meant, for kinds that keep one.
 //! - One file per kind, and a row in [`KINDS`]. A kind says which acknowledgements it can give.
 //!
 //! Delivery, retries and batches are left to `delivery/`.
@@ -16,6 +17,7 @@ mod drain_rate;
 pub mod lease;
 pub mod ledger;
 mod memory;
+pub mod span;
 
 use std::any::Any;
 use std::fmt;
