@@ -7,14 +7,22 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::drain_rate::DrainRate;
-use super::lease::Record;
 use super::ledger::{Ledger, Outcome};
 use super::{Amount, OnFull, PushError};
+
+/// What a kind of buffer may hold, in its own way of counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Most that may be held, in flight included.
+    pub limit: Amount,
+    /// The least that any record takes: with less room than this the buffer is full.
+    pub least: Amount,
+}
 
 /// What the buffer may hold, what it holds, and what became of the rest.
 #[derive(Debug)]
 pub struct Accounts {
-    limit: Amount,
+    bounds: Bounds,
     /// Guards all that changes when readings come or go. Held for a few additions, never across an await.
     books: Mutex<Books>,
     /// Wakes the delivery loop when the oldest readings must make room.
@@ -50,7 +58,7 @@ pub struct Snapshot {
     pub held_bytes: u64,
     /// What may be held.
     pub limit: Amount,
-    /// Whether a request of one reading would find no room.
+    /// Whether not even the least record would find room.
     pub full: bool,
 }
 
@@ -102,9 +110,9 @@ impl Drop for Turn {
 
 impl Accounts {
     /// Opens the books for a number of nodes.
-    pub fn new(limit: Amount, nodes: usize, now: Instant) -> Arc<Accounts> {
+    pub fn new(bounds: Bounds, nodes: usize, now: Instant) -> Arc<Accounts> {
         Arc::new(Accounts {
-            limit,
+            bounds,
             books: Mutex::new(Books {
                 ledger: Ledger::new(nodes),
                 held_bytes: 0,
@@ -115,6 +123,14 @@ impl Accounts {
             }),
             eviction: Notify::new(),
         })
+    }
+
+    /// Counts readings that were found at the start. They are held whatever the limit is: beyond it the buffer is full
+    /// until enough of them are settled.
+    pub fn recover(&self, amount: Amount) {
+        let mut books = self.lock();
+        books.held_bytes += amount.bytes;
+        books.ledger.recover(amount.readings);
     }
 
     /// Finds room for `need`, as the policy says.
@@ -131,17 +147,17 @@ impl Accounts {
             if books.closed {
                 return Err(PushError::Closed);
             }
-            if !need.fits(self.limit) {
-                return Err(PushError::TooLarge { need, limit: self.limit });
+            if !need.fits(self.bounds.limit) {
+                return Err(PushError::TooLarge { need, limit: self.bounds.limit });
             }
             books.forget_who_left();
             // Behind others that wait, even what would fit waits: a large request is not starved by small ones.
-            if books.waiting.is_empty() && books.has_room(need, self.limit) {
+            if books.waiting.is_empty() && books.has_room(need, self.bounds.limit) {
                 books.reserved += need;
                 return Ok(Reservation { accounts: Arc::clone(self), amount: need });
             }
             let wait = match on_full {
-                OnFull::Reject => return Err(books.full(need, self.limit)),
+                OnFull::Reject => return Err(books.full(need, self.bounds.limit)),
                 OnFull::Wait { up_to } | OnFull::DropOldest { up_to } => up_to,
             };
             let (sender, granted) = oneshot::channel();
@@ -157,7 +173,7 @@ impl Accounts {
             Err(_elapsed) => {
                 turn.granted.close();
                 // What was granted at the last moment is kept.
-                turn.granted.try_recv().map_err(|_| self.lock().full(need, self.limit))
+                turn.granted.try_recv().map_err(|_| self.lock().full(need, self.bounds.limit))
             }
         }
     }
@@ -195,7 +211,7 @@ impl Accounts {
         let mut books = self.lock();
         books.forget_who_left();
         let first = books.waiting.front().filter(|first| matches!(first.on_full, OnFull::DropOldest { .. }));
-        first.map_or(Amount::default(), |first| books.shortfall(first.need, self.limit))
+        first.map_or(Amount::default(), |first| books.shortfall(first.need, self.bounds.limit))
     }
 
     /// One consistent view.
@@ -204,8 +220,8 @@ impl Accounts {
         Snapshot {
             ledger: books.ledger.clone(),
             held_bytes: books.held_bytes,
-            limit: self.limit,
-            full: !books.waiting.is_empty() || !books.has_room(Record::AMOUNT_MIN, self.limit),
+            limit: self.bounds.limit,
+            full: !books.waiting.is_empty() || !books.has_room(self.bounds.least, self.bounds.limit),
         }
     }
 
@@ -258,7 +274,7 @@ impl Books {
         let mut grants = Vec::new();
         loop {
             self.forget_who_left();
-            if !self.waiting.front().is_some_and(|first| self.has_room(first.need, accounts.limit)) {
+            if !self.waiting.front().is_some_and(|first| self.has_room(first.need, accounts.bounds.limit)) {
                 return grants;
             }
             let Some(Waiting { need, granted, .. }) = self.waiting.pop_front() else { return grants };

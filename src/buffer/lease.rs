@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::accounts::Accounts;
 use super::ledger::Outcome;
+use super::span::{Place, Span};
 use super::{Amount, Settled};
 use crate::reading::{Iter, Position, READING_BYTES_MIN, Readings};
 
@@ -22,6 +23,8 @@ const RECORD_BYTES: usize =
 #[derive(Debug)]
 pub struct Record {
     readings: Readings,
+    /// Its number in the log, if one has it.
+    seq: Option<u64>,
     accepted_at: Instant,
     /// Bytes that are given back when the last reading is settled.
     held_bytes: u64,
@@ -34,33 +37,57 @@ pub struct Record {
     waiter: Mutex<Option<oneshot::Sender<Settled>>>,
 }
 
+/// What a [`Record`] is made from.
+#[derive(Debug)]
+pub struct RecordParts {
+    /// The readings of the request.
+    pub readings: Readings,
+    /// Its sequence number; `None` where no log has the record.
+    pub seq: Option<u64>,
+    /// Bytes that count for it in the accounts; given back when its last reading is settled.
+    pub held_bytes: u64,
+    /// When the readings were accepted.
+    pub accepted_at: Instant,
+    /// Told when all readings are settled.
+    pub waiter: Option<oneshot::Sender<Settled>>,
+}
+
 impl Record {
-    /// Keeps readings; `waiter` is told when all of them are settled.
-    pub fn new(readings: Readings, accepted_at: Instant, waiter: Option<oneshot::Sender<Settled>>) -> Record {
-        let amount = Record::amount(&readings);
+    /// Keeps readings of which none is settled.
+    pub fn new(parts: RecordParts) -> Record {
+        let unsettled = parts.readings.len() as u64;
+        Record::with_unsettled(parts, unsettled)
+    }
+
+    /// Keeps readings of which so many are still to be settled: a log has noted what became of the others. Only
+    /// those may be lent.
+    pub fn with_unsettled(parts: RecordParts, unsettled: u64) -> Record {
+        let RecordParts { readings, seq, held_bytes, accepted_at, waiter } = parts;
         Record {
-            unsettled: AtomicU64::new(amount.readings),
-            held_bytes: amount.bytes,
             readings,
+            seq,
             accepted_at,
+            held_bytes,
+            unsettled: AtomicU64::new(unsettled),
             in_flight: AtomicU64::new(0),
             incomplete: AtomicBool::new(false),
             waiter: Mutex::new(waiter),
         }
     }
 
-    /// The least room that any record takes.
+    /// The least room that any record takes in memory.
     pub const AMOUNT_MIN: Amount = Amount { readings: 1, bytes: (READING_BYTES_MIN + RECORD_BYTES) as u64 };
 
-    /// The room that a record of these readings takes.
+    /// The room that a record of these readings takes in memory.
     pub fn amount(readings: &Readings) -> Amount {
         Amount { readings: readings.len() as u64, bytes: (readings.bytes_held() + RECORD_BYTES) as u64 }
     }
 
     /// Takes `readings` off those that are not settled. With the last of them the record is [`Done`].
     fn settle(&self, readings: u64, outcome: Outcome) -> Option<Done> {
-        if matches!(outcome, Outcome::Dropped(_)) {
-            self.incomplete.store(true, Ordering::Relaxed);
+        match outcome {
+            Outcome::Delivered { .. } => {}
+            Outcome::Dropped(_) => self.incomplete.store(true, Ordering::Relaxed),
         }
         let before = self.unsettled.fetch_sub(readings, Ordering::AcqRel);
         assert!(before >= readings, "each reading is settled once");
@@ -90,10 +117,40 @@ pub struct Part {
 }
 
 impl Part {
+    /// Lends readings of a record. Whoever calls it answers for lending each one once.
+    pub fn of(record: Arc<Record>, range: Range<Position>) -> Part {
+        Part { record, range }
+    }
+
     /// Lends all readings of a record.
-    pub fn whole(record: Record) -> Part {
+    pub fn whole(record: impl Into<Arc<Record>>) -> Part {
+        let record = record.into();
         let range = Position::default()..record.readings.end();
-        Part { record: Arc::new(record), range }
+        Part::of(record, range)
+    }
+
+    /// Lends the readings of a record with these indexes, as far as it has them. It takes time in the number of
+    /// readings up to the last of them.
+    pub fn range(record: &Arc<Record>, indexes: Range<usize>) -> Part {
+        let mut part = Part::whole(Arc::clone(record));
+        part.split_first(indexes.start);
+        part.split_first(indexes.len())
+    }
+
+    /// The places of the readings in the log; `None` if none is lent, or no log has their record.
+    ///
+    /// # Panics
+    ///
+    /// If the record has more than `u32::MAX` readings; the bounds on a request's body allow no such thing.
+    pub fn span(&self) -> Option<Span> {
+        let seq = self.record.seq.filter(|_| !self.is_empty())?;
+        let place = |index| {
+            let index = u32::try_from(index).expect("a request has fewer readings");
+            Place { seq, index }
+        };
+        let is_last = self.range.end.index == self.record.readings.len();
+        let to = if is_last { Place::start_of(seq + 1) } else { place(self.range.end.index) };
+        Some(Span { from: place(self.range.start.index), to })
     }
 
     /// How many readings are lent.
@@ -177,6 +234,7 @@ pub fn settle(parts: Vec<Part>, accounts: &Arc<Accounts>, outcome: Outcome, now:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buffer::accounts::Bounds;
     use crate::buffer::ledger::DropReason;
     use crate::buffer::tests::{numbered, numbers};
 
@@ -186,12 +244,19 @@ mod tests {
     /// A record of numbered readings, in the books, and what its waiter hears.
     async fn lend(count: i64) -> (Part, Arc<Accounts>, oneshot::Receiver<Settled>) {
         let limit = Amount { readings: 1 << 20, bytes: 1 << 20 };
-        let accounts = Accounts::new(limit, 1, Instant::now());
+        let accounts = Accounts::new(Bounds { limit, least: Record::AMOUNT_MIN }, 1, Instant::now());
         let readings = numbered(0..count);
         let need = Record::amount(&readings);
         accounts.reserve(need, crate::buffer::OnFull::Reject).await.expect("room").accept(0);
         let (waiter, settled) = oneshot::channel();
-        (Part::whole(Record::new(readings, Instant::now(), Some(waiter))), accounts, settled)
+        let record = Record::new(RecordParts { waiter: Some(waiter), ..parts(readings) });
+        (Part::whole(record), accounts, settled)
+    }
+
+    /// The record with the number 7, as long as none is settled.
+    fn parts(readings: Readings) -> RecordParts {
+        let held_bytes = Record::amount(&readings).bytes;
+        RecordParts { readings, seq: Some(7), held_bytes, accepted_at: Instant::now(), waiter: None }
     }
 
     #[tokio::test]
@@ -213,6 +278,45 @@ mod tests {
         // Of what is left, again from its front.
         assert_eq!(numbers(&part.split_first(2)), [1, 2]);
         assert_eq!(numbers(&part), [3, 4]);
+    }
+
+    #[tokio::test]
+    async fn a_part_knows_its_places_in_the_log_whichever_way_it_was_cut() {
+        let record = Arc::new(Record::new(parts(numbered(0..5))));
+        let place = |index| Place { seq: 7, index };
+        let check = |indexes: Range<usize>, expected: Option<Span>| {
+            let part = Part::range(&record, indexes.clone());
+            assert_eq!(part.span(), expected, "{indexes:?}");
+            let from = indexes.start.min(5);
+            assert_eq!(part.len(), indexes.end.min(5).saturating_sub(from), "{indexes:?}");
+            assert_eq!(numbers(&part), (0..5).skip(from).take(part.len()).collect::<Vec<_>>(), "{indexes:?}");
+        };
+        check(0..2, Some(Span { from: place(0), to: place(2) }));
+        check(2..4, Some(Span { from: place(2), to: place(4) }));
+        check(0..5, Some(Span::of_record(7)));
+        check(3..5, Some(Span { from: place(3), to: Place::start_of(8) }));
+        check(3..9, Some(Span { from: place(3), to: Place::start_of(8) }));
+        check(2..2, None);
+        check(7..9, None);
+
+        let mut rest = Part::whole(Arc::clone(&record));
+        let front = rest.split_first(3);
+        assert_eq!(front.span(), Some(Span { from: place(0), to: place(3) }));
+        assert_eq!(rest.span(), Some(Span { from: place(3), to: Place::start_of(8) }));
+        let in_memory = Record::new(RecordParts { seq: None, ..parts(numbered(0..5)) });
+        assert_eq!(Part::whole(in_memory).span(), None);
+    }
+
+    #[tokio::test]
+    async fn a_record_of_which_some_are_settled_is_done_with_the_rest() {
+        let (_, accounts, _) = lend(5).await;
+        let (waiter, mut settled) = oneshot::channel();
+        let parts = RecordParts { waiter: Some(waiter), ..parts(numbered(0..5)) };
+        let record = Arc::new(Record::with_unsettled(parts, 3));
+        settle(vec![Part::range(&record, 1..3)], &accounts, DELIVERED, Instant::now());
+        assert!(settled.try_recv().is_err() && accounts.snapshot().held_bytes > 0);
+        settle(vec![Part::range(&record, 4..5)], &accounts, DELIVERED, Instant::now());
+        assert_eq!((settled.await, accounts.snapshot().held_bytes), (Ok(Settled::Delivered), 0));
     }
 
     #[tokio::test]

@@ -75,6 +75,12 @@ impl Ledger {
         self.buffered += readings;
     }
 
+    /// Takes in readings that were found at the start.
+    pub fn recover(&mut self, readings: u64) {
+        self.recovered += readings;
+        self.buffered += readings;
+    }
+
     /// Moves buffered readings to the account of their outcome.
     pub fn settle(&mut self, outcome: Outcome, readings: u64) {
         match outcome {

@@ -7,8 +7,8 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::accounts::Accounts;
-use super::lease::{Part, Record};
+use super::accounts::{Accounts, Bounds};
+use super::lease::{Part, Record, RecordParts};
 use super::{Ack, Buffer, BufferConfig, Opened, Outlet, PushError, Receipt, Request, Settled};
 
 #[derive(Debug)]
@@ -21,7 +21,8 @@ struct Memory {
 
 /// Opens a buffer in memory.
 pub fn open(config: &BufferConfig, nodes: usize) -> Opened {
-    let accounts = Accounts::new(config.limit, nodes, Instant::now());
+    let bounds = Bounds { limit: config.limit, least: Record::AMOUNT_MIN };
+    let accounts = Accounts::new(bounds, nodes, Instant::now());
     // The accounts admit no more readings than this, and each request has at least one.
     let requests = usize::try_from(config.limit.readings).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
     let (queue, outlet) = mpsc::channel(requests);
@@ -48,7 +49,13 @@ impl Memory {
             }
             Ack::Memory | Ack::Disk => (None, None),
         };
-        let record = Record::new(request.readings, Instant::now(), waiter);
+        let record = Record::new(RecordParts {
+            readings: request.readings,
+            seq: None,
+            held_bytes: need.bytes,
+            accepted_at: Instant::now(),
+            waiter,
+        });
         // Counted before it can be pulled: no reading is settled that was not accepted.
         reservation.accept(request.format);
         drop(request.until_taken);

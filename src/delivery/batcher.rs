@@ -129,7 +129,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::buffer::lease::Record;
+    use crate::buffer::lease::{Record, RecordParts};
     use crate::buffer::tests::{numbered, numbers};
     use crate::codec::ENCODERS;
     use crate::reading::{ReadingParts, Readings, Value};
@@ -142,7 +142,9 @@ mod tests {
     }
 
     fn part(readings: Readings) -> Part {
-        Part::whole(Record::new(readings, Instant::now(), None))
+        let held_bytes = Record::amount(&readings).bytes;
+        let accepted_at = Instant::now();
+        Part::whole(Record::new(RecordParts { readings, seq: None, held_bytes, accepted_at, waiter: None }))
     }
 
     /// One text a reading.
