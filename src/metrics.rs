@@ -57,7 +57,7 @@ pub const TABLE: &[Row] = &[
     counter("readings_derived_total", &["transform"], "Readings made by aggregation."),
     counter("readings_rejected_total", &["reason"], "Readings turned away, by reason."),
     counter("readings_delivered_total", &["node"], "Readings delivered, by node."),
-    counter("readings_dead_lettered_total", &["reason"], "Readings set aside because nodes refused them."),
+    counter("readings_dead_lettered_total", &["reason"], "Readings set aside, by reason."),
     counter("readings_filtered_total", &["transform"], "Readings taken out by a filter."),
     counter("readings_merged_total", &["transform"], "Readings folded into others by aggregation."),
     counter("readings_dropped_total", &["reason"], "Accepted readings given up, by reason."),

@@ -224,13 +224,14 @@ async fn every_metric_of_the_contract_is_there_with_its_type() {
     gateway.post(&[readings(3), vec![json!({})]].concat()).await.expect_status(202);
     eventually("they are delivered", || async { gateway.account("delivered").await == 3 }).await;
     let metrics = Metrics::of(&gateway).await;
-    // Those whose labels name transforms, dead letters or group commits come with what they count.
+    // Those whose labels name transforms or group commits come with what they count.
     for (name, kind, line) in [
         ("readings_accepted_total", "counter", r#"{format="json"} 3"#),
         ("readings_recovered_total", "counter", " 0"),
         ("readings_rejected_total", "counter", r#"{reason="field"} 1"#),
         ("readings_delivered_total", "counter", &format!(r#"{{node="{}"}} 3"#, node.id())),
         ("readings_dropped_total", "counter", r#"{reason="full"} 0"#),
+        ("readings_dead_lettered_total", "counter", r#"{reason="damaged"} 0"#),
         ("buffer_readings", "gauge", " 0"),
         ("buffer_bytes", "gauge", " 0"),
         ("buffer_limit_readings", "gauge", " 10000000"),

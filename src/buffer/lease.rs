@@ -87,7 +87,7 @@ impl Record {
     fn settle(&self, readings: u64, outcome: Outcome) -> Option<Done> {
         match outcome {
             Outcome::Delivered { .. } => {}
-            Outcome::Dropped(_) => self.incomplete.store(true, Ordering::Relaxed),
+            Outcome::Dropped(_) | Outcome::DeadLettered(_) => self.incomplete.store(true, Ordering::Relaxed),
         }
         let before = self.unsettled.fetch_sub(readings, Ordering::AcqRel);
         assert!(before >= readings, "each reading is settled once");
@@ -235,11 +235,12 @@ pub fn settle(parts: Vec<Part>, accounts: &Arc<Accounts>, outcome: Outcome, now:
 mod tests {
     use super::*;
     use crate::buffer::accounts::Bounds;
-    use crate::buffer::ledger::DropReason;
+    use crate::buffer::ledger::{DeadLetterReason, DropReason};
     use crate::buffer::tests::{numbered, numbers};
 
     const DELIVERED: Outcome = Outcome::Delivered { node: 0 };
     const DROPPED: Outcome = Outcome::Dropped(DropReason::Full);
+    const DAMAGED: Outcome = Outcome::DeadLettered(DeadLetterReason::Damaged);
 
     /// A record of numbered readings, in the books, and what its waiter hears.
     async fn lend(count: i64) -> (Part, Arc<Accounts>, oneshot::Receiver<Settled>) {
@@ -353,8 +354,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_reading_that_is_given_up_makes_the_request_incomplete() {
-        for outcomes in [[DROPPED, DELIVERED], [DELIVERED, DROPPED], [DROPPED, DROPPED]] {
+    async fn one_reading_that_is_given_up_or_set_aside_makes_the_request_incomplete() {
+        for outcomes in [
+            [DROPPED, DELIVERED],
+            [DELIVERED, DROPPED],
+            [DROPPED, DROPPED],
+            [DAMAGED, DELIVERED],
+            [DELIVERED, DAMAGED],
+        ] {
             let (mut part, accounts, settled) = lend(5).await;
             let front = part.split_first(1);
             settle(vec![front], &accounts, outcomes[0], Instant::now());

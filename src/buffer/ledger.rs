@@ -14,6 +14,18 @@ impl DropReason {
     pub const NAMES: &[(&str, DropReason)] = &[("full", DropReason::Full)];
 }
 
+/// Why readings are set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadLetterReason {
+    /// Their record on disk could not be read; it is set aside.
+    Damaged,
+}
+
+impl DeadLetterReason {
+    /// Every reason with its name.
+    pub const NAMES: &[(&str, DeadLetterReason)] = &[("damaged", DeadLetterReason::Damaged)];
+}
+
 /// What became of readings that were handed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -24,6 +36,8 @@ pub enum Outcome {
     },
     /// They were given up.
     Dropped(DropReason),
+    /// They were set aside, for a person to look at.
+    DeadLettered(DeadLetterReason),
 }
 
 /// The accounts. Numbers are readings since the start.
@@ -41,8 +55,8 @@ pub struct Ledger {
     pub derived: u64,
     /// Delivered, by node, in the order of the configuration.
     pub delivered: Vec<u64>,
-    /// Set aside because nodes refused them.
-    pub dead_lettered: u64,
+    /// Set aside, by reason, in the order of [`DeadLetterReason::NAMES`].
+    pub dead_lettered: Vec<u64>,
     /// Taken out by a filter.
     pub filtered: u64,
     /// Folded into readings that aggregation made.
@@ -61,7 +75,7 @@ impl Ledger {
             recovered: 0,
             derived: 0,
             delivered: vec![0; nodes],
-            dead_lettered: 0,
+            dead_lettered: vec![0; DeadLetterReason::NAMES.len()],
             filtered: 0,
             merged: 0,
             dropped: vec![0; DropReason::NAMES.len()],
@@ -86,6 +100,7 @@ impl Ledger {
         match outcome {
             Outcome::Delivered { node } => self.delivered[node] += readings,
             Outcome::Dropped(reason) => self.dropped[reason as usize] += readings,
+            Outcome::DeadLettered(reason) => self.dead_lettered[reason as usize] += readings,
         }
         self.buffered =
             self.buffered.checked_sub(readings).expect("only buffered readings are settled, and once");
@@ -95,7 +110,7 @@ impl Ledger {
     pub fn balances(&self) -> bool {
         let came = self.accepted.iter().sum::<u64>() + self.recovered + self.derived;
         let went = self.delivered.iter().sum::<u64>()
-            + self.dead_lettered
+            + self.dead_lettered.iter().sum::<u64>()
             + self.filtered
             + self.merged
             + self.dropped.iter().sum::<u64>();

@@ -33,7 +33,7 @@ pub(super) struct Ledger {
     pub(super) derived: u64,
     /// Delivered to a node.
     pub(super) delivered: u64,
-    /// Set aside because nodes refused them.
+    /// Set aside, for a person to look at.
     pub(super) dead_lettered: u64,
     /// Taken out by a filter.
     pub(super) filtered: u64,
@@ -103,7 +103,7 @@ impl Report {
                 recovered: ledger.recovered,
                 derived: ledger.derived,
                 delivered: ledger.delivered.iter().sum(),
-                dead_lettered: ledger.dead_lettered,
+                dead_lettered: ledger.dead_lettered.iter().sum(),
                 filtered: ledger.filtered,
                 merged: ledger.merged,
                 dropped: ledger.dropped.iter().sum(),

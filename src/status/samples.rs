@@ -1,6 +1,6 @@
 //! The metrics that are read from the accounts and the nodes at the moment of an answer.
 
-use crate::buffer::ledger::DropReason;
+use crate::buffer::ledger::{DeadLetterReason, DropReason};
 use crate::codec::DECODERS;
 use crate::metrics::{Sample, sample};
 
@@ -22,6 +22,9 @@ pub(super) fn samples(view: &View) -> Vec<Sample> {
     }
     for ((reason, _), dropped) in DropReason::NAMES.iter().zip(&ledger.dropped) {
         samples.push(sample("readings_dropped_total", &[reason], *dropped as f64));
+    }
+    for ((reason, _), dead_lettered) in DeadLetterReason::NAMES.iter().zip(&ledger.dead_lettered) {
+        samples.push(sample("readings_dead_lettered_total", &[reason], *dead_lettered as f64));
     }
     for (node, delivered) in view.nodes.iter().zip(&ledger.delivered) {
         let id = &[node.id.as_str()];

@@ -6,6 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::buffer::ledger::{DeadLetterReason, DropReason};
 
 const WAIT: OnFull = OnFull::Wait { up_to: Duration::from_secs(10) };
 /// What the least record takes here.
@@ -69,10 +70,14 @@ async fn room_is_reserved_then_filled_then_given_back() {
     reservation.accept(0);
     check(&accounts, 4, 0);
     accounts.settle(amount(3), Outcome::Delivered { node: 0 }, Instant::now());
-    accounts.settle(amount(1), Outcome::Dropped(super::super::ledger::DropReason::Full), Instant::now());
+    accounts.settle(amount(1), Outcome::Dropped(DropReason::Full), Instant::now());
     check(&accounts, 0, 0);
     let ledger = accounts.snapshot().ledger;
     assert_eq!((ledger.accepted[0], ledger.delivered[0], ledger.dropped[0]), (4, 3, 1));
+    accept(&accounts, 2).await;
+    accounts.settle(amount(2), Outcome::DeadLettered(DeadLetterReason::Damaged), Instant::now());
+    check(&accounts, 0, 0);
+    assert_eq!(accounts.snapshot().ledger.dead_lettered, [2]);
 }
 
 #[tokio::test(start_paused = true)]
