@@ -254,11 +254,7 @@ impl Books {
     }
 
     fn shortfall(&self, need: Amount, limit: Amount) -> Amount {
-        let wanted = self.used() + need;
-        Amount {
-            readings: wanted.readings.saturating_sub(limit.readings),
-            bytes: wanted.bytes.saturating_sub(limit.bytes),
-        }
+        (self.used() + need).saturating_sub(limit)
     }
 
     fn full(&self, need: Amount, limit: Amount) -> PushError {

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::accounts::{Accounts, Bounds};
 use super::lease::{Part, Record, RecordParts};
-use super::{Ack, Buffer, BufferConfig, Opened, Outlet, PushError, Receipt, Request, Settled};
+use super::ledger::Outcome;
+use super::{Ack, Buffer, BufferConfig, Opened, Outlet, PushError, Receipt, Request, Settled, settle};
 
 #[derive(Debug)]
 struct Memory {
@@ -25,10 +26,10 @@ pub fn open(config: &BufferConfig, nodes: usize) -> Opened {
     let accounts = Accounts::new(bounds, nodes, Instant::now());
     // The accounts admit no more readings than this, and each request has at least one.
     let requests = usize::try_from(config.limit.readings).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-    let (queue, outlet) = mpsc::channel(requests);
+    let (queue, queued) = mpsc::channel(requests);
     let buffer =
         Memory { config: config.clone(), accounts: Arc::clone(&accounts), queue: Mutex::new(Some(queue)) };
-    Opened { buffer: Arc::new(buffer), outlet: Outlet::new(outlet, accounts) }
+    Opened { buffer: Arc::new(buffer), outlet: Box::new(MemoryOutlet { queue: queued, accounts }) }
 }
 
 impl Memory {
@@ -84,5 +85,29 @@ impl Buffer for Memory {
     fn close(&self) {
         self.accounts.close();
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+#[derive(Debug)]
+struct MemoryOutlet {
+    queue: mpsc::Receiver<Part>,
+    accounts: Arc<Accounts>,
+}
+
+impl Outlet for MemoryOutlet {
+    fn pull<'a>(&'a mut self, parts: &'a mut Vec<Part>, most: usize) -> BoxFuture<'a, usize> {
+        self.queue.recv_many(parts, most).boxed()
+    }
+
+    fn try_pull(&mut self) -> Option<Part> {
+        self.queue.try_recv().ok()
+    }
+
+    fn settle(&mut self, parts: Vec<Part>, outcome: Outcome, now: Instant) {
+        settle(parts, &self.accounts, outcome, now);
+    }
+
+    fn accounts(&self) -> &Arc<Accounts> {
+        &self.accounts
     }
 }

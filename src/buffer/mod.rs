@@ -17,6 +17,7 @@ mod drain_rate;
 pub mod lease;
 pub mod ledger;
 mod memory;
+mod outlet;
 pub mod span;
 
 use std::any::Any;
@@ -27,13 +28,13 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use thiserror::Error;
-use tokio::sync::mpsc;
 
 use crate::reading::Readings;
 use crate::registry::Registry;
 
 pub use accounts::{Accounts, Snapshot};
 pub use lease::{Part, settle};
+pub use outlet::Outlet;
 
 /// The kinds of buffer by their configuration names.
 pub const KINDS: Registry<Kind> = Registry {
@@ -63,6 +64,15 @@ impl Amount {
     /// Whether both numbers are within `limit`.
     pub fn fits(self, limit: Amount) -> bool {
         self.readings <= limit.readings && self.bytes <= limit.bytes
+    }
+
+    /// What is left of each number, at least nothing.
+    #[must_use]
+    pub fn saturating_sub(self, other: Amount) -> Amount {
+        Amount {
+            readings: self.readings.saturating_sub(other.readings),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
     }
 }
 
@@ -248,44 +258,13 @@ pub trait Buffer: Send + Sync + fmt::Debug {
     fn close(&self);
 }
 
-/// The delivery's half of the buffer.
-#[derive(Debug)]
-pub struct Outlet {
-    queue: mpsc::Receiver<Part>,
-    accounts: Arc<Accounts>,
-}
-
-impl Outlet {
-    fn new(queue: mpsc::Receiver<Part>, accounts: Arc<Accounts>) -> Outlet {
-        Outlet { queue, accounts }
-    }
-
-    /// Hands out the oldest readings that wait, up to `most` requests of them, at the end of `parts`. Returns how
-    /// many requests that were: none means that nothing more will come.
-    ///
-    /// Dropped half-way, nothing is handed out.
-    pub async fn pull(&mut self, parts: &mut Vec<Part>, most: usize) -> usize {
-        self.queue.recv_many(parts, most).await
-    }
-
-    /// Hands out the oldest request that waits, if there is one.
-    pub fn try_pull(&mut self) -> Option<Part> {
-        self.queue.try_recv().ok()
-    }
-
-    /// The room and the ledger.
-    pub fn accounts(&self) -> &Arc<Accounts> {
-        &self.accounts
-    }
-}
-
 /// Both halves of a buffer.
 #[derive(Debug)]
 pub struct Opened {
     /// For the front.
     pub buffer: Arc<dyn Buffer>,
     /// For the delivery.
-    pub outlet: Outlet,
+    pub outlet: Box<dyn Outlet>,
 }
 
 #[cfg(test)]
@@ -331,15 +310,15 @@ pub(crate) mod tests {
         Request { readings: numbered(numbers), format: 0, ack, until_taken: None }
     }
 
-    async fn pull(outlet: &mut Outlet, most: usize) -> Vec<Part> {
+    async fn pull(outlet: &mut Box<dyn Outlet>, most: usize) -> Vec<Part> {
         let mut parts = Vec::new();
         let count = outlet.pull(&mut parts, most).await;
         assert_eq!(count, parts.len());
         parts
     }
 
-    fn deliver(outlet: &Outlet, parts: Vec<Part>) {
-        settle(parts, outlet.accounts(), Outcome::Delivered { node: 0 }, Instant::now());
+    fn deliver(outlet: &mut Box<dyn Outlet>, parts: Vec<Part>) {
+        outlet.settle(parts, Outcome::Delivered { node: 0 }, Instant::now());
     }
 
     #[tokio::test]
@@ -356,7 +335,7 @@ pub(crate) mod tests {
             assert!(outlet.try_pull().is_none(), "{kind}");
             let all: Vec<_> = parts.iter().flat_map(numbers).collect();
             assert_eq!(all, (0..60).collect::<Vec<_>>(), "{kind}");
-            deliver(&outlet, parts);
+            deliver(&mut outlet, parts);
             assert_eq!(buffer.accounts().buffered(), 0, "{kind}");
         }
     }
@@ -372,7 +351,7 @@ pub(crate) mod tests {
                 let parts = pull(&mut outlet, 1).await;
                 let full = buffer.push(request(6..12, Ack::Memory)).await;
                 assert!(matches!(full, Err(PushError::Full { .. })), "{kind}: {full:?}");
-                deliver(&outlet, parts);
+                deliver(&mut outlet, parts);
                 buffer.push(request(6..12, Ack::Memory)).await.expect("room again");
                 let too_large = buffer.push(request(0..1001, Ack::Memory)).await;
                 assert!(matches!(too_large, Err(PushError::TooLarge { .. })), "{kind}: {too_large:?}");
@@ -393,12 +372,12 @@ pub(crate) mod tests {
                 });
                 let mut parts = pull(&mut outlet, 1).await;
                 let front = parts[0].split_first(1);
-                deliver(&outlet, parts);
+                deliver(&mut outlet, parts);
                 if *ack == Ack::Delivered {
                     tokio::task::yield_now().await;
                     assert!(!push.is_finished(), "{kind}: one reading is still to come");
                 }
-                deliver(&outlet, vec![front]);
+                deliver(&mut outlet, vec![front]);
                 assert_eq!(push.await.expect("no panic"), Ok(Receipt { ack: *ack }), "{kind}");
             }
         }
@@ -417,8 +396,8 @@ pub(crate) mod tests {
             let given_up = push(0..4);
             let mut parts = pull(&mut outlet, 1).await;
             let front = parts[0].split_first(1);
-            settle(vec![front], outlet.accounts(), Outcome::Dropped(DropReason::Full), Instant::now());
-            deliver(&outlet, parts);
+            outlet.settle(vec![front], Outcome::Dropped(DropReason::Full), Instant::now());
+            deliver(&mut outlet, parts);
             assert_eq!(given_up.await.expect("no panic"), Err(PushError::GivenUp), "{kind}");
 
             let undelivered = push(4..8);
@@ -442,7 +421,7 @@ pub(crate) mod tests {
                 parts = pull(&mut outlet, 1) => parts,
             };
             assert_eq!(parts.iter().flat_map(numbers).collect::<Vec<_>>(), [0, 1, 2, 3], "{kind}");
-            deliver(&outlet, parts);
+            deliver(&mut outlet, parts);
             drop(buffer.push(request(4..8, Ack::Memory)));
             assert!(outlet.try_pull().is_none(), "{kind}");
             let snapshot = buffer.accounts().snapshot();
@@ -461,7 +440,7 @@ pub(crate) mod tests {
             let parts = pull(&mut outlet, 100).await;
             assert_eq!(parts.iter().flat_map(numbers).collect::<Vec<_>>(), [0, 1, 2, 3], "{kind}");
             assert!(pull(&mut outlet, 100).await.is_empty(), "{kind}");
-            deliver(&outlet, parts);
+            deliver(&mut outlet, parts);
             assert_eq!(buffer.accounts().buffered(), 0, "{kind}");
         }
     }

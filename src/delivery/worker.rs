@@ -18,7 +18,7 @@ use super::nodes::Nodes;
 use super::transport::{Answer, Parcel, Transport, TransportConfig, TransportError, Verdict};
 use super::{DeliveryConfig, DeliveryStatus};
 use crate::buffer::ledger::Outcome;
-use crate::buffer::{Accounts, Amount, Outlet, Part, settle};
+use crate::buffer::{Accounts, Amount, Outlet, Part};
 use crate::metrics::Metrics;
 
 /// Requests that are pulled from the buffer at once.
@@ -44,7 +44,7 @@ pub struct Signals {
 #[derive(Debug)]
 pub struct Worker {
     config: DeliveryConfig,
-    outlet: Outlet,
+    outlet: Box<dyn Outlet>,
     accounts: Arc<Accounts>,
     metrics: Arc<Metrics>,
     transport: Transport,
@@ -98,7 +98,7 @@ impl Worker {
     /// [`TransportError`] if there is no HTTP client.
     pub fn new(
         config: DeliveryConfig,
-        outlet: Outlet,
+        outlet: Box<dyn Outlet>,
         metrics: Arc<Metrics>,
         signals: Signals,
         mut random: fastrand::Rng,
@@ -158,7 +158,7 @@ impl Worker {
                 Some(done) = self.sending.join_next_with_id(), if !self.sending.is_empty() => self.on_done(done),
                 () = self.accounts.eviction_wanted() => self.evict(),
                 () = self.signals.drain.cancelled(), if !self.draining => self.start_draining(Instant::now()),
-                count = self.outlet.pull(&mut self.fresh, PULL_MAX), if self.may_pull(now) => self.on_pulled(count),
+                count = pull(&mut *self.outlet, &mut self.fresh), if self.may_pull(now) => self.on_pulled(count),
                 () = std::future::ready(()), if !self.pulled.is_empty() && self.has_place() => {}
                 () = sleep_until(alarm), if alarm.is_some() => {}
             }
@@ -338,7 +338,7 @@ impl Worker {
         }
         let Some(Pending { batch, .. }) = self.batches.remove(&number) else { return };
         debug!(node = %self.nodes.get(node).id, readings = batch.readings, failures = batch.failures, "batch delivered");
-        settle(batch.parts, &self.accounts, Outcome::Delivered { node }, now);
+        self.outlet.settle(batch.parts, Outcome::Delivered { node }, now);
         // The rest of a record can be given up again, and less may be missing.
         self.evict();
     }
@@ -436,6 +436,11 @@ impl Pending {
     fn is_due(&self, now: Instant) -> bool {
         matches!(self.state, State::Waiting { due } if due <= now)
     }
+}
+
+/// Pulls once it is asked to: a branch that is not taken costs nothing.
+async fn pull(outlet: &mut dyn Outlet, parts: &mut Vec<Part>) -> usize {
+    outlet.pull(parts, PULL_MAX).await
 }
 
 async fn sleep_until(alarm: Option<Instant>) {

@@ -7,7 +7,7 @@ use tracing::debug;
 
 use super::{Pending, State, Worker};
 use crate::buffer::ledger::{DropReason, Outcome};
-use crate::buffer::{Amount, Part, settle};
+use crate::buffer::{Amount, Part};
 use crate::delivery::batch::Batch;
 
 impl Worker {
@@ -31,8 +31,8 @@ impl Worker {
             return missing;
         }
         let held = self.accounts.snapshot();
-        let mut droppable = Amount { readings: held.ledger.buffered, bytes: held.held_bytes };
-        droppable -= self.in_flight;
+        let droppable =
+            Amount { readings: held.ledger.buffered, bytes: held.held_bytes }.saturating_sub(self.in_flight);
         if missing.fits(droppable) { missing } else { Amount::default() }
     }
 
@@ -99,12 +99,12 @@ impl Worker {
         }
     }
 
-    fn drop_parts(&self, parts: Vec<Part>) {
+    fn drop_parts(&mut self, parts: Vec<Part>) {
         debug!(
             readings = parts.iter().map(Part::len).sum::<usize>(),
             "oldest readings dropped for newer ones"
         );
-        settle(parts, &self.accounts, Outcome::Dropped(DropReason::Full), Instant::now());
+        self.outlet.settle(parts, Outcome::Dropped(DropReason::Full), Instant::now());
     }
 }
 
