@@ -23,6 +23,7 @@
 
 mod error;
 mod number;
+mod stored;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -503,6 +504,8 @@ const DOUBLE: u8 = Kind::Double as u8;
 const FALSE: u8 = Kind::False as u8;
 const TRUE: u8 = Kind::True as u8;
 const TEXT: u8 = Kind::Text as u8;
+/// False, then true.
+const BOOLEAN_KINDS: [u8; 2] = [FALSE, TRUE];
 
 /// Where numbers are written that did not come in canonical form.
 #[derive(Default)]

@@ -168,6 +168,11 @@ impl Part {
         self.record.readings.range(self.range.clone())
     }
 
+    /// Takes out whoever waits for the record; the readings are read again from elsewhere.
+    pub fn take_waiter(&self) -> Option<oneshot::Sender<Settled>> {
+        self.record.waiter.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// When the readings were accepted.
     pub fn accepted_at(&self) -> Instant {
         self.record.accepted_at

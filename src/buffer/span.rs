@@ -43,6 +43,19 @@ impl Span {
     pub fn is_empty(self) -> bool {
         self.from >= self.to
     }
+
+    /// Whether some place is in both.
+    pub fn overlaps(self, other: Span) -> bool {
+        self.from.max(other.from) < self.to.min(other.to)
+    }
+}
+
+impl FromIterator<Span> for SpanSet {
+    fn from_iter<I: IntoIterator<Item = Span>>(spans: I) -> SpanSet {
+        let mut set = SpanSet::default();
+        spans.into_iter().for_each(|span| set.insert(span));
+        set
+    }
 }
 
 /// A set of places, kept as the fewest spans. Adding, removing and asking take logarithmic time in their number,
@@ -113,6 +126,24 @@ impl SpanSet {
     /// The first span; `None` if the set is empty.
     pub fn first(&self) -> Option<Span> {
         self.iter().next()
+    }
+
+    /// The parts of a span that are not in the set, in their order.
+    pub fn gaps(&self, span: Span) -> Vec<Span> {
+        let mut gaps = Vec::new();
+        let mut at = span.from;
+        let before = self.spans.range(..=span.from).next_back().map(|(_, to)| *to);
+        at = before.map_or(at, |to| to.max(at));
+        for (&from, &to) in self.spans.range(span.from..span.to.max(span.from)) {
+            if from > at {
+                gaps.push(Span { from: at, to: from });
+            }
+            at = at.max(to);
+        }
+        if at < span.to {
+            gaps.push(Span { from: at, to: span.to });
+        }
+        gaps
     }
 
     /// Whether no place is in.

@@ -44,6 +44,11 @@ impl Directory {
         let file = self.fs.open(&path).map_err(LogError::at("open", &path))?;
         Reader::new(file, segment, start).map_err(LogError::at("read", &path))
     }
+
+    /// What went wrong when a segment was read.
+    pub fn unreadable(&self, segment: &Segment, error: io::Error) -> LogError {
+        LogError::at("read", &self.path.join(segment::file_name(segment.number)))(error)
+    }
 }
 
 /// Whether a commit waits for the disk.
@@ -263,6 +268,20 @@ impl Log {
             .map_err(LogError::at("write a checkpoint in", path))?;
         self.segments = checkpoint.segments;
         // Each is tried, whatever happens to the others; what stays is removed at the next start.
+        old.iter().map(|segment| self.let_go(segment)).fold(Ok(()), Result::and)
+    }
+
+    /// Lets the segments with these numbers go without keeping any state: a log that is always read as a whole needs
+    /// no checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; they do not count any more, and what stays of them is found again at the next start.
+    pub fn discard(&mut self, numbers: &[u64]) -> Result<(), LogError> {
+        let active = self.active.as_ref().and(self.segments.last()).map(|segment| segment.number);
+        let goes = |segment: &Segment| numbers.contains(&segment.number) && Some(segment.number) != active;
+        let (old, segments): (Vec<_>, Vec<_>) = self.segments.drain(..).partition(goes);
+        self.segments = segments;
         old.iter().map(|segment| self.let_go(segment)).fold(Ok(()), Result::and)
     }
 

@@ -1,0 +1,179 @@
+//! Reads readings back from the log, in their order.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use super::entry::{Accepted, Entry};
+use super::handover::{ReadFrom, View};
+use crate::buffer::Amount;
+use crate::reading::Readings;
+use crate::wal::{self, Damage, Directory, Found, Limit, LogError, Reader, Start};
+
+/// Bytes of readings that are read at once; a single request may be larger.
+const CHUNK_BYTES: u64 = 1024 * 1024;
+/// Bytes of a segment that are looked at at once, whatever is found in them.
+const LOOK_BYTES: u64 = 16 * 1024 * 1024;
+
+/// A request that was read.
+#[derive(Debug)]
+pub struct ReadRequest {
+    /// The number of its segment.
+    pub segment: u64,
+    /// Its number.
+    pub number: u64,
+    /// When it was accepted, nanoseconds since the Unix epoch.
+    pub accepted_at: i64,
+    /// Its readings and the bytes of its record.
+    pub amount: Amount,
+    /// Its readings.
+    pub readings: Readings,
+}
+
+/// What was read at once.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    /// The requests.
+    pub requests: Vec<ReadRequest>,
+    /// What could not be read, and where it is set aside.
+    pub damaged: Vec<(Damage, Result<Option<PathBuf>, LogError>)>,
+    /// Numbers of requests that nobody has any more.
+    pub lost: Vec<Range<u64>>,
+    /// Segments of which nothing more will be read.
+    pub left: Vec<u64>,
+    /// Whether all of the view was read.
+    pub caught_up: bool,
+    /// Why reading stopped.
+    pub error: Option<LogError>,
+}
+
+/// Reads the log from one place on.
+#[derive(Debug)]
+pub struct Cursor {
+    directory: Directory,
+    segment: u64,
+    start: Option<Start>,
+    /// The number of the request that comes next.
+    number: u64,
+    reader: Option<Reader>,
+}
+
+impl Cursor {
+    /// Starts there.
+    pub fn new(directory: Directory, from: ReadFrom) -> Cursor {
+        let ReadFrom { segment, start, number } = from;
+        Cursor { directory, segment, start, number, reader: None }
+    }
+
+    /// The number of the request that comes next.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Reads on, up to some number of bytes, and before the request `to`. It blocks.
+    pub fn read(&mut self, view: &View, to: Option<u64>) -> Chunk {
+        let mut chunk = Chunk::default();
+        // It may have grown since.
+        if let Some(reader) = &mut self.reader {
+            reader.refresh();
+        }
+        match self.fill(view, to, &mut chunk) {
+            Ok(caught_up) => chunk.caught_up = caught_up,
+            Err(error) => {
+                self.start = self.reader.take().map(|reader| reader.position()).or(self.start);
+                chunk.error = Some(error);
+            }
+        }
+        chunk
+    }
+
+    /// Gives the rest of a segment up, which cannot be read.
+    pub fn skip_segment(&mut self) {
+        self.reader = None;
+        self.start = None;
+        self.segment += 1;
+    }
+
+    fn fill(&mut self, view: &View, to: Option<u64>, chunk: &mut Chunk) -> Result<bool, LogError> {
+        let (mut bytes, mut looked) = (0, 0);
+        while bytes < CHUNK_BYTES && looked < LOOK_BYTES {
+            if to.is_some_and(|to| self.number >= to) {
+                return Ok(true);
+            }
+            let Some((segment, numbers)) = view.segments.iter().find(|(s, _)| s.number >= self.segment) else {
+                return Ok(true);
+            };
+            if segment.number > self.segment {
+                self.move_to(segment.number, chunk);
+            }
+            let is_last = view.segments.last().is_some_and(|(last, _)| last.number == segment.number);
+            let reader = match &mut self.reader {
+                Some(reader) => reader,
+                none => none.insert(self.directory.reader(segment, self.start.take())?),
+            };
+            let before = reader.position().offset;
+            let limit = Limit::Below(segment.seqs.end);
+            let found = reader.next(limit).map_err(|error| self.directory.unreadable(segment, error))?;
+            match found {
+                None if is_last => {
+                    self.lose_up_to(numbers.end, chunk);
+                    return Ok(true);
+                }
+                None => {
+                    self.lose_up_to(numbers.end, chunk);
+                    let next = segment.number + 1;
+                    self.move_to(next, chunk);
+                    continue;
+                }
+                Some(Found::Record(record)) => {
+                    looked += wal::record_bytes(record.payload.len());
+                    if let Ok(Entry::Accepted(accepted)) = Entry::read(record.payload) {
+                        let number = accepted.number;
+                        let request = request(segment.number, record.payload.len(), accepted);
+                        bytes += self.on_request(number, request, chunk);
+                    }
+                }
+                Some(Found::Damage(damage)) => {
+                    let set_aside = self.directory.set_aside(&damage);
+                    looked += damage.bytes.end - before.min(damage.bytes.end);
+                    chunk.damaged.push((damage, set_aside));
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes a request, or counts it as lost if its readings are none.
+    fn on_request(&mut self, number: u64, request: Option<ReadRequest>, chunk: &mut Chunk) -> u64 {
+        if number < self.number {
+            return 0;
+        }
+        self.lose_up_to(number, chunk);
+        let Some(request) = request else { return 0 };
+        self.number = number + 1;
+        let bytes = request.amount.bytes;
+        chunk.requests.push(request);
+        bytes
+    }
+
+    fn lose_up_to(&mut self, number: u64, chunk: &mut Chunk) {
+        if self.number < number {
+            chunk.lost.push(self.number..number);
+            self.number = number;
+        }
+    }
+
+    fn move_to(&mut self, segment: u64, chunk: &mut Chunk) {
+        chunk.left.push(self.segment);
+        self.segment = segment;
+        self.start = None;
+        self.reader = None;
+    }
+}
+
+/// The request of a record; `None` if its readings are none.
+pub fn request(segment: u64, payload_bytes: usize, accepted: Accepted<'_>) -> Option<ReadRequest> {
+    let Accepted { number, accepted_at, count, readings, .. } = accepted;
+    let amount = Amount { readings: u64::from(count), bytes: wal::record_bytes(payload_bytes) };
+    let readings = Readings::from_encoded(readings, usize::try_from(count).ok()?)?;
+    Some(ReadRequest { segment, number, accepted_at, amount, readings })
+}

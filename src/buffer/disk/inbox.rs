@@ -1,0 +1,231 @@
+//! What waits for the thread that owns the log: bounded, and taken all at once.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, oneshot};
+
+use super::entry::{Note, Settlement};
+use crate::buffer::accounts::Reservation;
+use crate::buffer::{Amount, PushError, Settled};
+use crate::reading::Readings;
+
+/// Most bytes of readings that wait to be written. A single request may be larger, alone.
+const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Longest pause after a commit in which the next group gathers. A lone request never waits for it.
+const GATHER_MAX: Duration = Duration::from_millis(1);
+
+/// Something to write to the log.
+#[derive(Debug)]
+pub enum Command {
+    /// The readings of a request.
+    Accept(Accept),
+    /// Which readings go under a key.
+    Note {
+        /// The number of the batch, for the answer.
+        number: u64,
+        /// What is to be noted.
+        note: Note,
+    },
+    /// What is settled.
+    Settle(Settlement),
+}
+
+/// The readings of a request that are to be kept.
+pub struct Accept {
+    /// The readings.
+    pub readings: Readings,
+    /// What the front wants to be kept with them.
+    pub memo: Bytes,
+    /// What they take on disk.
+    pub amount: Amount,
+    /// When they came.
+    pub accepted_at: tokio::time::Instant,
+    /// The room for them, and the index of their format; `None` if they are counted already, because the request
+    /// did not want to wait for the disk.
+    pub room: Option<(Reservation, usize)>,
+    /// Told when they are on disk, or why not.
+    pub done: Option<oneshot::Sender<Result<(), PushError>>>,
+    /// Told when all are settled.
+    pub waiter: Option<oneshot::Sender<Settled>>,
+    /// Dropped when they are taken.
+    pub until_taken: Option<Box<dyn Any + Send>>,
+}
+
+impl fmt::Debug for Accept {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Accept {{ {:?} }}", self.amount)
+    }
+}
+
+impl Command {
+    /// Whether somebody waits for it.
+    fn is_urgent(&self) -> bool {
+        match self {
+            Command::Accept(accept) => accept.done.is_some(),
+            Command::Note { .. } => true,
+            Command::Settle(_) => false,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Command::Accept(accept) => accept.readings.encoded_bytes(),
+            Command::Note { .. } | Command::Settle(_) => 0,
+        }
+    }
+}
+
+/// How long the next group gathers.
+///
+/// One sync costs the processor as much as several requests, so the more come in, the more share one: a group waits
+/// until as many have come as in the last ones, but at most [`GATHER_MAX`].
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    last_commit: Instant,
+    expected: usize,
+}
+
+impl Pace {
+    /// Expects nobody.
+    pub fn new(now: Instant) -> Pace {
+        Pace { last_commit: now, expected: 1 }
+    }
+
+    /// After a commit that so many had waited for.
+    pub fn on_commit(&mut self, now: Instant, waiting: usize) {
+        let fading = self.expected - self.expected.div_ceil(8);
+        *self = Pace { last_commit: now, expected: waiting.max(fading).max(1) };
+    }
+
+    /// How much longer so many wait for others.
+    fn rest(&self, now: Instant, waiting: usize) -> Duration {
+        if waiting >= self.expected {
+            return Duration::ZERO;
+        }
+        (self.last_commit + GATHER_MAX).saturating_duration_since(now)
+    }
+}
+
+/// What was taken out.
+#[derive(Debug)]
+pub struct Taken {
+    /// What is to be written, in its order.
+    pub commands: Vec<Command>,
+    /// How many of them somebody waits for.
+    pub urgent: usize,
+    /// Whether nothing more will come.
+    pub closed: bool,
+}
+
+/// Where commands wait.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    /// Held for putting in and taking out.
+    contents: Mutex<Contents>,
+    /// The log's thread waits for it.
+    filled: Condvar,
+    /// Those who find too much waiting wait for it.
+    emptied: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Contents {
+    commands: Vec<Command>,
+    bytes: usize,
+    urgent: usize,
+    /// The thread sleeps until so many are urgent; 0 while it does not sleep.
+    wanted: usize,
+    closed: bool,
+}
+
+impl Inbox {
+    /// Puts a command in, when there is room. Given back if nothing more is taken.
+    ///
+    /// Dropped half-way, it was not put in.
+    pub async fn put(&self, command: Command) -> Result<(), Command> {
+        let bytes = command.bytes();
+        let mut command = Some(command);
+        loop {
+            let emptied = self.emptied.notified();
+            {
+                let contents = self.lock();
+                if contents.bytes == 0 || contents.bytes + bytes <= WAITING_BYTES_MAX {
+                    let Some(command) = command.take() else { return Ok(()) };
+                    return self.push(contents, command);
+                }
+            }
+            emptied.await;
+        }
+    }
+
+    /// Puts a small command in at once. Given back if nothing more is taken.
+    pub fn put_small(&self, command: Command) -> Result<(), Command> {
+        self.push(self.lock(), command)
+    }
+
+    fn push(&self, mut contents: MutexGuard<'_, Contents>, command: Command) -> Result<(), Command> {
+        if contents.closed {
+            return Err(command);
+        }
+        contents.bytes += command.bytes();
+        contents.urgent += usize::from(command.is_urgent());
+        contents.commands.push(command);
+        let wake = contents.wanted > 0 && contents.urgent >= contents.wanted;
+        if wake {
+            contents.wanted = 0;
+        }
+        drop(contents);
+        if wake {
+            self.filled.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Takes all that waits: when somebody waits for it and enough have gathered, at `wake_at`, or when nothing more
+    /// will come.
+    pub fn take(&self, pace: Pace, wake_at: Option<Instant>) -> Taken {
+        let mut contents = self.lock();
+        while !contents.closed {
+            let now = Instant::now();
+            let rest = match (contents.urgent, wake_at) {
+                (0, None) => None,
+                (0, Some(wake_at)) => Some(wake_at.saturating_duration_since(now)),
+                (urgent, _) => Some(pace.rest(now, urgent)),
+            };
+            if rest == Some(Duration::ZERO) {
+                break;
+            }
+            contents.wanted = if contents.urgent == 0 { 1 } else { pace.expected };
+            contents = match rest {
+                None => self.filled.wait(contents).unwrap_or_else(PoisonError::into_inner),
+                Some(rest) => {
+                    self.filled.wait_timeout(contents, rest).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+            contents.wanted = 0;
+        }
+        contents.bytes = 0;
+        let urgent = std::mem::take(&mut contents.urgent);
+        let commands = std::mem::take(&mut contents.commands);
+        let closed = contents.closed;
+        drop(contents);
+        self.emptied.notify_waiters();
+        Taken { commands, urgent, closed }
+    }
+
+    /// Takes nothing more.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.filled.notify_one();
+        self.emptied.notify_waiters();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Contents> {
+        // What is inside is whole at every step.
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,269 @@
+//! The buffer on disk: what is acknowledged is in a log before it is, and stays until it is settled.
+//!
+//! 1. A request reserves room, and puts its readings into the [`inbox`] (bounded: 8 MiB wait at most).
+//! 2. The [`writer`], the one thread that owns the log ([`crate::wal`]), takes all that waits, appends a record for
+//!    each ([`entry`]), syncs once, counts them, hands them on and answers. The next group gathers meanwhile.
+//! 3. The [`handover`] passes on from memory what is young, up to 8 MiB; when the delivery does not keep up, what
+//!    follows stays on disk and is read from there ([`cursor`]).
+//! 4. Which readings make up a batch is noted in the log before the batch is sent for the first time, and what is
+//!    settled after it ([`outlet`]).
+//! 5. A segment in which everything is settled goes ([`state`]), after a checkpoint that says so is durable.
+//!
+//! A start replays the log from the checkpoint on ([`recovery`]), resumes the batches that may have been sent, under
+//! their keys, and reads the rest in its turn.
+//!
+//! When the disk fails or is full ([`trouble`]), requests get 503 at once; what is in the log is delivered, only
+//! notes and settlements stay in memory; the disk is tried again every second.
+//!
+//! # Limits
+//!
+//! `buffer.max_bytes` bounds the records of readings that are not settled. A segment goes only as a whole: the files
+//! together may take a quarter and eight segments more, then requests find the buffer full. A segment has a
+//! sixteenth of `buffer.max_bytes`, at least 64 KiB and at most 32 MiB.
+
+mod cursor;
+mod entry;
+mod handover;
+mod inbox;
+mod inspect;
+mod lock;
+mod memos;
+mod outlet;
+mod recovery;
+mod state;
+#[cfg(test)]
+mod tests;
+mod trouble;
+mod writer;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tracing::info;
+
+use self::entry::Accepted;
+use self::handover::{Handover, View};
+use self::inbox::{Accept, Command, Inbox};
+use self::lock::Lock;
+use self::memos::Memos;
+use self::outlet::{DiskOutlet, OutletParts};
+use self::recovery::Recovered;
+use self::trouble::Trouble;
+use self::writer::{RETRY_EVERY, Writer};
+use super::accounts::Accounts;
+use super::{
+    Ack, Amount, Buffer, BufferConfig, OpenError, Opened, PushError, Receipt, Request, Rest, Settled,
+};
+use crate::metrics::Metrics;
+use crate::reading::READING_BYTES_MIN;
+use crate::wal::{Fs, LogConfig, OsFs};
+
+pub use inspect::{Inspection, inspect};
+
+const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
+const SEGMENT_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// The front's half of a buffer on disk.
+#[derive(Debug)]
+struct Disk {
+    config: BufferConfig,
+    accounts: Arc<Accounts>,
+    inbox: Arc<Inbox>,
+    trouble: Arc<Trouble>,
+    bytes_max: u64,
+    /// The log's thread; taken by whoever waits for its end.
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Held as long as the buffer is open.
+    _lock: Lock,
+}
+
+/// Opens the buffer in the directory that the settings name, and finds what an earlier run has left there. It
+/// blocks.
+///
+/// # Errors
+///
+/// [`OpenError`]: another process has the directory, or it cannot be read or made.
+pub fn open(config: &BufferConfig, nodes: usize, metrics: &Arc<Metrics>) -> Result<Opened, OpenError> {
+    open_on(Arc::new(OsFs), config, nodes, metrics)
+}
+
+/// Opens a buffer on any file system.
+pub fn open_on(
+    fs: Arc<dyn Fs>,
+    config: &BufferConfig,
+    nodes: usize,
+    metrics: &Arc<Metrics>,
+) -> Result<Opened, OpenError> {
+    let started = Instant::now();
+    let path = config.path.clone();
+    let lock = Lock::take(&path)?;
+    let now = unix_nanos();
+    let seed = fastrand::u64(..);
+    let (memos, mut kept) = Memos::open(Arc::clone(&fs), &path, seed, config.memos_kept, now)?;
+    let log_config = log_config(&path, config.limit.bytes);
+    let segment_bytes = log_config.segment_bytes;
+    let recovered = recovery::recover(fs, log_config, seed)?;
+    let Recovered { log, state, resumed, records, unread_from, unread, amount, .. } = recovered;
+    kept.extend(recovered.memos);
+
+    let least = Amount { readings: 1, bytes: Accepted::record_bytes(0, READING_BYTES_MIN) };
+    let accounts = Accounts::new(config.limit, least, nodes, Instant::now());
+    if amount.readings > 0 {
+        info!(readings = amount.readings, bytes = amount.bytes, took = ?started.elapsed(), "readings found on disk");
+        accounts.recover(amount);
+    }
+    metrics.buffer_damaged_records.inc_by(recovered.lost_requests);
+
+    let noted_spans = state.notes.values().flat_map(|note| note.spans.iter().copied());
+    let taken = state.settled.iter().chain(noted_spans).collect();
+    let inbox = Arc::new(Inbox::default());
+    let trouble = Arc::new(Trouble::default());
+    trouble.set_disk_bytes(log.bytes());
+    let (noted_sender, noted) = mpsc::unbounded_channel();
+    let directory = log.directory().clone();
+    let bytes_max = config.limit.bytes.saturating_add(config.limit.bytes / 4 + 8 * segment_bytes);
+    let writer = Writer {
+        log,
+        state,
+        memos,
+        inbox: Arc::clone(&inbox),
+        handover: Arc::default(),
+        trouble: Arc::clone(&trouble),
+        noted: noted_sender,
+        fsync: config.fsync,
+        metrics: Arc::clone(metrics),
+        spare: None,
+    };
+    let handover = Arc::new(Handover::new(unread_from, unread, writer.view()));
+    let writer = Writer { handover: Arc::clone(&handover), ..writer };
+    let thread = std::thread::Builder::new().name("forebay-log".to_owned());
+    let thread = thread.spawn(move || writer.run());
+    let thread = thread.map_err(|error| OpenError::Io { path: path.clone(), error })?;
+    let outlet = DiskOutlet::new(OutletParts {
+        handover,
+        inbox: Arc::clone(&inbox),
+        trouble: Arc::clone(&trouble),
+        accounts: Arc::clone(&accounts),
+        metrics: Arc::clone(metrics),
+        directory,
+        path,
+        noted,
+        resumed,
+        records,
+        taken,
+    });
+    let buffer = Disk {
+        config: config.clone(),
+        accounts,
+        inbox,
+        trouble,
+        bytes_max,
+        thread: Mutex::new(Some(thread)),
+        _lock: lock,
+    };
+    Ok(Opened { buffer: Arc::new(buffer), outlet: Box::new(outlet), memos: kept })
+}
+
+/// The settings of the log of a buffer with this bound.
+fn log_config(path: &Path, bytes_max: u64) -> LogConfig {
+    let segment_bytes = (bytes_max / 16).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
+    LogConfig { directory: path.to_owned(), segment_bytes }
+}
+
+impl Disk {
+    async fn push(&self, request: Request) -> Result<Receipt, PushError> {
+        self.check_disk()?;
+        let Request { readings, format, ack, until_taken, memo } = request;
+        let memo = memo.unwrap_or_default();
+        let bytes = Accepted::record_bytes(memo.len(), readings.encoded_bytes());
+        let need = Amount { readings: readings.len() as u64, bytes };
+        let reservation = self.accounts.reserve(need, self.config.on_full).await?;
+
+        let (waiter, settled) = match ack {
+            Ack::Delivered => Some(oneshot::channel()).unzip(),
+            Ack::Memory | Ack::Disk => (None, None),
+        };
+        let (done, kept, room) = match ack {
+            Ack::Memory => {
+                // Counted before it can be handed out: no reading is settled that was not accepted.
+                reservation.accept(format);
+                (None, None, None)
+            }
+            Ack::Disk | Ack::Delivered => {
+                let (done, kept) = oneshot::channel();
+                (Some(done), Some(kept), Some((reservation, format)))
+            }
+        };
+        let accepted_at = Instant::now();
+        let accept = Accept { readings, memo, amount: need, accepted_at, room, done, waiter, until_taken };
+        self.inbox.put(Command::Accept(accept)).await.map_err(|_closed| PushError::Closed)?;
+        if let Some(kept) = kept {
+            // Nobody answers once the log's thread has ended.
+            kept.await.unwrap_or(Err(PushError::Closed))?;
+        }
+        match settled {
+            None => Ok(Receipt { ack }),
+            Some(settled) => match settled.await {
+                Ok(Settled::Delivered) => Ok(Receipt { ack }),
+                Ok(Settled::Incomplete) => Err(PushError::GivenUp),
+                Err(_) => Err(PushError::Undelivered),
+            },
+        }
+    }
+
+    /// Refuses at once what cannot be written.
+    fn check_disk(&self) -> Result<(), PushError> {
+        if let Some(reason) = self.trouble.reason() {
+            return Err(PushError::Storage { reason, retry_after: RETRY_EVERY });
+        }
+        if self.trouble.disk_bytes() > self.bytes_max {
+            return Err(PushError::Full { retry_after: RETRY_EVERY });
+        }
+        Ok(())
+    }
+}
+
+impl Buffer for Disk {
+    fn push(&self, request: Request) -> BoxFuture<'_, Result<Receipt, PushError>> {
+        self.push(request).boxed()
+    }
+
+    fn accounts(&self) -> &Arc<Accounts> {
+        &self.accounts
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.trouble.detail()
+    }
+
+    fn close(&self) {
+        self.accounts.close();
+        self.inbox.close_for_readings();
+    }
+
+    fn finish(&self) -> BoxFuture<'_, Rest> {
+        self.inbox.close();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        async {
+            if let Some(thread) = thread {
+                // A panic in it is told by the panic itself.
+                let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+            }
+            Rest::Kept
+        }
+        .boxed()
+    }
+}
+
+/// Now, in nanoseconds since the Unix epoch.
+fn unix_nanos() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,287 @@
+//! The delivery's half: from memory what is young, from the log what is not, and notes into it.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use super::cursor::{Chunk, Cursor, ReadRequest};
+use super::entry::{Note, Settlement};
+use super::handover::{Handover, Next, ReadFrom, View};
+use super::inbox::{Command, Inbox};
+use super::recovery::{lendable, record, report};
+use super::trouble::Trouble;
+use crate::buffer::accounts::Accounts;
+use crate::buffer::lease::{self, Part, Record};
+use crate::buffer::ledger::{DeadLetterReason, Outcome};
+use crate::buffer::outlet::{NoteId, Noted, Noting, Outlet, Resumed};
+use crate::buffer::span::{Place, Span, SpanSet};
+use crate::metrics::Metrics;
+use crate::wal::{Directory, LogError};
+
+/// Pause after the log could not be read.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Tries to read on before the rest of a segment is left where it is.
+const TRIES_MAX: u32 = 5;
+
+/// What an outlet is made from.
+#[derive(Debug)]
+pub struct OutletParts {
+    /// From the log's thread.
+    pub handover: Arc<Handover>,
+    /// To the log's thread.
+    pub inbox: Arc<Inbox>,
+    /// Where it says what is wrong.
+    pub trouble: Arc<Trouble>,
+    /// The room and the ledger.
+    pub accounts: Arc<Accounts>,
+    /// What others see.
+    pub metrics: Arc<Metrics>,
+    /// Where the log is.
+    pub directory: Directory,
+    /// Where it is for people.
+    pub path: PathBuf,
+    /// The answers to notes.
+    pub noted: mpsc::UnboundedReceiver<Noted>,
+    /// Batches to be sent again.
+    pub resumed: Vec<Resumed>,
+    /// The requests of those batches.
+    pub records: HashMap<u64, Arc<Record>>,
+    /// What was settled or in a batch at the start; it is not read again.
+    pub taken: SpanSet,
+}
+
+/// The delivery's half of a buffer on disk.
+#[derive(Debug)]
+pub struct DiskOutlet {
+    parts: OutletParts,
+    /// What was read and is not handed out yet.
+    read: VecDeque<Part>,
+    cursor: Option<Cursor>,
+    /// A read that is under way, on a thread where it may block.
+    reading: Option<JoinHandle<(Cursor, Chunk, Arc<View>)>>,
+    /// When reading is tried again after an error.
+    retry_at: Option<Instant>,
+    tries: u32,
+}
+
+impl DiskOutlet {
+    /// Starts with what was found.
+    pub fn new(parts: OutletParts) -> DiskOutlet {
+        DiskOutlet { parts, read: VecDeque::new(), cursor: None, reading: None, retry_at: None, tries: 0 }
+    }
+
+    async fn pull(&mut self, parts: &mut Vec<Part>, most: usize) -> usize {
+        loop {
+            if !self.read.is_empty() {
+                let count = self.read.len().min(most);
+                parts.extend(self.read.drain(..count));
+                return count;
+            }
+            if let Some(reading) = &mut self.reading {
+                let done = reading.await;
+                self.reading = None;
+                self.on_read(done.expect("reading does not panic"));
+                continue;
+            }
+            if let Some(at) = self.retry_at {
+                tokio::time::sleep_until(at).await;
+                self.retry_at = None;
+            }
+            match self.parts.handover.next(parts, most) {
+                Next::HandedOut(count) => return count,
+                Next::Read { from, to, view } => self.start_reading(from, to, view),
+                Next::Nothing => self.parts.handover.filled().await,
+                Next::Closed => return 0,
+            }
+        }
+    }
+
+    fn start_reading(&mut self, from: ReadFrom, to: Option<u64>, view: Arc<View>) {
+        let directory = || self.parts.directory.clone();
+        let mut cursor = self.cursor.take().unwrap_or_else(|| Cursor::new(directory(), from));
+        self.reading = Some(tokio::task::spawn_blocking(move || {
+            let chunk = cursor.read(&view, to);
+            (cursor, chunk, view)
+        }));
+    }
+
+    fn on_read(&mut self, (mut cursor, chunk, view): (Cursor, Chunk, Arc<View>)) {
+        let Chunk { requests, damaged, lost, left, caught_up, error } = chunk;
+        for (damage, set_aside) in &damaged {
+            report(&self.parts.path, damage, set_aside);
+        }
+        for request in requests {
+            self.take(request);
+        }
+        self.lose(&lost);
+        for segment in left {
+            self.leave(segment, cursor.number());
+        }
+        match error {
+            Some(error) => self.on_error(&error, &mut cursor),
+            None => {
+                self.tries = 0;
+            }
+        }
+        if caught_up {
+            self.on_caught_up(&cursor, &view);
+        }
+        self.cursor = Some(cursor);
+    }
+
+    /// Lends the readings of a request that was read.
+    fn take(&mut self, request: ReadRequest) {
+        let number = request.number;
+        let count = u32::try_from(request.readings.len()).unwrap_or(u32::MAX);
+        let lendable = lendable(&self.parts.taken, number, count);
+        let unsettled: usize = lendable.iter().map(ExactSizeIterator::len).sum();
+        if unsettled == 0 {
+            return;
+        }
+        let record = match self.parts.records.get(&number) {
+            Some(record) => Arc::clone(record),
+            None => {
+                let amount = crate::buffer::Amount { readings: unsettled as u64, ..request.amount };
+                let waiter = self.parts.handover.on_read(request.segment, number, amount);
+                let record = record(request, unsettled as u64);
+                record.set_waiter(waiter);
+                Arc::new(record)
+            }
+        };
+        self.read.extend(lendable.into_iter().map(|indexes| Part::range(&record, indexes)));
+    }
+
+    /// Requests that nobody has any more are settled, so that their segment can go.
+    fn lose(&mut self, lost: &[std::ops::Range<u64>]) {
+        for numbers in lost {
+            let span = Span { from: Place::start_of(numbers.start), to: Place::start_of(numbers.end) };
+            if self.parts.taken.contains_all(span) {
+                continue;
+            }
+            let requests = numbers.end - numbers.start;
+            self.parts.metrics.buffer_damaged_records.inc_by(requests);
+            error!(requests, "requests on disk cannot be read; their readings are lost");
+            self.settle_on_disk(Settlement { notes: Vec::new(), spans: vec![span] });
+        }
+    }
+
+    /// What should have been in a segment and was not read is in no account but this one.
+    fn leave(&mut self, segment: u64, number: u64) {
+        let missing = self.parts.handover.on_left(segment, number);
+        if missing.readings > 0 {
+            let outcome = Outcome::DeadLettered(DeadLetterReason::Damaged);
+            self.parts.accounts.settle(missing, outcome, Instant::now());
+        }
+    }
+
+    fn on_error(&mut self, error: &LogError, cursor: &mut Cursor) {
+        self.tries += 1;
+        self.retry_at = Some(Instant::now() + RETRY_AFTER);
+        self.parts.trouble.set_reading(Some(error.to_string()));
+        if self.tries < TRIES_MAX {
+            warn!(%error, tries = self.tries, "the buffer on disk cannot be read; trying again");
+            return;
+        }
+        error!(%error, "the rest of a segment cannot be read; it stays where it is for the next start");
+        self.tries = 0;
+        cursor.skip_segment();
+    }
+
+    /// All there was to read is read.
+    fn on_caught_up(&mut self, cursor: &Cursor, view: &Arc<View>) {
+        let missing = self.parts.handover.on_caught_up(view, cursor.number());
+        let Some(missing) = missing else { return };
+        if missing.readings > 0 {
+            let outcome = Outcome::DeadLettered(DeadLetterReason::Damaged);
+            self.parts.accounts.settle(missing, outcome, Instant::now());
+        }
+        self.cursor = None;
+    }
+
+    fn settle_on_disk(&self, settlement: Settlement) {
+        // Once the log's thread has ended, nothing is kept any more.
+        let _ = self.parts.inbox.put_small(Command::Settle(settlement));
+    }
+}
+
+impl Outlet for DiskOutlet {
+    fn resumed(&mut self) -> Vec<Resumed> {
+        std::mem::take(&mut self.parts.resumed)
+    }
+
+    fn pull<'a>(&'a mut self, parts: &'a mut Vec<Part>, most: usize) -> BoxFuture<'a, usize> {
+        self.pull(parts, most).boxed()
+    }
+
+    fn try_pull(&mut self) -> Option<Part> {
+        if let Some(part) = self.read.pop_front() {
+            return Some(part);
+        }
+        if self.reading.is_some() {
+            return None;
+        }
+        let mut parts = Vec::new();
+        match self.parts.handover.next(&mut parts, 1) {
+            Next::HandedOut(_) => parts.pop(),
+            Next::Read { .. } | Next::Nothing | Next::Closed => None,
+        }
+    }
+
+    fn note(&mut self, number: u64, key: &str, parts: &[Part]) -> Noting {
+        let note = Note { key: key.to_owned(), spans: spans(parts) };
+        if note.spans.is_empty() {
+            // Acknowledged in memory when the disk was full: there is nothing on disk to note.
+            return Noting::NotNeeded;
+        }
+        match self.parts.inbox.put_small(Command::Note { number, note }) {
+            Ok(()) => Noting::UnderWay,
+            // The log's thread has ended: at most the batch is sent again after the next start, under another key.
+            Err(_closed) => Noting::NotNeeded,
+        }
+    }
+
+    fn noted(&mut self) -> BoxFuture<'_, Noted> {
+        async {
+            match self.parts.noted.recv().await {
+                Some(noted) => noted,
+                None => std::future::pending().await,
+            }
+        }
+        .boxed()
+    }
+
+    fn settle(&mut self, parts: Vec<Part>, note: Option<NoteId>, outcome: Outcome, now: Instant) {
+        let settlement = match (note, outcome) {
+            (Some(NoteId(seq)), Outcome::Delivered { .. }) => {
+                Settlement { notes: vec![seq], spans: Vec::new() }
+            }
+            _ => Settlement { notes: Vec::new(), spans: spans(&parts) },
+        };
+        self.settle_on_disk(settlement);
+        lease::settle(parts, &self.parts.accounts, outcome, now);
+    }
+
+    fn accounts(&self) -> &Arc<Accounts> {
+        &self.parts.accounts
+    }
+}
+
+/// The places of readings, in their order; those that touch are one span. What is not on disk has none.
+fn spans(parts: &[Part]) -> Vec<Span> {
+    let mut spans: Vec<Span> = Vec::new();
+    for span in parts.iter().filter_map(Part::span) {
+        match spans.last_mut() {
+            Some(last) if last.to == span.from => last.to = span.to,
+            _ => spans.push(span),
+        }
+    }
+    spans
+}

@@ -1,0 +1,309 @@
+//! What a start finds in the log: the state, the batches that may have been sent, and where the rest is to be read.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use super::cursor::{self, ReadRequest};
+use super::entry::{Entry, Note, Settlement};
+use super::handover::ReadFrom;
+use super::state::State;
+use crate::buffer::lease::{Part, Record, RecordParts};
+use crate::buffer::outlet::{NoteId, Resumed};
+use crate::buffer::span::{Place, Span, SpanSet};
+use crate::buffer::Amount;
+use crate::wal::{self, Damage, Event, Found, Fs, Limit, Log, LogConfig, LogError, Segment};
+
+/// What a start finds.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The log, open.
+    pub log: Log,
+    /// What is known of the readings in it.
+    pub state: State,
+    /// Batches that may have been sent, to be sent again.
+    pub resumed: Vec<Resumed>,
+    /// The requests of those batches: what else they have is lent from the same records.
+    pub records: HashMap<u64, Arc<Record>>,
+    /// Where the readings begin that are in no batch; `None` if there are none.
+    pub unread_from: Option<ReadFrom>,
+    /// How much of those is in each segment.
+    pub unread: BTreeMap<u64, Amount>,
+    /// The readings that are not settled.
+    pub amount: Amount,
+    /// What the front wants back.
+    pub memos: Vec<Bytes>,
+    /// Requests that were acknowledged and that nobody has any more.
+    pub lost_requests: u64,
+}
+
+/// Opens the log in `directory` and finds out what is in it. It blocks.
+///
+/// # Errors
+///
+/// What the system says. Damage is no error: it is logged, set aside and counted.
+pub fn recover(fs: Arc<dyn Fs>, config: LogConfig, seed: u64) -> Result<Recovered, LogError> {
+    let mut replay = Replay { state: State { next_number: 1, ..State::default() }, ..Replay::default() };
+    let path = config.directory.clone();
+    let log = Log::open(fs, config, seed, &mut |event| replay.on(event))?;
+    let Replay { mut state, damaged, memos, lost_requests, .. } = replay;
+    for damage in &damaged {
+        let set_aside = log.directory().set_aside(damage);
+        report(&path, damage, &set_aside);
+    }
+    state.contents.retain(|number, _| log.segments().iter().any(|segment| segment.number == *number));
+    let mut walk = Walk { state: &mut state, requests: BTreeMap::new(), unread: BTreeMap::new() };
+    for segment in log.segments() {
+        walk.through(&log, segment)?;
+    }
+    let Walk { requests, mut unread, .. } = walk;
+    let (resumed, records) = resume(&mut state, requests, &mut unread);
+    let held = records.values().map(|(_, amount)| *amount);
+    let amount = held.chain(unread.values().copied()).fold(Amount::default(), |sum, amount| sum + amount);
+    let records: HashMap<_, _> = records.into_iter().map(|(number, (record, _))| (number, record)).collect();
+    let unread_from = unread.keys().next().and_then(|segment| {
+        let number = state.contents.get(segment)?.numbers.start;
+        Some(ReadFrom { segment: *segment, start: None, number })
+    });
+    Ok(Recovered { log, state, resumed, records, unread_from, unread, amount, memos, lost_requests })
+}
+
+/// Says what could not be read, and where it is.
+pub fn report(log: &Path, damage: &Damage, set_aside: &Result<Option<std::path::PathBuf>, LogError>) {
+    let (segment, bytes, records) = (damage.segment, &damage.bytes, damage.seqs.end - damage.seqs.start);
+    match set_aside {
+        Ok(path) => error!(
+            log = %log.display(), segment, ?bytes, records, set_aside = ?path,
+            "records on disk are damaged; everything around them is read"
+        ),
+        Err(error) => error!(
+            log = %log.display(), segment, ?bytes, records, %error,
+            "records on disk are damaged and cannot be set aside; everything around them is read"
+        ),
+    }
+}
+
+#[derive(Default)]
+struct Replay {
+    state: State,
+    damaged: Vec<Damage>,
+    memos: Vec<Bytes>,
+    lost_requests: u64,
+    gaps_are_settled: bool,
+}
+
+impl Replay {
+    fn on(&mut self, event: Event<'_>) {
+        match event {
+            Event::Checkpoint { state, .. } => match State::decode(state) {
+                Some(state) => self.state = state,
+                None => warn!("the state in the checkpoint is none: all records on disk are taken as not settled"),
+            },
+            Event::CheckpointDamaged => {
+                self.gaps_are_settled = true;
+                warn!("the checkpoint on disk is damaged: what was delivered before may be sent again");
+            }
+            Event::Record(record) => self.on_record(&record),
+            Event::Damage(damage) => self.damaged.push(damage),
+            Event::Missing(segment) => self.on_missing(&segment),
+            Event::TornTail { segment, offset } => {
+                info!(segment, offset, "what was being written at the last stop is cut off; it was never acknowledged");
+            }
+        }
+    }
+
+    fn on_record(&mut self, record: &wal::Record<'_>) {
+        match Entry::read(record.payload) {
+            Ok(Entry::Accepted(accepted)) => {
+                let bytes = wal::record_bytes(record.payload.len());
+                let amount = Amount { readings: u64::from(accepted.count), bytes };
+                let missing = self.state.accept(record.segment, accepted.number, amount);
+                if self.gaps_are_settled {
+                    // Whether they were settled or lost was in the checkpoint.
+                    self.gaps_are_settled = false;
+                } else {
+                    self.lost_requests += missing;
+                }
+                if !accepted.memo.is_empty() {
+                    self.memos.push(Bytes::copy_from_slice(accepted.memo));
+                }
+            }
+            Ok(Entry::Batch(note)) => self.state.note(record.seq, note),
+            Ok(Entry::Settled(settlement)) => self.state.settle(&settlement),
+            Err(error) => warn!(seq = record.seq, segment = record.segment, %error, "passing over a record"),
+        }
+    }
+
+    fn on_missing(&mut self, segment: &Segment) {
+        let Some(content) = self.state.contents.remove(&segment.number) else { return };
+        let span = of_numbers(content.numbers.clone());
+        if self.state.settled.contains_all(span) {
+            return;
+        }
+        let (requests, readings) = (content.numbers.end - content.numbers.start, content.amount.readings);
+        self.lost_requests += requests;
+        self.state.settle(&Settlement { notes: Vec::new(), spans: vec![span] });
+        error!(segment = segment.number, requests, readings, "a segment is missing on disk; its readings are lost");
+    }
+}
+
+fn of_numbers(numbers: Range<u64>) -> Span {
+    Span { from: Place::start_of(numbers.start), to: Place::start_of(numbers.end) }
+}
+
+/// Finds what is not settled, segment by segment.
+struct Walk<'a> {
+    state: &'a mut State,
+    /// The requests that have readings in a noted batch.
+    requests: BTreeMap<u64, ReadRequest>,
+    /// The readings that are in no batch, by segment.
+    unread: BTreeMap<u64, Amount>,
+}
+
+impl Walk<'_> {
+    /// Only segments are read that have something in a batch, or something that is settled and something that is
+    /// not: of the others it is known what they hold.
+    fn through(&mut self, log: &Log, segment: &Segment) -> Result<(), LogError> {
+        let Some(content) = self.state.contents.get(&segment.number).cloned() else { return Ok(()) };
+        if self.state.is_settled(segment.number) {
+            return Ok(());
+        }
+        if self.state.is_untouched(segment.number) {
+            self.unread.insert(segment.number, content.amount);
+            return Ok(());
+        }
+        let noted: SpanSet = self.state.notes.values().flat_map(|note| note.spans.iter().copied()).collect();
+        let mut reader = log.directory().reader(segment, None)?;
+        let mut expected = content.numbers.start;
+        loop {
+            let found = reader.next(Limit::Below(segment.seqs.end));
+            let found = found.map_err(|error| log.directory().unreadable(segment, error))?;
+            let Some(found) = found else { break };
+            let Found::Record(record) = found else { continue };
+            let Ok(Entry::Accepted(accepted)) = Entry::read(record.payload) else { continue };
+            self.lose(expected..accepted.number);
+            expected = accepted.number + 1;
+            let span = Span::of_record(accepted.number);
+            let amount = Amount {
+                readings: open_readings(&self.state.settled, accepted.number, accepted.count),
+                bytes: wal::record_bytes(record.payload.len()),
+            };
+            if amount.readings == 0 {
+                continue;
+            }
+            if !noted.intersects(span) {
+                *self.unread.entry(segment.number).or_default() += amount;
+            } else if let Some(request) = cursor::request(segment.number, record.payload.len(), accepted) {
+                self.requests.insert(accepted.number, request);
+            } else {
+                self.lose(accepted.number..accepted.number + 1);
+            }
+        }
+        self.lose(expected..content.numbers.end);
+        Ok(())
+    }
+
+    /// Requests that nobody has any more are settled; the damage itself is found and told elsewhere.
+    fn lose(&mut self, numbers: Range<u64>) {
+        let span = of_numbers(numbers);
+        if !span.is_empty() && !self.state.settled.contains_all(span) {
+            error!(requests = span.to.seq - span.from.seq, "requests on disk cannot be read; their readings are lost");
+            self.state.settle(&Settlement { notes: Vec::new(), spans: vec![span] });
+        }
+    }
+}
+
+/// How many readings of a request are in none of the spans.
+fn open_readings(taken: &SpanSet, number: u64, count: u32) -> u64 {
+    lendable(taken, number, count).iter().map(|indexes| indexes.len() as u64).sum()
+}
+
+/// The indexes of the readings of a request that are in none of the spans.
+pub fn lendable(taken: &SpanSet, number: u64, count: u32) -> Vec<Range<usize>> {
+    let index = |place: Place| if place.seq > number { count } else { place.index.min(count) } as usize;
+    let gaps = taken.gaps(Span::of_record(number));
+    gaps.into_iter().map(|gap| index(gap.from)..index(gap.to)).filter(|range| !range.is_empty()).collect()
+}
+
+/// The requests of noted batches, with what they count for.
+type Records = HashMap<u64, (Arc<Record>, Amount)>;
+
+/// Makes the batches that may have been sent. One that is not whole is none: its readings go back to the others.
+fn resume(
+    state: &mut State,
+    requests: BTreeMap<u64, ReadRequest>,
+    unread: &mut BTreeMap<u64, Amount>,
+) -> (Vec<Resumed>, Records) {
+    let is_whole = |note: &Note| {
+        let mut numbers = note.spans.iter().flat_map(|span| numbers(*span));
+        numbers.all(|number| requests.contains_key(&number))
+    };
+    state.notes.retain(|seq, note| {
+        let whole = is_whole(note);
+        if !whole {
+            warn!(seq, key = note.key, "a batch on disk is not whole; what is left of it goes under other keys");
+        }
+        whole
+    });
+    let noted: SpanSet = state.notes.values().flat_map(|note| note.spans.iter().copied()).collect();
+    let mut records = HashMap::new();
+    for (number, request) in requests {
+        let count = u32::try_from(request.readings.len()).unwrap_or(u32::MAX);
+        let amount = Amount { readings: open_readings(&state.settled, number, count), ..request.amount };
+        if noted.intersects(Span::of_record(number)) {
+            // Its other readings, if there are any, come in their turn: the segment is to be read.
+            unread.entry(request.segment).or_default();
+            records.insert(number, (Arc::new(record(request, amount.readings)), amount));
+        } else {
+            *unread.entry(request.segment).or_default() += amount;
+        }
+    }
+    let resumed = state.notes.iter().map(|(seq, note)| Resumed {
+        key: note.key.clone(),
+        note: NoteId(*seq),
+        parts: parts(note, &records),
+    });
+    (resumed.collect(), records)
+}
+
+/// The numbers of the requests that a span touches.
+fn numbers(span: Span) -> Range<u64> {
+    span.from.seq..if span.to.index > 0 { span.to.seq + 1 } else { span.to.seq }
+}
+
+fn parts(note: &Note, records: &Records) -> Vec<Part> {
+    let touched = note.spans.iter().flat_map(|span| numbers(*span).map(move |number| (*span, number)));
+    let lend = |(span, number): (Span, u64)| {
+        let (record, _) = records.get(&number)?;
+        let from = if number == span.from.seq { span.from.index as usize } else { 0 };
+        let to = if number == span.to.seq { span.to.index as usize } else { usize::MAX };
+        Some(Part::range(record, from..to))
+    };
+    touched.filter_map(lend).filter(|part| !part.is_empty()).collect()
+}
+
+/// A request that was read, to be lent; so many of its readings are not settled.
+pub fn record(request: ReadRequest, unsettled: u64) -> Record {
+    let parts = RecordParts {
+        seq: Some(request.number),
+        held_bytes: request.amount.bytes,
+        accepted_at: instant(request.accepted_at),
+        waiter: None,
+        readings: request.readings,
+    };
+    Record::with_unsettled(parts, unsettled)
+}
+
+/// The moment of a time in nanoseconds since the Unix epoch: now, if the clock was set back since.
+pub fn instant(nanos: i64) -> Instant {
+    let now = Instant::now();
+    let at = SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(nanos).unwrap_or_default());
+    let age = SystemTime::now().duration_since(at).unwrap_or_default();
+    now.checked_sub(age).unwrap_or(now)
+}

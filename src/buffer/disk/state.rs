@@ -1,0 +1,240 @@
+//! What is known of the readings in the log: which are settled, which batches were noted, and what each segment
+//! holds. The same records give the same state, when they are written and when they are read again.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::entry::{Note, Settlement, put_spans, take_spans, take_u32, take_u64};
+use crate::buffer::Amount;
+use crate::buffer::span::{Place, Span, SpanSet};
+
+/// What a segment holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Content {
+    /// The numbers of its requests.
+    pub numbers: Range<u64>,
+    /// All readings in it, settled or not, and the bytes of their records.
+    pub amount: Amount,
+}
+
+/// The state of a log of readings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// The number of the next request.
+    pub next_number: u64,
+    /// The readings whose fate is decided, also those of requests that are gone.
+    pub settled: SpanSet,
+    /// The batches that may have been sent and are not settled, by the sequence number of their record.
+    pub notes: BTreeMap<u64, Note>,
+    /// What each segment holds; one without requests is not here.
+    pub contents: BTreeMap<u64, Content>,
+}
+
+impl State {
+    /// Counts a request in a segment. Numbers that are left out are those of requests that nobody has any more.
+    ///
+    /// Returns how many are missing since the last one.
+    pub fn accept(&mut self, segment: u64, number: u64, amount: Amount) -> u64 {
+        let missing = self.next_number..number;
+        if !missing.is_empty() {
+            let span = Span { from: Place::start_of(missing.start), to: Place::start_of(missing.end) };
+            self.settled.insert(span);
+        }
+        self.next_number = self.next_number.max(number.saturating_add(1));
+        let content = self.contents.entry(segment).or_insert_with(|| Content {
+            numbers: number..number,
+            amount: Amount::default(),
+        });
+        content.numbers.end = content.numbers.end.max(number.saturating_add(1));
+        content.amount += amount;
+        missing.end.saturating_sub(missing.start)
+    }
+
+    /// Remembers a batch. One that has readings of it is none any more: its key will not be used again.
+    pub fn note(&mut self, seq: u64, note: Note) {
+        let taken: SpanSet = note.spans.iter().copied().collect();
+        self.notes.retain(|_, other| !other.spans.iter().any(|span| taken.intersects(*span)));
+        self.notes.insert(seq, note);
+    }
+
+    /// Counts readings as settled. A batch that loses some of its readings otherwise than as a whole is none any
+    /// more.
+    pub fn settle(&mut self, settlement: &Settlement) {
+        for seq in &settlement.notes {
+            if let Some(note) = self.notes.remove(seq) {
+                note.spans.iter().for_each(|span| self.settled.insert(*span));
+            }
+        }
+        let gone: SpanSet = settlement.spans.iter().copied().collect();
+        if !gone.is_empty() {
+            self.notes.retain(|_, note| !note.spans.iter().any(|span| gone.intersects(*span)));
+            settlement.spans.iter().for_each(|span| self.settled.insert(*span));
+        }
+    }
+
+    /// Whether no reading in a segment is needed any more.
+    pub fn is_settled(&self, segment: u64) -> bool {
+        self.contents.get(&segment).is_none_or(|content| {
+            let Range { start, end } = content.numbers;
+            self.settled.contains_all(Span { from: Place::start_of(start), to: Place::start_of(end) })
+        })
+    }
+
+    /// Whether every reading in a segment is still needed.
+    pub fn is_untouched(&self, segment: u64) -> bool {
+        self.contents.get(&segment).is_some_and(|content| {
+            let Range { start, end } = content.numbers;
+            let span = Span { from: Place::start_of(start), to: Place::start_of(end) };
+            let noted = self.notes.values().flat_map(|note| &note.spans);
+            !self.settled.intersects(span) && noted.into_iter().all(|other| !other.overlaps(span))
+        })
+    }
+
+    /// The first number of a request that is not settled.
+    pub fn low_watermark(&self) -> u64 {
+        let first = self.settled.first().filter(|span| span.from <= Place::start_of(1));
+        first.map_or(1, |span| span.to.seq)
+    }
+
+    /// The state as bytes, without the segments of `gone`.
+    ///
+    /// # Panics
+    ///
+    /// If there are 2^32 batches or segments.
+    pub fn encode(&self, gone: &[u64]) -> Vec<u8> {
+        let count = |length: usize| u32::try_from(length).expect("there are few").to_le_bytes();
+        let mut bytes = self.next_number.to_le_bytes().to_vec();
+        let spans: Vec<_> = self.settled.iter().collect();
+        bytes.extend_from_slice(&count(spans.len()));
+        put_spans(&mut bytes, &spans);
+        let kept = || self.contents.iter().filter(|(segment, _)| !gone.contains(segment));
+        bytes.extend_from_slice(&count(kept().count()));
+        for (segment, Content { numbers, amount }) in kept() {
+            for number in [*segment, numbers.start, numbers.end, amount.readings, amount.bytes] {
+                bytes.extend_from_slice(&number.to_le_bytes());
+            }
+        }
+        bytes.extend_from_slice(&count(self.notes.len()));
+        for (seq, note) in &self.notes {
+            let note = note.encode();
+            bytes.extend_from_slice(&seq.to_le_bytes());
+            bytes.extend_from_slice(&count(note.len()));
+            bytes.extend_from_slice(&note);
+        }
+        bytes
+    }
+
+    /// The state that [`State::encode`] gave; `None` if these bytes are none.
+    pub fn decode(mut rest: &[u8]) -> Option<State> {
+        let mut state = State { next_number: take_u64(&mut rest)?, ..State::default() };
+        let spans = usize::try_from(take_u32(&mut rest)?).ok()?.checked_mul(SPAN_BYTES)?;
+        let (spans, mut rest) = rest.split_at_checked(spans)?;
+        state.settled = take_spans(spans)?.into_iter().collect();
+        for _ in 0..take_u32(&mut rest)? {
+            let segment = take_u64(&mut rest)?;
+            let numbers = take_u64(&mut rest)?..take_u64(&mut rest)?;
+            let amount = Amount { readings: take_u64(&mut rest)?, bytes: take_u64(&mut rest)? };
+            state.contents.insert(segment, Content { numbers, amount });
+        }
+        for _ in 0..take_u32(&mut rest)? {
+            let seq = take_u64(&mut rest)?;
+            let length = usize::try_from(take_u32(&mut rest)?).ok()?;
+            let (note, after) = rest.split_at_checked(length)?;
+            rest = after;
+            let super::entry::Entry::Batch(note) = super::entry::Entry::read(note).ok()? else { return None };
+            state.notes.insert(seq, note);
+        }
+        rest.is_empty().then_some(state)
+    }
+}
+
+/// Bytes of an encoded span.
+const SPAN_BYTES: usize = 24;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AMOUNT: Amount = Amount { readings: 10, bytes: 1000 };
+
+    fn span(from: u64, to: u64) -> Span {
+        Span { from: Place::start_of(from), to: Place::start_of(to) }
+    }
+
+    fn note(from: u64, to: u64) -> Note {
+        Note { key: format!("key-{from}"), spans: vec![span(from, to)] }
+    }
+
+    fn settle(state: &mut State, notes: &[u64], spans: &[Span]) {
+        state.settle(&Settlement { notes: notes.to_vec(), spans: spans.to_vec() });
+    }
+
+    /// Ten requests of ten readings, five a segment.
+    fn ten() -> State {
+        let mut state = State { next_number: 1, ..State::default() };
+        for number in 1..=10 {
+            assert_eq!(state.accept(1 + (number - 1) / 5, number, AMOUNT), 0);
+        }
+        state
+    }
+
+    #[test]
+    fn a_segment_is_settled_when_all_its_readings_are() {
+        let mut state = ten();
+        assert!(state.is_untouched(1) && state.is_untouched(2) && !state.is_settled(1));
+        state.note(20, note(1, 4));
+        assert!(!state.is_untouched(1));
+        state.note(21, Note { key: "b".to_owned(), spans: vec![span(4, 7)] });
+        settle(&mut state, &[21], &[]);
+        assert!(!state.is_settled(1) && !state.is_untouched(2));
+        assert_eq!(state.low_watermark(), 1);
+        settle(&mut state, &[20], &[]);
+        assert!(state.is_settled(1) && !state.is_settled(2));
+        assert_eq!(state.low_watermark(), 7);
+        let half = Span { from: Place::start_of(7), to: Place { seq: 10, index: 9 } };
+        settle(&mut state, &[], &[half]);
+        assert!(!state.is_settled(2), "one reading is left");
+        settle(&mut state, &[], &[Span { from: half.to, to: Place::start_of(11) }]);
+        assert!(state.is_settled(2) && state.notes.is_empty());
+    }
+
+    #[test]
+    fn a_batch_that_loses_readings_or_is_made_anew_is_none_any_more() {
+        let mut state = ten();
+        state.note(20, note(1, 4));
+        settle(&mut state, &[], &[span(2, 3)]);
+        assert!(state.notes.is_empty() && !state.is_settled(1));
+        state.note(21, note(3, 5));
+        state.note(22, Note { key: "anew".to_owned(), spans: vec![span(1, 2), span(4, 5)] });
+        assert_eq!(state.notes.keys().collect::<Vec<_>>(), [&22]);
+        // The answer for the one that was replaced comes too late to mean anything.
+        settle(&mut state, &[21], &[]);
+        assert!(!state.settled.intersects(span(3, 5)));
+    }
+
+    #[test]
+    fn requests_that_nobody_has_are_settled_and_counted() {
+        let mut state = ten();
+        assert_eq!(state.accept(3, 14, AMOUNT), 3);
+        assert!(state.settled.contains_all(span(11, 14)) && !state.settled.intersects(span(14, 15)));
+    }
+
+    #[test]
+    fn a_state_reads_back_and_no_bytes_make_it_panic() {
+        let mut state = ten();
+        state.note(20, note(3, 5));
+        settle(&mut state, &[], &[span(1, 2)]);
+        let bytes = state.encode(&[]);
+        assert_eq!(State::decode(&bytes), Some(state.clone()));
+        let without = State::decode(&state.encode(&[1])).expect("a state");
+        assert_eq!(without.contents.keys().collect::<Vec<_>>(), [&2]);
+        for at in 0..bytes.len() {
+            assert_eq!(State::decode(&bytes[..at]), None);
+            for byte in [0, 255] {
+                let mut bytes = bytes.clone();
+                bytes[at] = byte;
+                let _ = State::decode(&bytes);
+            }
+        }
+    }
+}

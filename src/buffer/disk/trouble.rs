@@ -1,0 +1,68 @@
+//! What is wrong with the disk, for those who ask.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What is wrong with the disk, if anything is.
+#[derive(Debug, Default)]
+pub struct Trouble {
+    /// Whether nothing can be written; for those who ask at every request.
+    is_set: AtomicBool,
+    /// Held for reading and writing the texts.
+    texts: Mutex<Texts>,
+    disk_bytes: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Texts {
+    writing: Option<(String, String)>,
+    reading: Option<String>,
+}
+
+impl Trouble {
+    /// Nothing can be written. `detail` is for the operator, `reason` for those whose requests are refused. Returns
+    /// whether that is news.
+    pub fn set(&self, detail: String, reason: String) -> bool {
+        let before = self.texts().writing.replace((detail, reason));
+        self.is_set.store(true, Ordering::Release);
+        before.is_none()
+    }
+
+    /// It can be written again. Returns whether that is news.
+    pub fn clear(&self) -> bool {
+        self.is_set.swap(false, Ordering::AcqRel) && self.texts().writing.take().is_some()
+    }
+
+    /// Some of what waits cannot be read, or can again.
+    pub fn set_reading(&self, detail: Option<String>) {
+        self.texts().reading = detail;
+    }
+
+    /// Why nothing can be taken, for those whose requests are refused.
+    pub fn reason(&self) -> Option<String> {
+        let is_set = self.is_set.load(Ordering::Acquire);
+        is_set.then(|| self.texts().writing.as_ref().map(|(_, reason)| reason.clone()))?
+    }
+
+    /// All that is wrong, for the operator.
+    pub fn detail(&self) -> Option<String> {
+        let texts = self.texts();
+        let writing = texts.writing.as_ref().map(|(detail, _)| detail.as_str());
+        let all: Vec<&str> = writing.into_iter().chain(texts.reading.as_deref()).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    /// Bytes of all segments.
+    pub fn disk_bytes(&self) -> u64 {
+        self.disk_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Notes the bytes of all segments.
+    pub fn set_disk_bytes(&self, bytes: u64) {
+        self.disk_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    fn texts(&self) -> MutexGuard<'_, Texts> {
+        self.texts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

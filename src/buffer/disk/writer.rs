@@ -1,0 +1,352 @@
+//! The thread that owns the log: it takes all that waits, appends, syncs once, and answers all.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use super::entry::{Accepted, Entry, Note, Settlement};
+use super::handover::{Handover, Putting, Stands, View};
+use super::inbox::{Accept, Command, Inbox, Pace, Taken};
+use super::memos::Memos;
+use super::state::State;
+use super::trouble::Trouble;
+use crate::buffer::lease::{Record, RecordParts};
+use crate::buffer::outlet::{NoteId, Noted};
+use crate::buffer::{Fsync, PushError};
+use crate::metrics::Metrics;
+use crate::wal::{Durability, Log, LogError, Position, Segment, Start};
+
+/// After a failure the disk is tried again this often.
+pub const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// What nobody waits for is synced after this time at the latest.
+const SYNC_WITHIN: Duration = Duration::from_secs(1);
+
+/// The thread's work.
+pub struct Writer {
+    /// The log.
+    pub log: Log,
+    /// What is known of the readings in it.
+    pub state: State,
+    /// What the front wants to be kept after its readings are gone.
+    pub memos: Memos,
+    /// Where commands come from.
+    pub inbox: Arc<Inbox>,
+    /// Where committed requests go.
+    pub handover: Arc<Handover>,
+    /// Where it says what is wrong.
+    pub trouble: Arc<Trouble>,
+    /// Who is told of notes.
+    pub noted: mpsc::UnboundedSender<Noted>,
+    /// When a commit is synced.
+    pub fsync: Fsync,
+    /// Bytes that all segments may take.
+    pub bytes_max: u64,
+    /// What others see.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What the loop remembers between two turns.
+struct Clock {
+    pace: Pace,
+    /// When what is written is to be synced, at the latest.
+    sync_at: Option<Instant>,
+    /// When the disk is tried again.
+    retry_at: Option<Instant>,
+}
+
+/// A command that was appended, and where.
+struct Appended {
+    command: Command,
+    seq: u64,
+    position: Position,
+}
+
+impl Writer {
+    /// Works until the inbox is closed and everything in it is written. It blocks its thread.
+    pub fn run(mut self) {
+        let mut clock = Clock { pace: Pace::new(Instant::now()), sync_at: None, retry_at: None };
+        loop {
+            let wake_at = clock.retry_at.or(clock.sync_at);
+            let Taken { commands, urgent, closed } = self.inbox.take(clock.pace, wake_at);
+            self.turn(commands, urgent, &mut clock);
+            if closed {
+                break;
+            }
+        }
+        self.handover.close();
+        self.finish();
+    }
+
+    fn turn(&mut self, commands: Vec<Command>, urgent: usize, clock: &mut Clock) {
+        let now = Instant::now();
+        if clock.retry_at.is_some_and(|at| now < at) {
+            let reason = self.trouble.reason().unwrap_or_default();
+            self.refuse(commands, &reason);
+            return;
+        }
+        let durability = self.durability(urgent, now, clock);
+        match self.commit(commands, durability, clock.retry_at.is_some()) {
+            Ok(()) => {
+                clock.retry_at = None;
+                self.settle_trouble();
+            }
+            Err(()) => clock.retry_at = Some(Instant::now() + RETRY_EVERY),
+        }
+        if self.log.is_synced() {
+            clock.sync_at = None;
+        } else {
+            let within = match self.fsync {
+                Fsync::Always => SYNC_WITHIN,
+                Fsync::Every(interval) => interval,
+            };
+            clock.sync_at.get_or_insert(now + within);
+        }
+        if urgent > 0 {
+            clock.pace.on_commit(Instant::now(), urgent);
+        }
+    }
+
+    fn durability(&self, urgent: usize, now: Instant, clock: &Clock) -> Durability {
+        let due = clock.sync_at.is_some_and(|at| at <= now);
+        let asked = urgent > 0 && self.fsync == Fsync::Always;
+        if due || asked || clock.retry_at.is_some() { Durability::Synced } else { Durability::Written }
+    }
+
+    /// Writes a group, and answers everybody in it.
+    fn commit(&mut self, commands: Vec<Command>, durability: Durability, probing: bool) -> Result<(), ()> {
+        let started = Instant::now();
+        let before = self.log.segments().len();
+        let (appended, failed) = self.append_all(commands, probing);
+        let done = match failed {
+            None => self.log.commit(durability).map_err(|error| (error, Vec::new())),
+            Some(failed) => Err(failed),
+        };
+        match done {
+            Ok(()) => {
+                self.observe(&appended, started);
+                self.on_committed(appended);
+                self.tidy(before)
+            }
+            Err((error, rest)) => {
+                let reason = self.fail(&error);
+                let commands = appended.into_iter().map(|appended| appended.command).chain(rest);
+                self.refuse(commands.collect(), &reason);
+                Err(())
+            }
+        }
+    }
+
+    /// Appends commands until one fails; that one and those behind it come back with the error.
+    fn append_all(
+        &mut self,
+        commands: Vec<Command>,
+        probing: bool,
+    ) -> (Vec<Appended>, Option<(LogError, Vec<Command>)>) {
+        let mut appended = Vec::with_capacity(commands.len());
+        let mut commands = commands.into_iter();
+        let mut number = self.state.next_number;
+        if probing && let Err(error) = self.log.append(&[&Settlement::default().encode()]) {
+            return (appended, Some((error, commands.collect())));
+        }
+        while let Some(command) = commands.next() {
+            match self.append(&command, number) {
+                Ok(seq) => {
+                    number += u64::from(matches!(command, Command::Accept(_)));
+                    appended.push(Appended { command, seq, position: self.log.position() });
+                }
+                Err(error) => {
+                    let rest = std::iter::once(command).chain(commands).collect();
+                    return (appended, Some((error, rest)));
+                }
+            }
+        }
+        (appended, None)
+    }
+
+    fn append(&mut self, command: &Command, number: u64) -> Result<u64, LogError> {
+        match command {
+            Command::Accept(accept) => {
+                let count = u32::try_from(accept.amount.readings).expect("the bound on bodies allows no more");
+                let readings = accept.readings.as_bytes();
+                let accepted_at = unix_nanos();
+                let accepted = Accepted { number, accepted_at, count, memo: &accept.memo, readings };
+                self.log.append(&[&accepted.head(), &accept.memo, readings])
+            }
+            Command::Note { note, .. } => self.log.append(&[&note.encode()]),
+            Command::Settle(settlement) => self.log.append(&[&settlement.encode()]),
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "histograms hold doubles")]
+    fn observe(&self, appended: &[Appended], started: Instant) {
+        let readings: u64 = appended.iter().map(|appended| appended.command.readings()).sum();
+        if readings > 0 {
+            self.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
+            self.metrics.commit_readings.observe(readings as f64);
+        }
+    }
+
+    /// Everything in the group is kept: the books first, then the delivery, then whoever waits.
+    fn on_committed(&mut self, appended: Vec<Appended>) {
+        let handover = Arc::clone(&self.handover);
+        let mut putting = handover.begin();
+        let mut told = Vec::with_capacity(appended.len());
+        for Appended { command, seq, position } in appended {
+            match command {
+                Command::Accept(accept) => told.extend(self.on_accepted(accept, seq, position, &mut putting)),
+                Command::Note { number, note } => self.on_noted(number, note, seq),
+                Command::Settle(settlement) => self.state.settle(&settlement),
+            }
+        }
+        if putting.is_spilled() {
+            putting.show(self.view());
+        }
+        drop(putting);
+        for done in told {
+            // Whoever hung up does not want to know.
+            let _ = done.send(Ok(()));
+        }
+    }
+
+    fn on_accepted(
+        &mut self,
+        accept: Accept,
+        seq: u64,
+        position: Position,
+        putting: &mut Putting<'_>,
+    ) -> Option<tokio::sync::oneshot::Sender<Result<(), PushError>>> {
+        let Accept { readings, memo, amount, accepted_at, room, done, waiter, until_taken } = accept;
+        let number = self.state.next_number;
+        self.state.accept(position.segment, number, amount);
+        self.memos.keep(memo, unix_nanos());
+        if let Some((reservation, format)) = room {
+            reservation.accept(format);
+        }
+        drop(until_taken);
+        let start = Start { offset: position.offset - amount.bytes, seq };
+        let stands = Stands { segment: position.segment, start, number };
+        if putting.is_young(number, amount.bytes) {
+            let held_bytes = amount.bytes;
+            let parts = RecordParts { readings, seq: Some(number), held_bytes, accepted_at, waiter };
+            putting.hand_on(Record::new(parts), stands, amount);
+        } else {
+            putting.leave(stands, amount, waiter);
+        }
+        done
+    }
+
+    fn on_noted(&mut self, number: u64, note: Note, seq: u64) {
+        let key = note.key.clone();
+        self.state.note(seq, note);
+        // Nobody is left to ask once the delivery has ended.
+        let _ = self.noted.send(Noted { number, key, note: Some(NoteId(seq)) });
+    }
+
+    /// What the delivery may read.
+    fn view(&self) -> View {
+        let numbers = |segment: &Segment| {
+            let content = self.state.contents.get(&segment.number);
+            content.map_or(0..0, |content| content.numbers.clone())
+        };
+        let segments = self.log.segments().iter().map(|segment| (segment.clone(), numbers(segment)));
+        View { segments: segments.collect() }
+    }
+
+    /// Nothing of the group was written: whoever waits for the disk hears why, and nothing else stops.
+    fn refuse(&mut self, commands: Vec<Command>, reason: &str) {
+        for command in commands {
+            match command {
+                Command::Accept(accept) if accept.done.is_some() => {
+                    let Accept { room, done, .. } = accept;
+                    // The room first: whoever hears of it may come again at once.
+                    drop(room);
+                    let error = PushError::Storage { reason: reason.to_owned(), retry_after: RETRY_EVERY };
+                    let _ = done.map(|done| done.send(Err(error)));
+                }
+                Command::Accept(accept) => self.hand_on_unwritten(accept),
+                Command::Note { number, note } => {
+                    let _ = self.noted.send(Noted { number, key: note.key, note: None });
+                }
+                // The disk need not know it; without it these readings would be sent again after a crash.
+                Command::Settle(settlement) => {
+                    self.state.settle(&settlement);
+                }
+            }
+        }
+    }
+
+    /// Readings that were acknowledged and did not want to wait for the disk: they are delivered from memory.
+    fn hand_on_unwritten(&self, accept: Accept) {
+        let Accept { readings, amount, accepted_at, waiter, .. } = accept;
+        let parts = RecordParts { readings, seq: None, held_bytes: amount.bytes, accepted_at, waiter };
+        self.handover.begin().hand_on_unwritten(Record::new(parts));
+    }
+
+    /// Says what is wrong, once.
+    fn fail(&mut self, error: &LogError) -> String {
+        let reason = error.error.to_string();
+        if self.trouble.set(error.to_string(), reason.clone()) {
+            error!(%error, "nothing can be written to the buffer on disk; requests get 503 until it can");
+        }
+        reason
+    }
+
+    fn settle_trouble(&mut self) {
+        if self.trouble.clear() {
+            info!("the buffer on disk can be written again");
+        }
+    }
+
+    /// Lets settled segments go once there are some, and keeps the state, at every new segment. An error here is an
+    /// error of the disk as any other.
+    fn tidy(&mut self, segments_before: usize) -> Result<(), ()> {
+        let settled = self.settled_segments();
+        if settled.is_empty() && self.log.segments().len() <= segments_before {
+            return Ok(());
+        }
+        self.checkpoint(&settled).map_err(|error| {
+            self.fail(&error);
+        })
+    }
+
+    /// The segments, but the youngest, in which nothing is needed any more.
+    fn settled_segments(&self) -> Vec<u64> {
+        let older = self.log.segments().split_last().map_or(&[][..], |(_, older)| older);
+        older.iter().map(|segment| segment.number).filter(|number| self.state.is_settled(*number)).collect()
+    }
+
+    fn checkpoint(&mut self, settled: &[u64]) -> Result<(), LogError> {
+        self.memos.flush()?;
+        self.log.checkpoint(self.state.encode(settled), settled)?;
+        settled.iter().for_each(|number| {
+            self.state.contents.remove(number);
+        });
+        self.trouble.set_disk_bytes(self.log.bytes());
+        Ok(())
+    }
+
+    /// The last thing: the next start finds everything at once.
+    fn finish(mut self) {
+        let settled = self.settled_segments();
+        if let Err(error) = self.checkpoint(&settled) {
+            warn!(%error, "no checkpoint at the end; the next start reads more of the log");
+        }
+    }
+}
+
+impl Command {
+    fn readings(&self) -> u64 {
+        match self {
+            Command::Accept(accept) => accept.amount.readings,
+            Command::Note { .. } | Command::Settle(_) => 0,
+        }
+    }
+}
+
+/// Now, in nanoseconds since the Unix epoch.
+fn unix_nanos() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
