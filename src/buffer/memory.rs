@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use super::accounts::{Accounts, Bounds};
 use super::lease::{Part, Record, RecordParts};
 use super::ledger::Outcome;
-use super::{Ack, Buffer, BufferConfig, Opened, Outlet, PushError, Receipt, Request, Settled, settle};
+use super::outlet::{NoteId, Noted, Noting, Outlet, Resumed};
+use super::{Ack, Buffer, BufferConfig, Opened, PushError, Receipt, Request, Settled, settle};
 
 #[derive(Debug)]
 struct Memory {
@@ -95,6 +96,10 @@ struct MemoryOutlet {
 }
 
 impl Outlet for MemoryOutlet {
+    fn resumed(&mut self) -> Vec<Resumed> {
+        Vec::new()
+    }
+
     fn pull<'a>(&'a mut self, parts: &'a mut Vec<Part>, most: usize) -> BoxFuture<'a, usize> {
         self.queue.recv_many(parts, most).boxed()
     }
@@ -103,7 +108,15 @@ impl Outlet for MemoryOutlet {
         self.queue.try_recv().ok()
     }
 
-    fn settle(&mut self, parts: Vec<Part>, outcome: Outcome, now: Instant) {
+    fn note(&mut self, _number: u64, _key: &str, _parts: &[Part]) -> Noting {
+        Noting::NotNeeded
+    }
+
+    fn noted(&mut self) -> BoxFuture<'_, Noted> {
+        std::future::pending().boxed()
+    }
+
+    fn settle(&mut self, parts: Vec<Part>, _note: Option<NoteId>, outcome: Outcome, now: Instant) {
         settle(parts, &self.accounts, outcome, now);
     }
 

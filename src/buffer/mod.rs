@@ -5,6 +5,7 @@
 //! limit holds for all that the gateway has accepted and not yet delivered.
 //!
 //! - [`accounts`] keeps the room and the [`ledger`] behind one lock; a request reserves room first.
+//! - [`Outlet`] is the delivery's half: readings out, notes on batches, and what became of them.
 //! - [`OnFull`] says what happens to a request that finds none.
 //! - [`lease`] is what is handed out: a record may be spread over several batches, part by part.
 //! - [`span`] says which readings of a log are meant, for kinds that keep one.
@@ -34,7 +35,7 @@ use crate::registry::Registry;
 
 pub use accounts::{Accounts, Snapshot};
 pub use lease::{Part, settle};
-pub use outlet::Outlet;
+pub use outlet::{NoteId, Noted, Noting, Outlet, Resumed};
 
 /// The kinds of buffer by their configuration names.
 pub const KINDS: Registry<Kind> = Registry {
@@ -318,7 +319,7 @@ pub(crate) mod tests {
     }
 
     fn deliver(outlet: &mut Box<dyn Outlet>, parts: Vec<Part>) {
-        outlet.settle(parts, Outcome::Delivered { node: 0 }, Instant::now());
+        outlet.settle(parts, None, Outcome::Delivered { node: 0 }, Instant::now());
     }
 
     #[tokio::test]
@@ -396,7 +397,7 @@ pub(crate) mod tests {
             let given_up = push(0..4);
             let mut parts = pull(&mut outlet, 1).await;
             let front = parts[0].split_first(1);
-            outlet.settle(vec![front], Outcome::Dropped(DropReason::Full), Instant::now());
+            outlet.settle(vec![front], None, Outcome::Dropped(DropReason::Full), Instant::now());
             deliver(&mut outlet, parts);
             assert_eq!(given_up.await.expect("no panic"), Err(PushError::GivenUp), "{kind}");
 

@@ -1,4 +1,8 @@
-//! The delivery's half of a buffer: readings out, and what became of them back in.
+//! The delivery's half of a buffer: readings out, notes on the batches they are in, and what became of them.
+//!
+//! A kind that outlives the process **notes** which readings make up a batch, and under which key, before the batch
+//! is sent for the first time. What was noted and not settled before a stop is **resumed** after it: the same
+//! readings go out under the same key, and a node that honours the key stores nothing twice.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,8 +14,48 @@ use super::accounts::Accounts;
 use super::lease::Part;
 use super::ledger::Outcome;
 
+/// Names the note on a batch in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NoteId(pub u64);
+
+/// Whether a batch has to wait for its note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Noting {
+    /// The kind keeps no notes: the batch may be sent.
+    NotNeeded,
+    /// [`Outlet::noted`] will say when the note is kept.
+    UnderWay,
+}
+
+/// A batch whose note is done with: it may be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// The batch's number.
+    pub number: u64,
+    /// Its key. Another batch may have taken its number meanwhile; that one has another key and a note of its own.
+    pub key: String,
+    /// The note; `None` if the log cannot be written now. The batch is sent all the same.
+    pub note: Option<NoteId>,
+}
+
+/// A batch that was noted before the last stop and not settled.
+#[derive(Debug)]
+pub struct Resumed {
+    /// The key under which it may have been sent.
+    pub key: String,
+    /// Its note.
+    pub note: NoteId,
+    /// All of its readings, in their order; at least one.
+    pub parts: Vec<Part>,
+}
+
 /// The delivery's half of the buffer.
 pub trait Outlet: Send + fmt::Debug {
+    /// The batches that were noted before the last stop and of which nothing is settled, the oldest first. Asked
+    /// once, before anything else; their readings are not handed out again.
+    fn resumed(&mut self) -> Vec<Resumed>;
+
     /// Hands out the oldest readings that wait, up to `most` requests of them, at the end of `parts`. Returns how
     /// many requests that were: none means that nothing more will come.
     ///
@@ -21,8 +65,22 @@ pub trait Outlet: Send + fmt::Debug {
     /// Hands out the oldest request that waits, if there is one at hand.
     fn try_pull(&mut self) -> Option<Part>;
 
-    /// Says what became of the readings of `parts`.
-    fn settle(&mut self, parts: Vec<Part>, outcome: Outcome, now: Instant);
+    /// Begins to note that the readings of `parts` make up a batch under `key`. It does not block.
+    ///
+    /// Readings that stand in an older note belong to this one from now on: what is left of the older batch is not
+    /// sent again.
+    fn note(&mut self, number: u64, key: &str, parts: &[Part]) -> Noting;
+
+    /// Returns when a note that is under way is kept, so that it survives what the buffer survives, or cannot be
+    /// kept; pends for ever where there is nothing to come. Each note is answered once, unless its batch is settled
+    /// before.
+    ///
+    /// Dropped half-way, the answer comes again.
+    fn noted(&mut self) -> BoxFuture<'_, Noted>;
+
+    /// Says what became of the readings of `parts`. `note` is the note of their batch, if it has one; some of the
+    /// batch's readings may be settled before others.
+    fn settle(&mut self, parts: Vec<Part>, note: Option<NoteId>, outcome: Outcome, now: Instant);
 
     /// The room and the ledger.
     fn accounts(&self) -> &Arc<Accounts>;

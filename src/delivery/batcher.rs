@@ -113,6 +113,17 @@ impl Batcher {
 
     /// Makes a batch of what is left of another one, under a key of its own but in its place, `number`.
     pub fn rebatch(&mut self, number: u64, parts: Vec<Part>) -> Batch {
+        Batch { number, ..self.batch_of(parts) }
+    }
+
+    /// Makes a batch again that an earlier run may have sent under `key`. Its number is the next one, and a node may
+    /// have stored it.
+    pub fn resume(&mut self, key: String, parts: Vec<Part>) -> Batch {
+        Batch { key, may_be_stored: true, ..self.batch_of(parts) }
+    }
+
+    /// Renders readings that are a batch already, whatever the bounds are.
+    fn batch_of(&mut self, parts: Vec<Part>) -> Batch {
         let mut body = Vec::new();
         let mut readings = 0;
         for reading in parts.iter().flat_map(Part::iter) {
@@ -120,7 +131,7 @@ impl Batcher {
             readings += 1;
         }
         self.encoder.finish(&mut body);
-        Batch { number, ..Batch::new(parts, readings, Bytes::from(body), &mut self.keys) }
+        Batch::new(parts, readings, Bytes::from(body), &mut self.keys)
     }
 }
 
@@ -249,6 +260,26 @@ mod tests {
             let fresh = add_all(&mut fresh, part(numbered(2..5)), Instant::now());
             assert_eq!(rest.body, fresh[0].body, "{format}");
             drop(dropped);
+        }
+    }
+
+    #[test]
+    fn a_batch_that_is_resumed_keeps_its_key_and_readings_and_comes_before_all_new_ones() {
+        for format in ENCODERS.names() {
+            let mut batcher = batcher(2, 1 << 20, format);
+            let resumed =
+                batcher.resume("old-7".to_owned(), vec![part(numbered(0..2)), part(numbered(2..3))]);
+            assert_eq!(
+                (contents(&resumed), resumed.readings),
+                (vec![0, 1, 2], 3),
+                "whatever the bounds are now"
+            );
+            assert_eq!(resumed.key, "old-7");
+            assert!(resumed.may_be_stored, "it may have been sent before");
+            let fresh = add_all(&mut batcher, part(numbered(3..5)), Instant::now());
+            assert!(resumed.number < fresh[0].number && resumed.key != fresh[0].key);
+            let mut same = self::batcher(3, 1 << 20, format);
+            assert_eq!(resumed.body, add_all(&mut same, part(numbered(0..3)), Instant::now())[0].body);
         }
     }
 

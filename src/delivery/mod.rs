@@ -8,7 +8,11 @@
 //! - not now: the batch waits (exponential backoff with full jitter) and is sent again, to another node first;
 //! - set up wrongly, refused, too large: the node, or the batch, waits longer each time; nothing is given up.
 //!
-//! Limits: batches that are out of the buffer (waiting or on their way) are at most `cluster.max_in_flight` for
+//! Where the buffer outlives the process, what a batch is made of is noted there before the batch is first sent, and
+//! what was noted before a stop is resumed after it, ahead of all new batches. A log that cannot be written holds
+//! nothing up: the batch is sent without a note.
+//!
+//! Limits: batches that are out of the buffer (to be noted, waiting or on their way) are at most `cluster.max_in_flight` for
 //! each node, and one more is open; the rest stays in the buffer. The same batch always has the same key and the
 //! same readings.
 //!

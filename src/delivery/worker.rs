@@ -18,7 +18,7 @@ use super::nodes::Nodes;
 use super::transport::{Answer, Parcel, Transport, TransportConfig, TransportError, Verdict};
 use super::{DeliveryConfig, DeliveryStatus};
 use crate::buffer::ledger::Outcome;
-use crate::buffer::{Accounts, Amount, Outlet, Part};
+use crate::buffer::{Accounts, Amount, NoteId, Noted, Noting, Outlet, Part, Resumed};
 use crate::metrics::Metrics;
 
 /// Requests that are pulled from the buffer at once.
@@ -73,15 +73,51 @@ pub struct Worker {
 #[derive(Debug)]
 struct Pending {
     batch: Batch,
+    /// What the log knows it by.
+    note: Option<NoteId>,
     state: State,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum State {
+    /// Not to be sent before the log has noted what it is made of; to wait until `due` then.
+    Noting { due: Instant },
     /// To be sent when this moment has come and a node has a free place.
     Waiting { due: Instant },
     /// On its way.
     Sending,
+}
+
+impl State {
+    /// When it is to be sent at the earliest; `None` if it is on its way.
+    fn due(self) -> Option<Instant> {
+        match self {
+            State::Noting { due } | State::Waiting { due } => Some(due),
+            State::Sending => None,
+        }
+    }
+
+    fn due_mut(&mut self) -> Option<&mut Instant> {
+        match self {
+            State::Noting { due } | State::Waiting { due } => Some(due),
+            State::Sending => None,
+        }
+    }
+}
+
+/// What the outlet is asked for.
+#[derive(Clone, Copy, Debug)]
+enum Wish {
+    Note,
+    Readings,
+}
+
+/// What came of it.
+#[derive(Debug)]
+enum Heard {
+    Noted(Noted),
+    /// So many requests; none means that nothing more will come.
+    Pulled(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -143,8 +179,12 @@ impl Worker {
     /// Dropped half-way, batches on their way may have reached their node or not; nothing is settled that was not
     /// answered.
     pub async fn run(mut self) {
+        self.resume(Instant::now());
         loop {
             let now = Instant::now();
+            if self.is_noting() && self.may_pull(now) {
+                self.pull_at_hand();
+            }
             self.fill(now);
             self.dispatch(now);
             self.nodes.status().set_oldest(self.oldest());
@@ -152,13 +192,14 @@ impl Worker {
                 return;
             }
             let alarm = self.alarm(now);
+            let wish = self.wish(now);
             // In this order: stop, make room, then take more. All futures here can be dropped without loss.
             tokio::select! { biased;
                 () = self.signals.abort.cancelled() => return,
                 Some(done) = self.sending.join_next_with_id(), if !self.sending.is_empty() => self.on_done(done),
                 () = self.accounts.eviction_wanted() => self.evict(),
                 () = self.signals.drain.cancelled(), if !self.draining => self.start_draining(Instant::now()),
-                count = pull(&mut *self.outlet, &mut self.fresh), if self.may_pull(now) => self.on_pulled(count),
+                heard = hear(&mut *self.outlet, &mut self.fresh, wish), if wish.is_some() => self.on_heard(heard),
                 () = std::future::ready(()), if !self.pulled.is_empty() && self.has_place() => {}
                 () = sleep_until(alarm), if alarm.is_some() => {}
             }
@@ -170,8 +211,8 @@ impl Worker {
     fn start_draining(&mut self, now: Instant) {
         self.draining = true;
         self.nodes.ask_all();
-        for Pending { batch, state } in self.batches.values_mut() {
-            if let State::Waiting { due } = state {
+        for Pending { batch, state, .. } in self.batches.values_mut() {
+            if let Some(due) = state.due_mut() {
                 batch.failures = 0;
                 *due = now;
             }
@@ -193,8 +234,35 @@ impl Worker {
         !self.exhausted && (self.pulled.is_empty() || someone_waits())
     }
 
-    fn on_pulled(&mut self, count: usize) {
-        self.exhausted = count == 0;
+    /// Whether some batch waits for its note.
+    fn is_noting(&self) -> bool {
+        self.batches.values().any(|pending| matches!(pending.state, State::Noting { .. }))
+    }
+
+    /// What the outlet is asked for next. It does one thing at a time: while a batch waits for its note, what is at
+    /// hand is pulled without waiting for more.
+    fn wish(&self, now: Instant) -> Option<Wish> {
+        if self.is_noting() { Some(Wish::Note) } else { self.may_pull(now).then_some(Wish::Readings) }
+    }
+
+    fn on_heard(&mut self, heard: Heard) {
+        match heard {
+            Heard::Noted(noted) => self.on_noted(noted),
+            Heard::Pulled(count) => {
+                self.exhausted = count == 0;
+                self.take_fresh();
+            }
+        }
+    }
+
+    fn pull_at_hand(&mut self) {
+        let at_hand = std::iter::from_fn(|| self.outlet.try_pull());
+        self.fresh.extend(at_hand.take(PULL_MAX));
+        self.take_fresh();
+    }
+
+    fn take_fresh(&mut self) {
+        let count = self.fresh.len();
         self.pulled.extend(self.fresh.drain(..));
         if count < PULL_MAX {
             self.next_pull = Instant::now() + PULL_PAUSE;
@@ -234,7 +302,37 @@ impl Worker {
 
     fn enqueue(&mut self, batch: Batch, now: Instant) {
         self.observe_batch(&batch);
-        self.batches.insert(batch.number, Pending { batch, state: State::Waiting { due: now } });
+        self.keep(batch, now);
+    }
+
+    /// Keeps a closed batch: to be noted first, and sent when `due` has come.
+    fn keep(&mut self, batch: Batch, due: Instant) {
+        let state = match self.outlet.note(batch.number, &batch.key, &batch.parts) {
+            Noting::NotNeeded => State::Waiting { due },
+            Noting::UnderWay => State::Noting { due },
+        };
+        self.batches.insert(batch.number, Pending { batch, note: None, state });
+    }
+
+    /// Lets a batch go on that has its note, or will not get one. If another batch has its number by now, nothing
+    /// happens: that one has a note of its own to wait for.
+    fn on_noted(&mut self, Noted { number, key, note }: Noted) {
+        let Some(pending) = self.batches.get_mut(&number) else { return };
+        let State::Noting { due } = pending.state else { return };
+        if pending.batch.key == key {
+            pending.note = note;
+            pending.state = State::Waiting { due };
+        }
+    }
+
+    /// Takes up the batches that were noted before the last stop, ahead of all new ones.
+    fn resume(&mut self, now: Instant) {
+        for Resumed { key, note, parts } in self.outlet.resumed() {
+            let batch = self.batcher.resume(key, parts);
+            self.observe_batch(&batch);
+            let state = State::Waiting { due: now };
+            self.batches.insert(batch.number, Pending { batch, note: Some(note), state });
+        }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "histograms hold doubles")]
@@ -336,9 +434,9 @@ impl Worker {
         if recovered {
             self.hurry(now);
         }
-        let Some(Pending { batch, .. }) = self.batches.remove(&number) else { return };
+        let Some(Pending { batch, note, .. }) = self.batches.remove(&number) else { return };
         debug!(node = %self.nodes.get(node).id, readings = batch.readings, failures = batch.failures, "batch delivered");
-        self.outlet.settle(batch.parts, Outcome::Delivered { node }, now);
+        self.outlet.settle(batch.parts, note, Outcome::Delivered { node }, now);
         // The rest of a record can be given up again, and less may be missing.
         self.evict();
     }
@@ -347,7 +445,7 @@ impl Worker {
     fn hurry(&mut self, now: Instant) {
         for pending in self.batches.values_mut() {
             let soon = now + self.config.retry.delay(1, self.random.f64());
-            if let State::Waiting { due } = &mut pending.state {
+            if let Some(due) = pending.state.due_mut() {
                 *due = soon.min(*due);
             }
         }
@@ -390,7 +488,7 @@ impl Worker {
         let all_nodes = self.nodes.len();
         let random = self.random.f64();
         let pause_max = self.pause_max();
-        let Some(Pending { batch, state }) = self.batches.get_mut(&number) else { return };
+        let Some(Pending { batch, state, .. }) = self.batches.get_mut(&number) else { return };
         batch.failures = batch.failures.saturating_add(1);
         batch.tried.push(node);
         if batch.tried.len() >= all_nodes {
@@ -425,7 +523,7 @@ impl Worker {
             // Due already: a place at a node is what it waits for.
             State::Waiting { due } if due > now => Some(due),
             State::Waiting { .. } => self.nodes.next_asked(now),
-            State::Sending => None,
+            State::Noting { .. } | State::Sending => None,
         });
         let pull = (self.wants_more() && self.next_pull > now).then_some(self.next_pull);
         retry.chain(close).chain(pull).min()
@@ -438,9 +536,13 @@ impl Pending {
     }
 }
 
-/// Pulls once it is asked to: a branch that is not taken costs nothing.
-async fn pull(outlet: &mut dyn Outlet, parts: &mut Vec<Part>) -> usize {
-    outlet.pull(parts, PULL_MAX).await
+/// Waits for what is wished for. Dropped half-way, nothing is lost.
+async fn hear(outlet: &mut dyn Outlet, fresh: &mut Vec<Part>, wish: Option<Wish>) -> Heard {
+    match wish {
+        Some(Wish::Note) => Heard::Noted(outlet.noted().await),
+        Some(Wish::Readings) => Heard::Pulled(outlet.pull(fresh, PULL_MAX).await),
+        None => std::future::pending().await,
+    }
 }
 
 async fn sleep_until(alarm: Option<Instant>) {

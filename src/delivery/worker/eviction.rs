@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::{Pending, State, Worker};
+use super::{Pending, Worker};
 use crate::buffer::ledger::{DropReason, Outcome};
-use crate::buffer::{Amount, Part};
+use crate::buffer::{Amount, NoteId, Part};
 use crate::delivery::batch::Batch;
 
 impl Worker {
@@ -36,25 +36,25 @@ impl Worker {
         if missing.fits(droppable) { missing } else { Amount::default() }
     }
 
-    /// Drops from the oldest batch that waits. Returns whether there was one.
+    /// Drops from the oldest batch that waits, to be noted or to be sent. Returns whether there was one.
     fn evict_from_batches(&mut self, missing: Amount) -> bool {
         let helps = |(_, pending): &(&u64, &Pending)| {
-            matches!(pending.state, State::Waiting { .. })
-                && pending.batch.parts.iter().any(|part| helps(part, missing))
+            pending.state.due().is_some() && pending.batch.parts.iter().any(|part| helps(part, missing))
         };
         let Some(number) = self.batches.iter().find(helps).map(|(number, _)| *number) else { return false };
-        let Some(Pending { batch, state }) = self.batches.remove(&number) else { return false };
+        let Some(Pending { batch, note, state }) = self.batches.remove(&number) else { return false };
         let mut parts = VecDeque::from(batch.parts);
         if batch.may_be_stored {
             // The rest under another key could be stored twice.
-            self.drop_parts(parts.into());
+            self.drop_parts(parts.into(), note);
             return true;
         }
-        self.drop_from_front(&mut parts);
+        self.drop_from_front(&mut parts, note);
         if !parts.is_empty() {
             let rest = self.batcher.rebatch(number, parts.into());
             let batch = Batch { failures: batch.failures, tried: batch.tried, ..rest };
-            self.batches.insert(number, Pending { batch, state });
+            // What is left is another batch, and is noted as such.
+            self.keep(batch, state.due().unwrap_or_else(Instant::now));
         }
         true
     }
@@ -63,7 +63,7 @@ impl Worker {
         let mut parts = VecDeque::from(self.batcher.take_open());
         let any = parts.iter().any(|part| helps(part, missing));
         if any {
-            self.drop_from_front(&mut parts);
+            self.drop_from_front(&mut parts, None);
         }
         // They go in again ahead of what was pulled after them.
         parts.extend(self.pulled.drain(..));
@@ -77,13 +77,13 @@ impl Worker {
             self.pulled.push_back(part);
         }
         let mut parts = std::mem::take(&mut self.pulled);
-        self.drop_from_front(&mut parts);
+        self.drop_from_front(&mut parts, None);
         self.pulled = parts;
         true
     }
 
-    /// Drops readings from the front until there is room or nothing is left that helps.
-    fn drop_from_front(&mut self, parts: &mut VecDeque<Part>) {
+    /// Drops readings from the front until there is room or nothing is left that helps. `note` is that of their batch.
+    fn drop_from_front(&mut self, parts: &mut VecDeque<Part>, note: Option<NoteId>) {
         loop {
             let missing = self.missing();
             if missing == Amount::default() {
@@ -95,16 +95,16 @@ impl Worker {
             let whole = missing.bytes > 0 || missing.readings >= part.len() as u64;
             let dropped =
                 if whole { parts.remove(oldest) } else { Some(part.split_first(usize_of(missing.readings))) };
-            self.drop_parts(dropped.into_iter().collect());
+            self.drop_parts(dropped.into_iter().collect(), note);
         }
     }
 
-    fn drop_parts(&mut self, parts: Vec<Part>) {
+    fn drop_parts(&mut self, parts: Vec<Part>, note: Option<NoteId>) {
         debug!(
             readings = parts.iter().map(Part::len).sum::<usize>(),
             "oldest readings dropped for newer ones"
         );
-        self.outlet.settle(parts, Outcome::Dropped(DropReason::Full), Instant::now());
+        self.outlet.settle(parts, note, Outcome::Dropped(DropReason::Full), Instant::now());
     }
 }
 
