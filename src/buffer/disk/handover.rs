@@ -150,27 +150,18 @@ impl Handover {
 
     /// Everything of `view` was read, and everything before `number`. If that is all there is on disk only, what
     /// comes next is in memory.
-    pub fn on_caught_up(&self, view: &Arc<View>, number: u64) {
+    ///
+    /// Returns what should have been there and was not read; `None` if there is more to be read.
+    pub fn on_caught_up(&self, view: &Arc<View>, number: u64) -> Option<Amount> {
         let mut queue = self.lock();
         let joined = queue.spilled_to.is_some_and(|to| number >= to);
         if joined || (queue.spilled_to.is_none() && Arc::ptr_eq(&queue.view, view)) {
             queue.spilled = None;
             queue.spilled_to = None;
-            queue.unread.clear();
+            let unread = std::mem::take(&mut queue.unread);
+            return Some(unread.into_values().fold(Amount::default(), |sum, amount| sum + amount));
         }
-    }
-
-    /// Reading goes on from here.
-    pub fn go_on_from(&self, from: ReadFrom) {
-        let mut queue = self.lock();
-        if queue.spilled.is_some() {
-            queue.spilled = Some(from);
-        }
-    }
-
-    /// What waits on disk only.
-    pub fn unread(&self) -> Amount {
-        self.lock().unread.values().fold(Amount::default(), |sum, amount| sum + *amount)
+        None
     }
 
     /// Returns when something came since [`Next::Nothing`]. It can be dropped without loss.

@@ -110,6 +110,18 @@ impl Pace {
     }
 }
 
+/// What is still put in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Closing {
+    /// Everything.
+    #[default]
+    Open,
+    /// Notes and settlements, but no readings.
+    NoReadings,
+    /// Nothing.
+    Closed,
+}
+
 /// What was taken out.
 #[derive(Debug)]
 pub struct Taken {
@@ -117,8 +129,8 @@ pub struct Taken {
     pub commands: Vec<Command>,
     /// How many of them somebody waits for.
     pub urgent: usize,
-    /// Whether nothing more will come.
-    pub closed: bool,
+    /// What will still come.
+    pub closing: Closing,
 }
 
 /// Where commands wait.
@@ -139,7 +151,9 @@ struct Contents {
     urgent: usize,
     /// The thread sleeps until so many are urgent; 0 while it does not sleep.
     wanted: usize,
-    closed: bool,
+    closing: Closing,
+    /// Whether the thread has yet to hear of that.
+    is_news: bool,
 }
 
 impl Inbox {
@@ -167,9 +181,16 @@ impl Inbox {
         self.push(self.lock(), command)
     }
 
-    fn push(&self, mut contents: MutexGuard<'_, Contents>, command: Command) -> Result<(), Command> {
-        if contents.closed {
-            return Err(command);
+    fn push(&self, mut contents: MutexGuard<'_, Contents>, mut command: Command) -> Result<(), Command> {
+        match (&mut command, contents.closing) {
+            (Command::Accept(_), Closing::NoReadings) | (_, Closing::Closed) => return Err(command),
+            (Command::Accept(accept), Closing::Open) if accept.done.is_none() => {
+                // Who does not wait for the disk is told at once that they are taken, so they are counted at once.
+                if let Some((reservation, format)) = accept.room.take() {
+                    reservation.accept(format);
+                }
+            }
+            _ => {}
         }
         contents.bytes += command.bytes();
         contents.urgent += usize::from(command.is_urgent());
@@ -189,7 +210,7 @@ impl Inbox {
     /// will come.
     pub fn take(&self, pace: Pace, wake_at: Option<Instant>) -> Taken {
         let mut contents = self.lock();
-        while !contents.closed {
+        while !contents.is_news {
             let now = Instant::now();
             let rest = match (contents.urgent, wake_at) {
                 (0, None) => None,
@@ -211,15 +232,20 @@ impl Inbox {
         contents.bytes = 0;
         let urgent = std::mem::take(&mut contents.urgent);
         let commands = std::mem::take(&mut contents.commands);
-        let closed = contents.closed;
+        contents.is_news = false;
+        let closing = contents.closing;
         drop(contents);
         self.emptied.notify_waiters();
-        Taken { commands, urgent, closed }
+        Taken { commands, urgent, closing }
     }
 
-    /// Takes nothing more.
-    pub fn close(&self) {
-        self.lock().closed = true;
+    /// Takes less from now on.
+    pub fn close(&self, closing: Closing) {
+        {
+            let mut contents = self.lock();
+            contents.closing = closing;
+            contents.is_news = true;
+        }
         self.filled.notify_one();
         self.emptied.notify_waiters();
     }

@@ -25,7 +25,6 @@ mod cursor;
 mod entry;
 mod handover;
 mod inbox;
-mod inspect;
 mod lock;
 mod memos;
 mod outlet;
@@ -41,7 +40,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
@@ -49,8 +47,8 @@ use tokio::time::Instant;
 use tracing::info;
 
 use self::entry::Accepted;
-use self::handover::{Handover, View};
-use self::inbox::{Accept, Command, Inbox};
+use self::handover::Handover;
+use self::inbox::{Accept, Closing, Command, Inbox};
 use self::lock::Lock;
 use self::memos::Memos;
 use self::outlet::{DiskOutlet, OutletParts};
@@ -64,8 +62,6 @@ use super::{
 use crate::metrics::Metrics;
 use crate::reading::READING_BYTES_MIN;
 use crate::wal::{Fs, LogConfig, OsFs};
-
-pub use inspect::{Inspection, inspect};
 
 const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
 const SEGMENT_BYTES_MAX: u64 = 32 * 1024 * 1024;
@@ -190,19 +186,20 @@ impl Disk {
             Ack::Delivered => Some(oneshot::channel()).unzip(),
             Ack::Memory | Ack::Disk => (None, None),
         };
-        let (done, kept, room) = match ack {
-            Ack::Memory => {
-                // Counted before it can be handed out: no reading is settled that was not accepted.
-                reservation.accept(format);
-                (None, None, None)
-            }
-            Ack::Disk | Ack::Delivered => {
-                let (done, kept) = oneshot::channel();
-                (Some(done), Some(kept), Some((reservation, format)))
-            }
+        let (done, kept) = match ack {
+            Ack::Memory => (None, None),
+            Ack::Disk | Ack::Delivered => Some(oneshot::channel()).unzip(),
         };
-        let accepted_at = Instant::now();
-        let accept = Accept { readings, memo, amount: need, accepted_at, room, done, waiter, until_taken };
+        let accept = Accept {
+            readings,
+            memo,
+            amount: need,
+            accepted_at: Instant::now(),
+            room: Some((reservation, format)),
+            done,
+            waiter,
+            until_taken,
+        };
         self.inbox.put(Command::Accept(accept)).await.map_err(|_closed| PushError::Closed)?;
         if let Some(kept) = kept {
             // Nobody answers once the log's thread has ended.
@@ -245,11 +242,11 @@ impl Buffer for Disk {
 
     fn close(&self) {
         self.accounts.close();
-        self.inbox.close_for_readings();
+        self.inbox.close(Closing::NoReadings);
     }
 
     fn finish(&self) -> BoxFuture<'_, Rest> {
-        self.inbox.close();
+        self.inbox.close(Closing::Closed);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         async {
             if let Some(thread) = thread {

@@ -151,9 +151,7 @@ impl DiskOutlet {
             None => {
                 let amount = crate::buffer::Amount { readings: unsettled as u64, ..request.amount };
                 let waiter = self.parts.handover.on_read(request.segment, number, amount);
-                let record = record(request, unsettled as u64);
-                record.set_waiter(waiter);
-                Arc::new(record)
+                Arc::new(record(request, unsettled as u64, waiter))
             }
         };
         self.read.extend(lendable.into_iter().map(|indexes| Part::range(&record, indexes)));

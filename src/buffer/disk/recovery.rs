@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
@@ -17,7 +18,7 @@ use super::state::State;
 use crate::buffer::lease::{Part, Record, RecordParts};
 use crate::buffer::outlet::{NoteId, Resumed};
 use crate::buffer::span::{Place, Span, SpanSet};
-use crate::buffer::Amount;
+use crate::buffer::{Amount, Settled};
 use crate::wal::{self, Damage, Event, Found, Fs, Limit, Log, LogConfig, LogError, Segment};
 
 /// What a start finds.
@@ -259,7 +260,7 @@ fn resume(
         if noted.intersects(Span::of_record(number)) {
             // Its other readings, if there are any, come in their turn: the segment is to be read.
             unread.entry(request.segment).or_default();
-            records.insert(number, (Arc::new(record(request, amount.readings)), amount));
+            records.insert(number, (Arc::new(record(request, amount.readings, None)), amount));
         } else {
             *unread.entry(request.segment).or_default() += amount;
         }
@@ -289,12 +290,12 @@ fn parts(note: &Note, records: &Records) -> Vec<Part> {
 }
 
 /// A request that was read, to be lent; so many of its readings are not settled.
-pub fn record(request: ReadRequest, unsettled: u64) -> Record {
+pub fn record(request: ReadRequest, unsettled: u64, waiter: Option<oneshot::Sender<Settled>>) -> Record {
     let parts = RecordParts {
         seq: Some(request.number),
         held_bytes: request.amount.bytes,
         accepted_at: instant(request.accepted_at),
-        waiter: None,
+        waiter,
         readings: request.readings,
     };
     Record::with_unsettled(parts, unsettled)

@@ -1,14 +1,15 @@
 //! The thread that owns the log: it takes all that waits, appends, syncs once, and answers all.
 
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use super::entry::{Accepted, Entry, Note, Settlement};
+use super::entry::{Accepted, Note, Settlement};
 use super::handover::{Handover, Putting, Stands, View};
-use super::inbox::{Accept, Command, Inbox, Pace, Taken};
+use super::inbox::{Accept, Closing, Command, Inbox, Pace, Taken};
 use super::memos::Memos;
 use super::state::State;
 use super::trouble::Trouble;
@@ -16,7 +17,7 @@ use crate::buffer::lease::{Record, RecordParts};
 use crate::buffer::outlet::{NoteId, Noted};
 use crate::buffer::{Fsync, PushError};
 use crate::metrics::Metrics;
-use crate::wal::{Durability, Log, LogError, Position, Segment, Start};
+use crate::wal::{Durability, Log, LogError, Position, Segment, Spare, Start};
 
 /// After a failure the disk is tried again this often.
 pub const RETRY_EVERY: Duration = Duration::from_secs(1);
@@ -41,10 +42,10 @@ pub struct Writer {
     pub noted: mpsc::UnboundedSender<Noted>,
     /// When a commit is synced.
     pub fsync: Fsync,
-    /// Bytes that all segments may take.
-    pub bytes_max: u64,
     /// What others see.
     pub metrics: Arc<Metrics>,
+    /// The next segment's file while it is made.
+    pub spare: Option<JoinHandle<Result<Spare, LogError>>>,
 }
 
 /// What the loop remembers between two turns.
@@ -69,10 +70,12 @@ impl Writer {
         let mut clock = Clock { pace: Pace::new(Instant::now()), sync_at: None, retry_at: None };
         loop {
             let wake_at = clock.retry_at.or(clock.sync_at);
-            let Taken { commands, urgent, closed } = self.inbox.take(clock.pace, wake_at);
+            let Taken { commands, urgent, closing } = self.inbox.take(clock.pace, wake_at);
             self.turn(commands, urgent, &mut clock);
-            if closed {
-                break;
+            match closing {
+                Closing::Open => {}
+                Closing::NoReadings => self.handover.close(),
+                Closing::Closed => break,
             }
         }
         self.handover.close();
@@ -127,6 +130,7 @@ impl Writer {
             Ok(()) => {
                 self.observe(&appended, started);
                 self.on_committed(appended);
+                self.prepare_spare();
                 self.tidy(before)
             }
             Err((error, rest)) => {
@@ -245,7 +249,7 @@ impl Writer {
     }
 
     /// What the delivery may read.
-    fn view(&self) -> View {
+    pub fn view(&self) -> View {
         let numbers = |segment: &Segment| {
             let content = self.state.contents.get(&segment.number);
             content.map_or(0..0, |content| content.numbers.clone())
@@ -299,6 +303,22 @@ impl Writer {
         }
     }
 
+    /// Has the next segment's file made elsewhere before it is needed.
+    fn prepare_spare(&mut self) {
+        if let Some(job) = self.spare.take_if(|job| job.is_finished()) {
+            // If there is none, the next segment is made when it is needed, and what fails then is told.
+            if let Ok(Ok(spare)) = job.join() {
+                self.log.give_spare(spare);
+            }
+        }
+        if self.spare.is_none()
+            && let Some(job) = self.log.wants_spare()
+        {
+            let thread = std::thread::Builder::new().name("forebay-spare".to_owned());
+            self.spare = thread.spawn(move || job.run()).ok();
+        }
+    }
+
     /// Lets settled segments go once there are some, and keeps the state, at every new segment. An error here is an
     /// error of the disk as any other.
     fn tidy(&mut self, segments_before: usize) -> Result<(), ()> {
@@ -329,6 +349,9 @@ impl Writer {
 
     /// The last thing: the next start finds everything at once.
     fn finish(mut self) {
+        if let Some(spare) = self.spare.take() {
+            let _ = spare.join();
+        }
         let settled = self.settled_segments();
         if let Err(error) = self.checkpoint(&settled) {
             warn!(%error, "no checkpoint at the end; the next start reads more of the log");
