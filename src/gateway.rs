@@ -95,7 +95,7 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new());
         let draining = CancellationToken::new();
         let signals = Signals::default();
-        let Opened { buffer, outlet } =
+        let Opened { buffer, outlet, .. } =
             (config.buffer.kind().open)(&config.buffer, config.delivery.nodes.len());
         let worker = Worker::new(
             config.delivery.clone(),

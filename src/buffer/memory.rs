@@ -30,7 +30,8 @@ pub fn open(config: &BufferConfig, nodes: usize) -> Opened {
     let (queue, queued) = mpsc::channel(requests);
     let buffer =
         Memory { config: config.clone(), accounts: Arc::clone(&accounts), queue: Mutex::new(Some(queue)) };
-    Opened { buffer: Arc::new(buffer), outlet: Box::new(MemoryOutlet { queue: queued, accounts }) }
+    let outlet = Box::new(MemoryOutlet { queue: queued, accounts });
+    Opened { buffer: Arc::new(buffer), outlet, memos: Vec::new() }
 }
 
 impl Memory {

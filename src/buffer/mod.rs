@@ -27,6 +27,7 @@ use std::ops::{Add, AddAssign, SubAssign};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use thiserror::Error;
 
@@ -192,6 +193,9 @@ pub struct Request {
     pub ack: Ack,
     /// What the request holds until its readings are in the buffer; dropped then, or with the request.
     pub until_taken: Option<Box<dyn Any + Send>>,
+    /// Opaque bytes that the buffer keeps with the readings, atomically with them, for as long as the front asked
+    /// for. A kind that does not survive the process has no use for them.
+    pub memo: Option<Bytes>,
 }
 
 /// The promise that was kept before the request was answered.
@@ -266,6 +270,8 @@ pub struct Opened {
     pub buffer: Arc<dyn Buffer>,
     /// For the delivery.
     pub outlet: Box<dyn Outlet>,
+    /// What [`Request::memo`] had of the requests whose memos are kept, from before the start.
+    pub memos: Vec<Bytes>,
 }
 
 #[cfg(test)]
@@ -308,7 +314,7 @@ pub(crate) mod tests {
     }
 
     fn request(numbers: Range<i64>, ack: Ack) -> Request {
-        Request { readings: numbered(numbers), format: 0, ack, until_taken: None }
+        Request { readings: numbered(numbers), format: 0, ack, until_taken: None, memo: None }
     }
 
     async fn pull(outlet: &mut Box<dyn Outlet>, most: usize) -> Vec<Part> {
@@ -325,7 +331,7 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn what_goes_in_comes_out_in_the_same_order_once() {
         for kind in KINDS.names() {
-            let Opened { buffer, mut outlet } = open(kind, 100, 1 << 20);
+            let Opened { buffer, mut outlet, .. } = open(kind, 100, 1 << 20);
             for first in 0..20 {
                 buffer.push(request(first * 3..first * 3 + 3, Ack::Memory)).await.expect("room");
             }
@@ -347,7 +353,7 @@ pub(crate) mod tests {
             let held = lease::Record::amount(&numbered(0..6)).bytes;
             // Once the count is the bound, once the bytes are.
             for (readings, bytes) in [(10, 1 << 20), (1000, 2 * held - 1)] {
-                let Opened { buffer, mut outlet } = open(kind, readings, bytes);
+                let Opened { buffer, mut outlet, .. } = open(kind, readings, bytes);
                 buffer.push(request(0..6, Ack::Memory)).await.expect("room");
                 let parts = pull(&mut outlet, 1).await;
                 let full = buffer.push(request(6..12, Ack::Memory)).await;
@@ -366,7 +372,7 @@ pub(crate) mod tests {
     async fn a_receipt_says_what_was_promised_and_delivered_waits_for_every_part() {
         for (kind, row) in KINDS.members {
             for ack in row.acks {
-                let Opened { buffer, mut outlet } = open(kind, 100, 1 << 20);
+                let Opened { buffer, mut outlet, .. } = open(kind, 100, 1 << 20);
                 let push = tokio::spawn({
                     let (buffer, ack) = (Arc::clone(&buffer), *ack);
                     async move { buffer.push(request(0..4, ack)).await }
@@ -389,7 +395,7 @@ pub(crate) mod tests {
         for kind in
             KINDS.names().filter(|name| KINDS.find(name).is_ok_and(|k| k.acks.contains(&Ack::Delivered)))
         {
-            let Opened { buffer, mut outlet } = open(kind, 100, 1 << 20);
+            let Opened { buffer, mut outlet, .. } = open(kind, 100, 1 << 20);
             let push = |numbers| {
                 let buffer = Arc::clone(&buffer);
                 tokio::spawn(async move { buffer.push(request(numbers, Ack::Delivered)).await })
@@ -415,7 +421,7 @@ pub(crate) mod tests {
         for kind in
             KINDS.names().filter(|name| KINDS.find(name).is_ok_and(|k| k.acks.contains(&Ack::Delivered)))
         {
-            let Opened { buffer, mut outlet } = open(kind, 100, 1 << 20);
+            let Opened { buffer, mut outlet, .. } = open(kind, 100, 1 << 20);
             let push = buffer.push(request(0..4, Ack::Delivered));
             let parts = tokio::select! {
                 done = push => panic!("nothing is delivered yet: {done:?}"),
@@ -433,7 +439,7 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn a_closed_buffer_hands_out_what_it_has_and_then_says_that_nothing_more_comes() {
         for kind in KINDS.names() {
-            let Opened { buffer, mut outlet } = open(kind, 100, 1 << 20);
+            let Opened { buffer, mut outlet, .. } = open(kind, 100, 1 << 20);
             buffer.push(request(0..2, Ack::Memory)).await.expect("room");
             buffer.push(request(2..4, Ack::Memory)).await.expect("room");
             buffer.close();

@@ -200,8 +200,13 @@ impl Front {
             return Ok(content.ack);
         }
         readings.shrink();
-        let mut request =
-            buffer::Request { readings, format: content.format, ack: content.ack, until_taken: None };
+        let mut request = buffer::Request {
+            readings,
+            format: content.format,
+            ack: content.ack,
+            until_taken: None,
+            memo: None,
+        };
         if content.ack != buffer::Ack::Delivered {
             let receipt = self.buffer.push(request).await?;
             drop(held);
