@@ -15,7 +15,7 @@ use crate::backoff::Backoff;
 use crate::buffer::{Ack, Amount, BufferConfig, KINDS, OVERFLOW_POLICIES};
 use crate::codec::{ENCODERS, UnknownFields};
 use crate::delivery::{BatchConfig, COMPRESSIONS, DeliveryConfig, HealthConfig};
-use crate::ingest::IngestConfig;
+use crate::ingest::{IngestConfig, KeysConfig};
 use crate::node;
 use crate::node_id::NodeId;
 use crate::quantity::{format_duration, format_size, parse_duration, parse_size};
@@ -30,7 +30,6 @@ const EMBEDDED_NODE_DATA: &str = "data/node";
 
 /// Settings of the full system that this version knows and does not use: they are named in the log.
 const WITHOUT_EFFECT: &[&str] = &[
-    "ingest.idempotency_window",
     "buffer.path",
     "buffer.fsync",
     "cluster.resolve_every",
@@ -171,6 +170,10 @@ fn ingest(layers: &mut Layers, request_timeout: Duration) -> IngestConfig {
         unknown_fields: *choice(layers, "ingest.unknown_fields", &UNKNOWN_FIELDS),
         max_future: duration(layers, "ingest.max_future", Duration::ZERO..=CENTURY),
         max_past: duration(layers, "ingest.max_past", Duration::ZERO..=CENTURY),
+        keys: KeysConfig {
+            window: duration(layers, "ingest.idempotency_window", Duration::ZERO..=30 * 24 * HOUR),
+            answers: count(layers, "ingest.idempotency_keys", 1..=100_000_000),
+        },
     };
     if config.max_pending < config.max_body as u64 {
         let body = format_size(config.max_body as u64);
@@ -373,6 +376,7 @@ mod tests {
         assert_eq!(config.server.shutdown_timeout, Duration::from_secs(25));
         assert_eq!(config.ingest.unknown_fields, UnknownFields::Reject);
         assert_eq!((config.ingest.max_future, config.ingest.max_past), (HOUR, Duration::ZERO));
+        assert_eq!((config.ingest.keys.window, config.ingest.keys.answers), (HOUR / 6, 500_000));
         assert_eq!(config.buffer.limit, Amount { readings: 10_000_000, bytes: 1 << 30 });
         assert_eq!(
             config.delivery.batch,

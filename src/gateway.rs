@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
@@ -95,7 +96,7 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new());
         let draining = CancellationToken::new();
         let signals = Signals::default();
-        let Opened { buffer, outlet, .. } =
+        let Opened { buffer, outlet, memos } =
             (config.buffer.kind().open)(&config.buffer, config.delivery.nodes.len());
         let worker = Worker::new(
             config.delivery.clone(),
@@ -113,7 +114,7 @@ impl Gateway {
             metrics: Arc::clone(&metrics),
             openapi: openapi(),
         };
-        let entrance = entrance(&config, &buffer, &draining, &metrics, status);
+        let entrance = entrance(&config, &buffer, &memos, &draining, &metrics, status);
 
         let stop_serving = CancellationToken::new();
         let limits = Limits {
@@ -220,6 +221,7 @@ async fn start_embedded_node(config: &mut Config) -> Result<Option<Node>, StartE
 fn entrance(
     config: &Config,
     buffer: &Arc<dyn Buffer>,
+    memos: &[Bytes],
     draining: &CancellationToken,
     metrics: &Arc<Metrics>,
     status: Status,
@@ -233,6 +235,7 @@ fn entrance(
         draining.clone(),
         metrics,
     );
+    front.restore(memos);
     Entrance::new(front, status.routes(), status::PATHS, metrics)
 }
 

@@ -11,6 +11,7 @@
 //! # The guarantees
 //!
 //! - The 202 is sent after the buffer has kept the promise that [`buffer::Ack`] names, never before.
+//! - A request that is sent again with its `Idempotency-Key` is answered as before, and nothing is taken twice.
 //! - Every accepted reading is in exactly one account of the [`buffer::ledger`] at all times.
 //! - A batch always carries the same key with the same readings, at every try and to every node.
 //! - Everything is bounded, and nothing from outside can cause a panic.

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use prometheus::core::Collector;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder, exponential_buckets,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
+    exponential_buckets,
 };
 
 /// Every name starts with this.
@@ -76,6 +77,11 @@ pub const TABLE: &[Row] = &[
     counter("retries_total", &["node", "reason"], "Batches that will be sent again, by what went wrong."),
     counter("http_requests_total", &["path", "status"], "Requests answered, by path and status."),
     histogram("http_request_seconds", &["path"], "Time from a request's head to its answer's head."),
+    counter(
+        "idempotency_keys_forgotten_total",
+        &[],
+        "Keys of clients forgotten before their time, because more came than are remembered.",
+    ),
     gauge("build_info", &["version"], "Always 1; the version is in the label."),
 ];
 
@@ -111,6 +117,8 @@ pub struct Metrics {
     pub http_requests: IntCounterVec,
     /// `http_request_seconds`
     pub http_request_seconds: HistogramVec,
+    /// `idempotency_keys_forgotten_total`
+    pub idempotency_keys_forgotten: IntCounter,
 }
 
 impl Default for Metrics {
@@ -138,6 +146,8 @@ impl Metrics {
             retries: counters("retries_total"),
             http_requests: counters("http_requests_total"),
             http_request_seconds: histograms("http_request_seconds", seconds),
+            idempotency_keys_forgotten: counters("idempotency_keys_forgotten_total")
+                .with_label_values::<&str>(&[]),
             registry: registry.clone(),
         };
         for counters in
@@ -145,6 +155,7 @@ impl Metrics {
         {
             register(Box::new(counters.clone()));
         }
+        register(Box::new(metrics.idempotency_keys_forgotten.clone()));
         for histograms in [&metrics.batch_readings, &metrics.batch_bytes] {
             register(Box::new(histograms.clone()));
         }

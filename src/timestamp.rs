@@ -66,6 +66,11 @@ impl Precision {
         ("ns", Precision::Nanos),
     ];
 
+    /// The name in the query parameter `precision`.
+    pub fn name(self) -> &'static str {
+        Precision::NAMES.iter().find(|(_, precision)| *precision == self).map_or("", |(name, _)| name)
+    }
+
     fn nanos(self) -> i64 {
         match self {
             Precision::Seconds => NANOS_PER_SECOND,

@@ -54,6 +54,10 @@ const POLICIES: &[&str] = &[
     "delivery/health.rs",
     "delivery/latency.rs",
     "delivery/limit.rs",
+    "ingest/idempotency/header.rs",
+    "ingest/idempotency/keys.rs",
+    "ingest/idempotency/memo.rs",
+    "ingest/idempotency/store.rs",
 ];
 
 /// What a policy has no use for: clocks, tasks, random numbers of its own, files, sockets, other threads.

@@ -364,7 +364,7 @@ async fn openapi_is_3_1_and_has_every_path_with_its_answers() {
         assert!(document["paths"][path]["get"].is_object(), "{path}");
     }
     let post = &document["paths"]["/v1/readings"]["post"];
-    for status in ["202", "400", "408", "413", "415", "422", "503"] {
+    for status in ["202", "400", "408", "409", "413", "415", "422", "503"] {
         assert!(post["responses"][status].is_object(), "{status}");
     }
     for media_type in ["application/json", "application/x-ndjson", "application/jsonl"] {
@@ -374,6 +374,8 @@ async fn openapi_is_3_1_and_has_every_path_with_its_answers() {
     for name in ["strict", "ack", "precision"] {
         assert!(parameters.iter().any(|parameter| parameter["name"] == name), "{name}");
     }
+    let key = parameters.iter().find(|parameter| parameter["name"] == "Idempotency-Key");
+    assert!(key.is_some_and(|key| key["in"] == "header" && key["required"] != true), "{parameters:?}");
     // Every reference leads somewhere.
     let text = document.to_string();
     for reference in text.split("\"$ref\":\"#").skip(1) {

@@ -13,9 +13,12 @@ use crate::problem::{Problem, ReadingFault};
 use crate::quantity::{format_duration, format_size};
 
 use super::content::ENCODINGS;
+use super::idempotency::KeyError;
 
 /// What a client is told to wait when waiting has nothing to do with how fast the buffer empties.
 const RETRY_SOON: Duration = Duration::from_secs(5);
+/// What a client is told to wait whose first request is under way.
+const RETRY_UNDER_WAY: Duration = Duration::from_secs(1);
 
 /// Why a request is refused. Nothing of it was taken, but for the last case.
 #[derive(Debug, Error)]
@@ -28,6 +31,20 @@ pub(super) enum IngestError {
     Query { name: &'static str, got: String, allowed: String },
     #[error("acknowledgement `{got}` cannot be given by this gateway; it can give: {}", ack_names(.allowed))]
     Ack { got: String, allowed: &'static [Ack] },
+    #[error(
+        "`Idempotency-Key`: {0}; allowed: one line with 1 to 255 bytes of visible ASCII and spaces, in double quotes \
+         (`\\\"` for a quote, `\\\\` for a backslash) or bare"
+    )]
+    Key(KeyError),
+    #[error(
+        "this `Idempotency-Key` came with another request; use a new key, or send the same body with the same type, \
+         encoding and parameters"
+    )]
+    KeyOfOther,
+    #[error("the first request with this `Idempotency-Key` is still under way")]
+    KeyUnderWay,
+    #[error("too many requests with an `Idempotency-Key` are under way")]
+    TooManyKeys,
     #[error("the body is larger than {}, the most that is taken (after decompression)", format_size(*.limit as u64))]
     BodyTooLarge { limit: usize },
     #[error(
@@ -78,18 +95,22 @@ impl IngestError {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
             IngestError::Query { .. }
+            | IngestError::Key(_)
             | IngestError::BodyBroken(_)
             | IngestError::Compression { .. }
             | IngestError::Decode(_) => StatusCode::BAD_REQUEST,
-            IngestError::Ack { .. } | IngestError::AllRejected(_) | IngestError::Strict(_) => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            IngestError::Ack { .. }
+            | IngestError::KeyOfOther
+            | IngestError::AllRejected(_)
+            | IngestError::Strict(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            IngestError::KeyUnderWay => StatusCode::CONFLICT,
             IngestError::BodyTooLarge { .. }
             | IngestError::ExpandsTooFar { .. }
             | IngestError::Push(PushError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             IngestError::BodyTooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
             IngestError::Busy
             | IngestError::TooManyWait
+            | IngestError::TooManyKeys
             | IngestError::Push(_)
             | IngestError::NotDelivered(_) => StatusCode::SERVICE_UNAVAILABLE,
             IngestError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -105,9 +126,11 @@ impl IngestError {
             }
             // The rest of the body is still to come: no further request can be read from this connection.
             IngestError::BodyTooSlow { .. } => Some((CONNECTION, HeaderValue::from_static("close"))),
+            IngestError::KeyUnderWay => Some((RETRY_AFTER, seconds(RETRY_UNDER_WAY))),
             IngestError::Push(PushError::Full { retry_after }) => Some((RETRY_AFTER, seconds(*retry_after))),
             IngestError::Busy
             | IngestError::TooManyWait
+            | IngestError::TooManyKeys
             | IngestError::Push(PushError::Closed)
             | IngestError::NotDelivered(_) => Some((RETRY_AFTER, seconds(RETRY_SOON))),
             _ => None,

@@ -4,6 +4,8 @@
 //! [`crate::codec`], and into the buffer, whole or not at all. Every refusal is an `error` with its status, told
 //! as a problem (RFC 9457).
 //!
+//! A request with an `Idempotency-Key` is done once, and what it was answered is given again (`idempotency`).
+//!
 //! Limits: a body is at most `server.max_body` bytes after decompression and arrives within
 //! `server.request_timeout`; all bodies under way, and what they hold once decoded, are at most `server.max_pending`
 //! bytes together; readings may not take many times the bytes of their body; large bodies are decoded one for each
@@ -14,13 +16,15 @@ mod body;
 mod content;
 mod entrance;
 mod error;
+mod idempotency;
 mod observe;
 mod readings;
 mod schema;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use prometheus::IntCounter;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -30,8 +34,10 @@ use crate::buffer::{Ack, Buffer};
 use crate::codec::{Reason, UnknownFields};
 use crate::metrics::Metrics;
 use body::BodyBudget;
+use idempotency::Idempotency;
 
 pub use entrance::Entrance;
+pub use idempotency::KeysConfig;
 
 /// The path that takes readings.
 pub const READINGS_PATH: &str = "/v1/readings";
@@ -51,6 +57,8 @@ pub struct IngestConfig {
     pub max_future: Duration,
     /// How far behind the clock a reading may be; zero: any time.
     pub max_past: Duration,
+    /// How clients' keys are remembered.
+    pub keys: KeysConfig,
 }
 
 /// What the front's part of the OpenAPI document is made from.
@@ -72,7 +80,9 @@ pub struct Front {
     /// Turns to decode large bodies, one for each core.
     decoding: Semaphore,
     /// Places for requests that wait for delivery: so many that others find a connection all the same.
-    waiting: Semaphore,
+    waiting: Arc<Semaphore>,
+    /// The keys of clients; `None` if they are not looked at.
+    keys: Option<Arc<Idempotency>>,
     /// Cancelled when no more requests are taken.
     draining: CancellationToken,
     /// `readings_rejected_total` by reason, in the order of [`Reason::NAMES`].
@@ -97,7 +107,8 @@ impl Front {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Front {
             decoding: Semaphore::new(cores),
-            waiting: Semaphore::new((connections_max / 2).max(1)),
+            waiting: Arc::new(Semaphore::new((connections_max / 2).max(1))),
+            keys: Idempotency::new(config.keys, connections_max, metrics.idempotency_keys_forgotten.clone()),
             config,
             buffer,
             ack,
@@ -107,4 +118,14 @@ impl Front {
             rejected,
         }
     }
+
+    /// Remembers the keys of requests from before the start, which the buffer has kept.
+    pub fn restore(&self, memos: &[Bytes]) {
+        if let Some(keys) = &self.keys {
+            keys.restore(memos, SystemTime::now());
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

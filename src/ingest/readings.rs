@@ -1,13 +1,15 @@
 //! `POST /v1/readings`: from a request to readings in the buffer.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, EXPECT};
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderName, HeaderValue, Request, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
@@ -15,9 +17,11 @@ use super::Front;
 use super::body::{self, Held};
 use super::content::{Content, Encoding, Strictness};
 use super::error::{IngestError, faults};
-use crate::buffer;
+use super::idempotency::{Answer, Claim, Digest, Idempotency, Turn};
+use crate::buffer::{self, Ack, Buffer};
 use crate::codec::{Decoded, Rules};
 use crate::problem::ReadingFault;
+use crate::reading::Readings;
 use crate::timestamp::Timestamp;
 
 /// Bodies up to this size are decoded where they arrive: at most about 0.3 ms. Larger ones, and compressed ones,
@@ -28,6 +32,8 @@ const INLINE_BYTES_MAX: usize = 64 * 1024;
 const EXPANSION_OF_BODY: usize = 64;
 const EXPANSION_FREE_BYTES: usize = 64 * 1024;
 const EXPANSION_OF_MAX_BODY: usize = 8;
+/// Says that an answer was given before, to the first request with the same key.
+const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// What became of the readings of a request.
 #[derive(Debug, Serialize, ToSchema)]
@@ -52,6 +58,55 @@ impl IntoResponse for Accepted {
     }
 }
 
+impl Accepted {
+    /// What is remembered of it.
+    fn answer(&self, ack: Ack) -> Answer {
+        let errors = match self.errors.is_empty() {
+            true => Vec::new(),
+            false => serde_json::to_vec(&self.errors).unwrap_or_default(),
+        };
+        Answer {
+            // The largest body that may be allowed holds fewer.
+            accepted: u32::try_from(self.accepted).unwrap_or(u32::MAX),
+            rejected: u32::try_from(self.rejected).unwrap_or(u32::MAX),
+            ack,
+            errors: errors.into_boxed_slice(),
+        }
+    }
+
+    /// What was remembered, byte for byte as it was.
+    fn again(answer: Answer) -> Accepted {
+        Accepted {
+            accepted: answer.accepted as usize,
+            rejected: answer.rejected.into(),
+            ack: answer.ack.name(),
+            errors: serde_json::from_slice(&answer.errors).unwrap_or_default(),
+        }
+    }
+}
+
+/// A request that is answered with 202.
+#[derive(Debug)]
+enum Taken {
+    /// Its readings were accepted now.
+    Now(Accepted),
+    /// They were accepted before, from a request with the same key.
+    Before(Accepted),
+}
+
+impl IntoResponse for Taken {
+    fn into_response(self) -> Response {
+        match self {
+            Taken::Now(accepted) => accepted.into_response(),
+            Taken::Before(accepted) => {
+                let mut response = accepted.into_response();
+                response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+                response
+            }
+        }
+    }
+}
+
 /// Takes readings.
 #[utoipa::path(
     post,
@@ -64,14 +119,16 @@ impl IntoResponse for Accepted {
             (super::schema::Reading = "application/jsonl"),
         )
     ),
-    params(super::schema::Parameters),
+    params(super::schema::Parameters, super::schema::Headers),
     responses(
-        (status = 202, description = "At least one reading was accepted, or there was none.", body = Accepted),
-        (status = 400, description = "The body is not what it claims to be.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 202, description = "At least one reading was accepted, or there was none.", body = Accepted,
+            headers(("Idempotency-Replayed" = String, description = "`true` if this is the answer to an earlier request with the same `Idempotency-Key`; nothing was taken again."))),
+        (status = 400, description = "The body is not what it claims to be, or the `Idempotency-Key` is none.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 408, description = "The body did not arrive in time.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The first request with this `Idempotency-Key` is still under way; `Retry-After` says when to come again.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body, or the number of readings, is too large.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 415, description = "A media type or encoding that is not taken.", body = crate::problem::Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Every reading was turned away, or one was and the request is strict.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Every reading was turned away, or one was and the request is strict, or the `Idempotency-Key` came with another request.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 503, description = "The buffer is full or the gateway is shutting down; `Retry-After` says when to come again.", body = crate::problem::Problem, content_type = "application/problem+json"),
     )
 )]
@@ -89,11 +146,12 @@ impl Front {
 
     /// Takes the readings of a request, whole or not at all.
     ///
-    /// Dropped half-way (the client hung up), the readings are in the buffer or not; the books balance either way.
-    async fn take(&self, request: Request<Incoming>) -> Result<Accepted, IngestError> {
+    /// Dropped half-way (the client hung up), the readings are in the buffer or not; the books balance either way. A
+    /// request with a key that has come as far as the buffer goes on by itself.
+    async fn take(&self, request: Request<Incoming>) -> Result<Taken, IngestError> {
         let (head, body) = request.into_parts();
-        let content = match self.admit(&head, &body) {
-            Ok(content) => content,
+        let (content, key) = match self.admit(&head, &body) {
+            Ok(admitted) => admitted,
             Err(error) => {
                 self.turn_away(&head, body).await;
                 return Err(error);
@@ -101,30 +159,36 @@ impl Front {
         };
         let mut held = self.bodies.hold();
         let body = body::read(body, self.config.max_body, self.config.request_timeout, &mut held).await?;
-        let mut decoded = self.decode(body, content, &mut held).await?;
+        let turn = match self.claim(key, content, &body).await? {
+            None => None,
+            Some(Claim::First(turn)) => Some(turn),
+            Some(Claim::Again(answer)) => return Ok(Taken::Before(Accepted::again(answer))),
+        };
+        let decoded = self.decode(body, content, &mut held).await?;
         // The body is gone, its readings are here.
         held.replace(decoded.readings.bytes_held())?;
-
-        let rejected = decoded.rejections.count();
-        if rejected > 0 {
-            if content.strictness == Strictness::AllOrNone {
-                decoded.rejections.add_strict(decoded.readings.len());
-            }
-            self.count_rejections(&decoded);
-            if content.strictness == Strictness::AllOrNone {
-                return Err(IngestError::Strict(decoded.rejections));
-            }
-            if decoded.readings.is_empty() {
-                return Err(IngestError::AllRejected(decoded.rejections));
-            }
-        }
-        let accepted = decoded.readings.len();
-        let ack = self.push(decoded.readings, content, held).await?;
-        Ok(Accepted { accepted, rejected, ack: ack.name(), errors: faults(decoded.rejections.listed) })
+        let (readings, mut accepted) = self.judge(decoded, content)?;
+        let request = buffer::Request {
+            readings,
+            format: content.format,
+            ack: content.ack,
+            until_taken: None,
+            memo: None,
+        };
+        let ack = match turn {
+            None => push(&*self.buffer, &self.waiting, request, held).await?,
+            Some(turn) => self.push_in_turn(turn, accepted.answer(content.ack), request, held).await?,
+        };
+        accepted.ack = ack.name();
+        Ok(Taken::Now(accepted))
     }
 
     /// Refuses what needs no body to be refused.
-    fn admit(&self, head: &http::request::Parts, body: &Incoming) -> Result<Content, IngestError> {
+    fn admit(
+        &self,
+        head: &http::request::Parts,
+        body: &Incoming,
+    ) -> Result<(Content, Option<Digest>), IngestError> {
         if self.draining.is_cancelled() {
             return Err(IngestError::Push(buffer::PushError::Closed));
         }
@@ -132,7 +196,21 @@ impl Front {
         if body.size_hint().lower() > limit as u64 {
             return Err(IngestError::BodyTooLarge { limit });
         }
-        Content::read(head, self.ack, self.acks)
+        let content = Content::read(head, self.ack, self.acks)?;
+        let key = if self.keys.is_some() { Idempotency::key(&head.headers)? } else { None };
+        Ok((content, key))
+    }
+
+    /// Begins a request that has a key: another may have come with it.
+    async fn claim(
+        &self,
+        key: Option<Digest>,
+        content: Content,
+        body: &[u8],
+    ) -> Result<Option<Claim>, IngestError> {
+        let (Some(key), Some(keys)) = (key, &self.keys) else { return Ok(None) };
+        let fingerprint = Digest::of_request(content, body).await;
+        keys.claim(key, fingerprint).map(Some)
     }
 
     /// Lets the sender of a refused request finish, unless it waits to be asked for its body.
@@ -190,33 +268,68 @@ impl Front {
         }
     }
 
-    async fn push(
-        &self,
-        mut readings: crate::reading::Readings,
-        content: Content,
-        held: Held,
-    ) -> Result<buffer::Ack, IngestError> {
-        if readings.is_empty() {
-            return Ok(content.ack);
+    /// Decides what a request whose body was read is answered with, if the buffer takes its readings.
+    fn judge(&self, mut decoded: Decoded, content: Content) -> Result<(Readings, Accepted), IngestError> {
+        let rejected = decoded.rejections.count();
+        if rejected > 0 {
+            if content.strictness == Strictness::AllOrNone {
+                decoded.rejections.add_strict(decoded.readings.len());
+            }
+            self.count_rejections(&decoded);
+            if content.strictness == Strictness::AllOrNone {
+                return Err(IngestError::Strict(decoded.rejections));
+            }
+            if decoded.readings.is_empty() {
+                return Err(IngestError::AllRejected(decoded.rejections));
+            }
         }
-        readings.shrink();
-        let mut request = buffer::Request {
-            readings,
-            format: content.format,
-            ack: content.ack,
-            until_taken: None,
-            memo: None,
-        };
-        if content.ack != buffer::Ack::Delivered {
-            let receipt = self.buffer.push(request).await?;
-            drop(held);
-            return Ok(receipt.ack);
-        }
-        // While it waits for delivery, its readings count in the buffer, and no longer here.
-        request.until_taken = Some(Box::new(held));
-        let _place = self.waiting.try_acquire().map_err(|_none_left| IngestError::TooManyWait)?;
-        Ok(self.buffer.push(request).await?.ack)
+        let errors = faults(decoded.rejections.listed);
+        let accepted =
+            Accepted { accepted: decoded.readings.len(), rejected, ack: content.ack.name(), errors };
+        Ok((decoded.readings, accepted))
     }
+
+    /// Puts the readings of a request with a key into the buffer, in a task of its own: if the client hangs up, it
+    /// goes on, and its answer is there when the client comes again.
+    async fn push_in_turn(
+        &self,
+        turn: Turn,
+        answer: Answer,
+        request: buffer::Request,
+        held: Held,
+    ) -> Result<Ack, IngestError> {
+        let (buffer, waiting) = (Arc::clone(&self.buffer), Arc::clone(&self.waiting));
+        let request = buffer::Request { memo: Some(turn.memo(answer.clone())), ..request };
+        let task = tokio::spawn(async move {
+            let ack = push(&*buffer, &waiting, request, held).await?;
+            turn.remember(Answer { ack, ..answer });
+            Ok(ack)
+        });
+        // A panic is passed on: who waits is answered as if it had been here.
+        task.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
+    }
+}
+
+/// Puts the readings of a request into the buffer, and waits until the promise of its `ack` is kept.
+async fn push(
+    buffer: &dyn Buffer,
+    waiting: &Semaphore,
+    mut request: buffer::Request,
+    held: Held,
+) -> Result<Ack, IngestError> {
+    if request.readings.is_empty() {
+        return Ok(request.ack);
+    }
+    request.readings.shrink();
+    if request.ack != Ack::Delivered {
+        let receipt = buffer.push(request).await?;
+        drop(held);
+        return Ok(receipt.ack);
+    }
+    // While it waits for delivery, its readings count in the buffer, and no longer here.
+    request.until_taken = Some(Box::new(held));
+    let _place = waiting.try_acquire().map_err(|_none_left| IngestError::TooManyWait)?;
+    Ok(buffer.push(request).await?.ack)
 }
 
 /// Decodes a body whose readings may take only so many times its bytes.

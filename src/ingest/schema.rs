@@ -74,6 +74,18 @@ pub(super) struct Parameters {
     precision: Option<String>,
 }
 
+/// What a request may say in its head.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "the document is made from the fields")]
+pub(super) struct Headers {
+    /// A text of the client's own, the same when it sends the same request again: in quotes, or bare; 1 to 255 bytes
+    /// of visible ASCII and spaces. Within `ingest.idempotency_window` the first answer of 202 is given again.
+    #[serde(rename = "Idempotency-Key")]
+    #[param(example = "\"8e03978e-40d5-43dd-bc93-6894a57f9324\"")]
+    idempotency_key: Option<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

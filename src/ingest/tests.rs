@@ -1,0 +1,154 @@
+//! What the front gives to the buffer, and gets from it after a restart.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::buffer::accounts::Bounds;
+use crate::buffer::lease::Record;
+use crate::buffer::{Accounts, Amount, PushError, Receipt, Request};
+use crate::config::Config;
+use crate::listener::{self, Limits};
+
+/// A buffer that notes the memos of what is pushed, and takes it as the disk would.
+#[derive(Debug)]
+struct Noting {
+    accounts: Arc<Accounts>,
+    memos: Mutex<Vec<Option<Bytes>>>,
+    /// The first push fails like this.
+    fails: Mutex<Option<fn() -> PushError>>,
+}
+
+impl Noting {
+    fn new() -> Arc<Noting> {
+        let limit = Amount { readings: 1000, bytes: 1 << 20 };
+        let bounds = Bounds { limit, least: Record::AMOUNT_MIN };
+        let accounts = Accounts::new(bounds, 1, tokio::time::Instant::now());
+        Arc::new(Noting { accounts, memos: Mutex::default(), fails: Mutex::default() })
+    }
+
+    fn failing(fails: fn() -> PushError) -> Arc<Noting> {
+        let noting = Noting::new();
+        *noting.fails.lock().unwrap() = Some(fails);
+        noting
+    }
+
+    fn memos(&self) -> Vec<Option<Bytes>> {
+        self.memos.lock().unwrap().clone()
+    }
+}
+
+impl Buffer for Noting {
+    fn push(&self, request: Request) -> BoxFuture<'_, Result<Receipt, PushError>> {
+        async move {
+            let fails = self.fails.lock().unwrap().take();
+            if let Some(fails) = fails {
+                return Err(fails());
+            }
+            self.memos.lock().unwrap().push(request.memo);
+            Ok(Receipt { ack: request.ack })
+        }
+        .boxed()
+    }
+
+    fn accounts(&self) -> &Arc<Accounts> {
+        &self.accounts
+    }
+
+    fn close(&self) {}
+}
+
+/// A front that serves until it is dropped.
+struct Served {
+    address: SocketAddr,
+    server: JoinHandle<()>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl Served {
+    async fn start(buffer: &Arc<Noting>, memos: &[Bytes]) -> Served {
+        let config = Config::read(None, &[]).expect("the defaults are good").ingest;
+        let metrics = Arc::new(Metrics::new());
+        let buffer: Arc<dyn Buffer> = Arc::<Noting>::clone(buffer);
+        let acks = &[Ack::Memory, Ack::Disk, Ack::Delivered];
+        let front = Front::new(config, 10, buffer, Ack::Disk, acks, CancellationToken::new(), &metrics);
+        front.restore(memos);
+        let entrance = Entrance::new(front, Router::new(), &[], &metrics);
+        let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = socket.local_addr().expect("an address");
+        let limits = Limits { connections_max: 10, head_timeout: Duration::from_secs(10) };
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(listener::serve(socket, entrance, limits, stop, Duration::ZERO));
+        Served { address, server }
+    }
+
+    /// Posts a reading, and says which status and body came back, and whether they came again.
+    async fn post(&self, key: Option<&str>, ack: &str) -> (u16, String, bool) {
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let request = client.post(format!("http://{}{READINGS_PATH}?ack={ack}", self.address));
+        let request = key.into_iter().fold(request, |request, key| request.header("idempotency-key", key));
+        let body = r#"[{"device":"d","sensor":"s","value":1},{}]"#;
+        let reply = request.body(body).send().await.expect("an answer");
+        let replayed = reply.headers().contains_key("idempotency-replayed");
+        (reply.status().as_u16(), reply.text().await.expect("a body"), replayed)
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_given_again_after_a_restart_from_what_the_buffer_kept() {
+    let buffer = Noting::new();
+    let before = Served::start(&buffer, &[]).await;
+    let (_, disk, _) = before.post(Some("disk"), "disk").await;
+    let (_, delivered, _) = before.post(Some("delivered"), "delivered").await;
+    assert!(disk.contains(r#""accepted":1,"rejected":1,"ack":"disk","errors":[{"index":1,"#), "{disk}");
+    let memos: Vec<Bytes> = buffer.memos().into_iter().flatten().collect();
+    assert_eq!(memos.len(), 2);
+
+    let buffer = Noting::new();
+    let after = Served::start(&buffer, &memos).await;
+    assert_eq!(after.post(Some("disk"), "disk").await, (202, disk, true));
+    let not_known = delivered.replace(r#""ack":"delivered""#, r#""ack":"disk""#);
+    assert_eq!(after.post(Some("delivered"), "delivered").await, (202, not_known, true));
+    assert_eq!(after.post(Some("disk"), "memory").await.0, 422);
+    assert!(buffer.memos().is_empty(), "nothing is taken again");
+}
+
+#[tokio::test]
+async fn a_request_without_a_key_has_no_memo() {
+    let buffer = Noting::new();
+    let served = Served::start(&buffer, &[]).await;
+    assert_eq!(served.post(None, "disk").await.0, 202);
+    assert_eq!(served.post(Some("a"), "disk").await.0, 202);
+    let memos: Vec<_> = buffer.memos().iter().map(Option::is_some).collect();
+    assert_eq!(memos, [false, true]);
+}
+
+#[tokio::test]
+async fn a_push_that_fails_frees_the_key_and_one_that_panics_too() {
+    let failing: [(fn() -> PushError, u16); 3] = [
+        (|| PushError::Closed, 503),
+        (|| PushError::GivenUp, 503),
+        (|| panic!("the buffer has a defect"), 500),
+    ];
+    for (fails, status) in failing {
+        let buffer = Noting::failing(fails);
+        let served = Served::start(&buffer, &[]).await;
+        assert_eq!(served.post(Some("a"), "disk").await.0, status);
+        let (again, _, replayed) = served.post(Some("a"), "disk").await;
+        assert_eq!((again, replayed), (202, false), "after {status}");
+    }
+}
