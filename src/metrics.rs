@@ -67,6 +67,9 @@ pub const TABLE: &[Row] = &[
     gauge("buffer_limit_readings", &[], "Most readings that the buffer may hold."),
     gauge("buffer_limit_bytes", &[], "Most bytes that the buffer may hold."),
     gauge("buffer_oldest_seconds", &[], "Age of the oldest reading that is not settled, 0 if there is none."),
+    counter("buffer_damaged_records_total", &[], "Requests in the log on disk that cannot be read; what is left of them is set aside."),
+    histogram("commit_seconds", &[], "Time of one group commit of readings to the log on disk."),
+    histogram("commit_readings", &[], "Readings in one group commit."),
     counter("batches_total", &["node", "outcome"], "Requests to nodes, by what their answer meant."),
     histogram("batch_readings", &[], "Readings in a batch when it is first sent."),
     histogram("batch_bytes", &[], "Bytes in a batch's body before compression when it is first sent."),
@@ -103,6 +106,12 @@ pub struct Metrics {
     registry: Registry,
     /// `readings_rejected_total`
     pub readings_rejected: IntCounterVec,
+    /// `buffer_damaged_records_total`
+    pub buffer_damaged_records: IntCounter,
+    /// `commit_seconds`
+    pub commit_seconds: Histogram,
+    /// `commit_readings`
+    pub commit_readings: Histogram,
     /// `batches_total`
     pub batches: IntCounterVec,
     /// `batch_readings`
@@ -140,6 +149,9 @@ impl Metrics {
         let metrics = Metrics {
             readings_rejected: counters("readings_rejected_total"),
             batches: counters("batches_total"),
+            buffer_damaged_records: counters("buffer_damaged_records_total").with_label_values::<&str>(&[]),
+            commit_seconds: single(histograms("commit_seconds", seconds.clone())),
+            commit_readings: single(histograms("commit_readings", readings.clone())),
             batch_readings: single(histograms("batch_readings", readings)),
             batch_bytes: single(histograms("batch_bytes", bytes)),
             delivery_seconds: histograms("delivery_seconds", seconds.clone()),
@@ -156,7 +168,10 @@ impl Metrics {
             register(Box::new(counters.clone()));
         }
         register(Box::new(metrics.idempotency_keys_forgotten.clone()));
-        for histograms in [&metrics.batch_readings, &metrics.batch_bytes] {
+        register(Box::new(metrics.buffer_damaged_records.clone()));
+        for histograms in
+            [&metrics.batch_readings, &metrics.batch_bytes, &metrics.commit_seconds, &metrics.commit_readings]
+        {
             register(Box::new(histograms.clone()));
         }
         for histograms in [&metrics.delivery_seconds, &metrics.http_request_seconds] {
