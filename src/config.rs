@@ -1,6 +1,7 @@
 //! The settings: gathered from their layers, checked at the start, handed to each part as its own.
 
 mod layers;
+mod reserved;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use crate::routing::ROUTES;
 
 pub use layers::{Fault, Origin, Setting};
 use layers::{Layers, Raw};
+use reserved::Reserved;
 
 /// Where the embedded node of a gateway without nodes keeps its readings.
 const EMBEDDED_NODE_DATA: &str = "data/node";
@@ -123,12 +125,17 @@ impl Config {
     /// Every fault that was found, not only the first.
     pub fn read(file: Option<&Path>, environment: &[(String, String)]) -> Result<Config, Vec<Fault>> {
         let mut layers = Layers::read(file, environment, WITHOUT_EFFECT);
-        let without_effect = layers.set_aside();
+        let reserved = Reserved::read(&mut layers);
+        let mut without_effect = layers.set_aside();
         let request_timeout = duration(&mut layers, "server.request_timeout", MILLISECOND..=HOUR);
+        let server = server(&mut layers);
+        let ingest = ingest(&mut layers, request_timeout);
+        let buffer = buffer(&mut layers, request_timeout, reserved);
+        without_effect.retain(|setting| !buffer.kind().settings.contains(&setting.key.as_str()));
         let config = Config {
-            server: server(&mut layers),
-            ingest: ingest(&mut layers, request_timeout),
-            buffer: buffer(&mut layers, request_timeout),
+            server,
+            ingest,
+            buffer,
             delivery: delivery(&mut layers),
             embedded_node_data: PathBuf::from(EMBEDDED_NODE_DATA),
             log: log(&mut layers),
@@ -182,7 +189,7 @@ fn ingest(layers: &mut Layers, request_timeout: Duration) -> IngestConfig {
     config
 }
 
-fn buffer(layers: &mut Layers, request_timeout: Duration) -> BufferConfig {
+fn buffer(layers: &mut Layers, request_timeout: Duration, reserved: Reserved) -> BufferConfig {
     let kind = choice_name(layers, "buffer.kind", &KINDS);
     let ack = *choice(layers, "buffer.ack", &Ack::NAMES);
     let acks = KINDS.find(kind).expect("the name comes from the table").acks;
@@ -205,6 +212,9 @@ fn buffer(layers: &mut Layers, request_timeout: Duration) -> BufferConfig {
             bytes: size(layers, "buffer.max_bytes", 1024..=1 << 50),
         },
         on_full: on_full(request_timeout),
+        path: reserved.path,
+        fsync: reserved.fsync,
+        memos_kept: reserved.memos_kept,
     }
 }
 
@@ -301,10 +311,12 @@ fn log(layers: &mut Layers) -> LogConfig {
 }
 
 fn duration(layers: &mut Layers, key: &str, allowed: RangeInclusive<Duration>) -> Duration {
-    layers.get(key, |raw| {
-        let duration = parse_duration(&raw.text()?).map_err(|error| error.to_string())?;
-        within(duration, &allowed, |duration| format_duration(*duration))
-    })
+    layers.get(key, |raw| duration_within(raw, &allowed))
+}
+
+fn duration_within(raw: &Raw, allowed: &RangeInclusive<Duration>) -> Result<Duration, String> {
+    let duration = parse_duration(&raw.text()?).map_err(|error| error.to_string())?;
+    within(duration, allowed, |duration| format_duration(*duration))
 }
 
 fn size(layers: &mut Layers, key: &str, allowed: RangeInclusive<u64>) -> u64 {
@@ -349,6 +361,7 @@ fn usize_of(number: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buffer::Fsync;
 
     fn read(file: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
         let path = tempfile::Builder::new().suffix(".toml").tempfile().expect("a file");
@@ -531,5 +544,31 @@ mod tests {
             read("[buffer]\npath = \"x\"\n[cluster.shard]\nfailover = \"wait\"\n", &[]).expect("known keys");
         let named: Vec<_> = config.without_effect.iter().map(|setting| setting.key.as_str()).collect();
         assert_eq!(named, ["buffer.path", "cluster.shard.failover"]);
+    }
+
+    #[test]
+    fn settings_of_other_kinds_of_buffer_are_read_and_checked_all_the_same() {
+        let buffer = read("", &[]).expect("the defaults are good").buffer;
+        assert_eq!((buffer.path, buffer.fsync), (PathBuf::from("data/buffer"), Fsync::Always));
+        assert_eq!(buffer.memos_kept, Duration::from_secs(600));
+        let made = "[ingest]\nidempotency_window = \"1h\"\n[buffer]\npath = \"x\"\nfsync = \"200ms\"\n";
+        let config = read(made, &[]).expect("good settings");
+        assert_eq!((config.buffer.path, config.buffer.memos_kept), (PathBuf::from("x"), HOUR));
+        assert_eq!(config.buffer.fsync, Fsync::Every(Duration::from_millis(200)));
+        assert_eq!(config.without_effect.len(), 3, "in memory they have none");
+        check_faults(
+            "[buffer]\npath = \"\"\nfsync = \"never\"\n[ingest]\nidempotency_window = 10\n",
+            &[],
+            &[
+                "FILE:2: buffer.path: must be the path of a directory, got nothing",
+                "FILE:3: buffer.fsync: must be `always`, or an interval such as 200ms, got `never`",
+                "FILE:5: ingest.idempotency_window: must be a string, got a whole number",
+            ],
+        );
+        check_faults(
+            "[buffer]\nfsync = \"0s\"\n",
+            &[],
+            &["FILE:2: buffer.fsync: must be from 1ms to 1h, got 0s"],
+        );
     }
 }

@@ -15,7 +15,7 @@ use tracing::{error, info};
 use url::Url;
 use utoipa::OpenApi;
 
-use crate::buffer::{Buffer, Opened};
+use crate::buffer::{Buffer, BufferConfig, OpenError, Opened};
 use crate::config::Config;
 use crate::delivery::{Signals, TransportError, Worker};
 use crate::ingest::{self, Entrance, Front};
@@ -50,6 +50,9 @@ pub enum StartError {
     /// The embedded node did not start.
     #[error("the embedded node does not start: {0}")]
     Node(#[from] NodeError),
+    /// The buffer did not open.
+    #[error("the buffer does not open: {0}")]
+    Buffer(#[from] OpenError),
     /// There is no HTTP client.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -97,7 +100,7 @@ impl Gateway {
         let draining = CancellationToken::new();
         let signals = Signals::default();
         let Opened { buffer, outlet, memos } =
-            (config.buffer.kind().open)(&config.buffer, config.delivery.nodes.len());
+            open_buffer(config.buffer.clone(), config.delivery.nodes.len()).await?;
         let worker = Worker::new(
             config.delivery.clone(),
             outlet,
@@ -216,6 +219,12 @@ async fn start_embedded_node(config: &mut Config) -> Result<Option<Node>, StartE
     info!(url = %url, data = %config.embedded_node_data.display(), "no nodes configured, using the embedded one");
     config.delivery.nodes.push(url);
     Ok(Some(node))
+}
+
+/// Opens the buffer on a thread for blocking work: it may read a log first.
+async fn open_buffer(config: BufferConfig, nodes: usize) -> Result<Opened, OpenError> {
+    let opened = tokio::task::spawn_blocking(move || (config.kind().open)(&config, nodes)).await;
+    opened.expect("opening does not panic")
 }
 
 fn entrance(

@@ -11,7 +11,7 @@ use super::accounts::{Accounts, Bounds};
 use super::lease::{Part, Record, RecordParts};
 use super::ledger::Outcome;
 use super::outlet::{NoteId, Noted, Noting, Outlet, Resumed};
-use super::{Ack, Buffer, BufferConfig, Opened, PushError, Receipt, Request, Settled, settle};
+use super::{Ack, Buffer, BufferConfig, OpenError, Opened, PushError, Receipt, Request, Settled, settle};
 
 #[derive(Debug)]
 struct Memory {
@@ -21,8 +21,8 @@ struct Memory {
     queue: Mutex<Option<mpsc::Sender<Part>>>,
 }
 
-/// Opens a buffer in memory.
-pub fn open(config: &BufferConfig, nodes: usize) -> Opened {
+/// Opens a buffer in memory; there is nothing that could fail.
+pub fn open(config: &BufferConfig, nodes: usize) -> Result<Opened, OpenError> {
     let bounds = Bounds { limit: config.limit, least: Record::AMOUNT_MIN };
     let accounts = Accounts::new(bounds, nodes, Instant::now());
     // The accounts admit no more readings than this, and each request has at least one.
@@ -31,7 +31,7 @@ pub fn open(config: &BufferConfig, nodes: usize) -> Opened {
     let buffer =
         Memory { config: config.clone(), accounts: Arc::clone(&accounts), queue: Mutex::new(Some(queue)) };
     let outlet = Box::new(MemoryOutlet { queue: queued, accounts });
-    Opened { buffer: Arc::new(buffer), outlet, memos: Vec::new() }
+    Ok(Opened { buffer: Arc::new(buffer), outlet, memos: Vec::new() })
 }
 
 impl Memory {

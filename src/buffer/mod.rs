@@ -23,7 +23,10 @@ pub mod span;
 
 use std::any::Any;
 use std::fmt;
+use std::io;
 use std::ops::{Add, AddAssign, SubAssign};
+use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +34,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use thiserror::Error;
 
+use crate::quantity::{QuantityError, parse_duration};
 use crate::reading::Readings;
 use crate::registry::Registry;
 
@@ -41,16 +45,40 @@ pub use outlet::{NoteId, Noted, Noting, Outlet, Resumed};
 /// The kinds of buffer by their configuration names.
 pub const KINDS: Registry<Kind> = Registry {
     what: "kind of buffer",
-    members: &[("memory", Kind { open: memory::open, acks: &[Ack::Memory, Ack::Delivered] })],
+    members: &[("memory", Kind { open: memory::open, acks: &[Ack::Memory, Ack::Delivered], settings: &[] })],
 };
 
 /// A kind of buffer.
 #[derive(Debug)]
 pub struct Kind {
-    /// Opens one for a number of nodes.
-    pub open: fn(&BufferConfig, usize) -> Opened,
+    /// Opens one for a number of nodes. It may wait for the disk.
+    pub open: fn(&BufferConfig, usize) -> Result<Opened, OpenError>,
     /// The acknowledgements that it can give.
     pub acks: &'static [Ack],
+    /// The keys of settings that only some kinds have, and this is one of them.
+    pub settings: &'static [&'static str],
+}
+
+/// Why a buffer does not open.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// A file or a directory cannot be used.
+    #[error("cannot use {}: {error}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Another process has it.
+    #[error(
+        "{} is in use by another gateway; stop that one, or give each gateway a `buffer.path` of its own",
+        path.display()
+    )]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
 }
 
 /// Readings and the bytes of memory or disk that they take.
@@ -173,6 +201,30 @@ pub struct BufferConfig {
     pub limit: Amount,
     /// What happens to a request when the buffer is full.
     pub on_full: OnFull,
+    /// Directory of the files, for kinds that have some.
+    pub path: PathBuf,
+    /// When what was written is synced, for kinds that write.
+    pub fsync: Fsync,
+    /// How long the answer to a request with an `Idempotency-Key` is remembered, for kinds that can.
+    pub memos_kept: Duration,
+}
+
+/// When what was written is synced to stable storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsync {
+    /// Before each acknowledgement, once for all requests that wait: what is acknowledged survives a power loss.
+    Always,
+    /// At this interval: a power loss may cost what was acknowledged since the last sync.
+    Every(Duration),
+}
+
+impl FromStr for Fsync {
+    type Err = QuantityError;
+
+    /// Reads `always`, or an interval such as `200ms`.
+    fn from_str(text: &str) -> Result<Fsync, QuantityError> {
+        if text == "always" { Ok(Fsync::Always) } else { parse_duration(text).map(Fsync::Every) }
+    }
 }
 
 impl BufferConfig {
@@ -309,8 +361,16 @@ pub(crate) mod tests {
 
     fn open(kind: &'static str, readings: u64, bytes: u64) -> Opened {
         let limit = Amount { readings, bytes };
-        let config = BufferConfig { kind, ack: Ack::Memory, limit, on_full: OnFull::Reject };
-        (config.kind().open)(&config, 1)
+        let config = BufferConfig {
+            kind,
+            ack: Ack::Memory,
+            limit,
+            on_full: OnFull::Reject,
+            path: PathBuf::new(),
+            fsync: Fsync::Always,
+            memos_kept: Duration::from_secs(600),
+        };
+        (config.kind().open)(&config, 1).expect("it opens")
     }
 
     fn request(numbers: Range<i64>, ack: Ack) -> Request {
@@ -326,6 +386,18 @@ pub(crate) mod tests {
 
     fn deliver(outlet: &mut Box<dyn Outlet>, parts: Vec<Part>) {
         outlet.settle(parts, None, Outcome::Delivered { node: 0 }, Instant::now());
+    }
+
+    #[test]
+    fn who_cannot_open_a_buffer_is_told_the_place_and_what_to_do() {
+        let path = PathBuf::from("data/buffer");
+        let locked = OpenError::Locked { path: path.clone() };
+        assert_eq!(
+            locked.to_string(),
+            "data/buffer is in use by another gateway; stop that one, or give each gateway a `buffer.path` of its own"
+        );
+        let broken = OpenError::Io { path, error: io::Error::other("no space") };
+        assert_eq!(broken.to_string(), "cannot use data/buffer: no space");
     }
 
     #[tokio::test]
