@@ -15,7 +15,7 @@ use tracing::{error, info};
 use url::Url;
 use utoipa::OpenApi;
 
-use crate::buffer::{Buffer, BufferConfig, OpenError, Opened};
+use crate::buffer::{Buffer, BufferConfig, OpenError, Opened, Rest};
 use crate::config::Config;
 use crate::delivery::{Signals, TransportError, Worker};
 use crate::ingest::{self, Entrance, Front};
@@ -64,6 +64,8 @@ pub enum StartError {
 pub struct Ended {
     /// Accepted readings that were not delivered.
     pub undelivered: u64,
+    /// What becomes of them.
+    pub rest: Rest,
     /// Whether one of its workers failed.
     pub failed: bool,
 }
@@ -100,7 +102,7 @@ impl Gateway {
         let draining = CancellationToken::new();
         let signals = Signals::default();
         let Opened { buffer, outlet, memos } =
-            open_buffer(config.buffer.clone(), config.delivery.nodes.len()).await?;
+            open_buffer(config.buffer.clone(), config.delivery.nodes.len(), Arc::clone(&metrics)).await?;
         let worker = Worker::new(
             config.delivery.clone(),
             outlet,
@@ -110,8 +112,8 @@ impl Gateway {
         )?;
         let status = Status {
             started_at: Instant::now(),
-            buffer: config.buffer.clone(),
-            accounts: Arc::clone(buffer.accounts()),
+            buffer_config: config.buffer.clone(),
+            buffer: Arc::clone(&buffer),
             delivery: worker.status(),
             draining: draining.clone(),
             metrics: Arc::clone(&metrics),
@@ -158,8 +160,9 @@ impl Gateway {
     /// 1. `/readyz` turns 503, and no new readings are taken;
     /// 2. the buffer is closed: whoever waits for room gets 503, and nothing more will come;
     /// 3. what is buffered is delivered, for up to `server.shutdown_timeout`, batches no longer waiting for more;
-    /// 4. the last answers go out (requests that waited for delivery), and the connections are closed;
-    /// 5. the embedded node ends.
+    /// 4. the buffer ends: what it keeps for the next start is on stable storage then;
+    /// 5. the last answers go out (requests that waited for delivery), and the connections are closed;
+    /// 6. the embedded node ends.
     pub async fn stop(self) -> Ended {
         info!(buffered = self.buffer.accounts().buffered(), "stopping");
         // Asked first: an idle worker ends as soon as the buffer is closed. What has ended by now failed, and its end
@@ -171,25 +174,43 @@ impl Gateway {
         self.signals.drain.cancel();
         let worker_failed =
             worker_ended || finish(self.worker, &self.signals.abort, self.shutdown_timeout).await.is_err();
+        let rest = self.buffer.finish().await;
         let undelivered = self.buffer.accounts().buffered();
         self.stop_serving.cancel();
         let server_failed = server_ended || self.server.await.is_err();
         if let Some(node) = self.embedded {
             node.stop().await;
         }
-        let failed = worker_failed || server_failed;
-        if failed {
+        if worker_failed || server_failed {
             error!(delivery = worker_failed, http_server = server_failed, "stopped after a part had failed");
         }
-        if undelivered > 0 {
-            error!(
-                readings = undelivered,
-                "readings were accepted and not delivered: they are lost with the memory buffer"
-            );
-        } else {
-            info!("stopped, every accepted reading is delivered or accounted for");
+        let ended = Ended { undelivered, rest, failed: worker_failed || server_failed };
+        ended.tell();
+        ended
+    }
+}
+
+impl Ended {
+    /// Whether readings are gone that were accepted.
+    pub fn has_lost(self) -> bool {
+        match self.rest {
+            Rest::Lost => self.undelivered > 0,
+            Rest::Kept => false,
         }
-        Ended { undelivered, failed }
+    }
+
+    fn tell(self) {
+        let readings = self.undelivered;
+        match self.rest {
+            _ if readings == 0 => info!("stopped, every accepted reading is delivered or accounted for"),
+            Rest::Lost => {
+                error!(
+                    readings,
+                    "readings were accepted and not delivered: they are lost with the memory buffer"
+                );
+            }
+            Rest::Kept => info!(readings, "readings stay on disk for the next start"),
+        }
     }
 }
 
@@ -222,8 +243,12 @@ async fn start_embedded_node(config: &mut Config) -> Result<Option<Node>, StartE
 }
 
 /// Opens the buffer on a thread for blocking work: it may read a log first.
-async fn open_buffer(config: BufferConfig, nodes: usize) -> Result<Opened, OpenError> {
-    let opened = tokio::task::spawn_blocking(move || (config.kind().open)(&config, nodes)).await;
+async fn open_buffer(
+    config: BufferConfig,
+    nodes: usize,
+    metrics: Arc<Metrics>,
+) -> Result<Opened, OpenError> {
+    let opened = tokio::task::spawn_blocking(move || (config.kind().open)(&config, nodes, &metrics)).await;
     opened.expect("opening does not panic")
 }
 
@@ -258,7 +283,42 @@ pub fn openapi() -> String {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+    use futures_util::future::BoxFuture;
+
     use super::*;
+    use crate::buffer::{Accounts, Amount, OnFull, PushError, Receipt, Request};
+
+    /// A buffer that says what becomes of the rest, and whether it was asked.
+    #[derive(Debug)]
+    struct Keeping {
+        buffer: Arc<dyn Buffer>,
+        rest: Rest,
+        finished: CancellationToken,
+    }
+
+    impl Buffer for Keeping {
+        fn push(&self, request: Request) -> BoxFuture<'_, Result<Receipt, PushError>> {
+            self.buffer.push(request)
+        }
+
+        fn accounts(&self) -> &Arc<Accounts> {
+            self.buffer.accounts()
+        }
+
+        fn close(&self) {
+            self.buffer.close();
+        }
+
+        fn trouble(&self) -> Option<String> {
+            None
+        }
+
+        fn finish(&self) -> BoxFuture<'_, Rest> {
+            self.finished.cancel();
+            std::future::ready(self.rest).boxed()
+        }
+    }
 
     /// A gateway on a free port, with a node that nobody is at.
     async fn gateway() -> Gateway {
@@ -271,7 +331,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_gateway_that_is_only_stopped_has_not_failed() {
-        assert_eq!(gateway().await.stop().await, Ended { undelivered: 0, failed: false });
+        assert_eq!(gateway().await.stop().await, Ended { undelivered: 0, rest: Rest::Lost, failed: false });
     }
 
     #[tokio::test]
@@ -287,7 +347,8 @@ mod tests {
             end(&gateway);
             let found = tokio::time::timeout(Duration::from_secs(10), gateway.failed()).await;
             assert!(found.is_ok(), "way {number} is found");
-            assert_eq!(gateway.stop().await, Ended { undelivered: 0, failed: true }, "way {number}");
+            let ended = Ended { undelivered: 0, rest: Rest::Lost, failed: true };
+            assert_eq!(gateway.stop().await, ended, "way {number}");
         }
     }
 
@@ -299,6 +360,25 @@ mod tests {
             // The task is not run before the stop begins, so that the stop does not find it ended.
             end(&gateway);
             assert!(gateway.stop().await.failed);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_delivered_is_lost_or_kept_as_the_buffer_says_once_it_has_ended() {
+        for (rest, has_lost) in [(Rest::Lost, true), (Rest::Kept, false)] {
+            let mut gateway = gateway().await;
+            let room = gateway.buffer.accounts().reserve(Amount { readings: 3, bytes: 3 }, OnFull::Reject);
+            room.await.expect("room").accept(0);
+            let finished = CancellationToken::new();
+            let buffer = Arc::clone(&gateway.buffer);
+            gateway.buffer = Arc::new(Keeping { buffer, rest, finished: finished.clone() });
+            let ended = gateway.stop().await;
+            assert_eq!(ended, Ended { undelivered: 3, rest, failed: false });
+            assert_eq!(ended.has_lost(), has_lost);
+            assert!(finished.is_cancelled());
+        }
+        for rest in [Rest::Lost, Rest::Kept] {
+            assert!(!Ended { undelivered: 0, rest, failed: false }.has_lost());
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use forebay::buffer::accounts::Bounds;
 use forebay::buffer::lease::{Record, RecordParts};
-use forebay::buffer::ledger::Outcome;
+use forebay::buffer::ledger::{DropReason, Outcome};
 use forebay::buffer::{Accounts, Amount, NoteId, Noted, Noting, OnFull, Outlet, Part, Resumed, settle};
 use forebay::delivery::{Signals, Worker};
 use forebay::metrics::Metrics;
@@ -327,6 +327,33 @@ async fn a_batch_that_loses_readings_before_it_is_noted_is_noted_anew() {
     let received = node.received();
     assert_eq!(received.iter().flat_map(arrived).collect::<Vec<_>>(), [4, 5, 6, 7]);
     assert!(received.iter().all(|batch| noted(batch, &journal)));
+}
+
+#[tokio::test]
+async fn readings_that_a_noted_batch_loses_are_settled_with_its_note_and_the_rest_is_noted_anew() {
+    let node = FakeNode::answering([Answer::status(503)]).await;
+    // What was refused once waits until the gateway stops.
+    let gateway = batches_of(4, &node).set("cluster.retry.max", "24h").set("cluster.retry.initial", "1h");
+    let delivery = Delivery::start(gateway, 4, Vec::new());
+    let journal = Arc::clone(&delivery.journal);
+    delivery.push(0..4).await;
+    let (number, key, _) = journal.answer(Some(NoteId(1))).await;
+    eventually("it is refused", || async { node.requests() == 1 }).await;
+    delivery.push(4..6).await;
+    let (rest, new_key, values) = journal.answer(Some(NoteId(2))).await;
+    assert_eq!((rest, values), (number, vec![2, 3]));
+    assert_ne!(new_key, key);
+    let dropped = Outcome::Dropped(DropReason::Full);
+    assert_eq!(journal.pages().settled, [(Some(NoteId(1)), vec![0, 1], dropped)]);
+    let mut delivery = delivery;
+    delivery.close();
+    journal.answer(Some(NoteId(3))).await;
+    delivery.drain().await;
+    let received = node.received();
+    assert_eq!(received[0].key(), key);
+    assert!(received.iter().all(|batch| noted(batch, &journal)));
+    let with_note = |id| journal.pages().settled.iter().any(|(note, ..)| *note == Some(NoteId(id)));
+    assert!(with_note(2) && with_note(3));
 }
 
 #[tokio::test]

@@ -90,6 +90,7 @@ async fn readyz_is_ready_and_full_and_ready_again() {
     let reason = body["checks"]["buffer"]["reason"].as_str().expect("a reason");
     assert!(reason.contains("5 readings of 5"), "{reason}");
     assert_eq!(body["checks"]["nodes"], json!({ "ok": true, "reason": null }));
+    assert_eq!(body["checks"]["storage"], json!({ "ok": true, "reason": null }));
 
     gate.open();
     eventually("it is ready again", || async { readiness(&gateway).await.0 == 200 }).await;
@@ -170,6 +171,7 @@ async fn status_and_metrics_show_the_same_accounts() {
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
     assert!(status["uptime_seconds"].is_u64());
     assert_eq!(status["buffer"]["bytes"], 0);
+    assert!(status["buffer"]["trouble"].is_null());
     assert_eq!(status["nodes"][0]["id"], node.id());
     assert_eq!(status["nodes"][0]["delivered"], 12);
     assert_eq!(status["nodes"][0]["up"], true);

@@ -11,7 +11,10 @@ use super::accounts::{Accounts, Bounds};
 use super::lease::{Part, Record, RecordParts};
 use super::ledger::Outcome;
 use super::outlet::{NoteId, Noted, Noting, Outlet, Resumed};
-use super::{Ack, Buffer, BufferConfig, OpenError, Opened, PushError, Receipt, Request, Settled, settle};
+use super::{
+    Ack, Buffer, BufferConfig, OpenError, Opened, PushError, Receipt, Request, Rest, Settled, settle,
+};
+use crate::metrics::Metrics;
 
 #[derive(Debug)]
 struct Memory {
@@ -22,7 +25,7 @@ struct Memory {
 }
 
 /// Opens a buffer in memory; there is nothing that could fail.
-pub fn open(config: &BufferConfig, nodes: usize) -> Result<Opened, OpenError> {
+pub fn open(config: &BufferConfig, nodes: usize, _: &Arc<Metrics>) -> Result<Opened, OpenError> {
     let bounds = Bounds { limit: config.limit, least: Record::AMOUNT_MIN };
     let accounts = Accounts::new(bounds, nodes, Instant::now());
     // The accounts admit no more readings than this, and each request has at least one.
@@ -87,6 +90,14 @@ impl Buffer for Memory {
     fn close(&self) {
         self.accounts.close();
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
+    fn finish(&self) -> BoxFuture<'_, Rest> {
+        std::future::ready(Rest::Lost).boxed()
     }
 }
 

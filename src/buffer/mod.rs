@@ -14,6 +14,7 @@
 //! Delivery, retries and batches are left to `delivery/`.
 
 pub mod accounts;
+mod disk;
 mod drain_rate;
 pub mod lease;
 pub mod ledger;
@@ -35,7 +36,9 @@ use futures_util::future::BoxFuture;
 use thiserror::Error;
 
 use crate::quantity::{QuantityError, parse_duration};
+use crate::metrics::Metrics;
 use crate::reading::Readings;
+use crate::wal::LogError;
 use crate::registry::Registry;
 
 pub use accounts::{Accounts, Snapshot};
@@ -45,14 +48,24 @@ pub use outlet::{NoteId, Noted, Noting, Outlet, Resumed};
 /// The kinds of buffer by their configuration names.
 pub const KINDS: Registry<Kind> = Registry {
     what: "kind of buffer",
-    members: &[("memory", Kind { open: memory::open, acks: &[Ack::Memory, Ack::Delivered], settings: &[] })],
+    members: &[
+        (
+            "disk",
+            Kind {
+                open: disk::open,
+                acks: &[Ack::Disk, Ack::Memory, Ack::Delivered],
+                settings: &["buffer.path", "buffer.fsync"],
+            },
+        ),
+        ("memory", Kind { open: memory::open, acks: &[Ack::Memory, Ack::Delivered], settings: &[] }),
+    ],
 };
 
 /// A kind of buffer.
 #[derive(Debug)]
 pub struct Kind {
     /// Opens one for a number of nodes. It may wait for the disk.
-    pub open: fn(&BufferConfig, usize) -> Result<Opened, OpenError>,
+    pub open: fn(&BufferConfig, usize, &Arc<Metrics>) -> Result<Opened, OpenError>,
     /// The acknowledgements that it can give.
     pub acks: &'static [Ack],
     /// The keys of settings that only some kinds have, and this is one of them.
@@ -70,6 +83,9 @@ pub enum OpenError {
         /// What the system says.
         error: io::Error,
     },
+    /// The log cannot be opened.
+    #[error("the buffer on disk cannot be opened: {0}")]
+    Log(#[from] LogError),
     /// Another process has it.
     #[error(
         "{} is in use by another gateway; stop that one, or give each gateway a `buffer.path` of its own",
@@ -286,6 +302,14 @@ pub enum PushError {
         /// What the buffer can hold.
         limit: Amount,
     },
+    /// The kind promises to keep readings on disk, and cannot now.
+    #[error("readings cannot be stored now: {reason}")]
+    Storage {
+        /// What went wrong.
+        reason: String,
+        /// When it may have changed.
+        retry_after: Duration,
+    },
     /// The gateway is shutting down.
     #[error("the gateway is shutting down")]
     Closed,
@@ -313,6 +337,24 @@ pub trait Buffer: Send + Sync + fmt::Debug {
 
     /// Takes no more. What is held is still handed out; after it, [`Outlet::pull`] says that nothing more comes.
     fn close(&self);
+
+    /// Why no readings can be taken, in words for people; `None` if they can, or if only room is missing. It does not
+    /// block.
+    fn trouble(&self) -> Option<String>;
+
+    /// Ends the buffer once it is closed and the outlet is gone: what it keeps is on stable storage then, and every
+    /// [`Buffer::push`] has its answer but those that wait for delivery. Returns what becomes of readings that are
+    /// not settled.
+    fn finish(&self) -> BoxFuture<'_, Rest>;
+}
+
+/// What becomes of readings that are not delivered when the gateway ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// They are gone with the process.
+    Lost,
+    /// They are on stable storage, for the next start.
+    Kept,
 }
 
 /// Both halves of a buffer.
@@ -330,6 +372,7 @@ pub struct Opened {
 pub(crate) mod tests {
     use std::ops::Range;
 
+    use tempfile::TempDir;
     use tokio::time::Instant;
 
     use super::ledger::{DropReason, Outcome};
@@ -359,18 +402,20 @@ pub(crate) mod tests {
         part.iter().map(|reading| number(reading.value())).collect()
     }
 
-    fn open(kind: &'static str, readings: u64, bytes: u64) -> Opened {
+    /// An empty buffer, and the directory of one on disk.
+    fn open(kind: &'static str, readings: u64, bytes: u64) -> (Opened, TempDir) {
+        let directory = tempfile::tempdir().expect("a directory");
         let limit = Amount { readings, bytes };
         let config = BufferConfig {
             kind,
             ack: Ack::Memory,
             limit,
             on_full: OnFull::Reject,
-            path: PathBuf::new(),
+            path: directory.path().to_owned(),
             fsync: Fsync::Always,
             memos_kept: Duration::from_secs(600),
         };
-        (config.kind().open)(&config, 1).expect("it opens")
+        ((config.kind().open)(&config, 1, &Arc::default()).expect("it opens"), directory)
     }
 
     fn request(numbers: Range<i64>, ack: Ack) -> Request {
@@ -403,7 +448,7 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn what_goes_in_comes_out_in_the_same_order_once() {
         for kind in KINDS.names() {
-            let Opened { buffer, mut outlet, .. } = open(kind, 100, 1 << 20);
+            let (Opened { buffer, mut outlet, .. }, _directory) = open(kind, 100, 1 << 20);
             for first in 0..20 {
                 buffer.push(request(first * 3..first * 3 + 3, Ack::Memory)).await.expect("room");
             }
@@ -425,7 +470,7 @@ pub(crate) mod tests {
             let held = lease::Record::amount(&numbered(0..6)).bytes;
             // Once the count is the bound, once the bytes are.
             for (readings, bytes) in [(10, 1 << 20), (1000, 2 * held - 1)] {
-                let Opened { buffer, mut outlet, .. } = open(kind, readings, bytes);
+                let (Opened { buffer, mut outlet, .. }, _directory) = open(kind, readings, bytes);
                 buffer.push(request(0..6, Ack::Memory)).await.expect("room");
                 let parts = pull(&mut outlet, 1).await;
                 let full = buffer.push(request(6..12, Ack::Memory)).await;
@@ -444,7 +489,7 @@ pub(crate) mod tests {
     async fn a_receipt_says_what_was_promised_and_delivered_waits_for_every_part() {
         for (kind, row) in KINDS.members {
             for ack in row.acks {
-                let Opened { buffer, mut outlet, .. } = open(kind, 100, 1 << 20);
+                let (Opened { buffer, mut outlet, .. }, _directory) = open(kind, 100, 1 << 20);
                 let push = tokio::spawn({
                     let (buffer, ack) = (Arc::clone(&buffer), *ack);
                     async move { buffer.push(request(0..4, ack)).await }
@@ -467,7 +512,7 @@ pub(crate) mod tests {
         for kind in
             KINDS.names().filter(|name| KINDS.find(name).is_ok_and(|k| k.acks.contains(&Ack::Delivered)))
         {
-            let Opened { buffer, mut outlet, .. } = open(kind, 100, 1 << 20);
+            let (Opened { buffer, mut outlet, .. }, _directory) = open(kind, 100, 1 << 20);
             let push = |numbers| {
                 let buffer = Arc::clone(&buffer);
                 tokio::spawn(async move { buffer.push(request(numbers, Ack::Delivered)).await })
@@ -493,7 +538,7 @@ pub(crate) mod tests {
         for kind in
             KINDS.names().filter(|name| KINDS.find(name).is_ok_and(|k| k.acks.contains(&Ack::Delivered)))
         {
-            let Opened { buffer, mut outlet, .. } = open(kind, 100, 1 << 20);
+            let (Opened { buffer, mut outlet, .. }, _directory) = open(kind, 100, 1 << 20);
             let push = buffer.push(request(0..4, Ack::Delivered));
             let parts = tokio::select! {
                 done = push => panic!("nothing is delivered yet: {done:?}"),
@@ -511,7 +556,7 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn a_closed_buffer_hands_out_what_it_has_and_then_says_that_nothing_more_comes() {
         for kind in KINDS.names() {
-            let Opened { buffer, mut outlet, .. } = open(kind, 100, 1 << 20);
+            let (Opened { buffer, mut outlet, .. }, _directory) = open(kind, 100, 1 << 20);
             buffer.push(request(0..2, Ack::Memory)).await.expect("room");
             buffer.push(request(2..4, Ack::Memory)).await.expect("room");
             buffer.close();

@@ -53,7 +53,7 @@ async fn serve(config: Config) -> anyhow::Result<u8> {
 }
 
 fn exit_status(ended: Ended) -> u8 {
-    if ended.undelivered > 0 || ended.failed { FAILED } else { DONE }
+    if ended.has_lost() || ended.failed { FAILED } else { DONE }
 }
 
 /// Allows as many open files as the system lets us have: each connection is one.
@@ -68,15 +68,20 @@ fn raise_open_files_limit() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buffer::Rest;
 
     #[test]
     fn a_gateway_that_failed_or_left_readings_behind_exits_with_1() {
-        let check = |undelivered, failed, expected| {
-            assert_eq!(exit_status(Ended { undelivered, failed }), expected, "{undelivered}, {failed}");
+        let check = |undelivered, rest, failed, expected| {
+            let ended = Ended { undelivered, rest, failed };
+            assert_eq!(exit_status(ended), expected, "{ended:?}");
         };
-        check(0, false, 0);
-        check(1, false, 1);
-        check(0, true, 1);
-        check(1, true, 1);
+        check(0, Rest::Lost, false, 0);
+        check(1, Rest::Lost, false, 1);
+        check(0, Rest::Lost, true, 1);
+        check(1, Rest::Lost, true, 1);
+        // What stays on disk is not left behind.
+        check(1, Rest::Kept, false, 0);
+        check(1, Rest::Kept, true, 1);
     }
 }

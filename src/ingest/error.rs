@@ -79,9 +79,10 @@ pub(super) enum IngestError {
 impl From<PushError> for IngestError {
     fn from(error: PushError) -> IngestError {
         match error {
-            PushError::Full { .. } | PushError::TooLarge { .. } | PushError::Closed => {
-                IngestError::Push(error)
-            }
+            PushError::Full { .. }
+            | PushError::TooLarge { .. }
+            | PushError::Storage { .. }
+            | PushError::Closed => IngestError::Push(error),
             PushError::GivenUp | PushError::Undelivered => IngestError::NotDelivered(error),
         }
     }
@@ -127,7 +128,9 @@ impl IngestError {
             // The rest of the body is still to come: no further request can be read from this connection.
             IngestError::BodyTooSlow { .. } => Some((CONNECTION, HeaderValue::from_static("close"))),
             IngestError::KeyUnderWay => Some((RETRY_AFTER, seconds(RETRY_UNDER_WAY))),
-            IngestError::Push(PushError::Full { retry_after }) => Some((RETRY_AFTER, seconds(*retry_after))),
+            IngestError::Push(PushError::Full { retry_after } | PushError::Storage { retry_after, .. }) => {
+                Some((RETRY_AFTER, seconds(*retry_after)))
+            }
             IngestError::Busy
             | IngestError::TooManyWait
             | IngestError::TooManyKeys
@@ -184,4 +187,22 @@ fn text(text: &str) -> HeaderValue {
 
 fn seconds(duration: Duration) -> HeaderValue {
     HeaderValue::from(duration.as_secs().max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_that_cannot_store_is_told_with_the_reason_and_when_to_come_again() {
+        let retry_after = Duration::from_secs(7);
+        let error = IngestError::from(PushError::Storage { reason: "no space left".to_owned(), retry_after });
+        assert_eq!(
+            error.to_string(),
+            "readings cannot be stored now: no space left; nothing of the request was taken"
+        );
+        let response = error.into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[RETRY_AFTER], "7");
+    }
 }

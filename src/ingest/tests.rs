@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::buffer::accounts::Bounds;
 use crate::buffer::lease::Record;
-use crate::buffer::{Accounts, Amount, PushError, Receipt, Request};
+use crate::buffer::{Accounts, Amount, PushError, Receipt, Request, Rest};
 use crate::config::Config;
 use crate::listener::{self, Limits};
 
@@ -65,6 +65,14 @@ impl Buffer for Noting {
     }
 
     fn close(&self) {}
+
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
+    fn finish(&self) -> BoxFuture<'_, Rest> {
+        async { Rest::Lost }.boxed()
+    }
 }
 
 /// A front that serves until it is dropped.

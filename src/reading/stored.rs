@@ -48,7 +48,7 @@ fn push(readings: &mut Readings, reading: &[u8]) -> Option<()> {
         device,
         sensor,
         value: value(head[12], text)?,
-        time: Timestamp::from_nanos(nanos).ok()?,
+        time: Timestamp::from_nanos(nanos)?,
         unit: (!unit.is_empty()).then_some(unit),
         tags: &tags,
     };

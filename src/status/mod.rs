@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use utoipa::{OpenApi, ToSchema};
 
-use crate::buffer::{Accounts, BufferConfig, Snapshot};
+use crate::buffer::{Buffer, BufferConfig, Snapshot};
 use crate::delivery::{DeliveryStatus, NodeStatus};
 use crate::metrics::Metrics;
 use readiness::Readiness;
@@ -42,9 +42,9 @@ pub struct Status {
     /// When the gateway started.
     pub started_at: Instant,
     /// The settings of the buffer.
-    pub buffer: BufferConfig,
-    /// The room and the ledger.
-    pub accounts: Arc<Accounts>,
+    pub buffer_config: BufferConfig,
+    /// The room, the ledger, and what is wrong with the buffer.
+    pub buffer: Arc<dyn Buffer>,
     /// The nodes.
     pub delivery: Arc<DeliveryStatus>,
     /// Cancelled when no more requests are taken.
@@ -58,6 +58,8 @@ pub struct Status {
 /// One consistent view.
 struct View {
     snapshot: Snapshot,
+    /// Why no readings can be taken.
+    trouble: Option<String>,
     nodes: Vec<NodeStatus>,
     oldest_seconds: f64,
 }
@@ -78,7 +80,8 @@ impl Status {
 
     fn view(&self) -> View {
         View {
-            snapshot: self.accounts.snapshot(),
+            snapshot: self.buffer.accounts().snapshot(),
+            trouble: self.buffer.trouble(),
             nodes: self.delivery.nodes(),
             oldest_seconds: self.delivery.oldest_age(Instant::now()).as_secs_f64(),
         }

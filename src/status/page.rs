@@ -39,7 +39,8 @@ pub(super) fn render(report: &Report, readiness: &Readiness) -> String {
         report.version,
         duration(report.uptime_seconds)
     );
-    for check in [&readiness.checks.intake, &readiness.checks.buffer, &readiness.checks.nodes] {
+    let checks = &readiness.checks;
+    for check in [&checks.intake, &checks.storage, &checks.buffer, &checks.nodes] {
         if let Some(reason) = &check.reason {
             let _ = writeln!(html, "<p class=\"{}\">{}</p>", readiness.status, escape(reason));
         }

@@ -20,6 +20,8 @@ pub(super) struct Readiness {
 pub(super) struct Checks {
     /// Whether requests are taken.
     pub(super) intake: Check,
+    /// Whether readings can be stored.
+    pub(super) storage: Check,
     /// Whether there is room.
     pub(super) buffer: Check,
     /// Whether some node takes batches.
@@ -47,9 +49,15 @@ impl Check {
 
 impl Readiness {
     pub(super) fn of(view: &View, draining: bool) -> Readiness {
-        let checks = Checks { intake: intake(draining), buffer: buffer(view), nodes: nodes(view) };
+        let checks = Checks {
+            intake: intake(draining),
+            storage: storage(view),
+            buffer: buffer(view),
+            nodes: nodes(view),
+        };
         let status = match &checks {
             Checks { intake, .. } if !intake.ok => "draining",
+            Checks { storage, .. } if !storage.ok => "degraded",
             Checks { buffer, .. } if !buffer.ok => "full",
             Checks { nodes, .. } if !nodes.ok => "degraded",
             _ => "ready",
@@ -64,6 +72,10 @@ impl Readiness {
 
 fn intake(draining: bool) -> Check {
     if draining { Check::bad("the gateway is shutting down".to_owned()) } else { Check::good() }
+}
+
+fn storage(view: &View) -> Check {
+    view.trouble.clone().map_or_else(Check::good, Check::bad)
 }
 
 fn buffer(view: &View) -> Check {
@@ -87,4 +99,34 @@ fn nodes(view: &View) -> Check {
     };
     let reasons: Vec<_> = view.nodes.iter().map(reason).collect();
     Check::bad(format!("no node is up: {}", reasons.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::buffer::accounts::Bounds;
+    use crate::buffer::{Accounts, Amount};
+
+    /// A buffer with room for this many readings, and with this trouble.
+    fn view(readings: u64, trouble: Option<&str>) -> View {
+        let limit = Amount { readings, bytes: 1 };
+        let bounds = Bounds { limit, least: Amount { readings: 1, bytes: 1 } };
+        let snapshot = Accounts::new(bounds, 0, Instant::now()).snapshot();
+        View { snapshot, trouble: trouble.map(str::to_owned), nodes: Vec::new(), oldest_seconds: 0.0 }
+    }
+
+    #[test]
+    fn a_buffer_that_cannot_store_is_degraded_with_the_reason_also_when_it_is_full() {
+        for room in [0, 1] {
+            let readiness = Readiness::of(&view(room, Some("no space left")), false);
+            assert_eq!((readiness.status, readiness.is_ready()), ("degraded", false));
+            assert_eq!(readiness.checks.storage.reason.as_deref(), Some("no space left"));
+            assert!(!readiness.checks.storage.ok);
+        }
+        assert_eq!(Readiness::of(&view(1, Some("no space left")), true).status, "draining");
+        let full = Readiness::of(&view(0, None), false);
+        assert!(full.status == "full" && full.checks.storage.ok);
+    }
 }

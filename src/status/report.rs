@@ -62,6 +62,8 @@ pub(super) struct Buffer {
     pub(super) limit_bytes: u64,
     /// Age of the oldest reading that is not settled.
     pub(super) oldest_seconds: f64,
+    /// Why no readings can be taken; not set while they can, or while only room is missing.
+    pub(super) trouble: Option<String>,
 }
 
 /// One node.
@@ -110,13 +112,14 @@ impl Report {
                 buffered: ledger.buffered,
             },
             buffer: Buffer {
-                kind: status.buffer.kind,
-                ack: status.buffer.ack.name(),
+                kind: status.buffer_config.kind,
+                ack: status.buffer_config.ack.name(),
                 readings: ledger.buffered,
                 bytes: view.snapshot.held_bytes,
                 limit_readings: view.snapshot.limit.readings,
                 limit_bytes: view.snapshot.limit.bytes,
                 oldest_seconds: view.oldest_seconds,
+                trouble: view.trouble.clone(),
             },
             nodes: view.nodes.iter().zip(&ledger.delivered).map(node).collect(),
         }

@@ -11,7 +11,9 @@ const NAME: &str = "lock";
 
 /// The lock on a directory. The system gives it back when the process ends, however that happens.
 #[derive(Debug)]
-pub struct Lock(File);
+pub struct Lock {
+    _locked: File,
+}
 
 impl Lock {
     /// Takes the lock, and makes the directory if it is not there.
@@ -30,7 +32,7 @@ impl Lock {
         }
         // For people only; a disk that takes no more does not matter here.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Lock(file))
+        Ok(Lock { _locked: file })
     }
 }
 

@@ -55,7 +55,7 @@ use self::outlet::{DiskOutlet, OutletParts};
 use self::recovery::Recovered;
 use self::trouble::Trouble;
 use self::writer::{RETRY_EVERY, Writer};
-use super::accounts::Accounts;
+use super::accounts::{Accounts, Bounds};
 use super::{
     Ack, Amount, Buffer, BufferConfig, OpenError, Opened, PushError, Receipt, Request, Rest, Settled,
 };
@@ -110,7 +110,7 @@ pub fn open_on(
     kept.extend(recovered.memos);
 
     let least = Amount { readings: 1, bytes: Accepted::record_bytes(0, READING_BYTES_MIN) };
-    let accounts = Accounts::new(config.limit, least, nodes, Instant::now());
+    let accounts = Accounts::new(Bounds { limit: config.limit, least }, nodes, Instant::now());
     if amount.readings > 0 {
         info!(readings = amount.readings, bytes = amount.bytes, took = ?started.elapsed(), "readings found on disk");
         accounts.recover(amount);

@@ -90,12 +90,6 @@ impl State {
         })
     }
 
-    /// The first number of a request that is not settled.
-    pub fn low_watermark(&self) -> u64 {
-        let first = self.settled.first().filter(|span| span.from <= Place::start_of(1));
-        first.map_or(1, |span| span.to.seq)
-    }
-
     /// The state as bytes, without the segments of `gone`.
     ///
     /// # Panics
@@ -187,10 +181,8 @@ mod tests {
         state.note(21, Note { key: "b".to_owned(), spans: vec![span(4, 7)] });
         settle(&mut state, &[21], &[]);
         assert!(!state.is_settled(1) && !state.is_untouched(2));
-        assert_eq!(state.low_watermark(), 1);
         settle(&mut state, &[20], &[]);
         assert!(state.is_settled(1) && !state.is_settled(2));
-        assert_eq!(state.low_watermark(), 7);
         let half = Span { from: Place::start_of(7), to: Place { seq: 10, index: 9 } };
         settle(&mut state, &[], &[half]);
         assert!(!state.is_settled(2), "one reading is left");
