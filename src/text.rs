@@ -29,7 +29,7 @@ pub fn is_plain(text: &[u8]) -> bool {
 pub fn is_plain_ascii(text: &[u8]) -> bool {
     let is_good = |word: [u8; 8]| {
         let word = u64::from_le_bytes(word);
-        special(word) | has_zero(word ^ (ONES * 0x7f)) | (word & HIGHS) == 0
+        special(word) | odd_ascii(word) == 0
     };
     let Some(last) = text.last_chunk::<8>() else {
         let mut word = [b' '; 8];
@@ -47,13 +47,15 @@ fn is_special(byte: u8) -> bool {
 
 /// Marks the first byte of a word, from the low end, that [`is_special`], and perhaps some above it.
 fn special(word: u64) -> u64 {
-    let below_space = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
-    below_space | has_zero(word ^ (ONES * u64::from(b'"'))) | has_zero(word ^ (ONES * u64::from(b'\\')))
+    // With its second bit turned, the quotation mark (0x22) comes to lie right above what is below 0x20.
+    let to_quote = (word ^ (ONES * 0x02)).wrapping_sub(ONES * 0x21);
+    let backslash = (word ^ (ONES * u64::from(b'\\'))).wrapping_sub(ONES);
+    (to_quote | backslash) & !word & HIGHS
 }
 
-/// Marks the first byte of a word, from the low end, that is zero, and perhaps some above it.
-fn has_zero(word: u64) -> u64 {
-    word.wrapping_sub(ONES) & !word & HIGHS
+/// Marks the first byte of a word, from the low end, that is DEL (0x7f) or not ASCII, and perhaps some above it.
+fn odd_ascii(word: u64) -> u64 {
+    (word | word.wrapping_add(ONES)) & HIGHS
 }
 
 #[cfg(test)]
