@@ -199,8 +199,8 @@ impl<'de> Scanner<'de> {
             Some(b't') => self.word("true", Value::Boolean(true)),
             Some(b'f') => self.word("false", Value::Boolean(false)),
             _ => match NumberText::at_start_of(self.text.get(self.at..).ok_or(Uncommon)?) {
-                Some(number) => {
-                    self.at += number.as_str().len();
+                Some((number, length)) => {
+                    self.at += length;
                     Ok(NewValue::Number(number))
                 }
                 None => self.number().map(NewValue::from),
