@@ -32,7 +32,7 @@ use std::ops::Range;
 pub use error::ReadingError;
 pub use number::NumberText;
 
-use crate::text::{is_plain, is_plain_ascii};
+use crate::text::Text;
 use crate::timestamp::Timestamp;
 
 /// Longest name of a device or sensor, in bytes.
@@ -93,18 +93,22 @@ pub enum Token<'a> {
 pub type Tag<'a> = (Cow<'a, str>, Cow<'a, str>);
 
 /// The parts of one reading before they are checked.
+pub type ReadingParts<'a> = Parts<'a, &'a str>;
+
+/// The parts of one reading before they are checked, with its names and its unit as some kind of [`Text`]: of one
+/// that is known to be plain, only the length is looked at.
 #[derive(Clone, Debug)]
-pub struct ReadingParts<'a> {
+pub struct Parts<'a, T> {
     /// Who measured.
-    pub device: &'a str,
+    pub device: T,
     /// What was measured.
-    pub sensor: &'a str,
+    pub sensor: T,
     /// What came out.
     pub value: NewValue<'a>,
     /// When.
     pub time: Timestamp,
     /// In which unit, if that was said.
-    pub unit: Option<&'a str>,
+    pub unit: Option<T>,
     /// What else was said.
     pub tags: &'a [Tag<'a>],
 }
@@ -194,35 +198,36 @@ impl Readings {
     /// # Errors
     ///
     /// The first rule that the parts break; nothing is appended then.
-    pub fn push(&mut self, parts: &ReadingParts<'_>) -> Result<(), ReadingError> {
+    pub fn push<'a, T: Text<'a>>(&mut self, parts: &Parts<'a, T>) -> Result<(), ReadingError> {
         let mut escape = check_name(Field::Device, parts.device)? | check_name(Field::Sensor, parts.sensor)?;
         let mut buffer = NumberBuffer::default();
         let (kind, text) = buffer.encode(parts.value)?;
         if kind == Kind::Text {
-            escape |= needs_escape(text);
+            escape |= !text.is_plain();
         }
         // An empty unit says no more than none.
-        let unit = parts.unit.unwrap_or_default();
+        let unit = parts.unit.map_or("", T::as_str);
         if unit.len() > UNIT_BYTES_MAX {
             return Err(ReadingError::UnitLength { got: unit.len() });
         }
-        escape |= needs_escape(unit);
+        escape |= parts.unit.is_some_and(|unit| !unit.is_plain());
         escape |= check_tags(parts.tags)?;
 
         let start = self.bytes.len();
+        let (device, sensor) = (parts.device.as_str(), parts.sensor.as_str());
         let mut head = [0; HEAD_BYTES];
         head[4..12].copy_from_slice(&parts.time.nanos().to_le_bytes());
         head[12] = kind as u8;
         head[13] = if escape { FLAG_ESCAPE } else { 0 };
         head[14] = small(unit.len());
         head[15] = small(parts.tags.len());
-        head[16..18].copy_from_slice(&small::<u16>(parts.device.len()).to_le_bytes());
-        head[18..20].copy_from_slice(&small::<u16>(parts.sensor.len()).to_le_bytes());
+        head[16..18].copy_from_slice(&small::<u16>(device.len()).to_le_bytes());
+        head[18..20].copy_from_slice(&small::<u16>(sensor.len()).to_le_bytes());
         head[20..22].copy_from_slice(&small::<u16>(text.len()).to_le_bytes());
-        let strings = parts.device.len() + parts.sensor.len() + unit.len() + text.len();
+        let strings = device.len() + sensor.len() + unit.len() + text.len();
         self.bytes.reserve(HEAD_BYTES + strings);
         self.bytes.extend_from_slice(&head);
-        for text in [parts.device, parts.sensor, unit, text] {
+        for text in [device, sensor, unit, text] {
             self.bytes.extend_from_slice(text.as_bytes());
         }
         for (name, value) in parts.tags {
@@ -462,16 +467,17 @@ impl fmt::Debug for ReadingRef<'_> {
 }
 
 /// Checks a name and says whether JSON needs to escape it.
-fn check_name(field: Field, name: &str) -> Result<bool, ReadingError> {
-    if !(1..=NAME_BYTES_MAX).contains(&name.len()) {
-        return Err(ReadingError::NameLength { field, got: name.len() });
+fn check_name<'a>(field: Field, name: impl Text<'a>) -> Result<bool, ReadingError> {
+    let text = name.as_str();
+    if !(1..=NAME_BYTES_MAX).contains(&text.len()) {
+        return Err(ReadingError::NameLength { field, got: text.len() });
     }
-    if is_plain_ascii(name.as_bytes()) {
+    if name.is_plain_ascii() {
         return Ok(false);
     }
-    match name.char_indices().find(|(_, character)| character.is_control()) {
+    match text.char_indices().find(|(_, character)| character.is_control()) {
         Some((at, found)) => Err(ReadingError::ControlCharacter { field, found, at }),
-        None => Ok(needs_escape(name)),
+        None => Ok(!name.is_plain()),
     }
 }
 
@@ -484,7 +490,7 @@ fn check_tags(tags: &[Tag<'_>]) -> Result<bool, ReadingError> {
         if name.len() > TAG_BYTES_MAX || value.len() > TAG_BYTES_MAX {
             return Err(ReadingError::TagLength { name: name.len(), value: value.len() });
         }
-        escape |= needs_escape(name) | needs_escape(value);
+        escape |= !(&**name).is_plain() | !(&**value).is_plain();
     }
     Ok(escape)
 }
@@ -538,11 +544,6 @@ impl NumberBuffer {
             Value::Text(text) => Ok((Kind::Text, text)),
         }
     }
-}
-
-/// Whether JSON must escape something in `text` (RFC 8259, section 7).
-fn needs_escape(text: &str) -> bool {
-    !is_plain(text.as_bytes())
 }
 
 fn small<T: TryFrom<usize>>(length: usize) -> T {

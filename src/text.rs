@@ -20,6 +20,90 @@ pub fn plain_length(text: &[u8]) -> usize {
     length + text[length..].iter().take_while(|byte| !is_special(**byte)).count()
 }
 
+/// A text, and what is known of it.
+pub trait Text<'a>: Copy {
+    /// The text itself.
+    fn as_str(self) -> &'a str;
+
+    /// Whether JSON needs to escape nothing in it.
+    fn is_plain(self) -> bool;
+
+    /// Whether it is ASCII without control characters, and JSON needs to escape nothing in it.
+    fn is_plain_ascii(self) -> bool;
+}
+
+/// Nothing is known of it: who asks has to look.
+impl<'a> Text<'a> for &'a str {
+    fn as_str(self) -> &'a str {
+        self
+    }
+
+    fn is_plain(self) -> bool {
+        is_plain(self.as_bytes())
+    }
+
+    fn is_plain_ascii(self) -> bool {
+        is_plain_ascii(self.as_bytes())
+    }
+}
+
+/// A text in which JSON needs to escape nothing.
+///
+/// **Invariant**: what it says of itself is what one would see by looking (`a_plain_text_knows_what_it_is`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlainText<'a> {
+    text: &'a str,
+    is_ascii: bool,
+}
+
+impl<'a> PlainText<'a> {
+    /// Takes the beginning of `text`, from the byte `start` on, up to what JSON needs to escape or to the end.
+    /// `None` if no character begins at `start`.
+    #[inline]
+    pub fn starting_at(text: &'a str, start: usize) -> Option<PlainText<'a>> {
+        let bytes = text.as_bytes();
+        let (mut end, mut odd) = (start, 0);
+        loop {
+            let Some(word) = bytes.get(end..)?.first_chunk() else {
+                return PlainText::near_the_end(text, start);
+            };
+            let word = u64::from_le_bytes(*word);
+            let special = special(word);
+            if special != 0 {
+                let before = special.trailing_zeros() / 8;
+                // Only what stands before the special byte counts.
+                odd |= odd_ascii(word) & ((1 << (8 * before)) - 1);
+                let text = text.get(start..end + before as usize)?;
+                return Some(PlainText { text, is_ascii: odd == 0 });
+            }
+            odd |= odd_ascii(word);
+            end += 8;
+        }
+    }
+
+    /// The same where fewer bytes are left than a word has.
+    #[cold]
+    fn near_the_end(text: &'a str, start: usize) -> Option<PlainText<'a>> {
+        let rest = text.get(start..)?;
+        let text = rest.get(..plain_length(rest.as_bytes()))?;
+        Some(PlainText { text, is_ascii: is_plain_ascii(text.as_bytes()) })
+    }
+}
+
+impl<'a> Text<'a> for PlainText<'a> {
+    fn as_str(self) -> &'a str {
+        self.text
+    }
+
+    fn is_plain(self) -> bool {
+        true
+    }
+
+    fn is_plain_ascii(self) -> bool {
+        self.is_ascii
+    }
+}
+
 /// Whether JSON needs to escape nothing in `text`.
 pub fn is_plain(text: &[u8]) -> bool {
     plain_length(text) == text.len()
@@ -82,6 +166,20 @@ mod tests {
                 plain[place] = byte;
                 check(&plain);
             }
+        }
+
+        #[test]
+        fn a_plain_text_knows_what_it_is(text in "[a-z]{0,9}([a-z]|[\"\\\\\u{1}\u{7f} é€]){0,20}[a-z]{0,9}") {
+            for start in 0..=text.len() {
+                let Some(plain) = PlainText::starting_at(&text, start) else {
+                    prop_assert!(!text.is_char_boundary(start));
+                    continue;
+                };
+                let length = plain_length(&text.as_bytes()[start..]);
+                prop_assert_eq!(plain.as_str(), &text[start..start + length]);
+                prop_assert_eq!(plain.is_plain_ascii(), is_plain_ascii(plain.as_str().as_bytes()));
+            }
+            prop_assert_eq!(PlainText::starting_at(&text, text.len() + 1), None);
         }
     }
 }

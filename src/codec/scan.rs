@@ -10,8 +10,8 @@
 use std::borrow::Cow;
 
 use super::Rules;
-use crate::reading::{Field, NewValue, NumberText, ReadingParts, Readings, Tag, Value};
-use crate::text::plain_length;
+use crate::reading::{Field, NewValue, NumberText, Parts, Readings, Tag, Value};
+use crate::text::{PlainText, Text as _};
 use crate::timestamp::Timestamp;
 
 /// The text was not of the common form.
@@ -25,17 +25,17 @@ pub(super) struct Scanner<'de> {
     at: usize,
     /// Kept for their memory; they belong to one object.
     tags: Vec<Tag<'de>>,
-    values: Vec<(&'de str, NewValue<'de>)>,
+    values: Vec<(PlainText<'de>, NewValue<'de>)>,
 }
 
 /// The fields of one object.
 #[derive(Default)]
 struct Fields<'de> {
-    device: Option<&'de str>,
-    sensor: Option<&'de str>,
+    device: Option<PlainText<'de>>,
+    sensor: Option<PlainText<'de>>,
     value: Option<NewValue<'de>>,
     time: Option<Timestamp>,
-    unit: Option<&'de str>,
+    unit: Option<PlainText<'de>>,
     has_tags: bool,
     has_values: bool,
 }
@@ -63,18 +63,17 @@ impl<'de> Scanner<'de> {
     /// Reads one object and pushes what it holds. If it fails, some of that may have been pushed.
     pub(super) fn object(&mut self, rules: &Rules, readings: &mut Readings) -> Result<(), Uncommon> {
         let fields = self.fields(rules)?;
-        let mut parts = ReadingParts {
-            device: fields.device.ok_or(Uncommon)?,
-            sensor: "",
-            value: Value::Boolean(false).into(),
+        let device = fields.device.ok_or(Uncommon)?;
+        let parts = |sensor: PlainText<'de>, value: NewValue<'de>| Parts {
+            device,
+            sensor,
+            value,
             time: fields.time.unwrap_or(rules.received_at),
             unit: fields.unit,
             tags: &self.tags,
         };
         if let (Some(sensor), Some(value), false) = (fields.sensor, fields.value, fields.has_values) {
-            parts.sensor = sensor;
-            parts.value = value;
-            return readings.push(&parts).map_err(|_| Uncommon);
+            return readings.push(&parts(sensor, value)).map_err(|_| Uncommon);
         }
         if fields.sensor.is_some() || fields.value.is_some() || self.values.is_empty() {
             return Err(Uncommon);
@@ -83,9 +82,7 @@ impl<'de> Scanner<'de> {
             if readings.encoded_bytes() > rules.encoded_bytes_max {
                 return Err(Uncommon);
             }
-            parts.sensor = sensor;
-            parts.value = *value;
-            readings.push(&parts).map_err(|_| Uncommon)?;
+            readings.push(&parts(*sensor, *value)).map_err(|_| Uncommon)?;
         }
         Ok(())
     }
@@ -146,7 +143,7 @@ impl<'de> Scanner<'de> {
             return Ok(());
         }
         loop {
-            let (name, value) = (self.name()?, self.string()?);
+            let (name, value) = (self.name()?.as_str(), self.string()?.as_str());
             if self.tags.iter().any(|(known, _)| known == name) {
                 return Err(Uncommon);
             }
@@ -173,7 +170,7 @@ impl<'de> Scanner<'de> {
     }
 
     /// The name of a member, up to its value.
-    fn name(&mut self) -> Result<&'de str, Uncommon> {
+    fn name(&mut self) -> Result<PlainText<'de>, Uncommon> {
         self.skip_space();
         let name = self.string()?;
         self.expect(b':')?;
@@ -183,7 +180,7 @@ impl<'de> Scanner<'de> {
 
     fn time(&mut self, rules: &Rules) -> Result<Timestamp, Uncommon> {
         let time = match self.peek() {
-            Some(b'"') => Timestamp::parse(self.string()?),
+            Some(b'"') => Timestamp::parse(self.string()?.as_str()),
             _ => match self.number()? {
                 Value::Integer(number) => Timestamp::from_integer(number, rules.precision),
                 Value::Double(number) => Timestamp::from_double(number, rules.precision),
@@ -195,7 +192,7 @@ impl<'de> Scanner<'de> {
 
     fn value(&mut self) -> Result<NewValue<'de>, Uncommon> {
         match self.peek() {
-            Some(b'"') => Ok(Value::Text(self.string()?).into()),
+            Some(b'"') => Ok(Value::Text(self.string()?.as_str()).into()),
             Some(b't') => self.word("true", Value::Boolean(true)),
             Some(b'f') => self.word("false", Value::Boolean(false)),
             _ => match NumberText::at_start_of(self.text.get(self.at..).ok_or(Uncommon)?) {
@@ -215,13 +212,12 @@ impl<'de> Scanner<'de> {
     }
 
     /// A string without escapes.
-    fn string(&mut self) -> Result<&'de str, Uncommon> {
+    fn string(&mut self) -> Result<PlainText<'de>, Uncommon> {
         if !self.take_next(b'"') {
             return Err(Uncommon);
         }
-        let start = self.at;
-        self.at += plain_length(self.rest());
-        let string = self.text.get(start..self.at).ok_or(Uncommon)?;
+        let string = PlainText::starting_at(self.text, self.at).ok_or(Uncommon)?;
+        self.at += string.as_str().len();
         if self.take_next(b'"') { Ok(string) } else { Err(Uncommon) }
     }
 
