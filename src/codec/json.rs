@@ -60,10 +60,9 @@ fn scan(text: &str, rules: &Rules) -> Result<Decoded, Uncommon> {
     } else if !scanner.take(b']') {
         loop {
             scanner.object(rules, &mut decoded.readings)?;
-            if scanner.take(b']') {
+            if scanner.is_last(b']')? {
                 break;
             }
-            scanner.take(b',').then_some(()).ok_or(Uncommon)?;
         }
     }
     if scanner.is_at_end() { Ok(decoded) } else { Err(Uncommon) }

@@ -14,6 +14,17 @@ use crate::reading::{Field, NewValue, NumberText, Parts, Readings, Tag, Value};
 use crate::text::{PlainText, Text as _};
 use crate::timestamp::Timestamp;
 
+// The names of the fields in quotes, as words of up to eight bytes.
+const DEVICE: u64 = u64::from_le_bytes(*b"\"device\"");
+const SENSOR: u64 = u64::from_le_bytes(*b"\"sensor\"");
+const VALUES: u64 = u64::from_le_bytes(*b"\"values\"");
+const VALUE: u64 = u64::from_le_bytes(*b"\"value\"\0");
+const TIME: u64 = u64::from_le_bytes(*b"\"time\"\0\0");
+const UNIT: u64 = u64::from_le_bytes(*b"\"unit\"\0\0");
+const TAGS: u64 = u64::from_le_bytes(*b"\"tags\"\0\0");
+const SEVEN_BYTES: u64 = u64::MAX >> 8;
+const SIX_BYTES: u64 = u64::MAX >> 16;
+
 /// The text was not of the common form.
 #[derive(Debug)]
 pub(super) struct Uncommon;
@@ -54,9 +65,24 @@ impl<'de> Scanner<'de> {
     /// Whether `byte` comes next, after white space. It is passed if so.
     pub(super) fn take(&mut self, byte: u8) -> bool {
         // Mostly there is no space.
-        self.take_next(byte) || {
-            self.skip_space();
-            self.take_next(byte)
+        self.take_next(byte) || self.take_after_space(byte)
+    }
+
+    #[cold]
+    fn take_after_space(&mut self, byte: u8) -> bool {
+        self.skip_space();
+        self.take_next(byte)
+    }
+
+    /// Whether `end` comes next, and not a comma, after white space. It is passed either way.
+    pub(super) fn is_last(&mut self, end: u8) -> Result<bool, Uncommon> {
+        self.skip_space();
+        let next = self.peek();
+        self.at += 1;
+        match next {
+            Some(b',') => Ok(false),
+            Some(byte) if byte == end => Ok(true),
+            _ => Err(Uncommon),
         }
     }
 
@@ -114,23 +140,25 @@ impl<'de> Scanner<'de> {
             if !is_first {
                 return Err(Uncommon);
             }
-            if !self.take(b',') {
-                return self.expect(b'}').map(|()| fields);
+            if self.is_last(b'}')? {
+                return Ok(fields);
             }
         }
     }
 
-    /// The name of a field, by comparing it with the few that there are.
+    /// The name of a field, by comparing it with the few that there are. The shortest name with its value and the end
+    /// of the object is longer than a word, so that none is missed at the end of the text.
     fn field(&mut self) -> Result<Field, Uncommon> {
         self.skip_space();
-        let (field, length) = match self.rest() {
-            [b'"', b'd', b'e', b'v', b'i', b'c', b'e', b'"', ..] => (Field::Device, 8),
-            [b'"', b's', b'e', b'n', b's', b'o', b'r', b'"', ..] => (Field::Sensor, 8),
-            [b'"', b'v', b'a', b'l', b'u', b'e', b'"', ..] => (Field::Value, 7),
-            [b'"', b'v', b'a', b'l', b'u', b'e', b's', b'"', ..] => (Field::Values, 8),
-            [b'"', b't', b'i', b'm', b'e', b'"', ..] => (Field::Time, 6),
-            [b'"', b't', b'a', b'g', b's', b'"', ..] => (Field::Tags, 6),
-            [b'"', b'u', b'n', b'i', b't', b'"', ..] => (Field::Unit, 6),
+        let word = u64::from_le_bytes(*self.rest().first_chunk().ok_or(Uncommon)?);
+        let (field, length) = match (word, word & SEVEN_BYTES, word & SIX_BYTES) {
+            (DEVICE, ..) => (Field::Device, 8),
+            (SENSOR, ..) => (Field::Sensor, 8),
+            (_, VALUE, _) => (Field::Value, 7),
+            (.., TIME) => (Field::Time, 6),
+            (.., UNIT) => (Field::Unit, 6),
+            (.., TAGS) => (Field::Tags, 6),
+            (VALUES, ..) => (Field::Values, 8),
             _ => return Err(Uncommon),
         };
         self.at += length;
@@ -152,8 +180,8 @@ impl<'de> Scanner<'de> {
             if self.tags.len() > crate::reading::TAGS_MAX {
                 return Err(Uncommon);
             }
-            if !self.take(b',') {
-                return self.expect(b'}');
+            if self.is_last(b'}')? {
+                return Ok(());
             }
         }
     }
@@ -163,8 +191,8 @@ impl<'de> Scanner<'de> {
         loop {
             let (name, value) = (self.name()?, self.value()?);
             self.values.push((name, value));
-            if !self.take(b',') {
-                return self.expect(b'}');
+            if self.is_last(b'}')? {
+                return Ok(());
             }
         }
     }
@@ -264,16 +292,22 @@ impl<'de> Scanner<'de> {
 
     fn take_next(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == Some(byte);
-        self.at += usize::from(is_next);
+        if is_next {
+            self.at += 1;
+        }
         is_next
     }
 
     fn skip_space(&mut self) {
         // One comparison in the usual case: all four are below the first visible character.
-        while let Some(byte @ 0..=b' ') = self.peek() {
-            if !matches!(byte, b' ' | b'\t' | b'\r' | b'\n') {
-                return;
-            }
+        if let Some(0..=b' ') = self.peek() {
+            self.skip_spaces();
+        }
+    }
+
+    #[cold]
+    fn skip_spaces(&mut self) {
+        while let Some(b' ' | b'\t' | b'\r' | b'\n') = self.peek() {
             self.at += 1;
         }
     }
