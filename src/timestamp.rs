@@ -3,9 +3,13 @@
 //! The calendar arithmetic is Howard Hinnant's (`chrono`-compatible low-level date algorithms); the tests
 //! compare it with the `jiff` crate over the whole range.
 
+mod reader;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
+
+pub use reader::TimeReader;
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
@@ -162,24 +166,27 @@ impl Timestamp {
     ///
     /// [`TimeError`] says whether the form, the calendar or the range is at fault.
     pub fn parse(text: &str) -> Result<Timestamp, TimeError> {
+        Timestamp::parse_with_local(text).map(|(time, _)| time)
+    }
+
+    /// Reads a date and time, and says what is written before its offset.
+    fn parse_with_local(text: &str) -> Result<(Timestamp, LocalTime), TimeError> {
         let bytes = text.as_bytes();
         if bytes.len() > TEXT_BYTES_MAX {
             return Err(TimeError::Syntax);
         }
         let (date_time, rest) = bytes.split_first_chunk::<19>().ok_or(TimeError::Syntax)?;
         let local = LocalTime::parse(date_time)?;
-        let (nanos, offset) = parse_fraction(rest)?;
-        let offset_seconds = parse_offset(offset)?;
-
-        let seconds = local.seconds_since_epoch() - offset_seconds;
+        let (mut nanos, offset) = parse_fraction(rest)?;
+        let seconds = local.seconds_since_epoch() - parse_offset(offset)?;
         if local.second == 60 {
             // The seconds above count a leap second as the next minute's first.
             if seconds.rem_euclid(SECONDS_PER_DAY) != 0 {
                 return Err(TimeError::Calendar);
             }
-            return Timestamp::from_parts(seconds, 0);
+            nanos = 0;
         }
-        Timestamp::from_parts(seconds, nanos)
+        Ok((Timestamp::from_parts(seconds, nanos)?, local))
     }
 
     fn from_parts(seconds: i64, nanos: i64) -> Result<Timestamp, TimeError> {

@@ -29,6 +29,7 @@ const FLOORS: &[(u8, &[&str])] = &[
         &[
             "text.rs",
             "timestamp.rs",
+            "timestamp/",
             "quantity.rs",
             "registry.rs",
             "backoff.rs",

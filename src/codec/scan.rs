@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use super::Rules;
 use crate::reading::{Field, NewValue, NumberText, Parts, Readings, Tag, Value};
 use crate::text::{PlainText, Text as _};
-use crate::timestamp::Timestamp;
+use crate::timestamp::{TimeReader, Timestamp};
 
 // The names of the fields in quotes, as words of up to eight bytes.
 const DEVICE: u64 = u64::from_le_bytes(*b"\"device\"");
@@ -34,6 +34,7 @@ pub(super) struct Uncommon;
 pub(super) struct Scanner<'de> {
     text: &'de str,
     at: usize,
+    times: TimeReader,
     /// Kept for their memory; they belong to one object.
     tags: Vec<Tag<'de>>,
     values: Vec<(PlainText<'de>, NewValue<'de>)>,
@@ -53,7 +54,7 @@ struct Fields<'de> {
 
 impl<'de> Scanner<'de> {
     pub(super) fn new(text: &'de str) -> Scanner<'de> {
-        Scanner { text, at: 0, tags: Vec::new(), values: Vec::new() }
+        Scanner { text, at: 0, times: TimeReader::default(), tags: Vec::new(), values: Vec::new() }
     }
 
     /// Whether only white space is left.
@@ -208,14 +209,26 @@ impl<'de> Scanner<'de> {
 
     fn time(&mut self, rules: &Rules) -> Result<Timestamp, Uncommon> {
         let time = match self.peek() {
-            Some(b'"') => Timestamp::parse(self.string()?.as_str()),
+            Some(b'"') => self.time_text()?,
             _ => match self.number()? {
                 Value::Integer(number) => Timestamp::from_integer(number, rules.precision),
                 Value::Double(number) => Timestamp::from_double(number, rules.precision),
                 Value::Boolean(_) | Value::Text(_) => return Err(Uncommon),
-            },
+            }
+            .map_err(|_| Uncommon)?,
         };
-        time.ok().filter(|time| (rules.earliest..=rules.latest).contains(time)).ok_or(Uncommon)
+        if (rules.earliest..=rules.latest).contains(&time) { Ok(time) } else { Err(Uncommon) }
+    }
+
+    fn time_text(&mut self) -> Result<Timestamp, Uncommon> {
+        if let Some((time, length)) = self.times.at_start_of(&self.rest()[1..])
+            && self.rest().get(1 + length) == Some(&b'"')
+        {
+            self.at += length + 2;
+            return Ok(time);
+        }
+        let text = self.string()?;
+        self.times.parse(text.as_str()).map_err(|_| Uncommon)
     }
 
     fn value(&mut self) -> Result<NewValue<'de>, Uncommon> {
