@@ -179,7 +179,7 @@ impl<'de> DeserializeSeed<'de> for Element<'_, 'de> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::strategy::Strategy as _;
 
     use super::*;
@@ -386,7 +386,8 @@ mod tests {
         );
     }
 
-    fn same(scanned: &Decoded, read: &Decoded) -> bool {
+    /// Whether two ways to read a body led to the same readings and rejections.
+    pub(in crate::codec) fn same(scanned: &Decoded, read: &Decoded) -> bool {
         let told = |decoded: &Decoded| {
             let rejections = decoded.rejections.listed.iter();
             rejections.map(|r| format!("{} {} {}", r.index, r.pointer, r.detail)).collect::<Vec<_>>()
@@ -394,7 +395,8 @@ mod tests {
         scanned.readings == read.readings && told(scanned) == told(read)
     }
 
-    fn fragment() -> impl proptest::strategy::Strategy<Value = String> {
+    /// An object that may be a reading, or nearly.
+    pub(in crate::codec) fn fragment() -> impl proptest::strategy::Strategy<Value = String> {
         let scalar = proptest::sample::select(vec![
             "1",
             "-0",

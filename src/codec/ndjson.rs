@@ -1,7 +1,7 @@
 //! NDJSON: one reading a line, as an object; blank lines do not count.
 
 use super::object::{Care, Draft, Place, decode_error, is_beyond};
-use super::scan::{Scanner, Uncommon};
+use super::scan::Scanner;
 use super::{DecodeError, Decoded, Decoder, Encoder, Rules, utf8, write_reading};
 use crate::reading::{ReadingRef, Readings};
 
@@ -18,25 +18,23 @@ impl Decoder for Ndjson {
         let text = utf8(body)?;
         let mut decoded = Decoded { readings: Readings::with_capacity(text.len()), ..Decoded::default() };
         let mut draft = Draft::default();
+        let mut scanner = Scanner::new(text);
         let mut index = 0;
-        for (line_index, line) in lines(text).enumerate() {
-            if line.trim_ascii().is_empty() {
-                continue;
-            }
-            let place = Place::Among(index);
-            index += 1;
-            let before = decoded.readings.end();
-            if scan(line, rules, &mut decoded.readings).is_ok() {
-                continue;
-            }
-            decoded.readings.truncate(before);
-            match read(line, &mut draft, place, Care::Fast, rules, &mut decoded) {
-                Err(error) if is_beyond(&error) => {
-                    read(line, &mut draft, place, Care::Slow, rules, &mut decoded)
+        while !scanner.is_at_end() {
+            let (position, before) = (scanner.position(), decoded.readings.end());
+            if scanner.line(rules, &mut decoded.readings).is_err() {
+                decoded.readings.truncate(before);
+                let start = line_start(text, position);
+                let line = line_at(text, start);
+                scanner.go_to(start + line.len());
+                if line.trim_ascii().is_empty() {
+                    continue;
                 }
-                done => done,
+                let place = Place::Among(index);
+                read(line, &mut draft, place, rules, &mut decoded)
+                    .map_err(|error| decode_error(&error, line_number(text, start)))?;
             }
-            .map_err(|error| decode_error(&error, line_index))?;
+            index += 1;
         }
         Ok(decoded)
     }
@@ -59,41 +57,47 @@ impl Encoder for Ndjson {
     }
 }
 
-/// The lines of `text`, without their line feeds.
-fn lines(text: &str) -> impl Iterator<Item = &str> {
-    let mut start = 0;
-    memchr::memchr_iter(b'\n', text.as_bytes()).chain([text.len()]).map(move |end| {
-        let line = &text[start..end];
-        start = end + 1;
-        line
-    })
+/// Where the line begins that has the byte at `position`.
+fn line_start(text: &str, position: usize) -> usize {
+    memchr::memrchr(b'\n', &text.as_bytes()[..position]).map_or(0, |line_feed| line_feed + 1)
 }
 
-/// Reads one line of the common form. If it fails, some of its readings may have been pushed.
-fn scan(line: &str, rules: &Rules, readings: &mut Readings) -> Result<(), Uncommon> {
-    let mut scanner = Scanner::new(line);
-    scanner.object(rules, readings)?;
-    if scanner.is_at_end() { Ok(()) } else { Err(Uncommon) }
+/// The line that begins at `start`, without its line feed.
+fn line_at(text: &str, start: usize) -> &str {
+    let rest = &text[start..];
+    &rest[..memchr::memchr(b'\n', rest.as_bytes()).unwrap_or(rest.len())]
 }
 
-/// Reads one line. Nothing is added to `decoded` if it fails.
+/// How many lines there are before the one that begins at `start`.
+fn line_number(text: &str, start: usize) -> usize {
+    memchr::memchr_iter(b'\n', &text.as_bytes()[..start]).count()
+}
+
+/// Reads one line with serde_json, with care if that is what it takes. Nothing is added to `decoded` if it fails.
 fn read<'de>(
     line: &'de str,
     draft: &mut Draft<'de>,
     place: Place,
-    care: Care,
     rules: &Rules,
     decoded: &mut Decoded,
 ) -> Result<(), serde_json::Error> {
-    let mut deserializer = serde_json::Deserializer::from_str(line);
-    draft.read(&mut deserializer, place, care, rules, decoded)?;
-    deserializer.end()
+    let mut read = |care| {
+        let mut deserializer = serde_json::Deserializer::from_str(line);
+        draft.read(&mut deserializer, place, care, rules, decoded)?;
+        deserializer.end()
+    };
+    match read(Care::Fast) {
+        Err(error) if is_beyond(&error) => read(Care::Slow),
+        done => done,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::json::tests::{fragment, same};
     use crate::codec::tests;
+    use proptest::prelude::*;
 
     const LINE: &str = r#"{"device":"d","sensor":"s","value":1}"#;
 
@@ -135,6 +139,51 @@ mod tests {
                 .decode(format!("{LINE}\n\n{line}\n{LINE}").as_bytes(), &tests::rules())
                 .expect_err(line);
             assert_eq!(error.to_string(), expected);
+        }
+    }
+
+    /// Every line by itself, and by serde_json.
+    fn read_line_by_line(body: &str) -> Result<Decoded, DecodeError> {
+        let mut decoded = Decoded::default();
+        let lines = body.split('\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
+        for (index, (number, line)) in lines.enumerate() {
+            let place = Place::Among(index);
+            read(line, &mut Draft::default(), place, &tests::rules(), &mut decoded)
+                .map_err(|error| decode_error(&error, number))?;
+        }
+        Ok(decoded)
+    }
+
+    #[test]
+    fn an_object_has_a_line_to_itself() {
+        for (body, expected) in [
+            (format!("{LINE}\n{{\"device\":\n\"d\"}}"), "line 2, column 10: EOF while parsing a value"),
+            (format!("{LINE}{LINE}\n"), "line 1, column 38: trailing characters"),
+            (format!("\n {LINE} \t{LINE}\n"), "line 2, column 41: trailing characters"),
+        ] {
+            let error = Ndjson.decode(body.as_bytes(), &tests::rules()).expect_err(&body);
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        #[test]
+        fn a_body_is_read_as_its_lines_are(
+            pieces in prop::collection::vec(
+                (
+                    prop_oneof![fragment(), Just(LINE.to_owned()), Just("null".to_owned())],
+                    prop::sample::select(vec!["\n", "\n", "\n", "\r\n", " \n\n\t", "\u{c}\n\u{c}\n", " ", ""]),
+                ),
+                0..6,
+            )
+        ) {
+            let body: String = pieces.iter().flat_map(|(object, after)| [object.as_str(), after]).collect();
+            match (Ndjson.decode(body.as_bytes(), &tests::rules()), read_line_by_line(&body)) {
+                (Ok(decoded), Ok(expected)) => prop_assert!(same(&decoded, &expected), "{body:?} {decoded:?}"),
+                (decoded, expected) => prop_assert_eq!(decoded.err(), expected.err(), "{:?}", body),
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 //! anything else (an escape, an unknown or repeated field, another type, a broken rule, broken JSON) it gives up
 //! without a word, and the caller reads the body again with serde_json, which knows all of JSON and says what is
 //! wrong. So the scanner decides nothing: whatever it accepts, serde_json accepts with the same result
-//! (`codec::json::tests::the_scanner_agrees_with_serde_json`).
+//! (`codec::json::tests::the_scanner_agrees_with_serde_json`, `codec::ndjson::tests::a_body_is_read_as_its_lines_are`).
 
 use std::borrow::Cow;
 
@@ -34,6 +34,8 @@ pub(super) struct Uncommon;
 pub(super) struct Scanner<'de> {
     text: &'de str,
     at: usize,
+    /// Whether the white space that was passed had a line feed in it.
+    passed_line_feed: bool,
     times: TimeReader,
     /// Kept for their memory; they belong to one object.
     tags: Vec<Tag<'de>>,
@@ -54,7 +56,14 @@ struct Fields<'de> {
 
 impl<'de> Scanner<'de> {
     pub(super) fn new(text: &'de str) -> Scanner<'de> {
-        Scanner { text, at: 0, times: TimeReader::default(), tags: Vec::new(), values: Vec::new() }
+        Scanner {
+            text,
+            at: 0,
+            passed_line_feed: false,
+            times: TimeReader::default(),
+            tags: Vec::new(),
+            values: Vec::new(),
+        }
     }
 
     /// Whether only white space is left.
@@ -85,6 +94,31 @@ impl<'de> Scanner<'de> {
             Some(byte) if byte == end => Ok(true),
             _ => Err(Uncommon),
         }
+    }
+
+    /// Reads one object that stands alone on its line, and passes the line's end. If it fails, some of what the
+    /// object holds may have been pushed.
+    pub(super) fn line(&mut self, rules: &Rules, readings: &mut Readings) -> Result<(), Uncommon> {
+        self.passed_line_feed = false;
+        self.object(rules, readings)?;
+        // No string has a line feed in it, so that any would have been passed as white space.
+        if self.passed_line_feed {
+            return Err(Uncommon);
+        }
+        if self.take_next(b'\n') || self.is_at_end() || self.passed_line_feed {
+            return Ok(());
+        }
+        Err(Uncommon)
+    }
+
+    /// Where the scanner stands, in bytes.
+    pub(super) fn position(&self) -> usize {
+        self.at
+    }
+
+    /// Goes on at another place.
+    pub(super) fn go_to(&mut self, position: usize) {
+        self.at = position;
     }
 
     /// Reads one object and pushes what it holds. If it fails, some of that may have been pushed.
@@ -320,7 +354,8 @@ impl<'de> Scanner<'de> {
 
     #[cold]
     fn skip_spaces(&mut self) {
-        while let Some(b' ' | b'\t' | b'\r' | b'\n') = self.peek() {
+        while let Some(byte @ (b' ' | b'\t' | b'\r' | b'\n')) = self.peek() {
+            self.passed_line_feed |= byte == b'\n';
             self.at += 1;
         }
     }
