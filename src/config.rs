@@ -1,7 +1,7 @@
 //! The settings: gathered from their layers, checked at the start, handed to each part as its own.
 
+mod buffer;
 mod layers;
-mod reserved;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
 use crate::backoff::Backoff;
-use crate::buffer::{Ack, Amount, BufferConfig, KINDS, OVERFLOW_POLICIES};
+use crate::buffer::BufferConfig;
 use crate::codec::{ENCODERS, UnknownFields};
 use crate::delivery::{BatchConfig, COMPRESSIONS, DeliveryConfig, HealthConfig};
 use crate::ingest::{IngestConfig, KeysConfig};
@@ -25,15 +25,12 @@ use crate::routing::ROUTES;
 
 pub use layers::{Fault, Origin, Setting};
 use layers::{Layers, Raw};
-use reserved::Reserved;
 
 /// Where the embedded node of a gateway without nodes keeps its readings.
 const EMBEDDED_NODE_DATA: &str = "data/node";
 
 /// Settings of the full system that this version knows and does not use: they are named in the log.
 const WITHOUT_EFFECT: &[&str] = &[
-    "buffer.path",
-    "buffer.fsync",
     "cluster.resolve_every",
     "cluster.shard.failover",
     "cluster.replicate.copies",
@@ -125,13 +122,12 @@ impl Config {
     /// Every fault that was found, not only the first.
     pub fn read(file: Option<&Path>, environment: &[(String, String)]) -> Result<Config, Vec<Fault>> {
         let mut layers = Layers::read(file, environment, WITHOUT_EFFECT);
-        let reserved = Reserved::read(&mut layers);
         let mut without_effect = layers.set_aside();
         let request_timeout = duration(&mut layers, "server.request_timeout", MILLISECOND..=HOUR);
         let server = server(&mut layers);
         let ingest = ingest(&mut layers, request_timeout);
-        let buffer = buffer(&mut layers, request_timeout, reserved);
-        without_effect.retain(|setting| !buffer.kind().settings.contains(&setting.key.as_str()));
+        let buffer = buffer::read(&mut layers, request_timeout, ingest.keys.window);
+        without_effect.extend(buffer::without_effect(&layers, &buffer));
         let config = Config {
             server,
             ingest,
@@ -187,35 +183,6 @@ fn ingest(layers: &mut Layers, request_timeout: Duration) -> IngestConfig {
         layers.fault("server.max_pending", format!("must be at least server.max_body, which is {body}"));
     }
     config
-}
-
-fn buffer(layers: &mut Layers, request_timeout: Duration, reserved: Reserved) -> BufferConfig {
-    let kind = choice_name(layers, "buffer.kind", &KINDS);
-    let ack = *choice(layers, "buffer.ack", &Ack::NAMES);
-    let acks = KINDS.find(kind).expect("the name comes from the table").acks;
-    if !acks.contains(&ack) {
-        let allowed: Vec<_> = acks.iter().map(|ack| ack.name()).collect();
-        layers.fault(
-            "buffer.ack",
-            format!(
-                "`{ack}` cannot be given by a buffer of the kind `{kind}`; allowed: {}",
-                allowed.join(", ")
-            ),
-        );
-    }
-    let on_full = choice(layers, "buffer.on_full", &OVERFLOW_POLICIES);
-    BufferConfig {
-        kind,
-        ack,
-        limit: Amount {
-            readings: count(layers, "buffer.max_readings", 1..=1_000_000_000_000) as u64,
-            bytes: size(layers, "buffer.max_bytes", 1024..=1 << 50),
-        },
-        on_full: on_full(request_timeout),
-        path: reserved.path,
-        fsync: reserved.fsync,
-        memos_kept: reserved.memos_kept,
-    }
 }
 
 fn delivery(layers: &mut Layers) -> DeliveryConfig {
@@ -362,6 +329,7 @@ fn usize_of(number: u64) -> usize {
 mod tests {
     use super::*;
     use crate::buffer::Fsync;
+    use crate::buffer::{Ack, Amount};
 
     fn read(file: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
         let path = tempfile::Builder::new().suffix(".toml").tempfile().expect("a file");

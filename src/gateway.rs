@@ -243,11 +243,7 @@ async fn start_embedded_node(config: &mut Config) -> Result<Option<Node>, StartE
 }
 
 /// Opens the buffer on a thread for blocking work: it may read a log first.
-async fn open_buffer(
-    config: BufferConfig,
-    nodes: usize,
-    metrics: Arc<Metrics>,
-) -> Result<Opened, OpenError> {
+async fn open_buffer(config: BufferConfig, nodes: usize, metrics: Arc<Metrics>) -> Result<Opened, OpenError> {
     let opened = tokio::task::spawn_blocking(move || (config.kind().open)(&config, nodes, &metrics)).await;
     opened.expect("opening does not panic")
 }

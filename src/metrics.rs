@@ -67,7 +67,11 @@ pub const TABLE: &[Row] = &[
     gauge("buffer_limit_readings", &[], "Most readings that the buffer may hold."),
     gauge("buffer_limit_bytes", &[], "Most bytes that the buffer may hold."),
     gauge("buffer_oldest_seconds", &[], "Age of the oldest reading that is not settled, 0 if there is none."),
-    counter("buffer_damaged_records_total", &[], "Requests in the log on disk that cannot be read; what is left of them is set aside."),
+    counter(
+        "buffer_damaged_records_total",
+        &[],
+        "Requests in the log on disk that cannot be read; what is left of them is set aside.",
+    ),
     histogram("commit_seconds", &[], "Time of one group commit of readings to the log on disk."),
     histogram("commit_readings", &[], "Readings in one group commit."),
     counter("batches_total", &["node", "outcome"], "Requests to nodes, by what their answer meant."),

@@ -14,7 +14,7 @@
 //! Delivery, retries and batches are left to `delivery/`.
 
 pub mod accounts;
-mod disk;
+pub mod disk;
 mod drain_rate;
 pub mod lease;
 pub mod ledger;
@@ -35,11 +35,11 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use thiserror::Error;
 
-use crate::quantity::{QuantityError, parse_duration};
 use crate::metrics::Metrics;
+use crate::quantity::{QuantityError, parse_duration};
 use crate::reading::Readings;
-use crate::wal::LogError;
 use crate::registry::Registry;
+use crate::wal::LogError;
 
 pub use accounts::{Accounts, Snapshot};
 pub use lease::{Part, settle};

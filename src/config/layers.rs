@@ -210,22 +210,6 @@ impl Layers {
         }
     }
 
-    /// Reads a setting that is not in the file of defaults; it stays among those [`Layers::set_aside`] takes out. A
-    /// fault is noted, and `default` stands in for it.
-    pub(super) fn get_reserved<T>(
-        &mut self,
-        key: &str,
-        default: &str,
-        parse: impl Fn(&Raw) -> Result<T, String>,
-    ) -> T {
-        match self.values.get(key).map(|(raw, _)| parse(raw)) {
-            Some(Ok(value)) => return value,
-            Some(Err(problem)) => self.fault(key, problem),
-            None => {}
-        }
-        parse(&Raw::Text(default.to_owned())).expect("a test reads the defaults")
-    }
-
     /// Reads all settings below a table whose keys are free. Their values are taken for secrets.
     pub(super) fn get_table<T>(
         &mut self,

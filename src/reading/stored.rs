@@ -63,8 +63,8 @@ fn value(kind: u8, text: &str) -> Option<NewValue<'_>> {
         return text.is_empty().then_some(Value::Boolean(truth == 1).into());
     }
     // A number that is not in the form in which it would be written is found when the bytes are compared.
-    match NumberText::at_start_of(text).filter(|number| number.as_str().len() == text.len()) {
-        Some(number) if number.is_integer() == (kind == INTEGER) => Some(NewValue::Number(number)),
+    match NumberText::at_start_of(text).filter(|(_, length)| *length == text.len()) {
+        Some((number, _)) if number.is_integer() == (kind == INTEGER) => Some(NewValue::Number(number)),
         _ if kind == INTEGER => Some(Value::Integer(text.parse().ok()?).into()),
         _ if kind == DOUBLE => Some(Value::Double(text.parse().ok()?).into()),
         _ => None,
@@ -122,13 +122,14 @@ mod tests {
         let mut readings = Readings::default();
         let value = Value::Double(1.5);
         let time = Timestamp::from_nanos(0).expect("1970");
-        let parts = ReadingParts { device: "d", sensor: "s", value: value.into(), time, unit: None, tags: &[] };
+        let parts =
+            ReadingParts { device: "d", sensor: "s", value: value.into(), time, unit: None, tags: &[] };
         readings.push(&parts).expect("good parts");
         for other in ["nan", "inf", "+.5", "01.", "1.0", "\"x\""] {
             let mut bytes = readings.as_bytes().to_vec();
             let length = bytes.len();
             bytes.splice(length - 3.., other.bytes().take(3));
-            assert_eq!(Readings::from_encoded(&bytes, 1).is_some(), other == "1.0" , "{other}");
+            assert_eq!(Readings::from_encoded(&bytes, 1).is_some(), other == "1.0", "{other}");
         }
     }
 

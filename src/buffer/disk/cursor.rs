@@ -99,7 +99,8 @@ impl Cursor {
             if to.is_some_and(|to| self.number >= to) {
                 return Ok(true);
             }
-            let Some((segment, numbers)) = view.segments.iter().find(|(s, _)| s.number >= self.segment) else {
+            let Some((segment, numbers)) = view.segments.iter().find(|(s, _)| s.number >= self.segment)
+            else {
                 return Ok(true);
             };
             if segment.number > self.segment {

@@ -243,8 +243,10 @@ mod tests {
     #[test]
     fn entries_read_back_as_they_were_written() {
         let payloads = samples();
-        let entries: Vec<_> = payloads.iter().map(|payload| Entry::read(payload).expect("an entry")).collect();
-        let [Entry::Accepted(accepted), Entry::Batch(note), Entry::Settled(settlement), _] = &entries[..] else {
+        let entries: Vec<_> =
+            payloads.iter().map(|payload| Entry::read(payload).expect("an entry")).collect();
+        let [Entry::Accepted(accepted), Entry::Batch(note), Entry::Settled(settlement), _] = &entries[..]
+        else {
             panic!("{entries:?}")
         };
         assert_eq!((accepted.number, accepted.accepted_at, accepted.count), (7, -5, 2));

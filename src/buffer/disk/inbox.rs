@@ -18,6 +18,10 @@ const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Longest pause after a commit in which the next group gathers. A lone request never waits for it.
 const GATHER_MAX: Duration = Duration::from_millis(1);
 
+/// Longest time that what nobody waits for stays unwritten: a crash within it costs no reading, only that some may be
+/// sent again.
+const LINGER_MAX: Duration = Duration::from_millis(100);
+
 /// Something to write to the log.
 #[derive(Debug)]
 pub enum Command {
@@ -62,8 +66,16 @@ impl fmt::Debug for Accept {
 }
 
 impl Command {
-    /// Whether somebody waits for it.
+    /// Whether somebody waits for it: a client, or the delivery.
     fn is_urgent(&self) -> bool {
+        match self {
+            Command::Accept(_) | Command::Note { .. } => true,
+            Command::Settle(_) => false,
+        }
+    }
+
+    /// Whether it has to be on stable storage before it is answered.
+    fn is_to_be_synced(&self) -> bool {
         match self {
             Command::Accept(accept) => accept.done.is_some(),
             Command::Note { .. } => true,
@@ -129,6 +141,8 @@ pub struct Taken {
     pub commands: Vec<Command>,
     /// How many of them somebody waits for.
     pub urgent: usize,
+    /// Whether one of them has to be on stable storage before it is answered.
+    pub to_be_synced: bool,
     /// What will still come.
     pub closing: Closing,
 }
@@ -149,6 +163,9 @@ struct Contents {
     commands: Vec<Command>,
     bytes: usize,
     urgent: usize,
+    to_be_synced: bool,
+    /// When what nobody waits for is to be written; `None` if there is nothing.
+    due: Option<Instant>,
     /// The thread sleeps until so many are urgent; 0 while it does not sleep.
     wanted: usize,
     closing: Closing,
@@ -193,9 +210,16 @@ impl Inbox {
             _ => {}
         }
         contents.bytes += command.bytes();
-        contents.urgent += usize::from(command.is_urgent());
+        contents.to_be_synced |= command.is_to_be_synced();
+        let is_urgent = command.is_urgent();
+        contents.urgent += usize::from(is_urgent);
         contents.commands.push(command);
-        let wake = contents.wanted > 0 && contents.urgent >= contents.wanted;
+        // The thread sleeps without an alarm, and now it needs one.
+        let alarm = !is_urgent && contents.due.is_none();
+        if alarm {
+            contents.due = Some(Instant::now() + LINGER_MAX);
+        }
+        let wake = contents.wanted > 0 && (contents.urgent >= contents.wanted || alarm);
         if wake {
             contents.wanted = 0;
         }
@@ -212,9 +236,10 @@ impl Inbox {
         let mut contents = self.lock();
         while !contents.is_news {
             let now = Instant::now();
-            let rest = match (contents.urgent, wake_at) {
+            let alarm = [wake_at, contents.due].into_iter().flatten().min();
+            let rest = match (contents.urgent, alarm) {
                 (0, None) => None,
-                (0, Some(wake_at)) => Some(wake_at.saturating_duration_since(now)),
+                (0, Some(alarm)) => Some(alarm.saturating_duration_since(now)),
                 (urgent, _) => Some(pace.rest(now, urgent)),
             };
             if rest == Some(Duration::ZERO) {
@@ -233,10 +258,12 @@ impl Inbox {
         let urgent = std::mem::take(&mut contents.urgent);
         let commands = std::mem::take(&mut contents.commands);
         contents.is_news = false;
+        contents.due = None;
+        let to_be_synced = std::mem::take(&mut contents.to_be_synced);
         let closing = contents.closing;
         drop(contents);
         self.emptied.notify_waiters();
-        Taken { commands, urgent, closing }
+        Taken { commands, urgent, to_be_synced, closing }
     }
 
     /// Takes less from now on.

@@ -259,6 +259,13 @@ impl Buffer for Disk {
     }
 }
 
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // The log's thread must not outlive the buffer, whatever the reason for its end.
+        self.inbox.close(Closing::Closed);
+    }
+}
+
 /// Now, in nanoseconds since the Unix epoch.
 fn unix_nanos() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -104,7 +104,9 @@ impl Replay {
         match event {
             Event::Checkpoint { state, .. } => match State::decode(state) {
                 Some(state) => self.state = state,
-                None => warn!("the state in the checkpoint is none: all records on disk are taken as not settled"),
+                None => {
+                    warn!("the state in the checkpoint is none: all records on disk are taken as not settled")
+                }
             },
             Event::CheckpointDamaged => {
                 self.gaps_are_settled = true;
@@ -114,7 +116,10 @@ impl Replay {
             Event::Damage(damage) => self.damaged.push(damage),
             Event::Missing(segment) => self.on_missing(&segment),
             Event::TornTail { segment, offset } => {
-                info!(segment, offset, "what was being written at the last stop is cut off; it was never acknowledged");
+                info!(
+                    segment,
+                    offset, "what was being written at the last stop is cut off; it was never acknowledged"
+                );
             }
         }
     }
@@ -150,7 +155,10 @@ impl Replay {
         let (requests, readings) = (content.numbers.end - content.numbers.start, content.amount.readings);
         self.lost_requests += requests;
         self.state.settle(&Settlement { notes: Vec::new(), spans: vec![span] });
-        error!(segment = segment.number, requests, readings, "a segment is missing on disk; its readings are lost");
+        error!(
+            segment = segment.number,
+            requests, readings, "a segment is missing on disk; its readings are lost"
+        );
     }
 }
 
@@ -214,7 +222,10 @@ impl Walk<'_> {
     fn lose(&mut self, numbers: Range<u64>) {
         let span = of_numbers(numbers);
         if !span.is_empty() && !self.state.settled.contains_all(span) {
-            error!(requests = span.to.seq - span.from.seq, "requests on disk cannot be read; their readings are lost");
+            error!(
+                requests = span.to.seq - span.from.seq,
+                "requests on disk cannot be read; their readings are lost"
+            );
             self.state.settle(&Settlement { notes: Vec::new(), spans: vec![span] });
         }
     }
@@ -248,7 +259,11 @@ fn resume(
     state.notes.retain(|seq, note| {
         let whole = is_whole(note);
         if !whole {
-            warn!(seq, key = note.key, "a batch on disk is not whole; what is left of it goes under other keys");
+            warn!(
+                seq,
+                key = note.key,
+                "a batch on disk is not whole; what is left of it goes under other keys"
+            );
         }
         whole
     });

@@ -41,10 +41,10 @@ impl State {
             self.settled.insert(span);
         }
         self.next_number = self.next_number.max(number.saturating_add(1));
-        let content = self.contents.entry(segment).or_insert_with(|| Content {
-            numbers: number..number,
-            amount: Amount::default(),
-        });
+        let content = self
+            .contents
+            .entry(segment)
+            .or_insert_with(|| Content { numbers: number..number, amount: Amount::default() });
         content.numbers.end = content.numbers.end.max(number.saturating_add(1));
         content.amount += amount;
         missing.end.saturating_sub(missing.start)

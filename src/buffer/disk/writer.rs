@@ -70,8 +70,9 @@ impl Writer {
         let mut clock = Clock { pace: Pace::new(Instant::now()), sync_at: None, retry_at: None };
         loop {
             let wake_at = clock.retry_at.or(clock.sync_at);
-            let Taken { commands, urgent, closing } = self.inbox.take(clock.pace, wake_at);
-            self.turn(commands, urgent, &mut clock);
+            let taken = self.inbox.take(clock.pace, wake_at);
+            let closing = taken.closing;
+            self.turn(taken, &mut clock);
             match closing {
                 Closing::Open => {}
                 Closing::NoReadings => self.handover.close(),
@@ -82,14 +83,15 @@ impl Writer {
         self.finish();
     }
 
-    fn turn(&mut self, commands: Vec<Command>, urgent: usize, clock: &mut Clock) {
+    fn turn(&mut self, taken: Taken, clock: &mut Clock) {
+        let Taken { commands, urgent, to_be_synced, .. } = taken;
         let now = Instant::now();
         if clock.retry_at.is_some_and(|at| now < at) {
             let reason = self.trouble.reason().unwrap_or_default();
             self.refuse(commands, &reason);
             return;
         }
-        let durability = self.durability(urgent, now, clock);
+        let durability = self.durability(to_be_synced, now, clock);
         match self.commit(commands, durability, clock.retry_at.is_some()) {
             Ok(()) => {
                 clock.retry_at = None;
@@ -111,9 +113,9 @@ impl Writer {
         }
     }
 
-    fn durability(&self, urgent: usize, now: Instant, clock: &Clock) -> Durability {
+    fn durability(&self, to_be_synced: bool, now: Instant, clock: &Clock) -> Durability {
         let due = clock.sync_at.is_some_and(|at| at <= now);
-        let asked = urgent > 0 && self.fsync == Fsync::Always;
+        let asked = to_be_synced && self.fsync == Fsync::Always;
         if due || asked || clock.retry_at.is_some() { Durability::Synced } else { Durability::Written }
     }
 
@@ -172,7 +174,8 @@ impl Writer {
     fn append(&mut self, command: &Command, number: u64) -> Result<u64, LogError> {
         match command {
             Command::Accept(accept) => {
-                let count = u32::try_from(accept.amount.readings).expect("the bound on bodies allows no more");
+                let count =
+                    u32::try_from(accept.amount.readings).expect("the bound on bodies allows no more");
                 let readings = accept.readings.as_bytes();
                 let accepted_at = unix_nanos();
                 let accepted = Accepted { number, accepted_at, count, memo: &accept.memo, readings };

@@ -1,0 +1,81 @@
+//! The settings of the buffer.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::layers::{Layers, Origin, Raw, Setting};
+use super::{HOUR, MILLISECOND, choice, choice_name, count, size, within};
+use crate::buffer::{Ack, Amount, BufferConfig, Fsync, KINDS, OVERFLOW_POLICIES};
+use crate::quantity::format_duration;
+
+/// Settings that only some kinds have.
+const OF_SOME_KINDS: [&str; 2] = ["buffer.path", "buffer.fsync"];
+
+pub(super) fn read(layers: &mut Layers, request_timeout: Duration, memos_kept: Duration) -> BufferConfig {
+    let kind = choice_name(layers, "buffer.kind", &KINDS);
+    let on_full = choice(layers, "buffer.on_full", &OVERFLOW_POLICIES);
+    BufferConfig {
+        kind,
+        ack: ack(layers, kind),
+        limit: Amount {
+            readings: count(layers, "buffer.max_readings", 1..=1_000_000_000_000) as u64,
+            bytes: size(layers, "buffer.max_bytes", 1024..=1 << 50),
+        },
+        on_full: on_full(request_timeout),
+        path: layers.get("buffer.path", path),
+        fsync: layers.get("buffer.fsync", fsync),
+        memos_kept,
+    }
+}
+
+/// The acknowledgement. The default is that of the kind; one that is asked for and that the kind cannot give is a
+/// fault.
+fn ack(layers: &mut Layers, kind: &str) -> Ack {
+    let acks = KINDS.find(kind).expect("the name comes from the table").acks;
+    let ack = *choice(layers, "buffer.ack", &Ack::NAMES);
+    if acks.contains(&ack) {
+        return ack;
+    }
+    let default = acks[0];
+    if let Some(setting) = layers.settings.iter_mut().find(|setting| setting.key == "buffer.ack")
+        && matches!(setting.origin, Origin::Default)
+    {
+        setting.value = format!("\"{default}\"");
+        return default;
+    }
+    let allowed: Vec<_> = acks.iter().map(|ack| ack.name()).collect();
+    let allowed = allowed.join(", ");
+    let problem = format!("`{ack}` cannot be given by a buffer of the kind `{kind}`; allowed: {allowed}");
+    layers.fault("buffer.ack", problem);
+    default
+}
+
+/// What was set and has no effect with this kind.
+pub(super) fn without_effect(layers: &Layers, config: &BufferConfig) -> Vec<Setting> {
+    let is_idle = |setting: &&Setting| {
+        let key = setting.key.as_str();
+        OF_SOME_KINDS.contains(&key)
+            && !config.kind().settings.contains(&key)
+            && !matches!(setting.origin, Origin::Default)
+    };
+    layers.settings.iter().filter(is_idle).cloned().collect()
+}
+
+fn path(raw: &Raw) -> Result<PathBuf, String> {
+    let text = raw.text()?;
+    if text.is_empty() {
+        Err("must be the path of a directory, got nothing".to_owned())
+    } else {
+        Ok(text.into())
+    }
+}
+
+fn fsync(raw: &Raw) -> Result<Fsync, String> {
+    let text = raw.text()?;
+    match text.parse().map_err(|_| format!("must be `always`, or an interval such as 200ms, got `{text}`"))? {
+        Fsync::Always => Ok(Fsync::Always),
+        Fsync::Every(interval) => {
+            within(interval, &(MILLISECOND..=HOUR), |interval| format_duration(*interval)).map(Fsync::Every)
+        }
+    }
+}
