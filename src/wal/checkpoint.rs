@@ -18,7 +18,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::fs::{Fs, LogFile};
+use super::fs::{Fs, LogFile, renew};
 use super::segment::Segment;
 
 /// The names of the two files.
@@ -69,6 +69,8 @@ pub enum Stored {
 pub struct Slots {
     generation: u64,
     files: [Option<Slot>; 2],
+    /// Whether the names of both files are on stable storage.
+    named: bool,
 }
 
 #[derive(Debug)]
@@ -78,78 +80,125 @@ struct Slot {
 }
 
 impl Slots {
-    /// Reads what the files of a directory hold.
+    /// Reads what the files of a directory hold, whose names are on stable storage, and makes it durable: a process
+    /// that was killed, or a sync that failed, may have left it written only, and now it is going to be relied on.
     ///
     /// # Errors
     ///
-    /// If they cannot be read.
+    /// If they cannot be read or synced.
     pub fn open(fs: &dyn Fs, directory: &Path, names: &[String]) -> io::Result<(Slots, Stored)> {
-        let mut slots = Slots { generation: 0, files: [None, None] };
-        let mut stored = Stored::Nothing;
+        let mut slots = Slots { generation: 0, files: [None, None], named: true };
+        let mut youngest = None;
+        let mut contents = [Content::Absent, Content::Absent];
         for (index, name) in NAMES.iter().enumerate() {
             if !names.iter().any(|found| found == name) {
                 continue;
             }
-            let file = fs.open(&directory.join(name))?;
-            let bytes = file.size()?;
-            let mut content = vec![0; usize::try_from(bytes.min(BYTES_MAX)).expect("64 MiB fit in memory")];
-            let read = file.read_at(&mut content, 0)?;
-            content.truncate(read);
-            slots.files[index] = Some(Slot { file, bytes });
-            match decode(&content) {
-                Some((generation, checkpoint)) if generation > slots.generation => {
-                    slots.generation = generation;
-                    stored = Stored::Checkpoint(checkpoint);
+            let slot = Slot::open(fs.open(&directory.join(name))?)?;
+            let bytes = slot.read()?;
+            contents[index] = match decode(&bytes) {
+                Some((generation, checkpoint)) => {
+                    if generation > slots.generation {
+                        slots.generation = generation;
+                        youngest = Some((index, checkpoint));
+                    }
+                    Content::Sound
                 }
-                Some(_) => {}
-                // Empty, or made and never written.
-                None if content.iter().all(|byte| *byte == 0) => {}
-                None if stored == Stored::Nothing => stored = Stored::Damaged,
-                None => {}
-            }
+                None if bytes.iter().all(|byte| *byte == 0) => Content::Empty,
+                None => Content::Unsound,
+            };
+            slots.files[index] = Some(slot);
         }
-        Ok((slots, stored))
+        let Some((index, checkpoint)) = youngest else {
+            return Ok((slots, without_sound(contents)));
+        };
+        if let Some(Slot { file, bytes }) = &slots.files[index] {
+            renew(file.as_ref(), 0..*bytes)?;
+        }
+        Ok((slots, Stored::Checkpoint(checkpoint)))
     }
 
     /// Writes a checkpoint in the place of the older one and returns when it is on stable storage.
     ///
     /// # Errors
     ///
-    /// What the system says; the last one that was written still counts then.
+    /// What the system says; the last one that was written still counts then, unless this one reached the disk.
     pub fn write(&mut self, fs: &dyn Fs, directory: &Path, checkpoint: &Checkpoint) -> io::Result<()> {
-        let generation = self.generation + 1;
-        let bytes = encode(generation, checkpoint);
-        let index = usize::from(generation.is_multiple_of(2));
-        // Both at once, while there is room for the second, too.
-        self.make_large_enough(fs, directory, bytes.len())?;
-        let slot = self.files[index].as_ref().expect("it was just made");
-        slot.file.write_at(&bytes, 0)?;
-        slot.file.sync()?;
-        self.generation = generation;
+        // The first goes into both files: see `without_sound`.
+        let copies = if self.generation == 0 { 2 } else { 1 };
+        for _ in 0..copies {
+            let generation = self.generation + 1;
+            let bytes = encode(generation, checkpoint);
+            let index = usize::from(generation.is_multiple_of(2));
+            // Both at once, while there is room for the second, too.
+            self.make_large_enough(fs, directory, bytes.len())?;
+            let slot = self.files[index].as_ref().expect("it was just made");
+            slot.file.write_at(&bytes, 0)?;
+            slot.file.sync()?;
+            self.generation = generation;
+        }
         Ok(())
     }
 
     fn make_large_enough(&mut self, fs: &dyn Fs, directory: &Path, bytes: usize) -> io::Result<()> {
-        let mut made = false;
         for (slot, name) in self.files.iter_mut().zip(NAMES) {
-            if slot.as_ref().is_some_and(|slot| slot.bytes >= bytes as u64) {
-                continue;
-            }
-            let size = (2 * bytes).max(FILE_BYTES_MIN);
-            let file = match slot.take() {
-                Some(slot) => slot.file,
+            let slot = match slot {
+                Some(slot) => slot,
                 None => {
-                    made = true;
-                    fs.create(&directory.join(name))?
+                    self.named = false;
+                    slot.insert(Slot { file: fs.create(&directory.join(name))?, bytes: 0 })
                 }
             };
-            let old = file.size()?;
-            let grown = file.write_at(&vec![0; size - usize::try_from(old).unwrap_or(size).min(size)], old);
-            let grown = grown.and_then(|()| file.sync());
-            *slot = Some(Slot { bytes: if grown.is_ok() { size as u64 } else { old }, file });
-            grown?;
+            if slot.bytes < bytes as u64 {
+                slot.grow((2 * bytes).max(FILE_BYTES_MIN) as u64)?;
+            }
         }
-        if made { fs.sync_directory(directory) } else { Ok(()) }
+        if !self.named {
+            fs.sync_directory(directory)?;
+            self.named = true;
+        }
+        Ok(())
+    }
+}
+
+impl Slot {
+    fn open(file: Arc<dyn LogFile>) -> io::Result<Slot> {
+        Ok(Slot { bytes: file.size()?, file })
+    }
+
+    fn read(&self) -> io::Result<Vec<u8>> {
+        let mut content = vec![0; usize::try_from(self.bytes.min(BYTES_MAX)).expect("64 MiB fit in memory")];
+        let read = self.file.read_at(&mut content, 0)?;
+        content.truncate(read);
+        Ok(content)
+    }
+
+    fn grow(&mut self, bytes: u64) -> io::Result<()> {
+        let zeros = vec![0; usize::try_from(bytes - self.bytes).expect("a checkpoint fits in memory")];
+        self.file.write_at(&zeros, self.bytes)?;
+        self.file.sync()?;
+        self.bytes = bytes;
+        Ok(())
+    }
+}
+
+/// What one of the files holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    Absent,
+    /// It was made and never written.
+    Empty,
+    Sound,
+    Unsound,
+}
+
+/// What two files mean of which neither is sound. The first checkpoint is written to one after the other before it
+/// counts: one that is torn beside an empty one never did.
+fn without_sound(contents: [Content; 2]) -> Stored {
+    match contents {
+        [Content::Unsound, Content::Empty] => Stored::Nothing,
+        [Content::Unsound, _] | [_, Content::Unsound] => Stored::Damaged,
+        [Content::Absent | Content::Empty | Content::Sound, _] => Stored::Nothing,
     }
 }
 

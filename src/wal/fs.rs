@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -55,6 +56,34 @@ pub trait LogFile: Send + Sync + fmt::Debug {
     fn sync(&self) -> io::Result<()>;
 }
 
+/// Bytes that are read and written at once.
+const STEP_BYTES: u64 = 1024 * 1024;
+
+/// Writes a part of a file once more, as it reads, and returns when it is on stable storage.
+///
+/// A sync alone is not enough after one that failed, in this process or in one before it: the system may think clean
+/// what never reached the disk. On a file system that is read-only, there is nothing of ours that could be lost.
+///
+/// # Errors
+///
+/// What the system says.
+pub(super) fn renew(file: &dyn LogFile, bytes: Range<u64>) -> io::Result<()> {
+    let mut at = bytes.start;
+    while at < bytes.end {
+        let mut buffer = vec![0; usize::try_from((bytes.end - at).min(STEP_BYTES)).unwrap_or(1)];
+        let read = file.read_at(&mut buffer, at)?;
+        if read == 0 {
+            break;
+        }
+        match file.write_at(&buffer[..read], at) {
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => return Ok(()),
+            written => written?,
+        }
+        at += read as u64;
+    }
+    file.sync()
+}
+
 /// The file system of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsFs;
@@ -79,13 +108,19 @@ impl Fs for OsFs {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
-        let opened =
-            OpenOptions::new().read(true).write(true).open(path).or_else(|error| match error.kind() {
-                // What can be read is delivered, also from a disk that takes no more.
-                io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => fs::File::open(path),
-                _ => Err(error),
-            });
-        Ok(Arc::new(OsFile(opened?)))
+        match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => Ok(Arc::new(OsFile(file))),
+            // What can be read is delivered, also from a disk that takes no more.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
+                ) =>
+            {
+                Ok(Arc::new(ReadOnlyFile(OsFile(fs::File::open(path)?))))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -128,5 +163,27 @@ impl LogFile for OsFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+}
+
+/// A file that may be read and not written.
+#[derive(Debug)]
+struct ReadOnlyFile(OsFile);
+
+impl LogFile for ReadOnlyFile {
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, _bytes: &[u8], _offset: u64) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
     }
 }

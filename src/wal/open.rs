@@ -1,11 +1,13 @@
 //! Opens a log: the checkpoint, then every record after it, in their order.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::checkpoint::{Checkpoint, Position, Slots, Stored};
-use super::fs::Fs;
+use super::fs::{Fs, renew};
 use super::log::{Directory, Log, LogConfig, LogError};
 use super::reader::{Damage, Found, Limit, Record, Start};
 use super::segment::{self, HEADER_BYTES, HEADER_PLACES, Header, RECORDS_START, Segment};
@@ -54,13 +56,13 @@ impl Log {
         visit: &mut dyn FnMut(Event<'_>),
     ) -> Result<Log, LogError> {
         let LogConfig { directory: path, segment_bytes } = config;
-        if fs.list(&path).is_err() {
-            fs.create_directory(&path).map_err(LogError::at("make", &path))?;
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            let parent = parent.unwrap_or(Path::new("."));
-            fs.sync_directory(parent).map_err(LogError::at("sync", parent))?;
+        // An earlier start may have been killed before the directory's name was durable.
+        if fs.list(&path).map_or(true, |names| names.is_empty()) {
+            make_directory(fs.as_ref(), &path)?;
         }
         let names = fs.list(&path).map_err(LogError::at("read", &path))?;
+        // What is seen now must be what a crash leaves: a segment that was begun, or removed, changes what counts.
+        fs.sync_directory(&path).map_err(LogError::at("sync", &path))?;
         let opened = Slots::open(fs.as_ref(), &path, &names);
         let (slots, stored) = opened.map_err(LogError::at("read the checkpoint in", &path))?;
         let gaps = if stored == Stored::Damaged { Gaps::MayBeSettled } else { Gaps::AreLosses };
@@ -90,6 +92,20 @@ impl Log {
             salts: fastrand::Rng::with_seed(seed),
         })
     }
+}
+
+/// Makes the directory and those above it, durably.
+fn make_directory(fs: &dyn Fs, path: &Path) -> Result<(), LogError> {
+    fs.create_directory(path).map_err(LogError::at("make", path))?;
+    for above in path.ancestors().skip(1) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match fs.sync_directory(above) {
+            // What may not even be read was not made here.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            synced => synced.map_err(LogError::at("sync", above))?,
+        }
+    }
+    Ok(())
 }
 
 struct Replay<'a> {
@@ -154,6 +170,7 @@ impl Replay<'_> {
                 }
             }
         }
+        let youngest = files.iter().copied().max();
         let mut end = position;
         let chapters = self.chapters(&mut known, position, files)?;
         for chapter in &chapters {
@@ -162,6 +179,10 @@ impl Replay<'_> {
                 let first = segment.seqs.start;
                 segment.seqs.end = end.seq.max(first);
             }
+        }
+        // A segment that cannot be read is not written over by the next one.
+        if let Some(segment) = youngest.filter(|youngest| *youngest > end.segment) {
+            end = Position { segment, offset: RECORDS_START, seq: end.seq };
         }
         let segments: Vec<_> = known.into_values().filter(|segment| !segment.seqs.is_empty()).collect();
         Ok((segments, end))
@@ -240,20 +261,21 @@ impl Replay<'_> {
             let offset = reader.position().offset;
             (self.visit)(Event::TornTail { segment: segment.number, offset });
         }
-        if matches!(limit, Limit::Unknown { .. }) {
-            self.sync(segment)?;
-        }
         let Start { offset, seq } = reader.position();
+        if matches!(limit, Limit::Unknown { .. }) {
+            let from = start.map_or(RECORDS_START, |start| start.offset);
+            self.renew(segment, from..offset)?;
+        }
         *end = Position { segment: segment.number, offset, seq };
         Ok(())
     }
 
     /// Makes what was read durable: it may have been written by a process that was killed before its sync, and
     /// from now on it counts.
-    fn sync(&self, segment: &Segment) -> Result<(), LogError> {
+    fn renew(&self, segment: &Segment, bytes: Range<u64>) -> Result<(), LogError> {
         let Directory { fs, path } = &self.directory;
         let path = path.join(segment::file_name(segment.number));
         let file = fs.open(&path).map_err(LogError::at("open", &path))?;
-        file.sync().map_err(LogError::at("sync", &path))
+        renew(file.as_ref(), bytes).map_err(LogError::at("sync", &path))
     }
 }
