@@ -2,14 +2,16 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
 
 use super::checkpoint::{Checkpoint, Position, Slots};
 use super::frame;
-use super::fs::{Fs, LogFile};
+use super::fs::{Fs, LogFile, renew};
 use super::reader::{Reader, Start};
 use super::segment::{self, HEADER_PLACES, Header, RECORDS_START, Segment};
 use super::spare::{Spare, SpareJob};
@@ -85,6 +87,8 @@ pub struct Log {
     /// The segments that are needed, the oldest first; the active one, if there is one, is the last.
     pub(super) segments: Vec<Segment>,
     pub(super) active: Option<Active>,
+    /// What a commit has kept and no sync has confirmed, in the segment before the next one.
+    pub(super) left: Option<Left>,
     /// Records that were appended and not written yet.
     pub(super) pending: Vec<u8>,
     /// Where the next record comes, if there is no active segment.
@@ -97,6 +101,8 @@ pub struct Log {
     pub(super) synced_seq: u64,
     pub(super) slots: Slots,
     pub(super) spare: Option<Spare>,
+    /// Spare files that were named so far: no two have the same name, or one would be written through the other.
+    pub(super) spares_named: AtomicU64,
     pub(super) salts: fastrand::Rng,
 }
 
@@ -107,7 +113,27 @@ pub(super) struct Active {
     path: PathBuf,
     /// Bytes that are written, without those that are pending.
     written: u64,
+    /// The end of what a commit has kept.
+    kept: u64,
+    /// The end of what is on stable storage.
+    synced: u64,
     bytes: u64,
+}
+
+impl Active {
+    /// What of it still has to be synced when no more is written to it.
+    fn leave(self) -> Option<Left> {
+        let Active { file, path, kept, synced, .. } = self;
+        (synced < kept).then_some(Left { file, path, bytes: synced..kept })
+    }
+}
+
+/// Records that were committed as [`Durability::Written`], in a segment that something went wrong with since.
+#[derive(Debug)]
+pub(super) struct Left {
+    file: Arc<dyn LogFile>,
+    path: PathBuf,
+    bytes: Range<u64>,
 }
 
 impl fmt::Debug for Log {
@@ -157,6 +183,9 @@ impl Log {
         };
         self.or_void(done)?;
         self.committed_seq = self.next_seq;
+        if let Some(active) = &mut self.active {
+            active.kept = active.written;
+        }
         Ok(())
     }
 
@@ -164,7 +193,7 @@ impl Log {
     fn or_void(&mut self, done: Result<(), LogError>) -> Result<(), LogError> {
         if done.is_err() {
             self.end = self.position();
-            self.active = None;
+            self.left = self.active.take().and_then(Active::leave).or(self.left.take());
             self.pending.clear();
             self.next_seq = self.committed_seq;
             self.synced_seq = self.synced_seq.min(self.next_seq);
@@ -196,8 +225,13 @@ impl Log {
 
     fn sync(&mut self) -> Result<(), LogError> {
         self.flush()?;
-        if let Some(active) = self.active.as_ref().filter(|_| self.synced_seq < self.next_seq) {
+        if let Some(Left { file, path, bytes }) = &self.left {
+            renew(file.as_ref(), bytes.clone()).map_err(LogError::at("sync", path))?;
+            self.left = None;
+        }
+        if let Some(active) = self.active.as_mut().filter(|_| self.synced_seq < self.next_seq) {
             active.file.sync().map_err(LogError::at("sync", &active.path))?;
+            active.synced = active.written;
         }
         self.synced_seq = self.next_seq;
         Ok(())
@@ -212,14 +246,17 @@ impl Log {
         let wanted = if first { self.segment_bytes.min(FIRST_SEGMENT_BYTES) } else { self.segment_bytes };
         let wanted = wanted.max(RECORDS_START + record_bytes);
         let number = self.end.segment + 1;
+        // If this fails half-way, what is left of it must not be taken for the segment that comes in its place.
+        self.end = Position { segment: number, offset: RECORDS_START, seq: self.next_seq };
         let spare = match self.spare.take_if(|spare| spare.bytes >= wanted) {
             Some(spare) => spare,
-            None => SpareJob::new(&self.directory, number, wanted).run()?,
+            None => self.spare_job(wanted).run()?,
         };
         let header = Header { number, first_seq: self.next_seq, salt: self.salts.u32(..) };
         let bytes = spare.bytes;
         let (file, path) = self.put_in_place(spare, &header)?;
-        self.active = Some(Active { file, path, written: RECORDS_START, bytes });
+        let (written, kept, synced) = (RECORDS_START, RECORDS_START, RECORDS_START);
+        self.active = Some(Active { file, path, written, kept, synced, bytes });
         let seqs = self.next_seq..self.next_seq;
         self.segments.push(Segment { number, salt: header.salt, seqs, bytes });
         Ok(())
@@ -227,17 +264,31 @@ impl Log {
 
     /// Makes a spare file the segment of this header, durably.
     fn put_in_place(&self, spare: Spare, header: &Header) -> Result<(Arc<dyn LogFile>, PathBuf), LogError> {
+        let Directory { fs, path: directory } = &self.directory;
+        let path = directory.join(segment::file_name(header.number));
+        let from = spare.path.clone();
+        self.give_name(spare, header, &path).inspect_err(|_| {
+            // The first error is the one to tell. A file that stays is empty, and another takes its place.
+            let _ = fs.remove(&from).or_else(|_| fs.remove(&path));
+        })
+    }
+
+    fn give_name(
+        &self,
+        spare: Spare,
+        header: &Header,
+        path: &Path,
+    ) -> Result<(Arc<dyn LogFile>, PathBuf), LogError> {
         let Spare { file, path: from, .. } = spare;
         for place in HEADER_PLACES {
             file.write_at(&header.encode(), place).map_err(LogError::at("write to", &from))?;
         }
         file.sync().map_err(LogError::at("sync", &from))?;
         let Directory { fs, path: directory } = &self.directory;
-        let path = directory.join(segment::file_name(header.number));
-        fs.rename(&from, &path).map_err(LogError::at("make", &path))?;
+        fs.rename(&from, path).map_err(LogError::at("make", path))?;
         // Sync the directory too: without it a crash can lose the new segment's name.
         fs.sync_directory(directory).map_err(LogError::at("sync", directory))?;
-        Ok((file, path))
+        Ok((file, path.to_owned()))
     }
 
     /// Where the next record comes.
@@ -294,7 +345,7 @@ impl Log {
         }
         // Its blocks are written already, and writing over them is what the disk does best.
         let file = fs.open(&path).map_err(LogError::at("open", &path))?;
-        let to = SpareJob::new(&self.directory, segment.number, segment.bytes).path;
+        let to = self.spare_job(segment.bytes).path;
         fs.rename(&path, &to).map_err(LogError::at("rename", &path))?;
         self.spare = Some(Spare { file, path: to, bytes: segment.bytes });
         Ok(())
@@ -305,12 +356,21 @@ impl Log {
     pub fn wants_spare(&self) -> Option<SpareJob> {
         let active = self.active.as_ref()?;
         (self.spare.is_none() && active.written > active.bytes / 2)
-            .then(|| SpareJob::new(&self.directory, self.position().segment + 1, self.segment_bytes))
+            .then(|| self.spare_job(self.segment_bytes))
     }
 
-    /// Takes what [`SpareJob::run`] made.
+    fn spare_job(&self, bytes: u64) -> SpareJob {
+        SpareJob::new(&self.directory, self.spares_named.fetch_add(1, Ordering::Relaxed), bytes)
+    }
+
+    /// Takes what [`SpareJob::run`] made. If there is one already, its file is removed.
     pub fn give_spare(&mut self, spare: Spare) {
-        self.spare.get_or_insert(spare);
+        if self.spare.is_some() {
+            // A file that stays is removed at the next start.
+            let _ = self.directory.fs.remove(&spare.path);
+        } else {
+            self.spare = Some(spare);
+        }
     }
 
     /// The segments that are needed, the oldest first, with the records that are committed or written.

@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use super::checkpoint::{Checkpoint, Position, Slots, Stored};
 use super::fs::{Fs, renew};
@@ -82,6 +83,7 @@ impl Log {
             segment_bytes,
             segments,
             active: None,
+            left: None,
             pending: Vec::new(),
             end,
             next_seq: end.seq,
@@ -89,6 +91,7 @@ impl Log {
             synced_seq: end.seq,
             slots,
             spare: None,
+            spares_named: AtomicU64::new(1),
             salts: fastrand::Rng::with_seed(seed),
         })
     }
