@@ -1,0 +1,522 @@
+//! The log against a model, on a file system that fails, crashes and loses what was not synced.
+//!
+//! A run prints its seed when it fails; `FOREBAY_TEST_SEED=…` repeats that one.
+
+#[path = "support/faulty_fs.rs"]
+mod faulty_fs;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use faulty_fs::{Faults, FaultyFs};
+use forebay::wal::{Durability, Event, Found, Limit, Log, LogConfig, LogError, Segment, Spare, SpareJob};
+
+const SEGMENT_BYTES: u64 = 16 * 1024;
+/// Runs of the model, each with a seed of its own.
+const RUNS: u64 = 200;
+const OPERATIONS: usize = 400;
+
+fn config() -> LogConfig {
+    LogConfig { directory: "/log".into(), segment_bytes: SEGMENT_BYTES }
+}
+
+/// A record as the model remembers it: its payload follows from its number and size.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Entry {
+    id: u64,
+    bytes: usize,
+    segment: u64,
+    synced: bool,
+}
+
+impl Entry {
+    fn payload(&self) -> Vec<u8> {
+        let mut random = fastrand::Rng::with_seed(self.id);
+        std::iter::repeat_with(|| random.u8(..)).take(self.bytes).collect()
+    }
+}
+
+/// What one checkpoint said, whether or not it became durable.
+#[derive(Clone, Debug, Default)]
+struct Attempt {
+    /// The sequence number of the next record at that time.
+    seq: u64,
+    /// All segments that were settled by then.
+    settled: BTreeSet<u64>,
+}
+
+/// What the log must hold.
+#[derive(Debug)]
+struct Model {
+    /// The records that were committed, by sequence number.
+    live: BTreeMap<u64, Entry>,
+    /// Those that were appended since the last commit.
+    group: BTreeMap<u64, Entry>,
+    /// Those whose commit failed; a reopen may bring them back until a later segment is on disk.
+    void: BTreeMap<u64, Entry>,
+    attempts: Vec<Attempt>,
+    /// The attempt that is durable; a later one may be.
+    durable: usize,
+    /// No reopen may end below this.
+    synced_seq: u64,
+    /// Whether the log has a segment that it appends to.
+    active: bool,
+    /// Whether the power went since the log was last opened.
+    crashed: bool,
+    ids: u64,
+}
+
+impl Model {
+    fn new() -> Model {
+        Model {
+            live: BTreeMap::new(),
+            group: BTreeMap::new(),
+            void: BTreeMap::new(),
+            attempts: vec![Attempt { seq: 1, settled: BTreeSet::new() }],
+            durable: 0,
+            synced_seq: 1,
+            active: false,
+            crashed: false,
+            ids: 0,
+        }
+    }
+
+    fn next_seq(&self) -> u64 {
+        let last = self.group.last_key_value().or(self.live.last_key_value());
+        last.map_or(1, |(seq, _)| seq + 1).max(self.synced_seq)
+    }
+
+    fn committed(&mut self) {
+        self.live.append(&mut self.group);
+    }
+
+    fn synced(&mut self) {
+        self.committed();
+        self.live.values_mut().for_each(|entry| entry.synced = true);
+        self.synced_seq = self.next_seq();
+    }
+
+    fn failed(&mut self) {
+        self.active = false;
+        if !self.group.is_empty() {
+            self.void = std::mem::take(&mut self.group);
+        }
+    }
+
+    /// Takes over what a reopened log told, and says what is wrong with it.
+    fn reopened(&mut self, told: &Told, end: u64) {
+        assert!(told.wrong.is_empty(), "false alarms: {:?}", told.wrong);
+        let kept = told.checkpoint.unwrap_or(0);
+        assert!(kept >= self.durable, "checkpoint {kept} came back instead of {}", self.durable);
+        let Attempt { seq: start, settled } = self.attempts[kept].clone();
+        assert_eq!(end, start + told.records.len() as u64, "all sequence numbers from {start} on, once");
+        assert!(end >= self.synced_seq, "it ends at {end}, and {} was next to be synced", self.synced_seq);
+        let lost = self.live.range(end..).find(|(_, entry)| entry.synced || !self.crashed);
+        assert_eq!(lost, None, "a record is lost from {end} on, after a crash: {}", self.crashed);
+        self.live.split_off(&end);
+        for ((seq, segment, payload), expected) in told.records.iter().zip(start..) {
+            assert_eq!(*seq, expected, "in their order");
+            let maybe = self.group.get(seq).or(self.void.get(seq));
+            let entry =
+                *self.live.entry(*seq).or_insert_with(|| *maybe.expect("it was appended and not voided"));
+            assert!(entry.payload() == *payload, "record {seq} is another than {entry:?}");
+            assert_eq!(entry.segment, *segment, "record {seq}");
+        }
+        self.group.clear();
+        self.void.clear();
+        (self.durable, self.active, self.crashed) = (kept, false, false);
+        self.live.retain(|_, entry| !settled.contains(&entry.segment));
+        self.synced_seq = end;
+        self.synced();
+    }
+
+    /// What the log must hold in this segment below this sequence number.
+    fn in_segment(&self, number: u64, below: u64) -> BTreeMap<u64, Entry> {
+        let records = self.live.range(..below).filter(|(_, entry)| entry.segment == number);
+        records.map(|(seq, entry)| (*seq, *entry)).collect()
+    }
+}
+
+/// What an opening log told.
+#[derive(Debug, Default)]
+struct Told {
+    checkpoint: Option<usize>,
+    records: Vec<(u64, u64, Vec<u8>)>,
+    wrong: Vec<String>,
+}
+
+fn open(fs: &FaultyFs, seed: u64) -> (Result<Log, LogError>, Told) {
+    let mut told = Told::default();
+    let visit = &mut |event: Event<'_>| match event {
+        Event::Checkpoint { state, .. } => {
+            let number = u64::from_le_bytes(state[..8].try_into().expect("eight bytes"));
+            told.checkpoint = Some(usize::try_from(number).expect("small"));
+        }
+        Event::Record(record) => told.records.push((record.seq, record.segment, record.payload.to_vec())),
+        Event::TornTail { .. } => {}
+        Event::CheckpointDamaged | Event::Damage(_) | Event::Missing(_) => {
+            told.wrong.push(format!("{event:?}"))
+        }
+    };
+    let log = Log::open(Arc::new(fs.clone()), config(), seed, visit);
+    (log, told)
+}
+
+/// The log, the model, and what is going on around them.
+struct Run {
+    random: fastrand::Rng,
+    fs: FaultyFs,
+    log: Log,
+    model: Model,
+    job: Option<SpareJob>,
+    spare: Option<Spare>,
+    faults: Faults,
+    disk_full: bool,
+    /// Whether the process is about to be killed.
+    dying: bool,
+    /// Whether anything failed since the log was opened.
+    ever_failed: bool,
+}
+
+impl Run {
+    fn new(seed: u64) -> Run {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let fs = FaultyFs::new(random.u64(..));
+        let (log, told) = open(&fs, random.u64(..));
+        assert!(told.records.is_empty());
+        Run {
+            random,
+            fs,
+            log: log.expect("nothing fails"),
+            model: Model::new(),
+            job: None,
+            spare: None,
+            faults: Faults::default(),
+            disk_full: false,
+            dying: false,
+            ever_failed: false,
+        }
+    }
+
+    fn step(&mut self) {
+        match self.random.u32(..100) {
+            0..38 => self.append(),
+            38..42 => self.die(),
+            42..54 => self.commit(Durability::Written),
+            54..70 => self.commit(Durability::Synced),
+            70..76 => self.checkpoint(),
+            76..82 => self.spare(),
+            82..86 => self.read_back_one(),
+            86..90 => self.change_faults(),
+            90..94 => self.crash(),
+            94..97 => self.reopen(),
+            _ => self.reopen_under_faults(),
+        }
+        self.check_spares();
+    }
+
+    /// A success; a failure is allowed only where something can fail.
+    fn worked<T>(&mut self, result: Result<T, LogError>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let sound = self.faults == Faults::default() && !self.disk_full && !self.dying;
+                assert!(!sound, "nothing fails, and yet: {error}");
+                self.ever_failed = true;
+                None
+            }
+        }
+    }
+
+    fn append(&mut self) {
+        let bytes = match self.random.u8(..32) {
+            0..12 => 100,
+            12..20 => self.random.usize(1..200),
+            20..30 => self.random.usize(1..4000),
+            30 => self.random.usize(4000..16_000),
+            _ => self.random.usize(16_000..50_000),
+        };
+        self.append_of(bytes);
+    }
+
+    fn append_of(&mut self, bytes: usize) {
+        self.model.ids += 1;
+        let mut entry = Entry { id: self.model.ids, bytes, segment: 0, synced: false };
+        let payload = entry.payload();
+        let (front, back) = payload.split_at(bytes / 3);
+        let before = self.log.segments().last().map(|segment| segment.number);
+        let result = self.log.append(&[front, back]);
+        println!("append {bytes} bytes: {result:?}");
+        let Some(seq) = self.worked(result) else { return self.model.failed() };
+        assert_eq!(seq, self.model.next_seq(), "sequence numbers have no holes");
+        entry.segment = self.log.segments().last().expect("it is in a segment").number;
+        if before.is_some_and(|before| entry.segment > before) {
+            // Whatever is in a later segment says that all before it was synced.
+            self.model.live.values_mut().for_each(|entry| entry.synced = true);
+        }
+        // The later segment is on disk.
+        self.model.void.clear();
+        self.model.active = true;
+        self.model.group.insert(seq, entry);
+    }
+
+    fn commit(&mut self, durability: Durability) {
+        let result = self.log.commit(durability);
+        println!("commit {durability:?}: {result:?}");
+        match (self.worked(result), durability) {
+            (None, _) => self.model.failed(),
+            (Some(()), Durability::Written) => self.model.committed(),
+            (Some(()), Durability::Synced) => self.model.synced(),
+        }
+        assert_eq!(self.log.position().seq, self.model.next_seq());
+    }
+
+    fn checkpoint(&mut self) {
+        let mut numbers: Vec<_> = self.log.segments().iter().map(|segment| segment.number).collect();
+        let active = if self.model.active { numbers.pop() } else { None };
+        let part = self.random.f64();
+        numbers.retain(|_| self.random.f64() < part);
+        let mut settled = self.model.attempts[self.model.durable].settled.clone();
+        settled.extend(&numbers);
+        let goes = numbers.first().copied();
+        // The segment that is written to stays, whatever is said of it.
+        numbers.extend(active.filter(|_| self.random.bool()));
+        let mut state = (self.model.attempts.len() as u64).to_le_bytes().to_vec();
+        state.resize(if self.random.u8(..8) == 0 { self.random.usize(8..30_000) } else { 8 }, 7);
+        let next_seq = self.model.next_seq();
+        let result = self.log.checkpoint(state, &numbers);
+        println!("checkpoint {} settles {settled:?}: {result:?}", self.model.attempts.len());
+        let worked = self.worked(result).is_some();
+        if self.log.position().seq < next_seq || !self.log.is_synced() {
+            assert!(!worked, "a checkpoint syncs what is before it");
+            return self.model.failed();
+        }
+        self.model.synced();
+        self.model.attempts.push(Attempt { seq: next_seq, settled: settled.clone() });
+        // It may be durable, and only the files of the segments could not be removed.
+        let gone = |number| self.log.segments().iter().all(|segment| segment.number != number);
+        if worked || goes.is_some_and(gone) {
+            self.model.durable = self.model.attempts.len() - 1;
+            self.model.live.retain(|_, entry| !settled.contains(&entry.segment));
+        }
+    }
+
+    fn spare(&mut self) {
+        if let Some(spare) = self.spare.take() {
+            println!("give {spare:?}");
+            return self.log.give_spare(spare);
+        }
+        match self.job.take() {
+            Some(job) => {
+                let made = job.run();
+                println!("run a job: {made:?}");
+                self.spare = self.worked(made);
+            }
+            None => {
+                self.job = self.log.wants_spare();
+                println!("ask for a job: {:?}", self.job);
+            }
+        }
+    }
+
+    /// Reads a segment as a running gateway does.
+    fn read_back_one(&mut self) {
+        if let Some(segment) = self.random.choice(self.log.segments().to_vec()) {
+            let committed = self.model.live.last_key_value().map_or(0, |(seq, _)| seq + 1);
+            let result = self.read_back(&segment, segment.seqs.end.min(committed));
+            self.worked(result);
+        }
+    }
+
+    fn read_back(&self, segment: &Segment, below: u64) -> Result<(), LogError> {
+        let expected = self.model.in_segment(segment.number, below);
+        let mut reader = self.log.directory().reader(segment, None)?;
+        let mut found = BTreeMap::new();
+        let path = || Path::new("/log").join(segment.number.to_string());
+        let failed = |error| LogError { action: "read", path: path(), error };
+        while let Some(next) = reader.next(Limit::Below(below)).map_err(failed)? {
+            match next {
+                Found::Record(record) => found.insert(record.seq, record.payload.to_vec()),
+                Found::Damage(damage) => {
+                    panic!("false alarm: {damage:?} below {below}, expected {expected:?}")
+                }
+            };
+        }
+        let expected: BTreeMap<_, _> = expected.iter().map(|(seq, entry)| (*seq, entry.payload())).collect();
+        assert!(found == expected, "{segment:?} has {:?}, not {:?}", found.keys(), expected.keys());
+        Ok(())
+    }
+
+    fn change_faults(&mut self) {
+        let random = &mut self.random;
+        let mut likely =
+            |often: u8| if random.u8(..8) < often { [0.02, 0.2, 1.0][random.usize(..3)] } else { 0.0 };
+        self.faults = match likely(4) > 0.0 {
+            true => Faults {
+                write: likely(2),
+                sync: likely(2),
+                read: likely(1),
+                name: likely(2),
+                directory_sync: likely(2),
+            },
+            false => Faults::default(),
+        };
+        self.disk_full = self.random.u8(..4) == 0;
+        self.fs.set_free(self.disk_full.then(|| self.random.usize(..80_000)));
+        self.fs.set_faults(self.faults);
+        println!("{:?}, disk full: {}", self.faults, self.disk_full);
+    }
+
+    fn no_faults(&mut self) {
+        (self.faults, self.disk_full) = (Faults::default(), false);
+        self.fs.set_faults(self.faults);
+        self.fs.set_free(None);
+    }
+
+    /// Goes on, is gone in the middle of something, and starts again, with or without the power going, too.
+    fn die(&mut self) {
+        self.dying = true;
+        self.fs.set_calls_left(Some(self.random.u32(..40)));
+        for _ in 0..self.random.u8(..8) {
+            match self.random.u8(..8) {
+                0..4 => self.append(),
+                4 => self.commit(Durability::Written),
+                5 => self.commit(Durability::Synced),
+                _ => self.checkpoint(),
+            }
+        }
+        if self.random.bool() {
+            self.crash_only();
+        }
+        self.reopen_while_dying();
+    }
+
+    /// Dies a few times while the log is opened, then opens it.
+    fn reopen_while_dying(&mut self) {
+        for _ in 0..self.random.u8(..3) {
+            self.fs.set_calls_left(Some(self.random.u32(..20)));
+            let (log, told) = open(&self.fs, self.random.u64(..));
+            assert_eq!(told.wrong, Vec::<String>::new(), "an I/O error is no damage");
+            println!("die while opening: {log:?}");
+            if self.random.bool() {
+                self.crash_only();
+            }
+        }
+        self.dying = false;
+        self.fs.set_calls_left(None);
+        self.reopen();
+    }
+
+    fn crash_only(&mut self) {
+        println!("crash");
+        self.fs.crash();
+        self.model.crashed = true;
+    }
+
+    fn crash(&mut self) {
+        self.crash_only();
+        self.no_faults();
+        self.reopen();
+    }
+
+    /// As after a kill: whatever was written is there.
+    fn reopen(&mut self) {
+        (self.job, self.spare) = (None, None);
+        loop {
+            let (log, told) = open(&self.fs, self.random.u64(..));
+            let seqs = told.records.first().zip(told.records.last()).map(|(first, last)| first.0..=last.0);
+            println!(
+                "open, crashed {}: {log:?}, checkpoint {:?}, {seqs:?}",
+                self.model.crashed, told.checkpoint
+            );
+            let Some(log) = self.worked(log) else {
+                assert_eq!(told.wrong, Vec::<String>::new(), "an I/O error is no damage");
+                self.after_a_failed_open();
+                continue;
+            };
+            self.model.reopened(&told, log.position().seq);
+            self.log = log;
+            break;
+        }
+        self.ever_failed = self.faults != Faults::default();
+        self.read_back_all();
+    }
+
+    fn after_a_failed_open(&mut self) {
+        if self.random.u8(..3) == 0 {
+            self.crash_only();
+        }
+        if self.random.u8(..3) == 0 {
+            self.no_faults();
+        }
+    }
+
+    fn reopen_under_faults(&mut self) {
+        self.change_faults();
+        self.reopen();
+    }
+
+    fn read_back_all(&mut self) {
+        let faults = std::mem::take(&mut self.faults);
+        self.fs.set_faults(self.faults);
+        let segments = self.log.segments().to_vec();
+        for segment in &segments {
+            self.read_back(segment, segment.seqs.end).expect("nothing fails");
+        }
+        let listed = |entry: &Entry| segments.iter().any(|segment| segment.number == entry.segment);
+        let lost = self.model.live.iter().find(|(_, entry)| !listed(entry));
+        assert_eq!(lost, None, "every record is in a segment of {segments:?}");
+        self.faults = faults;
+        self.fs.set_faults(faults);
+    }
+
+    /// Files that wait to become segments do not pile up.
+    fn check_spares(&self) {
+        if !self.ever_failed && self.faults == Faults::default() && !self.dying {
+            let names = forebay::wal::Fs::list(&self.fs, Path::new("/log")).expect("nothing fails");
+            let spares = names.iter().filter(|name| name.starts_with("spare-")).count();
+            assert!(spares <= 2, "{names:?}");
+        }
+    }
+}
+
+/// Prints where a run was when it failed.
+struct Progress {
+    seed: u64,
+    operation: usize,
+    before: usize,
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let Progress { seed, operation, before } = self;
+            eprintln!(
+                "FOREBAY_TEST_SEED={seed}, at its operation {operation}, {before} before it in other runs"
+            );
+        }
+    }
+}
+
+fn check(seed: u64, before: usize) {
+    let mut progress = Progress { seed, operation: 0, before };
+    let mut run = Run::new(seed);
+    for operation in 1..=OPERATIONS {
+        progress.operation = operation;
+        run.step();
+    }
+    run.no_faults();
+    run.reopen();
+}
+
+#[test]
+fn the_log_holds_what_its_model_holds_through_faults_and_crashes() {
+    if let Ok(seed) = std::env::var("FOREBAY_TEST_SEED") {
+        return check(seed.parse().expect("a whole number"), 0);
+    }
+    let first: u64 = fastrand::u64(..1 << 48);
+    for run in 0..RUNS {
+        check(first + run, usize::try_from(run).expect("small") * OPERATIONS);
+    }
+}

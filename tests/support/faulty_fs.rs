@@ -1,0 +1,525 @@
+//! A file system in memory that loses what was not synced and fails when it is told to; the same seed, the same faults.
+//!
+//! What it takes from real ones: a file's sync makes its bytes and size durable, not its name; a directory's sync makes
+//! names durable, not bytes; a sector is written whole or not at all; after a sync that failed, the bytes it was for
+//! read as before, whether or not they are on disk, and the next sync knows nothing of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use forebay::wal::{Fs, LogFile};
+
+/// Bytes that are written whole or not at all.
+const SECTOR_BYTES: usize = 512;
+/// Bytes in which room is given out.
+const BLOCK_BYTES: usize = 4096;
+
+/// How likely each call fails, from 0 to 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Faults {
+    /// A write stops somewhere.
+    pub write: f64,
+    /// A sync of a file fails; what it was for may be on disk or not.
+    pub sync: f64,
+    /// A read fails, or the question for the size.
+    pub read: f64,
+    /// A file is not made, renamed or removed, or a directory not listed.
+    pub name: f64,
+    /// The sync of a directory fails.
+    pub directory_sync: f64,
+}
+
+/// A file system. Clones are the same one.
+#[derive(Clone)]
+pub struct FaultyFs {
+    disk: Arc<Mutex<Disk>>,
+}
+
+/// The number of a file, whatever its name is.
+type Inode = u64;
+
+#[derive(Clone)]
+struct Disk {
+    random: fastrand::Rng,
+    faults: Faults,
+    /// Calls that are still answered, if the end is near.
+    calls_left: Option<u32>,
+    /// Bytes of all blocks that files may have.
+    room: Option<usize>,
+    /// Crashes so far; handles from before are dead.
+    crashes: u64,
+    last_inode: Inode,
+    files: BTreeMap<Inode, Content>,
+    directories: BTreeMap<PathBuf, Names>,
+}
+
+#[derive(Clone, Default)]
+struct Content {
+    /// What is read.
+    current: Vec<u8>,
+    /// What a crash leaves in any case.
+    durable: Vec<u8>,
+    unsynced: Vec<Change>,
+}
+
+#[derive(Clone)]
+enum Change {
+    Empty,
+    Write { offset: usize, bytes: Vec<u8> },
+}
+
+#[derive(Clone, Default)]
+struct Names {
+    current: BTreeMap<String, Inode>,
+    durable: BTreeMap<String, Inode>,
+    unsynced: Vec<(Inode, NameChange)>,
+}
+
+#[derive(Clone)]
+enum NameChange {
+    Create(String),
+    Rename { from: String, to: String },
+    Remove(String),
+}
+
+impl fmt::Debug for FaultyFs {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("FaultyFs")
+    }
+}
+
+impl FaultyFs {
+    /// An empty one, without faults.
+    pub fn new(seed: u64) -> FaultyFs {
+        FaultyFs::of(Disk {
+            random: fastrand::Rng::with_seed(seed),
+            faults: Faults::default(),
+            calls_left: None,
+            room: None,
+            crashes: 0,
+            last_inode: 0,
+            files: BTreeMap::new(),
+            directories: BTreeMap::new(),
+        })
+    }
+
+    fn of(disk: Disk) -> FaultyFs {
+        FaultyFs { disk: Arc::new(Mutex::new(disk)) }
+    }
+
+    /// One of its own with the same content.
+    pub fn copy(&self) -> FaultyFs {
+        FaultyFs::of(self.disk().clone())
+    }
+
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How likely calls fail from now on.
+    pub fn set_faults(&self, faults: Faults) {
+        self.disk().faults = faults;
+    }
+
+    /// So many bytes more can be given out from now on; `None` is no limit.
+    pub fn set_free(&self, free: Option<usize>) {
+        let mut disk = self.disk();
+        disk.room = free.map(|free| disk.used() + free);
+    }
+
+    /// After so many calls all fail, as for a process that is killed then; the last one is done in part if it is a
+    /// write. `None` brings the calls back, and so does a [`FaultyFs::crash`].
+    pub fn set_calls_left(&self, calls: Option<u32>) {
+        self.disk().calls_left = calls;
+    }
+
+    /// The power goes: any part of what was not synced is lost, and all open files are dead.
+    pub fn crash(&self) {
+        let disk = &mut *self.disk();
+        disk.crashes += 1;
+        disk.calls_left = None;
+        for content in disk.files.values_mut() {
+            content.lose(&mut disk.random);
+            content.current = content.durable.clone();
+        }
+        for names in disk.directories.values_mut() {
+            names.lose(&mut disk.random);
+        }
+        let named: BTreeSet<_> = disk.directories.values().flat_map(|names| names.current.values()).collect();
+        disk.files.retain(|inode, _| named.contains(inode));
+    }
+
+    /// Changes a byte of a file, durably.
+    pub fn flip(&self, path: &Path, offset: usize, mask: u8) {
+        self.damage(path, |bytes| bytes[offset] ^= mask);
+    }
+
+    /// Makes a file shorter, durably.
+    pub fn cut(&self, path: &Path, bytes: usize) {
+        self.damage(path, |content| content.truncate(bytes));
+    }
+
+    /// What a file holds.
+    pub fn content(&self, path: &Path) -> Vec<u8> {
+        let disk = self.disk();
+        let inode = disk.find(path).expect("a file of this name");
+        disk.files[&inode].current.clone()
+    }
+
+    fn damage(&self, path: &Path, change: impl Fn(&mut Vec<u8>)) {
+        let mut disk = self.disk();
+        let inode = disk.find(path).expect("a file of this name");
+        let content = disk.files.get_mut(&inode).expect("names have files");
+        content.sync();
+        change(&mut content.current);
+        content.durable = content.current.clone();
+    }
+}
+
+impl Disk {
+    /// One call fewer; an error if there is none left.
+    fn call(&mut self) -> io::Result<()> {
+        match &mut self.calls_left {
+            Some(0) => return Err(io::Error::other("the process is gone")),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn fails(&mut self, call: impl Fn(&Faults) -> f64) -> io::Result<()> {
+        let likely = call(&self.faults);
+        // Without faults nothing is drawn: what is random then is the crashes alone.
+        if likely > 0.0 && self.random.f64() < likely { Err(io_error()) } else { Ok(()) }
+    }
+
+    fn find(&self, path: &Path) -> io::Result<Inode> {
+        let (directory, name) = split(path);
+        let names = self.directories.get(directory).ok_or(io::ErrorKind::NotFound)?;
+        Ok(*names.current.get(name).ok_or(io::ErrorKind::NotFound)?)
+    }
+
+    fn names(&mut self, directory: &Path) -> io::Result<&mut Names> {
+        self.directories.get_mut(directory).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn used(&self) -> usize {
+        let named: BTreeSet<_> = self.directories.values().flat_map(|names| names.current.values()).collect();
+        named.iter().map(|inode| self.files[inode].current.len().next_multiple_of(BLOCK_BYTES)).sum()
+    }
+
+    /// The first byte of a file that there is no room for.
+    fn end_of_room(&self, inode: Inode) -> usize {
+        let Some(room) = self.room else { return usize::MAX };
+        let has = self.files[&inode].current.len().next_multiple_of(BLOCK_BYTES);
+        has + room.saturating_sub(self.used()) / BLOCK_BYTES * BLOCK_BYTES
+    }
+
+    fn write(&mut self, inode: Inode, bytes: &[u8], offset: usize) -> io::Result<()> {
+        self.call()?;
+        let last = self.calls_left == Some(0);
+        let torn = if last { Err(io_error()) } else { self.fails(|faults| faults.write) };
+        let torn = torn.map_err(|error| (self.random.usize(..bytes.len()), error));
+        let room = self.end_of_room(inode).saturating_sub(offset);
+        let full = if room < bytes.len() { Err((room, io::ErrorKind::StorageFull.into())) } else { Ok(()) };
+        let (written, result) = match torn.and(full) {
+            Ok(()) => (bytes.len(), Ok(())),
+            Err((written, error)) => (written.min(room), Err(error)),
+        };
+        self.files.get_mut(&inode).expect("open files are there").write(offset, &bytes[..written]);
+        result
+    }
+
+    fn sync(&mut self, inode: Inode) -> io::Result<()> {
+        self.call()?;
+        let failed = self.fails(|faults| faults.sync);
+        let content = self.files.get_mut(&inode).expect("open files are there");
+        match failed {
+            Ok(()) => content.sync(),
+            Err(_) => content.lose(&mut self.random),
+        }
+        failed
+    }
+}
+
+impl Content {
+    fn write(&mut self, offset: usize, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            put(&mut self.current, offset, bytes);
+            self.unsynced.push(Change::Write { offset, bytes: bytes.to_vec() });
+        }
+    }
+
+    fn sync(&mut self) {
+        for change in self.unsynced.drain(..) {
+            match change {
+                Change::Empty => self.durable.clear(),
+                Change::Write { offset, bytes } => put(&mut self.durable, offset, &bytes),
+            }
+        }
+    }
+
+    /// Brings a part of what was not synced to the disk and forgets the rest.
+    fn lose(&mut self, random: &mut fastrand::Rng) {
+        let mut changes = std::mem::take(&mut self.unsynced);
+        if let Some(emptied) = changes.iter().rposition(|change| matches!(change, Change::Empty)) {
+            if random.bool() {
+                return;
+            }
+            self.durable.clear();
+            changes.drain(..=emptied);
+        }
+        let keeps = Keeps::choose(random, changes.len());
+        // What a sector holds is what it held at one moment: all changes up to that one.
+        let mut closed = BTreeSet::new();
+        for (index, change) in changes.iter().enumerate() {
+            let Change::Write { offset, bytes } = change else { continue };
+            let mut from = 0;
+            while from < bytes.len() {
+                let sector = (offset + from) / SECTOR_BYTES;
+                let to = ((sector + 1) * SECTOR_BYTES - offset).min(bytes.len());
+                if !closed.contains(&sector) && keeps.sector(random, index) {
+                    put(&mut self.durable, offset + from, &bytes[from..to]);
+                } else {
+                    closed.insert(sector);
+                }
+                from = to;
+            }
+        }
+    }
+}
+
+/// Which changes of a file reach the disk.
+#[derive(Clone, Copy)]
+enum Keeps {
+    All,
+    /// The first so many.
+    First(usize),
+    /// All but this one.
+    AllBut(usize),
+    /// Of all sectors about this part, from 0 to 1.
+    Sectors(f64),
+    /// The first so many, and some sectors of the rest.
+    FirstAndSectors(usize, f64),
+}
+
+impl Keeps {
+    fn choose(random: &mut fastrand::Rng, changes: usize) -> Keeps {
+        match random.u8(..6) {
+            0 => Keeps::All,
+            1 => Keeps::First(0),
+            2 => Keeps::First(random.usize(..=changes)),
+            3 => Keeps::AllBut(random.usize(..=changes)),
+            4 => Keeps::Sectors(random.f64()),
+            _ => Keeps::FirstAndSectors(random.usize(..=changes), random.f64()),
+        }
+    }
+
+    fn sector(self, random: &mut fastrand::Rng, change: usize) -> bool {
+        match self {
+            Keeps::All => true,
+            Keeps::First(count) => change < count,
+            Keeps::AllBut(lost) => change != lost,
+            Keeps::Sectors(part) => random.f64() < part,
+            Keeps::FirstAndSectors(count, part) => change < count || random.f64() < part,
+        }
+    }
+}
+
+impl Names {
+    fn change(&mut self, inode: Inode, change: NameChange) {
+        change.apply(inode, &mut self.current);
+        self.unsynced.push((inode, change));
+    }
+
+    fn lose(&mut self, random: &mut fastrand::Rng) {
+        let changes = std::mem::take(&mut self.unsynced);
+        let first = random.usize(..=changes.len());
+        // As a journal does it: all up to one moment. Or each file up to a moment of its own.
+        let as_journal = random.bool();
+        let mut closed = BTreeSet::new();
+        for (index, (inode, change)) in changes.into_iter().enumerate() {
+            let kept = if as_journal { index < first } else { !closed.contains(&inode) && random.bool() };
+            if kept {
+                change.apply(inode, &mut self.durable);
+            } else {
+                closed.insert(inode);
+            }
+        }
+        self.current = self.durable.clone();
+    }
+}
+
+impl NameChange {
+    fn apply(&self, inode: Inode, names: &mut BTreeMap<String, Inode>) {
+        let forget = |names: &mut BTreeMap<String, Inode>, name: &String| {
+            if names.get(name) == Some(&inode) {
+                names.remove(name);
+            }
+        };
+        match self {
+            NameChange::Create(name) => _ = names.insert(name.clone(), inode),
+            NameChange::Remove(name) => forget(names, name),
+            NameChange::Rename { from, to } => {
+                forget(names, from);
+                names.insert(to.clone(), inode);
+            }
+        }
+    }
+}
+
+impl Fs for FaultyFs {
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        self.disk().directories.entry(path.to_owned()).or_default();
+        Ok(())
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let mut disk = self.disk();
+        disk.call()?;
+        disk.fails(|faults| faults.name)?;
+        Ok(disk.names(directory)?.current.keys().cloned().collect())
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+        let mut disk = self.disk();
+        disk.call()?;
+        disk.fails(|faults| faults.name)?;
+        if let Ok(inode) = disk.find(path) {
+            let content = disk.files.get_mut(&inode).expect("names have files");
+            content.current.clear();
+            content.unsynced.push(Change::Empty);
+        } else {
+            disk.last_inode += 1;
+            let inode = disk.last_inode;
+            let (directory, name) = split(path);
+            disk.names(directory)?.change(inode, NameChange::Create(name.to_owned()));
+            disk.files.insert(inode, Content::default());
+        }
+        drop(disk);
+        self.open_any(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+        let mut disk = self.disk();
+        disk.call()?;
+        disk.fails(|faults| faults.name)?;
+        drop(disk);
+        self.open_any(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.call()?;
+        disk.fails(|faults| faults.name)?;
+        let inode = disk.find(from)?;
+        let ((from_directory, from), (to_directory, to)) = (split(from), split(to));
+        let (from, to) = (from.to_owned(), to.to_owned());
+        if from_directory == to_directory {
+            disk.names(from_directory)?.change(inode, NameChange::Rename { from, to });
+        } else {
+            disk.names(to_directory)?.change(inode, NameChange::Create(to));
+            disk.names(from_directory)?.change(inode, NameChange::Remove(from));
+        }
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.call()?;
+        disk.fails(|faults| faults.name)?;
+        let inode = disk.find(path)?;
+        let (directory, name) = split(path);
+        disk.names(directory)?.change(inode, NameChange::Remove(name.to_owned()));
+        Ok(())
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.call()?;
+        disk.fails(|faults| faults.directory_sync)?;
+        // Those above the log's own are always durable.
+        let Ok(names) = disk.names(path) else { return Ok(()) };
+        names.unsynced.clear();
+        names.durable = names.current.clone();
+        Ok(())
+    }
+}
+
+impl FaultyFs {
+    fn open_any(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+        let disk = self.disk();
+        let (inode, crashes) = (disk.find(path)?, disk.crashes);
+        Ok(Arc::new(FaultyFile { fs: self.clone(), inode, crashes }))
+    }
+}
+
+#[derive(Debug)]
+struct FaultyFile {
+    fs: FaultyFs,
+    inode: Inode,
+    /// Crashes before it was opened.
+    crashes: u64,
+}
+
+impl FaultyFile {
+    fn disk(&self) -> io::Result<MutexGuard<'_, Disk>> {
+        let disk = self.fs.disk();
+        if disk.crashes == self.crashes { Ok(disk) } else { Err(io::Error::other("opened before the crash")) }
+    }
+}
+
+impl LogFile for FaultyFile {
+    fn size(&self) -> io::Result<u64> {
+        let mut disk = self.disk()?;
+        disk.call()?;
+        disk.fails(|faults| faults.read)?;
+        Ok(disk.files[&self.inode].current.len() as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut disk = self.disk()?;
+        disk.call()?;
+        disk.fails(|faults| faults.read)?;
+        let current = &disk.files[&self.inode].current;
+        let rest = current.get(position(offset)..).unwrap_or_default();
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.disk()?.write(self.inode, bytes, position(offset))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disk()?.sync(self.inode)
+    }
+}
+
+fn split(path: &Path) -> (&Path, &str) {
+    let directory = path.parent().expect("a file has a directory");
+    (directory, path.file_name().and_then(|name| name.to_str()).expect("a name that is text"))
+}
+
+fn position(offset: u64) -> usize {
+    usize::try_from(offset).expect("files are small")
+}
+
+fn put(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    let end = offset + bytes.len();
+    if content.len() < end {
+        content.resize(end, 0);
+    }
+    content[offset..end].copy_from_slice(bytes);
+}
+
+fn io_error() -> io::Error {
+    io::Error::from_raw_os_error(5)
+}
