@@ -1,0 +1,295 @@
+//! A log that was synced and closed, and then damaged: bits flipped, files cut or removed.
+//!
+//! The log opens; every record that is whole is read; each that is lost is told, unless it stood behind all that could
+//! prove that it had been there. A run prints its seed when it fails; `FOREBAY_TEST_SEED=…` repeats that one.
+
+#[path = "support/faulty_fs.rs"]
+#[allow(dead_code, reason = "nothing fails here")]
+mod faulty_fs;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use faulty_fs::FaultyFs;
+use forebay::wal::{Durability, Event, Found, Fs as _, Limit, Log, LogConfig, record_bytes};
+
+const LOGS: u64 = 60;
+/// Ways in which each log is damaged.
+const DAMAGES: usize = 40;
+
+fn open(fs: &FaultyFs, seed: u64, visit: &mut dyn FnMut(Event<'_>)) -> Log {
+    let config = LogConfig { directory: "/log".into(), segment_bytes: 16 * 1024 };
+    Log::open(Arc::new(fs.clone()), config, seed, visit).expect("damage is no error")
+}
+
+fn names(fs: &FaultyFs) -> Vec<String> {
+    fs.list(Path::new("/log")).expect("nothing fails")
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new("/log").join(name)
+}
+
+fn segment_name(number: u64) -> String {
+    format!("{number:020}.segment")
+}
+
+fn numbers(log: &Log) -> BTreeSet<u64> {
+    log.segments().iter().map(|segment| segment.number).collect()
+}
+
+fn index(number: u64) -> usize {
+    usize::try_from(number).expect("small")
+}
+
+/// Damages one file, and says which.
+fn damage(random: &mut fastrand::Rng, fs: &FaultyFs) -> Option<String> {
+    let name = random.choice(names(fs))?;
+    let path = path(&name);
+    let size = fs.content(&path).len();
+    // Headers and the first records are hit as often as all the rest.
+    let offset = match random.u8(..4) {
+        0 => random.usize(..64),
+        1 => random.usize(2000..5000),
+        _ => random.usize(..size.max(1)),
+    };
+    match random.u8(..8) {
+        0 => fs.remove(&path).expect("nothing fails"),
+        1 => fs.cut(&path, offset),
+        _ if offset < size => fs.flip(&path, offset, 1 << random.u8(..8)),
+        _ => return None,
+    }
+    println!("{name} is damaged at {offset} of {size}");
+    Some(name)
+}
+
+/// A record, and where it was written.
+#[derive(Debug)]
+struct Written {
+    segment: u64,
+    bytes: Range<usize>,
+    payload: Vec<u8>,
+    /// Everything below this was on stable storage before it.
+    synced: u64,
+}
+
+/// A log that was synced and closed.
+struct Closed {
+    fs: FaultyFs,
+    records: BTreeMap<u64, Written>,
+    /// Numbers of the segments that are not settled.
+    needed: BTreeSet<u64>,
+    /// Of those, the ones that the last checkpoint names.
+    named: BTreeSet<u64>,
+    /// How many checkpoints there were, and where the last one stands.
+    checkpoints: u8,
+    checkpoint_seq: u64,
+}
+
+impl Closed {
+    fn make(random: &mut fastrand::Rng) -> Closed {
+        let fs = FaultyFs::new(random.u64(..));
+        let mut log = open(&fs, random.u64(..), &mut |_| {});
+        let (records, none) = (BTreeMap::new(), BTreeSet::new());
+        let mut closed =
+            Closed { fs, records, needed: none.clone(), named: none, checkpoints: 0, checkpoint_seq: 1 };
+        let mut synced = 1;
+        for _ in 0..random.usize(1..80) {
+            let mut payload = vec![0; random.usize(1..3000)];
+            random.fill(&mut payload);
+            let last_segment = log.segments().last().map(|segment| segment.number);
+            let seq = log.append(&[&payload]).expect("nothing fails");
+            let at = log.position();
+            if last_segment != Some(at.segment) {
+                synced = seq;
+            }
+            let bytes = index(at.offset - record_bytes(payload.len()))..index(at.offset);
+            closed.records.insert(seq, Written { segment: at.segment, bytes, payload, synced });
+            if random.u8(..4) > 0 {
+                log.commit(Durability::Synced).expect("nothing fails");
+                synced = seq + 1;
+            }
+            if random.u8(..20) == 0 {
+                closed.checkpoint(&mut log, random);
+                synced = seq + 1;
+            }
+        }
+        log.commit(Durability::Synced).expect("nothing fails");
+        closed.needed = numbers(&log);
+        closed.named.retain(|number| closed.needed.contains(number));
+        closed
+    }
+
+    fn checkpoint(&mut self, log: &mut Log, random: &mut fastrand::Rng) {
+        let mut settled: Vec<_> = numbers(log).into_iter().collect();
+        settled.pop();
+        settled.retain(|_| random.bool());
+        self.checkpoints += 1;
+        log.checkpoint(vec![self.checkpoints], &settled).expect("nothing fails");
+        (self.named, self.checkpoint_seq) = (numbers(log), log.position().seq);
+    }
+
+    fn in_segment(&self, number: u64) -> impl Iterator<Item = (u64, &Written)> {
+        self.records
+            .iter()
+            .filter(move |(_, record)| record.segment == number)
+            .map(|(seq, record)| (*seq, record))
+    }
+}
+
+/// What is found of a damaged log, by opening it and by reading all that it names.
+#[derive(Debug, Default)]
+struct Salvage {
+    checkpoint: u8,
+    checkpoint_damaged: bool,
+    records: BTreeMap<u64, Vec<u8>>,
+    /// Sequence numbers that are said to be lost.
+    lost: BTreeSet<u64>,
+    /// Segments of which nothing can be read.
+    unknown: BTreeSet<u64>,
+}
+
+impl Salvage {
+    fn of(fs: &FaultyFs, seed: u64) -> (Log, Salvage) {
+        let mut salvage = Salvage::default();
+        let log = open(fs, seed, &mut |event| salvage.take(event));
+        for segment in log.segments() {
+            let mut reader = log.directory().reader(segment, None).expect("it is there");
+            while let Some(found) = reader.next(Limit::Below(segment.seqs.end)).expect("nothing fails") {
+                salvage.take(match found {
+                    Found::Record(record) => Event::Record(record),
+                    Found::Damage(damage) => Event::Damage(damage),
+                });
+            }
+        }
+        (log, salvage)
+    }
+
+    fn take(&mut self, event: Event<'_>) {
+        match event {
+            Event::Checkpoint { state, .. } => self.checkpoint = state[0],
+            Event::CheckpointDamaged => self.checkpoint_damaged = true,
+            Event::Record(record) => _ = self.records.insert(record.seq, record.payload.to_vec()),
+            Event::Damage(damage) if damage.seqs.is_empty() => _ = self.unknown.insert(damage.segment),
+            Event::Damage(damage) => self.lost.extend(damage.seqs),
+            Event::Missing(segment) => self.lost.extend(segment.seqs),
+            Event::TornTail { .. } => {}
+        }
+    }
+}
+
+/// What damage has left.
+struct Remains {
+    /// The records that are whole, in segments that say what they are.
+    whole: BTreeSet<u64>,
+    /// Something says that all records below this were on stable storage.
+    proven: u64,
+}
+
+impl Remains {
+    fn of(closed: &Closed, fs: &FaultyFs, named: &BTreeSet<u64>, checkpoint_seq: u64) -> Remains {
+        let mut remains = Remains { whole: BTreeSet::new(), proven: checkpoint_seq };
+        let names = names(fs);
+        for number in &closed.needed {
+            let name = segment_name(*number);
+            if !names.contains(&name) {
+                continue;
+            }
+            let (before, after) = (closed.fs.content(&path(&name)), fs.content(&path(&name)));
+            let same = |bytes: Range<usize>| after.get(bytes.clone()) == Some(&before[bytes]);
+            if same(0..32) || same(2048..2080) {
+                let first = closed.in_segment(*number).next().map_or(1, |(seq, _)| seq);
+                remains.proven = remains.proven.max(first);
+            } else if !named.contains(number) {
+                continue;
+            }
+            for (seq, record) in closed.in_segment(*number).filter(|(_, record)| same(record.bytes.clone())) {
+                remains.whole.insert(seq);
+                remains.proven = remains.proven.max(record.synced);
+            }
+        }
+        remains
+    }
+
+    /// Whether nothing shows that a record stood here, as if it had never been synced.
+    fn ends_before(&self, seq: u64) -> bool {
+        (self.proven..=seq).any(|seq| !self.whole.contains(&seq))
+    }
+}
+
+fn check_damaged(closed: &Closed, random: &mut fastrand::Rng) {
+    let fs = closed.fs.copy();
+    let damaged: Vec<_> = (0..random.usize(1..4)).filter_map(|_| damage(random, &fs)).collect();
+    let remains_of = fs.copy();
+    let (log, salvage) = Salvage::of(&fs, random.u64(..));
+    let last = salvage.checkpoint == closed.checkpoints;
+    let checkpoint_hit = damaged.iter().any(|name| name.starts_with("checkpoint"));
+    assert!(last || checkpoint_hit, "checkpoint {} was used", salvage.checkpoint);
+    let none = BTreeSet::new();
+    let (named, seq) = if last { (&closed.named, closed.checkpoint_seq) } else { (&none, 1) };
+    let remains = Remains::of(closed, &remains_of, named, seq);
+    for (seq, payload) in &salvage.records {
+        assert!(closed.records[seq].payload == *payload, "record {seq} is another one");
+        assert!(!salvage.lost.contains(seq), "record {seq} is read, and said to be lost");
+    }
+    for (seq, record) in closed.records.iter().filter(|(_, record)| closed.needed.contains(&record.segment)) {
+        if salvage.records.contains_key(seq) || remains.ends_before(*seq) {
+            continue;
+        }
+        assert!(!remains.whole.contains(seq), "record {seq} in {} is whole, and not read", record.segment);
+        let told = salvage.lost.contains(seq) || salvage.unknown.contains(&record.segment);
+        // Without a checkpoint nobody knows which segments there were.
+        assert!(
+            told || salvage.checkpoint_damaged,
+            "record {seq} in {} is gone without a word",
+            record.segment
+        );
+    }
+    goes_on(log, &fs, &remains_of, &salvage);
+}
+
+/// A damaged log takes records as ever, and does not write over what it could not read.
+fn goes_on(mut log: Log, fs: &FaultyFs, before: &FaultyFs, salvage: &Salvage) {
+    let seq = log.append(&[b"after the damage"]).expect("nothing fails");
+    log.commit(Durability::Synced).expect("nothing fails");
+    drop(log);
+    for number in &salvage.unknown {
+        let path = path(&segment_name(*number));
+        assert!(fs.content(&path) == before.content(&path), "segment {number} was written over");
+    }
+    fs.crash();
+    let (_, again) = Salvage::of(fs, 5);
+    assert_eq!(again.records[&seq], b"after the damage");
+}
+
+/// Prints where a run was when it failed.
+struct Progress(u64);
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("FOREBAY_TEST_SEED={}", self.0);
+        }
+    }
+}
+
+fn check(seed: u64) {
+    let _progress = Progress(seed);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let closed = Closed::make(&mut random);
+    for number in 0..DAMAGES {
+        println!("damage {number}");
+        check_damaged(&closed, &mut random);
+    }
+}
+
+#[test]
+fn what_damage_leaves_whole_is_read_and_what_it_takes_is_told() {
+    if let Ok(seed) = std::env::var("FOREBAY_TEST_SEED") {
+        return check(seed.parse().expect("a whole number"));
+    }
+    let first = fastrand::u64(..1 << 48);
+    (first..first + LOGS).for_each(check);
+}
