@@ -1,0 +1,137 @@
+//! Records that are appended to the log and synced one by one, beside a plain loop that writes and syncs as many bytes.
+//!
+//! `cargo bench --bench log`. The plain loop goes round in one file whose blocks are there; the log makes heads and
+//! checksums, goes from segment to segment, writes checkpoints, and uses the settled segments' files again. They take
+//! turns, so that both meet the same disk; the ratio is printed after each size.
+
+use std::cell::Cell;
+use std::fs::{self, File, OpenOptions};
+use std::hint::black_box;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use forebay::wal::{Durability, Log, LogConfig, OsFs};
+
+/// As in the gateway's binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// Bytes that one of the two writes before it is the other's turn.
+const TURN_BYTES: usize = 4 * 1024 * 1024;
+const SIZES: [(&str, usize); 3] = [("4 KiB", 4 * 1024), ("64 KiB", 64 * 1024), ("1 MiB", 1024 * 1024)];
+
+/// The log, with the file of its next segment always there, as in a gateway that keeps up.
+struct Logged(Log);
+
+impl Logged {
+    fn new(directory: &Path) -> Logged {
+        let config = LogConfig { directory: directory.to_owned(), segment_bytes: SEGMENT_BYTES };
+        let log = Log::open(Arc::new(OsFs), config, 1, &mut |_| {}).expect("a new log opens");
+        let mut logged = Logged(log);
+        // The first segments are made as they are needed; those after them are used again.
+        let payload = vec![1; 1024 * 1024];
+        while logged.0.bytes() < SEGMENT_BYTES {
+            logged.write(&payload);
+            if let Some(job) = logged.0.wants_spare() {
+                logged.0.give_spare(job.run().expect("there is room"));
+            }
+        }
+        logged
+    }
+
+    fn write(&mut self, payload: &[u8]) {
+        self.0.append(&[payload]).expect("there is room");
+        self.0.commit(Durability::Synced).expect("the disk works");
+        if let [settled, _] = self.0.segments() {
+            let settled = settled.number;
+            self.0.checkpoint(vec![0; 1024], &[settled]).expect("the disk works");
+        }
+    }
+}
+
+/// The plain loop.
+struct Plain {
+    file: File,
+    offset: u64,
+}
+
+impl Plain {
+    fn new(path: &Path) -> Plain {
+        let file = OpenOptions::new().write(true).create_new(true).open(path).expect("a new file");
+        let zeros = vec![0; 1024 * 1024];
+        for offset in (0..SEGMENT_BYTES).step_by(zeros.len()) {
+            file.write_all_at(&zeros, offset).expect("there is room");
+        }
+        file.sync_all().expect("the disk works");
+        Plain { file, offset: 0 }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.file.write_all_at(bytes, self.offset).expect("there is room");
+        self.file.sync_data().expect("the disk works");
+        self.offset = (self.offset + bytes.len() as u64) % SEGMENT_BYTES;
+    }
+}
+
+/// What each of the two took.
+#[derive(Clone, Copy, Default)]
+struct Times {
+    log: Duration,
+    plain: Duration,
+}
+
+/// Both write the payload so many times, in turns.
+fn measure(log: &mut Logged, plain: &mut Plain, payload: &[u8], count: u64) -> Times {
+    let mut times = Times::default();
+    let mut left = count;
+    while left > 0 {
+        let turn = left.min((TURN_BYTES / payload.len()) as u64);
+        let start = Instant::now();
+        (0..turn).for_each(|_| log.write(black_box(payload)));
+        times.log += start.elapsed();
+        let start = Instant::now();
+        (0..turn).for_each(|_| plain.write(black_box(payload)));
+        times.plain += start.elapsed();
+        left -= turn;
+    }
+    times
+}
+
+fn compare(group: &mut BenchmarkGroup<'_, criterion::measurement::WallTime>, name: &str, bytes: usize) {
+    fs::create_dir_all("target").expect("a directory");
+    let directory = tempfile::tempdir_in("target").expect("a directory on the disk");
+    let mut log = Logged::new(&directory.path().join("log"));
+    let mut plain = Plain::new(&directory.path().join("plain"));
+    let payload = vec![7; bytes];
+    let (total, written) = (Cell::new(Times::default()), Cell::new(0));
+    let mut run = |count| {
+        let times = measure(&mut log, &mut plain, &payload, count);
+        let Times { log, plain } = total.get();
+        total.set(Times { log: log + times.log, plain: plain + times.plain });
+        written.set(written.get() + count);
+        times
+    };
+    group.throughput(Throughput::Bytes(bytes as u64));
+    group.bench_function(format!("log/{name}"), |bencher| bencher.iter_custom(|count| run(count).log));
+    group.bench_function(format!("plain/{name}"), |bencher| bencher.iter_custom(|count| run(count).plain));
+    let Times { log, plain } = total.get();
+    let rate = |time: Duration| written.get() as f64 * bytes as f64 / 1e6 / time.as_secs_f64();
+    let percent = 100.0 * plain.as_secs_f64() / log.as_secs_f64();
+    println!("{name}: log {:.1} MB/s, plain {:.1} MB/s, {percent:.0} %\n", rate(log), rate(plain));
+}
+
+fn log(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("synced");
+    group.sample_size(20).measurement_time(Duration::from_secs(10));
+    for (name, bytes) in SIZES {
+        compare(&mut group, name, bytes);
+    }
+    group.finish();
+}
+
+criterion_group!(benches, log);
+criterion_main!(benches);
