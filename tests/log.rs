@@ -212,7 +212,8 @@ impl Run {
             86..90 => self.change_faults(),
             90..94 => self.crash(),
             94..97 => self.reopen(),
-            _ => self.reopen_under_faults(),
+            97..99 => self.reopen_under_faults(),
+            _ => self.use_a_file_with_void_records(),
         }
         self.check_spares();
     }
@@ -274,9 +275,14 @@ impl Run {
     }
 
     fn checkpoint(&mut self) {
+        let part = self.random.f64();
+        self.settle(part);
+    }
+
+    /// Writes a checkpoint that settles about this part of the segments.
+    fn settle(&mut self, part: f64) {
         let mut numbers: Vec<_> = self.log.segments().iter().map(|segment| segment.number).collect();
         let active = if self.model.active { numbers.pop() } else { None };
-        let part = self.random.f64();
         numbers.retain(|_| self.random.f64() < part);
         let mut settled = self.model.attempts[self.model.durable].settled.clone();
         settled.extend(&numbers);
@@ -301,6 +307,26 @@ impl Run {
             self.model.durable = self.model.attempts.len() - 1;
             self.model.live.retain(|_, entry| !settled.contains(&entry.segment));
         }
+    }
+
+    /// Lets a segment with records that failed be settled, and writes into its file others of the same sequence
+    /// numbers, so that what it held stands where the next one would.
+    fn use_a_file_with_void_records(&mut self) {
+        self.no_faults();
+        self.reopen();
+        (0..self.random.u8(4..20)).for_each(|_| self.append_of(104));
+        self.faults = Faults { sync: 1.0, ..Faults::default() };
+        self.fs.set_faults(self.faults);
+        self.commit(Durability::Synced);
+        self.no_faults();
+        self.append_of(104);
+        self.settle(1.0);
+        // Its segment is its own.
+        self.append_of(17_000);
+        let bytes = [232, 360, 488][self.random.usize(..3)];
+        self.append_of(bytes);
+        self.commit(Durability::Synced);
+        self.reopen();
     }
 
     fn spare(&mut self) {
@@ -582,6 +608,24 @@ fn a_record_larger_than_the_spare_file_does_not_take_the_name_of_it() {
 }
 
 #[test]
+fn what_a_file_held_as_an_older_segment_is_not_read_as_part_of_the_younger() {
+    let fs = FaultyFs::new(1);
+    let (mut log, _) = opened(&fs);
+    append(&mut log, 1, 104, Durability::Synced);
+    (0..8).for_each(|_| _ = log.append(&[&[b'v'; 104]]).expect("room"));
+    fs.set_faults(Faults { sync: 1.0, ..Faults::default() });
+    log.commit(Durability::Synced).expect_err("the disk fails");
+    fs.set_faults(Faults::default());
+    append(&mut log, 1, 17_000, Durability::Synced);
+    checkpoint(&mut log, 1, &[1]).expect("nothing fails");
+    // In the file of the first segment, and as long as the first three records of it.
+    append(&mut log, 1, 360, Durability::Synced);
+    drop(log);
+    let (_, told) = opened(&fs);
+    assert_eq!(told.records.last().map(|(seq, ..)| *seq), Some(3));
+}
+
+#[test]
 fn two_jobs_make_two_files() {
     // They had one name, and the header of the next segment was written into the one before it.
     let fs = FaultyFs::new(1);
@@ -692,6 +736,7 @@ fn a_segment_that_was_half_made_is_not_taken_for_one_after_a_checkpoint() {
     for_some_seeds(|_, fs| {
         let (mut log, _) = opened(fs);
         append(&mut log, 2, 4000, Durability::Synced);
+        checkpoint(&mut log, 0, &[]).expect("nothing fails");
         log.append(&[&[b'x'; 100]]).expect("room");
         fs.set_faults(Faults { directory_sync: 1.0, ..Faults::default() });
         log.append(&[&[b'x'; 10_000]]).expect_err("the disk fails");

@@ -227,6 +227,8 @@ fn check_damaged(closed: &Closed, random: &mut fastrand::Rng) {
     let last = salvage.checkpoint == closed.checkpoints;
     let checkpoint_hit = damaged.iter().any(|name| name.starts_with("checkpoint"));
     assert!(last || checkpoint_hit, "checkpoint {} was used", salvage.checkpoint);
+    let other = closed.checkpoints.saturating_sub(1).max(closed.checkpoints.min(1));
+    assert!(damaged.len() > 1 || salvage.checkpoint >= other, "one damaged file leaves the other checkpoint");
     let none = BTreeSet::new();
     let (named, seq) = if last { (&closed.named, closed.checkpoint_seq) } else { (&none, 1) };
     let remains = Remains::of(closed, &remains_of, named, seq);
