@@ -328,8 +328,8 @@ fn usize_of(number: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buffer::Amount;
     use crate::buffer::Fsync;
-    use crate::buffer::{Ack, Amount};
 
     fn read(file: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
         let path = tempfile::Builder::new().suffix(".toml").tempfile().expect("a file");

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand.
 
+mod buffer;
 mod check;
 mod healthcheck;
 mod interrupts;
@@ -38,6 +39,7 @@ enum Command {
     Check(check::CheckArguments),
     Healthcheck(healthcheck::HealthcheckArguments),
     Load(load::LoadArguments),
+    Buffer(buffer::BufferArguments),
 }
 
 /// Reads the arguments and runs the command that they name.
@@ -49,6 +51,7 @@ pub fn run() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
+        Command::Buffer(arguments) => buffer::run(&arguments),
     };
     ExitCode::from(status)
 }

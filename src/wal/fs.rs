@@ -136,6 +136,40 @@ impl Fs for OsFs {
     }
 }
 
+/// The same, where nothing may be changed: for looking at a log.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReadOnlyFs;
+
+impl Fs for ReadOnlyFs {
+    fn create_directory(&self, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        OsFs.list(directory)
+    }
+
+    fn create(&self, _: &Path) -> io::Result<Arc<dyn LogFile>> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+        Ok(Arc::new(ReadOnlyFile(OsFile(fs::File::open(path)?))))
+    }
+
+    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn remove(&self, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn sync_directory(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[derive(Debug)]
 struct OsFile(fs::File);
 

@@ -62,7 +62,7 @@ mod segment;
 mod spare;
 
 pub use checkpoint::Position;
-pub use fs::{Fs, LogFile, OsFs};
+pub use fs::{Fs, LogFile, OsFs, ReadOnlyFs};
 pub use log::{Directory, Durability, Log, LogConfig, LogError};
 pub use open::Event;
 pub use reader::{Damage, Found, Limit, Reader, Record, Start, record_bytes};

@@ -26,7 +26,7 @@ impl Directory {
         self.fs.create_directory(&quarantine).map_err(LogError::at("make", &quarantine))?;
         let from = self.path.join(segment::file_name(damage.segment));
         let source = self.fs.open(&from).map_err(LogError::at("open", &from))?;
-        let to = quarantine.join(format!("{:020}-{}", damage.segment, damage.bytes.start));
+        let to = quarantine.join(name(damage));
         let target = self.fs.create(&to).map_err(LogError::at("make", &to))?;
         let mut at = damage.bytes.start;
         while at < damage.bytes.end {
@@ -47,6 +47,12 @@ impl Directory {
         Ok(Some(to))
     }
 
+    /// Whether these bytes were set aside before.
+    pub fn is_set_aside(&self, damage: &Damage) -> bool {
+        let names = self.fs.list(&self.path.join(DIRECTORY)).unwrap_or_default();
+        names.contains(&name(damage))
+    }
+
     /// Moves a whole segment aside: neither of its headers can be read, so nobody knows what is in it.
     ///
     /// # Errors
@@ -63,4 +69,9 @@ impl Directory {
         }
         Ok(to)
     }
+}
+
+/// The name under which damaged bytes are kept.
+fn name(damage: &Damage) -> String {
+    format!("{:020}-{}", damage.segment, damage.bytes.start)
 }

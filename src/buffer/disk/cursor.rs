@@ -134,9 +134,11 @@ impl Cursor {
                     }
                 }
                 Some(Found::Damage(damage)) => {
-                    let set_aside = self.directory.set_aside(&damage);
                     looked += damage.bytes.end - before.min(damage.bytes.end);
-                    chunk.damaged.push((damage, set_aside));
+                    if !self.directory.is_set_aside(&damage) {
+                        let set_aside = self.directory.set_aside(&damage);
+                        chunk.damaged.push((damage, set_aside));
+                    }
                 }
             }
         }

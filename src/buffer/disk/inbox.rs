@@ -122,6 +122,10 @@ impl Pace {
     }
 }
 
+/// Nothing more is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed;
+
 /// What is still put in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Closing {
@@ -174,10 +178,10 @@ struct Contents {
 }
 
 impl Inbox {
-    /// Puts a command in, when there is room. Given back if nothing more is taken.
+    /// Puts a command in, when there is room. It is dropped if nothing more is taken.
     ///
     /// Dropped half-way, it was not put in.
-    pub async fn put(&self, command: Command) -> Result<(), Command> {
+    pub async fn put(&self, command: Command) -> Result<(), Closed> {
         let bytes = command.bytes();
         let mut command = Some(command);
         loop {
@@ -193,14 +197,14 @@ impl Inbox {
         }
     }
 
-    /// Puts a small command in at once. Given back if nothing more is taken.
-    pub fn put_small(&self, command: Command) -> Result<(), Command> {
+    /// Puts a small command in at once. It is dropped if nothing more is taken.
+    pub fn put_small(&self, command: Command) -> Result<(), Closed> {
         self.push(self.lock(), command)
     }
 
-    fn push(&self, mut contents: MutexGuard<'_, Contents>, mut command: Command) -> Result<(), Command> {
+    fn push(&self, mut contents: MutexGuard<'_, Contents>, mut command: Command) -> Result<(), Closed> {
         match (&mut command, contents.closing) {
-            (Command::Accept(_), Closing::NoReadings) | (_, Closing::Closed) => return Err(command),
+            (Command::Accept(_), Closing::NoReadings) | (_, Closing::Closed) => return Err(Closed),
             (Command::Accept(accept), Closing::Open) if accept.done.is_none() => {
                 // Who does not wait for the disk is told at once that they are taken, so they are counted at once.
                 if let Some((reservation, format)) = accept.room.take() {

@@ -25,6 +25,7 @@ mod cursor;
 mod entry;
 mod handover;
 mod inbox;
+pub mod inspect;
 mod lock;
 mod memos;
 mod outlet;
@@ -106,6 +107,7 @@ pub fn open_on(
     let log_config = log_config(&path, config.limit.bytes);
     let segment_bytes = log_config.segment_bytes;
     let recovered = recovery::recover(fs, log_config, seed)?;
+    recovered.set_aside(&path);
     let Recovered { log, state, resumed, records, unread_from, unread, amount, .. } = recovered;
     kept.extend(recovered.memos);
 
@@ -200,7 +202,7 @@ impl Disk {
             waiter,
             until_taken,
         };
-        self.inbox.put(Command::Accept(accept)).await.map_err(|_closed| PushError::Closed)?;
+        self.inbox.put(Command::Accept(accept)).await.map_err(|inbox::Closed| PushError::Closed)?;
         if let Some(kept) = kept {
             // Nobody answers once the log's thread has ended.
             kept.await.unwrap_or(Err(PushError::Closed))?;

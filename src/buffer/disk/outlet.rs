@@ -15,7 +15,7 @@ use tracing::{error, warn};
 use super::cursor::{Chunk, Cursor, ReadRequest};
 use super::entry::{Note, Settlement};
 use super::handover::{Handover, Next, ReadFrom, View};
-use super::inbox::{Command, Inbox};
+use super::inbox::{Closed, Command, Inbox};
 use super::recovery::{lendable, record, report};
 use super::trouble::Trouble;
 use crate::buffer::accounts::Accounts;
@@ -242,7 +242,7 @@ impl Outlet for DiskOutlet {
         match self.parts.inbox.put_small(Command::Note { number, note }) {
             Ok(()) => Noting::UnderWay,
             // The log's thread has ended: at most the batch is sent again after the next start, under another key.
-            Err(_closed) => Noting::NotNeeded,
+            Err(Closed) => Noting::NotNeeded,
         }
     }
 

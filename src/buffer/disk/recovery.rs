@@ -42,22 +42,23 @@ pub struct Recovered {
     pub memos: Vec<Bytes>,
     /// Requests that were acknowledged and that nobody has any more.
     pub lost_requests: u64,
+    /// What could not be read.
+    pub damaged: Vec<Damage>,
+    /// Whether there was a checkpoint, and it could not be read.
+    pub checkpoint_damaged: bool,
+    /// The segments that were needed and are not there.
+    pub missing: Vec<u64>,
 }
 
 /// Opens the log in `directory` and finds out what is in it. It blocks.
 ///
 /// # Errors
 ///
-/// What the system says. Damage is no error: it is logged, set aside and counted.
+/// What the system says. Damage is no error: it is logged and counted; [`Recovered::set_aside`] sets it aside.
 pub fn recover(fs: Arc<dyn Fs>, config: LogConfig, seed: u64) -> Result<Recovered, LogError> {
     let mut replay = Replay { state: State { next_number: 1, ..State::default() }, ..Replay::default() };
-    let path = config.directory.clone();
     let log = Log::open(fs, config, seed, &mut |event| replay.on(event))?;
-    let Replay { mut state, damaged, memos, lost_requests, .. } = replay;
-    for damage in &damaged {
-        let set_aside = log.directory().set_aside(damage);
-        report(&path, damage, &set_aside);
-    }
+    let Replay { mut state, damaged, memos, lost_requests, checkpoint_damaged, missing, .. } = replay;
     state.contents.retain(|number, _| log.segments().iter().any(|segment| segment.number == *number));
     let mut walk = Walk { state: &mut state, requests: BTreeMap::new(), unread: BTreeMap::new() };
     for segment in log.segments() {
@@ -72,7 +73,29 @@ pub fn recover(fs: Arc<dyn Fs>, config: LogConfig, seed: u64) -> Result<Recovere
         let number = state.contents.get(segment)?.numbers.start;
         Some(ReadFrom { segment: *segment, start: None, number })
     });
-    Ok(Recovered { log, state, resumed, records, unread_from, unread, amount, memos, lost_requests })
+    Ok(Recovered {
+        log,
+        state,
+        resumed,
+        records,
+        unread_from,
+        unread,
+        amount,
+        memos,
+        lost_requests,
+        damaged,
+        checkpoint_damaged,
+        missing,
+    })
+}
+
+impl Recovered {
+    /// Copies what could not be read to where it stays, and says so.
+    pub fn set_aside(&self, path: &Path) {
+        for damage in &self.damaged {
+            report(path, damage, &self.log.directory().set_aside(damage));
+        }
+    }
 }
 
 /// Says what could not be read, and where it is.
@@ -96,6 +119,8 @@ struct Replay {
     damaged: Vec<Damage>,
     memos: Vec<Bytes>,
     lost_requests: u64,
+    checkpoint_damaged: bool,
+    missing: Vec<u64>,
     gaps_are_settled: bool,
 }
 
@@ -110,6 +135,7 @@ impl Replay {
             },
             Event::CheckpointDamaged => {
                 self.gaps_are_settled = true;
+                self.checkpoint_damaged = true;
                 warn!("the checkpoint on disk is damaged: what was delivered before may be sent again");
             }
             Event::Record(record) => self.on_record(&record),
@@ -147,6 +173,7 @@ impl Replay {
     }
 
     fn on_missing(&mut self, segment: &Segment) {
+        self.missing.push(segment.number);
         let Some(content) = self.state.contents.remove(&segment.number) else { return };
         let span = of_numbers(content.numbers.clone());
         if self.state.settled.contains_all(span) {

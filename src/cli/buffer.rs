@@ -1,0 +1,161 @@
+//! `forebay buffer`: looks at, and mends, the directory of a gateway that is stopped.
+
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::settings::SettingsArguments;
+use super::{DONE, FAILED, MISUSED, logging};
+use crate::buffer::disk::inspect::{self, Report, SegmentReport};
+use crate::buffer::{BufferConfig, OpenError};
+use crate::codec::ENCODERS;
+
+/// Works on the buffer on disk of a gateway that is stopped.
+#[derive(Debug, Args)]
+pub(super) struct BufferArguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Reads everything and says what is there and what is damaged; changes nothing. Exit status 1 if something
+    /// is damaged
+    Verify(PlaceArguments),
+    /// Prints every reading that is not delivered, one a line, as canonical JSON; changes nothing. Exit status 1 if
+    /// something is damaged
+    Dump(PlaceArguments),
+    /// Sets aside what is damaged, below `quarantine`, so that the next start finds nothing wrong. A start does the
+    /// same by itself
+    Repair(PlaceArguments),
+}
+
+#[derive(Debug, Args)]
+struct PlaceArguments {
+    /// The directory, instead of `buffer.path` of the settings
+    #[arg(long, value_name = "DIRECTORY")]
+    path: Option<PathBuf>,
+    #[command(flatten)]
+    settings: SettingsArguments,
+}
+
+/// Runs the command and returns the exit status.
+pub(super) fn run(arguments: &BufferArguments) -> u8 {
+    let (Command::Verify(place) | Command::Dump(place) | Command::Repair(place)) = &arguments.command;
+    let Some(config) = place.settings.read() else { return MISUSED };
+    logging::start(config.log);
+    let mut buffer = config.buffer;
+    buffer.path = place.path.clone().unwrap_or(buffer.path);
+    let out = &mut BufWriter::new(io::stdout().lock());
+    let done = match &arguments.command {
+        Command::Verify(_) => verify(&buffer, out),
+        Command::Dump(_) => dump(&buffer, out),
+        Command::Repair(_) => repair(&buffer, out),
+    };
+    match done.and_then(|status| out.flush().map(|()| status).map_err(Failure::Output)) {
+        Ok(status) => status,
+        // Whoever reads, `head` for one, has seen enough.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
+        Err(Failure::Output(error)) => fail(&error),
+        Err(Failure::Buffer(error)) => fail(&error),
+    }
+}
+
+enum Failure {
+    Output(io::Error),
+    Buffer(OpenError),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::Output(error)
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Failure {
+        Failure::Buffer(error)
+    }
+}
+
+fn fail(error: &dyn std::fmt::Display) -> u8 {
+    eprintln!("forebay: {error}");
+    FAILED
+}
+
+fn verify(config: &BufferConfig, out: &mut impl Write) -> Result<u8, Failure> {
+    let report = inspect::verify(config, &mut |_| {})?;
+    write_report(&report, out)?;
+    Ok(if report.is_sound() { DONE } else { FAILED })
+}
+
+fn dump(config: &BufferConfig, out: &mut impl Write) -> Result<u8, Failure> {
+    let mut written = Ok(());
+    let mut line = Vec::new();
+    let lines = ENCODERS.find("ndjson").expect("it stands in the table");
+    let report = inspect::verify(config, &mut |reading| {
+        line.clear();
+        lines.write(0, reading, &mut line);
+        if written.is_ok() {
+            written = out.write_all(&line);
+        }
+    })?;
+    written?;
+    if report.is_sound() {
+        return Ok(DONE);
+    }
+    eprintln!("forebay: something is damaged; `forebay buffer verify` says what");
+    Ok(FAILED)
+}
+
+fn repair(config: &BufferConfig, out: &mut impl Write) -> Result<u8, Failure> {
+    let report = inspect::repair(config)?;
+    write_report(&report, out)?;
+    if report.is_sound() {
+        writeln!(out, "nothing was damaged")?;
+    } else {
+        let quarantine = config.path.join("quarantine");
+        writeln!(out, "what was damaged is set aside in {}", quarantine.display())?;
+    }
+    Ok(DONE)
+}
+
+fn write_report(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    for SegmentReport { segment, requests, amount, unsettled, damaged, set_aside, lost: _ } in
+        &report.segments
+    {
+        let damage = match (damaged.is_empty(), set_aside.is_empty()) {
+            (false, _) => "DAMAGED",
+            (true, false) => "sound, but for what is set aside",
+            (true, true) => "sound",
+        };
+        writeln!(
+            out,
+            "segment {}: {requests} requests, {} readings, {unsettled} not delivered, {} bytes: {damage}",
+            segment.number, amount.readings, segment.bytes
+        )?;
+    }
+    for damage in report.all_damaged() {
+        let (bytes, records) = (&damage.bytes, damage.seqs.end - damage.seqs.start);
+        writeln!(
+            out,
+            "segment {}: bytes {} to {} cannot be read: {records} records",
+            damage.segment, bytes.start, bytes.end
+        )?;
+    }
+    for number in &report.missing {
+        writeln!(out, "segment {number}: MISSING")?;
+    }
+    if report.checkpoint_damaged {
+        writeln!(out, "checkpoint: DAMAGED; what was delivered before may be sent again")?;
+    }
+    if report.lost_requests > 0 {
+        writeln!(out, "{} requests are lost", report.lost_requests)?;
+    }
+    let (unsettled, batches) = (report.unsettled(), report.batches);
+    writeln!(
+        out,
+        "{unsettled} readings not delivered, {batches} batches may have been sent and are sent again"
+    )
+}
