@@ -175,7 +175,8 @@ impl Log {
     ///
     /// If it cannot be written or synced. What of it reached the disk is unknown, and all records since the last
     /// commit are void: the next one begins in a new segment, under the first of their sequence numbers, and that
-    /// is what makes whatever is left of them not count.
+    /// is what makes whatever is left of them not count. Records of earlier commits stay; if they are not synced yet,
+    /// the next segment begins only after they are.
     pub fn commit(&mut self, durability: Durability) -> Result<(), LogError> {
         let done = match durability {
             Durability::Written => self.flush(),
@@ -306,7 +307,8 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// If it cannot be written; no segment is removed then.
+    /// If it cannot be written, or if it was and a segment could not be removed: [`Log::segments`] tells. Either way
+    /// the next start may find it, and nothing is removed before it is on stable storage.
     pub fn checkpoint(&mut self, state: Vec<u8>, settled: &[u64]) -> Result<(), LogError> {
         self.commit(Durability::Synced)?;
         let active = self.active.as_ref().and(self.segments.last()).map(|segment| segment.number);

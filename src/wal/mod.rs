@@ -46,6 +46,13 @@
 //! acknowledged: the log ends there. A segment ends where the first of all later ones begins, so that records whose
 //! commit failed do not come back.
 //!
+//! # After a sync that failed
+//!
+//! The system may think clean what never reached the disk: it reads well until the next crash, and a second sync
+//! proves nothing. So what has to be durable after all is written once more before it is synced: records committed as
+//! [`Durability::Written`] before a commit that failed, and, when a log is opened, the checkpoint and the records of
+//! the last segment, whatever happened before. Until that works no commit does. `tests/log.rs` holds this to a model.
+//!
 //! # Limits
 //!
 //! A record is smaller than 4 GiB. A segment has the size that [`LogConfig`] says, or that of its one larger record.

@@ -28,7 +28,9 @@ pub enum Event<'a> {
     CheckpointDamaged,
     /// A sound record.
     Record(Record<'a>),
-    /// Records that cannot be read.
+    /// Records that cannot be read. Without sequence numbers it is a segment whose headers are both damaged, so that
+    /// nobody knows what is in it: see [`Directory::move_aside`]. After the next checkpoint it is told no
+    /// more, and stays where it is.
     Damage(Damage),
     /// A segment that was needed, and is not there.
     Missing(Segment),
@@ -45,7 +47,7 @@ impl Log {
     /// Opens the log of a directory, which is made if it is not there, and tells `visit` what is in it, in order.
     ///
     /// Nothing that was written is changed: a torn tail stays where it is, and the next record begins in a new
-    /// segment.
+    /// segment. What it tells of is on stable storage when it returns.
     ///
     /// # Errors
     ///
@@ -147,9 +149,15 @@ impl Replay<'_> {
             number <= checkpoint.position.segment
                 && checkpoint.segments.iter().all(|segment| segment.number != number)
         };
+        // What cannot be read was not settled, only left out of the checkpoint.
+        let is_readable = |name: &str| {
+            let number = segment::number_of(name);
+            let headers = number.map(|number| self.directory.headers(number));
+            headers.is_none_or(|headers| headers.is_ok_and(|(_, headers)| !headers.is_empty()))
+        };
         self.names.retain(|name| {
             let goes = is_spare(name) || settled(name);
-            if goes {
+            if goes && is_readable(name) {
                 let _ = fs.remove(&path.join(name));
             }
             !goes
@@ -227,20 +235,13 @@ impl Replay<'_> {
 
     /// What the header of a segment says; `None`, and said so, if both are damaged.
     fn describe(&mut self, number: u64) -> Result<Option<Segment>, LogError> {
-        let Directory { fs, path } = &self.directory;
-        let path = path.join(segment::file_name(number));
-        let file = fs.open(&path).map_err(LogError::at("open", &path))?;
-        let bytes = file.size().map_err(LogError::at("read", &path))?;
-        for place in HEADER_PLACES {
-            let mut header = [0; HEADER_BYTES];
-            let read = file.read_at(&mut header, place).map_err(LogError::at("read", &path))?;
-            let found = Header::decode(&header[..read]).filter(|header| header.number == number);
-            if let Some(Header { first_seq, salt, .. }) = found {
-                return Ok(Some(Segment { number, salt, seqs: first_seq..first_seq, bytes }));
-            }
-        }
-        (self.visit)(Event::Damage(Damage { segment: number, bytes: 0..bytes, seqs: 0..0 }));
-        Ok(None)
+        let (bytes, headers) = self.directory.headers(number)?;
+        let found = headers.into_iter().find(|header| header.number == number);
+        let Some(Header { first_seq, salt, .. }) = found else {
+            (self.visit)(Event::Damage(Damage { segment: number, bytes: 0..bytes, seqs: 0..0 }));
+            return Ok(None);
+        };
+        Ok(Some(Segment { number, salt, seqs: first_seq..first_seq, bytes }))
     }
 
     /// Tells of the records of one segment, and moves `end` behind them.
@@ -280,5 +281,21 @@ impl Replay<'_> {
         let path = path.join(segment::file_name(segment.number));
         let file = fs.open(&path).map_err(LogError::at("open", &path))?;
         renew(file.as_ref(), bytes).map_err(LogError::at("sync", &path))
+    }
+}
+
+impl Directory {
+    /// The size of a segment, and the headers in it that are sound.
+    fn headers(&self, number: u64) -> Result<(u64, Vec<Header>), LogError> {
+        let path = self.path.join(segment::file_name(number));
+        let file = self.fs.open(&path).map_err(LogError::at("open", &path))?;
+        let bytes = file.size().map_err(LogError::at("read", &path))?;
+        let mut headers = Vec::new();
+        for place in HEADER_PLACES {
+            let mut header = [0; HEADER_BYTES];
+            let read = file.read_at(&mut header, place).map_err(LogError::at("read", &path))?;
+            headers.extend(Header::decode(&header[..read]));
+        }
+        Ok((bytes, headers))
     }
 }
