@@ -7,7 +7,7 @@ use super::entry::{Accepted, Entry};
 use super::handover::{ReadFrom, View};
 use crate::buffer::Amount;
 use crate::reading::Readings;
-use crate::wal::{self, Damage, Directory, Found, Limit, LogError, Reader, Start};
+use crate::wal::{self, Damage, Directory, Found, Limit, LogError, Reader, Segment, Start};
 
 /// Bytes of readings that are read at once; a single request may be larger.
 const CHUNK_BYTES: u64 = 1024 * 1024;
@@ -44,6 +44,23 @@ pub struct Chunk {
     pub caught_up: bool,
     /// Why reading stopped.
     pub error: Option<LogError>,
+}
+
+/// How much was read at once.
+#[derive(Default)]
+struct Bytes {
+    of_readings: u64,
+    looked_at: u64,
+}
+
+/// Why reading in a segment ended.
+enum End {
+    /// It was enough for once.
+    Full,
+    /// The request was reached that is not to be read.
+    To,
+    /// Nothing more counts in it.
+    OfSegment,
 }
 
 /// Reads the log from one place on.
@@ -86,63 +103,80 @@ impl Cursor {
         chunk
     }
 
-    /// Gives the rest of a segment up, which cannot be read.
-    pub fn skip_segment(&mut self) {
+    /// Leaves the rest of a segment, which cannot be read, where it is. Returns the segment's number.
+    pub fn skip_segment(&mut self, view: &View) -> u64 {
+        let skipped = self.segment;
+        if let Some((_, numbers)) = view.segments.iter().find(|(segment, _)| segment.number == skipped) {
+            self.number = self.number.max(numbers.end);
+        }
         self.reader = None;
         self.start = None;
         self.segment += 1;
+        skipped
     }
 
     fn fill(&mut self, view: &View, to: Option<u64>, chunk: &mut Chunk) -> Result<bool, LogError> {
-        let (mut bytes, mut looked) = (0, 0);
-        while bytes < CHUNK_BYTES && looked < LOOK_BYTES {
-            if to.is_some_and(|to| self.number >= to) {
-                return Ok(true);
-            }
-            let Some((segment, numbers)) = view.segments.iter().find(|(s, _)| s.number >= self.segment)
-            else {
-                return Ok(true);
-            };
+        let mut bytes = Bytes::default();
+        loop {
+            let index = view.segments.partition_point(|(segment, _)| segment.number < self.segment);
+            let Some((segment, numbers)) = view.segments.get(index) else { return Ok(true) };
             if segment.number > self.segment {
                 self.move_to(segment.number, chunk);
             }
-            let is_last = view.segments.last().is_some_and(|(last, _)| last.number == segment.number);
-            let reader = match &mut self.reader {
-                Some(reader) => reader,
-                none => none.insert(self.directory.reader(segment, self.start.take())?),
-            };
-            let before = reader.position().offset;
-            let limit = Limit::Below(segment.seqs.end);
-            let found = reader.next(limit).map_err(|error| self.directory.unreadable(segment, error))?;
-            match found {
-                None if is_last => {
-                    self.lose_up_to(numbers.end, chunk);
-                    return Ok(true);
-                }
-                None => {
-                    self.lose_up_to(numbers.end, chunk);
-                    let next = segment.number + 1;
-                    self.move_to(next, chunk);
-                    continue;
-                }
-                Some(Found::Record(record)) => {
-                    looked += wal::record_bytes(record.payload.len());
+            match self.read_segment(segment, to, &mut bytes, chunk)? {
+                End::Full => return Ok(false),
+                End::To => return Ok(true),
+                End::OfSegment => self.lose_up_to(numbers.end, chunk),
+            }
+            if index + 1 == view.segments.len() {
+                return Ok(true);
+            }
+            self.move_to(segment.number + 1, chunk);
+        }
+    }
+
+    /// Reads on in one segment.
+    fn read_segment(
+        &mut self,
+        segment: &Segment,
+        to: Option<u64>,
+        bytes: &mut Bytes,
+        chunk: &mut Chunk,
+    ) -> Result<End, LogError> {
+        let mut reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => self.directory.reader(segment, self.start)?,
+        };
+        let limit = Limit::Below(segment.seqs.end);
+        let end = loop {
+            if to.is_some_and(|to| self.number >= to) {
+                break Ok(End::To);
+            }
+            if bytes.of_readings >= CHUNK_BYTES || bytes.looked_at >= LOOK_BYTES {
+                break Ok(End::Full);
+            }
+            match reader.next(limit) {
+                Err(error) => break Err(self.directory.unreadable(segment, error)),
+                Ok(None) => break Ok(End::OfSegment),
+                Ok(Some(Found::Record(record))) => {
+                    bytes.looked_at += wal::record_bytes(record.payload.len());
                     if let Ok(Entry::Accepted(accepted)) = Entry::read(record.payload) {
                         let number = accepted.number;
                         let request = request(segment.number, record.payload.len(), accepted);
-                        bytes += self.on_request(number, request, chunk);
+                        bytes.of_readings += self.on_request(number, request, chunk);
                     }
                 }
-                Some(Found::Damage(damage)) => {
-                    looked += damage.bytes.end - before.min(damage.bytes.end);
+                Ok(Some(Found::Damage(damage))) => {
+                    bytes.looked_at += damage.bytes.end - damage.bytes.start;
                     if !self.directory.is_set_aside(&damage) {
                         let set_aside = self.directory.set_aside(&damage);
                         chunk.damaged.push((damage, set_aside));
                     }
                 }
             }
-        }
-        Ok(false)
+        };
+        self.reader = Some(reader);
+        end
     }
 
     /// Takes a request, or counts it as lost if its readings are none.

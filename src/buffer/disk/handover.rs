@@ -87,6 +87,8 @@ struct Queue {
     spilled_to: Option<u64>,
     /// What is on disk only and was not read yet, by segment.
     unread: BTreeMap<u64, Amount>,
+    /// Bytes of all that.
+    unread_bytes: u64,
     /// Who waits for the delivery of requests that are on disk only, by their numbers.
     waiters: HashMap<u64, oneshot::Sender<Settled>>,
     view: Arc<View>,
@@ -96,7 +98,8 @@ struct Queue {
 impl Handover {
     /// Begins with what was found on disk.
     pub fn new(spilled: Option<ReadFrom>, unread: BTreeMap<u64, Amount>, view: View) -> Handover {
-        let queue = Queue { spilled, unread, view: Arc::new(view), ..Queue::default() };
+        let unread_bytes = unread.values().map(|unread| unread.bytes).sum();
+        let queue = Queue { spilled, unread, unread_bytes, view: Arc::new(view), ..Queue::default() };
         Handover { queue: Mutex::new(queue), filled: Notify::new() }
     }
 
@@ -136,6 +139,7 @@ impl Handover {
             unread.readings = unread.readings.saturating_sub(amount.readings);
             unread.bytes = unread.bytes.saturating_sub(amount.bytes);
         }
+        queue.unread_bytes = queue.unread_bytes.saturating_sub(amount.bytes);
         queue.waiters.remove(&number)
     }
 
@@ -145,7 +149,9 @@ impl Handover {
         let mut queue = self.lock();
         // Whoever waits for them hears that they were not delivered.
         queue.waiters.retain(|waiting, _| *waiting >= number);
-        queue.unread.remove(&segment).unwrap_or_default()
+        let missing = queue.unread.remove(&segment).unwrap_or_default();
+        queue.unread_bytes = queue.unread_bytes.saturating_sub(missing.bytes);
+        missing
     }
 
     /// Everything of `view` was read, and everything before `number`. If that is all there is on disk only, what
@@ -158,6 +164,7 @@ impl Handover {
         if joined || (queue.spilled_to.is_none() && Arc::ptr_eq(&queue.view, view)) {
             queue.spilled = None;
             queue.spilled_to = None;
+            queue.unread_bytes = 0;
             let unread = std::mem::take(&mut queue.unread);
             return Some(unread.into_values().fold(Amount::default(), |sum, amount| sum + amount));
         }
@@ -181,12 +188,17 @@ impl Handover {
 }
 
 impl Queue {
+    fn add_unread(&mut self, segment: u64, amount: Amount) {
+        *self.unread.entry(segment).or_default() += amount;
+        self.unread_bytes += amount.bytes;
+    }
+
     /// What was kept in memory behind the end of what is on disk only is too much: it is on disk, too.
     fn forget_young(&mut self) {
         self.spilled_to = None;
         self.young_bytes = 0;
         for Young { part, stands, amount } in std::mem::take(&mut self.young) {
-            *self.unread.entry(stands.segment).or_default() += amount;
+            self.add_unread(stands.segment, amount);
             self.waiters.extend(part.take_waiter().map(|waiter| (stands.number, waiter)));
         }
     }
@@ -218,8 +230,7 @@ impl Putting<'_> {
         if queue.spilled.is_none() {
             return fits;
         }
-        let unread = queue.unread.values().map(|unread| unread.bytes).sum::<u64>();
-        if queue.spilled_to.is_none() && queue.young.is_empty() && unread <= REJOIN_BYTES {
+        if queue.spilled_to.is_none() && queue.young.is_empty() && queue.unread_bytes <= REJOIN_BYTES {
             queue.spilled_to = Some(number);
         }
         if queue.spilled_to.is_some() && !fits {
@@ -244,7 +255,7 @@ impl Putting<'_> {
         let Stands { segment, start, number } = stands;
         let from = ReadFrom { segment, start: Some(start), number };
         self.queue.spilled.get_or_insert(from);
-        *self.queue.unread.entry(segment).or_default() += amount;
+        self.queue.add_unread(segment, amount);
         self.queue.waiters.extend(waiter.map(|waiter| (number, waiter)));
     }
 

@@ -19,7 +19,7 @@
 //!
 //! `buffer.max_bytes` bounds the records of readings that are not settled. A segment goes only as a whole: the files
 //! together may take a quarter and eight segments more, then requests find the buffer full. A segment has a
-//! sixteenth of `buffer.max_bytes`, at least 64 KiB and at most 32 MiB.
+//! sixteenth of `buffer.max_bytes`, at least 64 KiB and at most 32 MiB, or more if there were more than 1024.
 
 mod cursor;
 mod entry;
@@ -36,6 +36,7 @@ mod tests;
 mod trouble;
 mod writer;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -65,7 +66,10 @@ use crate::reading::READING_BYTES_MIN;
 use crate::wal::{Fs, LogConfig, OsFs};
 
 const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
-const SEGMENT_BYTES_MAX: u64 = 32 * 1024 * 1024;
+const SEGMENT_BYTES_USUAL: u64 = 32 * 1024 * 1024;
+const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// A larger buffer has larger segments rather than more.
+const SEGMENTS_MAX: u64 = 1024;
 
 /// The front's half of a buffer on disk.
 #[derive(Debug)]
@@ -107,7 +111,7 @@ pub fn open_on(
     let log_config = log_config(&path, config.limit.bytes);
     let segment_bytes = log_config.segment_bytes;
     let recovered = recovery::recover(fs, log_config, seed)?;
-    recovered.set_aside(&path);
+    let pinned = recovered.set_aside(&path);
     let Recovered { log, state, resumed, records, unread_from, unread, amount, .. } = recovered;
     kept.extend(recovered.memos);
 
@@ -138,7 +142,9 @@ pub fn open_on(
         fsync: config.fsync,
         metrics: Arc::clone(metrics),
         spare: None,
+        pinned,
     };
+    let reads = unread_from.is_some();
     let handover = Arc::new(Handover::new(unread_from, unread, writer.view()));
     let writer = Writer { handover: Arc::clone(&handover), ..writer };
     let thread = std::thread::Builder::new().name("forebay-log".to_owned());
@@ -154,7 +160,8 @@ pub fn open_on(
         path,
         noted,
         resumed,
-        records,
+        // What else they have is only needed while there is something to be read.
+        records: if reads { records } else { HashMap::new() },
         taken,
     });
     let buffer = Disk {
@@ -171,7 +178,8 @@ pub fn open_on(
 
 /// The settings of the log of a buffer with this bound.
 fn log_config(path: &Path, bytes_max: u64) -> LogConfig {
-    let segment_bytes = (bytes_max / 16).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
+    let segment_bytes = (bytes_max / 16).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_USUAL);
+    let segment_bytes = segment_bytes.max(bytes_max / SEGMENTS_MAX).min(SEGMENT_BYTES_MAX);
     LogConfig { directory: path.to_owned(), segment_bytes }
 }
 

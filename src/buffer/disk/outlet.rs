@@ -121,20 +121,25 @@ impl DiskOutlet {
         for request in requests {
             self.take(request);
         }
-        self.lose(&lost);
+        // What could not be set aside must stay where it is.
+        if damaged.iter().all(|(_, set_aside)| set_aside.is_ok()) {
+            self.lose(&lost);
+        }
         for segment in left {
             self.leave(segment, cursor.number());
         }
         match error {
-            Some(error) => self.on_error(&error, &mut cursor),
-            None => {
+            Some(error) => self.on_error(&error, &mut cursor, &view),
+            None if self.tries > 0 => {
                 self.tries = 0;
+                self.parts.trouble.set_reading(None);
             }
-        }
-        if caught_up {
-            self.on_caught_up(&cursor, &view);
+            None => {}
         }
         self.cursor = Some(cursor);
+        if caught_up {
+            self.on_caught_up(&view);
+        }
     }
 
     /// Lends the readings of a request that was read.
@@ -180,7 +185,7 @@ impl DiskOutlet {
         }
     }
 
-    fn on_error(&mut self, error: &LogError, cursor: &mut Cursor) {
+    fn on_error(&mut self, error: &LogError, cursor: &mut Cursor, view: &View) {
         self.tries += 1;
         self.retry_at = Some(Instant::now() + RETRY_AFTER);
         self.parts.trouble.set_reading(Some(error.to_string()));
@@ -190,18 +195,23 @@ impl DiskOutlet {
         }
         error!(%error, "the rest of a segment cannot be read; it stays where it is for the next start");
         self.tries = 0;
-        cursor.skip_segment();
+        let segment = cursor.skip_segment(view);
+        // Its readings stay in the books as buffered: they are on disk, and may be read after a start.
+        self.parts.handover.on_left(segment, cursor.number());
     }
 
     /// All there was to read is read.
-    fn on_caught_up(&mut self, cursor: &Cursor, view: &Arc<View>) {
-        let missing = self.parts.handover.on_caught_up(view, cursor.number());
+    fn on_caught_up(&mut self, view: &Arc<View>) {
+        let number = self.cursor.as_ref().map_or(0, Cursor::number);
+        let missing = self.parts.handover.on_caught_up(view, number);
         let Some(missing) = missing else { return };
         if missing.readings > 0 {
             let outcome = Outcome::DeadLettered(DeadLetterReason::Damaged);
             self.parts.accounts.settle(missing, outcome, Instant::now());
         }
         self.cursor = None;
+        self.parts.records = HashMap::new();
+        self.parts.taken = SpanSet::default();
     }
 
     fn settle_on_disk(&self, settlement: Settlement) {

@@ -90,11 +90,16 @@ pub fn recover(fs: Arc<dyn Fs>, config: LogConfig, seed: u64) -> Result<Recovere
 }
 
 impl Recovered {
-    /// Copies what could not be read to where it stays, and says so.
-    pub fn set_aside(&self, path: &Path) {
+    /// Copies what could not be read to where it stays, and says so. Returns the segments of which something could not
+    /// be copied.
+    pub fn set_aside(&self, path: &Path) -> Vec<u64> {
+        let mut failed = Vec::new();
         for damage in &self.damaged {
-            report(path, damage, &self.log.directory().set_aside(damage));
+            let set_aside = self.log.directory().set_aside(damage);
+            report(path, damage, &set_aside);
+            failed.extend(set_aside.is_err().then_some(damage.segment));
         }
+        failed
     }
 }
 

@@ -46,6 +46,27 @@ pub struct Writer {
     pub metrics: Arc<Metrics>,
     /// The next segment's file while it is made.
     pub spare: Option<JoinHandle<Result<Spare, LogError>>>,
+    /// Segments that stay, whatever is settled: they have damaged bytes that could not be set aside.
+    pub pinned: Vec<u64>,
+}
+
+/// What is said when the thread ends, also by a panic: nothing is taken any more, and the delivery ends when it has
+/// what is left, which ends the gateway.
+struct Ending {
+    inbox: Arc<Inbox>,
+    handover: Arc<Handover>,
+    trouble: Arc<Trouble>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let detail = "the thread that writes the buffer to disk has failed";
+            self.trouble.set(detail.to_owned(), detail.to_owned());
+        }
+        self.inbox.close(Closing::Closed);
+        self.handover.close();
+    }
 }
 
 /// What the loop remembers between two turns.
@@ -67,6 +88,11 @@ struct Appended {
 impl Writer {
     /// Works until the inbox is closed and everything in it is written. It blocks its thread.
     pub fn run(mut self) {
+        let _ending = Ending {
+            inbox: Arc::clone(&self.inbox),
+            handover: Arc::clone(&self.handover),
+            trouble: Arc::clone(&self.trouble),
+        };
         let mut clock = Clock { pace: Pace::new(Instant::now()), sync_at: None, retry_at: None };
         loop {
             let wake_at = clock.retry_at.or(clock.sync_at);
@@ -337,7 +363,8 @@ impl Writer {
     /// The segments, but the youngest, in which nothing is needed any more.
     fn settled_segments(&self) -> Vec<u64> {
         let older = self.log.segments().split_last().map_or(&[][..], |(_, older)| older);
-        older.iter().map(|segment| segment.number).filter(|number| self.state.is_settled(*number)).collect()
+        let goes = |number: &u64| self.state.is_settled(*number) && !self.pinned.contains(number);
+        older.iter().map(|segment| segment.number).filter(goes).collect()
     }
 
     fn checkpoint(&mut self, settled: &[u64]) -> Result<(), LogError> {
