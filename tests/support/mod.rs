@@ -11,6 +11,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 pub mod compression;
+pub mod faulty_fs;
 mod gateway;
 mod node;
 pub mod process;

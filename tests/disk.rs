@@ -1,0 +1,436 @@
+//! What the buffer on disk promises, on a disk that fills up, fails, and loses power.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay::buffer::disk;
+use forebay::buffer::ledger::Outcome;
+use forebay::buffer::{
+    Ack, Amount, Buffer, BufferConfig, Fsync, NoteId, Noting, OnFull, Opened, Outlet, Part, PushError,
+    Receipt, Request, Rest, Resumed,
+};
+use forebay::reading::{ReadingParts, Readings, Value};
+use forebay::timestamp::Timestamp;
+use support::faulty_fs::{Faults, FaultyFs};
+use support::{LIMIT, eventually};
+use tempfile::TempDir;
+use tokio::time::{Instant, timeout};
+
+const DELIVERED: Outcome = Outcome::Delivered { node: 0 };
+
+/// A disk, and the place of a buffer on it.
+struct Site {
+    fs: FaultyFs,
+    /// Where the lock is; everything else is on `fs`.
+    directory: TempDir,
+}
+
+/// A buffer that is open.
+struct Running {
+    buffer: Arc<dyn Buffer>,
+    outlet: Box<dyn Outlet>,
+    memos: Vec<Bytes>,
+}
+
+impl Site {
+    fn new(seed: u64) -> Site {
+        Site { fs: FaultyFs::new(seed), directory: tempfile::tempdir().expect("a directory") }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().to_owned()
+    }
+
+    /// Opens a buffer of so many bytes; a segment has a sixteenth of them.
+    fn open(&self, bytes: u64) -> Running {
+        let config = BufferConfig {
+            kind: "disk",
+            ack: Ack::Disk,
+            limit: Amount { readings: 1 << 30, bytes },
+            on_full: OnFull::Reject,
+            path: self.path(),
+            fsync: Fsync::Always,
+            memos_kept: Duration::from_secs(600),
+        };
+        let opened = disk::open_on(Arc::new(self.fs.clone()), &config, 1, &Arc::default());
+        let Opened { buffer, outlet, memos } = opened.expect("it opens");
+        Running { buffer, outlet, memos }
+    }
+
+    /// The power goes while a buffer is open.
+    async fn lose_power(&self, running: Running) {
+        self.fs.crash();
+        // Its thread ends now; its disk is gone.
+        running.buffer.finish().await;
+    }
+
+    fn segments(&self) -> usize {
+        let names = forebay::wal::Fs::list(&self.fs, &self.path()).expect("a directory");
+        names.iter().filter(|name| name.ends_with(".segment")).count()
+    }
+}
+
+impl Running {
+    async fn push(&self, numbers: Range<i64>, ack: Ack) -> Result<Receipt, PushError> {
+        let request = Request { readings: numbered(numbers), format: 0, ack, until_taken: None, memo: None };
+        timeout(LIMIT, self.buffer.push(request)).await.expect("an answer in time")
+    }
+
+    /// The next requests that wait, at least one.
+    async fn pull(&mut self) -> Vec<Part> {
+        let mut parts = Vec::new();
+        let count = timeout(LIMIT, self.outlet.pull(&mut parts, 256)).await.expect("something to pull");
+        assert!(count > 0, "there is more to come");
+        parts
+    }
+
+    /// Pulls so many readings, and returns them with their parts.
+    async fn pull_readings(&mut self, count: usize) -> (Vec<i64>, Vec<Part>) {
+        let mut parts = Vec::new();
+        while parts.iter().map(Part::len).sum::<usize>() < count {
+            parts.extend(self.pull().await);
+        }
+        (parts.iter().flat_map(numbers).collect(), parts)
+    }
+
+    /// Notes a batch, and waits until that is done with.
+    async fn note(&mut self, key: &str, parts: &[Part]) -> Option<NoteId> {
+        assert_eq!(self.outlet.note(1, key, parts), Noting::UnderWay);
+        let noted = timeout(LIMIT, self.outlet.noted()).await.expect("an answer in time");
+        assert_eq!(noted.key, key);
+        noted.note
+    }
+
+    fn deliver(&mut self, parts: Vec<Part>, note: Option<NoteId>) {
+        self.outlet.settle(parts, note, DELIVERED, Instant::now());
+    }
+
+    async fn close(self) {
+        self.buffer.close();
+        drop(self.outlet);
+        assert_eq!(self.buffer.finish().await, Rest::Kept);
+    }
+
+    async fn recovers_from_trouble(&self) {
+        eventually("the disk is used again", || async { self.buffer.trouble().is_none() }).await;
+    }
+
+    fn recovered(&self) -> u64 {
+        self.buffer.accounts().snapshot().ledger.recovered
+    }
+}
+
+/// Readings whose values are these numbers, with names long enough to fill a segment some day.
+fn numbered(numbers: Range<i64>) -> Readings {
+    let mut readings = Readings::default();
+    for number in numbers {
+        let time = Timestamp::from_nanos(1_170_288_000_000_000_000).expect("2007");
+        let value = Value::Integer(number).into();
+        let device = "a device with a rather long name, as they sometimes are";
+        let parts = ReadingParts { device, sensor: "voltage", value, time, unit: None, tags: &[] };
+        readings.push(&parts).expect("good parts");
+    }
+    readings
+}
+
+fn numbers(part: &Part) -> Vec<i64> {
+    let number = |value| match value {
+        Value::Integer(number) => number,
+        other => panic!("{other:?} is no whole number"),
+    };
+    part.iter().map(|reading| number(reading.value())).collect()
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_requests_and_is_used_again_when_there_is_room() {
+    let site = Site::new(1);
+    let mut running = site.open(1 << 20);
+    running.push(0..1, Ack::Disk).await.expect("room");
+    site.fs.set_free(Some(0));
+    let mut taken = 1;
+    let error = loop {
+        match running.push(taken..taken + 1, Ack::Disk).await {
+            Ok(_) => taken += 1,
+            Err(error) => break error,
+        }
+        assert!(taken < 10_000, "a segment has room for fewer");
+    };
+    let PushError::Storage { reason, .. } = error else { panic!("{error:?}") };
+    assert!(reason.to_lowercase().contains("no storage space") || reason.contains("No space"), "{reason}");
+    let trouble = running.buffer.trouble().expect("the operator is told");
+    assert!(trouble.contains("spare-") && trouble.contains(&reason), "{trouble}");
+    let refused = running.push(0..1, Ack::Memory).await;
+    assert!(matches!(refused, Err(PushError::Storage { .. })), "{refused:?}");
+
+    // What is there is delivered meanwhile.
+    let (found, parts) = running.pull_readings(usize::try_from(taken).expect("few")).await;
+    assert_eq!(found, (0..taken).collect::<Vec<_>>());
+    running.deliver(parts, None);
+    assert_eq!(running.buffer.accounts().buffered(), 0);
+
+    site.fs.set_free(None);
+    running.recovers_from_trouble().await;
+    running.push(taken..taken + 1, Ack::Disk).await.expect("room again");
+    running.close().await;
+    let running = site.open(1 << 20);
+    assert_eq!(running.recovered(), 1, "what was delivered is not sent again");
+    running.close().await;
+}
+
+#[tokio::test]
+async fn a_request_whose_sync_failed_is_refused_and_does_not_come_back() {
+    let site = Site::new(2);
+    let mut running = site.open(1 << 20);
+    running.push(0..2, Ack::Disk).await.expect("room");
+    site.fs.set_faults(Faults { sync: 1.0, ..Faults::default() });
+    let refused = running.push(2..4, Ack::Disk).await;
+    assert!(matches!(refused, Err(PushError::Storage { .. })), "{refused:?}");
+    site.fs.set_faults(Faults::default());
+    running.recovers_from_trouble().await;
+    running.push(4..6, Ack::Disk).await.expect("a sound disk");
+    let (found, _) = running.pull_readings(4).await;
+    assert_eq!(found, [0, 1, 4, 5]);
+    site.lose_power(running).await;
+    let mut running = site.open(1 << 20);
+    let (found, parts) = running.pull_readings(4).await;
+    assert_eq!((found, running.recovered()), (vec![0, 1, 4, 5], 4));
+    running.deliver(parts, None);
+    running.close().await;
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_in_memory_is_delivered_from_memory_when_the_disk_fails() {
+    let site = Site::new(3);
+    let mut running = site.open(1 << 20);
+    site.fs.set_faults(Faults { write: 1.0, ..Faults::default() });
+    assert_eq!(running.push(0..3, Ack::Memory).await, Ok(Receipt { ack: Ack::Memory }));
+    let (found, parts) = running.pull_readings(3).await;
+    assert_eq!(found, [0, 1, 2]);
+    assert_eq!(running.outlet.note(1, "key", &parts), Noting::NotNeeded, "there is nothing on disk to note");
+    running.deliver(parts, None);
+    let ledger = running.buffer.accounts().snapshot().ledger;
+    assert!(ledger.balances() && ledger.delivered[0] == 3, "{ledger:?}");
+    running.close().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_holds_up_no_delivery() {
+    let site = Site::new(4);
+    let mut running = site.open(1 << 20);
+    running.push(0..3, Ack::Disk).await.expect("room");
+    let (_, parts) = running.pull_readings(3).await;
+    site.fs.set_faults(Faults { write: 1.0, sync: 1.0, ..Faults::default() });
+    assert_eq!(running.note("key", &parts).await, None);
+    running.deliver(parts, None);
+    site.fs.set_faults(Faults::default());
+    running.recovers_from_trouble().await;
+    running.close().await;
+    let running = site.open(1 << 20);
+    assert_eq!(running.recovered(), 0, "what was settled meanwhile was kept in the end");
+    running.close().await;
+}
+
+#[tokio::test]
+async fn a_batch_that_was_noted_goes_out_again_as_it_was_and_the_rest_after_it() {
+    let site = Site::new(5);
+    let mut running = site.open(1 << 20);
+    for first in [0, 4, 8] {
+        running.push(first..first + 4, Ack::Disk).await.expect("room");
+    }
+    // The batch ends within the second request.
+    let (_, mut parts) = running.pull_readings(12).await;
+    let front = parts[1].split_first(2);
+    let batch = vec![parts.remove(0), front];
+    assert!(running.note("the-key", &batch).await.is_some());
+    site.lose_power(running).await;
+
+    for round in 0..2 {
+        let mut running = site.open(1 << 20);
+        assert_eq!(running.recovered(), 12, "round {round}");
+        let resumed = running.outlet.resumed();
+        let [Resumed { key, note, parts }] = &resumed[..] else { panic!("{resumed:?}") };
+        assert_eq!(key, "the-key");
+        assert_eq!(parts.iter().flat_map(numbers).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+        let note = *note;
+        let (found, rest) = running.pull_readings(6).await;
+        assert_eq!(found, [6, 7, 8, 9, 10, 11]);
+        if round == 0 {
+            site.lose_power(running).await;
+            continue;
+        }
+        let parts = resumed.into_iter().flat_map(|resumed| resumed.parts).collect();
+        running.deliver(parts, Some(note));
+        running.deliver(rest, None);
+        assert_eq!(running.buffer.accounts().buffered(), 0);
+        assert_eq!(running.buffer.accounts().snapshot().held_bytes, 0);
+        running.close().await;
+    }
+    let running = site.open(1 << 20);
+    assert_eq!(running.recovered(), 0);
+    running.close().await;
+}
+
+#[tokio::test]
+async fn a_backlog_larger_than_memory_is_read_from_disk_in_order_while_more_comes_in() {
+    // 9 MiB wait, of which 8 are in memory.
+    const REQUESTS: i64 = 130;
+    const READINGS: i64 = 1_000;
+    let site = Site::new(6);
+    let mut running = site.open(1 << 30);
+    for request in 0..REQUESTS {
+        running.push(request * READINGS..(request + 1) * READINGS, Ack::Disk).await.expect("room");
+    }
+    assert!(running.buffer.accounts().snapshot().held_bytes > 9 << 20);
+    let mut next = 0;
+    let mut pushed = REQUESTS;
+    while next < pushed * READINGS {
+        let parts = running.pull().await;
+        for number in parts.iter().flat_map(numbers) {
+            assert_eq!(number, next);
+            next += 1;
+        }
+        running.deliver(parts, None);
+        if pushed < 2 * REQUESTS {
+            running.push(pushed * READINGS..(pushed + 1) * READINGS, Ack::Disk).await.expect("room");
+            pushed += 1;
+        }
+    }
+    let snapshot = running.buffer.accounts().snapshot();
+    assert_eq!((snapshot.ledger.buffered, snapshot.held_bytes), (0, 0));
+    assert!(snapshot.ledger.balances(), "{:?}", snapshot.ledger);
+    running.close().await;
+}
+
+#[tokio::test]
+async fn settled_segments_go() {
+    let site = Site::new(7);
+    let mut running = site.open(1 << 20);
+    for round in 0..200 {
+        running.push(round * 50..(round + 1) * 50, Ack::Disk).await.expect("room");
+        let (_, parts) = running.pull_readings(50).await;
+        let note = running.note(&format!("key-{round}"), &parts).await;
+        running.deliver(parts, note);
+    }
+    // 200 times 5 KiB were written, 64 KiB a segment.
+    eventually("settled segments go", || async { site.segments() <= 3 }).await;
+    running.close().await;
+}
+
+#[tokio::test]
+async fn a_memo_is_kept_with_its_readings_and_after_they_are_gone() {
+    let site = Site::new(8);
+    let mut running = site.open(1 << 20);
+    let memo = Some(Bytes::from_static(b"a memo"));
+    let request = Request { readings: numbered(0..1), format: 0, ack: Ack::Disk, until_taken: None, memo };
+    running.buffer.push(request).await.expect("room");
+    let (_, parts) = running.pull_readings(1).await;
+    running.deliver(parts, None);
+    for round in 1..100 {
+        running.push(0..100, Ack::Disk).await.expect("room");
+        let (_, parts) = running.pull_readings(100).await;
+        running.deliver(parts, None);
+        assert!(round < 10 || site.segments() < 10);
+    }
+    site.lose_power(running).await;
+    for _ in 0..2 {
+        let running = site.open(1 << 20);
+        assert!(running.memos.contains(&Bytes::from_static(b"a memo")));
+        site.lose_power(running).await;
+    }
+}
+
+/// What a run over many power losses has promised and seen.
+#[derive(Default)]
+struct Promises {
+    /// Acknowledged and not settled.
+    owed: BTreeSet<i64>,
+    /// What went under each key.
+    keys: BTreeMap<String, Vec<i64>>,
+}
+
+#[tokio::test]
+async fn over_many_power_losses_nothing_acknowledged_is_lost_and_a_key_keeps_its_readings() {
+    let seed = std::env::var("FOREBAY_TEST_SEED").ok().map(|text| text.parse().expect("a whole number"));
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("FOREBAY_TEST_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let site = Site::new(seed);
+    let mut promises = Promises::default();
+    let mut next = 0;
+    for round in 0..40 {
+        let mut running = site.open(1 << 20);
+        let mut waiting = check_start(&mut running, &mut promises).await;
+        for step in 0..random.usize(..30) {
+            match random.u8(..3) {
+                0 => {
+                    let count = random.i64(1..200);
+                    if running.push(next..next + count, Ack::Disk).await.is_ok() {
+                        promises.owed.extend(next..next + count);
+                        let (found, parts) =
+                            running.pull_readings(usize::try_from(count).expect("few")).await;
+                        assert_eq!(found, (next..next + count).collect::<Vec<_>>());
+                        waiting.push((parts, None));
+                    }
+                    next += count;
+                }
+                1 => {
+                    let key = format!("key-{round}-{step}");
+                    let open = waiting.iter_mut().find(|(_, note)| note.is_none());
+                    let Some((parts, note)) = open else { continue };
+                    *note = running.note(&key, parts).await;
+                    promises.keys.insert(key, parts.iter().flat_map(numbers).collect());
+                }
+                _ if !waiting.is_empty() => {
+                    let (parts, note) = waiting.swap_remove(random.usize(..waiting.len()));
+                    for number in parts.iter().flat_map(numbers) {
+                        assert!(promises.owed.remove(&number), "{number} was owed");
+                    }
+                    running.deliver(parts, note);
+                    // Only what is on disk is known after the power went.
+                    running.push(-1..0, Ack::Disk).await.expect("a sound disk");
+                    let (_, parts) = running.pull_readings(1).await;
+                    running.deliver(parts, None);
+                }
+                _ => {}
+            }
+        }
+        drop(waiting);
+        if random.bool() { site.lose_power(running).await } else { running.close().await }
+    }
+}
+
+/// Everything owed is there after a start, once, and nothing else but what had not been acknowledged.
+async fn check_start(running: &mut Running, promises: &mut Promises) -> Vec<(Vec<Part>, Option<NoteId>)> {
+    let mut waiting = Vec::new();
+    let mut found = BTreeSet::new();
+    for Resumed { key, note, parts } in running.outlet.resumed() {
+        let numbers: Vec<i64> = parts.iter().flat_map(numbers).collect();
+        assert_eq!(promises.keys.get(&key), Some(&numbers), "{key}");
+        waiting.push((parts, Some(note), numbers));
+    }
+    let resumed: usize = waiting.iter().map(|(_, _, numbers)| numbers.len()).sum();
+    let rest = usize::try_from(running.recovered()).expect("few") - resumed;
+    let (_, parts) = running.pull_readings(rest).await;
+    for part in parts {
+        let numbers = numbers(&part);
+        waiting.push((vec![part], None, numbers));
+    }
+    for number in waiting.iter().flat_map(|(_, _, numbers)| numbers) {
+        assert!(*number == -1 || found.insert(*number), "{number} is there once");
+    }
+    assert!(found.is_superset(&promises.owed), "lost: {:?}", promises.owed.difference(&found).take(5));
+    promises.owed = found;
+    // What was only there to make others durable is done with.
+    let (fillers, waiting): (Vec<_>, Vec<_>) =
+        waiting.into_iter().partition(|(_, _, numbers)| numbers.as_slice() == [-1]);
+    for (parts, note, _) in fillers {
+        running.deliver(parts, note);
+    }
+    waiting.into_iter().map(|(parts, note, _)| (parts, note)).collect()
+}
