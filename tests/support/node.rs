@@ -24,6 +24,7 @@ use super::readings::Reading;
 pub struct Answer {
     /// `None`: the node hangs up instead.
     status: Option<u16>,
+    is_stored: bool,
     headers: Vec<(&'static str, String)>,
     body: String,
     delay: Duration,
@@ -63,6 +64,7 @@ impl Answer {
     pub fn status(status: u16) -> Answer {
         Answer {
             status: Some(status),
+            is_stored: (200..300).contains(&status),
             headers: Vec::new(),
             body: String::new(),
             delay: Duration::ZERO,
@@ -78,6 +80,11 @@ impl Answer {
     /// None: the node reads the request, does not store it, and closes the connection.
     pub fn hang_up() -> Answer {
         Answer { status: None, ..Answer::status(0) }
+    }
+
+    /// Although the node has stored the batch.
+    pub fn after_storing(self) -> Answer {
+        Answer { is_stored: true, ..self }
     }
 
     /// And this header.
@@ -113,6 +120,7 @@ pub struct ReceivedBatch {
     pub body: Bytes,
     /// The status that it was answered with; 0 if the node hung up.
     pub status: u16,
+    is_stored: bool,
 }
 
 impl ReceivedBatch {
@@ -156,19 +164,49 @@ impl ReceivedBatch {
         lines.map(|line| serde_json::from_slice(line).expect("a line of JSON")).collect()
     }
 
-    fn is_stored(&self) -> bool {
-        (200..300).contains(&self.status)
+    /// Whether the node has stored it.
+    pub fn is_stored(&self) -> bool {
+        self.is_stored
     }
 }
 
 #[derive(Debug, Default)]
 struct Script {
     answers: VecDeque<Answer>,
-    otherwise: Option<Answer>,
+    otherwise: Otherwise,
     received: Vec<ReceivedBatch>,
     connections: usize,
     in_flight: usize,
     in_flight_peak: usize,
+}
+
+/// What is answered after the script.
+#[derive(Default)]
+enum Otherwise {
+    #[default]
+    Success,
+    Always(Answer),
+    Chosen(Box<dyn FnMut() -> Answer + Send>),
+}
+
+impl std::fmt::Debug for Otherwise {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Otherwise::Success => formatter.write_str("Success"),
+            Otherwise::Always(answer) => write!(formatter, "Always({answer:?})"),
+            Otherwise::Chosen(_) => formatter.write_str("Chosen"),
+        }
+    }
+}
+
+impl Script {
+    fn answer(&mut self) -> Answer {
+        self.answers.pop_front().unwrap_or_else(|| match &mut self.otherwise {
+            Otherwise::Success => Answer::status(200),
+            Otherwise::Always(answer) => answer.clone(),
+            Otherwise::Chosen(choose) => choose(),
+        })
+    }
 }
 
 /// A node in this process. It answers what its script says, in order, and 200 afterwards.
@@ -198,6 +236,13 @@ impl FakeNode {
         node
     }
 
+    /// A node whose every answer is chosen when it is asked.
+    pub async fn choosing(choose: impl FnMut() -> Answer + Send + 'static) -> FakeNode {
+        let node = FakeNode::start().await;
+        node.script().otherwise = Otherwise::Chosen(Box::new(choose));
+        node
+    }
+
     async fn with(address: SocketAddr, script: Script) -> FakeNode {
         let listener = TcpListener::bind(address).await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -208,7 +253,7 @@ impl FakeNode {
 
     /// From now on, after the script, every request is answered like this.
     pub fn answer_otherwise(&self, answer: Answer) {
-        self.script().otherwise = Some(answer);
+        self.script().otherwise = Otherwise::Always(answer);
     }
 
     /// Where batches go.
@@ -241,7 +286,7 @@ impl FakeNode {
         self.script().in_flight_peak
     }
 
-    /// The requests that were answered with success.
+    /// The requests that were stored: those that were answered with success, unless the script says otherwise.
     pub fn stored(&self) -> Vec<ReceivedBatch> {
         self.received().into_iter().filter(ReceivedBatch::is_stored).collect()
     }
@@ -323,10 +368,10 @@ async fn receive(
     let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
     let (answer, _under_way) = {
         let mut guard = script.lock().expect("not poisoned");
-        let answer =
-            guard.answers.pop_front().or_else(|| guard.otherwise.clone()).unwrap_or(Answer::status(200));
-        let status = answer.status.unwrap_or(0);
-        guard.received.push(ReceivedBatch { at: Instant::now(), headers: head.headers, body, status });
+        let answer = guard.answer();
+        let (status, is_stored) = (answer.status.unwrap_or(0), answer.is_stored);
+        let at = Instant::now();
+        guard.received.push(ReceivedBatch { at, headers: head.headers, body, status, is_stored });
         guard.in_flight += 1;
         guard.in_flight_peak = guard.in_flight_peak.max(guard.in_flight);
         (answer, UnderWay(Arc::clone(&script)))

@@ -78,20 +78,10 @@ pub struct Process {
 
 impl Process {
     /// Starts it and waits until its log says where it listens.
-    pub fn start(mut command: Command) -> Process {
-        let mut child =
-            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
-        let (stdout, stderr): (Arc<Mutex<String>>, Arc<Mutex<String>>) = Default::default();
-        let readers = vec![
-            collect(child.stdout.take().expect("a pipe"), &stdout),
-            collect(child.stderr.take().expect("a pipe"), &stderr),
-        ];
-        let mut process = Process { child, address: ([127, 0, 0, 1], 0).into(), stdout, stderr, readers };
+    pub fn start(command: Command) -> Process {
+        let mut process = Process::launch(command);
         let until = Instant::now() + LIMIT;
-        while process.address.port() == 0 {
-            if let Some(address) = process.log().lines().find_map(listening_at) {
-                process.address = address;
-            }
+        while !process.is_listening() {
             assert!(Instant::now() < until, "it listens in time: {}", process.log());
             if let Some(status) = process.child.try_wait().expect("a status") {
                 panic!("it ended with {status}: {}", process.log());
@@ -99,6 +89,28 @@ impl Process {
             std::thread::sleep(Duration::from_millis(2));
         }
         process
+    }
+
+    /// Starts it, and waits for nothing.
+    pub fn launch(mut command: Command) -> Process {
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+        let (stdout, stderr): (Arc<Mutex<String>>, Arc<Mutex<String>>) = Default::default();
+        let readers = vec![
+            collect(child.stdout.take().expect("a pipe"), &stdout),
+            collect(child.stderr.take().expect("a pipe"), &stderr),
+        ];
+        Process { child, address: ([127, 0, 0, 1], 0).into(), stdout, stderr, readers }
+    }
+
+    /// Whether its log has said where it listens.
+    pub fn is_listening(&mut self) -> bool {
+        if self.address.port() == 0
+            && let Some(address) = self.log().lines().find_map(listening_at)
+        {
+            self.address = address;
+        }
+        self.address.port() != 0
     }
 
     /// Where it listens.
@@ -129,6 +141,12 @@ impl Process {
     /// Asks it to stop, as Ctrl-C does.
     pub fn interrupt(&self) {
         kill_process(pid(&self.child), Signal::INT).expect("it runs");
+    }
+
+    /// Ends it as a crash does: it does nothing more, whatever it was doing.
+    pub async fn kill(self) -> Finished {
+        kill_process(pid(&self.child), Signal::KILL).expect("it is there until it is waited for");
+        self.ended().await
     }
 
     /// Waits for its end.
