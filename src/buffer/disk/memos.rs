@@ -90,7 +90,8 @@ impl Memos {
         i64::try_from(self.kept.as_nanos()).unwrap_or(i64::MAX)
     }
 
-    /// Keeps a memo that came with readings which are durable now; an empty one is none.
+    /// Keeps a memo that stands, durable or as good as, in a record behind the last checkpoint: one that was just
+    /// committed, or one that a start has found. An empty one is none.
     pub fn keep(&mut self, memo: Bytes, at: i64) {
         if !memo.is_empty() {
             self.pending.push((at, memo));

@@ -107,13 +107,17 @@ pub fn open_on(
     let lock = Lock::take(&path)?;
     let now = unix_nanos();
     let seed = fastrand::u64(..);
-    let (memos, mut kept) = Memos::open(Arc::clone(&fs), &path, seed, config.memos_kept, now)?;
+    let (mut memos, mut kept) = Memos::open(Arc::clone(&fs), &path, seed, config.memos_kept, now)?;
     let log_config = log_config(&path, config.limit.bytes);
     let segment_bytes = log_config.segment_bytes;
     let recovered = recovery::recover(fs, log_config, seed)?;
     let pinned = recovered.set_aside(&path);
     let Recovered { log, state, resumed, records, unread_from, unread, amount, .. } = recovered;
-    kept.extend(recovered.memos);
+    for (at, memo) in recovered.memos {
+        kept.push(memo.clone());
+        // The next checkpoint may leave its record behind.
+        memos.keep(memo, at);
+    }
 
     let least = Amount { readings: 1, bytes: Accepted::record_bytes(0, READING_BYTES_MIN) };
     let accounts = Accounts::new(Bounds { limit: config.limit, least }, nodes, Instant::now());

@@ -38,8 +38,8 @@ pub struct Recovered {
     pub unread: BTreeMap<u64, Amount>,
     /// The readings that are not settled.
     pub amount: Amount,
-    /// What the front wants back.
-    pub memos: Vec<Bytes>,
+    /// What the front wants back, and when it came, in nanoseconds since the Unix epoch.
+    pub memos: Vec<(i64, Bytes)>,
     /// Requests that were acknowledged and that nobody has any more.
     pub lost_requests: u64,
     /// What could not be read.
@@ -122,7 +122,7 @@ pub fn report(log: &Path, damage: &Damage, set_aside: &Result<Option<std::path::
 struct Replay {
     state: State,
     damaged: Vec<Damage>,
-    memos: Vec<Bytes>,
+    memos: Vec<(i64, Bytes)>,
     lost_requests: u64,
     checkpoint_damaged: bool,
     missing: Vec<u64>,
@@ -168,7 +168,7 @@ impl Replay {
                     self.lost_requests += missing;
                 }
                 if !accepted.memo.is_empty() {
-                    self.memos.push(Bytes::copy_from_slice(accepted.memo));
+                    self.memos.push((accepted.accepted_at, Bytes::copy_from_slice(accepted.memo)));
                 }
             }
             Ok(Entry::Batch(note)) => self.state.note(record.seq, note),
