@@ -79,8 +79,17 @@ pub struct Config {
     pub log: LogConfig,
     /// Every effective setting, for people; secrets are hidden.
     pub settings: Vec<Setting>,
-    /// Settings that were made and have no effect in this version.
-    pub without_effect: Vec<Setting>,
+    /// Settings that were made and have no effect.
+    pub without_effect: Vec<WithoutEffect>,
+}
+
+/// A setting that was made and has no effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WithoutEffect {
+    /// The setting.
+    pub setting: Setting,
+    /// Where it has none: "in this version", "with a buffer of the kind …".
+    pub why: String,
 }
 
 /// The settings of the HTTP server.
@@ -122,7 +131,8 @@ impl Config {
     /// Every fault that was found, not only the first.
     pub fn read(file: Option<&Path>, environment: &[(String, String)]) -> Result<Config, Vec<Fault>> {
         let mut layers = Layers::read(file, environment, WITHOUT_EFFECT);
-        let mut without_effect = layers.set_aside();
+        let in_this_version = |setting| WithoutEffect { setting, why: "in this version".to_owned() };
+        let mut without_effect: Vec<_> = layers.set_aside().into_iter().map(in_this_version).collect();
         let request_timeout = duration(&mut layers, "server.request_timeout", MILLISECOND..=HOUR);
         let server = server(&mut layers);
         let ingest = ingest(&mut layers, request_timeout);
@@ -328,8 +338,7 @@ fn usize_of(number: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buffer::Amount;
-    use crate::buffer::Fsync;
+    use crate::buffer::{Ack, Amount, Fsync};
 
     fn read(file: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
         let path = tempfile::Builder::new().suffix(".toml").tempfile().expect("a file");
@@ -359,6 +368,8 @@ mod tests {
         assert_eq!((config.ingest.max_future, config.ingest.max_past), (HOUR, Duration::ZERO));
         assert_eq!((config.ingest.keys.window, config.ingest.keys.answers), (HOUR / 6, 500_000));
         assert_eq!(config.buffer.limit, Amount { readings: 10_000_000, bytes: 1 << 30 });
+        assert_eq!((config.buffer.kind, config.buffer.ack), ("disk", Ack::Disk));
+        assert_eq!((config.buffer.path, config.buffer.fsync), (PathBuf::from("data/buffer"), Fsync::Always));
         assert_eq!(
             config.delivery.batch,
             BatchConfig { max_readings: 1000, max_bytes: 1 << 20, max_age: Duration::from_secs(1) }
@@ -406,7 +417,7 @@ mod tests {
             &[
                 "FILE:2: server.listen: must be an IP address and a port, such as 127.0.0.1:8080, got `nowhere`",
                 "FILE:3: server.max_body: must be a string, got a whole number",
-                "FILE:6: buffer.kind: `disc` is no kind of buffer; known: memory",
+                "FILE:6: buffer.kind: `disc` is no kind of buffer; known: disk, memory",
                 "FILE:7: buffer.max_readings: must be from 1 to 1000000000000, got 0",
                 "environment variable FOREBAY__BATCH__MAX_READINGS: batch.max_readings: must be a whole number, got `many`",
                 "FILE:9: batch.max_age: must be a whole number and a unit (ms, s, m, h, d), such as 500ms or 10s",
@@ -449,10 +460,10 @@ mod tests {
     #[test]
     fn what_only_shows_together_is_a_fault_too() {
         check_faults(
-            "[buffer]\nack = \"disk\"\n[cluster.retry]\ninitial = \"1m\"\n",
+            "[buffer]\nkind = \"memory\"\nack = \"disk\"\n[cluster.retry]\ninitial = \"1m\"\n",
             &[],
             &[
-                "FILE:2: buffer.ack: `disk` cannot be given by a buffer of the kind `memory`; allowed: memory, delivered",
+                "FILE:3: buffer.ack: `disk` cannot be given by a buffer of the kind `memory`; allowed: memory, delivered",
                 "default: cluster.retry.max: must be at least cluster.retry.initial, which is 1m",
             ],
         );
@@ -507,30 +518,59 @@ mod tests {
     }
 
     #[test]
-    fn settings_without_effect_in_this_version_are_named() {
-        let config =
-            read("[buffer]\npath = \"x\"\n[cluster.shard]\nfailover = \"wait\"\n", &[]).expect("known keys");
-        let named: Vec<_> = config.without_effect.iter().map(|setting| setting.key.as_str()).collect();
-        assert_eq!(named, ["buffer.path", "cluster.shard.failover"]);
+    fn settings_without_effect_are_named_with_the_reason() {
+        let check = |file: &str, environment: &[(&str, &str)], expected: &[(&str, &str)]| {
+            let config = read(file, environment).expect("known keys");
+            let named = config.without_effect.iter();
+            let named: Vec<_> = named.map(|named| (named.setting.key.as_str(), named.why.as_str())).collect();
+            assert_eq!(named, expected, "{file}");
+        };
+        let (version, memory) = ("in this version", "with a buffer of the kind `memory`");
+        let path = ("FOREBAY__BUFFER__PATH", "x");
+        check("[cluster.shard]\nfailover = \"wait\"\n", &[path], &[("cluster.shard.failover", version)]);
+        check("[buffer]\nkind = \"memory\"\n", &[], &[]);
+        check("[buffer]\nkind = \"memory\"\n", &[path], &[("buffer.path", memory)]);
+        check("[buffer]\nkind = \"memory\"\nfsync = \"1s\"\n", &[], &[("buffer.fsync", memory)]);
     }
 
     #[test]
-    fn settings_of_other_kinds_of_buffer_are_read_and_checked_all_the_same() {
-        let buffer = read("", &[]).expect("the defaults are good").buffer;
-        assert_eq!((buffer.path, buffer.fsync), (PathBuf::from("data/buffer"), Fsync::Always));
-        assert_eq!(buffer.memos_kept, Duration::from_secs(600));
+    fn the_acknowledgement_is_that_of_the_kind_unless_another_is_set() {
+        let check = |file: &str, environment: &[(&str, &str)], expected: Ack, origin: &str| {
+            let config = read(file, environment).expect("good settings");
+            assert_eq!(config.buffer.ack, expected, "{file}");
+            let shown = config.settings.iter().find(|setting| setting.key == "buffer.ack").expect("shown");
+            let place = shown.origin.to_string();
+            assert_eq!((shown.value.as_str(), place.ends_with(origin)), (expected.name(), true), "{place}");
+        };
+        check("", &[], Ack::Disk, "default");
+        check("[buffer]\nkind = \"memory\"\n", &[], Ack::Memory, "default");
+        check("", &[("FOREBAY__BUFFER__KIND", "memory")], Ack::Memory, "default");
+        check("[buffer]\nkind = \"memory\"\nack = \"delivered\"\n", &[], Ack::Delivered, ":3");
+        check("[buffer]\nack = \"memory\"\n", &[], Ack::Memory, ":2");
+        check_faults(
+            "[buffer]\nkind = \"memory\"\n",
+            &[("FOREBAY__BUFFER__ACK", "disk")],
+            &[
+                "environment variable FOREBAY__BUFFER__ACK: buffer.ack: `disk` cannot be given by a buffer of the kind `memory`; allowed: memory, delivered",
+            ],
+        );
+    }
+
+    #[test]
+    fn settings_of_some_kinds_of_buffer_are_read_and_checked_with_every_kind() {
         let made = "[ingest]\nidempotency_window = \"1h\"\n[buffer]\npath = \"x\"\nfsync = \"200ms\"\n";
-        let config = read(made, &[]).expect("good settings");
-        assert_eq!((config.buffer.path, config.buffer.memos_kept), (PathBuf::from("x"), HOUR));
-        assert_eq!(config.buffer.fsync, Fsync::Every(Duration::from_millis(200)));
-        assert_eq!(config.without_effect.len(), 3, "in memory they have none");
+        for kind in ["disk", "memory"] {
+            let config = read(made, &[("FOREBAY__BUFFER__KIND", kind)]).expect("good settings");
+            assert_eq!((config.buffer.path, config.buffer.memos_kept), (PathBuf::from("x"), HOUR));
+            assert_eq!(config.buffer.fsync, Fsync::Every(Duration::from_millis(200)));
+        }
         check_faults(
             "[buffer]\npath = \"\"\nfsync = \"never\"\n[ingest]\nidempotency_window = 10\n",
             &[],
             &[
+                "FILE:5: ingest.idempotency_window: must be a string, got a whole number",
                 "FILE:2: buffer.path: must be the path of a directory, got nothing",
                 "FILE:3: buffer.fsync: must be `always`, or an interval such as 200ms, got `never`",
-                "FILE:5: ingest.idempotency_window: must be a string, got a whole number",
             ],
         );
         check_faults(

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::settings::SettingsArguments;
 use super::{DONE, FAILED, MISUSED};
-use crate::config::Config;
+use crate::config::{Config, WithoutEffect};
 use crate::node_id::without_credentials;
 
 /// Shows the effective settings, with secrets hidden, and tries each node.
@@ -61,9 +61,9 @@ fn write_settings(config: &Config, out: &mut impl Write) -> io::Result<()> {
         };
         writeln!(out, "{} = {value}  ({})", setting.key, setting.origin)?;
     }
-    for setting in &config.without_effect {
+    for WithoutEffect { setting, why } in &config.without_effect {
         let (key, value, origin) = (&setting.key, &setting.value, &setting.origin);
-        writeln!(out, "{key} = {value}  ({origin}): has no effect in this version")?;
+        writeln!(out, "{key} = {value}  ({origin}): has no effect {why}")?;
     }
     Ok(())
 }

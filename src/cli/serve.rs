@@ -8,7 +8,7 @@ use tracing::{error, warn};
 use super::interrupts::Interrupts;
 use super::settings::SettingsArguments;
 use super::{DONE, FAILED, MISUSED, logging};
-use crate::config::Config;
+use crate::config::{Config, WithoutEffect};
 use crate::gateway::{Ended, Gateway};
 
 /// Runs the gateway.
@@ -22,8 +22,8 @@ pub(super) struct ServeArguments {
 pub(super) fn run(arguments: &ServeArguments) -> u8 {
     let Some(config) = arguments.settings.read() else { return MISUSED };
     logging::start(config.log);
-    for setting in &config.without_effect {
-        warn!(key = setting.key, origin = %setting.origin, "this setting has no effect in this version");
+    for WithoutEffect { setting, why } in &config.without_effect {
+        warn!(key = setting.key, origin = %setting.origin, why, "this setting has no effect");
     }
     raise_open_files_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();

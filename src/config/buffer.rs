@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::layers::{Layers, Origin, Raw, Setting};
-use super::{HOUR, MILLISECOND, choice, choice_name, count, size, within};
+use super::{HOUR, MILLISECOND, WithoutEffect, choice, choice_name, count, size, within};
 use crate::buffer::{Ack, Amount, BufferConfig, Fsync, KINDS, OVERFLOW_POLICIES};
 use crate::quantity::format_duration;
 
@@ -28,8 +28,8 @@ pub(super) fn read(layers: &mut Layers, request_timeout: Duration, memos_kept: D
     }
 }
 
-/// The acknowledgement. The default is that of the kind; one that is asked for and that the kind cannot give is a
-/// fault.
+/// The acknowledgement. The default is the first that the kind can give; one that was set and that the kind cannot
+/// give is a fault.
 fn ack(layers: &mut Layers, kind: &str) -> Ack {
     let acks = KINDS.find(kind).expect("the name comes from the table").acks;
     let ack = *choice(layers, "buffer.ack", &Ack::NAMES);
@@ -40,7 +40,7 @@ fn ack(layers: &mut Layers, kind: &str) -> Ack {
     if let Some(setting) = layers.settings.iter_mut().find(|setting| setting.key == "buffer.ack")
         && matches!(setting.origin, Origin::Default)
     {
-        setting.value = format!("\"{default}\"");
+        default.name().clone_into(&mut setting.value);
         return default;
     }
     let allowed: Vec<_> = acks.iter().map(|ack| ack.name()).collect();
@@ -51,14 +51,16 @@ fn ack(layers: &mut Layers, kind: &str) -> Ack {
 }
 
 /// What was set and has no effect with this kind.
-pub(super) fn without_effect(layers: &Layers, config: &BufferConfig) -> Vec<Setting> {
+pub(super) fn without_effect(layers: &Layers, config: &BufferConfig) -> Vec<WithoutEffect> {
     let is_idle = |setting: &&Setting| {
         let key = setting.key.as_str();
         OF_SOME_KINDS.contains(&key)
             && !config.kind().settings.contains(&key)
             && !matches!(setting.origin, Origin::Default)
     };
-    layers.settings.iter().filter(is_idle).cloned().collect()
+    let why = format!("with a buffer of the kind `{}`", config.kind);
+    let without_effect = |setting: &Setting| WithoutEffect { setting: setting.clone(), why: why.clone() };
+    layers.settings.iter().filter(is_idle).map(without_effect).collect()
 }
 
 fn path(raw: &Raw) -> Result<PathBuf, String> {
