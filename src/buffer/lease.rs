@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::accounts::Accounts;
-use super::ledger::Outcome;
+use super::ledger::{DeadLetterReason, DropReason, Outcome};
 use super::span::{Place, Span};
 use super::{Amount, Settled};
 use crate::reading::{Iter, Position, READING_BYTES_MIN, Readings};
@@ -32,7 +32,9 @@ pub struct Record {
     /// Parts that are on their way to a node.
     in_flight: AtomicU64,
     /// Whether some reading was given up.
-    incomplete: AtomicBool,
+    dropped: AtomicBool,
+    /// Whether some reading was set aside.
+    damaged: AtomicBool,
     /// Told when all are settled. The lock is held for taking it out.
     waiter: Mutex<Option<oneshot::Sender<Settled>>>,
 }
@@ -70,7 +72,8 @@ impl Record {
             held_bytes,
             unsettled: AtomicU64::new(unsettled),
             in_flight: AtomicU64::new(0),
-            incomplete: AtomicBool::new(false),
+            dropped: AtomicBool::new(false),
+            damaged: AtomicBool::new(false),
             waiter: Mutex::new(waiter),
         }
     }
@@ -87,18 +90,26 @@ impl Record {
     fn settle(&self, readings: u64, outcome: Outcome) -> Option<Done> {
         match outcome {
             Outcome::Delivered { .. } => {}
-            Outcome::Dropped(_) | Outcome::DeadLettered(_) => self.incomplete.store(true, Ordering::Relaxed),
+            Outcome::Dropped(DropReason::Full) => self.dropped.store(true, Ordering::Relaxed),
+            Outcome::DeadLettered(DeadLetterReason::Damaged) => self.damaged.store(true, Ordering::Relaxed),
         }
         let before = self.unsettled.fetch_sub(readings, Ordering::AcqRel);
         assert!(before >= readings, "each reading is settled once");
         (before == readings).then(|| Done {
             bytes: self.held_bytes,
             waiter: self.waiter.lock().unwrap_or_else(PoisonError::into_inner).take(),
-            settled: match self.incomplete.load(Ordering::Relaxed) {
-                true => Settled::Incomplete,
-                false => Settled::Delivered,
-            },
+            settled: self.settled(),
         })
+    }
+
+    fn settled(&self) -> Settled {
+        if self.damaged.load(Ordering::Relaxed) {
+            Settled::Damaged
+        } else if self.dropped.load(Ordering::Relaxed) {
+            Settled::Dropped
+        } else {
+            Settled::Delivered
+        }
     }
 }
 
@@ -240,7 +251,6 @@ pub fn settle(parts: Vec<Part>, accounts: &Arc<Accounts>, outcome: Outcome, now:
 mod tests {
     use super::*;
     use crate::buffer::accounts::Bounds;
-    use crate::buffer::ledger::{DeadLetterReason, DropReason};
     use crate::buffer::tests::{numbered, numbers};
 
     const DELIVERED: Outcome = Outcome::Delivered { node: 0 };
@@ -359,19 +369,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_reading_that_is_given_up_or_set_aside_makes_the_request_incomplete() {
-        for outcomes in [
-            [DROPPED, DELIVERED],
-            [DELIVERED, DROPPED],
-            [DROPPED, DROPPED],
-            [DAMAGED, DELIVERED],
-            [DELIVERED, DAMAGED],
+    async fn one_reading_that_is_given_up_or_set_aside_decides_what_the_request_hears() {
+        for (outcomes, expected) in [
+            ([DROPPED, DELIVERED], Settled::Dropped),
+            ([DELIVERED, DROPPED], Settled::Dropped),
+            ([DROPPED, DROPPED], Settled::Dropped),
+            ([DAMAGED, DELIVERED], Settled::Damaged),
+            ([DELIVERED, DAMAGED], Settled::Damaged),
+            ([DAMAGED, DROPPED], Settled::Damaged),
+            ([DROPPED, DAMAGED], Settled::Damaged),
         ] {
             let (mut part, accounts, settled) = lend(5).await;
             let front = part.split_first(1);
             settle(vec![front], &accounts, outcomes[0], Instant::now());
             settle(vec![part], &accounts, outcomes[1], Instant::now());
-            assert_eq!(settled.await, Ok(Settled::Incomplete));
+            assert_eq!(settled.await, Ok(expected));
             assert!(accounts.snapshot().ledger.balances());
         }
     }

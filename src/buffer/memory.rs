@@ -69,11 +69,7 @@ impl Memory {
 
         match settled {
             None => Ok(Receipt { ack: Ack::Memory }),
-            Some(settled) => match settled.await {
-                Ok(Settled::Delivered) => Ok(Receipt { ack: Ack::Delivered }),
-                Ok(Settled::Incomplete) => Err(PushError::GivenUp),
-                Err(_) => Err(PushError::Undelivered),
-            },
+            Some(settled) => Settled::answer(settled.await.ok()),
         }
     }
 }

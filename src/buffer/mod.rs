@@ -278,8 +278,22 @@ pub struct Receipt {
 pub enum Settled {
     /// Every one was delivered.
     Delivered,
-    /// Some were not, and never will be.
-    Incomplete,
+    /// Some were given up to make room for newer ones.
+    Dropped,
+    /// Some cannot be read any more; others may have been dropped.
+    Damaged,
+}
+
+impl Settled {
+    /// What a request hears that waited for delivery; `None` if nobody is left who could say.
+    fn answer(settled: Option<Settled>) -> Result<Receipt, PushError> {
+        match settled {
+            Some(Settled::Delivered) => Ok(Receipt { ack: Ack::Delivered }),
+            Some(Settled::Dropped) => Err(PushError::Dropped),
+            Some(Settled::Damaged) => Err(PushError::Damaged),
+            None => Err(PushError::Undelivered),
+        }
+    }
 }
 
 /// Why readings were not taken, or not acknowledged.
@@ -315,7 +329,10 @@ pub enum PushError {
     Closed,
     /// The request asked to wait for delivery, and readings of it were given up to make room for newer ones.
     #[error("readings of the request were given up to make room for newer ones")]
-    GivenUp,
+    Dropped,
+    /// The request asked to wait for delivery, and readings of it cannot be read from disk any more.
+    #[error("readings of the request were stored and cannot be read from disk any more")]
+    Damaged,
     /// The request asked to wait for delivery, and the gateway stopped before.
     #[error("the gateway stopped before every reading of the request was delivered")]
     Undelivered,
@@ -327,7 +344,7 @@ pub trait Buffer: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// [`PushError`]; unless it says that readings were given up or not delivered yet, none was taken.
+    /// [`PushError`]; unless it says that readings were dropped, damaged or not delivered yet, none was taken.
     ///
     /// Dropped half-way, either all readings are taken or none; the books balance in either case.
     fn push(&self, request: Request) -> BoxFuture<'_, Result<Receipt, PushError>>;
@@ -467,7 +484,9 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn what_is_handed_out_counts_until_it_is_settled() {
         for kind in KINDS.names() {
-            let held = lease::Record::amount(&numbered(0..6)).bytes;
+            let (empty, _directory) = open(kind, 10, 1 << 20);
+            empty.buffer.push(request(0..6, Ack::Memory)).await.expect("room");
+            let held = empty.buffer.accounts().snapshot().held_bytes;
             // Once the count is the bound, once the bytes are.
             for (readings, bytes) in [(10, 1 << 20), (1000, 2 * held - 1)] {
                 let (Opened { buffer, mut outlet, .. }, _directory) = open(kind, readings, bytes);
@@ -522,7 +541,7 @@ pub(crate) mod tests {
             let front = parts[0].split_first(1);
             outlet.settle(vec![front], None, Outcome::Dropped(DropReason::Full), Instant::now());
             deliver(&mut outlet, parts);
-            assert_eq!(given_up.await.expect("no panic"), Err(PushError::GivenUp), "{kind}");
+            assert_eq!(given_up.await.expect("no panic"), Err(PushError::Dropped), "{kind}");
 
             let undelivered = push(4..8);
             let parts = pull(&mut outlet, 1).await;

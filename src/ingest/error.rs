@@ -83,7 +83,9 @@ impl From<PushError> for IngestError {
             | PushError::TooLarge { .. }
             | PushError::Storage { .. }
             | PushError::Closed => IngestError::Push(error),
-            PushError::GivenUp | PushError::Undelivered => IngestError::NotDelivered(error),
+            PushError::Dropped | PushError::Damaged | PushError::Undelivered => {
+                IngestError::NotDelivered(error)
+            }
         }
     }
 }

@@ -143,12 +143,11 @@ impl Handover {
         queue.waiters.remove(&number)
     }
 
-    /// Nothing more will be read of a segment. Returns what should have been there, and forgets who waits for
-    /// requests before `number`.
+    /// Nothing more will be read of a segment. Returns what should have been there, and tells those who wait for
+    /// requests before `number` that they cannot be read.
     pub fn on_left(&self, segment: u64, number: u64) -> Amount {
         let mut queue = self.lock();
-        // Whoever waits for them hears that they were not delivered.
-        queue.waiters.retain(|waiting, _| *waiting >= number);
+        queue.tell_damaged(number);
         let missing = queue.unread.remove(&segment).unwrap_or_default();
         queue.unread_bytes = queue.unread_bytes.saturating_sub(missing.bytes);
         missing
@@ -165,6 +164,7 @@ impl Handover {
             queue.spilled = None;
             queue.spilled_to = None;
             queue.unread_bytes = 0;
+            queue.tell_damaged(number);
             let unread = std::mem::take(&mut queue.unread);
             return Some(unread.into_values().fold(Amount::default(), |sum, amount| sum + amount));
         }
@@ -191,6 +191,14 @@ impl Queue {
     fn add_unread(&mut self, segment: u64, amount: Amount) {
         *self.unread.entry(segment).or_default() += amount;
         self.unread_bytes += amount.bytes;
+    }
+
+    /// Whoever still waits for a request before `number` waits in vain.
+    fn tell_damaged(&mut self, number: u64) {
+        for (_, waiter) in self.waiters.extract_if(|waiting, _| *waiting < number) {
+            // Whoever hung up does not want to know.
+            let _ = waiter.send(Settled::Damaged);
+        }
     }
 
     /// What was kept in memory behind the end of what is on disk only is too much: it is on disk, too.
@@ -273,5 +281,33 @@ impl Putting<'_> {
 impl Drop for Putting<'_> {
     fn drop(&mut self) {
         self.filled.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_a_request_that_cannot_be_read_is_told_and_others_wait_on() {
+        let forget: [fn(&Handover); 2] = [
+            |handover| assert_eq!(handover.on_left(1, 2).readings, 2),
+            |handover| {
+                let view = Arc::clone(&handover.lock().view);
+                assert!(handover.on_caught_up(&view, 2).is_some());
+            },
+        ];
+        for forget in forget {
+            let handover = Handover::default();
+            let mut heard = [1, 2].map(|number| {
+                let (waiter, heard) = oneshot::channel();
+                let stands = Stands { segment: 1, start: Start { offset: 4096, seq: number }, number };
+                handover.begin().leave(stands, Amount { readings: 1, bytes: 100 }, Some(waiter));
+                heard
+            });
+            forget(&handover);
+            assert_eq!(heard[0].try_recv(), Ok(Settled::Damaged));
+            assert_eq!(heard[1].try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        }
     }
 }

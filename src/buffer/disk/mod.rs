@@ -221,11 +221,7 @@ impl Disk {
         }
         match settled {
             None => Ok(Receipt { ack }),
-            Some(settled) => match settled.await {
-                Ok(Settled::Delivered) => Ok(Receipt { ack }),
-                Ok(Settled::Incomplete) => Err(PushError::GivenUp),
-                Err(_) => Err(PushError::Undelivered),
-            },
+            Some(settled) => Settled::answer(settled.await.ok()),
         }
     }
 
