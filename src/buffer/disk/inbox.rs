@@ -122,7 +122,7 @@ impl Pace {
     }
 }
 
-/// Nothing more is taken.
+/// Nothing more of the kind is taken; the command is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
@@ -178,9 +178,13 @@ struct Contents {
 }
 
 impl Inbox {
-    /// Puts a command in, when there is room. It is dropped if nothing more is taken.
+    /// Puts a command in, when there is room.
     ///
     /// Dropped half-way, it was not put in.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`].
     pub async fn put(&self, command: Command) -> Result<(), Closed> {
         let bytes = command.bytes();
         let mut command = Some(command);
@@ -197,14 +201,22 @@ impl Inbox {
         }
     }
 
-    /// Puts a small command in at once. It is dropped if nothing more is taken.
+    /// Puts a small command in at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`].
     pub fn put_small(&self, command: Command) -> Result<(), Closed> {
         self.push(self.lock(), command)
     }
 
     fn push(&self, mut contents: MutexGuard<'_, Contents>, mut command: Command) -> Result<(), Closed> {
         match (&mut command, contents.closing) {
-            (Command::Accept(_), Closing::NoReadings) | (_, Closing::Closed) => return Err(Closed),
+            (Command::Accept(_), Closing::NoReadings) | (_, Closing::Closed) => {
+                // What the command holds is let go without the lock.
+                drop(contents);
+                return Err(Closed);
+            }
             (Command::Accept(accept), Closing::Open) if accept.done.is_none() => {
                 // Who does not wait for the disk is told at once that they are taken, so they are counted at once.
                 if let Some((reservation, format)) = accept.room.take() {
