@@ -318,8 +318,11 @@ mod tests {
 
     /// A gateway on a free port, with a node that nobody is at.
     async fn gateway() -> Gateway {
-        let settings =
-            [("SERVER__LISTEN", "127.0.0.1:0"), ("CLUSTER__NODES", "http://127.0.0.1:9/v1/batches")];
+        let settings = [
+            ("SERVER__LISTEN", "127.0.0.1:0"),
+            ("BUFFER__KIND", "memory"),
+            ("CLUSTER__NODES", "http://127.0.0.1:9/v1/batches"),
+        ];
         let environment = settings.map(|(key, value)| (format!("FOREBAY__{key}"), value.to_owned()));
         let config = Config::read(None, &environment).expect("good settings");
         Gateway::start(config).await.expect("it starts")

@@ -16,11 +16,7 @@ const WATCH: Duration = Duration::from_millis(100);
 
 /// A gateway with a buffer of so many readings and the default policy.
 fn bounded(max_readings: usize, node: &FakeNode) -> TestGateway {
-    TestGateway::new()
-        .set("buffer.kind", "memory")
-        .set("buffer.ack", "memory")
-        .set("buffer.max_readings", max_readings)
-        .node(node)
+    TestGateway::new().set("buffer.max_readings", max_readings).node(node)
 }
 
 /// A node that answers nothing before its gate lets it.
@@ -513,6 +509,29 @@ async fn drop_oldest_drops_nothing_when_that_would_not_give_back_enough_readings
     gate.open();
     eventually("all arrive", || async { gateway.account("delivered").await == 4 }).await;
     assert_eq!(node.readings(), from(0, 4));
+}
+
+// Acknowledgements
+
+#[tokio::test]
+async fn a_buffer_on_disk_gives_every_acknowledgement_and_disk_unless_asked() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let node = FakeNode::start().await;
+    let gateway = TestGateway::new().on_disk(directory.path()).node(&node).start().await;
+    for (path, ack) in [
+        ("/v1/readings", "disk"),
+        ("/v1/readings?ack=memory", "memory"),
+        ("/v1/readings?ack=disk", "disk"),
+        ("/v1/readings?ack=delivered", "delivered"),
+    ] {
+        let reply = gateway.send(gateway.request(path).body(to_json(&readings(1)))).await;
+        assert_eq!(reply.expect_status(202).json()["ack"], ack, "{path}");
+    }
+    eventually("all are delivered", || async { gateway.account("delivered").await == 4 }).await;
+    let commits = gateway.metric("forebay_commit_readings_sum").await;
+    assert_eq!(commits, Some(4.0), "each reading is in one group commit");
+    assert!(gateway.metric("forebay_commit_seconds_count").await >= Some(1.0));
+    assert_eq!(gateway.stop().await.undelivered, 0);
 }
 
 // ack=delivered

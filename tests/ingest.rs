@@ -31,7 +31,7 @@ impl Setup {
 
     async fn with(settings: impl FnOnce(TestGateway) -> TestGateway) -> Setup {
         let node = FakeNode::start().await;
-        let gateway = TestGateway::new().set("buffer.kind", "memory").set("buffer.ack", "memory").node(&node);
+        let gateway = TestGateway::new().node(&node);
         Setup { gateway: settings(gateway).start().await, node }
     }
 

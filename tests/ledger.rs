@@ -1,4 +1,5 @@
-//! The ledger, whatever happens: nodes that answer anything in any order, requests of any size, small bounds.
+//! The ledger, whatever happens: nodes that answer anything in any order, requests of any size, small bounds, every
+//! kind of buffer.
 //!
 //! A run prints its seed; `FOREBAY_TEST_SEED=…` repeats it.
 
@@ -8,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use forebay::buffer::KINDS;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::Value;
@@ -21,6 +23,8 @@ const CLIENTS: usize = 4;
 
 #[derive(Clone, Debug)]
 struct Case {
+    /// The kind of buffer.
+    buffer: &'static str,
     /// The answers of each node; after them it takes everything.
     nodes: Vec<Vec<Kind>>,
     requests: Vec<Request>,
@@ -83,6 +87,7 @@ fn cases(on_full: &'static [&'static str]) -> impl Strategy<Value = Case> {
         1..20usize,
         1..4usize,
         prop::sample::select(vec!["none", "gzip", "zstd"]),
+        prop::sample::select(KINDS.names().collect::<Vec<_>>()),
         // Whether the nodes are all but gone at first, so that batches wait long enough to be taken apart.
         prop::option::weighted(0.7, 6..20usize),
     )
@@ -95,13 +100,23 @@ fn cases(on_full: &'static [&'static str]) -> impl Strategy<Value = Case> {
                 batch_readings,
                 in_flight,
                 compression,
+                buffer,
                 away,
             )| {
                 for script in &mut nodes {
                     let busy = std::iter::repeat_n(Kind::Status(503, 1), away.unwrap_or(0));
                     script.splice(0..0, busy);
                 }
-                Case { nodes, requests, on_full, buffer_readings, batch_readings, in_flight, compression }
+                Case {
+                    buffer,
+                    nodes,
+                    requests,
+                    on_full,
+                    buffer_readings,
+                    batch_readings,
+                    in_flight,
+                    compression,
+                }
             },
         )
 }
@@ -231,8 +246,11 @@ fn run(case: &Case) -> Seen {
         for script in &case.nodes {
             nodes.push(FakeNode::answering(script.iter().map(Kind::answer)).await);
         }
+        let directory = tempfile::tempdir().expect("a directory");
         let gateway = nodes.iter().fold(TestGateway::new(), TestGateway::node);
         let gateway = gateway
+            .on_disk(directory.path())
+            .set("buffer.kind", case.buffer)
             .set("buffer.on_full", case.on_full)
             .set("buffer.max_readings", case.buffer_readings)
             .set("batch.max_readings", case.batch_readings)

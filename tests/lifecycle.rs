@@ -9,15 +9,16 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::process::{Finished, Process, directory, forebay, run};
-use support::{Answer, FakeNode, Gate, eventually, readings, to_ndjson};
+use support::{Answer, FakeNode, Gate, eventually, readings, to_json, to_ndjson};
 
 const ANY_PORT: (&str, &str) = ("server.listen", "127.0.0.1:0");
-const MEMORY: [(&str, &str); 2] = [("buffer.kind", "memory"), ("buffer.ack", "memory")];
+const MEMORY: (&str, &str) = ("buffer.kind", "memory");
+const DISK: (&str, &str) = ("buffer.kind", "disk");
 const CSV: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/household_power.csv");
 
-/// `forebay serve` with a buffer in memory, batches to these nodes, and these settings.
+/// `forebay serve` with a buffer in memory, unless a setting says otherwise, and batches to these nodes.
 fn serve(directory: &Path, nodes: &str, settings: &[(&str, &str)]) -> Process {
-    let settings = [&[ANY_PORT, ("cluster.nodes", nodes)], &MEMORY[..], settings].concat();
+    let settings = [&[ANY_PORT, ("cluster.nodes", nodes), MEMORY], settings].concat();
     Process::start(forebay(directory, &["serve"], &settings))
 }
 
@@ -57,6 +58,7 @@ async fn forebay_alone_serves_with_a_node_of_its_own_that_keeps_the_readings() {
         assert!(!ended.stderr.contains("ERROR"), "{}", ended.stderr);
     }
     assert!(directory.path().join("data/node/readings.db").is_file());
+    assert!(directory.path().join("data/buffer/checkpoint-a").is_file());
 }
 
 #[tokio::test]
@@ -123,6 +125,64 @@ async fn what_a_dead_node_leaves_undelivered_is_counted_in_an_error_line_and_the
     let ended = process.ended().await.expect_status(1);
     let line = ended.stderr.lines().find(|line| line.contains("ERROR")).expect("an error line");
     assert!(line.contains("1234"), "{line}");
+}
+
+#[tokio::test]
+async fn what_a_dead_node_leaves_undelivered_stays_on_disk_and_the_next_start_delivers_it() {
+    let directory = directory();
+    let dead = nobody();
+    let url = format!("http://{dead}/v1/batches");
+    let process = serve(directory.path(), &url, &[DISK, ("server.shutdown_timeout", "200ms")]);
+    let reply = process.gateway().post(&readings(1234)).await.expect_status(202);
+    assert_eq!(reply.json()["ack"], "disk");
+    process.terminate();
+    let ended = process.ended().await.expect_status(0);
+    let line = ended.stderr.lines().find(|line| line.contains("stay on disk")).expect("a line that says so");
+    assert!(line.contains("1234") && line.contains("INFO"), "{line}");
+
+    let node = FakeNode::start_at(dead).await;
+    for recovered in [1234, 0] {
+        let process = serve(directory.path(), &url, &[DISK]);
+        let gateway = process.gateway();
+        eventually("all is delivered", || async { gateway.account("delivered").await == recovered }).await;
+        let ledger = gateway.ledger().await;
+        assert_eq!((&ledger["accepted"], &ledger["recovered"]), (&json!(0), &json!(recovered)));
+        process.terminate();
+        process.ended().await.expect_status(0);
+    }
+    let mut arrived = node.readings();
+    arrived.sort_by_key(|reading| reading["value"].as_u64());
+    assert_eq!(arrived, readings(1234));
+}
+
+#[tokio::test]
+async fn a_key_on_disk_gets_the_first_answer_again_after_a_restart() {
+    let directory = directory();
+    let node = FakeNode::start().await;
+    let mut answers = Vec::new();
+    for replayed in ["", "true"] {
+        let process = serve(directory.path(), &node.url(), &[DISK]);
+        let gateway = process.gateway();
+        let request = gateway.request("/v1/readings").header("idempotency-key", "\"once\"");
+        let reply = gateway.send(request.body(to_json(&readings(3)))).await.expect_status(202);
+        assert_eq!(reply.header("idempotency-replayed"), replayed);
+        answers.push(reply.text());
+        process.terminate();
+        process.ended().await.expect_status(0);
+    }
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(node.readings(), readings(3));
+}
+
+#[tokio::test]
+async fn a_second_gateway_on_the_same_directory_does_not_start_and_says_what_to_do() {
+    let directory = directory();
+    let node = FakeNode::start().await;
+    let _first = serve(directory.path(), &node.url(), &[DISK]);
+    let settings = [ANY_PORT, ("cluster.nodes", &node.url())];
+    let ended = run(forebay(directory.path(), &["serve"], &settings)).expect_status(1);
+    let line = ended.stderr.lines().find(|line| line.contains("ERROR")).expect("an error line");
+    assert!(line.contains("data/buffer is in use") && line.contains("buffer.path"), "{line}");
 }
 
 #[tokio::test]
@@ -398,7 +458,7 @@ fn a_node_that_cannot_start_says_why_in_one_line_and_exits_with_1() {
 #[tokio::test]
 async fn load_sends_a_file_through_and_its_audit_passes() {
     let directory = directory();
-    let settings = [&[ANY_PORT, ("batch.max_age", "50ms")], &MEMORY[..]].concat();
+    let settings = [ANY_PORT, ("batch.max_age", "50ms")];
     let process = Process::start(forebay(directory.path(), &["serve"], &settings));
     let url = format!("http://{}", process.address());
     let rows = std::fs::read_to_string(CSV).expect("the file").lines().count() - 1;

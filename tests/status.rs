@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use support::{Answer, FakeNode, Gate, Reply, RunningGateway, TestGateway, eventually, readings};
 
 fn gateway(node: &FakeNode) -> TestGateway {
-    TestGateway::new().set("buffer.kind", "memory").set("buffer.ack", "memory").node(node)
+    TestGateway::new().node(node)
 }
 
 /// One answer of `/metrics`.
@@ -333,7 +333,7 @@ async fn what_is_in_flight_and_how_old_the_oldest_is_can_be_seen() {
 async fn the_page_shows_the_state_and_makes_harmless_what_nodes_said() {
     let node = FakeNode::always(Answer::status(401).body("<script>alert('\"&')</script>")).await;
     let url = node.url().replace("http://", "http://user:secret@");
-    let gateway = TestGateway::new().set("buffer.kind", "memory").set("buffer.ack", "memory").node_at(url);
+    let gateway = TestGateway::new().node_at(url);
     let gateway = gateway.start().await;
     let page = |reply: Reply| {
         let reply = reply.expect_status(200);

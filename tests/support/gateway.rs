@@ -1,6 +1,7 @@
 //! A gateway in this process, with settings for tests.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use forebay::config::Config;
 use forebay::gateway::{Ended, Gateway};
@@ -25,12 +26,13 @@ impl Default for TestGateway {
 }
 
 impl TestGateway {
-    /// Settings with short times.
+    /// Settings with short times, and a buffer in memory.
     pub fn new() -> TestGateway {
         let gateway = TestGateway { environment: Vec::new(), nodes: Vec::new() };
         gateway
             .set("server.listen", "127.0.0.1:0")
             .set("server.shutdown_timeout", "10s")
+            .set("buffer.kind", "memory")
             .set("batch.max_age", "10ms")
             .set("cluster.retry.initial", "5ms")
             .set("cluster.retry.max", "50ms")
@@ -43,6 +45,11 @@ impl TestGateway {
         self.environment.retain(|(known, _)| *known != name);
         self.environment.push((name, value.to_string()));
         self
+    }
+
+    /// A buffer on disk, in a directory below this one.
+    pub fn on_disk(self, directory: &Path) -> TestGateway {
+        self.set("buffer.kind", "disk").set("buffer.path", directory.join("buffer").display())
     }
 
     /// One more node.
