@@ -4,16 +4,21 @@
 //! # The path of a reading
 //!
 //! A request comes in through [`listener`] and [`ingest`], is decoded by [`codec`] into readings in one internal
-//! encoding ([`reading`]), and finds room in the [`buffer`], whole or not at all. Then it is answered with 202. The
-//! [`delivery`] pulls the oldest readings, gathers them into batches, asks [`routing`] for a node, and sends them
-//! until a node has them; then they are settled, and their room is free again.
+//! encoding ([`reading`]), and finds room in the [`buffer`], whole or not at all. The buffer on disk
+//! ([`buffer::disk`]) writes it to its log ([`wal`]), with all requests that wait, and syncs once for them. Then it is
+//! answered with 202. The [`delivery`] pulls the oldest readings, gathers them into batches, has the buffer note which
+//! readings are in each, asks [`routing`] for a node, and sends them until a node has them; then they are settled, and
+//! their room is free again.
 //!
 //! # The guarantees
 //!
 //! - The 202 is sent after the buffer has kept the promise that [`buffer::Ack`] names, never before.
+//! - What was acknowledged on disk survives the process and power loss; damage is found, told and set aside, and
+//!   nothing is repaired by deletion.
 //! - A request that is sent again with its `Idempotency-Key` is answered as before, and nothing is taken twice.
 //! - Every accepted reading is in exactly one account of the [`buffer::ledger`] at all times.
-//! - A batch always carries the same key with the same readings, at every try and to every node.
+//! - A batch always carries the same key with the same readings, at every try, to every node, and, with a buffer on
+//!   disk, after every restart.
 //! - Everything is bounded, and nothing from outside can cause a panic.
 //!
 //! `README.md` says what that means for users, `ARCHITECTURE.md` which test holds what.
@@ -24,11 +29,13 @@
 //! 2. [`codec`]: bytes to readings and back, one file per format.
 //! 3. [`buffer`]: the room, the ledger, the leases; what an acknowledgement promises ([`buffer::Ack`]) and what
 //!    happens when there is no room ([`buffer::OnFull`]).
-//! 4. [`routing`] and [`delivery`]: which node, when, and what its answer leads to.
-//! 5. [`ingest`] and [`status`]: the HTTP surface, with [`problem`] for what went wrong.
-//! 6. [`node`]: the embedded node, a small store on SQLite.
-//! 7. [`config`] and [`gateway`]: the settings; what is built from them, in which order it starts and stops.
-//! 8. [`cli`]: the commands.
+//! 4. [`wal`]: a log of byte records, its files and what it promises of them.
+//! 5. [`buffer::disk`]: readings, batches and settlements in that log, and the one thread that writes them.
+//! 6. [`routing`] and [`delivery`]: which node, when, and what its answer leads to.
+//! 7. [`ingest`] and [`status`]: the HTTP surface, with [`problem`] for what went wrong.
+//! 8. [`node`]: the embedded node, a small store on SQLite.
+//! 9. [`config`] and [`gateway`]: the settings; what is built from them, in which order it starts and stops.
+//! 10. [`cli`]: the commands.
 //!
 //! Small things that know nothing of the rest: [`listener`], [`metrics`], [`registry`], [`quantity`], [`backoff`],
 //! [`node_id`].

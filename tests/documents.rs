@@ -23,7 +23,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (4, &["delivery/"]),
     (3, &["buffer/"]),
     (2, &["codec/", "routing/"]),
-    (1, &["reading.rs", "reading/"]),
+    (1, &["reading.rs", "reading/", "wal/"]),
     (
         0,
         &[
@@ -76,6 +76,12 @@ const NOT_IN_POLICIES: &[&str] = &[
     "Mutex",
     "mpsc",
 ];
+
+/// What the log has no use for: readings and all else of ours, tasks, and whatever waits for them.
+const NOT_IN_THE_LOG: &[&str] = &["crate::", "tokio", "futures", "async ", ".await"];
+
+/// The one file of the log in which files are called by their names.
+const LOG_FILES: &str = "wal/fs.rs";
 
 /// Most lines of a source file.
 const LINES_MAX: usize = 600;
@@ -411,6 +417,19 @@ fn policies_read_no_clock_and_do_no_input_or_output() {
         for word in NOT_IN_POLICIES {
             assert!(!text.contains(word), "src/{path} decides and must not use {word}");
         }
+    }
+}
+
+#[test]
+fn the_log_knows_neither_readings_nor_anything_asynchronous_and_reaches_files_in_one_place() {
+    let programs = programs();
+    let log: Vec<_> = programs.iter().filter(|(path, _)| is_in(path, &["wal/"])).collect();
+    assert!(log.iter().any(|(path, _)| *path == LOG_FILES), "{LOG_FILES} is there");
+    for (path, text) in log {
+        for word in NOT_IN_THE_LOG {
+            assert!(!text.contains(word), "src/{path} must not use {word}");
+        }
+        assert!(path == LOG_FILES || !text.contains("std::fs"), "src/{path} must use {LOG_FILES}");
     }
 }
 
