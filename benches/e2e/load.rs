@@ -134,24 +134,27 @@ async fn wait_until(started_at: Instant, spacing: Duration, ticket: u64) {
     }
 }
 
-struct Connection {
+/// A connection that sends one request at a time.
+pub(crate) struct Connection {
     stream: TcpStream,
     answer: Vec<u8>,
 }
 
 impl Connection {
-    async fn open(address: SocketAddr) -> anyhow::Result<Connection> {
+    /// Connects.
+    pub(crate) async fn open(address: SocketAddr) -> anyhow::Result<Connection> {
         let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
         stream.set_nodelay(true)?;
         Ok(Connection { stream, answer: Vec::with_capacity(4096) })
     }
 
-    async fn write(&mut self, request: &[u8]) -> anyhow::Result<()> {
+    /// Sends a request.
+    pub(crate) async fn write(&mut self, request: &[u8]) -> anyhow::Result<()> {
         self.stream.write_all(request).await.context("sending a request")
     }
 
     /// Reads one answer: how many readings it says were accepted, or nothing if it has no body.
-    async fn read_answer(&mut self) -> anyhow::Result<Option<u64>> {
+    pub(crate) async fn read_answer(&mut self) -> anyhow::Result<Option<u64>> {
         self.answer.clear();
         let mut whole = None;
         while whole.is_none_or(|bytes| self.answer.len() < bytes) {

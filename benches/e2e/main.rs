@@ -8,10 +8,13 @@
 //! that a busy moment of the machine hits all of them; the first round of each is not counted. A server that is
 //! to be compared is a row in [`SERVERS`], a workload a row in [`load::WORKLOADS`].
 
+mod backlog;
 mod baseline;
 mod counting_node;
 mod load;
 mod measure;
+mod numbered;
+mod outage_node;
 mod process;
 mod report;
 #[path = "../support/sample.rs"]
@@ -39,6 +42,8 @@ pub(crate) struct Contender {
     pub(crate) name: &'static str,
     /// How it is started.
     pub(crate) start: Start,
+    /// The name of another one that its cost and its rate are told beside.
+    pub(crate) beside: Option<&'static str>,
 }
 
 /// How a server is started.
@@ -49,12 +54,20 @@ pub(crate) enum Start {
     Gateway(&'static [(&'static str, &'static str)]),
 }
 
+const MEMORY: &str = "forebay, memory buffer";
+
 /// Every server, a row each; the others' ratios are to the first.
 pub(crate) const SERVERS: &[Contender] = &[
-    Contender { name: "bare axum handler", start: Start::Baseline },
+    Contender { name: "bare axum handler", start: Start::Baseline, beside: None },
     Contender {
-        name: "forebay, memory buffer",
+        name: MEMORY,
         start: Start::Gateway(&[("BUFFER__KIND", "memory"), ("BUFFER__ACK", "memory")]),
+        beside: None,
+    },
+    Contender {
+        name: "forebay, disk buffer, ack=disk",
+        start: Start::Gateway(&[("BUFFER__KIND", "disk"), ("BUFFER__ACK", "disk")]),
+        beside: Some(MEMORY),
     },
 ];
 
@@ -65,6 +78,8 @@ pub(crate) enum Role {
     Baseline,
     /// A node that counts.
     CountingNode,
+    /// A node that is away at first.
+    OutageNode,
 }
 
 impl Role {
@@ -73,6 +88,7 @@ impl Role {
         match self {
             Role::Baseline => "baseline",
             Role::CountingNode => "counting-node",
+            Role::OutageNode => "outage-node",
         }
     }
 
@@ -88,6 +104,7 @@ impl Role {
             match self {
                 Role::Baseline => baseline::serve(listener).await?,
                 Role::CountingNode => counting_node::serve(listener).await?,
+                Role::OutageNode => outage_node::serve(listener).await?,
             }
             Ok(())
         })
@@ -122,7 +139,10 @@ pub(crate) struct Arguments {
     /// Instead: a steady load for so many seconds, to see whether the gateway's memory stays flat
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) steady: Option<u64>,
-    /// Readings a second of the steady load
+    /// Instead: an outage that leaves so many MiB in the buffer on disk, a kill and a start, and the delivery
+    #[arg(long, value_name = "MIB", num_args = 0..=1, default_missing_value = "1024", value_parser = clap::value_parser!(u64).range(1..))]
+    backlog: Option<u64>,
+    /// Readings a second of the steady load, or while a backlog is delivered
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) rate: u64,
     /// Seconds between two looks at the memory under the steady load
@@ -169,9 +189,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     // One thread: the load must leave the processor to the servers.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let exact = runtime.block_on(async {
-        match arguments.steady {
-            Some(seconds) => watch_all(seconds, arguments).await,
-            None => measure_all(arguments).await,
+        match (arguments.backlog, arguments.steady) {
+            (Some(mebibytes), _) => backlog::run(mebibytes, arguments).await,
+            (None, Some(seconds)) => watch_all(seconds, arguments).await,
+            (None, None) => measure_all(arguments).await,
         }
     })?;
     println!("{}", report::machine());

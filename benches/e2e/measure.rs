@@ -18,7 +18,7 @@ const POLL_EVERY: Duration = Duration::from_millis(50);
 
 /// A server with the nodes that it forwards to.
 pub(crate) struct Site {
-    name: &'static str,
+    contender: &'static Contender,
     /// The server.
     pub(crate) server: Server,
     /// Empty if it forwards nothing.
@@ -68,8 +68,9 @@ fn order(round: u64, servers: usize) -> Vec<usize> {
 
 impl Site {
     /// Starts a server and, if it forwards, its nodes.
-    pub(crate) async fn start(contender: &Contender, nodes: u64) -> anyhow::Result<Site> {
-        let directory = tempfile::tempdir()?;
+    pub(crate) async fn start(contender: &'static Contender, nodes: u64) -> anyhow::Result<Site> {
+        // Beside what cargo builds, which is on a disk; the system's own place may be in memory.
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         let (server, nodes) = match contender.start {
             Start::Baseline => (Server::start_role(Role::Baseline)?, Vec::new()),
             Start::Gateway(settings) => {
@@ -79,14 +80,7 @@ impl Site {
             }
         };
         let idle = server.memory()?;
-        Ok(Site {
-            name: contender.name,
-            server,
-            nodes,
-            acknowledged: Cell::new(0),
-            idle,
-            _directory: directory,
-        })
+        Ok(Site { contender, server, nodes, acknowledged: Cell::new(0), idle, _directory: directory })
     }
 
     async fn round(&self, workload: &Workload, requests: &[Vec<u8>], plan: Plan) -> anyhow::Result<Round> {
@@ -103,14 +97,18 @@ impl Site {
         requests: &[Vec<u8>],
         plan: Plan,
     ) -> anyhow::Result<Tally> {
+        self.send_all(workload, requests, plan).await.context(self.contender.name)
+    }
+
+    async fn send_all(&self, workload: &Workload, requests: &[Vec<u8>], plan: Plan) -> anyhow::Result<Tally> {
         let within = ANSWERS_WITHIN + plan.spacing.mul_f64(plan.requests as f64);
         let sending = load::send(self.server.address, workload, requests, plan);
         let Ok(sent) = tokio::time::timeout(within, sending).await else {
-            bail!("{}: the answers to the load were not there after {within:?}", self.name)
+            bail!("the answers to the load were not there after {within:?}")
         };
-        let tally = sent.context(self.name)?;
+        let tally = sent?;
         self.acknowledged.set(self.acknowledged.get() + tally.readings);
-        self.wait_until_forwarded().await.context(self.name)?;
+        self.wait_until_forwarded().await?;
         Ok(tally)
     }
 
@@ -143,6 +141,7 @@ impl Site {
 
     async fn measured(&self, rounds: Vec<Round>) -> anyhow::Result<Measured> {
         let (idle, after, delivered) = (self.idle, self.server.memory()?, self.delivered().await?);
-        Ok(Measured { name: self.name, rounds, idle, after, delivered })
+        let Contender { name, beside, .. } = *self.contender;
+        Ok(Measured { name, beside, rounds, idle, after, delivered })
     }
 }

@@ -15,6 +15,8 @@ use crate::Role;
 const TICKS_A_SECOND: f64 = 100.0;
 const START_WITHIN: Duration = Duration::from_secs(20);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Where the gateway's log goes.
+const LOG: &str = "log";
 const POLL_EVERY: Duration = Duration::from_millis(20);
 
 /// A running server; it is killed when this is dropped.
@@ -67,25 +69,34 @@ impl Server {
         nodes: &[Server],
         settings: &[(&str, &str)],
     ) -> anyhow::Result<Server> {
-        let address = free_address()?;
+        let mut gateway = Server::spawn_gateway(directory, free_address()?, nodes, settings)?;
+        match gateway.wait_until_ready().await {
+            Ok(()) => Ok(gateway),
+            Err(error) => Err(error.context(fs::read_to_string(directory.join(LOG)).unwrap_or_default())),
+        }
+    }
+
+    /// Starts the gateway as [`Server::start_gateway`] does, and does not wait.
+    pub(crate) fn spawn_gateway(
+        directory: &Path,
+        address: SocketAddr,
+        nodes: &[Server],
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Server> {
         let urls: Vec<String> =
             nodes.iter().map(|node| format!("http://{}/v1/batches", node.address)).collect();
-        let log = directory.join("log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
         command.arg("serve").current_dir(directory).env_clear();
         command.env("FOREBAY__SERVER__LISTEN", address.to_string());
         command.env("FOREBAY__CLUSTER__NODES", urls.join(","));
         command.envs(settings.iter().map(|(key, value)| (format!("FOREBAY__{key}"), value)));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(directory.join(LOG))?);
         let process = Process(command.spawn().context("starting the gateway")?);
-        let mut gateway = Server { process, address, client: client()? };
-        match gateway.wait_until_ready().await {
-            Ok(()) => Ok(gateway),
-            Err(error) => Err(error.context(fs::read_to_string(log).unwrap_or_default())),
-        }
+        Ok(Server { process, address, client: client()? })
     }
 
-    async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+    /// Waits until it takes readings.
+    pub(crate) async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         let started_at = Instant::now();
         while self.get("readyz").await.is_err() {
             if let Some(status) = self.process.0.try_wait()? {
@@ -106,6 +117,16 @@ impl Server {
         let answer = self.client.get(format!("http://{}/{path}", self.address)).send().await?;
         let body = answer.error_for_status()?.bytes().await?;
         serde_json::from_slice(&body).with_context(|| format!("the answer to GET /{path}"))
+    }
+
+    /// Posts nothing to `path`.
+    ///
+    /// # Errors
+    ///
+    /// No answer in ten seconds, or one that is not 2xx.
+    pub(crate) async fn post(&self, path: &str) -> anyhow::Result<()> {
+        self.client.post(format!("http://{}/{path}", self.address)).send().await?.error_for_status()?;
+        Ok(())
     }
 
     /// User and system time that the process has used, in seconds; it moves in steps of 10 ms.
@@ -140,6 +161,6 @@ fn client() -> reqwest::Result<reqwest::Client> {
 }
 
 /// An address that nobody listened on a moment ago.
-fn free_address() -> std::io::Result<SocketAddr> {
+pub(crate) fn free_address() -> std::io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
 }

@@ -31,6 +31,8 @@ impl Round {
 pub(crate) struct Measured {
     /// The server's name.
     pub(crate) name: &'static str,
+    /// The name of the one that it is told beside.
+    pub(crate) beside: Option<&'static str>,
     /// Its rounds, without the warm-up.
     pub(crate) rounds: Vec<Round>,
     /// Before the first request.
@@ -59,21 +61,33 @@ impl Delivered {
 
 /// The head of the table, to be followed by [`rows`].
 pub(crate) const HEAD: &str = "\
-| workload | server | CPU s per million readings | ratio | readings/s | idle RSS | peak RSS |
-|---|---|---:|---:|---:|---:|---:|";
+| workload | server | CPU s per million readings | ratio | readings/s | beside memory: CPU | readings/s | idle RSS | peak RSS |
+|---|---|---:|---:|---:|---:|---:|---:|---:|";
 
 /// The rows of a workload; the ratio of each is to the first.
 pub(crate) fn rows(workload: &str, servers: &[Measured]) -> Vec<String> {
-    servers.iter().map(|server| row(workload, server, &servers[0])).collect()
+    servers.iter().map(|server| row(workload, server, servers)).collect()
 }
 
-fn row(workload: &str, server: &Measured, first: &Measured) -> String {
+fn row(workload: &str, server: &Measured, all: &[Measured]) -> String {
     let cpu = median(server.rounds.iter().map(Round::cpu_seconds_a_million));
-    let pairs = server.rounds.iter().zip(&first.rounds);
-    let ratio = median(pairs.map(|(a, b)| a.cpu_seconds_a_million() / b.cpu_seconds_a_million()));
+    let to_first = ratio(server, &all[0], Round::cpu_seconds_a_million);
     let rate = thousands(median(server.rounds.iter().map(Round::readings_a_second)) as u64);
+    let beside = all.iter().find(|other| Some(other.name) == server.beside);
+    let (beside_cpu, beside_rate) = beside.map_or((String::new(), String::new()), |other| {
+        let rate = 100.0 * ratio(server, other, Round::readings_a_second);
+        (format!("{:.2}", ratio(server, other, Round::cpu_seconds_a_million)), format!("{rate:.0} %"))
+    });
     let (name, idle, peak) = (server.name, server.idle.resident, server.after.peak);
-    format!("| {workload} | {name} | {cpu:.2} | {ratio:.2} | {rate} | {idle:.0} MiB | {peak:.0} MiB |")
+    format!(
+        "| {workload} | {name} | {cpu:.2} | {to_first:.2} | {rate} | {beside_cpu} | {beside_rate} \
+         | {idle:.0} MiB | {peak:.0} MiB |"
+    )
+}
+
+/// The median of a figure of a server's rounds, each beside the round of the other in the same turn.
+fn ratio(server: &Measured, other: &Measured, figure: fn(&Round) -> f64) -> f64 {
+    median(server.rounds.iter().zip(&other.rounds).map(|(a, b)| figure(a) / figure(b)))
 }
 
 /// Each round's CPU seconds per million, in order: how far the figures can be trusted.
