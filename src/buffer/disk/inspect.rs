@@ -100,8 +100,8 @@ pub fn repair(config: &BufferConfig) -> Result<Report, OpenError> {
         settled.into_iter().filter(|number| recovered.state.is_settled(*number)).collect();
     let (mut memos, _) =
         super::memos::Memos::open(Arc::new(OsFs), &config.path, 0, config.memos_kept, unix_nanos())?;
-    for memo in std::mem::take(&mut recovered.memos) {
-        memos.keep(memo, unix_nanos());
+    for (at, memo) in std::mem::take(&mut recovered.memos) {
+        memos.keep(memo, at);
     }
     memos.flush()?;
     recovered.log.checkpoint(recovered.state.encode(&settled), &settled)?;

@@ -93,7 +93,9 @@ impl Writer {
             handover: Arc::clone(&self.handover),
             trouble: Arc::clone(&self.trouble),
         };
-        let mut clock = Clock { pace: Pace::new(Instant::now()), sync_at: None, retry_at: None };
+        self.begin();
+        let retry_at = self.trouble.reason().map(|_| Instant::now() + RETRY_EVERY);
+        let mut clock = Clock { pace: Pace::new(Instant::now()), sync_at: None, retry_at };
         loop {
             let wake_at = clock.retry_at.or(clock.sync_at);
             let taken = self.inbox.take(clock.pace, wake_at);
@@ -107,6 +109,15 @@ impl Writer {
         }
         self.handover.close();
         self.finish();
+    }
+
+    /// The first thing: what the start found is kept, so that the next one need not find it again. It shows whether the
+    /// disk can be written, and makes the checkpoint's files while there is room for them.
+    fn begin(&mut self) {
+        let settled = self.settled_segments();
+        if let Err(error) = self.checkpoint(&settled) {
+            self.fail(&error);
+        }
     }
 
     fn turn(&mut self, taken: Taken, clock: &mut Clock) {
