@@ -49,9 +49,9 @@ pub enum StartError {
     },
     /// The embedded node did not start.
     #[error("the embedded node does not start: {0}")]
-    Node(#[from] NodeError),
+    Node(NodeError),
     /// The buffer did not open.
-    #[error("the buffer does not open: {0}")]
+    #[error(transparent)]
     Buffer(#[from] OpenError),
     /// There is no HTTP client.
     #[error(transparent)]
@@ -235,7 +235,9 @@ async fn start_embedded_node(config: &mut Config) -> Result<Option<Node>, StartE
         return Ok(None);
     }
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let node = Node::start(NodeOptions { listen, data: config.embedded_node_data.clone() }).await?;
+    let node = Node::start(NodeOptions { listen, data: config.embedded_node_data.clone() })
+        .await
+        .map_err(StartError::Node)?;
     let url: Url = format!("http://{}/v1/batches", node.address()).parse().expect("an address makes a URL");
     info!(url = %url, data = %config.embedded_node_data.display(), "no nodes configured, using the embedded one");
     config.delivery.nodes.push(url);
