@@ -52,7 +52,7 @@ COPY --from=builder /build/target/release/forebay /usr/local/bin/forebay
 # The settings of docker-compose.yml's gateway; FOREBAY_CONFIG names the file where it is wanted.
 COPY config/compose.toml /etc/forebay/compose.toml
 
-# The default paths are relative, such as "data/node": from / they all lie in the volume.
+# The default paths are relative, such as "data/buffer": from / they all lie in the volume.
 WORKDIR /
 VOLUME /data
 USER 10001:10001

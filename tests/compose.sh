@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the image, brings the stack of docker-compose.yml up, and holds it to its promises: while readings
-# are posted without a pause, a node is stopped and started again, and in the end every acknowledged reading
-# is in the nodes' databases exactly once. The stack is taken down with its volumes in any case; the image
+# are posted without a pause, a node is stopped and started again, the gateway is killed and started again with
+# nodes away, and in the end every acknowledged reading is in the nodes' databases exactly once. The stack is taken down with its volumes in any case; the image
 # forebay:compose-test stays, so that the next run finds the compiled dependencies.
 #
 # Needs: docker with an engine on this host, `docker compose` or docker-compose, curl, python3.
@@ -70,6 +70,12 @@ accepted() { wc -l <"$work/accepted"; }
 has_accepted() { [ "$(accepted)" -ge "$1" ]; }
 gateway_answers() { get "http://127.0.0.1:$port/healthz" >/dev/null 2>&1; }
 post_some() { until_true "$readings_per_step readings accepted" has_accepted $(($(accepted) + readings_per_step)); }
+# kill -9, as when memory runs out or power fails, and a new start with the same volume.
+kill_gateway() {
+  docker kill --signal KILL "$gateway" >/dev/null
+  docker start "$gateway" >/dev/null
+  until_true "an answer of the gateway after it was killed" gateway_answers
+}
 stored_at() { get "$(node_url "$1")/v1/count" | python3 -c 'import json, sys; print(json.load(sys.stdin)["count"])'; }
 holds_more_than() { [ "$(stored_at "$1")" -gt "$2" ]; }
 
@@ -92,18 +98,38 @@ buffer_is_empty() {
 
 # Posts requests of 1 to 20 readings, each reading unlike all others, in the three JSON forms by turns, until
 # the stop file is there. Every reading of a 202 goes into the file of the accepted ones; any other answer
-# ends it with an error, because one node of three away is no reason to turn readings away.
+# ends it with an error, because nodes that are away are no reason to turn readings away. A request without an
+# answer is sent again with its Idempotency-Key until there is one.
 cat >"$work/post.py" <<'PYTHON'
-import http.client, itertools, json, os, sys, time
+import http.client, itertools, json, os, sys, time, uuid
 
 port, accepted_path, stop_path = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+patience = 60  # seconds without an answer
 numbers = itertools.count(1)
 forms = [
     ("application/json", lambda readings: json.dumps(readings[0]), 1),
     ("application/json", lambda readings: json.dumps(readings), 12),
     ("application/x-ndjson", lambda readings: "\n".join(map(json.dumps, readings)), 20),
 ]
+connection = None
+
+
+def post(body, headers):
+    global connection
+    until = time.monotonic() + patience
+    while True:
+        try:
+            connection = connection or http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            connection.request("POST", "/v1/readings", body, headers)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        except (OSError, http.client.HTTPException) as error:
+            connection = None
+            if time.monotonic() > until:
+                sys.exit(f"no answer within {patience} seconds: {error!r}")
+            time.sleep(0.1)
+
+
 with open(accepted_path, "a") as accepted:
     for media_type, body_of, size in itertools.cycle(forms):
         if os.path.exists(stop_path):
@@ -112,11 +138,9 @@ with open(accepted_path, "a") as accepted:
             {"device": f"pump-{n % 50}", "sensor": "pressure", "value": n, "time": 1_750_000_000_000 + n, "unit": "bar"}
             for n in itertools.islice(numbers, size)
         ]
-        connection.request("POST", "/v1/readings", body_of(readings), {"Content-Type": media_type})
-        response = connection.getresponse()
-        text = response.read().decode()
-        if response.status != 202 or json.loads(text)["accepted"] != size:
-            sys.exit(f"{size} readings as {media_type} were answered with {response.status}: {text}")
+        status, text = post(body_of(readings), {"Content-Type": media_type, "Idempotency-Key": str(uuid.uuid4())})
+        if status != 202 or json.loads(text)["accepted"] != size:
+            sys.exit(f"{size} readings as {media_type} were answered with {status}: {text}")
         accepted.writelines(f"{r['device']} {r['value']}\n" for r in readings)
         accepted.flush()
         time.sleep(0.05)
@@ -187,14 +211,35 @@ until_true "the health check of node2" is_healthy "${nodes[1]}"
 before=$(stored_at "${nodes[1]}")
 until_true "new readings in node2" holds_more_than "${nodes[1]}" "$before"
 post_some
+[ "$(ledger recovered)" -eq 0 ] || die "the ledger says that $(ledger recovered) readings are from an earlier start"
+
+# From here on node2 is the only one that gets batches. What it was sent before the gateway was killed it is sent
+# again afterwards, under the same keys; another node could not know that it has been stored.
+say "killing the gateway with node1 and node3 away ($(accepted) accepted so far)"
+compose stop node1 node3 >/dev/null 2>&1
+post_some
+kill_gateway
+before=$(stored_at "${nodes[1]}")
+until_true "new readings in node2" holds_more_than "${nodes[1]}" "$before"
+post_some
+
+say "killing the gateway with all nodes away ($(accepted) accepted so far)"
+compose stop node2 >/dev/null 2>&1
+post_some
+kill_gateway
+[ "$(ledger recovered)" -ge "$readings_per_step" ] || die "only $(ledger recovered) readings were found on disk"
+post_some
+docker start "${nodes[1]}" >/dev/null
+until_true "the health check of node2" is_healthy "${nodes[1]}"
 
 touch "$work/stop"
 wait "$poster" || die "the poster failed: $(tail -3 "$work/post.log")"
 poster=
 say "posting has ended, $(accepted) readings are accepted; waiting for the buffer to empty"
 until_true "an empty buffer" buffer_is_empty
-[ "$(ledger accepted)" -eq "$(accepted)" ] || die "the ledger says $(ledger accepted) accepted, the answers said $(accepted)"
-[ "$(ledger delivered)" -eq "$(accepted)" ] || die "the ledger says $(ledger delivered) delivered of $(accepted)"
+[ "$(ledger dead_lettered)" -eq 0 ] || die "readings became dead letters"
+for i in 0 2; do docker start "${nodes[$i]}" >/dev/null; done
+for i in 0 2; do until_true "the health check of node$((i + 1))" is_healthy "${nodes[$i]}"; done
 
 for i in 0 1 2; do
   get "$(node_url "${nodes[$i]}")/v1/readings" >"$work/node$((i + 1))"

@@ -146,7 +146,7 @@ impl SubAssign for Amount {
 /// What an acknowledgement promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ack {
-    /// The readings are in the buffer; they are lost if the process dies.
+    /// The readings are in the buffer; what is not delivered, or written to disk, is lost if the process dies.
     Memory,
     /// The readings are on stable storage: they survive kill -9 and power loss.
     Disk,
