@@ -70,7 +70,7 @@ accepted() { wc -l <"$work/accepted"; }
 has_accepted() { [ "$(accepted)" -ge "$1" ]; }
 gateway_answers() { get "http://127.0.0.1:$port/healthz" >/dev/null 2>&1; }
 post_some() { until_true "$readings_per_step readings accepted" has_accepted $(($(accepted) + readings_per_step)); }
-# kill -9, as when memory runs out or power fails, and a new start with the same volume.
+# kill -9, as when memory runs out, and a new start with the same volume.
 kill_gateway() {
   docker kill --signal KILL "$gateway" >/dev/null
   docker start "$gateway" >/dev/null

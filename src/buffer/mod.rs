@@ -280,7 +280,7 @@ pub enum Settled {
     Delivered,
     /// Some were given up to make room for newer ones.
     Dropped,
-    /// Some cannot be read any more; others may have been dropped.
+    /// Some cannot be read back from disk; others may have been dropped.
     Damaged,
 }
 
@@ -330,8 +330,9 @@ pub enum PushError {
     /// The request asked to wait for delivery, and readings of it were given up to make room for newer ones.
     #[error("readings of the request were given up to make room for newer ones")]
     Dropped,
-    /// The request asked to wait for delivery, and readings of it cannot be read from disk any more.
-    #[error("readings of the request were stored and cannot be read from disk any more")]
+    /// The request asked to wait for delivery, and readings of it cannot be read back from disk: they are damaged, or
+    /// the disk fails.
+    #[error("readings of the request were stored and cannot be read back from disk")]
     Damaged,
     /// The request asked to wait for delivery, and the gateway stopped before.
     #[error("the gateway stopped before every reading of the request was delivered")]
