@@ -83,8 +83,16 @@ pub enum OpenError {
         /// What the system says.
         error: io::Error,
     },
+    /// The directory is not there and cannot be made, or is something else.
+    #[error("cannot make the directory {}: {error}; set `buffer.path` to one that can be used", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
     /// The log cannot be opened.
-    #[error("the buffer on disk cannot be opened: {0}")]
+    #[error(transparent)]
     Log(#[from] LogError),
     /// Another process has it.
     #[error(

@@ -20,11 +20,14 @@ impl Lock {
     ///
     /// # Errors
     ///
-    /// [`OpenError::Locked`] if another process has it, or what the system says.
+    /// [`OpenError::Locked`] if another process has it, [`OpenError::Directory`] if the directory cannot be made, or
+    /// what the system says.
     pub fn take(directory: &Path) -> Result<Lock, OpenError> {
+        fs::create_dir_all(directory)
+            .map_err(|error| OpenError::Directory { path: directory.to_owned(), error })?;
         let path = directory.join(NAME);
         let failed = |error| OpenError::Io { path: path.clone(), error };
-        let mut file = open(directory, &path).map_err(failed)?;
+        let mut file = open(&path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { path: directory.to_owned() }),
@@ -36,8 +39,7 @@ impl Lock {
     }
 }
 
-fn open(directory: &Path, path: &Path) -> io::Result<File> {
-    fs::create_dir_all(directory)?;
+fn open(path: &Path) -> io::Result<File> {
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
     opened.or_else(|error| match error.kind() {
         // What is there can be delivered, also from a disk that takes no more.
