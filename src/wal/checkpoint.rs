@@ -60,6 +60,8 @@ pub enum Stored {
     Nothing,
     /// The younger of those that are sound.
     Checkpoint(Checkpoint),
+    /// The only sound one. The other file holds something that is none: perhaps a younger one, torn or damaged.
+    Beside(Checkpoint),
     /// Something, but no sound checkpoint.
     Damaged,
 }
@@ -115,7 +117,9 @@ impl Slots {
         if let Some(Slot { file, bytes }) = &slots.files[index] {
             renew(file.as_ref(), 0..*bytes)?;
         }
-        Ok((slots, Stored::Checkpoint(checkpoint)))
+        let is_alone = contents.contains(&Content::Unsound);
+        let stored = if is_alone { Stored::Beside(checkpoint) } else { Stored::Checkpoint(checkpoint) };
+        Ok((slots, stored))
     }
 
     /// Writes a checkpoint in the place of the older one and returns when it is on stable storage.

@@ -24,7 +24,8 @@ pub enum Event<'a> {
         /// The segments that were needed then.
         segments: &'a [Segment],
     },
-    /// There is a checkpoint, and it cannot be read: every record that is there comes again.
+    /// The last checkpoint cannot be read. Nobody knows what was let go since the one before it; if that one cannot be
+    /// read either, every record that is there comes again.
     CheckpointDamaged,
     /// A sound record.
     Record(Record<'a>),
@@ -68,16 +69,17 @@ impl Log {
         fs.sync_directory(&path).map_err(LogError::at("sync", &path))?;
         let opened = Slots::open(fs.as_ref(), &path, &names);
         let (slots, stored) = opened.map_err(LogError::at("read the checkpoint in", &path))?;
-        let gaps = if stored == Stored::Damaged { Gaps::MayBeSettled } else { Gaps::AreLosses };
-        let checkpoint = match stored {
-            Stored::Nothing => None,
-            Stored::Checkpoint(checkpoint) => Some(checkpoint),
-            Stored::Damaged => {
-                visit(Event::CheckpointDamaged);
-                None
-            }
+        let (checkpoint, gaps) = match stored {
+            Stored::Nothing => (None, Gaps::AreLosses),
+            Stored::Checkpoint(checkpoint) => (Some(checkpoint), Gaps::AreLosses),
+            Stored::Beside(checkpoint) => (Some(checkpoint), Gaps::MayBeSettled),
+            Stored::Damaged => (None, Gaps::MayBeSettled),
         };
-        let mut replay = Replay { directory: Directory { fs, path }, names, checkpoint, gaps, visit };
+        let directory = Directory { fs, path };
+        let mut replay = Replay { directory, names, checkpoint, gaps, told_of_checkpoint: false, visit };
+        if replay.gaps == Gaps::MayBeSettled && replay.checkpoint.is_none() {
+            replay.tell_of_checkpoint();
+        }
         replay.remove_leftovers();
         let (segments, end) = replay.run()?;
         Ok(Log {
@@ -118,6 +120,7 @@ struct Replay<'a> {
     names: Vec<String>,
     checkpoint: Option<Checkpoint>,
     gaps: Gaps,
+    told_of_checkpoint: bool,
     visit: &'a mut dyn FnMut(Event<'_>),
 }
 
@@ -138,6 +141,14 @@ struct Chapter {
 }
 
 impl Replay<'_> {
+    /// A younger checkpoint that was torn as it was written does no harm. One that let something go had been written
+    /// as a whole: it is damaged.
+    fn tell_of_checkpoint(&mut self) {
+        if !std::mem::replace(&mut self.told_of_checkpoint, true) {
+            (self.visit)(Event::CheckpointDamaged);
+        }
+    }
+
     /// Removes files that were to become segments, and segments that the checkpoint no longer needs. A file that
     /// stays, on a disk that cannot be written, does no harm.
     fn remove_leftovers(&mut self) {
@@ -177,6 +188,9 @@ impl Replay<'_> {
                 if files.contains(&segment.number) {
                     known.insert(segment.number, segment.clone());
                 } else if !segment.seqs.is_empty() {
+                    if self.gaps == Gaps::MayBeSettled {
+                        self.tell_of_checkpoint();
+                    }
                     (self.visit)(Event::Missing(segment.clone()));
                 }
             }
@@ -249,9 +263,13 @@ impl Replay<'_> {
         let Chapter { segment, start, limit } = chapter;
         let first = start.map_or(segment.seqs.start, |start| start.seq);
         let void = matches!(limit, Limit::Below(below) if *below <= first);
-        if first > end.seq && self.gaps == Gaps::AreLosses && !void {
-            let lost = Damage { segment: segment.number, bytes: 0..0, seqs: end.seq..first };
-            (self.visit)(Event::Damage(lost));
+        match self.gaps {
+            _ if void || first <= end.seq => {}
+            Gaps::AreLosses => {
+                let lost = Damage { segment: segment.number, bytes: 0..0, seqs: end.seq..first };
+                (self.visit)(Event::Damage(lost));
+            }
+            Gaps::MayBeSettled => self.tell_of_checkpoint(),
         }
         let path = self.directory.path.join(segment::file_name(segment.number));
         let mut reader = self.directory.reader(segment, *start)?;

@@ -185,8 +185,17 @@ impl Replay {
             return;
         }
         let (requests, readings) = (content.numbers.end - content.numbers.start, content.amount.readings);
-        self.lost_requests += requests;
         self.state.settle(&Settlement { notes: Vec::new(), spans: vec![span] });
+        if self.checkpoint_damaged {
+            warn!(
+                segment = segment.number,
+                requests,
+                readings,
+                "a segment is not there; the checkpoint that would say whether it was still needed is damaged"
+            );
+            return;
+        }
+        self.lost_requests += requests;
         error!(
             segment = segment.number,
             requests, readings, "a segment is missing on disk; its readings are lost"
