@@ -166,10 +166,11 @@ impl DiskOutlet {
     fn lose(&mut self, lost: &[std::ops::Range<u64>]) {
         for numbers in lost {
             let span = Span { from: Place::start_of(numbers.start), to: Place::start_of(numbers.end) };
-            if self.parts.taken.contains_all(span) {
+            let is_open = |number: &u64| !self.parts.taken.contains_all(Span::of_record(*number));
+            let requests = numbers.clone().filter(is_open).count() as u64;
+            if requests == 0 {
                 continue;
             }
-            let requests = numbers.end - numbers.start;
             self.parts.metrics.buffer_damaged_records.inc_by(requests);
             error!(requests, "requests on disk cannot be read; their readings are lost");
             self.settle_on_disk(Settlement { notes: Vec::new(), spans: vec![span] });

@@ -58,13 +58,20 @@ pub struct Recovered {
 pub fn recover(fs: Arc<dyn Fs>, config: LogConfig, seed: u64) -> Result<Recovered, LogError> {
     let mut replay = Replay { state: State { next_number: 1, ..State::default() }, ..Replay::default() };
     let log = Log::open(fs, config, seed, &mut |event| replay.on(event))?;
-    let Replay { mut state, damaged, memos, lost_requests, checkpoint_damaged, missing, .. } = replay;
+    let lost_in_replay = replay.lost_requests();
+    let Replay { mut state, mut damaged, memos, checkpoint_damaged, missing, .. } = replay;
     state.contents.retain(|number, _| log.segments().iter().any(|segment| segment.number == *number));
-    let mut walk = Walk { state: &mut state, requests: BTreeMap::new(), unread: BTreeMap::new() };
+    let mut walk = Walk::new(&mut state);
     for segment in log.segments() {
         walk.through(&log, segment)?;
     }
-    let Walk { requests, mut unread, .. } = walk;
+    let Walk { requests, mut unread, damaged: found_again, lost_requests: lost_in_walk, .. } = walk;
+    let is_new = |found: &Damage| {
+        let same = |known: &Damage| (known.segment, known.bytes.start) == (found.segment, found.bytes.start);
+        !damaged.iter().any(same) && !log.directory().is_set_aside(found)
+    };
+    let new: Vec<_> = found_again.into_iter().filter(is_new).collect();
+    damaged.extend(new);
     let (resumed, records) = resume(&mut state, requests, &mut unread);
     let held = records.values().map(|(_, amount)| *amount);
     let amount = held.chain(unread.values().copied()).fold(Amount::default(), |sum, amount| sum + amount);
@@ -82,7 +89,7 @@ pub fn recover(fs: Arc<dyn Fs>, config: LogConfig, seed: u64) -> Result<Recovere
         unread,
         amount,
         memos,
-        lost_requests,
+        lost_requests: lost_in_replay + lost_in_walk,
         damaged,
         checkpoint_damaged,
         missing,
@@ -127,9 +134,16 @@ struct Replay {
     checkpoint_damaged: bool,
     missing: Vec<u64>,
     gaps_are_settled: bool,
+    /// Whether nobody knows what was in a segment, and no gap behind it has told since.
+    has_unknown_segment: bool,
 }
 
 impl Replay {
+    /// Where nobody knows how many there were, one is counted, so that it shows.
+    fn lost_requests(&self) -> u64 {
+        self.lost_requests + u64::from(self.has_unknown_segment)
+    }
+
     fn on(&mut self, event: Event<'_>) {
         match event {
             Event::Checkpoint { state, .. } => match State::decode(state) {
@@ -144,7 +158,10 @@ impl Replay {
                 warn!("the checkpoint on disk is damaged: what was delivered before may be sent again");
             }
             Event::Record(record) => self.on_record(&record),
-            Event::Damage(damage) => self.damaged.push(damage),
+            Event::Damage(damage) => {
+                self.has_unknown_segment |= damage.seqs.is_empty() && !damage.bytes.is_empty();
+                self.damaged.push(damage);
+            }
             Event::Missing(segment) => self.on_missing(&segment),
             Event::TornTail { segment, offset } => {
                 info!(
@@ -166,6 +183,7 @@ impl Replay {
                     self.gaps_are_settled = false;
                 } else {
                     self.lost_requests += missing;
+                    self.has_unknown_segment &= missing == 0;
                 }
                 if !accepted.memo.is_empty() {
                     self.memos.push((accepted.accepted_at, Bytes::copy_from_slice(accepted.memo)));
@@ -214,9 +232,16 @@ struct Walk<'a> {
     requests: BTreeMap<u64, ReadRequest>,
     /// The readings that are in no batch, by segment.
     unread: BTreeMap<u64, Amount>,
+    damaged: Vec<Damage>,
+    lost_requests: u64,
 }
 
 impl Walk<'_> {
+    fn new(state: &mut State) -> Walk<'_> {
+        let (requests, unread) = (BTreeMap::new(), BTreeMap::new());
+        Walk { state, requests, unread, damaged: Vec::new(), lost_requests: 0 }
+    }
+
     /// Only segments are read that have something in a batch, or something that is settled and something that is
     /// not: of the others it is known what they hold.
     fn through(&mut self, log: &Log, segment: &Segment) -> Result<(), LogError> {
@@ -234,8 +259,14 @@ impl Walk<'_> {
         loop {
             let found = reader.next(Limit::Below(segment.seqs.end));
             let found = found.map_err(|error| log.directory().unreadable(segment, error))?;
-            let Some(found) = found else { break };
-            let Found::Record(record) = found else { continue };
+            let record = match found {
+                None => break,
+                Some(Found::Record(record)) => record,
+                Some(Found::Damage(damage)) => {
+                    self.damaged.push(damage);
+                    continue;
+                }
+            };
             let Ok(Entry::Accepted(accepted)) = Entry::read(record.payload) else { continue };
             self.lose(expected..accepted.number);
             expected = accepted.number + 1;
@@ -259,14 +290,14 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Requests that nobody has any more are settled; the damage itself is found and told elsewhere.
+    /// Requests that nobody has any more are settled. Those that were settled before are no loss.
     fn lose(&mut self, numbers: Range<u64>) {
-        let span = of_numbers(numbers);
-        if !span.is_empty() && !self.state.settled.contains_all(span) {
-            error!(
-                requests = span.to.seq - span.from.seq,
-                "requests on disk cannot be read; their readings are lost"
-            );
+        let span = of_numbers(numbers.clone());
+        let is_open = |number: &u64| !self.state.settled.contains_all(Span::of_record(*number));
+        let requests = numbers.filter(is_open).count() as u64;
+        if requests > 0 {
+            self.lost_requests += requests;
+            error!(requests, "requests on disk cannot be read; their readings are lost");
             self.state.settle(&Settlement { notes: Vec::new(), spans: vec![span] });
         }
     }
