@@ -1,18 +1,18 @@
 //! The buffer on disk: what is acknowledged is in a log before it is, and stays until it is settled.
 //!
-//! 1. A request reserves room, and puts its readings into the [`inbox`] (bounded: 8 MiB wait at most).
-//! 2. The [`writer`], the one thread that owns the log ([`crate::wal`]), takes all that waits, appends a record for
-//!    each ([`entry`]), syncs once, counts them, hands them on and answers. The next group gathers meanwhile.
-//! 3. The [`handover`] passes on from memory what is young, up to 8 MiB; when the delivery does not keep up, what
-//!    follows stays on disk and is read from there ([`cursor`]).
+//! 1. A request reserves room, and puts its readings into the `inbox` (bounded: 8 MiB wait at most).
+//! 2. The `writer`, the one thread that owns the log ([`crate::wal`]), takes all that waits, appends a record for
+//!    each (`entry`), syncs once, counts them, hands them on and answers. The next group gathers meanwhile.
+//! 3. The `handover` passes on from memory what is young, up to 8 MiB; when the delivery does not keep up, what
+//!    follows stays on disk and is read from there (`cursor`).
 //! 4. Which readings make up a batch is noted in the log before the batch is sent for the first time, and what is
-//!    settled after it ([`outlet`]).
-//! 5. A segment in which everything is settled goes ([`state`]), after a checkpoint that says so is durable.
+//!    settled after it (`outlet`).
+//! 5. A segment in which everything is settled goes (`state`), after a checkpoint that says so is durable.
 //!
-//! A start replays the log from the checkpoint on ([`recovery`]), resumes the batches that may have been sent, under
+//! A start replays the log from the checkpoint on (`recovery`), resumes the batches that may have been sent, under
 //! their keys, and reads the rest in its turn.
 //!
-//! When the disk fails or is full ([`trouble`]), requests get 503 at once; what is in the log is delivered, only
+//! When the disk fails or is full (`trouble`), requests get 503 at once; what is in the log is delivered, only
 //! notes and settlements stay in memory; the disk is tried again every second.
 //!
 //! # Limits
