@@ -66,8 +66,8 @@ pub(super) enum Readings {
 pub(super) struct Parameters {
     /// Take all readings or none.
     strict: Option<bool>,
-    /// What the answer promises: `memory` or `delivered`.
-    #[param(example = "memory")]
+    /// What the answer promises: `disk` (where the buffer is on disk), `memory` or `delivered`.
+    #[param(example = "disk")]
     ack: Option<String>,
     /// The unit of times that are numbers: `s`, `ms`, `us` or `ns`.
     #[param(example = "ms")]
