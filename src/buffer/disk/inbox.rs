@@ -15,9 +15,11 @@ use crate::reading::Readings;
 
 /// Most bytes of readings that wait to be written. A single request may be larger, alone.
 const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Longest pause after a commit in which the next group gathers. A lone request never waits for it.
-const GATHER_MAX: Duration = Duration::from_millis(1);
-
+/// Longest pause after a commit in which the next group gathers. A lone request never waits for it. Longer pauses
+/// make fewer syncs under load, and readings wait longer for their acknowledgement when clients leave.
+const GATHER_MAX: Duration = Duration::from_millis(3);
+/// Most commands that room is made for before they come.
+const COMMANDS_EXPECTED_MAX: usize = 1024;
 /// Longest time that what nobody waits for stays unwritten: a crash within it costs no reading, only that some may be
 /// sent again.
 const LINGER_MAX: Duration = Duration::from_millis(100);
@@ -94,28 +96,31 @@ impl Command {
 /// How long the next group gathers.
 ///
 /// One sync costs the processor as much as several requests, so the more come in, the more share one: a group waits
-/// until as many have come as in the last ones, but at most [`GATHER_MAX`].
+/// until as many requests have come as were in the last ones, but at most [`GATHER_MAX`] after the last commit. Notes
+/// go with them and do not count: they come from the delivery, which waits for nobody, and if no request is expected,
+/// they go at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     last_commit: Instant,
+    /// Requests that the next group is expected to have.
     expected: usize,
 }
 
 impl Pace {
     /// Expects nobody.
     pub fn new(now: Instant) -> Pace {
-        Pace { last_commit: now, expected: 1 }
+        Pace { last_commit: now, expected: 0 }
     }
 
-    /// After a commit that so many had waited for.
-    pub fn on_commit(&mut self, now: Instant, waiting: usize) {
+    /// After a commit of so many requests. Those who went away are forgotten in the course of some commits.
+    pub fn on_commit(&mut self, now: Instant, requests: usize) {
         let fading = self.expected - self.expected.div_ceil(8);
-        *self = Pace { last_commit: now, expected: waiting.max(fading).max(1) };
+        *self = Pace { last_commit: now, expected: requests.max(fading) };
     }
 
-    /// How much longer so many wait for others.
-    fn rest(&self, now: Instant, waiting: usize) -> Duration {
-        if waiting >= self.expected {
+    /// How much longer a group of so many requests waits for others.
+    fn rest(&self, now: Instant, requests: usize) -> Duration {
+        if requests >= self.expected {
             return Duration::ZERO;
         }
         (self.last_commit + GATHER_MAX).saturating_duration_since(now)
@@ -143,8 +148,10 @@ pub enum Closing {
 pub struct Taken {
     /// What is to be written, in its order.
     pub commands: Vec<Command>,
-    /// How many of them somebody waits for.
-    pub urgent: usize,
+    /// Whether somebody waits for one of them.
+    pub urgent: bool,
+    /// How many of them are readings of requests.
+    pub requests: usize,
     /// Whether one of them has to be on stable storage before it is answered.
     pub to_be_synced: bool,
     /// What will still come.
@@ -166,15 +173,40 @@ pub struct Inbox {
 struct Contents {
     commands: Vec<Command>,
     bytes: usize,
-    urgent: usize,
+    /// Whether somebody waits.
+    urgent: bool,
+    /// How many of the commands are readings of requests.
+    requests: usize,
     to_be_synced: bool,
     /// When what nobody waits for is to be written; `None` if there is nothing.
     due: Option<Instant>,
-    /// The thread sleeps until so many are urgent; 0 while it does not sleep.
-    wanted: usize,
+    sleeps: Sleep,
     closing: Closing,
     /// Whether the thread has yet to hear of that.
     is_news: bool,
+}
+
+/// Until when the log's thread sleeps; an alarm may come before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sleep {
+    /// It does not.
+    #[default]
+    Awake,
+    /// Until somebody waits.
+    UntilUrgent,
+    /// Until so many requests have come.
+    UntilRequests(usize),
+}
+
+impl Contents {
+    /// Whether the thread has slept long enough.
+    fn is_enough(&self) -> bool {
+        match self.sleeps {
+            Sleep::Awake => false,
+            Sleep::UntilUrgent => self.urgent,
+            Sleep::UntilRequests(count) => self.requests >= count,
+        }
+    }
 }
 
 impl Inbox {
@@ -228,16 +260,17 @@ impl Inbox {
         contents.bytes += command.bytes();
         contents.to_be_synced |= command.is_to_be_synced();
         let is_urgent = command.is_urgent();
-        contents.urgent += usize::from(is_urgent);
+        contents.urgent |= is_urgent;
+        contents.requests += usize::from(matches!(command, Command::Accept(_)));
         contents.commands.push(command);
         // The thread sleeps without an alarm, and now it needs one.
         let alarm = !is_urgent && contents.due.is_none();
         if alarm {
             contents.due = Some(Instant::now() + LINGER_MAX);
         }
-        let wake = contents.wanted > 0 && (contents.urgent >= contents.wanted || alarm);
+        let wake = contents.sleeps != Sleep::Awake && (contents.is_enough() || alarm);
         if wake {
-            contents.wanted = 0;
+            contents.sleeps = Sleep::Awake;
         }
         drop(contents);
         if wake {
@@ -254,32 +287,38 @@ impl Inbox {
             let now = Instant::now();
             let alarm = [wake_at, contents.due].into_iter().flatten().min();
             let rest = match (contents.urgent, alarm) {
-                (0, None) => None,
-                (0, Some(alarm)) => Some(alarm.saturating_duration_since(now)),
-                (urgent, _) => Some(pace.rest(now, urgent)),
+                (true, _) => Some(pace.rest(now, contents.requests)),
+                (false, Some(alarm)) => Some(alarm.saturating_duration_since(now)),
+                (false, None) => None,
             };
             if rest == Some(Duration::ZERO) {
                 break;
             }
-            contents.wanted = if contents.urgent == 0 { 1 } else { pace.expected };
+            contents.sleeps = match contents.urgent {
+                true => Sleep::UntilRequests(pace.expected),
+                false => Sleep::UntilUrgent,
+            };
             contents = match rest {
                 None => self.filled.wait(contents).unwrap_or_else(PoisonError::into_inner),
                 Some(rest) => {
                     self.filled.wait_timeout(contents, rest).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
-            contents.wanted = 0;
+            contents.sleeps = Sleep::Awake;
         }
         contents.bytes = 0;
         let urgent = std::mem::take(&mut contents.urgent);
-        let commands = std::mem::take(&mut contents.commands);
+        let requests = std::mem::take(&mut contents.requests);
+        // The next group will be about as large: it need not grow while somebody holds the lock.
+        let next = Vec::with_capacity(contents.commands.len().min(COMMANDS_EXPECTED_MAX));
+        let commands = std::mem::replace(&mut contents.commands, next);
         contents.is_news = false;
         contents.due = None;
         let to_be_synced = std::mem::take(&mut contents.to_be_synced);
         let closing = contents.closing;
         drop(contents);
         self.emptied.notify_waiters();
-        Taken { commands, urgent, to_be_synced, closing }
+        Taken { commands, urgent, requests, to_be_synced, closing }
     }
 
     /// Takes less from now on.
@@ -296,5 +335,45 @@ impl Inbox {
     fn lock(&self) -> MutexGuard<'_, Contents> {
         // What is inside is whole at every step.
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_lone_request_never_waits_for_others() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(now);
+        for _ in 0..3 {
+            assert_eq!(pace.rest(now, 1), Duration::ZERO);
+            pace.on_commit(now, 1);
+            now += MILLISECOND;
+        }
+    }
+
+    #[test]
+    fn a_group_waits_for_as_many_as_came_last_but_not_long() {
+        let now = Instant::now();
+        let mut pace = Pace::new(now);
+        pace.on_commit(now, 64);
+        assert_eq!(pace.rest(now, 63), GATHER_MAX);
+        assert_eq!(pace.rest(now + MILLISECOND, 63), GATHER_MAX.saturating_sub(MILLISECOND));
+        assert_eq!(pace.rest(now + GATHER_MAX, 63), Duration::ZERO);
+        assert_eq!(pace.rest(now, 64), Duration::ZERO);
+    }
+
+    #[test]
+    fn clients_that_went_away_are_forgotten_and_a_note_goes_at_once_then() {
+        let now = Instant::now();
+        let mut pace = Pace::new(now);
+        pace.on_commit(now, 64);
+        for _ in 0..32 {
+            pace.on_commit(now, 0);
+        }
+        assert_eq!(pace.rest(now, 0), Duration::ZERO);
     }
 }

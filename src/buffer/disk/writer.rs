@@ -78,10 +78,10 @@ struct Clock {
     retry_at: Option<Instant>,
 }
 
-/// A command that was appended, and where.
+/// Where a command was appended.
 struct Appended {
-    command: Command,
     seq: u64,
+    /// Behind it.
     position: Position,
 }
 
@@ -121,7 +121,7 @@ impl Writer {
     }
 
     fn turn(&mut self, taken: Taken, clock: &mut Clock) {
-        let Taken { commands, urgent, to_be_synced, .. } = taken;
+        let Taken { commands, urgent, requests, to_be_synced, .. } = taken;
         let now = Instant::now();
         if clock.retry_at.is_some_and(|at| now < at) {
             let reason = self.trouble.reason().unwrap_or_default();
@@ -145,8 +145,8 @@ impl Writer {
             };
             clock.sync_at.get_or_insert(now + within);
         }
-        if urgent > 0 {
-            clock.pace.on_commit(Instant::now(), urgent);
+        if urgent {
+            clock.pace.on_commit(Instant::now(), requests);
         }
     }
 
@@ -160,61 +160,47 @@ impl Writer {
     fn commit(&mut self, commands: Vec<Command>, durability: Durability, probing: bool) -> Result<(), ()> {
         let started = Instant::now();
         let before = self.log.segments().len();
-        let (appended, failed) = self.append_all(commands, probing);
-        let done = match failed {
-            None => self.log.commit(durability).map_err(|error| (error, Vec::new())),
-            Some(failed) => Err(failed),
-        };
-        match done {
+        let (places, appended) = self.append_all(&commands, probing);
+        match appended.and_then(|()| self.log.commit(durability)) {
             Ok(()) => {
-                self.observe(&appended, started);
-                self.on_committed(appended);
+                self.observe(&commands, started);
+                self.on_committed(commands, places);
                 self.prepare_spare();
                 self.tidy(before)
             }
-            Err((error, rest)) => {
+            Err(error) => {
                 let reason = self.fail(&error);
-                let commands = appended.into_iter().map(|appended| appended.command).chain(rest);
-                self.refuse(commands.collect(), &reason);
+                self.refuse(commands, &reason);
                 Err(())
             }
         }
     }
 
-    /// Appends commands until one fails; that one and those behind it come back with the error.
-    fn append_all(
-        &mut self,
-        commands: Vec<Command>,
-        probing: bool,
-    ) -> (Vec<Appended>, Option<(LogError, Vec<Command>)>) {
-        let mut appended = Vec::with_capacity(commands.len());
-        let mut commands = commands.into_iter();
-        let mut number = self.state.next_number;
+    /// Appends commands until one fails; returns the places of those before it.
+    fn append_all(&mut self, commands: &[Command], probing: bool) -> (Vec<Appended>, Result<(), LogError>) {
+        let mut places = Vec::with_capacity(commands.len());
+        let (mut number, now) = (self.state.next_number, unix_nanos());
         if probing && let Err(error) = self.log.append(&[&Settlement::default().encode()]) {
-            return (appended, Some((error, commands.collect())));
+            return (places, Err(error));
         }
-        while let Some(command) = commands.next() {
-            match self.append(&command, number) {
+        for command in commands {
+            match self.append(command, number, now) {
                 Ok(seq) => {
                     number += u64::from(matches!(command, Command::Accept(_)));
-                    appended.push(Appended { command, seq, position: self.log.position() });
+                    places.push(Appended { seq, position: self.log.position() });
                 }
-                Err(error) => {
-                    let rest = std::iter::once(command).chain(commands).collect();
-                    return (appended, Some((error, rest)));
-                }
+                Err(error) => return (places, Err(error)),
             }
         }
-        (appended, None)
+        (places, Ok(()))
     }
 
-    fn append(&mut self, command: &Command, number: u64) -> Result<u64, LogError> {
+    fn append(&mut self, command: &Command, number: u64, accepted_at: i64) -> Result<u64, LogError> {
         match command {
             Command::Accept(accept) => {
                 let count =
                     u32::try_from(accept.amount.readings).expect("the bound on bodies allows no more");
                 let readings = accept.readings.as_bytes();
-                let accepted_at = unix_nanos();
                 let accepted = Accepted { number, accepted_at, count, memo: &accept.memo, readings };
                 self.log.append(&[&accepted.head(), &accept.memo, readings])
             }
@@ -224,8 +210,8 @@ impl Writer {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "histograms hold doubles")]
-    fn observe(&self, appended: &[Appended], started: Instant) {
-        let readings: u64 = appended.iter().map(|appended| appended.command.readings()).sum();
+    fn observe(&self, commands: &[Command], started: Instant) {
+        let readings: u64 = commands.iter().map(Command::readings).sum();
         if readings > 0 {
             self.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
             self.metrics.commit_readings.observe(readings as f64);
@@ -233,11 +219,11 @@ impl Writer {
     }
 
     /// Everything in the group is kept: the books first, then the delivery, then whoever waits.
-    fn on_committed(&mut self, appended: Vec<Appended>) {
+    fn on_committed(&mut self, commands: Vec<Command>, places: Vec<Appended>) {
         let handover = Arc::clone(&self.handover);
         let mut putting = handover.begin();
-        let mut told = Vec::with_capacity(appended.len());
-        for Appended { command, seq, position } in appended {
+        let mut told = Vec::with_capacity(commands.len());
+        for (command, Appended { seq, position }) in commands.into_iter().zip(places) {
             match command {
                 Command::Accept(accept) => told.extend(self.on_accepted(accept, seq, position, &mut putting)),
                 Command::Note { number, note } => self.on_noted(number, note, seq),
@@ -264,7 +250,9 @@ impl Writer {
         let Accept { readings, memo, amount, accepted_at, room, done, waiter, until_taken } = accept;
         let number = self.state.next_number;
         self.state.accept(position.segment, number, amount);
-        self.memos.keep(memo, unix_nanos());
+        if !memo.is_empty() {
+            self.memos.keep(memo, unix_nanos());
+        }
         if let Some((reservation, format)) = room {
             reservation.accept(format);
         }
