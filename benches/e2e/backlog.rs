@@ -59,8 +59,8 @@ struct Outage {
 }
 
 impl Outage {
-    async fn start(&self, nodes: &[Server], address: SocketAddr) -> anyhow::Result<Server> {
-        let (bytes, readings) = ((2 * self.backlog_bytes).to_string(), (1_u64 << 32).to_string());
+    fn start(&self, nodes: &[Server], address: SocketAddr) -> anyhow::Result<Server> {
+        let (bytes, readings) = (format!("{}B", 2 * self.backlog_bytes), (1_u64 << 32).to_string());
         let settings = [
             ("BUFFER__KIND", "disk"),
             ("BUFFER__ACK", "disk"),
@@ -72,8 +72,8 @@ impl Outage {
 
     /// Fills the buffer of a gateway whose nodes are away, and kills it.
     async fn fill(&self, nodes: &[Server]) -> anyhow::Result<()> {
-        let mut gateway = self.start(nodes, free_address()?).await?;
-        gateway.wait_until_ready().await?;
+        let mut gateway = self.start(nodes, free_address()?)?;
+        gateway.wait_until_ready(self.directory.path()).await?;
         let idle = gateway.memory()?.resident;
         println!("| RSS, idle | {idle:.1} MiB |");
         let started_at = Instant::now();
@@ -100,7 +100,7 @@ impl Outage {
     async fn start_over_backlog(&self, nodes: &[Server]) -> anyhow::Result<Server> {
         let address = free_address()?;
         let started_at = Instant::now();
-        let gateway = self.start(nodes, address).await?;
+        let gateway = self.start(nodes, address)?;
         loop {
             ensure!(started_at.elapsed() < WITHIN, "the gateway took nothing over its backlog");
             match Connection::open(address).await {

@@ -70,10 +70,8 @@ impl Server {
         settings: &[(&str, &str)],
     ) -> anyhow::Result<Server> {
         let mut gateway = Server::spawn_gateway(directory, free_address()?, nodes, settings)?;
-        match gateway.wait_until_ready().await {
-            Ok(()) => Ok(gateway),
-            Err(error) => Err(error.context(fs::read_to_string(directory.join(LOG)).unwrap_or_default())),
-        }
+        gateway.wait_until_ready(directory).await?;
+        Ok(gateway)
     }
 
     /// Starts the gateway as [`Server::start_gateway`] does, and does not wait.
@@ -96,7 +94,16 @@ impl Server {
     }
 
     /// Waits until it takes readings.
-    pub(crate) async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// If it ends or is not ready in time, with its log, which is in `directory`.
+    pub(crate) async fn wait_until_ready(&mut self, directory: &Path) -> anyhow::Result<()> {
+        let waited = self.poll_readyz().await;
+        waited.with_context(|| fs::read_to_string(directory.join(LOG)).unwrap_or_default())
+    }
+
+    async fn poll_readyz(&mut self) -> anyhow::Result<()> {
         let started_at = Instant::now();
         while self.get("readyz").await.is_err() {
             if let Some(status) = self.process.0.try_wait()? {
