@@ -15,9 +15,8 @@ use crate::reading::Readings;
 
 /// Most bytes of readings that wait to be written. A single request may be larger, alone.
 const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Longest pause after a commit in which the next group gathers. A lone request never waits for it. Longer pauses
-/// make fewer syncs under load, and readings wait longer for their acknowledgement when clients leave.
-const GATHER_MAX: Duration = Duration::from_millis(3);
+/// Longest pause after a commit in which the next group gathers. A lone request never waits for it.
+const GATHER_MAX: Duration = Duration::from_millis(1);
 /// Most commands that room is made for before they come.
 const COMMANDS_EXPECTED_MAX: usize = 1024;
 /// Longest time that what nobody waits for stays unwritten: a crash within it costs no reading, only that some may be
@@ -342,7 +341,7 @@ impl Inbox {
 mod tests {
     use super::*;
 
-    const MILLISECOND: Duration = Duration::from_millis(1);
+    const MOMENT: Duration = Duration::from_micros(100);
 
     #[test]
     fn a_lone_request_never_waits_for_others() {
@@ -351,7 +350,7 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(pace.rest(now, 1), Duration::ZERO);
             pace.on_commit(now, 1);
-            now += MILLISECOND;
+            now += MOMENT;
         }
     }
 
@@ -361,7 +360,7 @@ mod tests {
         let mut pace = Pace::new(now);
         pace.on_commit(now, 64);
         assert_eq!(pace.rest(now, 63), GATHER_MAX);
-        assert_eq!(pace.rest(now + MILLISECOND, 63), GATHER_MAX.saturating_sub(MILLISECOND));
+        assert_eq!(pace.rest(now + MOMENT, 63), GATHER_MAX.saturating_sub(MOMENT));
         assert_eq!(pace.rest(now + GATHER_MAX, 63), Duration::ZERO);
         assert_eq!(pace.rest(now, 64), Duration::ZERO);
     }
