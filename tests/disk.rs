@@ -70,6 +70,10 @@ impl Site {
         running.buffer.finish().await;
     }
 
+    fn checkpoints(&self) -> [Vec<u8>; 2] {
+        ["checkpoint-a", "checkpoint-b"].map(|name| self.fs.content(&self.path().join(name)))
+    }
+
     fn segments(&self) -> usize {
         let names = forebay::wal::Fs::list(&self.fs, &self.path()).expect("a directory");
         names.iter().filter(|name| name.ends_with(".segment")).count()
@@ -180,6 +184,49 @@ async fn a_full_disk_refuses_requests_and_is_used_again_when_there_is_room() {
     running.close().await;
     let running = site.open(1 << 20);
     assert_eq!(running.recovered(), 1, "what was delivered is not sent again");
+    running.close().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_the_log_itself_has_filled_is_used_again_once_its_readings_are_delivered() {
+    let site = Site::new(21);
+    let mut running = site.open(1 << 20);
+    running.push(0..1, Ack::Disk).await.expect("room");
+    // Nobody else has anything on this disk that could go.
+    site.fs.set_free(Some(0));
+    let mut taken = 1;
+    while running.push(taken..taken + 1, Ack::Disk).await.is_ok() {
+        taken += 1;
+        assert!(taken < 10_000, "a segment has room for fewer");
+    }
+    let (_, parts) = running.pull_readings(usize::try_from(taken).expect("few")).await;
+    running.deliver(parts, None);
+    running.recovers_from_trouble().await;
+    running.push(taken..taken + 1, Ack::Disk).await.expect("room again");
+    running.close().await;
+}
+
+#[tokio::test]
+async fn what_was_delivered_while_the_disk_took_no_more_is_not_sent_again_after_a_crash() {
+    let site = Site::new(22);
+    let mut running = site.open(1 << 20);
+    running.push(0..8, Ack::Disk).await.expect("room");
+    site.fs.set_free(Some(0));
+    let mut taken = 8;
+    while running.push(taken..taken + 1, Ack::Disk).await.is_ok() {
+        taken += 1;
+        assert!(taken < 10_000, "a segment has room for fewer");
+    }
+    let (_, mut parts) = running.pull_readings(usize::try_from(taken).expect("few")).await;
+    // The first checkpoint is on stable storage when the second is written.
+    for part in [parts.remove(0), parts.remove(0)] {
+        let before = site.checkpoints();
+        running.deliver(vec![part], None);
+        eventually("a checkpoint", || async { site.checkpoints() != before }).await;
+    }
+    site.lose_power(running).await;
+    let running = site.open(1 << 20);
+    assert!(running.recovered() <= taken.unsigned_abs() - 8, "what the first request had is settled");
     running.close().await;
 }
 

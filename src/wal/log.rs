@@ -311,7 +311,7 @@ impl Log {
     /// the next start may find it, and nothing is removed before it is on stable storage.
     pub fn checkpoint(&mut self, state: Vec<u8>, settled: &[u64]) -> Result<(), LogError> {
         self.commit(Durability::Synced)?;
-        let active = self.active.as_ref().and(self.segments.last()).map(|segment| segment.number);
+        let active = self.active();
         let goes = |segment: &Segment| settled.contains(&segment.number) && Some(segment.number) != active;
         let (old, segments): (Vec<_>, Vec<_>) = self.segments.iter().cloned().partition(goes);
         let checkpoint = Checkpoint { position: self.position(), segments, state };
@@ -331,7 +331,7 @@ impl Log {
     ///
     /// What the system says; they do not count any more, and what stays of them is found again at the next start.
     pub fn discard(&mut self, numbers: &[u64]) -> Result<(), LogError> {
-        let active = self.active.as_ref().and(self.segments.last()).map(|segment| segment.number);
+        let active = self.active();
         let goes = |segment: &Segment| numbers.contains(&segment.number) && Some(segment.number) != active;
         let (old, segments): (Vec<_>, Vec<_>) = self.segments.drain(..).partition(goes);
         self.segments = segments;
@@ -378,6 +378,11 @@ impl Log {
     /// The segments that are needed, the oldest first, with the records that are committed or written.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
+    }
+
+    /// The number of the segment that is written to; `None` after a start or a failure, until the next record.
+    pub fn active(&self) -> Option<u64> {
+        self.active.as_ref().and(self.segments.last()).map(|segment| segment.number)
     }
 
     /// Where the files are, to read them.

@@ -126,7 +126,8 @@ impl Cursor {
             match self.read_segment(segment, to, &mut bytes, chunk)? {
                 End::Full => return Ok(false),
                 End::To => return Ok(true),
-                End::OfSegment => self.lose_up_to(numbers.end, chunk),
+                // What is in memory is not lost, whatever becomes of it here.
+                End::OfSegment => self.lose_up_to(to.map_or(numbers.end, |to| to.min(numbers.end)), chunk),
             }
             if index + 1 == view.segments.len() {
                 return Ok(true);
@@ -162,6 +163,12 @@ impl Cursor {
                     bytes.looked_at += wal::record_bytes(record.payload.len());
                     if let Ok(Entry::Accepted(accepted)) = Entry::read(record.payload) {
                         let number = accepted.number;
+                        if let Some(to) = to.filter(|to| number >= *to) {
+                            // Those between are gone. This one is in memory, or else it is read the next time.
+                            self.lose_up_to(to, chunk);
+                            self.start = Some(Start { offset: record.offset, seq: record.seq });
+                            return Ok(End::To);
+                        }
                         let request = request(segment.number, record.payload.len(), accepted);
                         bytes.of_readings += self.on_request(number, request, chunk);
                     }
@@ -213,4 +220,48 @@ pub fn request(segment: u64, payload_bytes: usize, accepted: Accepted<'_>) -> Op
     let amount = Amount { readings: u64::from(count), bytes: wal::record_bytes(payload_bytes) };
     let readings = Readings::from_encoded(readings, usize::try_from(count).ok()?)?;
     Some(ReadRequest { segment, number, accepted_at, amount, readings })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::buffer::tests::numbered;
+    use crate::wal::{Durability, Log, LogConfig, OsFs};
+
+    #[test]
+    fn what_is_in_memory_is_not_read_too_although_the_request_before_it_is_damaged() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = LogConfig { directory: directory.path().to_owned(), segment_bytes: 64 * 1024 };
+        let mut log = Log::open(Arc::new(OsFs), config, 1, &mut |_| {}).expect("it opens");
+        let mut damaged_at = 0;
+        for number in 1..=3 {
+            let readings = numbered(0..2);
+            let head =
+                Accepted { number, accepted_at: 0, count: 2, memo: &[], readings: readings.as_bytes() }
+                    .head();
+            log.append(&[&head, readings.as_bytes()]).expect("room");
+            if number == 2 {
+                damaged_at = usize::try_from(log.position().offset).expect("small") - 8;
+            }
+        }
+        log.commit(Durability::Synced).expect("a sound disk");
+        let path = directory.path().join("00000000000000000001.segment");
+        let mut bytes = fs::read(&path).expect("a segment");
+        bytes[damaged_at] ^= 1;
+        fs::write(&path, bytes).expect("a sound disk");
+
+        let view = View { segments: vec![(log.segments()[0].clone(), 1..4)] };
+        let from = ReadFrom { segment: 1, start: None, number: 1 };
+        let mut cursor = Cursor::new(log.directory().clone(), from);
+        let chunk = cursor.read(&view, Some(3));
+        let numbers = |chunk: &Chunk| chunk.requests.iter().map(|request| request.number).collect::<Vec<_>>();
+        assert_eq!((numbers(&chunk), &chunk.lost[..], chunk.caught_up), (vec![1], &[2..3][..], true));
+        assert_eq!((cursor.number(), chunk.damaged.len()), (3, 1));
+        // If it is not kept in memory after all, it is read.
+        let chunk = cursor.read(&view, None);
+        assert_eq!((numbers(&chunk), chunk.lost.is_empty(), chunk.caught_up), (vec![3], true, true));
+    }
 }

@@ -147,6 +147,7 @@ pub fn open_on(
         metrics: Arc::clone(metrics),
         spare: None,
         pinned,
+        is_behind: false,
     };
     let reads = unread_from.is_some();
     let handover = Arc::new(Handover::new(unread_from, unread, writer.view()));

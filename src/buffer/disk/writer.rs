@@ -48,6 +48,8 @@ pub struct Writer {
     pub spare: Option<JoinHandle<Result<Spare, LogError>>>,
     /// Segments that stay, whatever is settled: they have damaged bytes that could not be set aside.
     pub pinned: Vec<u64>,
+    /// Whether something is settled that neither the log nor a checkpoint has, because the disk took no more.
+    pub is_behind: bool,
 }
 
 /// What is said when the thread ends, also by a panic: nothing is taken any more, and the delivery ends when it has
@@ -171,8 +173,19 @@ impl Writer {
             Err(error) => {
                 let reason = self.fail(&error);
                 self.refuse(commands, &reason);
+                self.make_room();
                 Err(())
             }
+        }
+    }
+
+    /// A disk that takes no more may have room once what is settled has gone, and a checkpoint needs none: without it a
+    /// disk that the log itself has filled would stay full, and what was delivered meanwhile would be sent again.
+    fn make_room(&mut self) {
+        let settled = self.settled_segments();
+        if self.is_behind || !settled.is_empty() {
+            // What is wrong with the disk is told already.
+            let _ = self.checkpoint(&settled);
         }
     }
 
@@ -304,6 +317,7 @@ impl Writer {
                 // The disk need not know it; without it these readings would be sent again after a crash.
                 Command::Settle(settlement) => {
                     self.state.settle(&settlement);
+                    self.is_behind = true;
                 }
             }
         }
@@ -359,20 +373,29 @@ impl Writer {
         })
     }
 
-    /// The segments, but the youngest, in which nothing is needed any more.
+    /// The segments, but the one that is written to, in which nothing is needed any more.
     fn settled_segments(&self) -> Vec<u64> {
-        let older = self.log.segments().split_last().map_or(&[][..], |(_, older)| older);
-        let goes = |number: &u64| self.state.is_settled(*number) && !self.pinned.contains(number);
-        older.iter().map(|segment| segment.number).filter(goes).collect()
+        let active = self.log.active();
+        let goes = |number: &u64| {
+            Some(*number) != active && self.state.is_settled(*number) && !self.pinned.contains(number)
+        };
+        self.log.segments().iter().map(|segment| segment.number).filter(goes).collect()
     }
 
     fn checkpoint(&mut self, settled: &[u64]) -> Result<(), LogError> {
         self.memos.flush()?;
         self.log.checkpoint(self.state.encode(settled), settled)?;
+        self.is_behind = false;
         settled.iter().for_each(|number| {
             self.state.contents.remove(number);
         });
         self.trouble.set_disk_bytes(self.log.bytes());
+        let mut putting = self.handover.begin();
+        if putting.is_spilled() {
+            // What has gone is not to be looked for.
+            putting.show(self.view());
+        }
+        drop(putting);
         Ok(())
     }
 
