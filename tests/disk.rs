@@ -12,11 +12,12 @@ use bytes::Bytes;
 use forebay::buffer::disk;
 use forebay::buffer::ledger::Outcome;
 use forebay::buffer::{
-    Ack, Amount, Buffer, BufferConfig, Fsync, NoteId, Noting, OnFull, Opened, Outlet, Part, PushError,
-    Receipt, Request, Rest, Resumed,
+    Ack, Amount, Buffer, BufferConfig, Fsync, NoteId, Noting, OnFull, OpenError, Opened, Outlet, Part,
+    PushError, Receipt, Request, Rest, Resumed,
 };
 use forebay::reading::{ReadingParts, Readings, Value};
 use forebay::timestamp::Timestamp;
+use forebay::wal::{Event, Log, LogConfig};
 use support::faulty_fs::{Faults, FaultyFs};
 use support::{LIMIT, eventually};
 use tempfile::TempDir;
@@ -49,6 +50,11 @@ impl Site {
 
     /// Opens a buffer of so many bytes; a segment has a sixteenth of them.
     fn open(&self, bytes: u64) -> Running {
+        let Opened { buffer, outlet, memos } = self.try_open(bytes).expect("it opens");
+        Running { buffer, outlet, memos }
+    }
+
+    fn try_open(&self, bytes: u64) -> Result<Opened, OpenError> {
         let config = BufferConfig {
             kind: "disk",
             ack: Ack::Disk,
@@ -58,9 +64,7 @@ impl Site {
             fsync: Fsync::Always,
             memos_kept: Duration::from_secs(600),
         };
-        let opened = disk::open_on(Arc::new(self.fs.clone()), &config, 1, &Arc::default());
-        let Opened { buffer, outlet, memos } = opened.expect("it opens");
-        Running { buffer, outlet, memos }
+        disk::open_on(Arc::new(self.fs.clone()), &config, 1, &Arc::default())
     }
 
     /// The power goes while a buffer is open.
@@ -228,6 +232,31 @@ async fn what_was_delivered_while_the_disk_took_no_more_is_not_sent_again_after_
     let running = site.open(1 << 20);
     assert!(running.recovered() <= taken.unsigned_abs() - 8, "what the first request had is settled");
     running.close().await;
+}
+
+#[tokio::test]
+async fn a_checkpoint_of_another_version_stops_the_start_and_nothing_is_removed() {
+    let site = Site::new(23);
+    let mut state = Vec::new();
+    {
+        let config = LogConfig { directory: site.path(), segment_bytes: 1 << 16 };
+        let running = site.open(1 << 20);
+        running.push(0..3, Ack::Disk).await.expect("room");
+        running.close().await;
+        let mut log = Log::open(Arc::new(site.fs.clone()), config, 1, &mut |event| {
+            if let Event::Checkpoint { state: found, .. } = event {
+                state = found.to_vec();
+            }
+        })
+        .expect("it opens");
+        state.push(0);
+        log.checkpoint(state, &[]).expect("a sound disk");
+    }
+    for _ in 0..2 {
+        let error = site.try_open(1 << 20).expect_err("it does not open").to_string();
+        assert!(error.contains("understand the checkpoint") && error.contains("another version"), "{error}");
+        assert_eq!(site.segments(), 1);
+    }
 }
 
 #[tokio::test]

@@ -131,7 +131,7 @@ impl Pace {
 pub struct Closed;
 
 /// What is still put in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Closing {
     /// Everything.
     #[default]
@@ -324,7 +324,8 @@ impl Inbox {
     pub fn close(&self, closing: Closing) {
         {
             let mut contents = self.lock();
-            contents.closing = closing;
+            // What has ended does not begin again, whoever closes it last.
+            contents.closing = contents.closing.max(closing);
             contents.is_news = true;
         }
         self.filled.notify_one();

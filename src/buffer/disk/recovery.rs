@@ -1,6 +1,7 @@
 //! What a start finds in the log: the state, the batches that may have been sent, and where the rest is to be read.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -54,10 +55,17 @@ pub struct Recovered {
 ///
 /// # Errors
 ///
-/// What the system says. Damage is no error: it is logged and counted; [`Recovered::set_aside`] sets it aside.
+/// What the system says, or that a sound checkpoint has a state that this version does not know: what is settled cannot
+/// be told then, and every segment before it would look as if nothing in it were needed. Damage is no error: it is
+/// logged and counted; [`Recovered::set_aside`] sets it aside.
 pub fn recover(fs: Arc<dyn Fs>, config: LogConfig, seed: u64) -> Result<Recovered, LogError> {
     let mut replay = Replay { state: State { next_number: 1, ..State::default() }, ..Replay::default() };
+    let path = config.directory.clone();
     let log = Log::open(fs, config, seed, &mut |event| replay.on(event))?;
+    if replay.is_state_unknown {
+        let error = io::Error::new(io::ErrorKind::InvalidData, "another version of forebay has written it");
+        return Err(LogError { action: "understand the checkpoint in", path, error });
+    }
     let lost_in_replay = replay.lost_requests();
     let Replay { mut state, mut damaged, memos, checkpoint_damaged, missing, .. } = replay;
     state.contents.retain(|number, _| log.segments().iter().any(|segment| segment.number == *number));
@@ -136,6 +144,8 @@ struct Replay {
     gaps_are_settled: bool,
     /// Whether nobody knows what was in a segment, and no gap behind it has told since.
     has_unknown_segment: bool,
+    /// Whether the checkpoint is sound and its state is none that this version writes.
+    is_state_unknown: bool,
 }
 
 impl Replay {
@@ -148,9 +158,7 @@ impl Replay {
         match event {
             Event::Checkpoint { state, .. } => match State::decode(state) {
                 Some(state) => self.state = state,
-                None => {
-                    warn!("the state in the checkpoint is none: all records on disk are taken as not settled")
-                }
+                None => self.is_state_unknown = true,
             },
             Event::CheckpointDamaged => {
                 self.gaps_are_settled = true;
