@@ -2,9 +2,11 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use crate::buffer::OpenError;
+use crate::wal::LogError;
 
 /// The name of the file that is locked; it holds the number of the process that has it.
 const NAME: &str = "lock";
@@ -13,6 +15,9 @@ const NAME: &str = "lock";
 #[derive(Debug)]
 pub struct Lock {
     _locked: File,
+    directory: PathBuf,
+    /// Which file it is, whatever its name is by now.
+    identity: (u64, u64),
 }
 
 impl Lock {
@@ -35,7 +40,26 @@ impl Lock {
         }
         // For people only; a disk that takes no more does not matter here.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Lock { _locked: file })
+        let identity = file.metadata().map(|found| (found.dev(), found.ino())).map_err(failed)?;
+        Ok(Lock { _locked: file, directory: directory.to_owned(), identity })
+    }
+
+    /// Makes sure that the directory of that name is still the one that was locked. The log goes by names: in a
+    /// directory that another gateway has made in its place, it would write over that one's segments.
+    ///
+    /// # Errors
+    ///
+    /// If it is not, or cannot be looked at.
+    pub fn check(&self) -> Result<(), LogError> {
+        let found = fs::metadata(self.directory.join(NAME)).map(|found| (found.dev(), found.ino()));
+        let error = match found {
+            Ok(found) if found == self.identity => return Ok(()),
+            Ok(_) => io::Error::other(
+                "it is another directory than at the start; was it moved, or its lock removed?",
+            ),
+            Err(error) => error,
+        };
+        Err(LogError { action: "find the lock in", path: self.directory.clone(), error })
     }
 }
 
@@ -46,4 +70,26 @@ fn open(path: &Path) -> io::Result<File> {
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => File::open(path),
         _ => Err(error),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_was_moved_away_or_replaced_is_not_the_one_that_was_locked() {
+        let above = tempfile::tempdir().expect("a directory");
+        let (path, elsewhere) = (above.path().join("buffer"), above.path().join("moved"));
+        let lock = Lock::take(&path).expect("nobody has it");
+        assert!(matches!(Lock::take(&path), Err(OpenError::Locked { .. })));
+        lock.check().expect("it is there");
+        fs::rename(&path, &elsewhere).expect("a sound disk");
+        assert_eq!(lock.check().expect_err("it is gone").error.kind(), io::ErrorKind::NotFound);
+        let other = Lock::take(&path).expect("it is another one");
+        assert!(lock.check().expect_err("it is another one").to_string().contains("another directory"));
+        other.check().expect("it is there");
+        fs::rename(&path, above.path().join("other")).expect("a sound disk");
+        fs::rename(&elsewhere, &path).expect("a sound disk");
+        lock.check().expect("it is there again");
+    }
 }

@@ -82,7 +82,7 @@ struct Disk {
     /// The log's thread; taken by whoever waits for its end.
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Held as long as the buffer is open.
-    _lock: Lock,
+    _lock: Arc<Lock>,
 }
 
 /// Opens the buffer in the directory that the settings name, and finds what an earlier run has left there. It
@@ -104,7 +104,7 @@ pub fn open_on(
 ) -> Result<Opened, OpenError> {
     let started = Instant::now();
     let path = config.path.clone();
-    let lock = Lock::take(&path)?;
+    let lock = Arc::new(Lock::take(&path)?);
     let now = unix_nanos();
     let seed = fastrand::u64(..);
     let (mut memos, mut kept) = Memos::open(Arc::clone(&fs), &path, seed, config.memos_kept, now)?;
@@ -148,6 +148,7 @@ pub fn open_on(
         spare: None,
         pinned,
         is_behind: false,
+        lock: Arc::clone(&lock),
     };
     let reads = unread_from.is_some();
     let handover = Arc::new(Handover::new(unread_from, unread, writer.view()));
@@ -162,6 +163,7 @@ pub fn open_on(
         accounts: Arc::clone(&accounts),
         metrics: Arc::clone(metrics),
         directory,
+        lock: Arc::clone(&lock),
         path,
         noted,
         resumed,

@@ -16,6 +16,7 @@ use super::cursor::{Chunk, Cursor, ReadRequest};
 use super::entry::{Note, Settlement};
 use super::handover::{Handover, Next, ReadFrom, View};
 use super::inbox::{Closed, Command, Inbox};
+use super::lock::Lock;
 use super::recovery::{lendable, record, report};
 use super::trouble::Trouble;
 use crate::buffer::accounts::Accounts;
@@ -46,6 +47,8 @@ pub struct OutletParts {
     pub metrics: Arc<Metrics>,
     /// Where the log is.
     pub directory: Directory,
+    /// Says whether that is still the directory that was opened.
+    pub lock: Arc<Lock>,
     /// Where it is for people.
     pub path: PathBuf,
     /// The answers to notes.
@@ -107,8 +110,12 @@ impl DiskOutlet {
     fn start_reading(&mut self, from: ReadFrom, to: Option<u64>, view: Arc<View>) {
         let directory = || self.parts.directory.clone();
         let mut cursor = self.cursor.take().unwrap_or_else(|| Cursor::new(directory(), from));
+        let lock = Arc::clone(&self.parts.lock);
         self.reading = Some(tokio::task::spawn_blocking(move || {
-            let chunk = cursor.read(&view, to);
+            let chunk = match lock.check() {
+                Ok(()) => cursor.read(&view, to),
+                Err(error) => Chunk { error: Some(error), ..Chunk::default() },
+            };
             (cursor, chunk, view)
         }));
     }

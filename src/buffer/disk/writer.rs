@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 use super::entry::{Accepted, Note, Settlement};
 use super::handover::{Handover, Putting, Stands, View};
 use super::inbox::{Accept, Closing, Command, Inbox, Pace, Taken};
+use super::lock::Lock;
 use super::memos::Memos;
 use super::state::State;
 use super::trouble::Trouble;
@@ -50,6 +51,8 @@ pub struct Writer {
     pub pinned: Vec<u64>,
     /// Whether something is settled that neither the log nor a checkpoint has, because the disk took no more.
     pub is_behind: bool,
+    /// Says whether the directory is still the one that was opened.
+    pub lock: Arc<Lock>,
 }
 
 /// What is said when the thread ends, also by a panic: nothing is taken any more, and the delivery ends when it has
@@ -193,7 +196,9 @@ impl Writer {
     fn append_all(&mut self, commands: &[Command], probing: bool) -> (Vec<Appended>, Result<(), LogError>) {
         let mut places = Vec::with_capacity(commands.len());
         let (mut number, now) = (self.state.next_number, unix_nanos());
-        if probing && let Err(error) = self.log.append(&[&Settlement::default().encode()]) {
+        let probe = |log: &mut Log| log.append(&[&Settlement::default().encode()]).map(drop);
+        let ready = self.lock.check().and_then(|()| if probing { probe(&mut self.log) } else { Ok(()) });
+        if let Err(error) = ready {
             return (places, Err(error));
         }
         for command in commands {
@@ -383,6 +388,7 @@ impl Writer {
     }
 
     fn checkpoint(&mut self, settled: &[u64]) -> Result<(), LogError> {
+        self.lock.check()?;
         self.memos.flush()?;
         self.log.checkpoint(self.state.encode(settled), settled)?;
         self.is_behind = false;
