@@ -196,6 +196,7 @@ impl Ended {
         match self.rest {
             Rest::Lost => self.undelivered > 0,
             Rest::Kept => false,
+            Rest::KeptBut { lost } => lost > 0,
         }
     }
 
@@ -210,6 +211,12 @@ impl Ended {
                 );
             }
             Rest::Kept => info!(readings, "readings stay on disk for the next start"),
+            Rest::KeptBut { lost } => error!(
+                readings = readings.saturating_sub(lost),
+                lost,
+                "readings stay on disk for the next start; those that were acknowledged in memory and could not be \
+                 written are lost"
+            ),
         }
     }
 }

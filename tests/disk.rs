@@ -296,6 +296,19 @@ async fn what_was_acknowledged_in_memory_is_delivered_from_memory_when_the_disk_
 }
 
 #[tokio::test]
+async fn what_was_only_in_memory_and_is_not_delivered_is_told_as_lost_at_the_end() {
+    let site = Site::new(24);
+    let mut running = site.open(1 << 20);
+    running.push(0..2, Ack::Disk).await.expect("room");
+    site.fs.set_faults(Faults { write: 1.0, ..Faults::default() });
+    assert_eq!(running.push(2..5, Ack::Memory).await, Ok(Receipt { ack: Ack::Memory }));
+    running.pull_readings(5).await;
+    running.buffer.close();
+    drop(running.outlet);
+    assert_eq!(running.buffer.finish().await, Rest::KeptBut { lost: 3 });
+}
+
+#[tokio::test]
 async fn a_disk_that_fails_holds_up_no_delivery() {
     let site = Site::new(4);
     let mut running = site.open(1 << 20);

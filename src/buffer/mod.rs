@@ -381,6 +381,12 @@ pub enum Rest {
     Lost,
     /// They are on stable storage, for the next start.
     Kept,
+    /// So many of them were acknowledged in memory and could not be written: they are gone with the process. The
+    /// others are on stable storage.
+    KeptBut {
+        /// How many.
+        lost: u64,
+    },
 }
 
 /// Both halves of a buffer.

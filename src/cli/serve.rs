@@ -83,5 +83,6 @@ mod tests {
         // What stays on disk is not left behind.
         check(1, Rest::Kept, false, 0);
         check(1, Rest::Kept, true, 1);
+        check(2, Rest::KeptBut { lost: 1 }, false, 1);
     }
 }

@@ -266,7 +266,10 @@ impl Buffer for Disk {
                 // A panic in it is told by the panic itself.
                 let _ = tokio::task::spawn_blocking(move || thread.join()).await;
             }
-            Rest::Kept
+            match self.trouble.unwritten() {
+                0 => Rest::Kept,
+                lost => Rest::KeptBut { lost },
+            }
         }
         .boxed()
     }

@@ -282,6 +282,10 @@ impl Outlet for DiskOutlet {
             _ => Settlement { notes: Vec::new(), spans: spans(&parts) },
         };
         self.settle_on_disk(settlement);
+        let unwritten = parts.iter().filter(|part| part.span().is_none()).map(Part::len).sum::<usize>();
+        if unwritten > 0 {
+            self.parts.trouble.settle_unwritten(unwritten as u64);
+        }
         lease::settle(parts, &self.parts.accounts, outcome, now);
     }
 

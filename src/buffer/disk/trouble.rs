@@ -11,6 +11,8 @@ pub struct Trouble {
     /// Held for reading and writing the texts.
     texts: Mutex<Texts>,
     disk_bytes: AtomicU64,
+    /// Readings that were acknowledged in memory, could not be written, and are not settled.
+    unwritten: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +62,21 @@ impl Trouble {
     /// Notes the bytes of all segments.
     pub fn set_disk_bytes(&self, bytes: u64) {
         self.disk_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Readings that are only in memory: they are lost if the process ends before they are settled.
+    pub fn unwritten(&self) -> u64 {
+        self.unwritten.load(Ordering::Acquire)
+    }
+
+    /// So many more are only in memory.
+    pub fn add_unwritten(&self, readings: u64) {
+        self.unwritten.fetch_add(readings, Ordering::AcqRel);
+    }
+
+    /// So many of them are settled.
+    pub fn settle_unwritten(&self, readings: u64) {
+        self.unwritten.fetch_sub(readings, Ordering::AcqRel);
     }
 
     fn texts(&self) -> MutexGuard<'_, Texts> {

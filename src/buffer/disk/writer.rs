@@ -331,6 +331,7 @@ impl Writer {
     /// Readings that were acknowledged and did not want to wait for the disk: they are delivered from memory.
     fn hand_on_unwritten(&self, accept: Accept) {
         let Accept { readings, amount, accepted_at, waiter, .. } = accept;
+        self.trouble.add_unwritten(amount.readings);
         let parts = RecordParts { readings, seq: None, held_bytes: amount.bytes, accepted_at, waiter };
         self.handover.begin().hand_on_unwritten(Record::new(parts));
     }
