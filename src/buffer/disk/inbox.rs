@@ -332,6 +332,12 @@ impl Inbox {
         self.emptied.notify_waiters();
     }
 
+    /// Drops what was not taken: whoever waits for it hears that nothing more is.
+    pub fn abandon(&self) {
+        let commands = std::mem::take(&mut self.lock().commands);
+        drop(commands);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Contents> {
         // What is inside is whole at every step.
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)

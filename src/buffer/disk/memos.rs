@@ -16,6 +16,8 @@ use crate::wal::{Durability, Event, Fs, Log, LogConfig, LogError};
 /// The directory below the buffer's own.
 const DIRECTORY: &str = "keys";
 const SEGMENT_BYTES: u64 = 1024 * 1024;
+/// Most bytes of all segments: about half a million keys. Beyond that the oldest are forgotten early.
+const LOG_BYTES_MAX: u64 = 64 * SEGMENT_BYTES;
 /// Bytes of the time before each memo.
 const TIME_BYTES: usize = 8;
 
@@ -126,18 +128,64 @@ impl Memos {
         log.commit(Durability::Synced)
     }
 
+    /// Lets old segments go, and the oldest ones if there are too many.
     fn let_go(&mut self, log: &mut Log, now: i64) {
         let oldest = now.saturating_sub(self.kept_nanos());
         let active = log.position().segment;
-        let old: Vec<u64> = self
-            .youngest
-            .iter()
-            .filter(|(segment, at)| **segment != active && **at < oldest)
-            .map(|(segment, _)| *segment)
-            .collect();
+        let mut bytes = log.bytes();
+        let mut old = Vec::new();
+        for segment in log.segments().iter().filter(|segment| segment.number != active) {
+            let youngest = self.youngest.get(&segment.number).copied().unwrap_or_default();
+            if youngest < oldest || bytes > LOG_BYTES_MAX {
+                bytes -= segment.bytes;
+                old.push(segment.number);
+            }
+        }
         self.youngest.retain(|segment, _| !old.contains(segment));
         if let Err(error) = log.discard(&old) {
             warn!(%error, "old remembered keys stay on disk");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::OsFs;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const SECOND: i64 = 1_000_000_000;
+
+    fn open(directory: &Path, now: i64) -> (Memos, Vec<Bytes>) {
+        Memos::open(Arc::new(OsFs), directory, 1, HOUR, now).expect("it opens")
+    }
+
+    #[test]
+    fn memos_are_kept_as_long_as_they_are_wanted_and_no_longer() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut memos, found) = open(directory.path(), 0);
+        assert!(found.is_empty() && !directory.path().join(DIRECTORY).exists());
+        for second in 0..3 {
+            memos.keep(Bytes::from(vec![second; 10]), i64::from(second) * SECOND);
+            memos.flush().expect("a sound disk");
+        }
+        let now = 3601 * SECOND;
+        let (_, found) = open(directory.path(), now);
+        assert_eq!(found, [vec![1; 10], vec![2; 10]]);
+    }
+
+    #[test]
+    fn more_memos_than_there_is_room_for_push_the_oldest_out() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut memos, _) = open(directory.path(), 0);
+        let large = Bytes::from(vec![7; 400_000]);
+        for _ in 0..200 {
+            memos.keep(large.clone(), SECOND);
+            memos.flush().expect("a sound disk");
+        }
+        let bytes = memos.log.as_ref().map(Log::bytes).expect("it is open");
+        assert!(bytes <= LOG_BYTES_MAX + SEGMENT_BYTES, "{bytes}");
+        let (_, found) = open(directory.path(), SECOND);
+        assert!((100..200).contains(&found.len()), "{}", found.len());
     }
 }

@@ -70,6 +70,7 @@ impl Drop for Ending {
             self.trouble.set(detail.to_owned(), detail.to_owned());
         }
         self.inbox.close(Closing::Closed);
+        self.inbox.abandon();
         self.handover.close();
     }
 }
