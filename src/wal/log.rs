@@ -16,6 +16,8 @@ use super::reader::{Reader, Start};
 use super::segment::{self, HEADER_PLACES, Header, RECORDS_START, Segment};
 use super::spare::{Spare, SpareJob};
 
+/// Memory that is kept for the records of the next group.
+const PENDING_BYTES_KEPT: usize = 4 * 1024 * 1024;
 /// Size of the first segment after a start: it is made while a request waits.
 const FIRST_SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -217,7 +219,7 @@ impl Log {
         active.written += self.pending.len() as u64;
         self.pending.clear();
         // A group of large requests must not keep its memory for ever.
-        self.pending.shrink_to(1024 * 1024);
+        self.pending.shrink_to(PENDING_BYTES_KEPT);
         if let Some(segment) = self.segments.last_mut() {
             segment.seqs.end = self.next_seq;
         }
