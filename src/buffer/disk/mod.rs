@@ -135,6 +135,8 @@ pub fn open_on(
     let (noted_sender, noted) = mpsc::unbounded_channel();
     let directory = log.directory().clone();
     let bytes_max = config.limit.bytes.saturating_add(config.limit.bytes / 4 + 8 * segment_bytes);
+    let (answers, groups) = mpsc::unbounded_channel();
+    tokio::spawn(writer::answer(groups));
     let writer = Writer {
         log,
         state,
@@ -143,6 +145,7 @@ pub fn open_on(
         handover: Arc::default(),
         trouble: Arc::clone(&trouble),
         noted: noted_sender,
+        answers,
         fsync: config.fsync,
         metrics: Arc::clone(metrics),
         spare: None,
