@@ -4,6 +4,7 @@
 //! and what a batch is made of, are stretches of places: few, whatever the number of readings.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// A reading's place in the log. Places are ordered as the readings were accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,7 +37,18 @@ pub struct Span {
 impl Span {
     /// All places of a record.
     pub fn of_record(seq: u64) -> Span {
-        Span { from: Place::start_of(seq), to: Place::start_of(seq + 1) }
+        Span::of_records(seq..seq + 1)
+    }
+
+    /// All places of some records.
+    pub fn of_records(seqs: Range<u64>) -> Span {
+        Span { from: Place::start_of(seqs.start), to: Place::start_of(seqs.end) }
+    }
+
+    /// The records that have a place in it, if it is not empty.
+    pub fn records(self) -> Range<u64> {
+        let end = if self.to.index > 0 { self.to.seq + 1 } else { self.to.seq };
+        self.from.seq..end
     }
 
     /// Whether there is no place in it.
@@ -146,6 +158,18 @@ impl SpanSet {
         gaps
     }
 
+    /// How many of some records have a place that is not in the set.
+    pub fn open_records(&self, seqs: Range<u64>) -> u64 {
+        let mut next = seqs.start;
+        let mut count = 0;
+        for Range { start, end } in self.gaps(Span::of_records(seqs)).into_iter().map(Span::records) {
+            // A record that has several gaps counts once.
+            count += end.saturating_sub(start.max(next));
+            next = next.max(end);
+        }
+        count
+    }
+
     /// Whether no place is in.
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
@@ -223,10 +247,20 @@ mod tests {
                 prop_assert_eq!(set.first().map(|span| span.from), naive.first().copied());
                 prop_assert_eq!(set.is_empty(), naive.is_empty());
             }
-            for (from, to) in asked {
+            for &(from, to) in &asked {
                 let asked = places(span(from, to));
                 prop_assert_eq!(set.contains_all(span(from, to)), asked.is_subset(&naive));
                 prop_assert_eq!(set.intersects(span(from, to)), !asked.is_disjoint(&naive));
+                let gaps = set.gaps(span(from, to));
+                prop_assert!(gaps.iter().all(|gap| !gap.is_empty()), "{gaps:?}");
+                let open: BTreeSet<_> = asked.difference(&naive).copied().collect();
+                prop_assert_eq!(gaps.iter().copied().flat_map(places).collect::<BTreeSet<_>>(), open);
+            }
+            for (from, to) in asked {
+                let seqs = u64::from(from) % RECORDS..u64::from(to) % (RECORDS + 1);
+                let asked = places(Span::of_records(seqs.clone()));
+                let open: BTreeSet<_> = asked.difference(&naive).map(|place| place.seq).collect();
+                prop_assert_eq!(set.open_records(seqs), open.len() as u64);
             }
         }
     }

@@ -18,6 +18,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Buf as _;
+
 use super::fs::{Fs, LogFile, renew};
 use super::segment::Segment;
 
@@ -230,34 +232,22 @@ fn encode(generation: u64, checkpoint: &Checkpoint) -> Vec<u8> {
 
 fn decode(bytes: &[u8]) -> Option<(u64, Checkpoint)> {
     let mut rest = bytes.strip_prefix(MAGIC)?;
-    let checksum = take_u32(&mut rest)?;
+    let checksum = rest.try_get_u32_le().ok()?;
     let length = u32::from_le_bytes(rest.get(..4)?.try_into().expect("four bytes"));
     let checked = rest.get(..12 + length as usize)?;
     if crc32c::crc32c(checked) != checksum {
         return None;
     }
     let mut rest = &checked[4..];
-    let generation = take_u64(&mut rest)?;
-    let (segment, offset) = (take_u64(&mut rest)?, take_u64(&mut rest)?);
-    let position = Position { segment, offset, seq: take_u64(&mut rest)? };
-    let count = take_u32(&mut rest)?;
+    let mut next = || rest.try_get_u64_le().ok();
+    let generation = next()?;
+    let position = Position { segment: next()?, offset: next()?, seq: next()? };
+    let count = rest.try_get_u32_le().ok()?;
     let mut segments = Vec::new();
     for _ in 0..count {
-        let (number, salt) = (take_u64(&mut rest)?, take_u32(&mut rest)?);
-        let seqs = take_u64(&mut rest)?..take_u64(&mut rest)?;
-        segments.push(Segment { number, salt, seqs, bytes: take_u64(&mut rest)? });
+        let (number, salt) = (rest.try_get_u64_le().ok()?, rest.try_get_u32_le().ok()?);
+        let mut next = || rest.try_get_u64_le().ok();
+        segments.push(Segment { number, salt, seqs: next()?..next()?, bytes: next()? });
     }
     Some((generation, Checkpoint { position, segments, state: rest.to_vec() }))
-}
-
-fn take_u32(rest: &mut &[u8]) -> Option<u32> {
-    let (bytes, after) = rest.split_first_chunk()?;
-    *rest = after;
-    Some(u32::from_le_bytes(*bytes))
-}
-
-fn take_u64(rest: &mut &[u8]) -> Option<u64> {
-    let (bytes, after) = rest.split_first_chunk()?;
-    *rest = after;
-    Some(u64::from_le_bytes(*bytes))
 }

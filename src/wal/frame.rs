@@ -1,5 +1,7 @@
 //! How one record lies in a segment: a head with a checksum, then the payload.
 
+use bytes::Buf as _;
+
 /// Bytes before the payload.
 pub const HEAD_BYTES: usize = 24;
 /// Records begin at multiples of this many bytes in their segment.
@@ -45,10 +47,13 @@ pub fn write(buffer: &mut Vec<u8>, salt: u32, seq: u64, synced: u64, payload: &[
 impl Head {
     /// The head at the front of `bytes`; `None` if there is none, or if it is plainly no head.
     pub fn read(bytes: &[u8]) -> Option<Head> {
-        let bytes = bytes.get(..HEAD_BYTES)?;
-        let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
-        let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-        let head = Head { checksum: u32_at(0), length: u32_at(4), seq: u64_at(8), synced: u64_at(16) };
+        let mut bytes = bytes.get(..HEAD_BYTES)?;
+        let head = Head {
+            checksum: bytes.get_u32_le(),
+            length: bytes.get_u32_le(),
+            seq: bytes.get_u64_le(),
+            synced: bytes.get_u64_le(),
+        };
         (head.length > 0 && head.synced <= head.seq).then_some(head)
     }
 

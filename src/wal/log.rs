@@ -38,20 +38,25 @@ pub struct Directory {
 }
 
 impl Directory {
+    /// The file of the segment with this number.
+    pub(super) fn segment(&self, number: u64) -> PathBuf {
+        self.path.join(segment::file_name(number))
+    }
+
     /// A reader of a segment, from its first record on or from `start`.
     ///
     /// # Errors
     ///
     /// If the file cannot be opened.
     pub fn reader(&self, segment: &Segment, start: Option<Start>) -> Result<Reader, LogError> {
-        let path = self.path.join(segment::file_name(segment.number));
+        let path = self.segment(segment.number);
         let file = self.fs.open(&path).map_err(LogError::at("open", &path))?;
         Reader::new(file, segment, start).map_err(LogError::at("read", &path))
     }
 
     /// What went wrong when a segment was read.
     pub fn unreadable(&self, segment: &Segment, error: io::Error) -> LogError {
-        LogError::at("read", &self.path.join(segment::file_name(segment.number)))(error)
+        LogError::at("read", &self.segment(segment.number))(error)
     }
 }
 
@@ -267,8 +272,8 @@ impl Log {
 
     /// Makes a spare file the segment of this header, durably.
     fn put_in_place(&self, spare: Spare, header: &Header) -> Result<(Arc<dyn LogFile>, PathBuf), LogError> {
-        let Directory { fs, path: directory } = &self.directory;
-        let path = directory.join(segment::file_name(header.number));
+        let fs = &self.directory.fs;
+        let path = self.directory.segment(header.number);
         let from = spare.path.clone();
         self.give_name(spare, header, &path).inspect_err(|_| {
             // The first error is the one to tell. A file that stays is empty, and another takes its place.
@@ -313,17 +318,14 @@ impl Log {
     /// the next start may find it, and nothing is removed before it is on stable storage.
     pub fn checkpoint(&mut self, state: Vec<u8>, settled: &[u64]) -> Result<(), LogError> {
         self.commit(Durability::Synced)?;
-        let active = self.active();
-        let goes = |segment: &Segment| settled.contains(&segment.number) && Some(segment.number) != active;
-        let (old, segments): (Vec<_>, Vec<_>) = self.segments.iter().cloned().partition(goes);
+        let (old, segments) = self.without(settled);
         let checkpoint = Checkpoint { position: self.position(), segments, state };
         let Directory { fs, path } = &self.directory;
         self.slots
             .write(fs.as_ref(), path, &checkpoint)
             .map_err(LogError::at("write a checkpoint in", path))?;
         self.segments = checkpoint.segments;
-        // Each is tried, whatever happens to the others; what stays is removed at the next start.
-        old.iter().map(|segment| self.let_go(segment)).fold(Ok(()), Result::and)
+        self.let_all_go(&old)
     }
 
     /// Lets the segments with these numbers go without keeping any state: a log that is always read as a whole needs
@@ -333,17 +335,27 @@ impl Log {
     ///
     /// What the system says; they do not count any more, and what stays of them is found again at the next start.
     pub fn discard(&mut self, numbers: &[u64]) -> Result<(), LogError> {
+        let (old, segments) = self.without(numbers);
+        self.segments = segments;
+        self.let_all_go(&old)
+    }
+
+    /// The segments with these numbers, but for the one that is written to, and all others.
+    fn without(&self, numbers: &[u64]) -> (Vec<Segment>, Vec<Segment>) {
         let active = self.active();
         let goes = |segment: &Segment| numbers.contains(&segment.number) && Some(segment.number) != active;
-        let (old, segments): (Vec<_>, Vec<_>) = self.segments.drain(..).partition(goes);
-        self.segments = segments;
+        self.segments.iter().cloned().partition(goes)
+    }
+
+    /// Each is tried, whatever happens to the others; what stays is removed at the next start.
+    fn let_all_go(&mut self, old: &[Segment]) -> Result<(), LogError> {
         old.iter().map(|segment| self.let_go(segment)).fold(Ok(()), Result::and)
     }
 
     /// Uses the file of a segment that is not needed any more as the next one, or removes it.
     fn let_go(&mut self, segment: &Segment) -> Result<(), LogError> {
-        let Directory { fs, path: directory } = &self.directory;
-        let path = directory.join(segment::file_name(segment.number));
+        let fs = &self.directory.fs;
+        let path = self.directory.segment(segment.number);
         if self.spare.is_some() || segment.bytes < self.segment_bytes {
             return fs.remove(&path).map_err(LogError::at("remove", &path));
         }

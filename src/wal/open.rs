@@ -21,8 +21,6 @@ pub enum Event<'a> {
     Checkpoint {
         /// As it was given to [`Log::checkpoint`].
         state: &'a [u8],
-        /// The segments that were needed then.
-        segments: &'a [Segment],
     },
     /// The last checkpoint cannot be read. Nobody knows what was let go since the one before it; if that one cannot be
     /// read either, every record that is there comes again.
@@ -30,8 +28,8 @@ pub enum Event<'a> {
     /// A sound record.
     Record(Record<'a>),
     /// Records that cannot be read. Without sequence numbers it is a segment whose headers are both damaged, so that
-    /// nobody knows what is in it: see [`Directory::move_aside`]. After the next checkpoint it is told no
-    /// more, and stays where it is.
+    /// nobody knows what is in it: it is told no more after the
+    /// next checkpoint, and stays where it is.
     Damage(Damage),
     /// A segment that was needed, and is not there.
     Missing(Segment),
@@ -183,7 +181,7 @@ impl Replay<'_> {
         let mut position = Position { segment: 0, offset: RECORDS_START, seq: 1 };
         if let Some(Checkpoint { position: at, segments, state }) = &checkpoint {
             position = *at;
-            (self.visit)(Event::Checkpoint { state, segments });
+            (self.visit)(Event::Checkpoint { state });
             for segment in segments {
                 if files.contains(&segment.number) {
                     known.insert(segment.number, segment.clone());
@@ -271,9 +269,10 @@ impl Replay<'_> {
             }
             Gaps::MayBeSettled => self.tell_of_checkpoint(),
         }
-        let path = self.directory.path.join(segment::file_name(segment.number));
         let mut reader = self.directory.reader(segment, *start)?;
-        while let Some(found) = reader.next(*limit).map_err(LogError::at("read", &path))? {
+        loop {
+            let found = reader.next(*limit).map_err(|error| self.directory.unreadable(segment, error))?;
+            let Some(found) = found else { break };
             (self.visit)(match found {
                 Found::Record(record) => Event::Record(record),
                 Found::Damage(damage) => Event::Damage(damage),
@@ -295,9 +294,8 @@ impl Replay<'_> {
     /// Makes what was read durable: it may have been written by a process that was killed before its sync, and
     /// from now on it counts.
     fn renew(&self, segment: &Segment, bytes: Range<u64>) -> Result<(), LogError> {
-        let Directory { fs, path } = &self.directory;
-        let path = path.join(segment::file_name(segment.number));
-        let file = fs.open(&path).map_err(LogError::at("open", &path))?;
+        let path = self.directory.segment(segment.number);
+        let file = self.directory.fs.open(&path).map_err(LogError::at("open", &path))?;
         renew(file.as_ref(), bytes).map_err(LogError::at("sync", &path))
     }
 }
@@ -305,7 +303,7 @@ impl Replay<'_> {
 impl Directory {
     /// The size of a segment, and the headers in it that are sound.
     fn headers(&self, number: u64) -> Result<(u64, Vec<Header>), LogError> {
-        let path = self.path.join(segment::file_name(number));
+        let path = self.segment(number);
         let file = self.fs.open(&path).map_err(LogError::at("open", &path))?;
         let bytes = file.size().map_err(LogError::at("read", &path))?;
         let mut headers = Vec::new();

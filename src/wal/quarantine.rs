@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use super::log::{Directory, LogError};
 use super::reader::Damage;
-use super::segment;
 
 /// The directory below the log's own.
 const DIRECTORY: &str = "quarantine";
@@ -24,7 +23,7 @@ impl Directory {
         }
         let quarantine = self.path.join(DIRECTORY);
         self.fs.create_directory(&quarantine).map_err(LogError::at("make", &quarantine))?;
-        let from = self.path.join(segment::file_name(damage.segment));
+        let from = self.segment(damage.segment);
         let source = self.fs.open(&from).map_err(LogError::at("open", &from))?;
         let to = quarantine.join(name(damage));
         let target = self.fs.create(&to).map_err(LogError::at("make", &to))?;
@@ -51,23 +50,6 @@ impl Directory {
     pub fn is_set_aside(&self, damage: &Damage) -> bool {
         let names = self.fs.list(&self.path.join(DIRECTORY)).unwrap_or_default();
         names.contains(&name(damage))
-    }
-
-    /// Moves a whole segment aside: neither of its headers can be read, so nobody knows what is in it.
-    ///
-    /// # Errors
-    ///
-    /// What the system says. The segment is where it was then.
-    pub fn move_aside(&self, number: u64) -> Result<PathBuf, LogError> {
-        let quarantine = self.path.join(DIRECTORY);
-        self.fs.create_directory(&quarantine).map_err(LogError::at("make", &quarantine))?;
-        let name = segment::file_name(number);
-        let (from, to) = (self.path.join(&name), quarantine.join(&name));
-        self.fs.rename(&from, &to).map_err(LogError::at("move", &from))?;
-        for directory in [&quarantine, &self.path] {
-            self.fs.sync_directory(directory).map_err(LogError::at("sync", directory))?;
-        }
-        Ok(to)
     }
 }
 

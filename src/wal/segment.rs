@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use bytes::Buf as _;
+
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 32;
 /// Where the header stands, twice: one damaged sector does not cost a segment.
@@ -40,10 +42,10 @@ impl Header {
     /// The header at the front of `bytes`; `None` if it is damaged or of another version.
     pub fn decode(bytes: &[u8]) -> Option<Header> {
         let bytes = bytes.get(..HEADER_BYTES)?;
-        let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
-        let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-        let sound = &bytes[..8] == MAGIC && crc32c::crc32c(&bytes[..28]) == u32_at(28);
-        sound.then(|| Header { number: u64_at(8), first_seq: u64_at(16), salt: u32_at(24) })
+        let mut rest = bytes.strip_prefix(MAGIC)?;
+        let header =
+            Header { number: rest.get_u64_le(), first_seq: rest.get_u64_le(), salt: rest.get_u32_le() };
+        (crc32c::crc32c(&bytes[..28]) == rest.get_u32_le()).then_some(header)
     }
 }
 

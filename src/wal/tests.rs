@@ -31,7 +31,7 @@ impl Told {
 fn open(directory: &Path) -> (Log, Told) {
     let mut told = Told::default();
     let visit = &mut |event: Event<'_>| match event {
-        Event::Checkpoint { state, .. } => told.state = Some(state.to_vec()),
+        Event::Checkpoint { state } => told.state = Some(state.to_vec()),
         Event::CheckpointDamaged => told.other.push("checkpoint damaged"),
         Event::Record(record) => told.records.push((record.seq, record.payload.to_vec())),
         Event::Damage(damage) => told.damaged.push(damage.seqs),

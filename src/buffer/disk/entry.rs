@@ -23,6 +23,7 @@
 //!
 //! A span is the number of a request and an index in it (8, 4), and the same for the first place behind (8, 4).
 
+use bytes::Buf as _;
 use thiserror::Error;
 
 use crate::buffer::span::{Place, Span};
@@ -106,10 +107,10 @@ impl<'a> Accepted<'a> {
     }
 
     fn read(mut rest: &'a [u8]) -> Option<Accepted<'a>> {
-        let number = take_u64(&mut rest)?;
-        let accepted_at = i64::from_le_bytes(take_u64(&mut rest)?.to_le_bytes());
-        let count = take_u32(&mut rest)?;
-        let memo_bytes = usize::try_from(take_u32(&mut rest)?).ok()?;
+        let number = rest.try_get_u64_le().ok()?;
+        let accepted_at = rest.try_get_i64_le().ok()?;
+        let count = rest.try_get_u32_le().ok()?;
+        let memo_bytes = usize::try_from(rest.try_get_u32_le().ok()?).ok()?;
         let (memo, readings) = rest.split_at_checked(memo_bytes)?;
         (number < u64::MAX && count > 0).then_some(Accepted { number, accepted_at, count, memo, readings })
     }
@@ -157,8 +158,8 @@ impl Settlement {
     }
 
     fn read(mut rest: &[u8]) -> Option<Settlement> {
-        let count = take_u32(&mut rest)?;
-        let notes = (0..count).map(|_| take_u64(&mut rest)).collect::<Option<_>>()?;
+        let count = rest.try_get_u32_le().ok()?;
+        let notes = (0..count).map(|_| rest.try_get_u64_le().ok()).collect::<Option<_>>()?;
         Some(Settlement { notes, spans: take_spans(rest)? })
     }
 }
@@ -195,7 +196,8 @@ pub fn put_spans(bytes: &mut Vec<u8>, spans: &[Span]) {
 pub fn take_spans(mut rest: &[u8]) -> Option<Vec<Span>> {
     let mut spans = Vec::new();
     while !rest.is_empty() {
-        let mut place = || Some(Place { seq: take_u64(&mut rest)?, index: take_u32(&mut rest)? });
+        let mut place =
+            || Some(Place { seq: rest.try_get_u64_le().ok()?, index: rest.try_get_u32_le().ok()? });
         let span = Span { from: place()?, to: place()? };
         if span.is_empty() {
             return None;
@@ -203,20 +205,6 @@ pub fn take_spans(mut rest: &[u8]) -> Option<Vec<Span>> {
         spans.push(span);
     }
     Some(spans)
-}
-
-/// Reads a number of four bytes.
-pub fn take_u32(rest: &mut &[u8]) -> Option<u32> {
-    let (bytes, after) = rest.split_first_chunk()?;
-    *rest = after;
-    Some(u32::from_le_bytes(*bytes))
-}
-
-/// Reads a number of eight bytes.
-pub fn take_u64(rest: &mut &[u8]) -> Option<u64> {
-    let (bytes, after) = rest.split_first_chunk()?;
-    *rest = after;
-    Some(u64::from_le_bytes(*bytes))
 }
 
 #[cfg(test)]

@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
+use super::state::State;
 use crate::buffer::lease::{Part, Record};
 use crate::buffer::{Amount, Settled};
-use crate::wal::{Segment, Start};
+use crate::wal::{Log, Segment, Start};
 
 /// Most bytes of readings that wait for the delivery in memory.
 const YOUNG_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -36,6 +37,17 @@ pub struct ReadFrom {
 pub struct View {
     /// The segments, the oldest first, with the records that are committed, and the numbers of their requests.
     pub segments: Vec<(Segment, Range<u64>)>,
+}
+
+impl View {
+    /// Everything that is committed at present.
+    pub fn of(log: &Log, state: &State) -> View {
+        let numbers = |segment: &Segment| {
+            let content = state.contents.get(&segment.number);
+            content.map_or(0..0, |content| content.numbers.clone())
+        };
+        View { segments: log.segments().iter().map(|segment| (segment.clone(), numbers(segment))).collect() }
+    }
 }
 
 /// What comes next for the delivery.

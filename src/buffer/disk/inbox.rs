@@ -23,6 +23,9 @@ const COMMANDS_EXPECTED_MAX: usize = 1024;
 /// sent again.
 const LINGER_MAX: Duration = Duration::from_millis(100);
 
+/// Where a request hears that it is kept, or why not.
+pub type Done = oneshot::Sender<Result<(), PushError>>;
+
 /// Something to write to the log.
 #[derive(Debug)]
 pub enum Command {
@@ -53,7 +56,7 @@ pub struct Accept {
     /// did not want to wait for the disk.
     pub room: Option<(Reservation, usize)>,
     /// Told when they are on disk, or why not.
-    pub done: Option<oneshot::Sender<Result<(), PushError>>>,
+    pub done: Option<Done>,
     /// Told when all are settled.
     pub waiter: Option<oneshot::Sender<Settled>>,
     /// Dropped when they are taken.

@@ -7,7 +7,7 @@ use super::entry::{Entry, Settlement};
 use super::lock::Lock;
 use super::recovery::{self, Recovered, lendable, report};
 use super::{log_config, unix_nanos};
-use crate::buffer::span::{Place, Span};
+use crate::buffer::span::Span;
 use crate::buffer::{Amount, BufferConfig, OpenError};
 use crate::reading::{ReadingRef, Readings};
 use crate::wal::{Damage, Found, Fs, Limit, LogError, OsFs, ReadOnlyFs, Segment};
@@ -92,12 +92,10 @@ pub fn repair(config: &BufferConfig) -> Result<Report, OpenError> {
         set_aside?;
     }
     let lost = report.segments.iter().flat_map(|segment| &segment.lost);
-    let span = |lost: &Range<u64>| Span { from: Place::start_of(lost.start), to: Place::start_of(lost.end) };
-    let spans = lost.map(span).collect();
+    let spans = lost.cloned().map(Span::of_records).collect();
     recovered.state.settle(&Settlement { notes: Vec::new(), spans });
-    let settled: Vec<u64> = recovered.log.segments().iter().map(|segment| segment.number).collect();
-    let settled: Vec<u64> =
-        settled.into_iter().filter(|number| recovered.state.is_settled(*number)).collect();
+    let numbers = recovered.log.segments().iter().map(|segment| segment.number);
+    let settled: Vec<u64> = numbers.filter(|number| recovered.state.is_settled(*number)).collect();
     let (mut memos, _) =
         super::memos::Memos::open(Arc::new(OsFs), &config.path, 0, config.memos_kept, unix_nanos())?;
     for (at, memo) in std::mem::take(&mut recovered.memos) {

@@ -31,8 +31,6 @@ mod memos;
 mod outlet;
 mod recovery;
 mod state;
-#[cfg(test)]
-mod tests;
 mod trouble;
 mod writer;
 
@@ -49,7 +47,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use self::entry::Accepted;
-use self::handover::Handover;
+use self::handover::{Handover, View};
 use self::inbox::{Accept, Closing, Command, Inbox};
 use self::lock::Lock;
 use self::memos::Memos;
@@ -63,6 +61,7 @@ use super::{
 };
 use crate::metrics::Metrics;
 use crate::reading::READING_BYTES_MIN;
+use crate::timestamp::Timestamp;
 use crate::wal::{Fs, LogConfig, OsFs};
 
 const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
@@ -137,12 +136,14 @@ pub fn open_on(
     let bytes_max = config.limit.bytes.saturating_add(config.limit.bytes / 4 + 8 * segment_bytes);
     let (answers, groups) = mpsc::unbounded_channel();
     tokio::spawn(writer::answer(groups));
+    let reads = unread_from.is_some();
+    let handover = Arc::new(Handover::new(unread_from, unread, View::of(&log, &state)));
     let writer = Writer {
         log,
         state,
         memos,
         inbox: Arc::clone(&inbox),
-        handover: Arc::default(),
+        handover: Arc::clone(&handover),
         trouble: Arc::clone(&trouble),
         noted: noted_sender,
         answers,
@@ -153,9 +154,6 @@ pub fn open_on(
         is_behind: false,
         lock: Arc::clone(&lock),
     };
-    let reads = unread_from.is_some();
-    let handover = Arc::new(Handover::new(unread_from, unread, writer.view()));
-    let writer = Writer { handover: Arc::clone(&handover), ..writer };
     let thread = std::thread::Builder::new().name("forebay-log".to_owned());
     let thread = thread.spawn(move || writer.run());
     let thread = thread.map_err(|error| OpenError::Io { path: path.clone(), error })?;
@@ -287,6 +285,5 @@ impl Drop for Disk {
 
 /// Now, in nanoseconds since the Unix epoch.
 fn unix_nanos() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    Timestamp::from_system(SystemTime::now()).nanos()
 }

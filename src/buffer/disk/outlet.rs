@@ -1,6 +1,7 @@
 //! The delivery's half: from memory what is young, from the log what is not, and notes into it.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +20,12 @@ use super::inbox::{Closed, Command, Inbox};
 use super::lock::Lock;
 use super::recovery::{lendable, record, report};
 use super::trouble::Trouble;
+use crate::buffer::Amount;
 use crate::buffer::accounts::Accounts;
 use crate::buffer::lease::{self, Part, Record};
 use crate::buffer::ledger::{DeadLetterReason, Outcome};
 use crate::buffer::outlet::{NoteId, Noted, Noting, Outlet, Resumed};
-use crate::buffer::span::{Place, Span, SpanSet};
+use crate::buffer::span::{Span, SpanSet};
 use crate::metrics::Metrics;
 use crate::wal::{Directory, LogError};
 
@@ -161,7 +163,7 @@ impl DiskOutlet {
         let record = match self.parts.records.get(&number) {
             Some(record) => Arc::clone(record),
             None => {
-                let amount = crate::buffer::Amount { readings: unsettled as u64, ..request.amount };
+                let amount = Amount { readings: unsettled as u64, ..request.amount };
                 let waiter = self.parts.handover.on_read(request.segment, number, amount);
                 Arc::new(record(request, unsettled as u64, waiter))
             }
@@ -170,23 +172,26 @@ impl DiskOutlet {
     }
 
     /// Requests that nobody has any more are settled, so that their segment can go.
-    fn lose(&mut self, lost: &[std::ops::Range<u64>]) {
+    fn lose(&mut self, lost: &[Range<u64>]) {
         for numbers in lost {
-            let span = Span { from: Place::start_of(numbers.start), to: Place::start_of(numbers.end) };
-            let is_open = |number: &u64| !self.parts.taken.contains_all(Span::of_record(*number));
-            let requests = numbers.clone().filter(is_open).count() as u64;
+            let requests = self.parts.taken.open_records(numbers.clone());
             if requests == 0 {
                 continue;
             }
             self.parts.metrics.buffer_damaged_records.inc_by(requests);
             error!(requests, "requests on disk cannot be read; their readings are lost");
-            self.settle_on_disk(Settlement { notes: Vec::new(), spans: vec![span] });
+            let spans = vec![Span::of_records(numbers.clone())];
+            self.settle_on_disk(Settlement { notes: Vec::new(), spans });
         }
     }
 
     /// What should have been in a segment and was not read is in no account but this one.
     fn leave(&mut self, segment: u64, number: u64) {
         let missing = self.parts.handover.on_left(segment, number);
+        self.settle_missing(missing);
+    }
+
+    fn settle_missing(&self, missing: Amount) {
         if missing.readings > 0 {
             let outcome = Outcome::DeadLettered(DeadLetterReason::Damaged);
             self.parts.accounts.settle(missing, outcome, Instant::now());
@@ -213,10 +218,7 @@ impl DiskOutlet {
         let number = self.cursor.as_ref().map_or(0, Cursor::number);
         let missing = self.parts.handover.on_caught_up(view, number);
         let Some(missing) = missing else { return };
-        if missing.readings > 0 {
-            let outcome = Outcome::DeadLettered(DeadLetterReason::Damaged);
-            self.parts.accounts.settle(missing, outcome, Instant::now());
-        }
+        self.settle_missing(missing);
         self.cursor = None;
         self.parts.records = HashMap::new();
         self.parts.taken = SpanSet::default();

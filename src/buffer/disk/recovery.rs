@@ -156,7 +156,7 @@ impl Replay {
 
     fn on(&mut self, event: Event<'_>) {
         match event {
-            Event::Checkpoint { state, .. } => match State::decode(state) {
+            Event::Checkpoint { state } => match State::decode(state) {
                 Some(state) => self.state = state,
                 None => self.is_state_unknown = true,
             },
@@ -206,7 +206,7 @@ impl Replay {
     fn on_missing(&mut self, segment: &Segment) {
         self.missing.push(segment.number);
         let Some(content) = self.state.contents.remove(&segment.number) else { return };
-        let span = of_numbers(content.numbers.clone());
+        let span = Span::of_records(content.numbers.clone());
         if self.state.settled.contains_all(span) {
             return;
         }
@@ -227,10 +227,6 @@ impl Replay {
             requests, readings, "a segment is missing on disk; its readings are lost"
         );
     }
-}
-
-fn of_numbers(numbers: Range<u64>) -> Span {
-    Span { from: Place::start_of(numbers.start), to: Place::start_of(numbers.end) }
 }
 
 /// Finds what is not settled, segment by segment.
@@ -300,13 +296,11 @@ impl Walk<'_> {
 
     /// Requests that nobody has any more are settled. Those that were settled before are no loss.
     fn lose(&mut self, numbers: Range<u64>) {
-        let span = of_numbers(numbers.clone());
-        let is_open = |number: &u64| !self.state.settled.contains_all(Span::of_record(*number));
-        let requests = numbers.filter(is_open).count() as u64;
+        let requests = self.state.settled.open_records(numbers.clone());
         if requests > 0 {
             self.lost_requests += requests;
             error!(requests, "requests on disk cannot be read; their readings are lost");
-            self.state.settle(&Settlement { notes: Vec::new(), spans: vec![span] });
+            self.state.settle(&Settlement { notes: Vec::new(), spans: vec![Span::of_records(numbers)] });
         }
     }
 }
@@ -333,7 +327,7 @@ fn resume(
     unread: &mut BTreeMap<u64, Amount>,
 ) -> (Vec<Resumed>, Records) {
     let is_whole = |note: &Note| {
-        let mut numbers = note.spans.iter().flat_map(|span| numbers(*span));
+        let mut numbers = note.spans.iter().flat_map(|span| span.records());
         numbers.all(|number| requests.contains_key(&number))
     };
     state.notes.retain(|seq, note| {
@@ -368,13 +362,8 @@ fn resume(
     (resumed.collect(), records)
 }
 
-/// The numbers of the requests that a span touches.
-fn numbers(span: Span) -> Range<u64> {
-    span.from.seq..if span.to.index > 0 { span.to.seq + 1 } else { span.to.seq }
-}
-
 fn parts(note: &Note, records: &Records) -> Vec<Part> {
-    let touched = note.spans.iter().flat_map(|span| numbers(*span).map(move |number| (*span, number)));
+    let touched = note.spans.iter().flat_map(|span| span.records().map(move |number| (*span, number)));
     let lend = |(span, number): (Span, u64)| {
         let (record, _) = records.get(&number)?;
         let from = if number == span.from.seq { span.from.index as usize } else { 0 };

@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::entry::{Note, Settlement, put_spans, take_spans, take_u32, take_u64};
+use bytes::Buf as _;
+
+use super::entry::{Note, Settlement, put_spans, take_spans};
 use crate::buffer::Amount;
-use crate::buffer::span::{Place, Span, SpanSet};
+use crate::buffer::span::{Span, SpanSet};
 
 /// What a segment holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,8 +39,7 @@ impl State {
     pub fn accept(&mut self, segment: u64, number: u64, amount: Amount) -> u64 {
         let missing = self.next_number..number;
         if !missing.is_empty() {
-            let span = Span { from: Place::start_of(missing.start), to: Place::start_of(missing.end) };
-            self.settled.insert(span);
+            self.settled.insert(Span::of_records(missing.clone()));
         }
         self.next_number = self.next_number.max(number.saturating_add(1));
         let content = self
@@ -74,17 +75,14 @@ impl State {
 
     /// Whether no reading in a segment is needed any more.
     pub fn is_settled(&self, segment: u64) -> bool {
-        self.contents.get(&segment).is_none_or(|content| {
-            let Range { start, end } = content.numbers;
-            self.settled.contains_all(Span { from: Place::start_of(start), to: Place::start_of(end) })
-        })
+        let content = self.contents.get(&segment);
+        content.is_none_or(|content| self.settled.contains_all(Span::of_records(content.numbers.clone())))
     }
 
     /// Whether every reading in a segment is still needed.
     pub fn is_untouched(&self, segment: u64) -> bool {
         self.contents.get(&segment).is_some_and(|content| {
-            let Range { start, end } = content.numbers;
-            let span = Span { from: Place::start_of(start), to: Place::start_of(end) };
+            let span = Span::of_records(content.numbers.clone());
             let noted = self.notes.values().flat_map(|note| &note.spans);
             !self.settled.intersects(span) && noted.into_iter().all(|other| !other.overlaps(span))
         })
@@ -120,19 +118,19 @@ impl State {
 
     /// The state that [`State::encode`] gave; `None` if these bytes are none.
     pub fn decode(mut rest: &[u8]) -> Option<State> {
-        let mut state = State { next_number: take_u64(&mut rest)?, ..State::default() };
-        let spans = usize::try_from(take_u32(&mut rest)?).ok()?.checked_mul(SPAN_BYTES)?;
+        let mut state = State { next_number: rest.try_get_u64_le().ok()?, ..State::default() };
+        let spans = usize::try_from(rest.try_get_u32_le().ok()?).ok()?.checked_mul(SPAN_BYTES)?;
         let (spans, mut rest) = rest.split_at_checked(spans)?;
         state.settled = take_spans(spans)?.into_iter().collect();
-        for _ in 0..take_u32(&mut rest)? {
-            let segment = take_u64(&mut rest)?;
-            let numbers = take_u64(&mut rest)?..take_u64(&mut rest)?;
-            let amount = Amount { readings: take_u64(&mut rest)?, bytes: take_u64(&mut rest)? };
+        for _ in 0..rest.try_get_u32_le().ok()? {
+            let segment = rest.try_get_u64_le().ok()?;
+            let numbers = rest.try_get_u64_le().ok()?..rest.try_get_u64_le().ok()?;
+            let amount = Amount { readings: rest.try_get_u64_le().ok()?, bytes: rest.try_get_u64_le().ok()? };
             state.contents.insert(segment, Content { numbers, amount });
         }
-        for _ in 0..take_u32(&mut rest)? {
-            let seq = take_u64(&mut rest)?;
-            let length = usize::try_from(take_u32(&mut rest)?).ok()?;
+        for _ in 0..rest.try_get_u32_le().ok()? {
+            let seq = rest.try_get_u64_le().ok()?;
+            let length = usize::try_from(rest.try_get_u32_le().ok()?).ok()?;
             let (note, after) = rest.split_at_checked(length)?;
             rest = after;
             let super::entry::Entry::Batch(note) = super::entry::Entry::read(note).ok()? else { return None };
@@ -148,11 +146,12 @@ const SPAN_BYTES: usize = 24;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buffer::span::Place;
 
     const AMOUNT: Amount = Amount { readings: 10, bytes: 1000 };
 
     fn span(from: u64, to: u64) -> Span {
-        Span { from: Place::start_of(from), to: Place::start_of(to) }
+        Span::of_records(from..to)
     }
 
     fn note(from: u64, to: u64) -> Note {

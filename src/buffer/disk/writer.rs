@@ -2,31 +2,29 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::entry::{Accepted, Note, Settlement};
 use super::handover::{Handover, Putting, Stands, View};
-use super::inbox::{Accept, Closing, Command, Inbox, Pace, Taken};
+use super::inbox::{Accept, Closing, Command, Done, Inbox, Pace, Taken};
 use super::lock::Lock;
 use super::memos::Memos;
 use super::state::State;
 use super::trouble::Trouble;
+use super::unix_nanos;
 use crate::buffer::lease::{Record, RecordParts};
 use crate::buffer::outlet::{NoteId, Noted};
 use crate::buffer::{Fsync, PushError};
 use crate::metrics::Metrics;
-use crate::wal::{Durability, Log, LogError, Position, Segment, Spare, Start};
+use crate::wal::{Durability, Log, LogError, Position, Spare, Start};
 
 /// After a failure the disk is tried again this often.
 pub const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// What nobody waits for is synced after this time at the latest.
 const SYNC_WITHIN: Duration = Duration::from_secs(1);
-
-/// Where a request hears that it is kept.
-pub type Done = oneshot::Sender<Result<(), PushError>>;
 
 /// Tells the requests of each group that they are kept. Waking them one by one from another thread costs more: half of
 /// what the disk adds to a request of one reading.
@@ -266,11 +264,13 @@ impl Writer {
             }
         }
         if putting.is_spilled() {
-            putting.show(self.view());
+            putting.show(View::of(&self.log, &self.state));
         }
         drop(putting);
-        // Nobody is left to hear of it once the gateway's runtime has ended.
-        let _ = self.answers.send(told);
+        if !told.is_empty() {
+            // Nobody is left to hear of it once the gateway's runtime has ended.
+            let _ = self.answers.send(told);
+        }
     }
 
     fn on_accepted(
@@ -307,16 +307,6 @@ impl Writer {
         self.state.note(seq, note);
         // Nobody is left to ask once the delivery has ended.
         let _ = self.noted.send(Noted { number, key, note: Some(NoteId(seq)) });
-    }
-
-    /// What the delivery may read.
-    pub fn view(&self) -> View {
-        let numbers = |segment: &Segment| {
-            let content = self.state.contents.get(&segment.number);
-            content.map_or(0..0, |content| content.numbers.clone())
-        };
-        let segments = self.log.segments().iter().map(|segment| (segment.clone(), numbers(segment)));
-        View { segments: segments.collect() }
     }
 
     /// Nothing of the group was written: whoever waits for the disk hears why, and nothing else stops.
@@ -415,7 +405,7 @@ impl Writer {
         let mut putting = self.handover.begin();
         if putting.is_spilled() {
             // What has gone is not to be looked for.
-            putting.show(self.view());
+            putting.show(View::of(&self.log, &self.state));
         }
         drop(putting);
         Ok(())
@@ -440,10 +430,4 @@ impl Command {
             Command::Note { .. } | Command::Settle(_) => 0,
         }
     }
-}
-
-/// Now, in nanoseconds since the Unix epoch.
-fn unix_nanos() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
