@@ -94,6 +94,12 @@ impl Backlog {
         Backlog { end: self.end, directory }
     }
 
+    /// How many segments, from the first on, have an end that a later one or the checkpoint tells.
+    fn segments_with_known_end(&self) -> usize {
+        let count = self.segments().len();
+        if self.end == End::Stopped { count } else { count - 1 }
+    }
+
     fn path(&self) -> PathBuf {
         self.directory.path().join("buffer")
     }
@@ -295,11 +301,9 @@ impl Recovery {
 async fn a_damaged_record_costs_one_request_and_is_set_aside() {
     for end in End::ALL {
         let backlog = Backlog::make(end).await;
-        let count = backlog.segments().len();
         // The checksum, the length, the sequence number, what was synced, the kind, the number, and the rest.
         let places = [0, 5, 8, 17, 24, 26, 300];
-        let last = if end == End::Stopped { count } else { count - 1 };
-        for (index, place) in (0..last).cycle().zip(places) {
+        for (index, place) in (0..backlog.segments_with_known_end()).cycle().zip(places) {
             let backlog = backlog.copy();
             let mut segment = backlog.segments().swap_remove(index);
             let Record { bytes, request } = segment.middle().clone();
@@ -388,9 +392,7 @@ async fn a_damaged_record_is_set_aside_also_where_everything_around_it_is_settle
 async fn a_segment_that_is_cut_short_costs_what_is_cut_off() {
     for end in End::ALL {
         let backlog = Backlog::make(end).await;
-        let count = backlog.segments().len();
-        let last = if end == End::Stopped { count - 1 } else { count - 2 };
-        for index in [0, 2, last] {
+        for index in [0, 2, backlog.segments_with_known_end() - 1] {
             let backlog = backlog.copy();
             let mut segment = backlog.segments().swap_remove(index);
             let middle = segment.middle().bytes.clone();
@@ -411,9 +413,7 @@ async fn a_segment_that_is_cut_short_costs_what_is_cut_off() {
 async fn what_was_in_a_segment_that_is_gone_is_counted() {
     for end in End::ALL {
         let backlog = Backlog::make(end).await;
-        let count = backlog.segments().len();
-        let last = if end == End::Stopped { count - 1 } else { count - 2 };
-        for index in [0, 2, last] {
+        for index in [0, 2, backlog.segments_with_known_end() - 1] {
             let backlog = backlog.copy();
             let segment = backlog.segments().swap_remove(index);
             fs::remove_file(&segment.path).expect("it was there");

@@ -739,6 +739,14 @@ async fn two_gateways_have_no_key_in_common() {
 
 // Making room.
 
+/// Waits until the node has said when to come again, and nothing is on its way.
+async fn first_answer_has_come(gateway: &RunningGateway, node: &FakeNode) {
+    eventually("the node has said when to come again", || async {
+        node.requests() == 1 && node_status(gateway, &node.id()).await["in_flight"] == 0
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn what_came_in_for_dropped_readings_makes_room_for_the_next_that_waits() {
     let node = FakeNode::always(Answer::status(503).header("retry-after", 60)).await;
@@ -750,10 +758,7 @@ async fn what_came_in_for_dropped_readings_makes_room_for_the_next_that_waits() 
         .start()
         .await;
     gateway.post(&readings(10)).await.expect_status(202);
-    eventually("the node has said when to come again", || async {
-        node.requests() == 1 && node_status(&gateway, &node.id()).await["in_flight"] == 0
-    })
-    .await;
+    first_answer_has_come(&gateway, &node).await;
     // Nothing is on its way any more: nobody has to wait, however many come at once.
     let requests: Vec<_> = (0..20).map(|_| readings(10)).collect();
     let posts = futures_util::future::join_all(requests.iter().map(|request| gateway.post(request)));
@@ -795,10 +800,7 @@ async fn what_is_left_of_a_batch_goes_under_another_key_and_not_at_all_if_it_may
             .start()
             .await;
         gateway.post(&readings(10)).await.expect_status(202);
-        eventually("the node has said when to come again", || async {
-            node.requests() == 1 && node_status(&gateway, &node.id()).await["in_flight"] == 0
-        })
-        .await;
+        first_answer_has_come(&gateway, &node).await;
         let newest: Vec<_> = (10..13).map(reading).collect();
         gateway.post(&newest).await.expect_status(202);
         assert_eq!(gateway.account("dropped").await, dropped, "{status}");

@@ -15,10 +15,10 @@ use forebay::buffer::{
     Ack, Amount, Buffer, BufferConfig, Fsync, NoteId, Noting, OnFull, OpenError, Opened, Outlet, Part,
     PushError, Receipt, Request, Rest, Resumed,
 };
-use forebay::reading::{ReadingParts, Readings, Value};
-use forebay::timestamp::Timestamp;
+use forebay::reading::Readings;
 use forebay::wal::{Event, Log, LogConfig};
 use support::faulty_fs::{Faults, FaultyFs};
+use support::records::{self, numbers};
 use support::{LIMIT, eventually};
 use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
@@ -136,23 +136,7 @@ impl Running {
 
 /// Readings whose values are these numbers, with names long enough to fill a segment some day.
 fn numbered(numbers: Range<i64>) -> Readings {
-    let mut readings = Readings::default();
-    for number in numbers {
-        let time = Timestamp::from_nanos(1_170_288_000_000_000_000).expect("2007");
-        let value = Value::Integer(number).into();
-        let device = "a device with a rather long name, as they sometimes are";
-        let parts = ReadingParts { device, sensor: "voltage", value, time, unit: None, tags: &[] };
-        readings.push(&parts).expect("good parts");
-    }
-    readings
-}
-
-fn numbers(part: &Part) -> Vec<i64> {
-    let number = |value| match value {
-        Value::Integer(number) => number,
-        other => panic!("{other:?} is no whole number"),
-    };
-    part.iter().map(|reading| number(reading.value())).collect()
+    records::numbered("a device with a rather long name, as they sometimes are", numbers)
 }
 
 #[tokio::test]
@@ -244,7 +228,7 @@ async fn a_checkpoint_of_another_version_stops_the_start_and_nothing_is_removed(
         running.push(0..3, Ack::Disk).await.expect("room");
         running.close().await;
         let mut log = Log::open(Arc::new(site.fs.clone()), config, 1, &mut |event| {
-            if let Event::Checkpoint { state: found, .. } = event {
+            if let Event::Checkpoint { state: found } = event {
                 state = found.to_vec();
             }
         })

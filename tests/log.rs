@@ -150,7 +150,7 @@ struct Told {
 fn open(fs: &FaultyFs, seed: u64) -> (Result<Log, LogError>, Told) {
     let mut told = Told::default();
     let visit = &mut |event: Event<'_>| match event {
-        Event::Checkpoint { state, .. } => {
+        Event::Checkpoint { state } => {
             let number = u64::from_le_bytes(state[..8].try_into().expect("eight bytes"));
             told.checkpoint = Some(usize::try_from(number).expect("small"));
         }

@@ -169,7 +169,7 @@ impl Salvage {
 
     fn take(&mut self, event: Event<'_>) {
         match event {
-            Event::Checkpoint { state, .. } => self.checkpoint = state[0],
+            Event::Checkpoint { state } => self.checkpoint = state[0],
             Event::CheckpointDamaged => self.checkpoint_damaged = true,
             Event::Record(record) => _ = self.records.insert(record.seq, record.payload.to_vec()),
             Event::Damage(damage) if damage.seqs.is_empty() => _ = self.unknown.insert(damage.segment),

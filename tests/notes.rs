@@ -14,14 +14,13 @@ use forebay::buffer::ledger::{DropReason, Outcome};
 use forebay::buffer::{Accounts, Amount, NoteId, Noted, Noting, OnFull, Outlet, Part, Resumed, settle};
 use forebay::delivery::{Signals, Worker};
 use forebay::metrics::Metrics;
-use forebay::reading::{ReadingParts, Readings, Value};
-use forebay::timestamp::Timestamp;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use support::records::{numbered, numbers};
 use support::{Answer, FakeNode, Gate, LIMIT, ReceivedBatch, TestGateway, eventually};
 
 /// What a test sees of the notes, and decides about them.
@@ -85,7 +84,7 @@ impl Outlet for NotingOutlet {
 
     fn note(&mut self, number: u64, key: &str, parts: &[Part]) -> Noting {
         let mut pages = self.journal.pages();
-        let values: Vec<i64> = parts.iter().flat_map(values).collect();
+        let values: Vec<i64> = parts.iter().flat_map(numbers).collect();
         pages.all.insert(key.to_owned(), values.clone());
         pages.asked.push_back((number, key.to_owned(), values));
         Noting::UnderWay
@@ -104,7 +103,7 @@ impl Outlet for NotingOutlet {
     }
 
     fn settle(&mut self, parts: Vec<Part>, note: Option<NoteId>, outcome: Outcome, now: Instant) {
-        let settled = parts.iter().flat_map(values).collect();
+        let settled = parts.iter().flat_map(numbers).collect();
         settle(parts, &self.accounts, outcome, now);
         self.journal.pages().settled.push((note, settled, outcome));
     }
@@ -114,24 +113,9 @@ impl Outlet for NotingOutlet {
     }
 }
 
-fn values(part: &Part) -> Vec<i64> {
-    let number = |value| match value {
-        Value::Integer(number) => number,
-        Value::Double(_) | Value::Boolean(_) | Value::Text(_) => panic!("{value:?} is no whole number"),
-    };
-    part.iter().map(|reading| number(reading.value())).collect()
-}
-
 /// A record of readings with these values.
 fn part(values: Range<i64>) -> Part {
-    let mut readings = Readings::default();
-    for value in values {
-        let time = Timestamp::from_nanos(1_170_288_000_000_000_000).expect("2007");
-        let value = Value::Integer(value);
-        let parts =
-            ReadingParts { device: "d", sensor: "s", value: value.into(), time, unit: None, tags: &[] };
-        readings.push(&parts).expect("good parts");
-    }
+    let readings = numbered("d", values);
     let (accepted_at, held_bytes) = (Instant::now(), 0);
     Part::whole(Record::new(RecordParts { readings, seq: None, held_bytes, accepted_at, waiter: None }))
 }

@@ -18,6 +18,7 @@ pub mod process;
 mod raw;
 mod raw_node;
 mod readings;
+pub mod records;
 
 use std::future::Future;
 use std::time::Duration;
