@@ -29,7 +29,7 @@ struct Logged(Log);
 
 impl Logged {
     fn new(directory: &Path) -> Logged {
-        let config = LogConfig { directory: directory.to_owned(), segment_bytes: SEGMENT_BYTES };
+        let config = LogConfig::new(directory.to_owned(), SEGMENT_BYTES);
         let log = Log::open(Arc::new(OsFs), config, 1, &mut |_| {}).expect("a new log opens");
         let mut logged = Logged(log);
         // The first segments are made as they are needed; those after them are used again.

@@ -223,7 +223,7 @@ async fn a_checkpoint_of_another_version_stops_the_start_and_nothing_is_removed(
     let site = Site::new(23);
     let mut state = Vec::new();
     {
-        let config = LogConfig { directory: site.path(), segment_bytes: 1 << 16 };
+        let config = LogConfig::new(site.path(), 1 << 16);
         let running = site.open(1 << 20);
         running.push(0..3, Ack::Disk).await.expect("room");
         running.close().await;

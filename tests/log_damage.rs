@@ -20,7 +20,7 @@ const LOGS: u64 = 60;
 const DAMAGES: usize = 40;
 
 fn open(fs: &FaultyFs, seed: u64, visit: &mut dyn FnMut(Event<'_>)) -> Log {
-    let config = LogConfig { directory: "/log".into(), segment_bytes: 16 * 1024 };
+    let config = LogConfig::new("/log".into(), 16 * 1024);
     Log::open(Arc::new(fs.clone()), config, seed, visit).expect("damage is no error")
 }
 

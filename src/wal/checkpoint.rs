@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use bytes::Buf as _;
 
+use super::checksum::crc32c;
 use super::fs::{Fs, LogFile, renew};
 use super::segment::Segment;
 
@@ -225,7 +226,7 @@ fn encode(generation: u64, checkpoint: &Checkpoint) -> Vec<u8> {
     bytes[..8].copy_from_slice(MAGIC);
     let length = u32::try_from(bytes.len() - HEAD_BYTES).expect("a checkpoint is small");
     bytes[12..16].copy_from_slice(&length.to_le_bytes());
-    let checksum = crc32c::crc32c(&bytes[12..]);
+    let checksum = crc32c(&bytes[12..]);
     bytes[8..12].copy_from_slice(&checksum.to_le_bytes());
     bytes
 }
@@ -235,7 +236,7 @@ fn decode(bytes: &[u8]) -> Option<(u64, Checkpoint)> {
     let checksum = rest.try_get_u32_le().ok()?;
     let length = u32::from_le_bytes(rest.get(..4)?.try_into().expect("four bytes"));
     let checked = rest.get(..12 + length as usize)?;
-    if crc32c::crc32c(checked) != checksum {
+    if crc32c(checked) != checksum {
         return None;
     }
     let mut rest = &checked[4..];

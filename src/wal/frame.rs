@@ -2,6 +2,8 @@
 
 use bytes::Buf as _;
 
+use super::checksum::crc32c_from;
+
 /// Bytes before the payload.
 pub const HEAD_BYTES: usize = 24;
 /// Records begin at multiples of this many bytes in their segment.
@@ -24,24 +26,41 @@ pub fn size(payload_bytes: usize) -> u64 {
     (HEAD_BYTES + payload_bytes).next_multiple_of(ALIGNMENT) as u64
 }
 
-/// Appends a record to `buffer`. Its payload is the concatenation of `payload`, at least one byte in all.
+/// The head of a record whose payload is the concatenation of `payload`, at least one byte in all.
 ///
 /// # Panics
 ///
 /// If the payload is empty or has 4 GiB and more.
-pub fn write(buffer: &mut Vec<u8>, salt: u32, seq: u64, synced: u64, payload: &[&[u8]]) {
+pub fn head(salt: u32, seq: u64, synced: u64, payload: &[&[u8]]) -> [u8; HEAD_BYTES] {
     let length: usize = payload.iter().map(|part| part.len()).sum();
     assert!(length > 0, "a payload has at least one byte");
     let length = u32::try_from(length).expect("a payload is smaller than 4 GiB");
+    let mut head = [0; HEAD_BYTES];
+    head[4..8].copy_from_slice(&length.to_le_bytes());
+    head[8..16].copy_from_slice(&seq.to_le_bytes());
+    head[16..24].copy_from_slice(&synced.to_le_bytes());
+    let checksum = crc32c_from(crc32c_from(salt, &[&head[4..]]), payload);
+    head[..4].copy_from_slice(&checksum.to_le_bytes());
+    head
+}
+
+/// Zeros that follow a payload of this length.
+pub fn padding(payload_bytes: usize) -> &'static [u8] {
+    let bytes = HEAD_BYTES + payload_bytes;
+    &[0; ALIGNMENT][..bytes.next_multiple_of(ALIGNMENT) - bytes]
+}
+
+/// Appends a record to `buffer`: head, payload and padding.
+///
+/// # Panics
+///
+/// As [`head`].
+pub fn write(buffer: &mut Vec<u8>, salt: u32, seq: u64, synced: u64, payload: &[&[u8]]) {
     let start = buffer.len();
-    buffer.extend_from_slice(&[0; 4]);
-    buffer.extend_from_slice(&length.to_le_bytes());
-    buffer.extend_from_slice(&seq.to_le_bytes());
-    buffer.extend_from_slice(&synced.to_le_bytes());
+    buffer.extend_from_slice(&head(salt, seq, synced, payload));
     payload.iter().for_each(|part| buffer.extend_from_slice(part));
-    let checksum = crc32c::crc32c_append(salt, &buffer[start + 4..]);
-    buffer[start..start + 4].copy_from_slice(&checksum.to_le_bytes());
-    buffer.resize(start + (buffer.len() - start).next_multiple_of(ALIGNMENT), 0);
+    let payload_bytes = buffer.len() - start - HEAD_BYTES;
+    buffer.extend_from_slice(padding(payload_bytes));
 }
 
 impl Head {
@@ -65,7 +84,7 @@ impl Head {
     /// Whether `bytes`, head and payload, have the checksum that the head says.
     pub fn checks(&self, salt: u32, bytes: &[u8]) -> bool {
         let end = HEAD_BYTES + self.length as usize;
-        bytes.get(4..end).is_some_and(|bytes| crc32c::crc32c_append(salt, bytes) == self.checksum)
+        bytes.get(4..end).is_some_and(|bytes| crc32c_from(salt, &[bytes]) == self.checksum)
     }
 }
 

@@ -28,6 +28,16 @@ pub struct LogConfig {
     pub directory: PathBuf,
     /// Size of a segment; one for a larger record is larger.
     pub segment_bytes: u64,
+    /// Records with a payload of up to so many bytes are copied together, to be written at once; a larger one is
+    /// written from where it is, when it is appended.
+    pub copied_bytes_max: usize,
+}
+
+impl LogConfig {
+    /// The usual settings: below 64 KiB a copy costs less than a write of its own.
+    pub fn new(directory: PathBuf, segment_bytes: u64) -> LogConfig {
+        LogConfig { directory, segment_bytes, copied_bytes_max: 64 * 1024 - 1 }
+    }
 }
 
 /// Where the files of a log are.
@@ -91,6 +101,7 @@ impl LogError {
 pub struct Log {
     pub(super) directory: Directory,
     pub(super) segment_bytes: u64,
+    pub(super) copied_bytes_max: usize,
     /// The segments that are needed, the oldest first; the active one, if there is one, is the last.
     pub(super) segments: Vec<Segment>,
     pub(super) active: Option<Active>,
@@ -128,6 +139,13 @@ pub(super) struct Active {
 }
 
 impl Active {
+    /// Writes behind what is written.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), LogError> {
+        self.file.write_at(bytes, self.written).map_err(LogError::at("write to", &self.path))?;
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
     /// What of it still has to be synced when no more is written to it.
     fn leave(self) -> Option<Left> {
         let Active { file, path, kept, synced, .. } = self;
@@ -157,23 +175,38 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// If a new segment is needed and cannot be had. All records since the last commit are void then; the next one
-    /// begins in a new segment.
+    /// If a new segment is needed and cannot be had, or a large record cannot be written. All records since the last
+    /// commit are void then; the next one begins in a new segment.
     ///
     /// # Panics
     ///
     /// If the payload is empty or has 4 GiB and more.
     pub fn append(&mut self, payload: &[&[u8]]) -> Result<u64, LogError> {
-        let bytes = frame::size(payload.iter().map(|part| part.len()).sum());
+        let payload_bytes = payload.iter().map(|part| part.len()).sum();
+        let bytes = frame::size(payload_bytes);
         if self.room() < bytes {
             let rolled = self.roll(bytes);
             self.or_void(rolled)?;
         }
         let seq = self.next_seq;
         let salt = self.segments.last().expect("there is an active segment").salt;
-        frame::write(&mut self.pending, salt, seq, self.synced_seq, payload);
         self.next_seq += 1;
+        if payload_bytes <= self.copied_bytes_max {
+            frame::write(&mut self.pending, salt, seq, self.synced_seq, payload);
+        } else {
+            self.pending.extend_from_slice(&frame::head(salt, seq, self.synced_seq, payload));
+            let written = self.write_through(payload);
+            self.or_void(written)?;
+            self.pending.extend_from_slice(frame::padding(payload_bytes));
+        }
         Ok(seq)
+    }
+
+    /// Writes what is pending, and then `parts`, from where they are.
+    fn write_through(&mut self, parts: &[&[u8]]) -> Result<(), LogError> {
+        self.flush()?;
+        let active = self.active.as_mut().expect("there is an active segment");
+        parts.iter().try_for_each(|part| active.write(part))
     }
 
     /// Makes all that was appended survive the process, or power loss.
@@ -217,11 +250,7 @@ impl Log {
 
     fn flush(&mut self) -> Result<(), LogError> {
         let Some(active) = self.active.as_mut().filter(|_| !self.pending.is_empty()) else { return Ok(()) };
-        active
-            .file
-            .write_at(&self.pending, active.written)
-            .map_err(LogError::at("write to", &active.path))?;
-        active.written += self.pending.len() as u64;
+        active.write(&self.pending)?;
         self.pending.clear();
         // A group of large requests must not keep its memory for ever.
         self.pending.shrink_to(PENDING_BYTES_KEPT);

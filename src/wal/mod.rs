@@ -59,6 +59,7 @@
 //! What is kept of damage is not limited; it was in the log before.
 
 pub mod checkpoint;
+mod checksum;
 mod frame;
 mod fs;
 mod log;

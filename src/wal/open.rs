@@ -57,7 +57,7 @@ impl Log {
         seed: u64,
         visit: &mut dyn FnMut(Event<'_>),
     ) -> Result<Log, LogError> {
-        let LogConfig { directory: path, segment_bytes } = config;
+        let LogConfig { directory: path, segment_bytes, copied_bytes_max } = config;
         // An earlier start may have been killed before the directory's name was durable.
         if fs.list(&path).map_or(true, |names| names.is_empty()) {
             make_directory(fs.as_ref(), &path)?;
@@ -83,6 +83,7 @@ impl Log {
         Ok(Log {
             directory: replay.directory,
             segment_bytes,
+            copied_bytes_max,
             segments,
             active: None,
             left: None,

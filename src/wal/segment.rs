@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use bytes::Buf as _;
 
+use super::checksum::crc32c;
+
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 32;
 /// Where the header stands, twice: one damaged sector does not cost a segment.
@@ -34,7 +36,7 @@ impl Header {
         bytes[8..16].copy_from_slice(&self.number.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.first_seq.to_le_bytes());
         bytes[24..28].copy_from_slice(&self.salt.to_le_bytes());
-        let checksum = crc32c::crc32c(&bytes[..28]);
+        let checksum = crc32c(&bytes[..28]);
         bytes[28..].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
@@ -45,7 +47,7 @@ impl Header {
         let mut rest = bytes.strip_prefix(MAGIC)?;
         let header =
             Header { number: rest.get_u64_le(), first_seq: rest.get_u64_le(), salt: rest.get_u32_le() };
-        (crc32c::crc32c(&bytes[..28]) == rest.get_u32_le()).then_some(header)
+        (crc32c(&bytes[..28]) == rest.get_u32_le()).then_some(header)
     }
 }
 

@@ -9,7 +9,7 @@ use super::*;
 const SEGMENT_BYTES: u64 = 64 * 1024;
 
 fn config(directory: &Path) -> LogConfig {
-    LogConfig { directory: directory.to_owned(), segment_bytes: SEGMENT_BYTES }
+    LogConfig::new(directory.to_owned(), SEGMENT_BYTES)
 }
 
 /// What an opened log told, in short.

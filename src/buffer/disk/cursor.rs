@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn what_is_in_memory_is_not_read_too_although_the_request_before_it_is_damaged() {
         let directory = tempfile::tempdir().expect("a directory");
-        let config = LogConfig { directory: directory.path().to_owned(), segment_bytes: 64 * 1024 };
+        let config = LogConfig::new(directory.path().to_owned(), 64 * 1024);
         let mut log = Log::open(Arc::new(OsFs), config, 1, &mut |_| {}).expect("it opens");
         let mut damaged_at = 0;
         for number in 1..=3 {

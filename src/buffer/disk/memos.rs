@@ -54,7 +54,7 @@ impl Memos {
         kept: Duration,
         now: i64,
     ) -> Result<(Memos, Vec<Bytes>), LogError> {
-        let config = LogConfig { directory: directory.join(DIRECTORY), segment_bytes: SEGMENT_BYTES };
+        let config = LogConfig::new(directory.join(DIRECTORY), SEGMENT_BYTES);
         let exists = fs.list(&config.directory).is_ok();
         let open = Opening { fs, config, seed };
         let mut memos = Memos { log: None, open, kept, pending: Vec::new(), youngest: BTreeMap::new() };

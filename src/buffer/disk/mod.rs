@@ -188,7 +188,7 @@ pub fn open_on(
 fn log_config(path: &Path, bytes_max: u64) -> LogConfig {
     let segment_bytes = (bytes_max / 16).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_USUAL);
     let segment_bytes = segment_bytes.max(bytes_max / SEGMENTS_MAX).min(SEGMENT_BYTES_MAX);
-    LogConfig { directory: path.to_owned(), segment_bytes }
+    LogConfig::new(path.to_owned(), segment_bytes)
 }
 
 impl Disk {
