@@ -127,6 +127,17 @@ impl Pace {
         }
         (self.last_commit + GATHER_MAX).saturating_duration_since(now)
     }
+
+    /// How long the thread sleeps at most, and what ends its sleep before; no time at all if the group is complete.
+    ///
+    /// While a group gathers, its first request wakes nobody: one sleep serves until it is complete.
+    fn sleep(&self, now: Instant, requests: usize, urgent: bool) -> (Option<Duration>, Sleep) {
+        let rest = self.rest(now, requests);
+        match (urgent, rest.is_zero()) {
+            (false, true) => (None, Sleep::UntilUrgent),
+            (true, _) | (false, false) => (Some(rest), Sleep::UntilRequests(self.expected)),
+        }
+    }
 }
 
 /// Nothing more of the kind is taken; the command is dropped.
@@ -196,7 +207,7 @@ enum Sleep {
     Awake,
     /// Until somebody waits.
     UntilUrgent,
-    /// Until so many requests have come.
+    /// Until somebody waits and so many requests have come.
     UntilRequests(usize),
 }
 
@@ -206,7 +217,7 @@ impl Contents {
         match self.sleeps {
             Sleep::Awake => false,
             Sleep::UntilUrgent => self.urgent,
-            Sleep::UntilRequests(count) => self.requests >= count,
+            Sleep::UntilRequests(count) => self.urgent && self.requests >= count,
         }
     }
 }
@@ -265,11 +276,12 @@ impl Inbox {
         contents.urgent |= is_urgent;
         contents.requests += usize::from(matches!(command, Command::Accept(_)));
         contents.commands.push(command);
-        // The thread sleeps without an alarm, and now it needs one.
-        let alarm = !is_urgent && contents.due.is_none();
-        if alarm {
+        let is_first = !is_urgent && contents.due.is_none();
+        if is_first {
             contents.due = Some(Instant::now() + LINGER_MAX);
         }
+        // The thread may sleep without an alarm, and now it needs one. While a group gathers it sleeps less than that.
+        let alarm = is_first && contents.sleeps == Sleep::UntilUrgent;
         let wake = contents.sleeps != Sleep::Awake && (contents.is_enough() || alarm);
         if wake {
             contents.sleeps = Sleep::Awake;
@@ -288,18 +300,15 @@ impl Inbox {
         while !contents.is_news {
             let now = Instant::now();
             let alarm = [wake_at, contents.due].into_iter().flatten().min();
-            let rest = match (contents.urgent, alarm) {
-                (true, _) => Some(pace.rest(now, contents.requests)),
-                (false, Some(alarm)) => Some(alarm.saturating_duration_since(now)),
-                (false, None) => None,
-            };
-            if rest == Some(Duration::ZERO) {
+            let alarm = alarm.map(|alarm| alarm.saturating_duration_since(now));
+            let (gathering, sleep) = pace.sleep(now, contents.requests, contents.urgent);
+            // A group that gathers is complete within the millisecond: the alarm can wait for it.
+            let rest = if contents.urgent { gathering } else { gathering.into_iter().chain(alarm).min() };
+            let is_due = alarm == Some(Duration::ZERO) && !contents.urgent;
+            if rest == Some(Duration::ZERO) || is_due {
                 break;
             }
-            contents.sleeps = match contents.urgent {
-                true => Sleep::UntilRequests(pace.expected),
-                false => Sleep::UntilUrgent,
-            };
+            contents.sleeps = sleep;
             contents = match rest {
                 None => self.filled.wait(contents).unwrap_or_else(PoisonError::into_inner),
                 Some(rest) => {
