@@ -1,0 +1,102 @@
+//! The settings of the delivery.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use url::Url;
+
+use super::layers::Layers;
+use super::{HOUR, MILLISECOND, choice, count, duration, size, usize_of};
+use crate::backoff::Backoff;
+use crate::codec::ENCODERS;
+use crate::delivery::{BatchConfig, COMPRESSIONS, DeliveryConfig, HealthConfig};
+use crate::node;
+use crate::node_id::NodeId;
+use crate::quantity::{format_duration, format_size};
+use crate::routing::ROUTES;
+
+pub(super) fn read(layers: &mut Layers) -> DeliveryConfig {
+    let retry = Backoff {
+        initial: duration(layers, "cluster.retry.initial", MILLISECOND..=HOUR),
+        max: duration(layers, "cluster.retry.max", MILLISECOND..=24 * HOUR),
+    };
+    if retry.max < retry.initial {
+        let initial = format_duration(retry.initial);
+        layers.fault(
+            "cluster.retry.max",
+            format!("must be at least cluster.retry.initial, which is {initial}"),
+        );
+    }
+    let config = DeliveryConfig {
+        batch: BatchConfig {
+            max_readings: count(layers, "batch.max_readings", 1..=1_000_000),
+            max_bytes: usize_of(size(layers, "batch.max_bytes", 1..=1 << 30)),
+            max_age: duration(layers, "batch.max_age", Duration::ZERO..=HOUR),
+        },
+        nodes: layers.get("cluster.nodes", |raw| node_urls(&raw.list()?)),
+        route: *choice(layers, "cluster.route", &ROUTES),
+        format: *choice(layers, "cluster.format", &ENCODERS),
+        compression: *choice(layers, "cluster.compression", &COMPRESSIONS),
+        timeout: duration(layers, "cluster.timeout", MILLISECOND..=HOUR),
+        max_in_flight: count(layers, "cluster.max_in_flight", 1..=1024),
+        headers: headers(layers),
+        retry,
+        health: HealthConfig {
+            failures: u32::try_from(count(layers, "cluster.health.failures", 1..=1_000_000))
+                .unwrap_or(u32::MAX),
+            probe: duration(layers, "cluster.health.probe", MILLISECOND..=HOUR),
+        },
+    };
+    refuse_batches_beyond_the_embedded_node(layers, &config);
+    config
+}
+
+/// Notes a fault if the gateway is to deliver to a node of its own, and that node would refuse full batches for ever.
+fn refuse_batches_beyond_the_embedded_node(layers: &mut Layers, config: &DeliveryConfig) {
+    // Nodes at fault are nodes all the same.
+    let is_embedded =
+        config.nodes.is_empty() && !layers.faults.iter().any(|fault| fault.key == "cluster.nodes");
+    if is_embedded && config.batch.max_bytes > node::BODY_BYTES_MAX {
+        let max = format_size(node::BODY_BYTES_MAX as u64);
+        layers.fault(
+            "batch.max_bytes",
+            format!(
+                "must be at most {max}, which is what the gateway's own node takes, unless cluster.nodes names others"
+            ),
+        );
+    }
+}
+
+fn headers(layers: &mut Layers) -> HeaderMap {
+    let header = |name: &str, value: &str| {
+        let name: HeaderName = name.parse().map_err(|_| "is not the name of an HTTP header".to_owned())?;
+        let mut value: HeaderValue = value.parse().map_err(|_| "must be visible ASCII".to_owned())?;
+        value.set_sensitive(true);
+        Ok((name, value))
+    };
+    layers.get_table("cluster.headers", header).into_iter().collect()
+}
+
+fn node_urls(texts: &[String]) -> Result<Vec<Url>, String> {
+    let urls: Vec<Url> = texts.iter().map(|text| node_url(text)).collect::<Result<_, _>>()?;
+    // Metrics with the same name and labels twice are refused as a whole by those who read them.
+    let mut seen = BTreeSet::new();
+    match NodeId::for_urls(&urls).into_iter().find(|id| !seen.insert(id.clone())) {
+        Some(id) => Err(format!("two nodes are `{id}`; they must differ in host, port or path")),
+        None => Ok(urls),
+    }
+}
+
+fn node_url(text: &str) -> Result<Url, String> {
+    let example = "such as http://127.0.0.1:9000/v1/batches";
+    // What stands before an `@` may be a password, and faults are logged.
+    let shown = text.rsplit_once('@').map_or(text.to_owned(), |(_, rest)| format!("…@{rest}"));
+    let url: Url =
+        text.parse().map_err(|error| format!("`{shown}` is not an address, {example}: {error}"))?;
+    match url.scheme() {
+        "http" if url.host_str().is_some_and(|host| !host.is_empty()) => Ok(url),
+        "http" => Err(format!("`{shown}` has no host, {example}")),
+        other => Err(format!("`{other}` is no scheme for a node in this version; allowed: http, {example}")),
+    }
+}
