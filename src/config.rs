@@ -216,6 +216,10 @@ fn count(layers: &mut Layers, key: &str, allowed: RangeInclusive<i64>) -> usize 
     usize::try_from(number).expect("no range of ours has negative numbers")
 }
 
+fn ratio(layers: &mut Layers, key: &str, allowed: RangeInclusive<f64>) -> f64 {
+    layers.get(key, |raw| within(raw.number()?, &allowed, f64::to_string))
+}
+
 fn within<T: PartialOrd>(
     value: T,
     allowed: &RangeInclusive<T>,
@@ -291,7 +295,9 @@ mod tests {
             config.delivery.retry,
             Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(30) }
         );
-        assert_eq!(config.delivery.health, HealthConfig { failures: 5, probe: Duration::from_secs(1) });
+        let (failure_ratio, max_ejected) = (0.5, 0.9);
+        let probe = Duration::from_secs(1);
+        assert_eq!(config.delivery.health, HealthConfig { failures: 5, failure_ratio, probe, max_ejected });
         assert_eq!((config.log.format, config.log.level), (LogFormat::Text, tracing::Level::INFO));
     }
 
@@ -334,6 +340,30 @@ mod tests {
                 "FILE:12: cluster.nodes: `ftp` is no scheme for a node in this version; allowed: http, such as http://127.0.0.1:9000/v1/batches",
                 "FILE:10: batch.maxage: unknown key, did you mean `batch.max_age`?",
                 "environment variable FOREBAY__BUFER__KIND: bufer.kind: unknown key, did you mean `buffer.kind`?",
+            ],
+        );
+    }
+
+    #[test]
+    fn shares_are_numbers_with_or_without_a_fraction() {
+        let file = "[cluster.health]\nmax_ejected = 0\nfailure_ratio = 0.25\n";
+        let config = read(file, &[("FOREBAY__CLUSTER__HEALTH__MAX_EJECTED", "0.5")]).expect("good settings");
+        assert_eq!((config.delivery.health.max_ejected, config.delivery.health.failure_ratio), (0.5, 0.25));
+        assert_eq!(read(file, &[]).expect("good settings").delivery.health.max_ejected, 0.0);
+        check_faults(
+            "[cluster.health]\nmax_ejected = 1.5\nfailure_ratio = \"half\"\n",
+            &[],
+            &[
+                "FILE:3: cluster.health.failure_ratio: must be a number, got a string",
+                "FILE:2: cluster.health.max_ejected: must be from 0 to 1, got 1.5",
+            ],
+        );
+        check_faults(
+            "[cluster.health]\nfailure_ratio = 0\n",
+            &[("FOREBAY__CLUSTER__HEALTH__MAX_EJECTED", "nan")],
+            &[
+                "FILE:2: cluster.health.failure_ratio: must be from 0.01 to 1, got 0",
+                "environment variable FOREBAY__CLUSTER__HEALTH__MAX_EJECTED: cluster.health.max_ejected: must be from 0 to 1, got NaN",
             ],
         );
     }

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
 use super::layers::Layers;
-use super::{HOUR, MILLISECOND, choice, count, duration, size, usize_of};
+use super::{HOUR, MILLISECOND, choice, count, duration, ratio, size, usize_of};
 use crate::backoff::Backoff;
 use crate::codec::ENCODERS;
 use crate::delivery::{BatchConfig, COMPRESSIONS, DeliveryConfig, HealthConfig};
@@ -45,7 +45,9 @@ pub(super) fn read(layers: &mut Layers) -> DeliveryConfig {
         health: HealthConfig {
             failures: u32::try_from(count(layers, "cluster.health.failures", 1..=1_000_000))
                 .unwrap_or(u32::MAX),
+            failure_ratio: ratio(layers, "cluster.health.failure_ratio", 0.01..=1.0),
             probe: duration(layers, "cluster.health.probe", MILLISECOND..=HOUR),
+            max_ejected: ratio(layers, "cluster.health.max_ejected", 0.0..=1.0),
         },
     };
     refuse_batches_beyond_the_embedded_node(layers, &config);

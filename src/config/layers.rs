@@ -300,6 +300,17 @@ impl Raw {
         }
     }
 
+    /// The value as a number, whole or not.
+    pub(super) fn number(&self) -> Result<f64, String> {
+        match self {
+            Raw::Typed(ValueKind::Float(number)) => Ok(*number),
+            #[expect(clippy::cast_precision_loss, reason = "numbers that are set are small")]
+            Raw::Typed(ValueKind::I64(number)) => Ok(*number as f64),
+            Raw::Text(text) => text.trim().parse().map_err(|_| format!("must be a number, got `{text}`")),
+            Raw::Typed(other) => Err(format!("must be a number, got {}", noun(other))),
+        }
+    }
+
     /// The value as a list of texts; in the environment they are separated by commas.
     pub(super) fn list(&self) -> Result<Vec<String>, String> {
         match self {
@@ -319,6 +330,8 @@ impl Raw {
         match self {
             Raw::Text(text) => text.clone(),
             Raw::Typed(ValueKind::Array(_)) => self.list().unwrap_or_default().join(", "),
+            // With the fraction that says that it may have one: `1.0`.
+            Raw::Typed(ValueKind::Float(number)) => format!("{number:?}"),
             Raw::Typed(kind) => kind.to_string(),
         }
     }

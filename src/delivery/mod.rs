@@ -16,13 +16,15 @@
 //! each node, and one more is open; the rest stays in the buffer. The same batch always has the same key and the
 //! same readings.
 //!
-//! Pure parts, with time passed in: [`batcher`], [`health`], `latency`, `limit`, [`crate::backoff`].
+//! Pure parts, with time passed in: [`batcher`], [`breaker`], [`budget`], `latency`, `limit`, `nodes`, [`crate::backoff`].
 
 pub mod batch;
 pub mod batcher;
-pub mod health;
+pub mod breaker;
+pub mod budget;
 mod latency;
 mod limit;
+mod node_status;
 mod nodes;
 pub mod transport;
 mod worker;
@@ -37,8 +39,9 @@ use crate::codec::Encoder;
 use crate::routing::Routing;
 
 pub use batcher::BatchConfig;
-pub use health::HealthConfig;
-pub use nodes::{DeliveryStatus, NodeStatus};
+pub use breaker::{BreakerState, HealthConfig};
+pub use node_status::{DeliveryStatus, NodeStatus};
+pub use nodes::Failure;
 pub use transport::{COMPRESSIONS, Compression, TransportError};
 pub use worker::{Signals, Worker};
 

@@ -1,62 +1,56 @@
-//! The nodes as the worker knows them, and as others may see them.
+//! The nodes as the worker knows them: who may be sent a batch now, and what follows from an answer.
+//!
+//! What is decided about one node stands in its own file: [`super::breaker`] (up or down), [`super::limit`] (how many
+//! at a time), [`super::budget`] (how many retries), [`super::latency`] (at what cost). What is decided about all of
+//! them together stands here: a node that is down is ejected, that is, sent nothing but trials, unless so many are
+//! ejected already that the rest would be too few (`cluster.health.max_ejected`). One beyond that share is down and
+//! is asked all the same, after all others.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use url::Url;
 
-use super::health::{Change, Health, HealthConfig};
+use super::breaker::{Breaker, Change, HealthConfig};
+use super::budget::Budget;
 use super::latency::Latency;
 use super::limit::Limit;
-use crate::node_id::{NodeId, without_credentials};
+use super::node_status::{DeliveryStatus, NodeStatus};
+use super::transport::{Answer, Verdict};
+use crate::node_id::NodeId;
 use crate::routing::Candidate;
 
-/// What others may know of a node.
-#[derive(Clone, Debug)]
-pub struct NodeStatus {
-    /// Its name.
-    pub id: NodeId,
-    /// Its address, without credentials.
-    pub url: String,
-    /// Whether it is taken to be up.
-    pub up: bool,
-    /// What went wrong last; `None` since the last delivery.
-    pub reason: Option<String>,
-    /// Batches on their way to it.
-    pub in_flight: usize,
-    /// Batches that may be on their way to it at present.
-    pub in_flight_limit: usize,
+/// A product of doubles may come out a trifle below a whole number.
+const ROUNDING: f64 = 1e-9;
+
+/// What is decided about nodes, and by which bounds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NodesConfig {
+    /// When a node is down.
+    pub(super) health: HealthConfig,
+    /// Most batches on their way to one node.
+    pub(super) max_in_flight: usize,
+    /// What a failure counts as, at least, where the cost of a node is weighed.
+    pub(super) timeout: Duration,
 }
 
-/// What others may know of the delivery. The worker writes it, whoever asks reads it.
-#[derive(Debug)]
-pub struct DeliveryStatus {
-    /// Held for a copy, never across an await.
-    view: Mutex<View>,
+/// Whether a batch was tried before, at whichever node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// It was not.
+    First,
+    /// It was: nodes take only so many of these.
+    Retry,
 }
 
-#[derive(Debug)]
-struct View {
-    nodes: Vec<NodeStatus>,
-    oldest: Option<Instant>,
-}
-
-impl DeliveryStatus {
-    /// The nodes, in the order of the configuration.
-    pub fn nodes(&self) -> Vec<NodeStatus> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner).nodes.clone()
-    }
-
-    /// How long the oldest reading that is not settled has waited; nothing if there is none.
-    pub fn oldest_age(&self, now: Instant) -> Duration {
-        let oldest = self.view.lock().unwrap_or_else(PoisonError::into_inner).oldest;
-        oldest.map_or(Duration::ZERO, |oldest| now.saturating_duration_since(oldest))
-    }
-
-    pub(super) fn set_oldest(&self, oldest: Option<Instant>) {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner).oldest = oldest;
-    }
+/// What went wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What people should read.
+    pub text: Arc<str>,
+    /// When it was known.
+    pub at: Instant,
 }
 
 /// One node.
@@ -65,231 +59,282 @@ pub(super) struct Node {
     pub(super) id: NodeId,
     pub(super) url: Url,
     pub(super) in_flight: usize,
-    pub(super) health: Health,
+    pub(super) breaker: Breaker,
     pub(super) latency: Latency,
     pub(super) limit: Limit,
+    budget: Budget,
     /// Until then the node asked to be left alone.
-    pub(super) not_before: Option<Instant>,
+    not_before: Option<Instant>,
+    /// Its turn among the nodes that went down.
+    down_since: u64,
+    pub(super) is_ejected: bool,
+    pub(super) last_error: Option<Failure>,
+    /// Whether nothing was delivered since the last error.
+    pub(super) has_trouble: bool,
 }
 
-/// All nodes, in the order of the configuration.
+impl Node {
+    fn new(id: NodeId, url: Url, config: &NodesConfig, now: Instant) -> Node {
+        Node {
+            id,
+            url,
+            in_flight: 0,
+            breaker: Breaker::new(config.health, now),
+            latency: Latency::new(now),
+            limit: Limit::new(config.max_in_flight),
+            budget: Budget::new(now),
+            not_before: None,
+            down_since: 0,
+            is_ejected: false,
+            last_error: None,
+            has_trouble: false,
+        }
+    }
+
+    fn is_left_alone(&self, now: Instant) -> bool {
+        self.not_before.is_some_and(|until| until > now)
+    }
+
+    /// When a batch should be sent to it as a trial; `None` while none is due, or something is on its way.
+    fn trial_at(&self) -> Option<Instant> {
+        let at = self.breaker.trial_at().filter(|_| self.in_flight == 0);
+        at.map(|at| self.not_before.map_or(at, |until| until.max(at)))
+    }
+}
+
+/// All nodes. A node keeps its index.
 #[derive(Debug)]
 pub(super) struct Nodes {
+    config: NodesConfig,
     nodes: Vec<Node>,
     status: Arc<DeliveryStatus>,
+    availability: u64,
+    /// How many nodes went down so far.
+    went_down: u64,
+    /// Whether retries are no longer counted against the budget: there is no later.
+    is_draining: bool,
 }
 
 impl Nodes {
-    pub(super) fn new(urls: &[Url], health: HealthConfig, in_flight_max: usize, now: Instant) -> Nodes {
+    pub(super) fn new(urls: &[Url], config: NodesConfig, now: Instant) -> Nodes {
         let ids = NodeId::for_urls(urls);
-        let node = |(url, id): (&Url, NodeId)| Node {
-            id,
-            url: url.clone(),
-            in_flight: 0,
-            health: Health::new(health),
-            latency: Latency::new(now),
-            limit: Limit::new(in_flight_max),
-            not_before: None,
-        };
-        let nodes: Vec<Node> = urls.iter().zip(ids).map(node).collect();
-        let statuses = nodes.iter().map(Node::status).collect();
-        let status = Arc::new(DeliveryStatus { view: Mutex::new(View { nodes: statuses, oldest: None }) });
-        Nodes { nodes, status }
+        let nodes: Vec<Node> =
+            urls.iter().zip(ids).map(|(url, id)| Node::new(id, url.clone(), &config, now)).collect();
+        let status = Arc::new(DeliveryStatus::new(nodes.iter().map(NodeStatus::of).collect()));
+        Nodes { config, nodes, status, availability: 0, went_down: 0, is_draining: false }
     }
 
     pub(super) fn status(&self) -> &Arc<DeliveryStatus> {
         &self.status
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.nodes.len()
-    }
-
     pub(super) fn get(&self, node: usize) -> &Node {
         &self.nodes[node]
     }
 
-    /// Changes a node and shows it to others. `reason` is what went wrong last.
-    pub(super) fn update<T>(
+    /// The nodes that batches may go to.
+    pub(super) fn present(&self) -> impl Iterator<Item = usize> {
+        0..self.nodes.len()
+    }
+
+    pub(super) fn present_count(&self) -> usize {
+        self.present().count()
+    }
+
+    /// Whether any node is up that batches may go to.
+    pub(super) fn any_up(&self) -> bool {
+        self.present().any(|node| self.nodes[node].breaker.is_closed())
+    }
+
+    /// Whether the node is sent nothing but trials.
+    pub(super) fn is_ejected(&self, node: usize) -> bool {
+        self.nodes[node].is_ejected
+    }
+
+    /// A number that changes whenever other nodes than before are present and not ejected.
+    #[allow(dead_code, reason = "for routes that divide readings among nodes")]
+    pub(super) fn availability(&self) -> u64 {
+        self.availability
+    }
+
+    /// The nodes that a batch may be sent to now: not ejected, with a free place, asked to be left alone by none, and
+    /// with a retry to spare if the batch needs one. `tried` are those where it was.
+    pub(super) fn candidates(&self, tried: &[usize], attempt: Attempt, now: Instant) -> Vec<Candidate> {
+        let is_free = |node: &Node| {
+            !node.is_ejected
+                && node.in_flight < node.limit.get()
+                && !node.is_left_alone(now)
+                && self.may_try(node, attempt, now)
+        };
+        let candidate = |index: usize| {
+            let node = &self.nodes[index];
+            Candidate {
+                node: index,
+                latency_seconds: node.latency.seconds(now),
+                in_flight: node.in_flight,
+                up: node.breaker.is_closed(),
+                tried: tried.contains(&index),
+            }
+        };
+        self.present().filter(|index| is_free(&self.nodes[*index])).map(candidate).collect()
+    }
+
+    fn may_try(&self, node: &Node, attempt: Attempt, now: Instant) -> bool {
+        match attempt {
+            Attempt::First => true,
+            Attempt::Retry => self.is_draining || node.budget.has_retry(now),
+        }
+    }
+
+    /// A node that is due for a trial, for a batch that was `tried` at some: an ejected one whose pause is over, or
+    /// one that failed and is not ejected, and may be too costly to be chosen. A batch goes elsewhere than before
+    /// if anywhere else is used at all. Sending the batch there is the trial; until then it stays due.
+    pub(super) fn trial(&self, tried: &[usize], now: Instant) -> Option<usize> {
+        let has_choice = self.present().any(|node| !self.is_ejected(node));
+        let mut due = self.present().filter(|node| self.is_trial_due(*node, now));
+        due.find(|node| !has_choice || !tried.contains(node))
+    }
+
+    /// Whether the next batch that is sent to this node is its trial: one at a time, with nothing else on its way.
+    pub(super) fn is_trial_due(&self, node: usize, now: Instant) -> bool {
+        self.nodes[node].trial_at().is_some_and(|at| at <= now)
+    }
+
+    /// When something may become possible that is impossible now, although nothing is heard until then.
+    pub(super) fn next_change(&self, now: Instant) -> Option<Instant> {
+        let present = self.present().map(|index| &self.nodes[index]);
+        let changes = present.flat_map(|node| {
+            let budget = node.budget.next_retry(now).filter(|_| !self.is_draining);
+            [node.not_before, node.trial_at(), budget]
+        });
+        changes.flatten().filter(|at| *at > now).min()
+    }
+
+    /// Notes that a batch is on its way to a node.
+    pub(super) fn on_sent(&mut self, node: usize, attempt: Attempt, now: Instant) {
+        let sent_to = &mut self.nodes[node];
+        sent_to.in_flight += 1;
+        sent_to.breaker.on_sent(now);
+        match attempt {
+            Attempt::First => {}
+            Attempt::Retry => sent_to.budget.on_retry(now),
+        }
+        self.show(node);
+    }
+
+    /// Notes an answer that `took` so long, and logs if the node went down or came up. No pause that follows is longer
+    /// than `pause_max`. Returns whether the node is well again after it failed.
+    pub(super) fn on_answer(
         &mut self,
         node: usize,
-        change: impl FnOnce(&mut Node) -> (T, Option<Option<String>>),
-    ) -> T {
-        let (result, reason) = change(&mut self.nodes[node]);
-        let mut view = self.status.view.lock().unwrap_or_else(PoisonError::into_inner);
-        let shown = &mut view.nodes[node];
-        let reason = reason.unwrap_or_else(|| shown.reason.take());
-        *shown = NodeStatus { reason, ..self.nodes[node].status() };
-        result
-    }
-
-    /// The nodes that have a free place and want to be asked, for a batch that was `tried` at some.
-    pub(super) fn candidates(&self, tried: &[usize], now: Instant) -> Vec<Candidate> {
-        let free = |(_, node): &(usize, &Node)| {
-            node.in_flight < node.limit.get() && node.not_before.is_none_or(|until| until <= now)
+        answer: &Answer,
+        took: Duration,
+        now: Instant,
+        pause_max: Duration,
+    ) -> bool {
+        let penalty = took.max(self.config.timeout);
+        let heard_of = &mut self.nodes[node];
+        let had_failed = heard_of.breaker.failures() > 0;
+        heard_of.in_flight -= 1;
+        // The latest wish holds, whatever comes back that was sent before it was known.
+        let wish = answer.retry_after.map(|wait| now + wait.min(pause_max));
+        heard_of.not_before = heard_of.not_before.max(wish);
+        if answer.verdict == Verdict::Delivered {
+            heard_of.has_trouble = false;
+        } else {
+            heard_of.last_error = Some(Failure { text: answer.detail.as_str().into(), at: now });
+            heard_of.has_trouble = true;
+        }
+        let change = match answer.verdict {
+            Verdict::Delivered => {
+                heard_of.limit.on_delivered();
+                heard_of.budget.on_delivered(now);
+                heard_of.breaker.on_delivered(now)
+            }
+            Verdict::Refused | Verdict::TooLarge => heard_of.breaker.on_answered(now),
+            Verdict::Retry(reason) => {
+                if reason.is_overload() {
+                    heard_of.limit.on_overload();
+                }
+                heard_of.breaker.on_failure(now, pause_max)
+            }
+            Verdict::Misconfigured => heard_of.breaker.on_misconfigured(now, pause_max),
         };
-        let candidate = |(index, node): (usize, &Node)| Candidate {
-            node: index,
-            latency_seconds: node.latency.seconds(now),
-            in_flight: node.in_flight,
-            up: node.health.is_up(),
-            tried: tried.contains(&index),
-        };
-        self.nodes.iter().enumerate().filter(free).map(candidate).collect()
+        let is_well = heard_of.breaker.failures() == 0;
+        if had_failed && is_well && heard_of.in_flight == 0 {
+            // What it was fined for its failures would keep it out of use for a minute and more.
+            heard_of.latency = Latency::new(now);
+        }
+        heard_of.latency.observe(if is_well { took } else { penalty }, now);
+        self.on_change(node, change, &answer.detail);
+        self.show(node);
+        had_failed && is_well
     }
 
-    pub(super) fn any_up(&self) -> bool {
-        self.nodes.iter().any(|node| node.health.is_up())
+    /// Asks every node for a last time: pauses and wishes to be left alone are forgotten, and retries are free.
+    pub(super) fn ask_all(&mut self, now: Instant) {
+        self.is_draining = true;
+        for node in &mut self.nodes {
+            node.not_before = None;
+            node.breaker.end_pause(now);
+        }
+        self.present().for_each(|node| self.show(node));
     }
 
-    /// The first idle node that is due to be probed, for a batch that was `tried` at some: it goes elsewhere first.
-    /// The node counts as probed then.
-    pub(super) fn take_probe(&mut self, tried: &[usize], now: Instant) -> Option<usize> {
-        let free = |(index, node): &(usize, &mut Node)| {
-            let left_alone = node.not_before.is_some_and(|until| until > now);
-            node.in_flight == 0 && !left_alone && !tried.contains(index)
-        };
-        let mut free = self.nodes.iter_mut().enumerate().filter(free);
-        free.find_map(|(index, node)| node.health.take_probe(now).then_some(index))
+    /// Shows others since when a reading waits for this node alone.
+    #[allow(dead_code, reason = "for routes that divide readings among nodes")]
+    pub(super) fn set_oldest_waiting(&self, node: usize, oldest: Option<Instant>) {
+        self.status.lock().nodes[node].oldest_waiting = oldest;
     }
 
-    /// Forgets which nodes asked to be left alone.
-    pub(super) fn ask_all(&mut self) {
-        self.nodes.iter_mut().for_each(|node| node.not_before = None);
-    }
-
-    /// When the first node that asked to be left alone may be asked again.
-    pub(super) fn next_asked(&self, now: Instant) -> Option<Instant> {
-        self.nodes.iter().filter_map(|node| node.not_before).filter(|until| *until > now).min()
-    }
-
-    /// Logs a change of a node's state, once.
-    pub(super) fn tell(&self, node: usize, change: Option<Change>, detail: &str) {
-        let node = &self.nodes[node];
+    /// Logs a change of a node's state, once, and decides anew who is ejected.
+    fn on_change(&mut self, index: usize, change: Option<Change>, detail: &str) {
+        let node = &mut self.nodes[index];
         match change {
+            None => return,
             Some(Change::WentDown) => {
-                tracing::warn!(node = %node.id, failures = node.health.failures(), reason = detail, "node is down");
+                self.went_down += 1;
+                node.down_since = self.went_down;
+                tracing::warn!(node = %node.id, failures = node.breaker.failures(), reason = detail, "node is down");
             }
             Some(Change::CameUp) => tracing::info!(node = %node.id, "node is up again"),
-            None => {}
         }
+        self.eject();
+    }
+
+    /// Ejects the nodes that are down, those first that went down first, as far as the share reaches.
+    fn eject(&mut self) {
+        let down = self.present().filter(|node| !self.nodes[*node].breaker.is_closed());
+        let mut down: Vec<usize> = down.collect();
+        down.sort_by_key(|node| self.nodes[*node].down_since);
+        down.truncate(ejected_max(self.present_count(), self.config.health.max_ejected));
+        let mut has_changed = false;
+        for node in 0..self.nodes.len() {
+            let is_ejected = down.contains(&node);
+            if std::mem::replace(&mut self.nodes[node].is_ejected, is_ejected) != is_ejected {
+                has_changed = true;
+                self.show(node);
+            }
+        }
+        self.availability += u64::from(has_changed);
+    }
+
+    fn show(&self, node: usize) {
+        self.status.lock().nodes[node].update(&self.nodes[node]);
     }
 }
 
-impl Node {
-    fn status(&self) -> NodeStatus {
-        NodeStatus {
-            id: self.id.clone(),
-            url: without_credentials(&self.url),
-            up: self.health.is_up(),
-            reason: None,
-            in_flight: self.in_flight,
-            in_flight_limit: self.limit.get(),
-        }
-    }
+/// How many of so many nodes may be ejected at once.
+fn ejected_max(present: usize, share: f64) -> usize {
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of a small number, rounded down"
+    )]
+    let most = (present as f64 * share + ROUNDING) as usize;
+    most.min(present)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PROBE: Duration = Duration::from_secs(1);
-
-    fn nodes(count: usize, in_flight_max: usize) -> (Nodes, Instant) {
-        let urls: Vec<Url> = (0..count)
-            .map(|index| format!("http://user:secret@node-{index}/x?token=1").parse().expect("a URL"))
-            .collect();
-        let now = Instant::now();
-        (Nodes::new(&urls, HealthConfig { failures: 2, probe: PROBE }, in_flight_max, now), now)
-    }
-
-    fn change(nodes: &mut Nodes, node: usize, change: impl FnOnce(&mut Node)) {
-        nodes.update(node, |node| {
-            change(node);
-            ((), None)
-        });
-    }
-
-    fn free(nodes: &Nodes, now: Instant) -> Vec<usize> {
-        nodes.candidates(&[], now).iter().map(|candidate| candidate.node).collect()
-    }
-
-    #[test]
-    fn a_node_is_a_candidate_while_it_has_a_place_and_wants_to_be_asked() {
-        let (mut nodes, now) = nodes(3, 2);
-        change(&mut nodes, 0, |node| node.in_flight = 2);
-        change(&mut nodes, 1, |node| node.not_before = Some(now + PROBE));
-        change(&mut nodes, 2, |node| node.in_flight = 1);
-        assert_eq!(free(&nodes, now), [2]);
-        assert_eq!(nodes.next_asked(now), Some(now + PROBE));
-        assert_eq!(free(&nodes, now + PROBE), [1, 2]);
-        assert_eq!(nodes.next_asked(now + PROBE), None);
-        // The limit adapts: what is too much for the node now is no place.
-        change(&mut nodes, 2, |node| node.limit.on_overload());
-        assert_eq!(free(&nodes, now + PROBE), [1]);
-    }
-
-    #[test]
-    fn a_candidate_says_whether_the_batch_was_there_and_whether_the_node_is_up() {
-        let (mut nodes, now) = nodes(2, 2);
-        change(&mut nodes, 0, |node| {
-            node.health.on_misconfigured(now);
-        });
-        let seen: Vec<_> =
-            nodes.candidates(&[1], now).iter().map(|one| (one.node, one.up, one.tried)).collect();
-        assert_eq!(seen, [(0, false, false), (1, true, true)]);
-        assert!(nodes.any_up());
-        change(&mut nodes, 1, |node| {
-            node.health.on_misconfigured(now);
-        });
-        assert!(!nodes.any_up());
-    }
-
-    #[test]
-    fn a_probe_goes_to_an_idle_node_that_is_due_and_was_not_just_tried() {
-        let (mut nodes, now) = nodes(2, 2);
-        assert_eq!(nodes.take_probe(&[], now + PROBE), None, "nobody failed");
-        change(&mut nodes, 0, |node| {
-            node.health.on_failure(now);
-        });
-        assert_eq!(nodes.take_probe(&[], now), None, "not yet");
-        let due = now + PROBE;
-        assert_eq!(nodes.take_probe(&[0], due), None, "the batch comes from there");
-        change(&mut nodes, 0, |node| node.in_flight = 1);
-        assert_eq!(nodes.take_probe(&[], due), None, "busy");
-        change(&mut nodes, 0, |node| (node.in_flight, node.not_before) = (0, Some(due + PROBE)));
-        assert_eq!(nodes.take_probe(&[], due), None, "it wants to be left alone");
-        assert_eq!(nodes.take_probe(&[1], due + PROBE), Some(0));
-        assert_eq!(nodes.take_probe(&[1], due + PROBE), None, "once an interval");
-    }
-
-    #[test]
-    fn what_others_see_is_what_is_and_has_no_secrets() {
-        let (mut nodes, now) = nodes(1, 4);
-        let status = Arc::clone(nodes.status());
-        let seen = || status.nodes().remove(0);
-        assert_eq!((seen().id.as_str(), seen().url.as_str()), ("node-0:80", "http://node-0:80/x"));
-        nodes.update(0, |node| {
-            node.in_flight = 1;
-            node.limit.on_overload();
-            node.health.on_misconfigured(now);
-            ((), Some(Some("404: no such path".to_owned())))
-        });
-        assert_eq!((seen().up, seen().in_flight, seen().in_flight_limit), (false, 1, 2));
-        change(&mut nodes, 0, |node| node.in_flight = 0);
-        assert_eq!(seen().reason.as_deref(), Some("404: no such path"), "until something else is known");
-        nodes.update(0, |_| ((), Some(None)));
-        assert_eq!(seen().reason, None);
-    }
-
-    #[test]
-    fn the_age_of_the_oldest_reading_is_seen() {
-        let (nodes, now) = nodes(1, 1);
-        let status = nodes.status();
-        assert_eq!(status.oldest_age(now), Duration::ZERO);
-        status.set_oldest(Some(now));
-        assert_eq!(status.oldest_age(now + PROBE), PROBE);
-        status.set_oldest(None);
-        assert_eq!(status.oldest_age(now + PROBE), Duration::ZERO);
-    }
-}
+mod tests;

@@ -13,8 +13,7 @@ use tracing::{debug, error, warn};
 
 use super::batch::{Batch, BatchKeys};
 use super::batcher::Batcher;
-use super::latency::Latency;
-use super::nodes::Nodes;
+use super::nodes::{Attempt, Nodes, NodesConfig};
 use super::transport::{Answer, Parcel, Transport, TransportConfig, TransportError, Verdict};
 use super::{DeliveryConfig, DeliveryStatus};
 use crate::buffer::ledger::Outcome;
@@ -148,7 +147,15 @@ impl Worker {
         })?;
         let now = Instant::now();
         Ok(Worker {
-            nodes: Nodes::new(&config.nodes, config.health, config.max_in_flight, now),
+            nodes: Nodes::new(
+                &config.nodes,
+                NodesConfig {
+                    health: config.health,
+                    max_in_flight: config.max_in_flight,
+                    timeout: config.timeout,
+                },
+                now,
+            ),
             batcher: Batcher::new(config.batch, config.format, BatchKeys::new(&mut random)),
             accounts: Arc::clone(outlet.accounts()),
             config,
@@ -210,7 +217,7 @@ impl Worker {
     /// alone, and retries start from the shortest delay again. A node may have come back without anybody noticing.
     fn start_draining(&mut self, now: Instant) {
         self.draining = true;
-        self.nodes.ask_all();
+        self.nodes.ask_all(now);
         for Pending { batch, state, .. } in self.batches.values_mut() {
             if let Some(due) = state.due_mut() {
                 batch.failures = 0;
@@ -273,7 +280,7 @@ impl Worker {
 
     /// Whether one more batch may be out of the buffer.
     fn has_place(&self) -> bool {
-        self.batches.len() < self.nodes.len() * self.config.max_in_flight
+        self.batches.len() < self.nodes.present_count() * self.config.max_in_flight
     }
 
     fn is_done(&self) -> bool {
@@ -346,24 +353,32 @@ impl Worker {
         let due: Vec<u64> =
             self.batches.iter().filter(|(_, pending)| pending.is_due(now)).map(|(n, _)| *n).collect();
         for number in due {
-            let Some(node) = self.choose(number, now) else { return };
-            self.send(number, node);
+            match self.choose(number, now) {
+                Some(node) => self.send(number, node),
+                // Another batch may be sent where this one has no retry.
+                None if self.attempt(number) == Attempt::Retry => {}
+                None => return,
+            }
         }
+    }
+
+    fn attempt(&self, number: u64) -> Attempt {
+        self.batches.get(&number).map_or(Attempt::First, |pending| attempt(&pending.batch))
     }
 
     /// The node for a batch; `None` if none has a free place.
     fn choose(&mut self, number: u64, now: Instant) -> Option<usize> {
-        let any_up = self.nodes.any_up();
-        let tried = &self.batches.get(&number)?.batch.tried;
-        if any_up && let Some(node) = self.nodes.take_probe(tried, now) {
+        let batch = &self.batches.get(&number)?.batch;
+        if let Some(node) = self.nodes.trial(&batch.tried, now) {
             return Some(node);
         }
-        let candidates = self.nodes.candidates(tried, now);
+        let candidates = self.nodes.candidates(&batch.tried, attempt(batch), now);
         let mut ranking = Vec::with_capacity(candidates.len());
         let random = &mut self.random;
         self.config.route.rank(&candidates, &mut || random.f64(), &mut ranking);
         // Rather wait for a place at a node that is up than bother one that is down.
-        ranking.first().copied().filter(|node| !any_up || self.nodes.get(*node).health.is_up())
+        let any_up = self.nodes.any_up();
+        ranking.first().copied().filter(|node| !any_up || self.nodes.get(*node).breaker.is_closed())
     }
 
     fn send(&mut self, number: u64, node: usize) {
@@ -376,10 +391,8 @@ impl Worker {
             readings: pending.batch.readings,
             body: pending.batch.body.clone(),
         };
-        self.nodes.update(node, |node| {
-            node.in_flight += 1;
-            ((), None)
-        });
+        let attempt = attempt(&pending.batch);
+        self.nodes.on_sent(node, attempt, Instant::now());
         let transport = self.transport.clone();
         let task = self.sending.spawn(async move {
             let started = Instant::now();
@@ -402,10 +415,17 @@ impl Worker {
             batch.parts.iter().for_each(|part| self.in_flight -= part.come_back());
         }
         self.count(sending, answer.verdict, took);
-        match answer.verdict {
-            Verdict::Delivered => self.on_delivered(sending, took),
-            _ => self.on_failed(sending, &answer, took),
+        let now = Instant::now();
+        let pause_max = self.pause_max();
+        if self.nodes.on_answer(sending.node, &answer, took, now, pause_max) {
+            self.hurry(now);
         }
+        match answer.verdict {
+            Verdict::Delivered => self.on_delivered(sending, now),
+            _ => self.try_again(sending.number, sending.node, &answer, now),
+        }
+        // What is not on its way any more can be given up again, and less may be missing.
+        self.evict();
     }
 
     fn count(&self, sending: Sending, verdict: Verdict, took: Duration) {
@@ -417,28 +437,10 @@ impl Worker {
         }
     }
 
-    fn on_delivered(&mut self, Sending { number, node }: Sending, took: Duration) {
-        let now = Instant::now();
-        let (recovered, change) = self.nodes.update(node, |node| {
-            let recovered = node.health.failures() > 0;
-            node.in_flight -= 1;
-            if recovered && node.in_flight == 0 {
-                // What it was fined for its failures would keep it out of use for a minute and more.
-                node.latency = Latency::new(now);
-            }
-            node.latency.observe(took, now);
-            node.limit.on_delivered();
-            ((recovered, node.health.on_delivered()), Some(None))
-        });
-        self.nodes.tell(node, change, "");
-        if recovered {
-            self.hurry(now);
-        }
+    fn on_delivered(&mut self, Sending { number, node }: Sending, now: Instant) {
         let Some(Pending { batch, note, .. }) = self.batches.remove(&number) else { return };
         debug!(node = %self.nodes.get(node).id, readings = batch.readings, failures = batch.failures, "batch delivered");
         self.outlet.settle(batch.parts, note, Outcome::Delivered { node }, now);
-        // The rest of a record can be given up again, and less may be missing.
-        self.evict();
     }
 
     /// A node is back: what waits need not wait for its whole delay.
@@ -451,41 +453,8 @@ impl Worker {
         }
     }
 
-    fn on_failed(&mut self, Sending { number, node }: Sending, answer: &Answer, took: Duration) {
-        let now = Instant::now();
-        let penalty = took.max(self.config.timeout);
-        let pause_max = self.pause_max();
-        let change = self.nodes.update(node, |node| {
-            node.in_flight -= 1;
-            // The latest wish holds, whatever comes back that was sent before it was known.
-            node.not_before = node.not_before.max(answer.retry_after.map(|wait| now + wait.min(pause_max)));
-            let change = match answer.verdict {
-                Verdict::Delivered | Verdict::Refused | Verdict::TooLarge => {
-                    node.latency.observe(took, now);
-                    None
-                }
-                Verdict::Retry(reason) => {
-                    node.latency.observe(penalty, now);
-                    if reason.is_overload() {
-                        node.limit.on_overload();
-                    }
-                    node.health.on_failure(now)
-                }
-                Verdict::Misconfigured => {
-                    node.latency.observe(penalty, now);
-                    node.health.on_misconfigured(now)
-                }
-            };
-            (change, Some(Some(answer.detail.clone())))
-        });
-        self.nodes.tell(node, change, &answer.detail);
-        self.try_again(number, node, answer, now);
-        // While it was on its way it could not be given up.
-        self.evict();
-    }
-
     fn try_again(&mut self, number: u64, node: usize, answer: &Answer, now: Instant) {
-        let all_nodes = self.nodes.len();
+        let all_nodes = self.nodes.present_count();
         let random = self.random.f64();
         let pause_max = self.pause_max();
         let Some(Pending { batch, state, .. }) = self.batches.get_mut(&number) else { return };
@@ -522,7 +491,7 @@ impl Worker {
         let retry = self.batches.values().filter_map(|pending| match pending.state {
             // Due already: a place at a node is what it waits for.
             State::Waiting { due } if due > now => Some(due),
-            State::Waiting { .. } => self.nodes.next_asked(now),
+            State::Waiting { .. } => self.nodes.next_change(now),
             State::Noting { .. } | State::Sending => None,
         });
         let pull = (self.wants_more() && self.next_pull > now).then_some(self.next_pull);
@@ -534,6 +503,10 @@ impl Pending {
     fn is_due(&self, now: Instant) -> bool {
         matches!(self.state, State::Waiting { due } if due <= now)
     }
+}
+
+fn attempt(batch: &Batch) -> Attempt {
+    if batch.failures == 0 { Attempt::First } else { Attempt::Retry }
 }
 
 /// Waits for what is wished for. Dropped half-way, nothing is lost.

@@ -1,0 +1,133 @@
+//! What others may know of the nodes and of the delivery.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::breaker::BreakerState;
+use super::latency::Latency;
+use super::nodes::{Failure, Node};
+use crate::node_id::{NodeId, without_credentials};
+
+/// What others may know of a node.
+#[derive(Clone, Debug)]
+pub struct NodeStatus {
+    /// Its name.
+    pub id: NodeId,
+    /// Its address, without credentials.
+    pub url: String,
+    /// Whether it is taken to be up.
+    pub up: bool,
+    /// What went wrong last; `None` since the last delivery.
+    pub reason: Option<String>,
+    /// What its breaker does.
+    pub breaker: BreakerState,
+    /// Whether it is left out because it is down.
+    pub ejected: bool,
+    /// Batches on their way to it.
+    pub in_flight: usize,
+    /// Batches that may be on their way to it at present.
+    pub in_flight_limit: usize,
+    /// What went wrong last, also if all is well since.
+    pub last_error: Option<Failure>,
+    /// When the oldest reading was accepted that waits for this node alone.
+    pub oldest_waiting: Option<Instant>,
+    latency: Latency,
+}
+
+impl NodeStatus {
+    pub(super) fn of(node: &Node) -> NodeStatus {
+        let mut status = NodeStatus {
+            id: node.id.clone(),
+            url: without_credentials(&node.url),
+            up: true,
+            reason: None,
+            breaker: BreakerState::Closed,
+            ejected: false,
+            in_flight: 0,
+            in_flight_limit: 0,
+            last_error: None,
+            oldest_waiting: None,
+            latency: node.latency,
+        };
+        status.update(node);
+        status
+    }
+
+    /// Takes over what changes all the time.
+    pub(super) fn update(&mut self, node: &Node) {
+        self.up = node.breaker.is_closed();
+        self.breaker = node.breaker.state();
+        self.ejected = node.is_ejected;
+        self.in_flight = node.in_flight;
+        self.in_flight_limit = node.limit.get();
+        self.latency = node.latency;
+        self.last_error.clone_from(&node.last_error);
+        let failure = node.last_error.as_ref().filter(|_| node.has_trouble);
+        self.reason = failure.map(|failure| failure.text.to_string());
+    }
+
+    /// What a request to it takes at present, in seconds; failures count as long ones.
+    pub fn latency_seconds(&self, now: Instant) -> f64 {
+        self.latency.seconds(now)
+    }
+
+    /// How long the oldest reading has waited that waits for this node alone; nothing if there is none.
+    pub fn oldest_waiting_age(&self, now: Instant) -> Duration {
+        self.oldest_waiting.map_or(Duration::ZERO, |oldest| now.saturating_duration_since(oldest))
+    }
+}
+
+/// What others may know of the delivery. The worker writes it, whoever asks reads it.
+#[derive(Debug)]
+pub struct DeliveryStatus {
+    /// Held for a copy, never across an await.
+    view: Mutex<View>,
+}
+
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) nodes: Vec<NodeStatus>,
+    oldest: Option<Instant>,
+}
+
+impl DeliveryStatus {
+    pub(super) fn new(nodes: Vec<NodeStatus>) -> DeliveryStatus {
+        DeliveryStatus { view: Mutex::new(View { nodes, oldest: None }) }
+    }
+
+    /// The nodes, in the order of their indices.
+    pub fn nodes(&self) -> Vec<NodeStatus> {
+        self.lock().nodes.clone()
+    }
+
+    /// How long the oldest reading that is not settled has waited; nothing if there is none.
+    pub fn oldest_age(&self, now: Instant) -> Duration {
+        self.lock().oldest.map_or(Duration::ZERO, |oldest| now.saturating_duration_since(oldest))
+    }
+
+    pub(super) fn set_oldest(&self, oldest: Option<Instant>) {
+        self.lock().oldest = oldest;
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_age_of_the_oldest_reading_is_seen() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let status = DeliveryStatus::new(Vec::new());
+        assert_eq!(status.oldest_age(now), Duration::ZERO);
+        status.set_oldest(Some(now));
+        assert_eq!(status.oldest_age(now + second), second);
+        status.set_oldest(None);
+        assert_eq!(status.oldest_age(now + second), Duration::ZERO);
+    }
+}

@@ -1,0 +1,270 @@
+use super::*;
+use crate::delivery::breaker::BreakerState;
+use crate::delivery::transport::RetryReason;
+
+const PROBE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(10);
+const TOOK: Duration = Duration::from_millis(5);
+
+const CONFIG: NodesConfig = NodesConfig {
+    health: HealthConfig { failures: 2, failure_ratio: 0.5, probe: PROBE, max_ejected: 0.9 },
+    max_in_flight: 2,
+    timeout: TIMEOUT,
+};
+
+const FAILED: Verdict = Verdict::Retry(RetryReason::ServerError);
+const BUSY: Verdict = Verdict::Retry(RetryReason::Busy);
+
+fn nodes_with(count: usize, config: NodesConfig) -> (Nodes, Instant) {
+    let urls: Vec<Url> = (0..count)
+        .map(|index| format!("http://user:secret@node-{index}/x?token=1").parse().expect("a URL"))
+        .collect();
+    let now = Instant::now();
+    (Nodes::new(&urls, config, now), now)
+}
+
+fn nodes(count: usize) -> (Nodes, Instant) {
+    nodes_with(count, CONFIG)
+}
+
+fn with_share(max_ejected: f64) -> NodesConfig {
+    NodesConfig { health: HealthConfig { max_ejected, ..CONFIG.health }, ..CONFIG }
+}
+
+fn answer(verdict: Verdict) -> Answer {
+    Answer { verdict, detail: "500: out of order".to_owned(), retry_after: None }
+}
+
+/// Sends a batch and hears this of it.
+fn send(nodes: &mut Nodes, node: usize, verdict: Verdict, now: Instant) -> bool {
+    nodes.on_sent(node, Attempt::First, now);
+    hear(nodes, node, verdict, now)
+}
+
+fn hear(nodes: &mut Nodes, node: usize, verdict: Verdict, now: Instant) -> bool {
+    nodes.on_answer(node, &answer(verdict), TOOK, now, Duration::MAX)
+}
+
+fn take_down(nodes: &mut Nodes, node: usize, now: Instant) {
+    send(nodes, node, Verdict::Misconfigured, now);
+}
+
+fn leave_alone(nodes: &mut Nodes, node: usize, wait: Duration, now: Instant) {
+    nodes.on_sent(node, Attempt::First, now);
+    let answer = Answer { retry_after: Some(wait), ..answer(Verdict::Delivered) };
+    nodes.on_answer(node, &answer, TOOK, now, Duration::MAX);
+}
+
+fn free(nodes: &Nodes, attempt: Attempt, now: Instant) -> Vec<usize> {
+    nodes.candidates(&[], attempt, now).iter().map(|candidate| candidate.node).collect()
+}
+
+fn ejected(nodes: &Nodes) -> Vec<usize> {
+    nodes.present().filter(|node| nodes.is_ejected(*node)).collect()
+}
+
+#[test]
+fn a_node_is_a_candidate_while_it_has_a_place_and_wants_to_be_asked() {
+    let (mut nodes, now) = nodes(3);
+    (0..2).for_each(|_| nodes.on_sent(0, Attempt::First, now));
+    leave_alone(&mut nodes, 1, PROBE, now);
+    nodes.on_sent(2, Attempt::First, now);
+    assert_eq!(free(&nodes, Attempt::First, now), [2]);
+    assert_eq!(nodes.next_change(now), Some(now + PROBE));
+    assert_eq!(free(&nodes, Attempt::First, now + PROBE), [1, 2]);
+    assert_eq!(nodes.next_change(now + PROBE), None);
+    // The limit adapts: what is too much for the node now is no place.
+    nodes.on_sent(2, Attempt::First, now);
+    hear(&mut nodes, 2, BUSY, now);
+    assert_eq!(free(&nodes, Attempt::First, now + PROBE), [1]);
+}
+
+#[test]
+fn the_latest_wish_to_be_left_alone_holds() {
+    let (mut nodes, now) = nodes(1);
+    leave_alone(&mut nodes, 0, PROBE * 3, now);
+    leave_alone(&mut nodes, 0, PROBE, now);
+    send(&mut nodes, 0, Verdict::Delivered, now);
+    assert_eq!(nodes.next_change(now), Some(now + PROBE * 3));
+    nodes.ask_all(now);
+    assert_eq!((free(&nodes, Attempt::First, now), nodes.next_change(now)), (vec![0], None));
+}
+
+#[test]
+fn a_candidate_says_whether_the_batch_was_there_and_whether_the_node_is_up() {
+    let (mut nodes, now) = nodes_with(2, with_share(0.0));
+    take_down(&mut nodes, 0, now);
+    let candidates = nodes.candidates(&[1], Attempt::First, now);
+    let seen: Vec<_> = candidates.iter().map(|one| (one.node, one.up, one.tried)).collect();
+    assert_eq!(seen, [(0, false, false), (1, true, true)]);
+    assert!(candidates[0].latency_seconds >= TIMEOUT.as_secs_f64(), "a failure counts as a long latency");
+    assert!(nodes.any_up());
+    take_down(&mut nodes, 1, now);
+    assert!(!nodes.any_up());
+}
+
+#[test]
+fn a_node_that_is_down_gets_one_batch_as_its_trial_when_its_pause_is_over() {
+    let (mut nodes, now) = nodes(3);
+    (0..2).for_each(|_| nodes.on_sent(0, Attempt::First, now));
+    hear(&mut nodes, 0, FAILED, now);
+    assert_eq!(ejected(&nodes), [0_usize; 0]);
+    send(&mut nodes, 0, FAILED, now);
+    assert_eq!((ejected(&nodes), free(&nodes, Attempt::First, now)), (vec![0], vec![1, 2]));
+
+    let due = now + PROBE;
+    assert_eq!(nodes.trial(&[], due), None, "one that was sent before is still on its way");
+    hear(&mut nodes, 0, FAILED, now);
+    assert_eq!((nodes.trial(&[], now), nodes.next_change(now)), (None, Some(due)));
+    assert_eq!(nodes.trial(&[0], due), None, "the batch comes from there");
+    assert_eq!(nodes.trial(&[1], due), Some(0));
+    nodes.on_sent(0, Attempt::Retry, due);
+    assert_eq!(nodes.trial(&[], due + PROBE * 9), None, "one at a time");
+    hear(&mut nodes, 0, FAILED, due);
+    assert_eq!(nodes.next_change(due), Some(due + PROBE * 2), "the pause has doubled");
+    nodes.on_sent(0, Attempt::Retry, due + PROBE * 2);
+    assert!(hear(&mut nodes, 0, Verdict::Delivered, due + PROBE * 2), "it is well again");
+    assert_eq!((ejected(&nodes).len(), nodes.any_up()), (0, true));
+    assert_eq!(free(&nodes, Attempt::First, due + PROBE * 2), [0, 1, 2]);
+}
+
+#[test]
+fn a_trial_waits_until_the_node_wants_to_be_asked() {
+    let (mut nodes, now) = nodes(2);
+    leave_alone(&mut nodes, 0, PROBE * 3, now);
+    take_down(&mut nodes, 0, now);
+    assert_eq!(nodes.trial(&[], now + PROBE), None);
+    assert_eq!(nodes.trial(&[], now + PROBE * 3), Some(0));
+    nodes.ask_all(now);
+    assert_eq!(nodes.trial(&[], now), Some(0), "there is no later");
+}
+
+#[test]
+fn a_node_that_failed_and_is_too_costly_to_be_chosen_is_found_up_or_down_all_the_same() {
+    let (mut nodes, now) = nodes(2);
+    send(&mut nodes, 0, FAILED, now);
+    assert_eq!(free(&nodes, Attempt::First, now), [0, 1], "it is in use");
+    assert_eq!((nodes.trial(&[], now), nodes.trial(&[], now + PROBE)), (None, Some(0)));
+    assert!(send(&mut nodes, 0, Verdict::Refused, now + PROBE), "what refuses a batch is well");
+    assert_eq!(nodes.trial(&[], now + PROBE * 9), None);
+    let costs: Vec<_> =
+        nodes.candidates(&[], Attempt::First, now + PROBE).iter().map(|one| one.latency_seconds).collect();
+    assert!(costs[0] < 0.01, "the fine is forgotten: {costs:?}");
+    // Down and not ejected: likewise.
+    let (mut nodes, now) = nodes_with(2, with_share(0.0));
+    take_down(&mut nodes, 0, now);
+    assert_eq!(nodes.trial(&[], now + PROBE), Some(0));
+}
+
+#[test]
+fn no_more_than_the_share_is_ejected_and_who_went_down_first_goes_first() {
+    let (mut nodes, now) = nodes_with(4, with_share(0.5));
+    for node in [2, 0, 3] {
+        take_down(&mut nodes, node, now);
+    }
+    assert_eq!(ejected(&nodes), [0, 2]);
+    let seen = |nodes: &Nodes| nodes.status().nodes().iter().map(|node| node.up).collect::<Vec<_>>();
+    assert_eq!(seen(&nodes), [false, true, false, false]);
+    assert_eq!(free(&nodes, Attempt::First, now), [1, 3], "one beyond the share is asked");
+    // It takes the place of one that came up.
+    send(&mut nodes, 2, Verdict::Delivered, now);
+    assert_eq!(ejected(&nodes), [0, 3]);
+}
+
+#[test]
+fn the_share_is_rounded_down_and_a_single_node_is_never_ejected() {
+    let check = |present: usize, share: f64, expected: usize| {
+        assert_eq!(ejected_max(present, share), expected, "{share} of {present}");
+    };
+    check(1, 0.9, 0);
+    check(1, 1.0, 1);
+    check(2, 0.9, 1);
+    check(10, 0.9, 9);
+    check(100, 0.29, 29);
+    check(3, 0.5, 1);
+    check(7, 0.0, 0);
+    check(0, 1.0, 0);
+    let (mut nodes, now) = nodes(1);
+    take_down(&mut nodes, 0, now);
+    assert_eq!((nodes.any_up(), free(&nodes, Attempt::Retry, now)), (false, vec![0]));
+}
+
+#[test]
+fn where_all_may_be_ejected_a_batch_may_go_back_to_where_it_was() {
+    let (mut nodes, now) = nodes_with(1, with_share(1.0));
+    take_down(&mut nodes, 0, now);
+    assert_eq!(free(&nodes, Attempt::First, now).len(), 0);
+    assert_eq!(nodes.trial(&[0], now + PROBE), Some(0), "there is nowhere else");
+}
+
+#[test]
+fn the_availability_changes_when_others_may_be_asked_than_before() {
+    let (mut nodes, now) = nodes_with(3, with_share(0.4));
+    let start = nodes.availability();
+    send(&mut nodes, 0, FAILED, now);
+    send(&mut nodes, 1, Verdict::Delivered, now);
+    assert_eq!(nodes.availability(), start, "nobody is ejected");
+    take_down(&mut nodes, 0, now);
+    let first = nodes.availability();
+    assert_ne!(first, start);
+    take_down(&mut nodes, 1, now);
+    assert_eq!(nodes.availability(), first, "down, and asked all the same");
+    send(&mut nodes, 1, Verdict::Delivered, now + PROBE);
+    send(&mut nodes, 0, FAILED, now + PROBE);
+    assert_eq!(nodes.availability(), first, "a trial that failed changes nothing");
+    send(&mut nodes, 0, Verdict::Delivered, now + PROBE * 9);
+    assert_ne!(nodes.availability(), first);
+}
+
+#[test]
+fn retries_that_the_budget_does_not_cover_wait_and_first_tries_go_on() {
+    let (mut nodes, now) = nodes(1);
+    let retry = |nodes: &mut Nodes, verdict: Verdict, now: Instant| {
+        nodes.on_sent(0, Attempt::Retry, now);
+        hear(nodes, 0, verdict, now);
+    };
+    let mut retries = 0;
+    while free(&nodes, Attempt::Retry, now) == [0] {
+        retry(&mut nodes, Verdict::Refused, now);
+        retries += 1;
+    }
+    assert_eq!(retries, 100);
+    assert_eq!(free(&nodes, Attempt::First, now), [0]);
+    let next = nodes.next_change(now).expect("a token comes");
+    assert_eq!(free(&nodes, Attempt::Retry, next), [0]);
+    retry(&mut nodes, Verdict::Delivered, next);
+    assert_eq!(free(&nodes, Attempt::Retry, next).len(), 0);
+    for _ in 0..4 {
+        send(&mut nodes, 0, Verdict::Delivered, next);
+    }
+    assert_eq!(free(&nodes, Attempt::Retry, next), [0], "five deliveries pay for a retry");
+    retry(&mut nodes, Verdict::Refused, next);
+    nodes.ask_all(next);
+    assert_eq!((free(&nodes, Attempt::Retry, next), nodes.next_change(next)), (vec![0], None), "a drain");
+}
+
+#[test]
+fn what_others_see_is_what_is_and_has_no_secrets() {
+    let (mut nodes, now) = nodes(2);
+    let status = Arc::clone(nodes.status());
+    let seen = || status.nodes().remove(0);
+    assert_eq!((seen().id.as_str(), seen().url.as_str()), ("node-0:80", "http://node-0:80/x"));
+    assert_eq!((seen().up, seen().breaker, seen().last_error), (true, BreakerState::Closed, None));
+    nodes.on_sent(0, Attempt::First, now);
+    assert_eq!((seen().in_flight, seen().in_flight_limit), (1, 2));
+    hear(&mut nodes, 0, Verdict::Misconfigured, now);
+    let until = now + PROBE;
+    assert_eq!((seen().up, seen().ejected, seen().breaker), (false, true, BreakerState::Open { until }));
+    assert_eq!(seen().reason.as_deref(), Some("500: out of order"));
+    assert!((seen().latency_seconds(now) - TIMEOUT.as_secs_f64()).abs() < 0.1);
+    nodes.on_sent(0, Attempt::First, until);
+    assert_eq!(seen().breaker, BreakerState::HalfOpen);
+    hear(&mut nodes, 0, Verdict::Delivered, until);
+    assert_eq!((seen().up, seen().ejected, seen().reason), (true, false, None));
+    let failure = Failure { text: "500: out of order".into(), at: now };
+    assert_eq!(seen().last_error, Some(failure), "it stays after the node has recovered");
+    assert_eq!(seen().oldest_waiting_age(now), Duration::ZERO);
+    nodes.set_oldest_waiting(0, Some(now));
+    send(&mut nodes, 0, Verdict::Delivered, until);
+    assert_eq!(seen().oldest_waiting_age(now + PROBE * 3), PROBE * 3);
+}
