@@ -24,7 +24,6 @@ const EMBEDDED_NODE_DATA: &str = "data/node";
 
 /// Settings of the full system that this version knows and does not use: they are named in the log.
 const WITHOUT_EFFECT: &[&str] = &[
-    "cluster.resolve_every",
     "cluster.shard.failover",
     "cluster.replicate.copies",
     "cluster.replicate.quorum",
@@ -316,7 +315,7 @@ mod tests {
         .expect("good settings");
         assert_eq!(config.delivery.batch.max_readings, 7);
         assert_eq!(config.delivery.batch.max_age, Duration::from_secs(2));
-        let nodes: Vec<_> = config.delivery.nodes.iter().map(url::Url::as_str).collect();
+        let nodes: Vec<_> = config.delivery.nodes.iter().map(|node| node.url().as_str()).collect();
         assert_eq!(nodes, ["http://b:1/x", "http://c:2/y"]);
         assert_eq!(config.delivery.headers["x-token"], "a");
         assert_eq!(config.delivery.headers["authorization"], "Bearer b");
@@ -337,7 +336,7 @@ mod tests {
                 "FILE:7: buffer.max_readings: must be from 1 to 1000000000000, got 0",
                 "environment variable FOREBAY__BATCH__MAX_READINGS: batch.max_readings: must be a whole number, got `many`",
                 "FILE:9: batch.max_age: must be a whole number and a unit (ms, s, m, h, d), such as 500ms or 10s",
-                "FILE:12: cluster.nodes: `ftp` is no scheme for a node in this version; allowed: http, such as http://127.0.0.1:9000/v1/batches",
+                "FILE:12: cluster.nodes: `ftp` is no scheme for a node in this version; allowed: http and dns+http, such as http://127.0.0.1:9000/v1/batches",
                 "FILE:10: batch.maxage: unknown key, did you mean `batch.max_age`?",
                 "environment variable FOREBAY__BUFER__KIND: bufer.kind: unknown key, did you mean `buffer.kind`?",
             ],

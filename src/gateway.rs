@@ -17,7 +17,7 @@ use utoipa::OpenApi;
 
 use crate::buffer::{Buffer, BufferConfig, OpenError, Opened, Rest};
 use crate::config::Config;
-use crate::delivery::{Signals, TransportError, Worker};
+use crate::delivery::{NodeSource, Signals, TransportError, Worker};
 use crate::ingest::{self, Entrance, Front};
 use crate::listener::{self, Limits};
 use crate::metrics::Metrics;
@@ -102,7 +102,7 @@ impl Gateway {
         let draining = CancellationToken::new();
         let signals = Signals::default();
         let Opened { buffer, outlet, memos } =
-            open_buffer(config.buffer.clone(), config.delivery.nodes.len(), Arc::clone(&metrics)).await?;
+            open_buffer(config.buffer.clone(), config.delivery.fixed_nodes(), Arc::clone(&metrics)).await?;
         let worker = Worker::new(
             config.delivery.clone(),
             outlet,
@@ -247,7 +247,7 @@ async fn start_embedded_node(config: &mut Config) -> Result<Option<Node>, StartE
         .map_err(StartError::Node)?;
     let url: Url = format!("http://{}/v1/batches", node.address()).parse().expect("an address makes a URL");
     info!(url = %url, data = %config.embedded_node_data.display(), "no nodes configured, using the embedded one");
-    config.delivery.nodes.push(url);
+    config.delivery.nodes.push(NodeSource::Address(url));
     Ok(Some(node))
 }
 

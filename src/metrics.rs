@@ -185,6 +185,15 @@ impl Metrics {
         metrics
     }
 
+    /// Forgets what was counted of a node that has gone, so that the labels do not grow for ever.
+    pub fn forget_node(&self, node: &str) {
+        forget(&self.batches, node, |labels| self.batches.remove_label_values(labels).is_ok());
+        forget(&self.retries, node, |labels| self.retries.remove_label_values(labels).is_ok());
+        forget(&self.delivery_seconds, node, |labels| {
+            self.delivery_seconds.remove_label_values(labels).is_ok()
+        });
+    }
+
     /// All metrics in Prometheus' text format, version 0.0.4, with `samples` among them.
     pub fn encode(&self, mut samples: Vec<Sample>) -> String {
         samples.push(sample("build_info", &[env!("CARGO_PKG_VERSION")], 1.0));
@@ -261,6 +270,22 @@ fn histograms(name: &str, buckets: Vec<f64>) -> HistogramVec {
     HistogramVec::new(options, row.labels).expect("good names")
 }
 
+/// Has everything removed whose label `node` is this, by the values of all its labels in the order of its row.
+fn forget(family: &dyn Collector, node: &str, remove: impl Fn(&[&str]) -> bool) {
+    for collected in family.collect() {
+        let labels = row(collected.name().trim_start_matches(PREFIX)).labels;
+        for metric in collected.get_metric() {
+            let value = |label: &&str| {
+                metric.get_label().iter().find(|pair| pair.name() == *label).map(LabelPair::value)
+            };
+            let values: Vec<&str> = labels.iter().filter_map(value).collect();
+            if value(&"node") == Some(node) && !remove(&values) {
+                tracing::debug!(node, "nothing was counted of a node that is to be forgotten");
+            }
+        }
+    }
+}
+
 fn single(histograms: HistogramVec) -> Histogram {
     histograms.with_label_values::<&str>(&[])
 }
@@ -290,6 +315,22 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }
         assert!(text.contains("process_resident_memory_bytes"), "{text}");
+    }
+
+    #[test]
+    fn what_was_counted_of_a_node_that_has_gone_is_forgotten_and_nothing_else() {
+        let metrics = Metrics::new();
+        for node in ["a:1", "b:1"] {
+            metrics.batches.with_label_values(&[node, "delivered"]).inc();
+            metrics.batches.with_label_values(&[node, "refused"]).inc();
+            metrics.retries.with_label_values(&[node, "busy"]).inc();
+            metrics.delivery_seconds.with_label_values(&[node]).observe(0.1);
+        }
+        let lines = |text: &str, node: &str| text.lines().filter(|line| line.contains(node)).count();
+        let before = lines(&metrics.encode(Vec::new()), "b:1");
+        metrics.forget_node("a:1");
+        let text = metrics.encode(Vec::new());
+        assert_eq!((lines(&text, "a:1"), lines(&text, "b:1")), (0, before), "{text}");
     }
 
     #[test]

@@ -20,6 +20,13 @@ impl NodeId {
         urls.iter().enumerate().map(name).collect()
     }
 
+    /// Names one more node, beside those that have names already.
+    pub fn beside<'a>(url: &Url, mut others: impl Iterator<Item = &'a NodeId>) -> NodeId {
+        let short = authority(url);
+        let is_taken = others.any(|other| *other.0 == *short);
+        NodeId(if is_taken { without_credentials(url) } else { short }.into())
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -56,6 +63,10 @@ mod tests {
                 .map(|url| url.parse().expect("a URL"))
                 .to_vec();
         let names: Vec<_> = NodeId::for_urls(&urls).iter().map(NodeId::to_string).collect();
+        let ids = NodeId::for_urls(&urls);
+        let beside = |url: &str| NodeId::beside(&url.parse().expect("a URL"), ids.iter()).to_string();
+        assert_eq!(beside("http://[::2]:80/"), "[::2]:80");
+        assert_eq!(beside("http://u:p@[::1]/y"), "http://[::1]:80/y");
         assert_eq!(names, ["a:80", "http://b:9000/x", "http://b:9000/y", "[::1]:80"]);
     }
 }

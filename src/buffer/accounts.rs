@@ -190,6 +190,16 @@ impl Accounts {
         send(grants);
     }
 
+    /// Opens an account for one more node.
+    pub fn add_node(&self) {
+        self.lock().ledger.add_node();
+    }
+
+    /// Closes the account of a node that has gone; another node gets its index.
+    pub fn close_node(&self, node: usize) {
+        self.lock().ledger.close_node(node);
+    }
+
     /// Takes no more readings; whoever waits for room is told so.
     pub fn close(&self) {
         let waiting = {

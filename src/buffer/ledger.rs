@@ -31,7 +31,7 @@ impl DeadLetterReason {
 pub enum Outcome {
     /// The node of this index has them.
     Delivered {
-        /// Index of the node in the configuration.
+        /// Index of the node.
         node: usize,
     },
     /// They were given up.
@@ -53,8 +53,10 @@ pub struct Ledger {
     pub recovered: u64,
     /// Made by aggregation.
     pub derived: u64,
-    /// Delivered, by node, in the order of the configuration.
+    /// Delivered, by node, in the order of their indices.
     pub delivered: Vec<u64>,
+    /// Delivered to nodes that have gone, and whose index another node has.
+    pub delivered_to_gone: u64,
     /// Set aside, by reason, in the order of [`DeadLetterReason::NAMES`].
     pub dead_lettered: Vec<u64>,
     /// Taken out by a filter.
@@ -75,6 +77,7 @@ impl Ledger {
             recovered: 0,
             derived: 0,
             delivered: vec![0; nodes],
+            delivered_to_gone: 0,
             dead_lettered: vec![0; DeadLetterReason::NAMES.len()],
             filtered: 0,
             merged: 0,
@@ -106,10 +109,25 @@ impl Ledger {
             self.buffered.checked_sub(readings).expect("only buffered readings are settled, and once");
     }
 
+    /// Opens an account for one more node.
+    pub fn add_node(&mut self) {
+        self.delivered.push(0);
+    }
+
+    /// Moves what was delivered to a node that has gone out of its account, which another node gets.
+    pub fn close_node(&mut self, node: usize) {
+        self.delivered_to_gone += std::mem::take(&mut self.delivered[node]);
+    }
+
+    /// Readings that were delivered, to whichever node.
+    pub fn delivered_to_all(&self) -> u64 {
+        self.delivered.iter().sum::<u64>() + self.delivered_to_gone
+    }
+
     /// Whether the invariant holds.
     pub fn balances(&self) -> bool {
         let came = self.accepted.iter().sum::<u64>() + self.recovered + self.derived;
-        let went = self.delivered.iter().sum::<u64>()
+        let went = self.delivered_to_all()
             + self.dead_lettered.iter().sum::<u64>()
             + self.filtered
             + self.merged

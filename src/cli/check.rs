@@ -1,16 +1,16 @@
 //! `forebay check`: the settings that would be used, and whether each node answers.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::Args;
-use tokio::net::TcpStream;
-use url::Url;
+use tokio::net::{TcpStream, ToSocketAddrs};
 
 use super::settings::SettingsArguments;
 use super::{DONE, FAILED, MISUSED};
 use crate::config::{Config, WithoutEffect};
-use crate::node_id::without_credentials;
+use crate::delivery::NodeSource;
 
 /// Shows the effective settings, with secrets hidden, and tries each node.
 #[derive(Debug, Args)]
@@ -40,13 +40,18 @@ fn check(config: &Config, out: &mut impl Write) -> io::Result<u8> {
         writeln!(out, "no nodes are configured: `forebay serve` starts one of its own")?;
     }
     let mut status = DONE;
-    for node in &config.delivery.nodes {
-        let result = runtime.block_on(try_node(node, config.delivery.timeout));
-        if result.is_err() {
-            status = FAILED;
+    for source in &config.delivery.nodes {
+        let tried = match source {
+            NodeSource::Address(_) => vec![(source.to_string(), runtime.block_on(try_node(source, config)))],
+            NodeSource::Name(_) => runtime.block_on(try_name(source, config)),
+        };
+        for (node, result) in tried {
+            if result.is_err() {
+                status = FAILED;
+            }
+            let found = result.err().unwrap_or_else(|| "takes connections".to_owned());
+            writeln!(out, "node {node}: {found}")?;
         }
-        let found = result.err().unwrap_or_else(|| "takes connections".to_owned());
-        writeln!(out, "node {}: {found}", without_credentials(node))?;
     }
     Ok(status)
 }
@@ -55,7 +60,7 @@ fn write_settings(config: &Config, out: &mut impl Write) -> io::Result<()> {
     for setting in &config.settings {
         let value = match setting.key.as_str() {
             "cluster.nodes" => {
-                config.delivery.nodes.iter().map(without_credentials).collect::<Vec<_>>().join(", ")
+                config.delivery.nodes.iter().map(NodeSource::to_string).collect::<Vec<_>>().join(", ")
             }
             _ => setting.value.clone(),
         };
@@ -68,11 +73,33 @@ fn write_settings(config: &Config, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Tries to connect to a node. Nothing is sent: what a request would do there is not known.
-async fn try_node(url: &Url, timeout: Duration) -> Result<(), String> {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let port = url.port_or_known_default().unwrap_or(80);
-    match tokio::time::timeout(timeout, TcpStream::connect((host, port))).await {
+/// Tries a node by its address.
+async fn try_node(source: &NodeSource, config: &Config) -> Result<(), String> {
+    connect(source.host_and_port(), config.delivery.timeout).await
+}
+
+/// Looks a name up and tries the node at each of its addresses; a name without any is one failure.
+async fn try_name(source: &NodeSource, config: &Config) -> Vec<(String, Result<(), String>)> {
+    let (host, port) = source.host_and_port();
+    let timeout = config.delivery.timeout;
+    let addresses = match tokio::time::timeout(timeout, config.delivery.resolver.resolve(host, port)).await {
+        Ok(Ok(addresses)) => addresses.into_iter().collect::<BTreeSet<_>>(),
+        Ok(Err(error)) => return vec![(source.to_string(), Err(format!("is not found: {error}")))],
+        Err(_) => return vec![(source.to_string(), Err("is not found in time".to_owned()))],
+    };
+    if addresses.is_empty() {
+        return vec![(source.to_string(), Err("has no address".to_owned()))];
+    }
+    let mut tried = Vec::new();
+    for address in addresses {
+        tried.push((format!("{source} at {address}"), connect(address, timeout).await));
+    }
+    tried
+}
+
+/// Tries to connect. Nothing is sent: what a request would do there is not known.
+async fn connect(address: impl ToSocketAddrs, timeout: Duration) -> Result<(), String> {
+    match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(format!("cannot be reached: {error}")),
         Err(_) => Err("did not answer in time".to_owned()),

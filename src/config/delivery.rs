@@ -1,6 +1,7 @@
 //! The settings of the delivery.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -10,7 +11,10 @@ use super::layers::Layers;
 use super::{HOUR, MILLISECOND, choice, count, duration, ratio, size, usize_of};
 use crate::backoff::Backoff;
 use crate::codec::ENCODERS;
-use crate::delivery::{BatchConfig, COMPRESSIONS, DeliveryConfig, HealthConfig};
+use crate::delivery::{
+    BatchConfig, COMPRESSIONS, DNS_PREFIX, DeliveryConfig, HealthConfig, NODES_MAX, NodeSource,
+    SystemResolver,
+};
 use crate::node;
 use crate::node_id::NodeId;
 use crate::quantity::{format_duration, format_size};
@@ -34,7 +38,9 @@ pub(super) fn read(layers: &mut Layers) -> DeliveryConfig {
             max_bytes: usize_of(size(layers, "batch.max_bytes", 1..=1 << 30)),
             max_age: duration(layers, "batch.max_age", Duration::ZERO..=HOUR),
         },
-        nodes: layers.get("cluster.nodes", |raw| node_urls(&raw.list()?)),
+        nodes: layers.get("cluster.nodes", |raw| node_sources(&raw.list()?)),
+        resolve_every: duration(layers, "cluster.resolve_every", MILLISECOND..=24 * HOUR),
+        resolver: Arc::new(SystemResolver),
         route: *choice(layers, "cluster.route", &ROUTES),
         format: *choice(layers, "cluster.format", &ENCODERS),
         compression: *choice(layers, "cluster.compression", &COMPRESSIONS),
@@ -80,18 +86,28 @@ fn headers(layers: &mut Layers) -> HeaderMap {
     layers.get_table("cluster.headers", header).into_iter().collect()
 }
 
-fn node_urls(texts: &[String]) -> Result<Vec<Url>, String> {
-    let urls: Vec<Url> = texts.iter().map(|text| node_url(text)).collect::<Result<_, _>>()?;
+fn node_sources(texts: &[String]) -> Result<Vec<NodeSource>, String> {
+    let sources: Vec<NodeSource> = texts.iter().map(|text| node_source(text)).collect::<Result<_, _>>()?;
+    if sources.len() > NODES_MAX {
+        return Err(format!("must be at most {NODES_MAX} nodes, got {}", sources.len()));
+    }
     // Metrics with the same name and labels twice are refused as a whole by those who read them.
+    let urls: Vec<Url> = sources.iter().map(|source| source.url().clone()).collect();
     let mut seen = BTreeSet::new();
     match NodeId::for_urls(&urls).into_iter().find(|id| !seen.insert(id.clone())) {
         Some(id) => Err(format!("two nodes are `{id}`; they must differ in host, port or path")),
-        None => Ok(urls),
+        None => Ok(sources),
     }
 }
 
-fn node_url(text: &str) -> Result<Url, String> {
-    let example = "such as http://127.0.0.1:9000/v1/batches";
+fn node_source(text: &str) -> Result<NodeSource, String> {
+    match text.strip_prefix(DNS_PREFIX) {
+        Some(url) => node_url(url, "such as dns+http://nodes.example:9000/v1/batches").map(NodeSource::Name),
+        None => node_url(text, "such as http://127.0.0.1:9000/v1/batches").map(NodeSource::Address),
+    }
+}
+
+fn node_url(text: &str, example: &str) -> Result<Url, String> {
     // What stands before an `@` may be a password, and faults are logged.
     let shown = text.rsplit_once('@').map_or(text.to_owned(), |(_, rest)| format!("…@{rest}"));
     let url: Url =
@@ -99,6 +115,8 @@ fn node_url(text: &str) -> Result<Url, String> {
     match url.scheme() {
         "http" if url.host_str().is_some_and(|host| !host.is_empty()) => Ok(url),
         "http" => Err(format!("`{shown}` has no host, {example}")),
-        other => Err(format!("`{other}` is no scheme for a node in this version; allowed: http, {example}")),
+        other => Err(format!(
+            "`{other}` is no scheme for a node in this version; allowed: http and dns+http, {example}"
+        )),
     }
 }

@@ -24,15 +24,17 @@ pub mod breaker;
 pub mod budget;
 mod latency;
 mod limit;
+mod lookups;
 mod node_status;
 mod nodes;
+mod source;
 pub mod transport;
 mod worker;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
-use url::Url;
 
 use crate::backoff::Backoff;
 use crate::codec::Encoder;
@@ -40,8 +42,10 @@ use crate::routing::Routing;
 
 pub use batcher::BatchConfig;
 pub use breaker::{BreakerState, HealthConfig};
+pub use lookups::{Resolve, SystemResolver};
 pub use node_status::{DeliveryStatus, NodeStatus};
-pub use nodes::Failure;
+pub use nodes::{Failure, NODES_MAX};
+pub use source::{DNS_PREFIX, NodeSource};
 pub use transport::{COMPRESSIONS, Compression, TransportError};
 pub use worker::{Signals, Worker};
 
@@ -51,7 +55,11 @@ pub struct DeliveryConfig {
     /// When a batch is full.
     pub batch: BatchConfig,
     /// Where batches go.
-    pub nodes: Vec<Url>,
+    pub nodes: Vec<NodeSource>,
+    /// How often the names among them are looked up.
+    pub resolve_every: Duration,
+    /// Who looks them up.
+    pub resolver: Arc<dyn Resolve>,
     /// Which of the nodes a batch goes to.
     pub route: &'static dyn Routing,
     /// The format of the bodies.
@@ -68,4 +76,11 @@ pub struct DeliveryConfig {
     pub retry: Backoff,
     /// When a node counts as down.
     pub health: HealthConfig,
+}
+
+impl DeliveryConfig {
+    /// How many nodes are there from the start; others are found by their names.
+    pub fn fixed_nodes(&self) -> usize {
+        self.nodes.iter().filter(|source| matches!(source, NodeSource::Address(_))).count()
+    }
 }

@@ -8,7 +8,10 @@ use tokio::time::Instant;
 use super::breaker::BreakerState;
 use super::latency::Latency;
 use super::nodes::{Failure, Node};
-use crate::node_id::{NodeId, without_credentials};
+use crate::node_id::NodeId;
+
+/// Why a node that has gone is not up.
+const GONE: &str = "gone: no longer among the addresses of its name";
 
 /// What others may know of a node.
 #[derive(Clone, Debug)]
@@ -17,7 +20,9 @@ pub struct NodeStatus {
     pub id: NodeId,
     /// Its address, without credentials.
     pub url: String,
-    /// Whether it is taken to be up.
+    /// Whether batches may go there; otherwise it is no longer among the addresses of its name.
+    pub present: bool,
+    /// Whether it is taken to be up, and present.
     pub up: bool,
     /// What went wrong last; `None` since the last delivery.
     pub reason: Option<String>,
@@ -40,7 +45,8 @@ impl NodeStatus {
     pub(super) fn of(node: &Node) -> NodeStatus {
         let mut status = NodeStatus {
             id: node.id.clone(),
-            url: without_credentials(&node.url),
+            url: node.address.clone(),
+            present: true,
             up: true,
             reason: None,
             breaker: BreakerState::Closed,
@@ -57,7 +63,8 @@ impl NodeStatus {
 
     /// Takes over what changes all the time.
     pub(super) fn update(&mut self, node: &Node) {
-        self.up = node.breaker.is_closed();
+        self.present = node.is_present();
+        self.up = node.is_present() && node.breaker.is_closed();
         self.breaker = node.breaker.state();
         self.ejected = node.is_ejected;
         self.in_flight = node.in_flight;
@@ -65,7 +72,11 @@ impl NodeStatus {
         self.latency = node.latency;
         self.last_error.clone_from(&node.last_error);
         let failure = node.last_error.as_ref().filter(|_| node.has_trouble);
-        self.reason = failure.map(|failure| failure.text.to_string());
+        self.reason = if node.is_present() {
+            failure.map(|failure| failure.text.to_string())
+        } else {
+            Some(GONE.to_owned())
+        };
     }
 
     /// What a request to it takes at present, in seconds; failures count as long ones.
@@ -82,7 +93,7 @@ impl NodeStatus {
 /// What others may know of the delivery. The worker writes it, whoever asks reads it.
 #[derive(Debug)]
 pub struct DeliveryStatus {
-    /// Held for a copy, never across an await.
+    /// Held for a copy, never across an await. Who holds it may lock the accounts, not the other way round.
     view: Mutex<View>,
 }
 
@@ -100,6 +111,12 @@ impl DeliveryStatus {
     /// The nodes, in the order of their indices.
     pub fn nodes(&self) -> Vec<NodeStatus> {
         self.lock().nodes.clone()
+    }
+
+    /// The nodes, and what `also` says at the same moment: no node comes or goes meanwhile.
+    pub fn nodes_and<T>(&self, also: impl FnOnce() -> T) -> (Vec<NodeStatus>, T) {
+        let view = self.lock();
+        (view.nodes.clone(), also())
     }
 
     /// How long the oldest reading that is not settled has waited; nothing if there is none.

@@ -6,9 +6,13 @@
 //! ejected already that the rest would be too few (`cluster.health.max_ejected`). One beyond that share is down and
 //! is asked all the same, after all others.
 
+mod addresses;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use tokio::time::Instant;
 use url::Url;
 
@@ -17,9 +21,12 @@ use super::budget::Budget;
 use super::latency::Latency;
 use super::limit::Limit;
 use super::node_status::{DeliveryStatus, NodeStatus};
+use super::source::{NodeSource, Place};
 use super::transport::{Answer, Verdict};
-use crate::node_id::NodeId;
+use crate::node_id::{NodeId, without_credentials};
 use crate::routing::Candidate;
+
+pub use addresses::NODES_MAX;
 
 /// A product of doubles may come out a trifle below a whole number.
 const ROUNDING: f64 = 1e-9;
@@ -57,7 +64,16 @@ pub struct Failure {
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) id: NodeId,
+    /// Where requests go.
     pub(super) url: Url,
+    /// Their `Host`, if it is not that of the URL.
+    pub(super) host: Option<HeaderValue>,
+    /// The URL without credentials: no two nodes have the same.
+    pub(super) address: String,
+    /// The entries of `cluster.nodes` that have it now; none: it has gone.
+    sources: BTreeSet<usize>,
+    /// Its turn among the nodes that have gone.
+    gone_since: u64,
     pub(super) in_flight: usize,
     pub(super) breaker: Breaker,
     pub(super) latency: Latency,
@@ -74,10 +90,14 @@ pub(super) struct Node {
 }
 
 impl Node {
-    fn new(id: NodeId, url: Url, config: &NodesConfig, now: Instant) -> Node {
+    fn new(id: NodeId, place: Place, source: usize, config: &NodesConfig, now: Instant) -> Node {
         Node {
             id,
-            url,
+            address: without_credentials(&place.url),
+            url: place.url,
+            host: place.host,
+            sources: BTreeSet::from([source]),
+            gone_since: 0,
             in_flight: 0,
             breaker: Breaker::new(config.health, now),
             latency: Latency::new(now),
@@ -91,6 +111,11 @@ impl Node {
         }
     }
 
+    /// Whether batches may go there.
+    pub(super) fn is_present(&self) -> bool {
+        !self.sources.is_empty()
+    }
+
     fn is_left_alone(&self, now: Instant) -> bool {
         self.not_before.is_some_and(|until| until > now)
     }
@@ -102,13 +127,21 @@ impl Node {
     }
 }
 
-/// All nodes. A node keeps its index.
+/// All nodes. A node keeps its index while it is present or anything is on its way to it.
 #[derive(Debug)]
 pub(super) struct Nodes {
     config: NodesConfig,
+    /// The entries of `cluster.nodes`.
+    sources: Vec<NodeSource>,
     nodes: Vec<Node>,
     status: Arc<DeliveryStatus>,
     availability: u64,
+    /// The nodes that were present and not ejected when that was decided last.
+    usable: Vec<usize>,
+    /// How many nodes have gone so far.
+    went: u64,
+    /// Whether there was no place for a node.
+    is_full: bool,
     /// How many nodes went down so far.
     went_down: u64,
     /// Whether retries are no longer counted against the budget: there is no later.
@@ -116,12 +149,31 @@ pub(super) struct Nodes {
 }
 
 impl Nodes {
-    pub(super) fn new(urls: &[Url], config: NodesConfig, now: Instant) -> Nodes {
-        let ids = NodeId::for_urls(urls);
+    /// Starts with the nodes whose addresses are set. Those that are to be found by their names come with
+    /// [`Nodes::set_addresses`].
+    pub(super) fn new(sources: &[NodeSource], config: NodesConfig, now: Instant) -> Nodes {
+        let fixed = sources.iter().enumerate().filter_map(|(source, entry)| match entry {
+            NodeSource::Address(url) => Some((source, url.clone())),
+            NodeSource::Name(_) => None,
+        });
+        let (indices, urls): (Vec<usize>, Vec<Url>) = fixed.unzip();
+        let ids = NodeId::for_urls(&urls);
+        let places = urls.into_iter().map(|url| Place { url, host: None });
+        let nodes = ids.into_iter().zip(places).zip(indices);
         let nodes: Vec<Node> =
-            urls.iter().zip(ids).map(|(url, id)| Node::new(id, url.clone(), &config, now)).collect();
-        let status = Arc::new(DeliveryStatus::new(nodes.iter().map(NodeStatus::of).collect()));
-        Nodes { config, nodes, status, availability: 0, went_down: 0, is_draining: false }
+            nodes.map(|((id, place), source)| Node::new(id, place, source, &config, now)).collect();
+        Nodes {
+            config,
+            sources: sources.to_vec(),
+            status: Arc::new(DeliveryStatus::new(nodes.iter().map(NodeStatus::of).collect())),
+            availability: 0,
+            usable: (0..nodes.len()).collect(),
+            nodes,
+            went: 0,
+            is_full: false,
+            went_down: 0,
+            is_draining: false,
+        }
     }
 
     pub(super) fn status(&self) -> &Arc<DeliveryStatus> {
@@ -132,9 +184,9 @@ impl Nodes {
         &self.nodes[node]
     }
 
-    /// The nodes that batches may go to.
+    /// The nodes that batches may go to. Others have gone.
     pub(super) fn present(&self) -> impl Iterator<Item = usize> {
-        0..self.nodes.len()
+        self.nodes.iter().enumerate().filter(|(_, node)| node.is_present()).map(|(index, _)| index)
     }
 
     pub(super) fn present_count(&self) -> usize {
@@ -197,7 +249,8 @@ impl Nodes {
 
     /// Whether the next batch that is sent to this node is its trial: one at a time, with nothing else on its way.
     pub(super) fn is_trial_due(&self, node: usize, now: Instant) -> bool {
-        self.nodes[node].trial_at().is_some_and(|at| at <= now)
+        let node = &self.nodes[node];
+        node.is_present() && node.trial_at().is_some_and(|at| at <= now)
     }
 
     /// When something may become possible that is impossible now, although nothing is heard until then.
@@ -278,7 +331,7 @@ impl Nodes {
             node.not_before = None;
             node.breaker.end_pause(now);
         }
-        self.present().for_each(|node| self.show(node));
+        (0..self.nodes.len()).for_each(|node| self.show(node));
     }
 
     /// Shows others since when a reading waits for this node alone.
@@ -308,15 +361,18 @@ impl Nodes {
         let mut down: Vec<usize> = down.collect();
         down.sort_by_key(|node| self.nodes[*node].down_since);
         down.truncate(ejected_max(self.present_count(), self.config.health.max_ejected));
-        let mut has_changed = false;
-        for node in 0..self.nodes.len() {
-            let is_ejected = down.contains(&node);
+        let mut is_ejected = vec![false; self.nodes.len()];
+        down.iter().for_each(|node| is_ejected[*node] = true);
+        for (node, is_ejected) in is_ejected.into_iter().enumerate() {
             if std::mem::replace(&mut self.nodes[node].is_ejected, is_ejected) != is_ejected {
-                has_changed = true;
                 self.show(node);
             }
         }
-        self.availability += u64::from(has_changed);
+        let usable: Vec<usize> = self.present().filter(|node| !self.is_ejected(*node)).collect();
+        if usable != self.usable {
+            self.usable = usable;
+            self.availability += 1;
+        }
     }
 
     fn show(&self, node: usize) {

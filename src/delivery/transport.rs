@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use reqwest::Client;
 use reqwest::redirect::Policy;
@@ -64,6 +64,8 @@ pub struct TransportConfig {
 pub struct Parcel {
     /// Where it goes.
     pub url: Url,
+    /// The `Host`, if it is not that of the address.
+    pub host: Option<HeaderValue>,
     /// Its `Idempotency-Key`.
     pub key: String,
     /// How many readings it has.
@@ -219,6 +221,9 @@ impl Transport {
             .header(CONTENT_TYPE, self.content_type.clone())
             .header(IDEMPOTENCY_KEY, format!("\"{}\"", parcel.key))
             .header(FOREBAY_READINGS, parcel.readings);
+        if let Some(host) = parcel.host {
+            request = request.header(HOST, host);
+        }
         match self.compression {
             Compression::None => {}
             Compression::Gzip => request = request.header(CONTENT_ENCODING, "gzip"),

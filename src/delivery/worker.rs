@@ -13,6 +13,7 @@ use tracing::{debug, error, warn};
 
 use super::batch::{Batch, BatchKeys};
 use super::batcher::Batcher;
+use super::lookups::{Found, Lookups};
 use super::nodes::{Attempt, Nodes, NodesConfig};
 use super::transport::{Answer, Parcel, Transport, TransportConfig, TransportError, Verdict};
 use super::{DeliveryConfig, DeliveryStatus};
@@ -48,6 +49,7 @@ pub struct Worker {
     metrics: Arc<Metrics>,
     transport: Transport,
     nodes: Nodes,
+    lookups: Lookups,
     signals: Signals,
     random: fastrand::Rng,
     batcher: Batcher,
@@ -156,6 +158,7 @@ impl Worker {
                 },
                 now,
             ),
+            lookups: Lookups::start(&config.nodes, config.resolve_every, &config.resolver),
             batcher: Batcher::new(config.batch, config.format, BatchKeys::new(&mut random)),
             accounts: Arc::clone(outlet.accounts()),
             config,
@@ -206,6 +209,7 @@ impl Worker {
                 Some(done) = self.sending.join_next_with_id(), if !self.sending.is_empty() => self.on_done(done),
                 () = self.accounts.eviction_wanted() => self.evict(),
                 () = self.signals.drain.cancelled(), if !self.draining => self.start_draining(Instant::now()),
+                found = self.lookups.next() => self.on_found(&found),
                 heard = hear(&mut *self.outlet, &mut self.fresh, wish), if wish.is_some() => self.on_heard(heard),
                 () = std::future::ready(()), if !self.pulled.is_empty() && self.has_place() => {}
                 () = sleep_until(alarm), if alarm.is_some() => {}
@@ -223,6 +227,13 @@ impl Worker {
                 batch.failures = 0;
                 *due = now;
             }
+        }
+    }
+
+    /// A name was looked up: nodes may have appeared, gone or come back.
+    fn on_found(&mut self, Found { source, addresses }: &Found) {
+        for gone in self.nodes.set_addresses(*source, addresses, &self.accounts, Instant::now()) {
+            self.metrics.forget_node(gone.as_str());
         }
     }
 
@@ -387,6 +398,7 @@ impl Worker {
         pending.batch.parts.iter().for_each(|part| self.in_flight += part.depart());
         let parcel = Parcel {
             url: self.nodes.get(node).url.clone(),
+            host: self.nodes.get(node).host.clone(),
             key: pending.batch.key.clone(),
             readings: pending.batch.readings,
             body: pending.batch.body.clone(),

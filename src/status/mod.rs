@@ -79,10 +79,12 @@ impl Status {
     }
 
     fn view(&self) -> View {
+        // At one moment: the accounts are those of these nodes.
+        let (nodes, snapshot) = self.delivery.nodes_and(|| self.buffer.accounts().snapshot());
         View {
-            snapshot: self.buffer.accounts().snapshot(),
+            snapshot,
             trouble: self.buffer.trouble(),
-            nodes: self.delivery.nodes(),
+            nodes,
             oldest_seconds: self.delivery.oldest_age(Instant::now()).as_secs_f64(),
         }
     }

@@ -97,8 +97,11 @@ fn nodes(view: &View) -> Check {
     let reason = |node: &crate::delivery::NodeStatus| {
         format!("{}: {}", node.id, node.reason.as_deref().unwrap_or("no answer yet"))
     };
-    let reasons: Vec<_> = view.nodes.iter().map(reason).collect();
-    Check::bad(format!("no node is up: {}", reasons.join("; ")))
+    let present: Vec<_> = view.nodes.iter().filter(|node| node.present).map(reason).collect();
+    if present.is_empty() {
+        return Check::bad("no node is known: the names of the nodes are not found".to_owned());
+    }
+    Check::bad(format!("no node is up: {}", present.join("; ")))
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub(super) struct Ledger {
     pub(super) derived: u64,
     /// Delivered to a node.
     pub(super) delivered: u64,
+    /// Of these, delivered to nodes that have gone and are no longer shown.
+    pub(super) delivered_to_gone: u64,
     /// Set aside, for a person to look at.
     pub(super) dead_lettered: u64,
     /// Taken out by a filter.
@@ -73,7 +75,9 @@ pub(super) struct Node {
     pub(super) id: String,
     /// Its address, without credentials.
     pub(super) url: String,
-    /// Whether it is taken to be up.
+    /// Whether batches may go there; otherwise it is no longer among the addresses of its name.
+    pub(super) present: bool,
+    /// Whether it is taken to be up, and present.
     pub(super) up: bool,
     /// What went wrong last, unless it has taken a batch since.
     pub(super) reason: Option<String>,
@@ -91,6 +95,7 @@ impl Report {
         let node = |(node, delivered): (&crate::delivery::NodeStatus, &u64)| Node {
             id: node.id.to_string(),
             url: node.url.clone(),
+            present: node.present,
             up: node.up,
             reason: node.reason.clone(),
             in_flight: node.in_flight,
@@ -104,7 +109,8 @@ impl Report {
                 accepted: ledger.accepted.iter().sum(),
                 recovered: ledger.recovered,
                 derived: ledger.derived,
-                delivered: ledger.delivered.iter().sum(),
+                delivered: ledger.delivered_to_all(),
+                delivered_to_gone: ledger.delivered_to_gone,
                 dead_lettered: ledger.dead_lettered.iter().sum(),
                 filtered: ledger.filtered,
                 merged: ledger.merged,

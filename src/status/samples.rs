@@ -6,6 +6,9 @@ use crate::metrics::{Sample, sample};
 
 use super::View;
 
+/// The label of nodes that have gone, once others have their places.
+const GONE: &str = "gone";
+
 #[expect(clippy::cast_precision_loss, reason = "the text format holds doubles")]
 pub(super) fn samples(view: &View) -> Vec<Sample> {
     let ledger = &view.snapshot.ledger;
@@ -26,9 +29,15 @@ pub(super) fn samples(view: &View) -> Vec<Sample> {
     for ((reason, _), dead_lettered) in DeadLetterReason::NAMES.iter().zip(&ledger.dead_lettered) {
         samples.push(sample("readings_dead_lettered_total", &[reason], *dead_lettered as f64));
     }
+    if ledger.delivered_to_gone > 0 {
+        samples.push(sample("readings_delivered_total", &[GONE], ledger.delivered_to_gone as f64));
+    }
     for (node, delivered) in view.nodes.iter().zip(&ledger.delivered) {
         let id = &[node.id.as_str()];
         samples.push(sample("readings_delivered_total", id, *delivered as f64));
+        if !node.present {
+            continue;
+        }
         samples.push(sample("node_up", id, f64::from(u8::from(node.up))));
         samples.push(sample("node_in_flight", id, node.in_flight as f64));
         samples.push(sample("node_in_flight_limit", id, node.in_flight_limit as f64));

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use forebay::config::Config;
+use forebay::delivery::Resolve;
 use forebay::gateway::{Ended, Gateway};
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
@@ -17,6 +19,7 @@ use super::readings::{Reading, to_json};
 pub struct TestGateway {
     environment: Vec<(String, String)>,
     nodes: Vec<String>,
+    resolver: Option<Arc<dyn Resolve>>,
 }
 
 impl Default for TestGateway {
@@ -28,7 +31,7 @@ impl Default for TestGateway {
 impl TestGateway {
     /// Settings with short times, and a buffer in memory.
     pub fn new() -> TestGateway {
-        let gateway = TestGateway { environment: Vec::new(), nodes: Vec::new() };
+        let gateway = TestGateway { environment: Vec::new(), nodes: Vec::new(), resolver: None };
         gateway
             .set("server.listen", "127.0.0.1:0")
             .set("server.shutdown_timeout", "10s")
@@ -63,11 +66,21 @@ impl TestGateway {
         self
     }
 
+    /// Names of nodes are looked up by this one.
+    pub fn resolver(self, resolver: Arc<dyn Resolve>) -> TestGateway {
+        TestGateway { resolver: Some(resolver), ..self }
+    }
+
     /// The settings, checked.
     pub fn config(self) -> Config {
         let nodes = self.nodes.join(",");
         let gateway = if nodes.is_empty() { self } else { self.set("cluster.nodes", nodes) };
-        Config::read(None, &gateway.environment).unwrap_or_else(|faults| panic!("{faults:?}"))
+        let mut config =
+            Config::read(None, &gateway.environment).unwrap_or_else(|faults| panic!("{faults:?}"));
+        if let Some(resolver) = gateway.resolver {
+            config.delivery.resolver = resolver;
+        }
+        config
     }
 
     /// Starts it.

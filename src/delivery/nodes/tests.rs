@@ -16,11 +16,12 @@ const FAILED: Verdict = Verdict::Retry(RetryReason::ServerError);
 const BUSY: Verdict = Verdict::Retry(RetryReason::Busy);
 
 fn nodes_with(count: usize, config: NodesConfig) -> (Nodes, Instant) {
-    let urls: Vec<Url> = (0..count)
+    let sources: Vec<NodeSource> = (0..count)
         .map(|index| format!("http://user:secret@node-{index}/x?token=1").parse().expect("a URL"))
+        .map(NodeSource::Address)
         .collect();
     let now = Instant::now();
-    (Nodes::new(&urls, config, now), now)
+    (Nodes::new(&sources, config, now), now)
 }
 
 fn nodes(count: usize) -> (Nodes, Instant) {

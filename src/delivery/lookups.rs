@@ -1,0 +1,235 @@
+//! Looking up the names of nodes, again and again: one task for each name, which tells what it found.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::source::NodeSource;
+
+/// Longest that one look-up may take.
+const LOOKUP_MAX: Duration = Duration::from_secs(5);
+/// Time between look-ups while no address is known, unless `cluster.resolve_every` is shorter.
+const FIRST_EVERY: Duration = Duration::from_secs(1);
+/// Results that wait to be heard; a task waits before it looks up again.
+const RESULTS_MAX: usize = 16;
+
+/// Finds the addresses of a name.
+pub trait Resolve: Debug + Send + Sync {
+    /// All addresses of `host`, with this port.
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>>;
+}
+
+/// Asks the operating system.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemResolver;
+
+impl Resolve for SystemResolver {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) }.boxed()
+    }
+}
+
+/// What a name stands for at present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Which entry of `cluster.nodes` it is.
+    pub(super) source: usize,
+    /// Its addresses, at least one, each once.
+    pub(super) addresses: Vec<SocketAddr>,
+}
+
+/// The tasks that look names up. They end when this is dropped.
+#[derive(Debug)]
+pub(super) struct Lookups {
+    found: mpsc::Receiver<Found>,
+    tasks: JoinSet<()>,
+}
+
+impl Lookups {
+    /// Starts to look up every name among the sources: now, and each `every` from then on.
+    pub(super) fn start(sources: &[NodeSource], every: Duration, resolver: &Arc<dyn Resolve>) -> Lookups {
+        let (sender, found) = mpsc::channel(RESULTS_MAX);
+        let mut tasks = JoinSet::new();
+        for (source, name) in sources.iter().enumerate() {
+            match name {
+                NodeSource::Address(_) => {}
+                NodeSource::Name(_) => {
+                    let lookup = Lookup {
+                        source,
+                        name: name.clone(),
+                        every,
+                        resolver: Arc::clone(resolver),
+                        found: sender.clone(),
+                        is_known: false,
+                        has_trouble: false,
+                    };
+                    tasks.spawn(lookup.run());
+                }
+            }
+        }
+        Lookups { found, tasks }
+    }
+
+    /// The next result. Dropped half-way, nothing is lost. Never returns if there is no name.
+    ///
+    /// # Panics
+    ///
+    /// If a task did.
+    pub(super) async fn next(&mut self) -> Found {
+        if self.tasks.is_empty() {
+            return std::future::pending().await;
+        }
+        tokio::select! { biased;
+            Some(found) = self.found.recv() => found,
+            Some(Err(error)) = self.tasks.join_next() => std::panic::resume_unwind(error.into_panic()),
+            else => std::future::pending().await,
+        }
+    }
+}
+
+/// One name.
+struct Lookup {
+    source: usize,
+    name: NodeSource,
+    every: Duration,
+    resolver: Arc<dyn Resolve>,
+    found: mpsc::Sender<Found>,
+    /// Whether any address was ever found.
+    is_known: bool,
+    /// Whether the last look-up failed.
+    has_trouble: bool,
+}
+
+impl Lookup {
+    /// Looks up until nobody listens any more.
+    async fn run(mut self) {
+        loop {
+            match self.look_up().await {
+                Ok(addresses) => {
+                    self.on_found();
+                    if self.found.send(Found { source: self.source, addresses }).await.is_err() {
+                        return;
+                    }
+                }
+                Err(problem) => self.on_failed(&problem),
+            }
+            tokio::time::sleep(self.pause()).await;
+        }
+    }
+
+    async fn look_up(&self) -> Result<Vec<SocketAddr>, String> {
+        let (host, port) = self.name.host_and_port();
+        let addresses = match tokio::time::timeout(LOOKUP_MAX, self.resolver.resolve(host, port)).await {
+            Ok(found) => found.map_err(|error| error.to_string())?,
+            Err(_elapsed) => return Err(format!("no answer within {LOOKUP_MAX:?}")),
+        };
+        let addresses: BTreeSet<_> = addresses.into_iter().collect();
+        if addresses.is_empty() { Err("no address".to_owned()) } else { Ok(addresses.into_iter().collect()) }
+    }
+
+    fn on_found(&mut self) {
+        self.is_known = true;
+        if std::mem::take(&mut self.has_trouble) {
+            tracing::info!(name = %self.name, "the name of nodes is found again");
+        }
+    }
+
+    /// What was known last holds on.
+    fn on_failed(&mut self, reason: &str) {
+        if !std::mem::replace(&mut self.has_trouble, true) {
+            let known = self.is_known;
+            tracing::warn!(name = %self.name, reason, known, "the name of nodes is not found");
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        if self.is_known { self.every } else { self.every.min(FIRST_EVERY) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const EVERY: Duration = Duration::from_secs(10);
+
+    /// What a look-up gives; `None`: nothing, ever.
+    type Script = Option<Result<Vec<&'static str>, &'static str>>;
+
+    #[derive(Debug)]
+    struct Scripted(Mutex<VecDeque<Script>>);
+
+    impl Resolve for Scripted {
+        fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+            assert_eq!((host, port), ("store", 9000));
+            let next = self.0.lock().expect("not poisoned").pop_front();
+            let socket = |text: &str| text.parse().expect("an address");
+            match next.expect("no more look-ups than that") {
+                Some(Ok(found)) => std::future::ready(Ok(found.into_iter().map(socket).collect())).boxed(),
+                Some(Err(error)) => std::future::ready(Err(io::Error::other(error))).boxed(),
+                None => std::future::pending().boxed(),
+            }
+        }
+    }
+
+    fn lookups(script: impl IntoIterator<Item = Script>) -> Lookups {
+        let resolver: Arc<dyn Resolve> = Arc::new(Scripted(Mutex::new(script.into_iter().collect())));
+        let sources = ["http://fixed:1/x", "http://store:9000/x"].map(|url| url.parse().expect("a URL"));
+        let [fixed, named] = sources;
+        Lookups::start(&[NodeSource::Address(fixed), NodeSource::Name(named)], EVERY, &resolver)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_is_looked_up_at_once_and_at_each_interval() {
+        let start = Instant::now();
+        let (one, two) = ("10.0.0.1:9000", "10.0.0.2:9000");
+        let mut lookups = lookups([Some(Ok(vec![two, one, two])), Some(Ok(vec![one]))]);
+        let found = lookups.next().await;
+        let addresses = [one, two].map(|text| text.parse().expect("an address")).to_vec();
+        assert_eq!((found, start.elapsed()), (Found { source: 1, addresses }, Duration::ZERO));
+        assert_eq!((lookups.next().await.addresses.len(), start.elapsed()), (1, EVERY));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_not_found_is_tried_each_second_at_first_and_tells_nothing() {
+        let start = Instant::now();
+        let found = || Some(Ok(vec!["10.0.0.1:9000"]));
+        let failed = || Some(Err("no such name"));
+        let mut lookups = lookups([failed(), Some(Ok(vec![])), None, found(), failed(), found()]);
+        lookups.next().await;
+        assert_eq!(
+            start.elapsed(),
+            FIRST_EVERY * 3 + LOOKUP_MAX,
+            "an empty answer is none, and none is waited for"
+        );
+        let first = Instant::now();
+        lookups.next().await;
+        assert_eq!(first.elapsed(), EVERY * 2, "what is known holds on meanwhile");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_told_where_there_is_no_name() {
+        let resolver: Arc<dyn Resolve> = Arc::new(SystemResolver);
+        let mut lookups = Lookups::start(&[], EVERY, &resolver);
+        assert!(tokio::time::timeout(EVERY * 9, lookups.next()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[should_panic(expected = "no more look-ups than that")]
+    async fn a_task_that_panics_is_not_missed_in_silence() {
+        lookups([]).next().await;
+    }
+}

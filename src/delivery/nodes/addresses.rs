@@ -1,0 +1,296 @@
+//! Nodes that appear, go and come back, as the names that they were found by say.
+//!
+//! A node is where it is: its address and its path. Found by several entries of `cluster.nodes`, it is one node, and
+//! it goes when the last of them no longer has it. A node that has gone keeps its index, so that what is on its way
+//! to it can end there, and what was delivered to it stays in its account; if it comes back, it goes on as it was.
+//! Only when there is no other place left does a new node take the index of one that has gone for longest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use tokio::time::Instant;
+
+use super::{Node, Nodes};
+use crate::buffer::Accounts;
+use crate::delivery::node_status::NodeStatus;
+use crate::delivery::source::Place;
+use crate::node_id::{NodeId, without_credentials};
+
+/// Most nodes that are known at once, those included that have gone.
+pub const NODES_MAX: usize = 1024;
+
+impl Nodes {
+    /// Notes the addresses that an entry of `cluster.nodes` stands for now: nodes appear, go and come back.
+    ///
+    /// Returns the nodes whose index another one has taken; their account is closed.
+    pub(in crate::delivery) fn set_addresses(
+        &mut self,
+        source: usize,
+        addresses: &[SocketAddr],
+        accounts: &Accounts,
+        now: Instant,
+    ) -> Vec<NodeId> {
+        let places: Vec<Place> =
+            addresses.iter().map(|address| self.sources[source].place(*address)).collect();
+        let mut wanted: BTreeSet<String> =
+            places.iter().map(|place| without_credentials(&place.url)).collect();
+        let known: BTreeMap<String, usize> =
+            self.nodes.iter().enumerate().map(|(index, node)| (node.address.clone(), index)).collect();
+        for index in 0..self.nodes.len() {
+            if !wanted.contains(&self.nodes[index].address) {
+                self.leave(index, source);
+            }
+        }
+        let mut replaced = Vec::new();
+        for place in places {
+            let address = without_credentials(&place.url);
+            if !wanted.remove(&address) {
+                // It is there twice.
+                continue;
+            }
+            match known.get(&address) {
+                Some(index) => self.come_back(*index, source, place),
+                None => replaced.extend(self.appear(source, place, accounts, now)),
+            }
+        }
+        self.eject();
+        replaced
+    }
+
+    /// The entry no longer has the node.
+    fn leave(&mut self, index: usize, source: usize) {
+        let node = &mut self.nodes[index];
+        if node.sources.remove(&source) && !node.is_present() {
+            self.went += 1;
+            node.gone_since = self.went;
+            tracing::info!(node = %node.id, in_flight = node.in_flight, "node is gone");
+            self.show(index);
+        }
+    }
+
+    /// The entry has the node, as before or again.
+    fn come_back(&mut self, index: usize, source: usize, place: Place) {
+        let node = &mut self.nodes[index];
+        if !node.is_present() {
+            (node.url, node.host) = (place.url, place.host);
+            tracing::info!(node = %node.id, "node is back");
+        }
+        node.sources.insert(source);
+        self.show(index);
+    }
+
+    /// A node that is not known yet. Returns the one that had its index before.
+    fn appear(&mut self, source: usize, place: Place, accounts: &Accounts, now: Instant) -> Option<NodeId> {
+        let Some(index) = self.free_index() else {
+            if !std::mem::replace(&mut self.is_full, true) {
+                tracing::warn!(limit = NODES_MAX, "too many nodes, the rest is not used");
+            }
+            return None;
+        };
+        let id = NodeId::beside(&place.url, self.nodes.iter().map(|node| &node.id));
+        tracing::info!(node = %id, name = %self.sources[source], "node appeared");
+        let node = Node::new(id, place, source, &self.config, now);
+        // Another node may stand at the index of one that was usable a moment ago.
+        self.availability += 1;
+        // What is shown of a node and its account change together.
+        let mut view = self.status.lock();
+        let status = NodeStatus::of(&node);
+        if index == self.nodes.len() {
+            accounts.add_node();
+            view.nodes.push(status);
+            self.nodes.push(node);
+            return None;
+        }
+        accounts.close_node(index);
+        view.nodes[index] = status;
+        Some(std::mem::replace(&mut self.nodes[index], node).id)
+    }
+
+    /// An index for a new node: one that no node ever had, or else that of the one that has gone for longest, if
+    /// nothing is on its way there any more.
+    fn free_index(&self) -> Option<usize> {
+        if self.nodes.len() < NODES_MAX {
+            return Some(self.nodes.len());
+        }
+        let gone =
+            self.nodes.iter().enumerate().filter(|(_, node)| !node.is_present() && node.in_flight == 0);
+        gone.min_by_key(|(_, node)| node.gone_since).map(|(index, _)| index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::buffer::accounts::Bounds;
+    use crate::buffer::ledger::Outcome;
+    use crate::buffer::{Amount, OnFull};
+    use crate::delivery::breaker::HealthConfig;
+    use crate::delivery::nodes::{Attempt, NodesConfig};
+    use crate::delivery::source::NodeSource;
+    use crate::delivery::transport::{Answer, Verdict};
+
+    const CONFIG: NodesConfig = NodesConfig {
+        health: HealthConfig {
+            failures: 2,
+            failure_ratio: 0.5,
+            probe: Duration::from_secs(1),
+            max_ejected: 0.9,
+        },
+        max_in_flight: 2,
+        timeout: Duration::from_secs(10),
+    };
+
+    /// Nodes and their books.
+    struct Cluster {
+        nodes: Nodes,
+        accounts: Arc<Accounts>,
+        now: Instant,
+    }
+
+    impl Cluster {
+        /// One fixed node, and two names: entries 1 and 2.
+        fn new() -> Cluster {
+            let url = |text: &str| text.parse().expect("a URL");
+            let sources = [
+                NodeSource::Address(url("http://10.0.0.1:9000/x")),
+                NodeSource::Name(url("http://store:9000/x")),
+                NodeSource::Name(url("http://other:9000/y")),
+            ];
+            let limit = Amount { readings: 1 << 40, bytes: 1 << 40 };
+            let bounds = Bounds { limit, least: Amount { readings: 1, bytes: 1 } };
+            let now = Instant::now();
+            let accounts = Accounts::new(bounds, 1, now);
+            Cluster { nodes: Nodes::new(&sources, CONFIG, now), accounts, now }
+        }
+
+        /// What a look-up of the entry found: the last number of each address.
+        fn found(&mut self, source: usize, hosts: impl IntoIterator<Item = u16>) -> Vec<String> {
+            let address =
+                |host: u16| SocketAddr::from(([10, 0, (host >> 8) as u8, (host & 0xff) as u8], 9000));
+            let addresses: Vec<_> = hosts.into_iter().map(address).collect();
+            let replaced = self.nodes.set_addresses(source, &addresses, &self.accounts, self.now);
+            let (nodes, snapshot) = self.nodes.status().nodes_and(|| self.accounts.snapshot());
+            assert_eq!(
+                nodes.len(),
+                snapshot.ledger.delivered.len(),
+                "an account for each node that is shown"
+            );
+            assert!(snapshot.ledger.balances());
+            replaced.iter().map(ToString::to_string).collect()
+        }
+
+        fn present(&self) -> Vec<&str> {
+            self.nodes.present().map(|node| self.nodes.get(node).id.as_str()).collect()
+        }
+
+        fn answer(&mut self, node: usize) {
+            let answer = Answer { verdict: Verdict::Delivered, detail: String::new(), retry_after: None };
+            self.nodes.on_answer(node, &answer, Duration::ZERO, self.now, Duration::MAX);
+        }
+
+        /// Delivers so many readings to a node.
+        async fn deliver(&mut self, node: usize, readings: u64) {
+            let amount = Amount { readings, bytes: 0 };
+            self.accounts.reserve(amount, OnFull::Reject).await.expect("room").accept(0);
+            self.nodes.on_sent(node, Attempt::First, self.now);
+            self.answer(node);
+            self.accounts.settle(amount, Outcome::Delivered { node }, self.now);
+        }
+
+        fn delivered(&self) -> (Vec<u64>, u64) {
+            let ledger = self.accounts.snapshot().ledger;
+            (ledger.delivered, ledger.delivered_to_gone)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_appears_is_used_and_one_that_has_gone_is_not() {
+        let mut cluster = Cluster::new();
+        assert_eq!(cluster.present(), ["10.0.0.1:9000"]);
+        let before = cluster.nodes.availability();
+        cluster.found(1, [2, 3]);
+        assert_eq!(cluster.present(), ["10.0.0.1:9000", "10.0.0.2:9000", "10.0.0.3:9000"]);
+        assert_ne!(cluster.nodes.availability(), before);
+        let host = cluster.nodes.get(1).host.as_ref().expect("a host of its own");
+        assert_eq!(host, "store:9000");
+        assert_eq!(cluster.nodes.candidates(&[], Attempt::First, cluster.now).len(), 3);
+
+        let before = cluster.nodes.availability();
+        cluster.found(1, [3, 2]);
+        assert_eq!(cluster.nodes.availability(), before, "nothing new");
+        cluster.found(1, [3]);
+        assert_eq!(cluster.present(), ["10.0.0.1:9000", "10.0.0.3:9000"]);
+        assert_ne!(cluster.nodes.availability(), before);
+        let candidates = cluster.nodes.candidates(&[], Attempt::First, cluster.now);
+        assert_eq!(candidates.iter().map(|one| one.node).collect::<Vec<_>>(), [0, 2]);
+        let gone = cluster.nodes.status().nodes().remove(1);
+        assert_eq!((gone.present, gone.up), (false, false));
+        assert!(gone.reason.is_some_and(|reason| reason.starts_with("gone")));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_comes_back_has_its_index_and_its_account_again() {
+        let mut cluster = Cluster::new();
+        cluster.found(1, [2, 3]);
+        cluster.deliver(1, 7).await;
+        cluster.nodes.on_sent(1, Attempt::First, cluster.now);
+        cluster.found(1, [3, 4]);
+        assert_eq!(cluster.nodes.get(1).in_flight, 1, "what is on its way ends by itself");
+        cluster.answer(1);
+        assert_eq!(cluster.delivered(), (vec![0, 7, 0, 0], 0));
+        cluster.found(1, [2, 3]);
+        assert_eq!(cluster.present(), ["10.0.0.1:9000", "10.0.0.2:9000", "10.0.0.3:9000"]);
+        cluster.deliver(1, 1).await;
+        assert_eq!(cluster.delivered(), (vec![0, 8, 0, 0], 0));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_found_twice_is_one_and_goes_with_the_last_that_has_it() {
+        let mut cluster = Cluster::new();
+        cluster.found(1, [1, 1, 2]);
+        assert_eq!(cluster.present(), ["10.0.0.1:9000", "10.0.0.2:9000"], "the fixed one is among them");
+        cluster.found(1, [2]);
+        assert_eq!(cluster.present().len(), 2, "a fixed node does not go");
+        // The same address with another path is another node.
+        cluster.found(2, [2]);
+        assert_eq!(cluster.present()[2], "http://10.0.0.2:9000/y");
+    }
+
+    #[tokio::test]
+    async fn no_place_is_taken_before_all_are_and_then_that_of_the_idle_node_that_has_gone_for_longest() {
+        let mut cluster = Cluster::new();
+        let most = NODES_MAX as u16;
+        cluster.found(1, 2..most);
+        cluster.found(1, [most]);
+        assert_eq!(cluster.nodes.get(NODES_MAX - 1).id.as_str(), "10.0.4.0:9000", "the last free index");
+        cluster.found(1, [most, 2, 3]);
+        for (node, readings) in [(1, 5), (2, 6), (3, 7)] {
+            cluster.deliver(node, readings).await;
+        }
+        // 4 has gone for longest, but something is on its way to it; 5 is next.
+        cluster.nodes.on_sent(3, Attempt::First, cluster.now);
+        let before = cluster.nodes.availability();
+        assert_eq!(cluster.found(1, [2, 3, most + 1]), ["10.0.0.5:9000"]);
+        assert_eq!(cluster.nodes.get(4).id.as_str(), "10.0.4.1:9000");
+        assert_ne!(cluster.nodes.availability(), before, "other nodes than before, at whatever index");
+        assert_eq!(cluster.delivered().1, 0, "nothing was delivered there");
+        cluster.answer(3);
+        assert_eq!(cluster.found(1, [2, 3, most + 1, most + 2]), ["10.0.0.4:9000"]);
+        let (delivered, gone) = cluster.delivered();
+        assert_eq!((&delivered[..4], gone), (&[0, 5, 6, 0][..], 7));
+        assert_eq!(cluster.nodes.status().nodes()[3].id.as_str(), "10.0.4.2:9000");
+    }
+
+    #[tokio::test]
+    async fn nodes_beyond_the_bound_are_not_used_until_there_is_a_place() {
+        let mut cluster = Cluster::new();
+        let most = NODES_MAX as u16;
+        cluster.found(1, 2..most + 2);
+        assert_eq!(cluster.nodes.present_count(), NODES_MAX);
+        cluster.found(1, 3..most + 2);
+        assert_eq!(cluster.nodes.present_count(), NODES_MAX, "the one that had no place has one now");
+    }
+}

@@ -1,0 +1,93 @@
+//! Where nodes come from: an address, or a name that stands for all its addresses.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use http::HeaderValue;
+use url::Url;
+
+use crate::node_id::without_credentials;
+
+/// What stands before the address of a node whose name is looked up: `dns+http://…`.
+pub const DNS_PREFIX: &str = "dns+";
+
+/// One entry of `cluster.nodes`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeSource {
+    /// One node.
+    Address(Url),
+    /// A node at each address that the host of this URL has; it is looked up again and again.
+    Name(Url),
+}
+
+/// Where one node is, and how requests there are addressed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Where requests go.
+    pub(super) url: Url,
+    /// Their `Host`, if it is not that of the URL.
+    pub(super) host: Option<HeaderValue>,
+}
+
+impl NodeSource {
+    /// The URL as it was set, a name's without its prefix.
+    pub fn url(&self) -> &Url {
+        match self {
+            NodeSource::Address(url) | NodeSource::Name(url) => url,
+        }
+    }
+
+    /// The host, without the brackets of an IPv6 address, and the port.
+    pub fn host_and_port(&self) -> (&str, u16) {
+        let url = self.url();
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        (host, url.port_or_known_default().unwrap_or(80))
+    }
+
+    /// Where the node at one of the addresses is.
+    pub(super) fn place(&self, address: SocketAddr) -> Place {
+        let mut url = self.url().clone();
+        // Neither fails: the URL has a host, and a scheme with ports.
+        let _ = url.set_ip_host(address.ip());
+        let _ = url.set_port(Some(address.port()));
+        let host = match self {
+            NodeSource::Address(_) => None,
+            NodeSource::Name(named) => {
+                let (_, port) = self.host_and_port();
+                HeaderValue::try_from(format!("{}:{port}", named.host_str().unwrap_or_default())).ok()
+            }
+        };
+        Place { url, host }
+    }
+}
+
+/// As it was set, without credentials.
+impl fmt::Display for NodeSource {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NodeSource::Address(url) => formatter.write_str(&without_credentials(url)),
+            NodeSource::Name(url) => write!(formatter, "{DNS_PREFIX}{}", without_credentials(url)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_was_looked_up_is_asked_at_its_address_under_the_name() {
+        let check = |url: &str, address: &str, expected: &str, host: &str| {
+            let source = NodeSource::Name(url.parse().expect("a URL"));
+            let place = source.place(address.parse().expect("an address"));
+            assert_eq!(place.url.as_str(), expected);
+            assert_eq!(place.host.expect("a host"), host);
+        };
+        check("http://store:9000/x", "10.0.0.1:9000", "http://10.0.0.1:9000/x", "store:9000");
+        check("http://store:9000/x", "[fd00::7]:9000", "http://[fd00::7]:9000/x", "store:9000");
+        check("http://u:p@store/x?y=1", "10.0.0.1:80", "http://u:p@10.0.0.1/x?y=1", "store:80");
+        let source = NodeSource::Name("http://u:p@store/x?y=1".parse().expect("a URL"));
+        assert_eq!(source.to_string(), "dns+http://store:80/x");
+        assert_eq!(source.host_and_port(), ("store", 80));
+    }
+}
