@@ -387,6 +387,33 @@ mod tests {
     }
 
     #[test]
+    fn nodes_may_be_named_and_their_names_are_checked_like_addresses() {
+        let file = "[cluster]\nnodes = [\"http://a/x\", \"dns+http://b:9000/x\"]\nresolve_every = \"2s\"\n";
+        let delivery = read(file, &[]).expect("good settings").delivery;
+        let shown: Vec<_> = delivery.nodes.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["http://a:80/x", "dns+http://b:9000/x"]);
+        assert_eq!((delivery.fixed_nodes(), delivery.resolve_every), (1, Duration::from_secs(2)));
+        let nodes = |nodes: &str| format!("[cluster]\nnodes = [{nodes}]\n");
+        check_faults(
+            &nodes("\"dns+https://a\""),
+            &[],
+            &[
+                "FILE:2: cluster.nodes: `https` is no scheme for a node in this version; allowed: http and dns+http, such as dns+http://nodes.example:9000/v1/batches",
+            ],
+        );
+        check_faults(
+            &nodes("\"http://a/x\", \"dns+http://a/x\""),
+            &[],
+            &["FILE:2: cluster.nodes: two nodes are `http://a:80/x`; they must differ in host, port or path"],
+        );
+        check_faults(
+            "[cluster]\nresolve_every = \"0s\"\n",
+            &[],
+            &["FILE:2: cluster.resolve_every: must be from 1ms to 1d, got 0s"],
+        );
+    }
+
+    #[test]
     fn no_two_nodes_have_the_same_name() {
         check_faults(
             "[cluster]\nnodes = [\"http://a/x?shard=1\", \"http://a/x?shard=2\"]\n",

@@ -79,6 +79,17 @@ pub const TABLE: &[Row] = &[
     histogram("batch_bytes", &[], "Bytes in a batch's body before compression when it is first sent."),
     histogram("delivery_seconds", &["node"], "Time from sending a batch to its answer."),
     gauge("node_up", &["node"], "Whether the node is taken to be up."),
+    gauge("node_ejected", &["node"], "Whether the node is sent nothing but trials because it is down."),
+    gauge(
+        "node_latency_seconds",
+        &["node"],
+        "What a request to the node takes at present; failures count as long ones.",
+    ),
+    gauge(
+        "node_oldest_waiting_seconds",
+        &["node"],
+        "Age of the oldest reading that waits for this node alone, 0 if there is none.",
+    ),
     gauge("node_in_flight", &["node"], "Batches on their way to the node."),
     gauge("node_in_flight_limit", &["node"], "Batches that may be on their way to the node at present."),
     counter("retries_total", &["node", "reason"], "Batches that will be sent again, by what went wrong."),

@@ -346,6 +346,8 @@ fn faults_do_not_show_secrets() {
         "http://user:s3cret@",
         "http://user:s3cret@host:99999/",
         "user:s3cret@h",
+        "dns+ftp://user:s3cret@h/",
+        "dns+http://user:s3cret@host:99999/",
     ] {
         let settings = [("cluster.nodes", node), ("cluster.headers.x", "s3cret\u{e9}\n")];
         let ended = forebay_says(&["check"], &settings).expect_status(2);
@@ -368,6 +370,14 @@ async fn check_tries_each_node_and_exits_with_1_if_one_is_dead() {
     assert_ne!(line(&node.id()), line(&dead.to_string()));
     assert!(node.received().is_empty(), "a node that is tried is sent nothing");
     forebay_says(&["check"], &[("cluster.nodes", &node.url())]).expect_status(0);
+    // A name is looked up, and each of its addresses tried.
+    let named = format!("dns+{}", node.url());
+    let ended = forebay_says(&["check"], &[("cluster.nodes", &named)]).expect_status(0);
+    let line = format!("node {named} at {}: takes connections", node.id());
+    assert!(ended.stdout.contains(&line), "{}", ended.stdout);
+    let nowhere = "dns+http://no-such-name.invalid:9000/x";
+    let ended = forebay_says(&["check"], &[("cluster.nodes", nowhere)]).expect_status(1);
+    assert!(ended.stdout.contains(&format!("node {nowhere}: is not found: ")), "{}", ended.stdout);
 }
 
 #[test]

@@ -97,6 +97,62 @@ async fn readyz_is_ready_and_full_and_ready_again() {
 }
 
 #[tokio::test]
+async fn a_node_is_shown_with_its_breaker_and_its_last_error_also_after_it_has_recovered() {
+    let bad = FakeNode::answering([Answer::status(401).body("no <such> token")]).await;
+    let good = FakeNode::start().await;
+    let gateway = TestGateway::new()
+        .node(&bad)
+        .node(&good)
+        .set("cluster.health.probe", "1500ms")
+        .set("batch.max_readings", 1)
+        .start()
+        .await;
+    let node = async |id: &str| {
+        let status = gateway.get("/status").await.expect_status(200).json();
+        let nodes = status["nodes"].as_array().expect("nodes").clone();
+        nodes.into_iter().find(|node| node["id"] == id).expect("the node")
+    };
+    eventually("it is down", || async {
+        gateway.post(&readings(1)).await.expect_status(202);
+        node(&bad.id()).await["up"] == false
+    })
+    .await;
+    let shown = node(&bad.id()).await;
+    assert_eq!((&shown["breaker"], &shown["ejected"]), (&json!("open"), &json!(true)), "{shown}");
+    let trial = shown["trial_in_seconds"].as_f64().expect("a trial");
+    assert!((0.0..=1.5).contains(&trial), "{shown}");
+    assert!(shown["latency_seconds"].as_f64().expect("a number") > 1.0, "a failure counts as a long request");
+    let text = shown["last_error"]["text"].as_str().expect("an error");
+    assert!(text.contains("401") && shown["reason"] == text, "{shown}");
+    let metric =
+        async |name: &str, id: &str| gateway.metric(&format!("forebay_node_{name}{{node=\"{id}\"}}")).await;
+    assert_eq!(
+        (metric("ejected", &bad.id()).await, metric("ejected", &good.id()).await),
+        (Some(1.0), Some(0.0))
+    );
+    assert!(metric("latency_seconds", &bad.id()).await > Some(1.0));
+    assert_eq!(metric("oldest_waiting_seconds", &bad.id()).await, Some(0.0));
+    let page = gateway.get("/").await.expect_status(200).text();
+    assert!(page.contains("breaker open, ejected, next trial in "), "{page}");
+    assert!(page.contains("no &lt;such&gt; token") && !page.contains("<such>"), "{page}");
+
+    eventually("it is up again", || async {
+        gateway.post(&readings(1)).await.expect_status(202);
+        node(&bad.id()).await["up"] == true
+    })
+    .await;
+    let after = node(&bad.id()).await;
+    assert_eq!(
+        (&after["breaker"], &after["ejected"], &after["reason"]),
+        (&json!("closed"), &json!(false), &json!(null))
+    );
+    assert_eq!(after["last_error"]["text"], text, "{after}");
+    let at = after["last_error"]["at"].as_str().expect("an instant");
+    let at: jiff::Timestamp = at.parse().expect("RFC 3339");
+    assert!(jiff::Timestamp::now().duration_since(at).as_secs() < 60, "{at}");
+}
+
+#[tokio::test]
 async fn readyz_is_degraded_with_the_reason_when_every_node_is_down_and_readings_are_taken_all_the_same() {
     let (first, second) =
         (FakeNode::start().await, FakeNode::always(Answer::status(401).body("no key")).await);

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::readiness::Readiness;
-use super::report::Report;
+use super::report::{Node, Report};
 
 const HEAD: &str = r#"<!doctype html>
 <html lang="en">
@@ -100,22 +100,45 @@ fn buffer(report: &Report, html: &mut String) {
 }
 
 fn nodes(report: &Report, html: &mut String) {
-    *html +=
-        "<h2>Nodes</h2>\n<table>\n<tr><th>node</th><th>state</th><th>in flight</th><th>delivered</th></tr>\n";
+    *html += "<h2>Nodes</h2>\n<table>\n<tr><th>node</th><th>state</th><th>in flight</th><th>latency</th>\
+              <th>oldest waiting</th><th>delivered</th></tr>\n";
     for node in &report.nodes {
-        let (class, reason) =
-            (if node.up { "up" } else { "down" }, node.reason.as_deref().unwrap_or_default());
         let _ = writeln!(
             html,
-            "<tr><td>{}</td><td><span class=\"{class}\">{class}</span> {}</td><td>{} of {}</td><td class=\"number\">{}</td></tr>",
+            "<tr><td>{}</td><td>{}</td><td>{} of {}</td><td>{:.0} ms</td><td>{:.1} s</td><td class=\"number\">{}</td></tr>",
             escape(&node.url),
-            escape(reason),
+            state(node),
             node.in_flight,
             node.in_flight_limit,
+            node.latency_seconds * 1000.0,
+            node.oldest_waiting_seconds,
             thousands(node.delivered)
         );
     }
     *html += "</table>\n";
+}
+
+/// Up or down and why, what the breaker does, and what went wrong last.
+fn state(node: &Node) -> String {
+    let class = if node.up { "up" } else { "down" };
+    let mut html = format!("<span class=\"{class}\">{class}</span>");
+    if let Some(reason) = &node.reason {
+        let _ = write!(html, " {}", escape(reason));
+    }
+    if node.breaker != "closed" {
+        let (breaker, ejected) =
+            (node.breaker.replace('_', " "), if node.ejected { ", ejected" } else { "" });
+        let _ = write!(html, "<br>breaker {breaker}{ejected}");
+    }
+    if let Some(seconds) = node.trial_in_seconds {
+        let _ = write!(html, ", next trial in {seconds:.1} s");
+    }
+    if let Some(error) = &node.last_error {
+        let is_shown = node.reason.as_deref() == Some(error.text.as_str());
+        let text = if is_shown { String::new() } else { format!(": {}", escape(&error.text)) };
+        let _ = write!(html, "<br>last error {}{text}", error.at);
+    }
+    html
 }
 
 /// Makes text from outside harmless in HTML.

@@ -1,10 +1,14 @@
 //! `/status`: the state of the gateway as JSON.
 
+use std::time::SystemTime;
+
 use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::{Status, View};
+use crate::delivery::{BreakerState, NodeStatus};
+use crate::timestamp::Timestamp;
 
 /// The state of the gateway.
 #[derive(Debug, Serialize, ToSchema)]
@@ -81,6 +85,20 @@ pub(super) struct Node {
     pub(super) up: bool,
     /// What went wrong last, unless it has taken a batch since.
     pub(super) reason: Option<String>,
+    /// What its circuit breaker does: `closed` (it is in use), `open` (it is down) or `half_open` (a trial is on its way).
+    #[schema(example = "closed")]
+    pub(super) breaker: &'static str,
+    /// Seconds until a trial is due; not set unless the breaker is open.
+    pub(super) trial_in_seconds: Option<f64>,
+    /// Whether it is sent nothing but trials because it is down.
+    pub(super) ejected: bool,
+    /// What a request takes at present, a moving average; failures count as long requests, and it fades while nothing
+    /// is heard.
+    pub(super) latency_seconds: f64,
+    /// What went wrong last, also if all is well since.
+    pub(super) last_error: Option<LastError>,
+    /// Age of the oldest reading that waits for this node alone, 0 if there is none.
+    pub(super) oldest_waiting_seconds: f64,
     /// Batches on their way to it.
     pub(super) in_flight: usize,
     /// Batches that may be on their way to it at present.
@@ -89,22 +107,53 @@ pub(super) struct Node {
     pub(super) delivered: u64,
 }
 
-impl Report {
-    pub(super) fn of(status: &Status, view: &View) -> Report {
-        let ledger = &view.snapshot.ledger;
-        let node = |(node, delivered): (&crate::delivery::NodeStatus, &u64)| Node {
+/// What went wrong with a node.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct LastError {
+    /// The status and the beginning of the answer, or why there is none.
+    pub(super) text: String,
+    /// When, as RFC 3339.
+    pub(super) at: String,
+}
+
+impl Node {
+    fn of(node: &NodeStatus, delivered: u64, now: Instant) -> Node {
+        let trial_in = match node.breaker {
+            BreakerState::Open { until } => Some(until.saturating_duration_since(now).as_secs_f64()),
+            BreakerState::Closed | BreakerState::HalfOpen => None,
+        };
+        let last_error = node.last_error.as_ref().map(|error| {
+            let ago = now.saturating_duration_since(error.at);
+            let at = SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH);
+            LastError { text: error.text.to_string(), at: Timestamp::from_system(at).to_string() }
+        });
+        Node {
             id: node.id.to_string(),
             url: node.url.clone(),
             present: node.present,
             up: node.up,
             reason: node.reason.clone(),
+            breaker: node.breaker.name(),
+            trial_in_seconds: trial_in,
+            ejected: node.ejected,
+            latency_seconds: node.latency_seconds(now),
+            last_error,
+            oldest_waiting_seconds: node.oldest_waiting_age(now).as_secs_f64(),
             in_flight: node.in_flight,
             in_flight_limit: node.in_flight_limit,
-            delivered: *delivered,
-        };
+            delivered,
+        }
+    }
+}
+
+impl Report {
+    pub(super) fn of(status: &Status, view: &View) -> Report {
+        let ledger = &view.snapshot.ledger;
+        let now = Instant::now();
+        let node = |(node, delivered): (&NodeStatus, &u64)| Node::of(node, *delivered, now);
         Report {
             version: env!("CARGO_PKG_VERSION"),
-            uptime_seconds: Instant::now().duration_since(status.started_at).as_secs(),
+            uptime_seconds: now.duration_since(status.started_at).as_secs(),
             ledger: Ledger {
                 accepted: ledger.accepted.iter().sum(),
                 recovered: ledger.recovered,

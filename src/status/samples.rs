@@ -1,5 +1,7 @@
 //! The metrics that are read from the accounts and the nodes at the moment of an answer.
 
+use tokio::time::Instant;
+
 use crate::buffer::ledger::{DeadLetterReason, DropReason};
 use crate::codec::DECODERS;
 use crate::metrics::{Sample, sample};
@@ -12,6 +14,7 @@ const GONE: &str = "gone";
 #[expect(clippy::cast_precision_loss, reason = "the text format holds doubles")]
 pub(super) fn samples(view: &View) -> Vec<Sample> {
     let ledger = &view.snapshot.ledger;
+    let now = Instant::now();
     let mut samples = vec![
         sample("readings_recovered_total", &[], ledger.recovered as f64),
         sample("buffer_readings", &[], ledger.buffered as f64),
@@ -39,6 +42,9 @@ pub(super) fn samples(view: &View) -> Vec<Sample> {
             continue;
         }
         samples.push(sample("node_up", id, f64::from(u8::from(node.up))));
+        samples.push(sample("node_ejected", id, f64::from(u8::from(node.ejected))));
+        samples.push(sample("node_latency_seconds", id, node.latency_seconds(now)));
+        samples.push(sample("node_oldest_waiting_seconds", id, node.oldest_waiting_age(now).as_secs_f64()));
         samples.push(sample("node_in_flight", id, node.in_flight as f64));
         samples.push(sample("node_in_flight_limit", id, node.in_flight_limit as f64));
     }
