@@ -444,6 +444,56 @@ async fn a_node_that_is_set_up_wrongly_is_down_with_the_reason_and_nothing_is_gi
     assert_eq!(elsewhere.requests(), 0, "redirects are not followed");
 }
 
+#[tokio::test]
+async fn retries_to_a_node_that_fails_do_not_storm_and_a_stop_does_not_wait_for_them() {
+    let node = FakeNode::always(Answer::status(500)).await;
+    let gateway = TestGateway::new()
+        .node(&node)
+        .set("batch.max_readings", 1)
+        .set("cluster.retry.initial", "1ms")
+        .set("cluster.retry.max", "1ms")
+        .start()
+        .await;
+    let start = Instant::now();
+    gateway.post(&readings(16)).await.expect_status(202);
+    // What is saved up is soon spent; from then on ten each second are sent, and not a thousand.
+    eventually("it is spent", || async { node.requests() >= 116 }).await;
+    tokio::time::sleep(millis(500)).await;
+    let retries = node.requests() - 16;
+    let most = 100.0 + 10.0 * start.elapsed().as_secs_f64();
+    assert!(retries as f64 <= most + 2.0, "{retries} retries, at most {most}");
+    node.answer_otherwise(Answer::status(200));
+    let stop = Instant::now();
+    assert_eq!(gateway.stop().await.undelivered, 0);
+    assert!(stop.elapsed() < millis(1000), "{:?}", stop.elapsed());
+}
+
+#[tokio::test]
+async fn a_node_that_fails_half_of_its_batches_is_down_now_and_then_and_all_arrive() {
+    let mut count = 0;
+    let half = FakeNode::choosing(move || {
+        count += 1;
+        Answer::status(if count % 2 == 0 { 500 } else { 200 })
+    })
+    .await;
+    let good = FakeNode::start().await;
+    let gateway = TestGateway::new()
+        .node(&half)
+        .node(&good)
+        .set("batch.max_readings", 1)
+        .set("cluster.timeout", "20ms")
+        .set("cluster.health.failures", 1000)
+        .set("cluster.health.probe", "300ms")
+        .start()
+        .await;
+    eventually("it is down although it never failed often in a row", || async {
+        gateway.post(&readings(20)).await.expect_status(202);
+        node_status(&gateway, &half.id()).await["ejected"] == true
+    })
+    .await;
+    eventually("all are settled", || async { gateway.account("buffered").await == 0 }).await;
+}
+
 // Several nodes.
 
 #[tokio::test]

@@ -240,9 +240,10 @@ impl Nodes {
 
     /// A node that is due for a trial, for a batch that was `tried` at some: an ejected one whose pause is over, or
     /// one that failed and is not ejected, and may be too costly to be chosen. A batch goes elsewhere than before
-    /// if anywhere else is used at all. Sending the batch there is the trial; until then it stays due.
+    /// if anywhere else is used at all now. Sending the batch there is the trial; until then it stays due.
     pub(super) fn trial(&self, tried: &[usize], now: Instant) -> Option<usize> {
-        let has_choice = self.present().any(|node| !self.is_ejected(node));
+        let is_used = |node: &Node| !node.is_ejected && !node.is_left_alone(now);
+        let has_choice = self.present().any(|node| is_used(&self.nodes[node]));
         let mut due = self.present().filter(|node| self.is_trial_due(*node, now));
         due.find(|node| !has_choice || !tried.contains(node))
     }

@@ -196,6 +196,12 @@ fn where_all_may_be_ejected_a_batch_may_go_back_to_where_it_was() {
     take_down(&mut nodes, 0, now);
     assert_eq!(free(&nodes, Attempt::First, now).len(), 0);
     assert_eq!(nodes.trial(&[0], now + PROBE), Some(0), "there is nowhere else");
+    // Likewise where all others want to be left alone.
+    let (mut nodes, now) = self::nodes(2);
+    leave_alone(&mut nodes, 1, PROBE * 2, now);
+    take_down(&mut nodes, 0, now);
+    assert_eq!(nodes.trial(&[0], now + PROBE), Some(0));
+    assert_eq!(nodes.trial(&[0], now + PROBE * 2), None);
 }
 
 #[test]
