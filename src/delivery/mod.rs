@@ -1,8 +1,8 @@
 //! From the buffer to the nodes.
 //!
 //! One [`Worker`] pulls readings from the buffer, gathers them into batches ([`batcher`]), asks the route for a node
-//! ([`crate::routing`]), and sends them, several at a time, each in a task of its own ([`transport`]). What an
-//! answer means is decided there; what follows from it is decided here:
+//! ([`crate::routing`]), and sends them, several at a time, each in a task of its own ([`transport`], over a
+//! [`wire`]). What an answer means is decided there; what follows from it is decided here:
 //!
 //! - delivered: the readings are settled;
 //! - not now: the batch waits (exponential backoff with full jitter) and is sent again, to another node first;
@@ -29,6 +29,7 @@ mod node_status;
 mod nodes;
 mod source;
 pub mod transport;
+pub mod wire;
 mod worker;
 
 use std::sync::Arc;
@@ -46,7 +47,8 @@ pub use lookups::{Resolve, SystemResolver};
 pub use node_status::{DeliveryStatus, NodeStatus};
 pub use nodes::{Failure, NODES_MAX};
 pub use source::{DNS_PREFIX, NodeSource};
-pub use transport::{COMPRESSIONS, Compression, TransportError};
+pub use transport::{COMPRESSIONS, Compression};
+pub use wire::TransportError;
 pub use worker::{Signals, Worker};
 
 /// The settings of the delivery.

@@ -3,16 +3,17 @@
 //! The only place in `delivery/` that knows HTTP statuses.
 
 use std::io::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, RETRY_AFTER};
+use futures_util::StreamExt as _;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use reqwest::Client;
-use reqwest::redirect::Policy;
-use thiserror::Error;
+use tokio::time::{Instant, timeout_at};
 use url::Url;
 
+use super::wire::{Wire, WireAnswer, WireError, WireRequest};
 use crate::registry::Registry;
 
 /// Most of an answer that is kept for people, in bytes.
@@ -21,8 +22,6 @@ const EXCERPT_BYTES_MAX: usize = 1024;
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Longest that a node's `Retry-After` is honoured.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
-/// How long an idle connection to a node is kept.
-const IDLE_MAX: Duration = Duration::from_secs(60);
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const FOREBAY_READINGS: HeaderName = HeaderName::from_static("forebay-readings");
@@ -49,8 +48,6 @@ pub enum Compression {
 pub struct TransportConfig {
     /// Longest time from sending a batch to the end of its answer.
     pub timeout: Duration,
-    /// Connections that are kept open to a node while idle.
-    pub idle_connections: usize,
     /// How bodies are compressed.
     pub compression: Compression,
     /// `Content-Type` of the bodies.
@@ -167,73 +164,62 @@ pub struct Answer {
 impl Answer {
     /// The answer when no request came about.
     pub fn internal(detail: String) -> Answer {
-        Answer { verdict: Verdict::Retry(RetryReason::Internal), detail, retry_after: None }
+        Answer::none(RetryReason::Internal, detail)
+    }
+
+    fn none(reason: RetryReason, detail: String) -> Answer {
+        Answer { verdict: Verdict::Retry(reason), detail, retry_after: None }
     }
 }
-
-/// Why there is no HTTP client.
-#[derive(Debug, Error)]
-#[error("cannot set up the HTTP client for the nodes: {0}")]
-pub struct TransportError(#[from] reqwest::Error);
 
 /// Sends batches.
 #[derive(Clone, Debug)]
 pub struct Transport {
-    client: Client,
+    wire: Arc<dyn Wire>,
+    timeout: Duration,
     compression: Compression,
-    content_type: HeaderValue,
+    /// What every request has.
+    headers: HeaderMap,
 }
 
 impl Transport {
-    /// Makes a client with its own pool of connections.
-    ///
-    /// # Errors
-    ///
-    /// [`TransportError`] if the client cannot be set up.
-    pub fn new(config: TransportConfig) -> Result<Transport, TransportError> {
-        let client = Client::builder()
-            .user_agent(concat!("forebay/", env!("CARGO_PKG_VERSION")))
-            .default_headers(config.headers)
-            .timeout(config.timeout)
-            .connect_timeout(config.timeout)
-            .pool_idle_timeout(IDLE_MAX)
-            .pool_max_idle_per_host(config.idle_connections)
-            // A redirect means that the address is wrong, and a proxy would be one that nobody configured here.
-            .redirect(Policy::none())
-            .no_proxy()
-            .http1_only()
-            .build()?;
-        let content_type = HeaderValue::from_static(config.content_type);
-        Ok(Transport { client, compression: config.compression, content_type })
+    /// Sends over `wire`.
+    pub fn new(config: TransportConfig, wire: Arc<dyn Wire>) -> Transport {
+        let agent = HeaderValue::from_static(concat!("forebay/", env!("CARGO_PKG_VERSION")));
+        let mut headers = HeaderMap::from_iter([(USER_AGENT, agent)]);
+        headers.extend(config.headers);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(config.content_type));
+        match config.compression {
+            Compression::None => {}
+            Compression::Gzip => drop(headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"))),
+            Compression::Zstd => drop(headers.insert(CONTENT_ENCODING, HeaderValue::from_static("zstd"))),
+        }
+        Transport { wire, timeout: config.timeout, compression: config.compression, headers }
     }
 
     /// Sends a batch and says what the answer means. Takes at most the configured time.
     ///
     /// Dropped half-way, the node may have the batch or not.
     pub async fn send(&self, parcel: Parcel) -> Answer {
-        let body = match compress(self.compression, parcel.body).await {
+        let Parcel { url, host, key, readings, body } = parcel;
+        let body = match compress(self.compression, body).await {
             Ok(body) => body,
             Err(error) => return Answer::internal(format!("cannot compress the batch: {error}")),
         };
-        let mut request = self
-            .client
-            .post(parcel.url)
-            .header(CONTENT_TYPE, self.content_type.clone())
-            .header(IDEMPOTENCY_KEY, format!("\"{}\"", parcel.key))
-            .header(FOREBAY_READINGS, parcel.readings);
-        if let Some(host) = parcel.host {
-            request = request.header(HOST, host);
+        let Ok(key) = HeaderValue::try_from(format!("\"{key}\"")) else {
+            return Answer::internal(format!("the key `{key}` does not fit into a header"));
+        };
+        let mut headers = self.headers.clone();
+        headers.insert(IDEMPOTENCY_KEY, key);
+        headers.insert(FOREBAY_READINGS, HeaderValue::from(readings));
+        if let Some(host) = host {
+            headers.insert(HOST, host);
         }
-        match self.compression {
-            Compression::None => {}
-            Compression::Gzip => request = request.header(CONTENT_ENCODING, "gzip"),
-            Compression::Zstd => request = request.header(CONTENT_ENCODING, "zstd"),
-        }
-        match request.body(body).send().await {
-            Ok(response) => read_answer(response).await,
-            Err(error) => {
-                Answer { verdict: Verdict::Retry(reason(&error)), detail: chain(&error), retry_after: None }
-            }
+        let deadline = Instant::now() + self.timeout;
+        match timeout_at(deadline, self.wire.post(WireRequest { url, headers, body })).await {
+            Ok(Ok(answer)) => read_answer(answer, deadline).await,
+            Ok(Err(error)) => Answer::none(reason(&error), error.to_string()),
+            Err(_elapsed) => Answer::none(RetryReason::Timeout, "no answer in time".to_owned()),
         }
     }
 }
@@ -262,48 +248,30 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     Some(wait.min(RETRY_AFTER_MAX))
 }
 
-async fn read_answer(mut response: reqwest::Response) -> Answer {
-    let status = response.status();
-    let retry_after = retry_after(response.headers(), SystemTime::now());
+async fn read_answer(answer: WireAnswer, deadline: Instant) -> Answer {
+    let (head, mut body) = answer.into_parts();
     let mut excerpt = Vec::new();
     let mut read = 0;
-    // Read to the end, within reason: a connection with an answer left in it cannot be used again.
-    while let Ok(Some(chunk)) = response.chunk().await {
+    // Read to the end, within reason: a connection with an answer left in it cannot be used again. Whatever comes of
+    // it, the status has been said.
+    while let Ok(Some(Ok(chunk))) = timeout_at(deadline, body.next()).await {
         read += chunk.len();
         excerpt.extend_from_slice(&chunk[..chunk.len().min(EXCERPT_BYTES_MAX - excerpt.len())]);
         if read > ANSWER_BYTES_MAX {
             break;
         }
     }
-    let excerpt = String::from_utf8_lossy(&excerpt);
-    Answer { verdict: classify(status), detail: format!("{status}: {}", excerpt.trim()), retry_after }
+    let (verdict, excerpt) = (classify(head.status), String::from_utf8_lossy(&excerpt));
+    let detail = format!("{}: {}", head.status, excerpt.trim());
+    Answer { verdict, detail, retry_after: retry_after(&head.headers, SystemTime::now()) }
 }
 
-fn reason(error: &reqwest::Error) -> RetryReason {
-    if error.is_builder() {
-        RetryReason::Internal
-    } else if error.is_connect() {
-        RetryReason::Connect
-    } else if error.is_timeout() {
-        RetryReason::Timeout
-    } else {
-        RetryReason::Broken
-    }
-}
-
-/// The error and what caused it, without the address, which may have a password in it.
-fn chain(error: &reqwest::Error) -> String {
-    let mut causes = Vec::new();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        causes.push(cause.to_string());
-        source = cause.source();
-    }
-    match causes.last() {
-        Some(root) if error.is_timeout() => format!("no answer in time: {root}"),
-        Some(root) => root.clone(),
-        None if error.is_timeout() => "no answer in time".to_owned(),
-        None => "the request failed".to_owned(),
+fn reason(error: &WireError) -> RetryReason {
+    match error {
+        WireError::Connect(_) => RetryReason::Connect,
+        WireError::Broken(_) => RetryReason::Broken,
+        WireError::Timeout(_) => RetryReason::Timeout,
+        WireError::Internal(_) => RetryReason::Internal,
     }
 }
 

@@ -15,7 +15,8 @@ use super::batch::{Batch, BatchKeys};
 use super::batcher::Batcher;
 use super::lookups::{Found, Lookups};
 use super::nodes::{Attempt, Nodes, NodesConfig};
-use super::transport::{Answer, Parcel, Transport, TransportConfig, TransportError, Verdict};
+use super::transport::{Answer, Parcel, Transport, TransportConfig, Verdict};
+use super::wire::{HttpClient, TransportError, Wire};
 use super::{DeliveryConfig, DeliveryStatus};
 use crate::buffer::ledger::Outcome;
 use crate::buffer::{Accounts, Amount, NoteId, Noted, Noting, Outlet, Part, Resumed};
@@ -138,17 +139,30 @@ impl Worker {
         outlet: Box<dyn Outlet>,
         metrics: Arc<Metrics>,
         signals: Signals,
-        mut random: fastrand::Rng,
+        random: fastrand::Rng,
     ) -> Result<Worker, TransportError> {
-        let transport = Transport::new(TransportConfig {
+        let client = HttpClient::new(config.timeout, config.max_in_flight)?;
+        Ok(Worker::over(Arc::new(client), config, outlet, metrics, signals, random))
+    }
+
+    /// Sets the delivery up over another wire than the real one.
+    pub fn over(
+        wire: Arc<dyn Wire>,
+        config: DeliveryConfig,
+        outlet: Box<dyn Outlet>,
+        metrics: Arc<Metrics>,
+        signals: Signals,
+        mut random: fastrand::Rng,
+    ) -> Worker {
+        let transport = TransportConfig {
             timeout: config.timeout,
-            idle_connections: config.max_in_flight,
             compression: config.compression,
             content_type: config.format.content_type(),
             headers: config.headers.clone(),
-        })?;
+        };
+        let transport = Transport::new(transport, wire);
         let now = Instant::now();
-        Ok(Worker {
+        Worker {
             nodes: Nodes::new(
                 &config.nodes,
                 NodesConfig {
@@ -176,7 +190,7 @@ impl Worker {
             sending: JoinSet::new(),
             tasks: HashMap::new(),
             in_flight: Amount::default(),
-        })
+        }
     }
 
     /// What others may know of the delivery.
