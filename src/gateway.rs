@@ -17,9 +17,10 @@ use utoipa::OpenApi;
 
 use crate::buffer::{Buffer, BufferConfig, OpenError, Opened, Rest};
 use crate::config::Config;
+use crate::delivery::wire::{HttpClient, Wire};
 use crate::delivery::{NodeSource, Signals, TransportError, Worker};
 use crate::ingest::{self, Entrance, Front};
-use crate::listener::{self, Limits};
+use crate::listener::{self, Limits, Listener};
 use crate::metrics::Metrics;
 use crate::node::{Node, NodeError, NodeOptions};
 use crate::status::{self, Status};
@@ -70,6 +71,23 @@ pub struct Ended {
     pub failed: bool,
 }
 
+/// What a gateway stands on. The real one is the network and the disk of this machine; a test can bring its own.
+#[derive(Debug)]
+pub struct Ground<L> {
+    /// Where clients come in.
+    pub listener: L,
+    /// The address of it.
+    pub address: SocketAddr,
+    /// What holds the readings.
+    pub buffer: Opened,
+    /// How requests get to nodes.
+    pub wire: Arc<dyn Wire>,
+    /// What chance comes from: the keys of batches, delays, choices.
+    pub random: fastrand::Rng,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
 /// A gateway that runs.
 #[derive(Debug)]
 pub struct Gateway {
@@ -97,19 +115,29 @@ impl Gateway {
             TcpListener::bind(address).await.map_err(|error| StartError::Listen { address, error })?;
         let address = listener.local_addr().map_err(|error| StartError::Listen { address, error })?;
         let embedded = start_embedded_node(&mut config).await?;
-
+        let client = HttpClient::new(config.delivery.timeout, config.delivery.max_in_flight)?;
         let metrics = Arc::new(Metrics::new());
+        let nodes = config.delivery.fixed_nodes();
+        let buffer = open_buffer(config.buffer.clone(), nodes, Arc::clone(&metrics)).await?;
+        let (wire, random) = (Arc::new(client), fastrand::Rng::new());
+        let ground = Ground { listener, address, buffer, wire, random, metrics };
+        Ok(Gateway { embedded, ..Gateway::start_on(ground, &config) })
+    }
+
+    /// Starts a gateway on a ground of any kind, in the runtime that this is called in; `config` names its nodes.
+    pub fn start_on<L: Listener>(ground: Ground<L>, config: &Config) -> Gateway {
+        let Ground { listener, address, buffer, wire, random, metrics } = ground;
+        let Opened { buffer, outlet, memos } = buffer;
         let draining = CancellationToken::new();
         let signals = Signals::default();
-        let Opened { buffer, outlet, memos } =
-            open_buffer(config.buffer.clone(), config.delivery.fixed_nodes(), Arc::clone(&metrics)).await?;
-        let worker = Worker::new(
+        let worker = Worker::over(
+            wire,
             config.delivery.clone(),
             outlet,
             Arc::clone(&metrics),
             signals.clone(),
-            fastrand::Rng::new(),
-        )?;
+            random,
+        );
         let status = Status {
             started_at: Instant::now(),
             buffer_config: config.buffer.clone(),
@@ -119,7 +147,7 @@ impl Gateway {
             metrics: Arc::clone(&metrics),
             openapi: openapi(),
         };
-        let entrance = entrance(&config, &buffer, &memos, &draining, &metrics, status);
+        let entrance = entrance(config, &buffer, &memos, &draining, &metrics, status);
 
         let stop_serving = CancellationToken::new();
         let limits = Limits {
@@ -128,7 +156,7 @@ impl Gateway {
         };
         let server = listener::serve(listener, entrance, limits, stop_serving.clone(), LAST_ANSWERS);
         info!(%address, nodes = config.delivery.nodes.len(), buffer = config.buffer.kind, "gateway listening");
-        Ok(Gateway {
+        Gateway {
             address,
             shutdown_timeout: config.server.shutdown_timeout,
             buffer,
@@ -137,8 +165,8 @@ impl Gateway {
             worker: tokio::spawn(worker.run()),
             stop_serving,
             server: tokio::spawn(server),
-            embedded,
-        })
+            embedded: None,
+        }
     }
 
     /// The address that the gateway listens on.

@@ -26,6 +26,7 @@ use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
@@ -52,18 +53,44 @@ pub struct Limits {
     pub head_timeout: Duration,
 }
 
+/// Where connections come from: a bound socket, or what a test puts in its place.
+pub trait Listener: Send + Sync + 'static {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Send + 'static;
+
+    /// Waits for the next connection. Dropped half-way, none is lost.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; the next connection may be there all the same.
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        let (stream, _) = TcpListener::accept(self).await?;
+        // Without it a small answer may wait 40 ms for the client's delayed acknowledgement. A connection that
+        // refuses the option is already gone, and hyper will notice.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+}
+
 /// Serves `service`, such as an axum router, on `listener` until `stop` is cancelled, and returns when the last connection has ended.
 ///
 /// A stop accepts nothing more, closes idle connections, and lets requests under way finish for up to
 /// `stop_within`; what runs longer is dropped where it stands. Dropping the future stops accepting at once; open
 /// connections then go on by themselves until `stop` is cancelled or their clients go.
-pub async fn serve<S>(
-    listener: TcpListener,
+pub async fn serve<L, S>(
+    listener: L,
     service: S,
     limits: Limits,
     stop: CancellationToken,
     stop_within: Duration,
 ) where
+    L: Listener,
     S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
@@ -100,8 +127,9 @@ fn http(head_timeout: Duration) -> http1::Builder {
 }
 
 /// Takes connections, each once there is room for it, until `stop` is cancelled.
-async fn accept<S>(listener: &TcpListener, slots: &Arc<Semaphore>, connections: &Connections<S>)
+async fn accept<L, S>(listener: &L, slots: &Arc<Semaphore>, connections: &Connections<S>)
 where
+    L: Listener,
     S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
@@ -110,7 +138,7 @@ where
         let slot = slot.expect("the semaphore is never closed");
         let Some(accepted) = connections.unless_stopped(listener.accept()).await else { return };
         match accepted {
-            Ok((stream, _)) => connections.start(stream, slot),
+            Ok(stream) => connections.start(stream, slot),
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
                 if warnings.is_due(Instant::now()) {
@@ -144,10 +172,10 @@ where
     }
 
     /// Serves one connection in a task of its own, which holds `slot` until it ends.
-    fn start(&self, stream: TcpStream, slot: OwnedSemaphorePermit) {
-        // Without it a small answer may wait 40 ms for the client's delayed acknowledgement. A connection that
-        // refuses the option is already gone, and hyper will notice.
-        let _ = stream.set_nodelay(true);
+    fn start<I>(&self, stream: I, slot: OwnedSemaphorePermit)
+    where
+        I: AsyncRead + AsyncWrite + Send + 'static,
+    {
         // Without it a client that sends requests and reads no answer would keep its slot for ever: no head is
         // read while a write is pending, so that the time-out for heads does not run.
         let mut stream = TimeoutWriter::new(stream);
