@@ -22,7 +22,7 @@ pub const GATEWAY: &str = "gateway";
 pub const GATEWAY_PORT: u16 = 8080;
 
 /// Longest that the buffer may take to drain once all is well and all requests are answered.
-const DRAIN_MAX: Duration = Duration::from_secs(20);
+const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Longest that a client waits for an answer: for all trouble, and for the time to drain after it.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -48,9 +48,13 @@ struct Desk {
 
 impl Desk {
     async fn work(&self, plan: &Plan) {
-        join_all(plan.clients.iter().map(|posts| self.client(posts))).await;
-        let trouble = TROUBLE.saturating_sub(turmoil::elapsed());
-        sleep(trouble).await;
+        let clients = join_all(plan.clients.iter().map(|posts| self.client(posts)));
+        let backlog = async {
+            sleep(TROUBLE).await;
+            self.ledger().await.map_or(0, |ledger| ledger.buffered)
+        };
+        let (_, backlog) = tokio::join!(clients, backlog);
+        self.record.seen().backlog = backlog;
         let begun = Instant::now();
         while self.ledger().await.is_none_or(|ledger| ledger.buffered > 0) {
             if begun.elapsed() > DRAIN_MAX {

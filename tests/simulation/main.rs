@@ -19,24 +19,28 @@ mod run;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use forebay::routing::ROUTES;
 
 use plan::{Plan, Trouble};
 use record::Seen;
 
-/// Seeds, each of which is run with every route.
+/// Seeds, each of which is run for every promise.
 const SEEDS: usize = 200;
 /// Seeds that are run twice, to see whether they are the same run.
 const SEEDS_TWICE: usize = 12;
 
-/// What a route promises.
-#[derive(Clone, Copy, Debug)]
-pub struct Route {
-    /// Its name.
-    name: &'static str,
-    /// Settings that it is run with.
+/// What a route promises under some settings.
+#[derive(Clone, Debug)]
+pub struct Promise {
+    /// The name of the route.
+    route: &'static str,
+    /// Settings that it is run with, beside those that follow from the seed.
     settings: &'static [(&'static str, &'static str)],
+    /// How many nodes it is run with.
+    nodes: RangeInclusive<usize>,
     /// Nodes that have a reading once it is delivered.
     copies: usize,
     order: Order,
@@ -49,11 +53,21 @@ enum Order {
     Any,
     /// Those of a device in the order in which they were accepted: of all nodes together, each reading counted when
     /// it first arrives anywhere.
-    #[allow(dead_code, reason = "promised by the route that keeps a device at one node")]
     OfEachDevice,
 }
 
-const PROMISES: [Route; 1] = [Route { name: "balance", settings: &[], copies: 1, order: Order::Any }];
+/// Every route, at least once.
+const PROMISES: [Promise; 2] = [
+    Promise { route: "balance", settings: &[], nodes: 2..=4, copies: 1, order: Order::Any },
+    // Whatever the route is, where there is one node and one batch at a time nothing can overtake.
+    Promise {
+        route: "balance",
+        settings: &[("cluster.max_in_flight", "1")],
+        nodes: 1..=1,
+        copies: 1,
+        order: Order::OfEachDevice,
+    },
+];
 
 /// Says how to repeat a run that fails.
 struct Repeat(u64);
@@ -77,14 +91,20 @@ fn seeds() -> Vec<u64> {
 fn whatever_nodes_and_network_do_what_is_acknowledged_arrives_in_order_and_the_ledger_adds_up() {
     let seeds = seeds();
     let mut mischief = BTreeMap::new();
-    for (seed, route) in seeds.iter().flat_map(|seed| PROMISES.iter().map(move |route| (*seed, route))) {
-        let _repeat = Repeat(seed);
-        let seen = run::run(&Plan::new(seed, route));
-        check(route, &seen);
-        for (name, count) in seen.mischief {
-            *mischief.entry(name).or_insert(0) += count;
+    for promise in &PROMISES {
+        let (mut drained_in, mut backlog) = (Duration::ZERO, 0);
+        for seed in &seeds {
+            let _repeat = Repeat(*seed);
+            let seen = run::run(&Plan::new(*seed, promise));
+            check(promise, &seen);
+            backlog = backlog.max(seen.backlog);
+            drained_in = drained_in.max(seen.drained_in.expect("it has drained"));
+            seen.mischief.into_iter().for_each(|(name, count)| *mischief.entry(name).or_insert(0) += count);
         }
+        println!("{promise:?}: up to {backlog} readings drained within {drained_in:?}");
+        assert!(backlog > 0 || seeds.len() < SEEDS, "there was never anything to drain");
     }
+    println!("{mischief:?}");
     if seeds.len() == SEEDS {
         let all = node::mischiefs().chain(Trouble::NAMES);
         let missing: Vec<_> = all.filter(|name| !mischief.contains_key(name)).collect();
@@ -94,9 +114,9 @@ fn whatever_nodes_and_network_do_what_is_acknowledged_arrives_in_order_and_the_l
 
 #[test]
 fn a_seed_is_always_the_same_run() {
-    for (seed, route) in seeds().into_iter().take(SEEDS_TWICE).zip(PROMISES.iter().cycle()) {
+    for (seed, promise) in seeds().into_iter().take(SEEDS_TWICE).zip(PROMISES.iter().cycle()) {
         let _repeat = Repeat(seed);
-        let plan = Plan::new(seed, route);
+        let plan = Plan::new(seed, promise);
         let (first, second) = (run::run(&plan).trace, run::run(&plan).trace);
         let differs = first.iter().zip(&second).position(|(one, other)| one != other);
         assert_eq!(differs.map(|line| (&first[line], &second[line])), None);
@@ -106,37 +126,38 @@ fn a_seed_is_always_the_same_run() {
 
 #[test]
 fn every_route_is_simulated() {
-    assert!(ROUTES.names().eq(PROMISES.iter().map(|route| route.name)));
+    let simulated: BTreeSet<_> = PROMISES.iter().map(|promise| promise.route).collect();
+    assert_eq!(simulated, ROUTES.names().collect());
 }
 
 #[track_caller]
-fn check(route: &Route, seen: &Seen) {
-    assert!(seen.faults.is_empty(), "{route:?}: {:#?}", seen.faults);
+fn check(promise: &Promise, seen: &Seen) {
+    assert!(seen.faults.is_empty(), "{promise:?}: {:#?}", seen.faults);
     let places = seen.places();
     for reading in &seen.acknowledged {
         let nodes = places.get(reading).map_or(0, BTreeSet::len);
-        assert!(nodes >= route.copies, "{route:?}: {reading:?} was acknowledged and is at {nodes} nodes");
+        assert!(nodes >= promise.copies, "{promise:?}: {reading:?} was acknowledged and is at {nodes} nodes");
     }
     for reading in places.keys() {
-        assert!(seen.acknowledged.contains(*reading), "{route:?}: {reading:?} was refused and arrived");
+        assert!(seen.acknowledged.contains(*reading), "{promise:?}: {reading:?} was refused and arrived");
     }
     let mut keys = BTreeMap::new();
     for arrival in &seen.arrivals {
         for reading in &arrival.readings {
             let key = keys.entry(reading).or_insert(&arrival.key);
-            assert_eq!(**key, arrival.key, "{route:?}: {reading:?} came under two keys");
+            assert_eq!(**key, arrival.key, "{promise:?}: {reading:?} came under two keys");
         }
     }
-    if route.order == Order::OfEachDevice {
-        check_order(seen);
+    if promise.order == Order::OfEachDevice {
+        check_order(promise, seen);
     }
 }
 
 #[track_caller]
-fn check_order(seen: &Seen) {
+fn check_order(promise: &Promise, seen: &Seen) {
     let mut last = BTreeMap::new();
     for reading in seen.first_arrivals() {
         let before = last.insert(&reading.device, reading.number);
-        assert!(before < Some(reading.number), "{reading:?} arrived after number {before:?}");
+        assert!(before < Some(reading.number), "{promise:?}: {reading:?} arrived after number {before:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Route;
+use super::Promise;
 use super::record::Reading;
 
 /// From here on all is well.
@@ -96,19 +96,19 @@ impl Trouble {
 
 impl Plan {
     /// The run that follows from a seed.
-    pub fn new(seed: u64, route: &Route) -> Plan {
+    pub fn new(seed: u64, promise: &Promise) -> Plan {
         let mut random = fastrand::Rng::with_seed(seed);
         let random = &mut random;
-        let nodes = random.usize(2..=4);
+        let nodes = random.usize(promise.nodes.clone());
         let foul = [0, 20, 50, 80];
         Plan {
             seed,
-            route: route.name,
-            copies: route.copies,
+            route: promise.route,
+            copies: promise.copies,
             nodes: (0..nodes)
                 .map(|_| Temper { foul_percent: pick(random, &foul), seed: random.u64(..) })
                 .collect(),
-            settings: settings(random, route),
+            settings: settings(random, promise),
             clients: (0..random.usize(1..=3)).map(|client| posts(random, client)).collect(),
             troubles: troubles(random, nodes),
             latency_max: millis(random, 5..60),
@@ -116,8 +116,8 @@ impl Plan {
     }
 }
 
-fn settings(random: &mut fastrand::Rng, route: &Route) -> Vec<(&'static str, String)> {
-    let own = route.settings.iter().map(|(key, value)| (*key, (*value).to_owned()));
+fn settings(random: &mut fastrand::Rng, promise: &Promise) -> Vec<(&'static str, String)> {
+    let own = promise.settings.iter().map(|(key, value)| (*key, (*value).to_owned()));
     let mut settings = vec![
         ("server.request_timeout", "2s".to_owned()),
         ("buffer.max_readings", random.usize(30..300).to_string()),
@@ -139,7 +139,7 @@ fn settings(random: &mut fastrand::Rng, route: &Route) -> Vec<(&'static str, Str
 /// What a client posts: readings of its own devices, each of which counts upwards.
 fn posts(random: &mut fastrand::Rng, client: usize) -> Vec<Post> {
     let count = random.usize(10..40);
-    let pause_ms_max = u64::try_from(TROUBLE.as_millis()).expect("it is short") * 2 / count as u64;
+    let pause_ms_max = u64::try_from(TROUBLE.as_millis()).expect("it is short") * 3 / 2 / count as u64;
     let mut number = 0;
     (0..count)
         .map(|_| {
@@ -179,6 +179,13 @@ fn troubles(random: &mut fastrand::Rng, nodes: usize) -> Vec<(Duration, Trouble)
             troubles.push((at, begin(node)));
             troubles.push((at + away, end(node)));
         }
+    }
+    // Sometimes there is no node at all until all trouble ends.
+    if random.u8(..3) == 0 {
+        let at = millis(random, 500..3500);
+        let (begin, _) = pick(random, &kinds);
+        troubles.retain(|(begun, _)| *begun < at);
+        troubles.extend((0..nodes).map(|node| (at, begin(node))));
     }
     troubles.sort_by_key(|(at, _)| *at);
     troubles

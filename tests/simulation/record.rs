@@ -60,6 +60,8 @@ pub struct Seen {
     pub mischief: BTreeMap<&'static str, u64>,
     /// Nodes that have just died, and for how long.
     pub deaths: Vec<(usize, Duration)>,
+    /// Readings in the buffer when the trouble ended.
+    pub backlog: u64,
     /// How long the buffer took to drain after the last trouble and the last request.
     pub drained_in: Option<Duration>,
     /// What must not have happened.
