@@ -1,6 +1,7 @@
 //! The settings: gathered from their layers, checked at the start, handed to each part as its own.
 
 mod buffer;
+mod dead_letter;
 mod delivery;
 mod layers;
 
@@ -31,8 +32,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "cluster.clickhouse.database",
     "cluster.clickhouse.table",
     "cluster.elasticsearch.index",
-    "dead_letter.path",
-    "dead_letter.max_bytes",
 ];
 
 const UNKNOWN_FIELDS: Registry<UnknownFields> = Registry {
@@ -242,6 +241,14 @@ fn choice_name<T>(layers: &mut Layers, key: &str, registry: &Registry<T>) -> &'s
     })
 }
 
+fn directory(raw: &Raw) -> Result<PathBuf, String> {
+    let path = PathBuf::from(raw.text()?);
+    if path.as_os_str().is_empty() {
+        return Err("must be the path of a directory, got nothing".to_owned());
+    }
+    Ok(path)
+}
+
 fn usize_of(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
@@ -251,7 +258,7 @@ mod tests {
     use super::*;
     use crate::backoff::Backoff;
     use crate::buffer::{Ack, Amount, Fsync};
-    use crate::delivery::{BatchConfig, HealthConfig};
+    use crate::delivery::{BatchConfig, DeadLetterConfig, HealthConfig};
 
     fn read(file: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
         let path = tempfile::Builder::new().suffix(".toml").tempfile().expect("a file");
@@ -297,6 +304,8 @@ mod tests {
         let (failure_ratio, max_ejected) = (0.5, 0.9);
         let probe = Duration::from_secs(1);
         assert_eq!(config.delivery.health, HealthConfig { failures: 5, failure_ratio, probe, max_ejected });
+        let DeadLetterConfig { path, max_bytes } = config.delivery.dead_letter;
+        assert_eq!((path, max_bytes), (PathBuf::from("data/dead-letters"), 1 << 30));
         assert_eq!((config.log.format, config.log.level), (LogFormat::Text, tracing::Level::INFO));
     }
 

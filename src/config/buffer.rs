@@ -1,10 +1,9 @@
 //! The settings of the buffer.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::layers::{Layers, Origin, Raw, Setting};
-use super::{HOUR, MILLISECOND, WithoutEffect, choice, choice_name, count, size, within};
+use super::{HOUR, MILLISECOND, WithoutEffect, choice, choice_name, count, directory, size, within};
 use crate::buffer::{Ack, Amount, BufferConfig, Fsync, KINDS, OVERFLOW_POLICIES};
 use crate::quantity::format_duration;
 
@@ -22,7 +21,7 @@ pub(super) fn read(layers: &mut Layers, request_timeout: Duration, memos_kept: D
             bytes: size(layers, "buffer.max_bytes", 1024..=1 << 50),
         },
         on_full: on_full(request_timeout),
-        path: layers.get("buffer.path", path),
+        path: layers.get("buffer.path", directory),
         fsync: layers.get("buffer.fsync", fsync),
         memos_kept,
     }
@@ -61,15 +60,6 @@ pub(super) fn without_effect(layers: &Layers, config: &BufferConfig) -> Vec<With
     let why = format!("with a buffer of the kind `{}`", config.kind);
     let without_effect = |setting: &Setting| WithoutEffect { setting: setting.clone(), why: why.clone() };
     layers.settings.iter().filter(is_idle).map(without_effect).collect()
-}
-
-fn path(raw: &Raw) -> Result<PathBuf, String> {
-    let text = raw.text()?;
-    if text.is_empty() {
-        Err("must be the path of a directory, got nothing".to_owned())
-    } else {
-        Ok(text.into())
-    }
 }
 
 fn fsync(raw: &Raw) -> Result<Fsync, String> {

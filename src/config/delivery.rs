@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
 use super::layers::Layers;
-use super::{HOUR, MILLISECOND, choice, count, duration, ratio, size, usize_of};
+use super::{HOUR, MILLISECOND, choice, count, dead_letter, duration, ratio, size, usize_of};
 use crate::backoff::Backoff;
 use crate::codec::ENCODERS;
 use crate::delivery::{
@@ -47,6 +47,7 @@ pub(super) fn read(layers: &mut Layers) -> DeliveryConfig {
         timeout: duration(layers, "cluster.timeout", MILLISECOND..=HOUR),
         max_in_flight: count(layers, "cluster.max_in_flight", 1..=1024),
         headers: headers(layers),
+        dead_letter: dead_letter::read(layers),
         retry,
         health: HealthConfig {
             failures: u32::try_from(count(layers, "cluster.health.failures", 1..=1_000_000))

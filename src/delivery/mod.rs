@@ -22,6 +22,7 @@ pub mod batch;
 pub mod batcher;
 pub mod breaker;
 pub mod budget;
+pub mod dead_letter;
 mod latency;
 mod limit;
 mod lookups;
@@ -43,6 +44,7 @@ use crate::routing::Routing;
 
 pub use batcher::BatchConfig;
 pub use breaker::{BreakerState, HealthConfig};
+pub use dead_letter::{DeadLetter, DeadLetterConfig, DeadLetterError, DeadLetters};
 pub use lookups::{Resolve, SystemResolver};
 pub use node_status::{DeliveryStatus, NodeStatus};
 pub use nodes::{Failure, NODES_MAX};
@@ -74,6 +76,8 @@ pub struct DeliveryConfig {
     pub max_in_flight: usize,
     /// Headers that are added to every request.
     pub headers: HeaderMap,
+    /// Where readings go that nodes refuse.
+    pub dead_letter: DeadLetterConfig,
     /// Delays between tries.
     pub retry: Backoff,
     /// When a node counts as down.

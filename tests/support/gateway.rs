@@ -50,9 +50,11 @@ impl TestGateway {
         self
     }
 
-    /// A buffer on disk, in a directory below this one.
+    /// A buffer on disk, in a directory below this one, and dead letters beside it.
     pub fn on_disk(self, directory: &Path) -> TestGateway {
-        self.set("buffer.kind", "disk").set("buffer.path", directory.join("buffer").display())
+        self.set("buffer.kind", "disk")
+            .set("buffer.path", directory.join("buffer").display())
+            .set("dead_letter.path", directory.join("dead-letters").display())
     }
 
     /// One more node.

@@ -1,0 +1,144 @@
+//! Appending: all lines or none, on stable storage.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+
+use super::directory::FILE_MODE;
+use super::lock::Lock;
+use super::{DeadLetterError, Directory, FILE_BYTES, LetterFile};
+
+/// Appends whole lines, at least one, as long as all files together take no more than `max_bytes`.
+///
+/// # Errors
+///
+/// [`DeadLetterError`]; nothing was appended then, as far as the disk lets go of it.
+pub(super) fn append(directory: &Directory, lines: &[u8], max_bytes: u64) -> Result<(), DeadLetterError> {
+    directory.make()?;
+    let _lock = Lock::take(directory.path())?;
+    directory.remove_leftovers()?;
+    let files = directory.files()?;
+    let held: u64 = files.iter().map(|file| file.bytes).sum();
+    let need = lines.len() as u64;
+    if held.saturating_add(need) > max_bytes {
+        let path = directory.path().to_owned();
+        return Err(DeadLetterError::Full { path, held, need, limit: max_bytes });
+    }
+    match files.last() {
+        Some(last) if last.bytes.saturating_add(need) <= FILE_BYTES => match open_end(directory, *last)? {
+            Some(mut file) => put(&mut file, last.bytes, lines)
+                .map_err(DeadLetterError::io("append to", &directory.file(last.number))),
+            None => append_to_new(directory, last.number + 1, lines),
+        },
+        Some(last) => append_to_new(directory, last.number + 1, lines),
+        None => append_to_new(directory, 1, lines),
+    }
+}
+
+/// Opens a file that can be appended to. `None` if it belongs to somebody else, or ends in the middle of a line: what
+/// a crash left of a letter stays as it is, and must not become a part of the next one.
+fn open_end(directory: &Directory, last: LetterFile) -> Result<Option<File>, DeadLetterError> {
+    let path = directory.file(last.number);
+    let file = match OpenOptions::new().read(true).write(true).open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
+        Err(error) => return Err(DeadLetterError::io("open", &path)(error)),
+    };
+    let mut end = [b'\n'];
+    if last.bytes > 0 {
+        file.read_exact_at(&mut end, last.bytes - 1).map_err(DeadLetterError::io("read", &path))?;
+    }
+    Ok((end == *b"\n").then_some(file))
+}
+
+fn append_to_new(directory: &Directory, number: u64, lines: &[u8]) -> Result<(), DeadLetterError> {
+    let path = directory.file(number);
+    let made = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&path);
+    let mut file = made.map_err(DeadLetterError::io("make", &path))?;
+    let put = put(&mut file, 0, lines).map_err(DeadLetterError::io("write", &path));
+    // Without the second sync a crash can lose the new file's name.
+    let kept = put.and_then(|()| directory.sync());
+    if kept.is_err() {
+        // What cannot be removed is empty, or its letters come once more.
+        let _ = fs::remove_file(&path);
+    }
+    kept
+}
+
+/// What an append asks of a file.
+trait End {
+    fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    fn sync(&mut self) -> io::Result<()>;
+    fn cut(&mut self, size: u64) -> io::Result<()>;
+}
+
+impl End for File {
+    fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn cut(&mut self, size: u64) -> io::Result<()> {
+        self.set_len(size)
+    }
+}
+
+/// Writes and syncs, or leaves the file as long as it was.
+fn put(file: &mut impl End, size: u64, lines: &[u8]) -> io::Result<()> {
+    let written = file.write(lines, size).and_then(|()| file.sync());
+    if written.is_err() {
+        // If this fails too, what is there is told by whoever reads it; the next append begins another file if it
+        // ends in the middle of a line.
+        let _ = file.cut(size);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of which one call fails; a write leaves half.
+    struct Failing {
+        bytes: Vec<u8>,
+        fails: &'static str,
+    }
+
+    impl Failing {
+        fn check(&self, call: &'static str) -> io::Result<()> {
+            if self.fails == call { Err(io::Error::other(call)) } else { Ok(()) }
+        }
+    }
+
+    impl End for Failing {
+        fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+            assert_eq!(offset, self.bytes.len() as u64);
+            let written = self.check("write");
+            let count = if written.is_ok() { bytes.len() } else { bytes.len() / 2 };
+            self.bytes.extend_from_slice(&bytes[..count]);
+            written
+        }
+
+        fn sync(&mut self) -> io::Result<()> {
+            self.check("sync")
+        }
+
+        fn cut(&mut self, size: u64) -> io::Result<()> {
+            self.bytes.truncate(usize::try_from(size).expect("small"));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_append_that_fails_half_way_leaves_the_file_as_it_was() {
+        for (fails, left) in [("write", "a\n"), ("sync", "a\n"), ("", "a\nb\nc\n")] {
+            let mut file = Failing { bytes: b"a\n".to_vec(), fails };
+            let put = put(&mut file, 2, b"b\nc\n");
+            assert_eq!(put.is_ok(), fails.is_empty(), "{fails}");
+            assert_eq!(file.bytes, left.as_bytes(), "{fails}");
+        }
+    }
+}

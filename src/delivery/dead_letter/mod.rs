@@ -1,0 +1,161 @@
+//! Dead letters: readings that nodes refused, one by one, kept on disk for a person to look at.
+//!
+//! Whoever appends may count the readings as settled afterwards: they are on stable storage then. Nothing is ever
+//! removed here. `forebay dead-letters` lists, replays and purges them, also while a gateway runs.
+//!
+//! # The directory
+//!
+//! `dead_letter.path` is made with the first letter, not before. In it:
+//!
+//! - `00000001.ndjson` and so on: the letters, a line each, in the order in which they came ([`letter`] has the
+//!   form). The next one begins when a file would grow beyond [`FILE_BYTES`], or when the last one ends in the middle
+//!   of a line or cannot be written to. Together they never take more than `dead_letter.max_bytes`: what does not fit
+//!   is not taken ([`DeadLetterError::Full`]), and its readings stay in the buffer.
+//! - `00000001.new`: a file that is being written again without some of its lines. What a crash leaves of it goes
+//!   with the next change.
+//! - `lock`: locked, and by its name still the same file, during every append and every change. Nobody holds it for
+//!   longer than it takes to write one file; whoever waits for it in vain gives up ([`DeadLetterError::Locked`]).
+//! - `replay`: made by `forebay dead-letters replay`, which notes there what it has sent and not heard of.
+//!
+//! Files are opened for each append, since others may have removed or rewritten them in between.
+
+mod append;
+mod directory;
+pub mod letter;
+mod lines;
+mod lock;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use thiserror::Error;
+
+use crate::quantity::format_size;
+use crate::timestamp::Timestamp;
+
+pub use directory::{Directory, LetterFile};
+pub use lines::{Line, Lines};
+
+/// Size from which on the next file is begun, in bytes. What is appended at once stands in one file.
+pub const FILE_BYTES: u64 = 16 << 20;
+/// Most of a node's answer that is kept, in bytes.
+pub const BODY_BYTES_MAX: usize = 1024;
+
+/// The settings of the dead letters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetterConfig {
+    /// The directory.
+    pub path: PathBuf,
+    /// Most bytes that all files together may take.
+    pub max_bytes: u64,
+}
+
+/// A reading that is given to people, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The reading as canonical JSON, one object without a line end.
+    pub reading: Vec<u8>,
+    /// Why, by its name: [`crate::buffer::ledger::DeadLetterReason::name`].
+    pub reason: &'static str,
+    /// What the node answered.
+    pub status: u16,
+    /// The node.
+    pub node: String,
+    /// How its answer begins; what is longer than [`BODY_BYTES_MAX`] is cut.
+    pub body: String,
+    /// When it was refused.
+    pub at: Timestamp,
+}
+
+/// Why letters are not kept, or cannot be worked on.
+#[derive(Debug, Error)]
+pub enum DeadLetterError {
+    /// No room.
+    #[error(
+        "the dead letters in {} take {} of {} (`dead_letter.max_bytes`), and {} more do not fit; replay or purge \
+         some with `forebay dead-letters`, or raise the limit",
+        path.display(), format_size(*held), format_size(*limit), format_size(*need)
+    )]
+    Full {
+        /// The directory.
+        path: PathBuf,
+        /// Bytes that are taken.
+        held: u64,
+        /// Bytes that were to be added.
+        need: u64,
+        /// Bytes that may be taken.
+        limit: u64,
+    },
+    /// Somebody else works on the directory, and does not come to an end.
+    #[error("{} is locked by another process that does not let go of it", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A file or the directory cannot be used.
+    #[error("cannot {action} {}: {error}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Which file or directory.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+impl DeadLetterError {
+    /// Says what was tried with which file when the system refused.
+    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DeadLetterError + use<> {
+        let path = path.to_owned();
+        move |error| DeadLetterError::Io { action, path, error }
+    }
+}
+
+/// Keeps dead letters. Clones work on the same directory and share what is known of its trouble.
+#[derive(Clone, Debug)]
+pub struct DeadLetters {
+    config: Arc<DeadLetterConfig>,
+    /// Why the last append failed. Held for setting and reading it.
+    trouble: Arc<Mutex<Option<String>>>,
+}
+
+impl DeadLetters {
+    /// Will keep letters as the settings say. Nothing is made or looked at before the first one.
+    pub fn new(config: DeadLetterConfig) -> DeadLetters {
+        DeadLetters { config: Arc::new(config), trouble: Arc::default() }
+    }
+
+    /// Keeps letters, all or none, and returns when they are on stable storage. It blocks: on the disk, and for up to
+    /// ten seconds on others who work on the directory.
+    ///
+    /// After a failure none is there, unless the disk would not even let go of what was written: then the same letters
+    /// may be there twice after the next try. A crash in the middle leaves some of them, the last perhaps torn.
+    ///
+    /// # Errors
+    ///
+    /// [`DeadLetterError`]; it is worth another try later.
+    pub fn append(&self, letters: &[DeadLetter]) -> Result<(), DeadLetterError> {
+        let mut lines = Vec::new();
+        letters.iter().for_each(|letter| letter::write(letter, &mut lines));
+        let kept = match lines.is_empty() {
+            true => Ok(()),
+            false => append::append(&Directory::new(&self.config.path), &lines, self.config.max_bytes),
+        };
+        *self.lock_trouble() = kept.as_ref().err().map(ToString::to_string);
+        kept
+    }
+
+    /// Why letters cannot be kept, for people; `None` if the last append went well, or there was none. It does not
+    /// block.
+    pub fn trouble(&self) -> Option<String> {
+        self.lock_trouble().clone()
+    }
+
+    fn lock_trouble(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
