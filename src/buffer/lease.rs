@@ -33,8 +33,10 @@ pub struct Record {
     in_flight: AtomicU64,
     /// Whether some reading was given up.
     dropped: AtomicBool,
-    /// Whether some reading was set aside.
+    /// Whether some reading could not be read.
     damaged: AtomicBool,
+    /// Whether some reading was refused by a node.
+    refused: AtomicBool,
     /// Told when all are settled. The lock is held for taking it out.
     waiter: Mutex<Option<oneshot::Sender<Settled>>>,
 }
@@ -74,6 +76,7 @@ impl Record {
             in_flight: AtomicU64::new(0),
             dropped: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             waiter: Mutex::new(waiter),
         }
     }
@@ -92,6 +95,9 @@ impl Record {
             Outcome::Delivered { .. } => {}
             Outcome::Dropped(DropReason::Full) => self.dropped.store(true, Ordering::Relaxed),
             Outcome::DeadLettered(DeadLetterReason::Damaged) => self.damaged.store(true, Ordering::Relaxed),
+            Outcome::DeadLettered(DeadLetterReason::Refused | DeadLetterReason::TooLarge) => {
+                self.refused.store(true, Ordering::Relaxed);
+            }
         }
         let before = self.unsettled.fetch_sub(readings, Ordering::AcqRel);
         assert!(before >= readings, "each reading is settled once");
@@ -105,6 +111,8 @@ impl Record {
     fn settled(&self) -> Settled {
         if self.damaged.load(Ordering::Relaxed) {
             Settled::Damaged
+        } else if self.refused.load(Ordering::Relaxed) {
+            Settled::Refused
         } else if self.dropped.load(Ordering::Relaxed) {
             Settled::Dropped
         } else {
@@ -256,6 +264,8 @@ mod tests {
     const DELIVERED: Outcome = Outcome::Delivered { node: 0 };
     const DROPPED: Outcome = Outcome::Dropped(DropReason::Full);
     const DAMAGED: Outcome = Outcome::DeadLettered(DeadLetterReason::Damaged);
+    const REFUSED: Outcome = Outcome::DeadLettered(DeadLetterReason::Refused);
+    const TOO_LARGE: Outcome = Outcome::DeadLettered(DeadLetterReason::TooLarge);
 
     /// A record of numbered readings, in the books, and what its waiter hears.
     async fn lend(count: i64) -> (Part, Arc<Accounts>, oneshot::Receiver<Settled>) {
@@ -378,6 +388,12 @@ mod tests {
             ([DELIVERED, DAMAGED], Settled::Damaged),
             ([DAMAGED, DROPPED], Settled::Damaged),
             ([DROPPED, DAMAGED], Settled::Damaged),
+            ([REFUSED, DELIVERED], Settled::Refused),
+            ([DELIVERED, TOO_LARGE], Settled::Refused),
+            ([TOO_LARGE, DROPPED], Settled::Refused),
+            ([DROPPED, REFUSED], Settled::Refused),
+            ([REFUSED, DAMAGED], Settled::Damaged),
+            ([DAMAGED, TOO_LARGE], Settled::Damaged),
         ] {
             let (mut part, accounts, settled) = lend(5).await;
             let front = part.split_first(1);

@@ -19,11 +19,24 @@ impl DropReason {
 pub enum DeadLetterReason {
     /// Their record on disk could not be read; it is set aside.
     Damaged,
+    /// A node refused each of them by itself (400 or 422).
+    Refused,
+    /// A node found each of them too large by itself (413).
+    TooLarge,
 }
 
 impl DeadLetterReason {
     /// Every reason with its name.
-    pub const NAMES: &[(&str, DeadLetterReason)] = &[("damaged", DeadLetterReason::Damaged)];
+    pub const NAMES: &[(&str, DeadLetterReason)] = &[
+        ("damaged", DeadLetterReason::Damaged),
+        ("refused", DeadLetterReason::Refused),
+        ("too_large", DeadLetterReason::TooLarge),
+    ];
+
+    /// Its name in dead letters and metrics.
+    pub fn name(self) -> &'static str {
+        DeadLetterReason::NAMES[self as usize].0
+    }
 }
 
 /// What became of readings that were handed out.
@@ -133,5 +146,20 @@ impl Ledger {
             + self.merged
             + self.dropped.iter().sum::<u64>();
         came == went + self.buffered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_accounts_of_reasons_stand_in_the_order_of_their_names() {
+        for (place, (name, reason)) in DeadLetterReason::NAMES.iter().enumerate() {
+            assert_eq!((*reason as usize, reason.name()), (place, *name));
+        }
+        for (place, (_, reason)) in DropReason::NAMES.iter().enumerate() {
+            assert_eq!(*reason as usize, place);
+        }
     }
 }

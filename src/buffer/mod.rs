@@ -288,7 +288,9 @@ pub enum Settled {
     Delivered,
     /// Some were given up to make room for newer ones.
     Dropped,
-    /// Some cannot be read back from disk; others may have been dropped.
+    /// Some were refused by nodes and are kept as dead letters; others may have been dropped.
+    Refused,
+    /// Some cannot be read back from disk; others may have been refused or dropped.
     Damaged,
 }
 
@@ -298,6 +300,7 @@ impl Settled {
         match settled {
             Some(Settled::Delivered) => Ok(Receipt { ack: Ack::Delivered }),
             Some(Settled::Dropped) => Err(PushError::Dropped),
+            Some(Settled::Refused) => Err(PushError::Refused),
             Some(Settled::Damaged) => Err(PushError::Damaged),
             None => Err(PushError::Undelivered),
         }
@@ -338,6 +341,12 @@ pub enum PushError {
     /// The request asked to wait for delivery, and readings of it were given up to make room for newer ones.
     #[error("readings of the request were given up to make room for newer ones")]
     Dropped,
+    /// The request asked to wait for delivery, and nodes refused readings of it; they are kept as dead letters.
+    #[error(
+        "nodes refused readings of the request, which are kept as dead letters; the others were delivered, unless \
+         `drop_oldest` gave some of them up"
+    )]
+    Refused,
     /// The request asked to wait for delivery, and readings of it cannot be read back from disk: they are damaged, or
     /// the disk fails.
     #[error("readings of the request were stored and cannot be read back from disk")]
@@ -353,7 +362,7 @@ pub trait Buffer: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// [`PushError`]; unless it says that readings were dropped, damaged or not delivered yet, none was taken.
+    /// [`PushError`]; unless it says that readings were dropped, refused, damaged or not delivered yet, none was taken.
     ///
     /// Dropped half-way, either all readings are taken or none; the books balance in either case.
     fn push(&self, request: Request) -> BoxFuture<'_, Result<Receipt, PushError>>;

@@ -83,7 +83,7 @@ impl From<PushError> for IngestError {
             | PushError::TooLarge { .. }
             | PushError::Storage { .. }
             | PushError::Closed => IngestError::Push(error),
-            PushError::Dropped | PushError::Damaged | PushError::Undelivered => {
+            PushError::Dropped | PushError::Refused | PushError::Damaged | PushError::Undelivered => {
                 IngestError::NotDelivered(error)
             }
         }
@@ -105,7 +105,8 @@ impl IngestError {
             IngestError::Ack { .. }
             | IngestError::KeyOfOther
             | IngestError::AllRejected(_)
-            | IngestError::Strict(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            | IngestError::Strict(_)
+            | IngestError::NotDelivered(PushError::Refused) => StatusCode::UNPROCESSABLE_ENTITY,
             IngestError::KeyUnderWay => StatusCode::CONFLICT,
             IngestError::BodyTooLarge { .. }
             | IngestError::ExpandsTooFar { .. }
@@ -127,6 +128,8 @@ impl IngestError {
             IngestError::Encoding { .. } => {
                 Some((ACCEPT_ENCODING, text(&ENCODINGS.names().collect::<Vec<_>>().join(", "))))
             }
+            // To come again would not help: nodes would refuse the same readings.
+            IngestError::NotDelivered(PushError::Refused) => None,
             // The rest of the body is still to come: no further request can be read from this connection.
             IngestError::BodyTooSlow { .. } => Some((CONNECTION, HeaderValue::from_static("close"))),
             IngestError::KeyUnderWay => Some((RETRY_AFTER, seconds(RETRY_UNDER_WAY))),
@@ -206,5 +209,19 @@ mod tests {
         let response = error.into_response();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()[RETRY_AFTER], "7");
+    }
+
+    #[test]
+    fn a_request_of_which_nodes_refused_readings_is_422_and_is_not_asked_to_come_again() {
+        let error = IngestError::from(PushError::Refused);
+        let text = error.to_string();
+        assert!(
+            text.starts_with("nodes refused readings of the request, which are kept as dead letters"),
+            "{text}"
+        );
+        assert!(!text.contains("nothing of the request was taken"), "{text}");
+        let response = error.into_response();
+        assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(!response.headers().contains_key(RETRY_AFTER));
     }
 }

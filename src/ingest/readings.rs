@@ -128,7 +128,7 @@ impl IntoResponse for Taken {
         (status = 409, description = "The first request with this `Idempotency-Key` is still under way; `Retry-After` says when to come again.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body, or the number of readings, is too large.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 415, description = "A media type or encoding that is not taken.", body = crate::problem::Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Every reading was turned away, or one was and the request is strict, or the `Idempotency-Key` came with another request.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Every reading was turned away, or one was and the request is strict, or the `Idempotency-Key` came with another request. With `ack=delivered` also: nodes refused readings of the request, which are kept as dead letters; the others were delivered.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 503, description = "The buffer is full, readings cannot be stored, or the gateway is shutting down; `Retry-After` says when to come again.", body = crate::problem::Problem, content_type = "application/problem+json"),
     )
 )]

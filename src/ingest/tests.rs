@@ -147,10 +147,11 @@ async fn a_request_without_a_key_has_no_memo() {
 
 #[tokio::test]
 async fn a_push_that_fails_frees_the_key_and_one_that_panics_too() {
-    let failing: [(fn() -> PushError, u16); 4] = [
+    let failing: [(fn() -> PushError, u16); 5] = [
         (|| PushError::Closed, 503),
         (|| PushError::Dropped, 503),
         (|| PushError::Damaged, 503),
+        (|| PushError::Refused, 422),
         (|| panic!("the buffer has a defect"), 500),
     ];
     for (fails, status) in failing {

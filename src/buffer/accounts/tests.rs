@@ -77,7 +77,7 @@ async fn room_is_reserved_then_filled_then_given_back() {
     accept(&accounts, 2).await;
     accounts.settle(amount(2), Outcome::DeadLettered(DeadLetterReason::Damaged), Instant::now());
     check(&accounts, 0, 0);
-    assert_eq!(accounts.snapshot().ledger.dead_lettered, [2]);
+    assert_eq!(accounts.snapshot().ledger.dead_lettered, [2, 0, 0]);
 }
 
 #[tokio::test(start_paused = true)]
