@@ -3,6 +3,7 @@
 mod buffer;
 mod check;
 mod healthcheck;
+mod http_client;
 mod interrupts;
 mod load;
 mod logging;

@@ -1,16 +1,12 @@
-//! HTTP as this command needs it: answers of bounded size, and `/status`.
-
-use std::fmt::Write as _;
-use std::time::Duration;
+//! What this command asks for: JSON, and `/status`.
 
 use http::StatusCode;
-use reqwest::{Client, Response};
+use reqwest::Client;
 use serde::Deserialize;
 use thiserror::Error;
 use url::Url;
 
-/// Largest answer that is read, in bytes.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
+use crate::cli::http_client::{ANSWER_BYTES_MAX, causes, read};
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
@@ -77,21 +73,6 @@ pub(super) struct NodeStatus {
     pub(super) url: String,
 }
 
-/// A client that goes straight to the address, follows no redirect, and gives up after `timeout`.
-///
-/// # Errors
-///
-/// The client could not be set up.
-pub(super) fn client(connections: usize, timeout: Duration) -> Result<Client, reqwest::Error> {
-    Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .pool_max_idle_per_host(connections)
-        .timeout(timeout)
-        .user_agent(concat!("forebay-load/", env!("CARGO_PKG_VERSION")))
-        .build()
-}
-
 /// Asks `url` for JSON.
 ///
 /// # Errors
@@ -110,54 +91,4 @@ pub(super) async fn get_json<T: serde::de::DeserializeOwned>(
     let body = read(&mut response).await.map_err(exchange)?;
     let body = body.ok_or_else(|| HttpError::TooLong { url: address.clone() })?;
     serde_json::from_slice(&body).map_err(|source| HttpError::Json { url: address, source })
-}
-
-/// Reads a body; none if it is too long.
-pub(super) async fn read(response: &mut Response) -> Result<Option<Vec<u8>>, reqwest::Error> {
-    let mut body = Vec::new();
-    while let Some(part) = response.chunk().await? {
-        if body.len() + part.len() > ANSWER_BYTES_MAX {
-            return Ok(None);
-        }
-        body.extend_from_slice(&part);
-    }
-    Ok(Some(body))
-}
-
-/// `base` with `path` after its own path.
-pub(super) fn join(base: &Url, path: &str) -> Url {
-    let mut url = base.clone();
-    url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
-    url.set_query(None);
-    url.set_fragment(None);
-    url
-}
-
-/// An error with its causes: the outermost one alone says only that something went wrong.
-pub(super) fn causes(error: &reqwest::Error) -> String {
-    let mut source: Option<&dyn std::error::Error> = std::error::Error::source(error);
-    // The address stands in front already.
-    let mut text = if error.is_timeout() { "timed out".to_owned() } else { "no answer".to_owned() };
-    while let Some(cause) = source {
-        let _ = write!(text, ": {cause}");
-        source = cause.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_put_after_that_of_the_base() {
-        for (base, expected) in [
-            ("http://127.0.0.1:8080", "http://127.0.0.1:8080/v1/readings"),
-            ("http://127.0.0.1:8080/", "http://127.0.0.1:8080/v1/readings"),
-            ("http://[::1]:1/in/?a=b#c", "http://[::1]:1/in/v1/readings"),
-        ] {
-            let base = Url::parse(base).expect("an address");
-            assert_eq!(join(&base, "/v1/readings").as_str(), expected);
-        }
-    }
 }

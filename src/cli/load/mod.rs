@@ -60,6 +60,7 @@ use self::sender::Shared;
 use self::simulate::Simulation;
 use self::source::Plan;
 use self::tally::Tally;
+use crate::cli::http_client::{self, parse_address};
 use crate::cli::{DONE, FAILED, MISUSED};
 use crate::quantity::parse_duration;
 use crate::timestamp::Timestamp;
@@ -209,8 +210,8 @@ async fn send(arguments: &LoadArguments, plan: &Plan, stop: CancellationToken) -
     let (started, limit) = (Instant::now(), arguments.limit(plan));
     let deadline = limit.and_then(|limit| started.checked_add(limit));
     let shared = Arc::new(Shared {
-        client: http::client(connections, arguments.timeout)?,
-        url: http::join(&arguments.url, "/v1/readings"),
+        client: http_client::build("forebay-load", connections, arguments.timeout)?,
+        url: http_client::join(&arguments.url, "/v1/readings"),
         batch: arguments.batch as usize,
         pacer: Pacer::new(arguments.rate),
         started,
@@ -270,7 +271,7 @@ impl LoadArguments {
     }
 
     fn auditor(&self) -> Result<Auditor, reqwest::Error> {
-        let client = http::client(1, self.timeout)?;
+        let client = http_client::build("forebay-load", 1, self.timeout)?;
         Ok(Auditor {
             reader: NodeReader { client: client.clone(), page: PAGE_READINGS },
             client,
@@ -279,14 +280,5 @@ impl LoadArguments {
             settle: self.settle,
             window: WINDOW_READINGS,
         })
-    }
-}
-
-/// Reads the address of a gateway or a node.
-fn parse_address(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| format!("{error}; write it as http://127.0.0.1:8080"))?;
-    match url.scheme() {
-        "http" if url.has_host() => Ok(url),
-        _ => Err("only http is spoken; write it as http://127.0.0.1:8080".to_owned()),
     }
 }

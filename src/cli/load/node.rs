@@ -14,8 +14,9 @@ use serde::Deserialize;
 use thiserror::Error;
 use url::Url;
 
-use super::http::{HttpError, join};
+use super::http::HttpError;
 use super::source::Window;
+use crate::cli::http_client::join;
 use crate::timestamp::{TimeError, Timestamp};
 
 /// Most readings that a node is asked for at a time.

@@ -17,15 +17,11 @@ use url::Url;
 
 use super::csv_source::CsvError;
 use super::fates::{Fate, Fates};
-use super::http::{causes, read};
 use super::pacer::Pacer;
 use super::source::{Batch, Source};
 use super::tally::Tally;
+use crate::cli::http_client::{causes, read, retry_after};
 
-/// Pause after a refusal that names no time.
-const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
-/// Longest pause after a refusal.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// Pause after an error, so that a gateway that is away is not asked as fast as the machine can.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 /// How much of an answer's body is shown as an example.
@@ -268,18 +264,10 @@ fn receipt(body: &[u8], readings: usize) -> Answer {
     Answer::TakenInPart { accepted, rejected, listed }
 }
 
-/// Seconds or a date, as RFC 9110 has it.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Duration {
-    let text = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let seconds = text.trim().parse().ok().map(Duration::from_secs);
-    let date =
-        || httpdate::parse_http_date(text).ok().map(|date| date.duration_since(now).unwrap_or_default());
-    seconds.or_else(date).unwrap_or(RETRY_AFTER_DEFAULT).min(RETRY_AFTER_MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::http_client::RETRY_AFTER_DEFAULT;
 
     fn check(status: u16, body: &str, readings: usize, expected: Answer) {
         let status = StatusCode::from_u16(status).expect("a status");
@@ -318,22 +306,5 @@ mod tests {
     fn only_the_listed_readings_of_a_half_known_answer_are_certain() {
         let answer = Answer::TakenInPart { accepted: 1, rejected: 2, listed: [1].into() };
         assert_eq!((answer.fate(0), answer.fate(1)), (Fate::Unknown, Fate::NotTaken));
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date_and_never_more_than_a_minute() {
-        for (text, seconds) in [
-            ("7", 7),
-            ("0", 0),
-            ("86400", 60),
-            ("99999999999999999999", 1),
-            ("soon", 1),
-            ("Thu, 01 Jan 1970 00:00:09 GMT", 9),
-            ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::RETRY_AFTER, text.parse().expect("a header"));
-            assert_eq!(retry_after(&headers, SystemTime::UNIX_EPOCH), Duration::from_secs(seconds), "{text}");
-        }
     }
 }
