@@ -41,9 +41,9 @@ const FLOORS: &[(u8, &[&str])] = &[
     ),
 ];
 
-/// Where HTTP statuses may appear; `cli/load/` is a client of the gateway.
+/// Where HTTP statuses may appear; `cli/load/` and `cli/dead_letters/` are clients of the gateway.
 const HTTP_IS_SPOKEN: &[&str] =
-    &["ingest/", "status/", "node/", "problem.rs", "delivery/transport.rs", "cli/load/"];
+    &["ingest/", "status/", "node/", "problem.rs", "delivery/transport.rs", "cli/load/", "cli/dead_letters/"];
 
 /// Policies, and what else decides without acting.
 const POLICIES: &[&str] = &[

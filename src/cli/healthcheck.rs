@@ -39,7 +39,7 @@ pub(super) fn run(arguments: &HealthcheckArguments) -> u8 {
 }
 
 /// Where a server that listens everywhere can be reached.
-fn reachable(listen: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),

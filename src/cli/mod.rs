@@ -2,6 +2,7 @@
 
 mod buffer;
 mod check;
+mod dead_letters;
 mod healthcheck;
 mod http_client;
 mod interrupts;
@@ -41,6 +42,7 @@ enum Command {
     Healthcheck(healthcheck::HealthcheckArguments),
     Load(load::LoadArguments),
     Buffer(buffer::BufferArguments),
+    DeadLetters(dead_letters::DeadLettersArguments),
 }
 
 /// Reads the arguments and runs the command that they name.
@@ -53,6 +55,7 @@ pub fn run() -> ExitCode {
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
         Command::Buffer(arguments) => buffer::run(&arguments),
+        Command::DeadLetters(arguments) => dead_letters::run(&arguments),
     };
     ExitCode::from(status)
 }
