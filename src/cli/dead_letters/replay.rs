@@ -144,10 +144,15 @@ impl Replay<'_> {
         let Some(Noted { file, lines }) = noted else { return Ok(()) };
         let mut queue = Queue::load(self.directory, file, &Filter::default(), &mut Complaints::default())?;
         let batch = queue.take_noted(&lines);
-        if batch.len() == lines.len() && self.gateway.post(&queue.parcel(&batch)).await? == Fate::Taken {
-            self.on_taken(&mut queue, &batch)?;
+        if batch.len() == lines.len() {
+            match self.gateway.post(&queue.parcel(&batch)).await? {
+                Fate::Taken => self.on_taken(&mut queue, &batch)?,
+                // Nothing was taken, and its letters are letters like all others.
+                Fate::TurnedAway(_) | Fate::Indigestible(_) => {}
+                // It still is not known what became of it the first time.
+                Fate::Denied(told) => bail!(told),
+            }
         }
-        // If nothing was taken, its letters are letters like all others.
         self.clear_note()
     }
 

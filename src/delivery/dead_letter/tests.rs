@@ -251,16 +251,6 @@ fn what_is_appended_while_lines_are_removed_is_not_lost() {
 }
 
 #[test]
-fn a_lock_whose_file_was_removed_keeps_nobody_out_and_is_not_taken_for_one() {
-    let above = tempfile::tempdir().expect("a directory");
-    let lock = lock::Lock::take(above.path()).expect("nobody has it");
-    fs::remove_file(above.path().join("lock")).expect("it is there");
-    let other = lock::Lock::take(above.path()).expect("it is another file");
-    drop((lock, other));
-    letters(above.path(), NO_LIMIT).append(&[letter(1)]).expect("nobody has it");
-}
-
-#[test]
 fn what_stands_beyond_the_end_of_a_file_after_a_crash_is_told_and_costs_no_other_letter() {
     let above = tempfile::tempdir().expect("a directory");
     let kept = letters(above.path(), NO_LIMIT);
