@@ -240,9 +240,11 @@ fn what_is_appended_while_lines_are_removed_is_not_lost() {
             }
             removed
         });
-        appending.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        // The other side ends also if this one fails.
+        let appended: Vec<_> = appending.into_iter().map(|thread| thread.join()).collect();
         done.store(true, Ordering::Relaxed);
         removed = removing.join().expect("no panic");
+        appended.into_iter().for_each(|ended| ended.expect("no panic"));
     });
     let (mut all, unreadable) = read(above.path());
     all.extend(removed);
