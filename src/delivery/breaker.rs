@@ -3,7 +3,7 @@
 //! Closed, the node is in use. It opens after a number of failures in a row, when too large a share of the latest
 //! answers were failures, or at once when an answer says that the node is set up wrongly. Open, it blocks for a
 //! pause; then one real batch is the trial, and the breaker is half open until its answer is there. A delivery closes
-//! it. A failed trial opens it again for twice as long, up to [`PAUSE_FACTOR_MAX`] times the first pause.
+//! it. A failed trial opens it again for twice as long, up to eight times the first pause.
 //!
 //! A node that failed and is not blocked yet is owed a trial too, one each `probe`: a failure makes it so costly that
 //! it would hardly be chosen, and would be neither found to be down nor used again.
@@ -376,7 +376,9 @@ mod tests {
         assert_eq!(run(CONFIG, 100, 2, short), Some(20), "with the twentieth answer, and not before");
         assert_eq!(run(CONFIG, 100, 3, short), None, "a third is less than half");
         assert_eq!(run(HealthConfig { failure_ratio: 0.3, ..CONFIG }, 100, 3, short), Some(21));
-        assert_eq!(run(HealthConfig { failure_ratio: 1.0, ..CONFIG }, 100, 2, short), None, "off");
+        assert_eq!(run(HealthConfig { failures: 1000, ..CONFIG }, 100, 1, short), Some(20));
+        let off = HealthConfig { failures: 1000, failure_ratio: 1.0, ..CONFIG };
+        assert_eq!(run(off, 100, 1, short), None, "off, even if all fail");
         assert_eq!(run(CONFIG, 100, 2, PROBE), None, "never twenty within the window");
     }
 

@@ -51,7 +51,7 @@ impl Budget {
 
     /// Notes a delivery.
     pub fn on_delivered(&mut self, now: Instant) {
-        self.set((self.tokens(now) + TOKENS_PER_DELIVERY).min(TOKENS_MAX), now);
+        self.set(self.tokens(now) + TOKENS_PER_DELIVERY, now);
     }
 
     fn set(&mut self, tokens: f64, now: Instant) {

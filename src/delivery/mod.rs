@@ -8,6 +8,9 @@
 //! - not now: the batch waits (exponential backoff with full jitter) and is sent again, to another node first;
 //! - set up wrongly, refused, too large: the node, or the batch, waits longer each time; nothing is given up.
 //!
+//! Nodes come from addresses, or from names that are looked up again and again (`lookups`); which of them may be sent a
+//! batch now, `nodes` decides.
+//!
 //! Where the buffer outlives the process, what a batch is made of is noted there before the batch is first sent, and
 //! what was noted before a stop is resumed after it, ahead of all new batches. A log that cannot be written holds
 //! nothing up: the batch is sent without a note.

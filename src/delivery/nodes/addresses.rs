@@ -290,7 +290,9 @@ mod tests {
         let most = NODES_MAX as u16;
         cluster.found(1, 2..most + 2);
         assert_eq!(cluster.nodes.present_count(), NODES_MAX);
+        let before = cluster.nodes.availability();
         cluster.found(1, 3..most + 2);
+        assert_ne!(cluster.nodes.availability(), before, "another node at the index of one that was in use");
         assert_eq!(cluster.nodes.present_count(), NODES_MAX, "the one that had no place has one now");
     }
 }

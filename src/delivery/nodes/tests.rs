@@ -160,13 +160,13 @@ fn a_node_that_failed_and_is_too_costly_to_be_chosen_is_found_up_or_down_all_the
 #[test]
 fn no_more_than_the_share_is_ejected_and_who_went_down_first_goes_first() {
     let (mut nodes, now) = nodes_with(4, with_share(0.5));
-    for node in [2, 0, 3] {
+    for node in [3, 2, 0] {
         take_down(&mut nodes, node, now);
     }
-    assert_eq!(ejected(&nodes), [0, 2]);
+    assert_eq!(ejected(&nodes), [2, 3]);
     let seen = |nodes: &Nodes| nodes.status().nodes().iter().map(|node| node.up).collect::<Vec<_>>();
     assert_eq!(seen(&nodes), [false, true, false, false]);
-    assert_eq!(free(&nodes, Attempt::First, now), [1, 3], "one beyond the share is asked");
+    assert_eq!(free(&nodes, Attempt::First, now), [0, 1], "one beyond the share is asked");
     // It takes the place of one that came up.
     send(&mut nodes, 2, Verdict::Delivered, now);
     assert_eq!(ejected(&nodes), [0, 3]);
