@@ -294,7 +294,70 @@ fn gzip(body: &[u8]) -> std::io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+    use futures_util::future::BoxFuture;
+
     use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// A wire with an answer that is always the same: an error, or 201 with a body that does not end. With neither,
+    /// nothing comes.
+    #[derive(Debug)]
+    struct Scripted(Option<Result<(), WireError>>);
+
+    impl Wire for Scripted {
+        fn post(&self, _: WireRequest) -> BoxFuture<'_, Result<WireAnswer, WireError>> {
+            let Some(script) = self.0.clone() else { return std::future::pending().boxed() };
+            let beginning = futures_util::stream::iter([Ok(Bytes::from_static(b"so it is"))]);
+            let body = beginning.chain(futures_util::stream::pending()).boxed();
+            let mut answer = WireAnswer::new(body);
+            *answer.status_mut() = StatusCode::CREATED;
+            std::future::ready(script.map(|()| answer)).boxed()
+        }
+    }
+
+    /// What comes of a batch over a wire, and after how long.
+    async fn send_over(wire: Scripted) -> (Answer, Duration) {
+        let config = TransportConfig {
+            timeout: TIMEOUT,
+            compression: Compression::None,
+            content_type: "text/plain",
+            headers: HeaderMap::new(),
+        };
+        let transport = Transport::new(config, Arc::new(wire));
+        let url = "http://node/".parse().expect("a URL");
+        let started = Instant::now();
+        let answer =
+            transport.send(Parcel { url, key: "k".to_owned(), readings: 1, body: Bytes::new() }).await;
+        (answer, started.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_takes_at_most_the_time_that_is_set_and_a_status_that_was_said_counts() {
+        let (answer, took) = send_over(Scripted(None)).await;
+        assert_eq!((answer.verdict, took), (Verdict::Retry(RetryReason::Timeout), TIMEOUT));
+        assert_eq!(answer.detail, "no answer in time");
+        let (answer, took) = send_over(Scripted(Some(Ok(())))).await;
+        assert_eq!((answer.verdict, took), (Verdict::Delivered, TIMEOUT));
+        assert_eq!(answer.detail, "201 Created: so it is");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_of_the_wire_is_a_retry_with_its_reason_and_its_words() {
+        let words = || "words".to_owned();
+        let cases = [
+            (WireError::Connect(words()), RetryReason::Connect),
+            (WireError::Broken(words()), RetryReason::Broken),
+            (WireError::Timeout(words()), RetryReason::Timeout),
+            (WireError::Internal(words()), RetryReason::Internal),
+        ];
+        for (error, reason) in cases {
+            let (answer, _) = send_over(Scripted(Some(Err(error)))).await;
+            assert_eq!(answer.verdict, Verdict::Retry(reason));
+            assert!(answer.detail.ends_with("words"), "{}", answer.detail);
+        }
+    }
 
     #[test]
     fn each_status_means_what_the_contract_says() {

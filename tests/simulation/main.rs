@@ -6,7 +6,7 @@
 //! held up, and nodes are slow, fail, hang up, die in the middle of an answer, lose answers and give them twice. Then
 //! all is well, and the buffer must drain.
 //!
-//! A run that fails prints its seed; `FOREBAY_TEST_SEED=…` repeats it.
+//! A run that fails prints its seed; `FOREBAY_TEST_SEED=…` repeats it, and prints what happened, line by line.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -96,6 +96,9 @@ fn whatever_nodes_and_network_do_what_is_acknowledged_arrives_in_order_and_the_l
         for seed in &seeds {
             let _repeat = Repeat(*seed);
             let seen = run::run(&Plan::new(*seed, promise));
+            if seeds.len() == 1 {
+                println!("{promise:?}:\n{}", seen.trace.join("\n"));
+            }
             check(promise, &seen);
             backlog = backlog.max(seen.backlog);
             drained_in = drained_in.max(seen.drained_in.expect("it has drained"));
