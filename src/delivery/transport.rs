@@ -328,8 +328,9 @@ mod tests {
         let transport = Transport::new(config, Arc::new(wire));
         let url = "http://node/".parse().expect("a URL");
         let started = Instant::now();
-        let answer =
-            transport.send(Parcel { url, key: "k".to_owned(), readings: 1, body: Bytes::new() }).await;
+        let answer = transport
+            .send(Parcel { url, host: None, key: "k".to_owned(), readings: 1, body: Bytes::new() })
+            .await;
         (answer, started.elapsed())
     }
 
