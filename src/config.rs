@@ -24,15 +24,8 @@ use layers::{Layers, Raw};
 const EMBEDDED_NODE_DATA: &str = "data/node";
 
 /// Settings of the full system that this version knows and does not use: they are named in the log.
-const WITHOUT_EFFECT: &[&str] = &[
-    "cluster.shard.failover",
-    "cluster.replicate.copies",
-    "cluster.replicate.quorum",
-    "cluster.replicate.straggler_timeout",
-    "cluster.clickhouse.database",
-    "cluster.clickhouse.table",
-    "cluster.elasticsearch.index",
-];
+const WITHOUT_EFFECT: &[&str] =
+    &["cluster.clickhouse.database", "cluster.clickhouse.table", "cluster.elasticsearch.index"];
 
 const UNKNOWN_FIELDS: Registry<UnknownFields> = Registry {
     what: "way with unknown fields",
@@ -502,7 +495,7 @@ mod tests {
         };
         let (version, memory) = ("in this version", "with a buffer of the kind `memory`");
         let path = ("FOREBAY__BUFFER__PATH", "x");
-        check("[cluster.shard]\nfailover = \"wait\"\n", &[path], &[("cluster.shard.failover", version)]);
+        check("[cluster.clickhouse]\ntable = \"x\"\n", &[path], &[("cluster.clickhouse.table", version)]);
         check("[buffer]\nkind = \"memory\"\n", &[], &[]);
         check("[buffer]\nkind = \"memory\"\n", &[path], &[("buffer.path", memory)]);
         check("[buffer]\nkind = \"memory\"\nfsync = \"1s\"\n", &[], &[("buffer.fsync", memory)]);

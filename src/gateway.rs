@@ -143,6 +143,7 @@ impl Gateway {
             buffer_config: config.buffer.clone(),
             buffer: Arc::clone(&buffer),
             delivery: worker.status(),
+            dead_letters: worker.dead_letters(),
             draining: draining.clone(),
             metrics: Arc::clone(&metrics),
             openapi: openapi(),

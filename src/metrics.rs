@@ -92,6 +92,7 @@ pub const TABLE: &[Row] = &[
     ),
     gauge("node_in_flight", &["node"], "Batches on their way to the node."),
     gauge("node_in_flight_limit", &["node"], "Batches that may be on their way to the node at present."),
+    counter("copies_missing_total", &["reason"], "Copies of batches that were given up, by the reason."),
     counter("retries_total", &["node", "reason"], "Batches that will be sent again, by what went wrong."),
     counter("http_requests_total", &["path", "status"], "Requests answered, by path and status."),
     histogram("http_request_seconds", &["path"], "Time from a request's head to its answer's head."),
@@ -135,6 +136,8 @@ pub struct Metrics {
     pub batch_bytes: Histogram,
     /// `delivery_seconds`
     pub delivery_seconds: HistogramVec,
+    /// `copies_missing_total`
+    pub copies_missing: IntCounterVec,
     /// `retries_total`
     pub retries: IntCounterVec,
     /// `http_requests_total`
@@ -170,6 +173,7 @@ impl Metrics {
             batch_readings: single(histograms("batch_readings", readings)),
             batch_bytes: single(histograms("batch_bytes", bytes)),
             delivery_seconds: histograms("delivery_seconds", seconds.clone()),
+            copies_missing: counters("copies_missing_total"),
             retries: counters("retries_total"),
             http_requests: counters("http_requests_total"),
             http_request_seconds: histograms("http_request_seconds", seconds),
@@ -177,9 +181,8 @@ impl Metrics {
                 .with_label_values::<&str>(&[]),
             registry: registry.clone(),
         };
-        for counters in
-            [&metrics.readings_rejected, &metrics.batches, &metrics.retries, &metrics.http_requests]
-        {
+        let counters = [&metrics.readings_rejected, &metrics.batches, &metrics.retries];
+        for counters in counters.into_iter().chain([&metrics.http_requests, &metrics.copies_missing]) {
             register(Box::new(counters.clone()));
         }
         register(Box::new(metrics.idempotency_keys_forgotten.clone()));

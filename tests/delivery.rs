@@ -406,14 +406,18 @@ async fn while_one_node_wants_to_be_left_alone_another_gets_its_batch() {
 }
 
 #[tokio::test]
-async fn a_batch_that_a_node_refuses_is_kept_and_sent_again() {
+async fn a_batch_that_a_node_refuses_is_halved_until_a_reading_stands_alone_and_the_rest_is_delivered() {
     for status in [400, 413, 422] {
         let refusal = Answer::status(status).body("no such sensor");
+        // All three, the first one alone, the other two together.
         let node = FakeNode::answering([refusal.clone(), refusal.clone(), refusal]).await;
         let gateway = TestGateway::new().node(&node).start().await;
         gateway.post(&readings(3)).await.expect_status(202);
-        eventually("it is settled", || async { gateway.account("delivered").await == 3 }).await;
-        assert_eq!(node.readings(), readings(3), "{status}");
+        eventually("it is settled", || async { gateway.account("buffered").await == 0 }).await;
+        assert_eq!(node.readings(), readings(3)[1..], "{status}");
+        assert_eq!((gateway.account("delivered").await, gateway.account("dead_lettered").await), (2, 1));
+        let sizes: Vec<_> = node.received().iter().map(|batch| batch.readings().len()).collect();
+        assert_eq!(sizes, [3, 1, 2, 1, 1], "{status}");
         // A node that refuses readings is not ill.
         assert_eq!(node_status(&gateway, &node.id()).await["up"], true, "{status}");
     }
@@ -724,7 +728,7 @@ fn flaky(seed: u64) -> impl Iterator<Item = Answer> {
             2 => Answer::status(429).header("retry-after", 0),
             3 => Answer::hang_up().after(delay),
             4 => Answer::status(404),
-            5 => Answer::status(422),
+            5 => Answer::status(408),
             // Stored, and the gateway does not hear of it.
             6 if random.u8(..4) == 0 => Answer::status(200).after(millis(400)),
             _ => Answer::status(200).after(delay),

@@ -31,6 +31,8 @@ pub struct Record {
     unsettled: AtomicU64,
     /// Parts that are on their way to a node.
     in_flight: AtomicU64,
+    /// Parts that wait in memory for their turn.
+    parked: AtomicU64,
     /// Whether some reading was given up.
     dropped: AtomicBool,
     /// Whether some reading could not be read.
@@ -74,6 +76,7 @@ impl Record {
             held_bytes,
             unsettled: AtomicU64::new(unsettled),
             in_flight: AtomicU64::new(0),
+            parked: AtomicU64::new(0),
             dropped: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
             refused: AtomicBool::new(false),
@@ -208,6 +211,16 @@ impl Part {
     pub fn come_back(&self) -> Amount {
         let others = self.record.in_flight.fetch_sub(1, Ordering::Relaxed) - 1;
         self.amount_beside(others)
+    }
+
+    /// Notes that this part waits in memory. Returns the record's bytes if it is the first part of it that does.
+    pub fn park(&self) -> u64 {
+        if self.record.parked.fetch_add(1, Ordering::Relaxed) == 0 { self.record.held_bytes } else { 0 }
+    }
+
+    /// Notes that it waits no more. Returns the record's bytes if it was the last one.
+    pub fn unpark(&self) -> u64 {
+        if self.record.parked.fetch_sub(1, Ordering::Relaxed) == 1 { self.record.held_bytes } else { 0 }
     }
 
     /// What this part keeps in flight when so many other parts of its record are.

@@ -23,6 +23,18 @@ pub(crate) fn numbered(numbers: Range<i64>) -> Readings {
     readings
 }
 
+/// One reading of each of these devices.
+pub(crate) fn readings_of(devices: &[&str]) -> Readings {
+    let mut readings = Readings::default();
+    for device in devices {
+        let time = Timestamp::from_nanos(1_170_288_000_000_000_000).expect("2007");
+        let value = Value::Integer(0);
+        let parts = ReadingParts { device, sensor: "s", value: value.into(), time, unit: None, tags: &[] };
+        readings.push(&parts).expect("good parts");
+    }
+    readings
+}
+
 /// The numbers of [`numbered`] readings.
 pub(crate) fn numbers(part: &Part) -> Vec<i64> {
     let number = |value| match value {

@@ -12,13 +12,21 @@ use super::{HOUR, MILLISECOND, choice, count, dead_letter, duration, ratio, size
 use crate::backoff::Backoff;
 use crate::codec::ENCODERS;
 use crate::delivery::{
-    BatchConfig, COMPRESSIONS, DNS_PREFIX, DeliveryConfig, HealthConfig, NODES_MAX, NodeSource,
-    SystemResolver,
+    BatchConfig, COMPRESSIONS, DNS_PREFIX, DeliveryConfig, Failover, HealthConfig, NODES_MAX, NodeSource,
+    ReplicateConfig, ShardConfig, SystemResolver,
 };
 use crate::node;
 use crate::node_id::NodeId;
 use crate::quantity::{format_duration, format_size};
-use crate::routing::ROUTES;
+use crate::registry::Registry;
+use crate::routing::{ROUTES, Spread};
+
+/// As many nodes as there can be.
+const NODES_MAX_SETTING: i64 = NODES_MAX as i64;
+
+/// What may happen to the readings of a node that is down.
+const FAILOVERS: Registry<Failover> =
+    Registry { what: "failover", members: &[("next", Failover::Next), ("wait", Failover::Wait)] };
 
 pub(super) fn read(layers: &mut Layers) -> DeliveryConfig {
     let retry = Backoff {
@@ -56,9 +64,37 @@ pub(super) fn read(layers: &mut Layers) -> DeliveryConfig {
             probe: duration(layers, "cluster.health.probe", MILLISECOND..=HOUR),
             max_ejected: ratio(layers, "cluster.health.max_ejected", 0.0..=1.0),
         },
+        shard: ShardConfig { failover: *choice(layers, "cluster.shard.failover", &FAILOVERS) },
+        replicate: ReplicateConfig {
+            copies: count(layers, "cluster.replicate.copies", 0..=NODES_MAX_SETTING),
+            quorum: count(layers, "cluster.replicate.quorum", 1..=NODES_MAX_SETTING),
+            straggler_timeout: duration(layers, "cluster.replicate.straggler_timeout", Duration::ZERO..=HOUR),
+        },
     };
+    refuse_copies_that_cannot_be(layers, &config);
     refuse_batches_beyond_the_embedded_node(layers, &config);
     config
+}
+
+/// Notes a fault if batches are to go to several nodes, and could never go to enough.
+fn refuse_copies_that_cannot_be(layers: &mut Layers, config: &DeliveryConfig) {
+    let ReplicateConfig { copies, quorum, .. } = config.replicate;
+    if copies > 0 && quorum > copies {
+        let allowed = format!("must be at most cluster.replicate.copies, which is {copies}, got {quorum}");
+        layers.fault("cluster.replicate.quorum", allowed);
+    }
+    if config.route.spread() != Spread::Copies || config.nodes.len() > config.fixed_nodes() {
+        // How many nodes a name stands for is not known yet.
+        return;
+    }
+    let nodes = config.nodes.len();
+    for (key, wanted) in [("cluster.replicate.copies", copies), ("cluster.replicate.quorum", quorum)] {
+        if wanted > nodes && !layers.faults.iter().any(|fault| fault.key == "cluster.nodes") {
+            let allowed =
+                format!("must be at most the number of cluster.nodes, which is {nodes}, got {wanted}");
+            layers.fault(key, allowed);
+        }
+    }
 }
 
 /// Notes a fault if the gateway is to deliver to a node of its own, and that node would refuse full batches for ever.

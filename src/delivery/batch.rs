@@ -1,26 +1,29 @@
 //! A batch: readings that go to one node in one request, always under the same key.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::buffer::Part;
 
-/// Names batches: a random prefix of this run, and a number.
-#[derive(Debug)]
+/// Names batches: a random prefix of this run, and a number. Clones go on with the same series.
+#[derive(Clone, Debug)]
 pub struct BatchKeys {
-    prefix: String,
-    next: u64,
+    prefix: Arc<str>,
+    next: Arc<AtomicU64>,
 }
 
 impl BatchKeys {
     /// Starts a series of keys that no other run has.
     pub fn new(random: &mut fastrand::Rng) -> BatchKeys {
-        BatchKeys { prefix: format!("{:032x}", random.u128(..)), next: 0 }
+        BatchKeys { prefix: format!("{:032x}", random.u128(..)).into(), next: Arc::default() }
     }
 
-    fn next(&mut self) -> (u64, String) {
-        let number = self.next;
-        self.next += 1;
+    /// The next number and its key.
+    pub fn next_key(&mut self) -> (u64, String) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
         (number, format!("{}-{number}", self.prefix))
     }
 }
@@ -54,7 +57,7 @@ pub struct Batch {
 impl Batch {
     /// Closes a batch and gives it its key.
     pub fn new(parts: Vec<Part>, readings: usize, body: Bytes, keys: &mut BatchKeys) -> Batch {
-        let (number, key) = keys.next();
+        let (number, key) = keys.next_key();
         let oldest = parts.iter().map(Part::accepted_at).min();
         Batch {
             number,

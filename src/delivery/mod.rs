@@ -26,11 +26,13 @@ pub mod batcher;
 pub mod breaker;
 pub mod budget;
 pub mod dead_letter;
+pub mod lanes;
 mod latency;
 mod limit;
 mod lookups;
 mod node_status;
 mod nodes;
+pub mod shards;
 mod source;
 pub mod transport;
 pub mod wire;
@@ -51,6 +53,7 @@ pub use dead_letter::{DeadLetter, DeadLetterConfig, DeadLetterError, DeadLetters
 pub use lookups::{Resolve, SystemResolver};
 pub use node_status::{DeliveryStatus, NodeStatus};
 pub use nodes::{Failure, NODES_MAX};
+pub use shards::Failover;
 pub use source::{DNS_PREFIX, NodeSource};
 pub use transport::{COMPRESSIONS, Compression};
 pub use wire::TransportError;
@@ -85,6 +88,28 @@ pub struct DeliveryConfig {
     pub retry: Backoff,
     /// When a node counts as down.
     pub health: HealthConfig,
+    /// For routes that give every device its own node.
+    pub shard: ShardConfig,
+    /// For routes that send each batch to several nodes.
+    pub replicate: ReplicateConfig,
+}
+
+/// The settings of routes that give every device its own node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardConfig {
+    /// What happens to the readings of a node that is down.
+    pub failover: Failover,
+}
+
+/// The settings of routes that send each batch to several nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicateConfig {
+    /// How many nodes are to have each batch; 0: every node.
+    pub copies: usize,
+    /// How many are enough for it to count as delivered.
+    pub quorum: usize,
+    /// How long the others are tried from then on.
+    pub straggler_timeout: Duration,
 }
 
 impl DeliveryConfig {

@@ -25,6 +25,7 @@ use super::source::{NodeSource, Place};
 use super::transport::{Answer, Verdict};
 use crate::node_id::{NodeId, without_credentials};
 use crate::routing::Candidate;
+use crate::routing::shard::name_hash;
 
 pub use addresses::NODES_MAX;
 
@@ -70,6 +71,8 @@ pub(super) struct Node {
     pub(super) host: Option<HeaderValue>,
     /// The URL without credentials: no two nodes have the same.
     pub(super) address: String,
+    /// The hash of that, by which devices choose it.
+    hash: u64,
     /// The entries of `cluster.nodes` that have it now; none: it has gone.
     sources: BTreeSet<usize>,
     /// Its turn among the nodes that have gone.
@@ -91,9 +94,11 @@ pub(super) struct Node {
 
 impl Node {
     fn new(id: NodeId, place: Place, source: usize, config: &NodesConfig, now: Instant) -> Node {
+        let address = without_credentials(&place.url);
         Node {
             id,
-            address: without_credentials(&place.url),
+            hash: name_hash(&address),
+            address,
             url: place.url,
             host: place.host,
             sources: BTreeSet::from([source]),
@@ -189,13 +194,13 @@ impl Nodes {
         self.nodes.iter().enumerate().filter(|(_, node)| node.is_present()).map(|(index, _)| index)
     }
 
-    pub(super) fn present_count(&self) -> usize {
-        self.present().count()
+    /// The nodes that batches may go to, with the hashes of their names.
+    pub(super) fn hashes(&self) -> Vec<(usize, u64)> {
+        self.present().map(|node| (node, self.nodes[node].hash)).collect()
     }
 
-    /// Whether any node is up that batches may go to.
-    pub(super) fn any_up(&self) -> bool {
-        self.present().any(|node| self.nodes[node].breaker.is_closed())
+    pub(super) fn present_count(&self) -> usize {
+        self.present().count()
     }
 
     /// Whether the node is sent nothing but trials.
@@ -204,7 +209,6 @@ impl Nodes {
     }
 
     /// A number that changes whenever other nodes than before are present and not ejected.
-    #[allow(dead_code, reason = "for routes that divide readings among nodes")]
     pub(super) fn availability(&self) -> u64 {
         self.availability
     }
@@ -226,6 +230,7 @@ impl Nodes {
                 in_flight: node.in_flight,
                 up: node.breaker.is_closed(),
                 tried: tried.contains(&index),
+                hash: node.hash,
             }
         };
         self.present().filter(|index| is_free(&self.nodes[*index])).map(candidate).collect()
@@ -336,7 +341,6 @@ impl Nodes {
     }
 
     /// Shows others since when a reading waits for this node alone.
-    #[allow(dead_code, reason = "for routes that divide readings among nodes")]
     pub(super) fn set_oldest_waiting(&self, node: usize, oldest: Option<Instant>) {
         self.status.lock().nodes[node].oldest_waiting = oldest;
     }

@@ -159,6 +159,10 @@ pub struct Answer {
     pub detail: String,
     /// How long the node asks to be left alone.
     pub retry_after: Option<Duration>,
+    /// The status, if there is an answer.
+    pub status: Option<u16>,
+    /// The beginning of the body.
+    pub body: String,
 }
 
 impl Answer {
@@ -168,7 +172,8 @@ impl Answer {
     }
 
     fn none(reason: RetryReason, detail: String) -> Answer {
-        Answer { verdict: Verdict::Retry(reason), detail, retry_after: None }
+        let verdict = Verdict::Retry(reason);
+        Answer { verdict, detail, retry_after: None, status: None, body: String::new() }
     }
 }
 
@@ -263,7 +268,8 @@ async fn read_answer(answer: WireAnswer, deadline: Instant) -> Answer {
     }
     let (verdict, excerpt) = (classify(head.status), String::from_utf8_lossy(&excerpt));
     let detail = format!("{}: {}", head.status, excerpt.trim());
-    Answer { verdict, detail, retry_after: retry_after(&head.headers, SystemTime::now()) }
+    let (status, retry_after) = (Some(head.status.as_u16()), retry_after(&head.headers, SystemTime::now()));
+    Answer { verdict, detail, retry_after, status, body: excerpt.into_owned() }
 }
 
 fn reason(error: &WireError) -> RetryReason {

@@ -5,14 +5,24 @@
 //! latency times the batches under way; a failure counts as a long latency, or else a node that fails fast would
 //! look fast.
 
-use super::{Candidate, Routing};
+use super::{Candidate, Routing, Spread};
 
 /// The policy `balance`.
 #[derive(Debug)]
 pub struct Balance;
 
 impl Routing for Balance {
-    fn rank(&self, candidates: &[Candidate], random: &mut dyn FnMut() -> f64, ranking: &mut Vec<usize>) {
+    fn spread(&self) -> Spread {
+        Spread::Anywhere
+    }
+
+    fn rank(
+        &self,
+        _: u64,
+        candidates: &[Candidate],
+        random: &mut dyn FnMut() -> f64,
+        ranking: &mut Vec<usize>,
+    ) {
         // A node that is up comes before a cheaper one, and so does another node than before.
         let group = |candidate: &Candidate| (!candidate.up, candidate.tried);
         let mut order: Vec<&Candidate> = candidates.iter().collect();
@@ -31,7 +41,8 @@ impl Routing for Balance {
     }
 }
 
-fn cost(candidate: &Candidate) -> f64 {
+/// What one more batch costs there.
+pub(super) fn cost(candidate: &Candidate) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a handful of batches")]
     let load = (candidate.in_flight + 1) as f64;
     candidate.latency_seconds * load
@@ -52,24 +63,24 @@ fn draw(below: usize, random: &mut dyn FnMut() -> f64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routing::tests::rank;
+    use crate::routing::tests::rank_for;
 
     fn node(node: usize, latency_seconds: f64) -> Candidate {
-        Candidate { node, latency_seconds, in_flight: 0, up: true, tried: false }
+        Candidate { latency_seconds, ..Candidate::idle(node) }
     }
 
     #[test]
     fn the_cheaper_of_two_leads() {
-        assert_eq!(rank(&Balance, &[node(0, 0.2), node(1, 0.1)], 1), [1, 0]);
+        assert_eq!(rank_for(&Balance, 0, &[node(0, 0.2), node(1, 0.1)], 1), [1, 0]);
         let busy = Candidate { in_flight: 3, ..node(1, 0.1) };
-        assert_eq!(rank(&Balance, &[node(0, 0.2), busy], 1), [0, 1]);
+        assert_eq!(rank_for(&Balance, 0, &[node(0, 0.2), busy], 1), [0, 1]);
     }
 
     #[test]
     fn a_node_that_is_down_comes_last_and_one_that_was_tried_after_the_others() {
         let down = Candidate { up: false, ..node(0, 0.001) };
         let tried = Candidate { tried: true, ..node(1, 0.001) };
-        assert_eq!(rank(&Balance, &[down, tried, node(2, 9.0)], 1), [2, 1, 0]);
+        assert_eq!(rank_for(&Balance, 0, &[down, tried, node(2, 9.0)], 1), [2, 1, 0]);
     }
 
     #[test]
@@ -78,7 +89,7 @@ mod tests {
         nodes[5].latency_seconds = 10.0;
         let mut led = [0; 8];
         for seed in 0..8000 {
-            led[rank(&Balance, &nodes, seed)[0]] += 1;
+            led[rank_for(&Balance, 0, &nodes, seed)[0]] += 1;
         }
         assert_eq!(led[5], 0, "{led:?}");
         assert!(led.iter().filter(|count| **count > 100).count() == 7, "{led:?}");

@@ -5,14 +5,33 @@
 //! place. A policy is added as a file here and a row in [`ROUTES`].
 
 mod balance;
+mod replicate;
+pub mod shard;
 
 use std::fmt::Debug;
 
 use crate::registry::Registry;
 
 /// The routing policies by their configuration names.
-pub const ROUTES: Registry<&dyn Routing> =
-    Registry { what: "route", members: &[("balance", &balance::Balance)] };
+pub const ROUTES: Registry<&dyn Routing> = Registry {
+    what: "route",
+    members: &[
+        ("balance", &balance::Balance),
+        ("shard", &shard::Shard),
+        ("replicate", &replicate::Replicate),
+    ],
+};
+
+/// What a route asks of the delivery beside a ranking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// Any reading may go into any batch, and any batch to any one node.
+    Anywhere,
+    /// A batch has readings of devices with the same node only, and those of a device go one after the other.
+    ByDevice,
+    /// A batch goes to several nodes.
+    Copies,
+}
 
 /// What a policy may know of a node.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,12 +46,32 @@ pub struct Candidate {
     pub up: bool,
     /// Whether this batch was tried there since every node had its turn.
     pub tried: bool,
+    /// The hash of its name ([`shard::name_hash`]).
+    pub hash: u64,
+}
+
+#[cfg(test)]
+impl Candidate {
+    /// A node that is up, idle and fast.
+    pub(crate) fn idle(node: usize) -> Candidate {
+        Candidate { node, latency_seconds: 0.001, in_flight: 0, up: true, tried: false, hash: node as u64 }
+    }
 }
 
 /// Ranks nodes for a batch.
 pub trait Routing: Sync + Debug {
-    /// Appends the nodes of `candidates` to `ranking`, the best first. `random` draws evenly from 0 to 1.
-    fn rank(&self, candidates: &[Candidate], random: &mut dyn FnMut() -> f64, ranking: &mut Vec<usize>);
+    /// What it asks of the delivery.
+    fn spread(&self) -> Spread;
+
+    /// Appends the nodes of `candidates` to `ranking`, the best first. `device` is the hash of the device
+    /// ([`shard::name_hash`]), for routes that go by it; `random` draws evenly from 0 to 1.
+    fn rank(
+        &self,
+        device: u64,
+        candidates: &[Candidate],
+        random: &mut dyn FnMut() -> f64,
+        ranking: &mut Vec<usize>,
+    );
 }
 
 #[cfg(test)]
@@ -40,10 +79,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    pub(crate) fn rank(route: &dyn Routing, candidates: &[Candidate], seed: u64) -> Vec<usize> {
+    pub(crate) fn rank_for(
+        route: &dyn Routing,
+        device: u64,
+        candidates: &[Candidate],
+        seed: u64,
+    ) -> Vec<usize> {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut ranking = Vec::new();
-        route.rank(candidates, &mut || random.f64(), &mut ranking);
+        route.rank(device, candidates, &mut || random.f64(), &mut ranking);
         ranking
     }
 
@@ -54,10 +98,11 @@ mod tests {
             seed: u64,
         ) {
             let candidates: Vec<_> = rows.iter().enumerate().map(|(index, (latency_seconds, in_flight, up, tried))| {
-                Candidate { node: index + 3, latency_seconds: *latency_seconds, in_flight: *in_flight, up: *up, tried: *tried }
+                let (latency_seconds, in_flight, up, tried) = (*latency_seconds, *in_flight, *up, *tried);
+                Candidate { latency_seconds, in_flight, up, tried, ..Candidate::idle(index + 3) }
             }).collect();
             for (name, route) in ROUTES.members {
-                let mut ranking = rank(*route, &candidates, seed);
+                let mut ranking = rank_for(*route, seed, &candidates, seed);
                 ranking.sort_unstable();
                 let all: Vec<_> = candidates.iter().map(|candidate| candidate.node).collect();
                 prop_assert_eq!(&ranking, &all, "{}", name);

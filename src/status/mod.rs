@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa::{OpenApi, ToSchema};
 
 use crate::buffer::{Buffer, BufferConfig, Snapshot};
-use crate::delivery::{DeliveryStatus, NodeStatus};
+use crate::delivery::{DeadLetters, DeliveryStatus, NodeStatus};
 use crate::metrics::Metrics;
 use readiness::Readiness;
 use report::Report;
@@ -47,6 +47,8 @@ pub struct Status {
     pub buffer: Arc<dyn Buffer>,
     /// The nodes.
     pub delivery: Arc<DeliveryStatus>,
+    /// Where readings go that nodes refuse.
+    pub dead_letters: DeadLetters,
     /// Cancelled when no more requests are taken.
     pub draining: CancellationToken,
     /// The metrics.
@@ -60,6 +62,8 @@ struct View {
     snapshot: Snapshot,
     /// Why no readings can be taken.
     trouble: Option<String>,
+    /// Why refused readings stay in the buffer.
+    dead_letter_trouble: Option<String>,
     nodes: Vec<NodeStatus>,
     oldest_seconds: f64,
 }
@@ -84,6 +88,7 @@ impl Status {
         View {
             snapshot,
             trouble: self.buffer.trouble(),
+            dead_letter_trouble: self.dead_letters.trouble(),
             nodes,
             oldest_seconds: self.delivery.oldest_age(Instant::now()).as_secs_f64(),
         }

@@ -45,6 +45,9 @@ pub(super) fn render(report: &Report, readiness: &Readiness) -> String {
             let _ = writeln!(html, "<p class=\"{}\">{}</p>", readiness.status, escape(reason));
         }
     }
+    if let Some(trouble) = &report.dead_letters.trouble {
+        let _ = writeln!(html, "<p class=\"degraded\">{}</p>", escape(trouble));
+    }
     ledger(report, &mut html);
     buffer(report, &mut html);
     nodes(report, &mut html);

@@ -117,7 +117,8 @@ mod tests {
         let limit = Amount { readings, bytes: 1 };
         let bounds = Bounds { limit, least: Amount { readings: 1, bytes: 1 } };
         let snapshot = Accounts::new(bounds, 0, Instant::now()).snapshot();
-        View { snapshot, trouble: trouble.map(str::to_owned), nodes: Vec::new(), oldest_seconds: 0.0 }
+        let trouble = trouble.map(str::to_owned);
+        View { snapshot, trouble, dead_letter_trouble: None, nodes: Vec::new(), oldest_seconds: 0.0 }
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(super) struct Report {
     pub(super) ledger: Ledger,
     /// The buffer.
     pub(super) buffer: Buffer,
+    /// The dead letters.
+    pub(super) dead_letters: DeadLetters,
     /// The nodes.
     pub(super) nodes: Vec<Node>,
 }
@@ -69,6 +71,13 @@ pub(super) struct Buffer {
     /// Age of the oldest reading that is not settled.
     pub(super) oldest_seconds: f64,
     /// Why no readings can be taken; not set while they can, or while only room is missing.
+    pub(super) trouble: Option<String>,
+}
+
+/// The dead letters.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct DeadLetters {
+    /// Why refused readings stay in the buffer; not set while their letters can be written.
     pub(super) trouble: Option<String>,
 }
 
@@ -176,6 +185,7 @@ impl Report {
                 oldest_seconds: view.oldest_seconds,
                 trouble: view.trouble.clone(),
             },
+            dead_letters: DeadLetters { trouble: view.dead_letter_trouble.clone() },
             nodes: view.nodes.iter().zip(&ledger.delivered).map(node).collect(),
         }
     }

@@ -57,7 +57,7 @@ enum Order {
 }
 
 /// Every route, at least once.
-const PROMISES: [Promise; 2] = [
+const PROMISES: [Promise; 6] = [
     Promise { route: "balance", settings: &[], nodes: 2..=4, copies: 1, order: Order::Any },
     // Whatever the route is, where there is one node and one batch at a time nothing can overtake.
     Promise {
@@ -66,6 +66,35 @@ const PROMISES: [Promise; 2] = [
         nodes: 1..=1,
         copies: 1,
         order: Order::OfEachDevice,
+    },
+    Promise {
+        route: "shard",
+        settings: &[("cluster.shard.failover", "next")],
+        nodes: 2..=4,
+        copies: 1,
+        order: Order::OfEachDevice,
+    },
+    Promise {
+        route: "shard",
+        settings: &[("cluster.shard.failover", "wait")],
+        nodes: 2..=4,
+        copies: 1,
+        order: Order::OfEachDevice,
+    },
+    Promise {
+        route: "replicate",
+        settings: &[("cluster.replicate.copies", "2"), ("cluster.replicate.quorum", "2")],
+        nodes: 2..=4,
+        copies: 2,
+        order: Order::Any,
+    },
+    // Every node is to have it, and one is enough.
+    Promise {
+        route: "replicate",
+        settings: &[("cluster.replicate.copies", "0"), ("cluster.replicate.quorum", "1")],
+        nodes: 2..=4,
+        copies: 1,
+        order: Order::Any,
     },
 ];
 

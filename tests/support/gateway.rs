@@ -40,6 +40,7 @@ impl TestGateway {
             .set("cluster.retry.initial", "5ms")
             .set("cluster.retry.max", "50ms")
             .set("cluster.health.probe", "20ms")
+            .set("dead_letter.path", dead_letters())
     }
 
     /// One setting, by its key in the configuration.
@@ -91,6 +92,11 @@ impl TestGateway {
         let address = gateway.address();
         RunningGateway { gateway: Some(gateway), ..RunningGateway::at(address) }
     }
+}
+
+/// A directory that no other gateway has; it is made with the first dead letter.
+fn dead_letters() -> String {
+    format!("{}/dead-letters/{:016x}", env!("CARGO_TARGET_TMPDIR"), fastrand::u64(..))
 }
 
 /// A gateway that runs.

@@ -187,7 +187,7 @@ mod tests {
         }
 
         fn answer(&mut self, node: usize) {
-            let answer = Answer { verdict: Verdict::Delivered, detail: String::new(), retry_after: None };
+            let answer = Answer { verdict: Verdict::Delivered, ..Answer::internal(String::new()) };
             self.nodes.on_answer(node, &answer, Duration::ZERO, self.now, Duration::MAX);
         }
 

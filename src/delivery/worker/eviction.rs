@@ -38,11 +38,13 @@ impl Worker {
 
     /// Drops from the oldest batch that waits, to be noted or to be sent. Returns whether there was one.
     fn evict_from_batches(&mut self, missing: Amount) -> bool {
+        // A batch in pieces is nearly settled.
         let helps = |(_, pending): &(&u64, &Pending)| {
-            pending.state.due().is_some() && pending.batch.parts.iter().any(|part| helps(part, missing))
+            let is_whole = pending.is_idle() && pending.rest.is_empty();
+            is_whole && pending.batch.parts.iter().any(|part| helps(part, missing))
         };
         let Some(number) = self.batches.iter().find(helps).map(|(number, _)| *number) else { return false };
-        let Some(Pending { batch, note, state }) = self.batches.remove(&number) else { return false };
+        let Some(Pending { batch, note, state, lane, class, .. }) = self.take(number) else { return false };
         let mut parts = VecDeque::from(batch.parts);
         if batch.may_be_stored {
             // The rest under another key could be stored twice.
@@ -51,16 +53,16 @@ impl Worker {
         }
         self.drop_from_front(&mut parts, note);
         if !parts.is_empty() {
-            let rest = self.batcher.rebatch(number, parts.into());
+            let rest = self.lanes.rebatch(number, parts.into());
             let batch = Batch { failures: batch.failures, tried: batch.tried, ..rest };
             // What is left is another batch, and is noted as such.
-            self.keep(batch, state.due().unwrap_or_else(Instant::now));
+            self.keep(lane, class, batch, state.due().unwrap_or_else(Instant::now));
         }
         true
     }
 
     fn evict_from_open(&mut self, missing: Amount) -> bool {
-        let mut parts = VecDeque::from(self.batcher.take_open());
+        let mut parts = VecDeque::from(self.lanes.take_all());
         let any = parts.iter().any(|part| helps(part, missing));
         if any {
             self.drop_from_front(&mut parts, None);

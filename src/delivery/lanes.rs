@@ -1,0 +1,243 @@
+//! Where readings are gathered into batches: an open batch for each lane, and what waits behind a lane that is full.
+//!
+//! Most routes have a single lane. Where every device has its own node ([`super::shards`]), a node that takes nothing
+//! must not hold up the others: the readings of a lane that has enough batches are parked, and those behind them go on
+//! to theirs. What is parked is in memory, so it is bounded: when its requests take [`PARKED_BYTES_MAX`], everything
+//! waits.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use tokio::time::Instant;
+
+use super::batch::{Batch, BatchKeys};
+use super::batcher::{BatchConfig, Batcher};
+use super::shards::LaneId;
+use crate::buffer::Part;
+use crate::codec::Encoder;
+
+/// Most bytes of requests that have parked readings.
+const PARKED_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Closed batches of a lane that are not settled: one on its way, and one that is ready.
+const LANE_BATCHES_MAX: usize = 2;
+
+#[derive(Debug)]
+struct Lane {
+    open: Batcher,
+    /// What comes after the open batch.
+    parked: VecDeque<Part>,
+    /// Closed batches that are not settled.
+    closed: usize,
+}
+
+/// All lanes.
+#[derive(Debug)]
+pub struct Lanes {
+    config: BatchConfig,
+    encoder: &'static dyn Encoder,
+    keys: BatchKeys,
+    lanes: BTreeMap<LaneId, Lane>,
+    /// Bytes of the requests that have parked readings.
+    parked_bytes: u64,
+    /// Makes batches of what was a batch before.
+    renderer: Batcher,
+}
+
+impl Lanes {
+    /// Starts with nothing.
+    pub fn new(config: BatchConfig, encoder: &'static dyn Encoder, keys: BatchKeys) -> Lanes {
+        let renderer = Batcher::new(config, encoder, keys.clone());
+        Lanes { config, encoder, keys, lanes: BTreeMap::new(), parked_bytes: 0, renderer }
+    }
+
+    fn lane(&mut self, id: LaneId) -> &mut Lane {
+        let Lanes { config, encoder, keys, lanes, .. } = self;
+        lanes.entry(id).or_insert_with(|| Lane {
+            open: Batcher::new(*config, *encoder, keys.clone()),
+            parked: VecDeque::new(),
+            closed: 0,
+        })
+    }
+
+    /// Adds readings from the front of `part` to the open batch of a lane, as [`Batcher::add`] does.
+    pub fn add(&mut self, id: LaneId, part: &mut Part, now: Instant) -> Option<Batch> {
+        self.lane(id).open.add(part, now)
+    }
+
+    /// Adds what is parked to the open batch, until it is full.
+    pub fn add_parked(&mut self, id: LaneId, now: Instant) -> Option<Batch> {
+        let lane = self.lanes.get_mut(&id)?;
+        while let Some(part) = lane.parked.front_mut() {
+            let full = lane.open.add(part, now);
+            if part.is_empty() {
+                self.parked_bytes -= part.unpark();
+                lane.parked.pop_front();
+            }
+            if full.is_some() {
+                return full;
+            }
+        }
+        None
+    }
+
+    /// Keeps readings for later.
+    pub fn park(&mut self, id: LaneId, part: Part) {
+        self.parked_bytes += part.park();
+        self.lane(id).parked.push_back(part);
+    }
+
+    /// Whether readings of a lane are parked, so that others have to go behind them.
+    pub fn has_parked(&self, id: LaneId) -> bool {
+        self.lanes.get(&id).is_some_and(|lane| !lane.parked.is_empty())
+    }
+
+    /// The lanes that have parked readings.
+    pub fn with_parked(&self) -> Vec<LaneId> {
+        self.lanes.iter().filter(|(_, lane)| !lane.parked.is_empty()).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether no more may be parked.
+    pub fn is_full(&self) -> bool {
+        self.parked_bytes >= PARKED_BYTES_MAX
+    }
+
+    /// Whether one more batch of a lane may be out of the buffer.
+    pub fn has_room(&self, id: LaneId) -> bool {
+        self.lanes.get(&id).is_none_or(|lane| lane.closed < LANE_BATCHES_MAX)
+    }
+
+    /// A batch of a lane is out of the buffer now.
+    pub fn on_closed(&mut self, id: LaneId) {
+        self.lane(id).closed += 1;
+    }
+
+    /// A batch of a lane is settled, or there is none any more.
+    pub fn on_settled(&mut self, id: LaneId) {
+        self.lane(id).closed -= 1;
+    }
+
+    /// Closes the open batch of a lane, if it has readings.
+    pub fn close(&mut self, id: LaneId) -> Option<Batch> {
+        self.lanes.get_mut(&id)?.open.close()
+    }
+
+    /// The lanes whose open batch has readings, and when each has waited long enough.
+    pub fn due(&self) -> impl Iterator<Item = (LaneId, Instant)> {
+        self.lanes.iter().filter_map(|(id, lane)| Some((*id, lane.open.due()?)))
+    }
+
+    /// Whether there is nothing, neither in open batches nor parked.
+    pub fn is_empty(&self) -> bool {
+        self.lanes.values().all(|lane| lane.parked.is_empty() && lane.open.due().is_none())
+    }
+
+    /// When the oldest reading was accepted that is here for `target`; for any node if there is none.
+    pub fn oldest(&self, target: Option<usize>) -> Option<Instant> {
+        let wanted = self.lanes.iter().filter(|(id, _)| target.is_none_or(|target| id.target == target));
+        let oldest = |lane: &Lane| lane.open.oldest().or_else(|| lane.parked.front().map(Part::accepted_at));
+        wanted.filter_map(|(_, lane)| oldest(lane)).min()
+    }
+
+    /// Takes everything out again: of each lane what is in its open batch, and then what is parked.
+    pub fn take_all(&mut self) -> Vec<Part> {
+        let mut parts = Vec::new();
+        for lane in self.lanes.values_mut() {
+            parts.extend(lane.open.take_open());
+            for part in lane.parked.drain(..) {
+                self.parked_bytes -= part.unpark();
+                parts.push(part);
+            }
+        }
+        parts
+    }
+
+    /// Forgets lanes that nothing is in and no batch is out of.
+    pub fn forget_unused(&mut self) {
+        self.lanes.retain(|_, lane| lane.closed > 0 || !lane.parked.is_empty() || lane.open.due().is_some());
+    }
+
+    /// A key that no other batch has.
+    pub fn new_key(&mut self) -> String {
+        self.keys.next_key().1
+    }
+
+    /// As [`Batcher::rebatch`].
+    pub fn rebatch(&mut self, number: u64, parts: Vec<Part>) -> Batch {
+        self.renderer.rebatch(number, parts)
+    }
+
+    /// As [`Batcher::resume`].
+    pub fn resume(&mut self, key: String, parts: Vec<Part>) -> Batch {
+        self.renderer.resume(key, parts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::buffer::lease::{Record, RecordParts};
+    use crate::buffer::tests::{numbered, numbers};
+    use crate::codec::ENCODERS;
+
+    const A: LaneId = LaneId { home: 0, target: 0, turn: 0 };
+    const B: LaneId = LaneId { home: 1, target: 1, turn: 0 };
+
+    fn lanes(max_readings: usize) -> Lanes {
+        let config = BatchConfig { max_readings, max_bytes: 1 << 20, max_age: Duration::from_secs(1) };
+        let keys = BatchKeys::new(&mut fastrand::Rng::with_seed(7));
+        Lanes::new(config, *ENCODERS.find("ndjson").expect("a format"), keys)
+    }
+
+    fn part(from: i64, to: i64) -> Part {
+        let readings = numbered(from..to);
+        let held_bytes = Record::amount(&readings).bytes;
+        let parts =
+            RecordParts { readings, seq: None, held_bytes, accepted_at: Instant::now(), waiter: None };
+        Part::whole(Record::new(parts))
+    }
+
+    fn contents(parts: &[Part]) -> Vec<i64> {
+        parts.iter().flat_map(numbers).collect()
+    }
+
+    #[test]
+    fn what_is_parked_comes_after_what_is_open_and_in_its_order() {
+        let (mut lanes, now) = (lanes(4), Instant::now());
+        assert!(lanes.add(A, &mut part(0, 3), now).is_none());
+        [part(3, 6), part(6, 9)].into_iter().for_each(|part| lanes.park(A, part));
+        assert!(lanes.has_parked(A) && !lanes.has_parked(B) && lanes.with_parked() == [A]);
+        let full = lanes.add_parked(A, now).expect("four readings");
+        assert_eq!(contents(&full.parts), [0, 1, 2, 3]);
+        assert_eq!(contents(&lanes.add_parked(A, now).expect("four more").parts), [4, 5, 6, 7]);
+        assert!(lanes.add_parked(A, now).is_none() && !lanes.has_parked(A) && lanes.parked_bytes == 0);
+        lanes.park(A, part(9, 10));
+        assert_eq!(contents(&lanes.take_all()), [8, 9]);
+        assert!(lanes.is_empty() && lanes.parked_bytes == 0);
+    }
+
+    #[test]
+    fn a_request_counts_once_however_many_of_its_readings_are_parked() {
+        let mut lanes = lanes(4);
+        let mut whole = part(0, 4);
+        let held = Record::amount(&numbered(0..4)).bytes;
+        lanes.park(A, whole.split_first(1));
+        lanes.park(B, whole.split_first(2));
+        lanes.park(A, whole);
+        assert_eq!(lanes.parked_bytes, held);
+        lanes.add_parked(A, Instant::now());
+        assert_eq!(lanes.parked_bytes, held, "one is left");
+        lanes.add_parked(B, Instant::now());
+        assert_eq!(lanes.parked_bytes, 0);
+    }
+
+    #[test]
+    fn a_lane_has_room_for_two_batches_and_again_when_one_is_settled() {
+        let mut lanes = lanes(4);
+        assert!(lanes.has_room(A));
+        (0..2).for_each(|_| lanes.on_closed(A));
+        assert!(!lanes.has_room(A) && lanes.has_room(B));
+        lanes.on_settled(A);
+        assert!(lanes.has_room(A));
+    }
+}

@@ -1,0 +1,218 @@
+//! From the buffer into batches: pulling, gathering, noting.
+
+use std::cmp::Reverse;
+
+use tokio::time::Instant;
+
+use super::pending::{Pending, State};
+use super::{CLOSE_MAX, Heard, PULL_MAX, PULL_PAUSE, Wish, Worker};
+use crate::buffer::{Amount, Noted, Noting, Part, Resumed};
+use crate::delivery::batch::Batch;
+use crate::delivery::shards::{Class, LaneId};
+use crate::routing::Spread;
+
+impl Worker {
+    pub(super) fn may_pull(&self, now: Instant) -> bool {
+        self.wants_more() && (self.next_pull <= now || self.draining)
+    }
+
+    pub(super) fn wants_more(&self) -> bool {
+        // For somebody who waits for room, what came meanwhile may be given up too.
+        let someone_waits = || self.accounts.shortfall() != Amount::default();
+        !self.exhausted && (self.pulled.is_empty() || someone_waits())
+    }
+
+    /// Whether some batch waits for its note.
+    pub(super) fn is_noting(&self) -> bool {
+        self.batches.values().any(Pending::is_noting)
+    }
+
+    /// What the outlet is asked for next. It does one thing at a time: while a batch waits for its note, what is at
+    /// hand is pulled without waiting for more.
+    pub(super) fn wish(&self, now: Instant) -> Option<Wish> {
+        if self.is_noting() { Some(Wish::Note) } else { self.may_pull(now).then_some(Wish::Readings) }
+    }
+
+    pub(super) fn on_heard(&mut self, heard: Heard) {
+        match heard {
+            Heard::Noted(noted) => self.on_noted(noted),
+            Heard::Pulled(count) => {
+                self.exhausted = count == 0;
+                self.take_fresh();
+            }
+        }
+    }
+
+    pub(super) fn pull_at_hand(&mut self) {
+        let at_hand = std::iter::from_fn(|| self.outlet.try_pull());
+        self.fresh.extend(at_hand.take(PULL_MAX));
+        self.take_fresh();
+    }
+
+    fn take_fresh(&mut self) {
+        let count = self.fresh.len();
+        self.pulled.extend(self.fresh.drain(..));
+        if count < PULL_MAX {
+            self.next_pull = Instant::now() + PULL_PAUSE;
+        }
+        // Requests that came for dropped readings are now the oldest, and more may wait behind them.
+        self.evict();
+    }
+
+    /// Whether one more batch may be out of the buffer.
+    fn has_place(&self) -> bool {
+        let places = self.nodes.present_count() * self.config.max_in_flight;
+        self.batches.len() < places.div_ceil(self.copies().max(1))
+    }
+
+    /// Whether one more batch of a lane may be out of the buffer.
+    pub(super) fn has_room(&self, lane: LaneId) -> bool {
+        match self.spread {
+            Spread::Anywhere | Spread::Copies => self.has_place(),
+            Spread::ByDevice => self.lanes.has_room(lane),
+        }
+    }
+
+    /// Moves pulled readings into batches. Returns whether there is more to be done at once.
+    pub(super) fn fill(&mut self, now: Instant) -> bool {
+        let closed = match self.spread {
+            Spread::Anywhere | Spread::Copies => self.fill_one_lane(now),
+            Spread::ByDevice => self.fill_lanes(now),
+        };
+        let nothing_more = self.draining && self.pulled.is_empty();
+        let due: Vec<LaneId> = self
+            .lanes
+            .due()
+            .filter(|(lane, due)| (*due <= now || nothing_more) && self.has_room(*lane))
+            .map(|(lane, _)| lane)
+            .collect();
+        for lane in due {
+            let batch = self.lanes.close(lane);
+            batch.into_iter().for_each(|batch| self.enqueue(lane, batch, now));
+        }
+        closed >= CLOSE_MAX
+    }
+
+    fn fill_one_lane(&mut self, now: Instant) -> usize {
+        let mut closed = 0;
+        while closed < CLOSE_MAX && self.has_place() {
+            let Some(part) = self.pulled.front_mut() else { break };
+            let batch = self.lanes.add(LaneId::default(), part, now);
+            if part.is_empty() {
+                self.pulled.pop_front();
+            }
+            if let Some(batch) = batch {
+                self.enqueue(LaneId::default(), batch, now);
+                closed += 1;
+            }
+        }
+        closed
+    }
+
+    fn fill_lanes(&mut self, now: Instant) -> usize {
+        let mut closed = 0;
+        for lane in self.lanes.with_parked() {
+            while closed < CLOSE_MAX && self.lanes.has_room(lane) {
+                let Some(batch) = self.lanes.add_parked(lane, now) else { break };
+                self.enqueue(lane, batch, now);
+                closed += 1;
+            }
+        }
+        while closed < CLOSE_MAX && !self.lanes.is_full() {
+            let Some(part) = self.pulled.front_mut() else { break };
+            let run = self.shards.split_run(part);
+            if part.is_empty() {
+                self.pulled.pop_front();
+            }
+            // Without nodes there is no place to go.
+            let Some((lane, run)) = run else { break };
+            closed += self.fill_lane(lane, run, now);
+        }
+        closed
+    }
+
+    /// Adds readings to a lane, and parks what finds no room. Returns how many batches were closed.
+    fn fill_lane(&mut self, lane: LaneId, mut run: Part, now: Instant) -> usize {
+        let mut closed = 0;
+        while !run.is_empty() && self.lanes.has_room(lane) && !self.lanes.has_parked(lane) {
+            if let Some(batch) = self.lanes.add(lane, &mut run, now) {
+                self.enqueue(lane, batch, now);
+                closed += 1;
+            }
+        }
+        if !run.is_empty() {
+            self.lanes.park(lane, run);
+        }
+        closed
+    }
+
+    fn enqueue(&mut self, lane: LaneId, batch: Batch, now: Instant) {
+        self.observe_batch(&batch);
+        let class = match self.spread {
+            Spread::Anywhere | Spread::Copies => Class::Free,
+            Spread::ByDevice => self.shards.class(lane),
+        };
+        self.keep(Some(lane), class, batch, now);
+    }
+
+    /// Keeps a closed batch: to be noted first, and sent when `due` has come.
+    pub(super) fn keep(&mut self, lane: Option<LaneId>, class: Class, batch: Batch, due: Instant) {
+        let state = match self.outlet.note(batch.number, &batch.key, &batch.parts) {
+            Noting::NotNeeded => State::Waiting { due },
+            Noting::UnderWay => State::Noting { due },
+        };
+        self.insert(Pending { lane, class, ..Pending::new(batch, None, state) });
+    }
+
+    fn insert(&mut self, pending: Pending) {
+        pending.lane.into_iter().for_each(|lane| self.lanes.on_closed(lane));
+        self.batches.insert(pending.batch.number, pending);
+    }
+
+    /// Takes a batch out: it is settled, or becomes another one.
+    pub(super) fn take(&mut self, number: u64) -> Option<Pending> {
+        let pending = self.batches.remove(&number)?;
+        pending.lane.into_iter().for_each(|lane| self.lanes.on_settled(lane));
+        Some(pending)
+    }
+
+    /// Lets a batch go on that has its note, or will not get one. If another batch has its number by now, nothing
+    /// happens: that one has a note of its own to wait for.
+    fn on_noted(&mut self, Noted { number, key, note }: Noted) {
+        if let Some(pending) = self.batches.get_mut(&number) {
+            pending.on_noted(&key, note);
+        }
+    }
+
+    /// Takes up the batches that were noted before the last stop, ahead of all new ones.
+    pub(super) fn resume(&mut self, now: Instant) {
+        let mut resumed = self.outlet.resumed();
+        if self.spread == Spread::ByDevice {
+            // What was noted last need not be what is to be sent last: pieces of a batch are noted when it was refused.
+            let last = |parts: &[Part]| parts.iter().filter_map(Part::span).map(|span| span.to).max();
+            resumed.sort_by_key(|resumed| (last(&resumed.parts), Reverse(resumed.parts.len())));
+        }
+        for Resumed { key, note, parts } in resumed {
+            let batch = self.lanes.resume(key, parts);
+            self.observe_batch(&batch);
+            let place = self.place_of(&batch.parts);
+            let (lane, class) = place.map_or((None, Class::Mixed), |(lane, class)| (Some(lane), class));
+            let pending = Pending::new(batch, Some(note), State::Waiting { due: now });
+            self.insert(Pending { lane, class, ..pending });
+        }
+    }
+
+    /// The lane of readings that are a batch already; `None` if no node is known yet.
+    pub(super) fn place_of(&self, parts: &[Part]) -> Option<(LaneId, Class)> {
+        match self.spread {
+            Spread::Anywhere | Spread::Copies => Some((LaneId::default(), Class::Free)),
+            Spread::ByDevice => self.shards.lane_of_all(parts),
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "histograms hold doubles")]
+    pub(super) fn observe_batch(&self, batch: &Batch) {
+        self.metrics.batch_readings.observe(batch.readings as f64);
+        self.metrics.batch_bytes.observe(batch.body.len() as f64);
+    }
+}

@@ -1,0 +1,148 @@
+//! A batch that is out of the buffer, and what is known of it.
+
+use std::collections::VecDeque;
+
+use tokio::time::Instant;
+
+use crate::buffer::{NoteId, Part};
+use crate::delivery::batch::Batch;
+use crate::delivery::nodes::Attempt;
+use crate::delivery::shards::{Class, LaneId};
+use crate::delivery::transport::Verdict;
+
+/// A batch until its readings are settled. If nodes refuse it, it is sent piece by piece, one after the other.
+#[derive(Debug)]
+pub(super) struct Pending {
+    /// The batch, or the piece of it whose turn it is.
+    pub(super) batch: Batch,
+    /// What the log knows that by.
+    pub(super) note: Option<NoteId>,
+    pub(super) state: State,
+    /// Where its readings were gathered; `None` if no node was known then.
+    pub(super) lane: Option<LaneId>,
+    /// What it waits for.
+    pub(super) class: Class,
+    /// The nodes that it is on its way to.
+    pub(super) flights: Vec<usize>,
+    /// The nodes that have it.
+    pub(super) stored_on: Vec<usize>,
+    /// The nodes that refuse its only reading.
+    pub(super) refused_by: Vec<usize>,
+    /// A node refuses it: what follows waits until it is on its way to no other.
+    pub(super) refusal: Option<Refusal>,
+    /// The pieces that come after it, the next one first.
+    pub(super) rest: VecDeque<Piece>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum State {
+    /// Not to be sent before the log has noted what it is made of; to wait until `due` then.
+    Noting { due: Instant },
+    /// To be sent when this moment has come and a node has a free place.
+    Waiting { due: Instant },
+    /// It becomes a dead letter.
+    Burying,
+}
+
+/// What a node said that refuses a batch.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    pub(super) node: usize,
+    pub(super) verdict: Verdict,
+    pub(super) status: u16,
+    pub(super) body: String,
+}
+
+/// A piece of a batch that was refused, not rendered yet.
+#[derive(Debug)]
+pub(super) struct Piece {
+    /// The key under which it will go.
+    pub(super) key: String,
+    pub(super) parts: Vec<Part>,
+    pub(super) noted: Noted,
+    /// The nodes that have the whole batch.
+    pub(super) stored_on: Vec<usize>,
+}
+
+/// Whether the log has noted what a piece is made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Noted {
+    /// Not yet.
+    UnderWay,
+    /// As far as it ever will.
+    Done(Option<NoteId>),
+}
+
+impl Pending {
+    pub(super) fn new(batch: Batch, note: Option<NoteId>, state: State) -> Pending {
+        Pending {
+            batch,
+            note,
+            state,
+            lane: Some(LaneId::default()),
+            class: Class::Free,
+            flights: Vec::new(),
+            stored_on: Vec::new(),
+            refused_by: Vec::new(),
+            refusal: None,
+            rest: VecDeque::new(),
+        }
+    }
+
+    /// Whether it may be sent to one more node, if so many are to have it.
+    pub(super) fn is_due(&self, copies: usize, now: Instant) -> bool {
+        let is_wanted = self.flights.len() + self.stored_on.len() < copies && self.refusal.is_none();
+        is_wanted && matches!(self.state, State::Waiting { due } if due <= now)
+    }
+
+    /// Whether it is whole, and on its way to nobody: it can be taken apart.
+    pub(super) fn is_idle(&self) -> bool {
+        self.flights.is_empty() && self.state.due().is_some()
+    }
+
+    /// Whether it or a piece of it waits for its note.
+    pub(super) fn is_noting(&self) -> bool {
+        let is_noting = |piece: &Piece| matches!(piece.noted, Noted::UnderWay);
+        matches!(self.state, State::Noting { .. }) || self.rest.iter().any(is_noting)
+    }
+
+    pub(super) fn attempt(&self) -> Attempt {
+        if self.batch.failures == 0 { Attempt::First } else { Attempt::Retry }
+    }
+
+    /// Notes that the log has, or will not have, what goes under `key`.
+    pub(super) fn on_noted(&mut self, key: &str, note: Option<NoteId>) {
+        match self.state {
+            State::Noting { due } if self.batch.key == key => {
+                self.note = note;
+                self.state = State::Waiting { due };
+            }
+            State::Noting { .. } | State::Waiting { .. } | State::Burying => {}
+        }
+        if let Some(piece) = self.rest.iter_mut().find(|piece| piece.key == key) {
+            piece.noted = Noted::Done(note);
+        }
+    }
+
+    /// All of its readings that are not settled, in their order.
+    pub(super) fn into_parts(self) -> impl Iterator<Item = Part> {
+        self.batch.parts.into_iter().chain(self.rest.into_iter().flat_map(|piece| piece.parts))
+    }
+}
+
+impl State {
+    /// When it is to be sent at the earliest; `None` if it will not be.
+    pub(super) fn due(self) -> Option<Instant> {
+        match self {
+            State::Noting { due } | State::Waiting { due } => Some(due),
+            State::Burying => None,
+        }
+    }
+
+    pub(super) fn due_mut(&mut self) -> Option<&mut Instant> {
+        match self {
+            State::Noting { due } | State::Waiting { due } => Some(due),
+            State::Burying => None,
+        }
+    }
+}

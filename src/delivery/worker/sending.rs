@@ -1,0 +1,240 @@
+//! From batches to nodes, and what follows from their answers.
+
+use std::time::Duration;
+
+use tokio::task::{Id, JoinError};
+use tokio::time::Instant;
+use tracing::{debug, error};
+
+use super::pending::{Pending, State};
+use super::{Sending, Worker};
+use crate::buffer::ledger::Outcome;
+use crate::delivery::nodes::Attempt;
+use crate::delivery::shards::{Class, LaneId};
+use crate::delivery::transport::{Answer, Parcel, Verdict};
+use crate::routing::Spread;
+
+impl Worker {
+    /// Sends what is due to nodes that have a free place, the oldest first.
+    pub(super) fn dispatch(&mut self, now: Instant) {
+        let copies = self.copies();
+        for number in self.due(copies, now) {
+            while self.batches.get(&number).is_some_and(|pending| pending.is_due(copies, now)) {
+                match self.choose(number, now) {
+                    Some(node) => self.send(number, node, now),
+                    // Where any node will do, another batch would not find one either, unless this one needs a retry.
+                    None if self.spread == Spread::Anywhere && self.is_first_try(number) => return,
+                    None => break,
+                }
+            }
+        }
+    }
+
+    /// The batches that may be sent, the oldest first: of those that may have readings of the same devices, one.
+    fn due(&self, copies: usize, now: Instant) -> Vec<u64> {
+        let mut older: Vec<Class> = Vec::new();
+        let mut due = Vec::new();
+        for (number, pending) in &self.batches {
+            let class = pending.class;
+            if pending.is_due(copies, now) && !older.iter().any(|older| older.conflicts(class)) {
+                due.push(*number);
+            }
+            if class != Class::Free && !older.contains(&class) {
+                older.push(class);
+            }
+        }
+        due
+    }
+
+    fn is_first_try(&self, number: u64) -> bool {
+        self.batches.get(&number).is_some_and(|pending| pending.attempt() == Attempt::First)
+    }
+
+    /// The node for a batch; `None` if none has a free place.
+    fn choose(&mut self, number: u64, now: Instant) -> Option<usize> {
+        let pending = self.batches.get(&number)?;
+        match self.spread {
+            Spread::ByDevice => self.choose_target(pending, now),
+            Spread::Anywhere | Spread::Copies => {
+                let not_there = [&pending.flights[..], &pending.stored_on, &pending.refused_by].concat();
+                let (tried, attempt) = (pending.batch.tried.clone(), pending.attempt());
+                self.choose_any(&not_there, &tried, attempt, now)
+            }
+        }
+    }
+
+    /// The lane's own node, or the home of its devices where that is due for a trial.
+    fn choose_target(&self, pending: &Pending, now: Instant) -> Option<usize> {
+        let LaneId { home, target, .. } = pending.lane?;
+        let due = [home, target].into_iter().find(|node| self.nodes.is_trial_due(*node, now));
+        let is_free = || self.nodes.candidates(&[], pending.attempt(), now).iter().any(|c| c.node == target);
+        due.or_else(|| is_free().then_some(target))
+    }
+
+    pub(super) fn choose_any(
+        &mut self,
+        not_there: &[usize],
+        tried: &[usize],
+        attempt: Attempt,
+        now: Instant,
+    ) -> Option<usize> {
+        // Of the nodes that it may go to, some may be better than one where it was; if none is, that one is asked again.
+        let others: Vec<usize> = self.nodes.present().filter(|node| !not_there.contains(node)).collect();
+        let is_better = |node: &usize| !tried.contains(node) && !self.nodes.is_ejected(*node);
+        let tried = if others.iter().any(is_better) { tried } else { &[] };
+        let avoided = [tried, not_there].concat();
+        let trial = self.nodes.trial(&avoided, now).or_else(|| self.nodes.trial(tried, now));
+        if let Some(node) = trial.filter(|node| others.contains(node)) {
+            return Some(node);
+        }
+        let mut candidates = self.nodes.candidates(tried, attempt, now);
+        candidates.retain(|candidate| others.contains(&candidate.node));
+        let mut ranking = Vec::with_capacity(candidates.len());
+        let random = &mut self.random;
+        self.config.route.rank(0, &candidates, &mut || random.f64(), &mut ranking);
+        // Rather wait for a place at a node that is up than bother one that is down.
+        let any_up = others.iter().any(|node| self.nodes.get(*node).breaker.is_closed());
+        ranking.first().copied().filter(|node| !any_up || self.nodes.get(*node).breaker.is_closed())
+    }
+
+    fn send(&mut self, number: u64, node: usize, now: Instant) {
+        let Some(pending) = self.batches.get_mut(&number) else { return };
+        if pending.flights.is_empty() {
+            pending.batch.parts.iter().for_each(|part| self.in_flight += part.depart());
+        }
+        pending.flights.push(node);
+        let (key, attempt) = (pending.batch.key.clone(), pending.attempt());
+        let (readings, body) = (pending.batch.readings, pending.batch.body.clone());
+        let parcel = Parcel {
+            url: self.nodes.get(node).url.clone(),
+            host: self.nodes.get(node).host.clone(),
+            key,
+            readings,
+            body,
+        };
+        self.post(Sending { number, node, key: parcel.key.clone() }, parcel, attempt, now);
+    }
+
+    pub(super) fn post(&mut self, sending: Sending, parcel: Parcel, attempt: Attempt, now: Instant) {
+        self.nodes.on_sent(sending.node, attempt, now);
+        let transport = self.transport.clone();
+        let task = self.sending.spawn(async move {
+            let started = Instant::now();
+            let answer = transport.send(parcel).await;
+            (answer, started.elapsed())
+        });
+        self.tasks.insert(task.id(), sending);
+    }
+
+    pub(super) fn on_done(&mut self, done: Result<(Id, (Answer, Duration)), JoinError>) {
+        let (id, answer, took) = match done {
+            Ok((id, (answer, took))) => (id, answer, took),
+            Err(error) => {
+                error!(%error, "sending a batch failed inside the gateway");
+                (error.id(), Answer::internal(error.to_string()), Duration::ZERO)
+            }
+        };
+        let Some(Sending { number, node, key }) = self.tasks.remove(&id) else { return };
+        let now = Instant::now();
+        self.count(node, answer.verdict, took);
+        let pause_max = self.pause_max();
+        if self.nodes.on_answer(node, &answer, took, now, pause_max) {
+            self.hurry(now);
+        }
+        if self.batches.get(&number).is_some_and(|pending| pending.batch.key == key) {
+            self.on_answer(number, node, &answer, now);
+        } else {
+            self.on_straggler_answer(&key, node, &answer, now);
+        }
+        // What is not on its way any more can be given up again, and less may be missing.
+        self.evict();
+    }
+
+    fn on_answer(&mut self, number: u64, node: usize, answer: &Answer, now: Instant) {
+        let Some(pending) = self.batches.get_mut(&number) else { return };
+        pending.flights.retain(|other| *other != node);
+        if pending.flights.is_empty() {
+            pending.batch.parts.iter().for_each(|part| self.in_flight -= part.come_back());
+        }
+        match answer.verdict {
+            Verdict::Delivered => self.on_delivered(number, node, now),
+            Verdict::Refused | Verdict::TooLarge => self.on_refused(number, node, answer),
+            Verdict::Retry(_) | Verdict::Misconfigured => self.try_again(number, node, answer, now),
+        }
+        self.act_on_refusal(number, now);
+    }
+
+    fn count(&self, node: usize, verdict: Verdict, took: Duration) {
+        let node = self.nodes.get(node).id.as_str();
+        self.metrics.batches.with_label_values(&[node, verdict.name()]).inc();
+        self.metrics.delivery_seconds.with_label_values(&[node]).observe(took.as_secs_f64());
+        match verdict {
+            Verdict::Retry(_) | Verdict::Misconfigured => {
+                self.metrics.retries.with_label_values(&[node, verdict.reason()]).inc();
+            }
+            Verdict::Delivered | Verdict::Refused | Verdict::TooLarge => {}
+        }
+    }
+
+    /// One more node has it. When enough have, its readings are settled; what is still missing is a straggler then.
+    fn on_delivered(&mut self, number: u64, node: usize, now: Instant) {
+        let quorum = self.quorum();
+        let Some(pending) = self.batches.get_mut(&number) else { return };
+        pending.stored_on.push(node);
+        pending.batch.may_be_stored = true;
+        if pending.stored_on.len() < quorum {
+            return;
+        }
+        if !pending.flights.is_empty() {
+            pending.batch.parts.iter().for_each(|part| self.in_flight -= part.come_back());
+        }
+        let (readings, failures) = (pending.batch.readings, pending.batch.failures);
+        debug!(node = %self.nodes.get(node).id, readings, failures, "batch delivered");
+        self.keep_straggler(number, now);
+        self.settle(number, Outcome::Delivered { node }, now);
+    }
+
+    /// Settles the batch, or the piece of it whose turn it was, and goes on with the next piece.
+    pub(super) fn settle(&mut self, number: u64, outcome: Outcome, now: Instant) {
+        let Some(pending) = self.batches.get_mut(&number) else { return };
+        let parts = std::mem::take(&mut pending.batch.parts);
+        let note = pending.note;
+        self.outlet.settle(parts, note, outcome, now);
+        if !self.next_piece(number, now) {
+            self.take(number);
+        }
+    }
+
+    /// A node is back: what waits need not wait for its whole delay.
+    fn hurry(&mut self, now: Instant) {
+        for pending in self.batches.values_mut() {
+            let soon = now + self.config.retry.delay(1, self.random.f64());
+            if let Some(due) = pending.state.due_mut() {
+                *due = soon.min(*due);
+            }
+        }
+        self.hurry_stragglers(now);
+    }
+
+    fn try_again(&mut self, number: u64, node: usize, answer: &Answer, now: Instant) {
+        let all_nodes = self.nodes.present_count();
+        let random = self.random.f64();
+        let pause_max = self.pause_max();
+        let Some(Pending { batch, state, .. }) = self.batches.get_mut(&number) else { return };
+        batch.failures = batch.failures.saturating_add(1);
+        batch.tried.push(node);
+        if batch.tried.len() >= all_nodes {
+            // Every node had its turn. The last one is still not the first to be asked again.
+            batch.tried = vec![node];
+        }
+        let delay = self.config.retry.delay(batch.failures, random).min(pause_max);
+        *state = State::Waiting { due: now + delay };
+        if let Verdict::Retry(reason) = answer.verdict {
+            batch.may_be_stored |= reason.may_be_stored();
+        }
+        let (id, failures) = (&self.nodes.get(node).id, batch.failures);
+        debug!(node = %id, failures, retry_in = ?delay, reason = answer.detail, "batch not delivered");
+        // The node may be out of use by now, and the readings go elsewhere.
+        self.must_regroup |= self.spread == Spread::ByDevice;
+    }
+}

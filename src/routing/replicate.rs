@@ -1,0 +1,39 @@
+//! `replicate`: each batch to several nodes, the cheapest first.
+//!
+//! Which nodes have a copy is not fixed: any node that is up will do, so that one that is down costs no copies as long
+//! as there are enough others. How many there are to be, and how many are enough, is decided where batches are sent.
+
+use super::balance::cost;
+use super::{Candidate, Routing, Spread};
+
+/// The policy `replicate`.
+#[derive(Debug)]
+pub struct Replicate;
+
+impl Routing for Replicate {
+    fn spread(&self) -> Spread {
+        Spread::Copies
+    }
+
+    fn rank(&self, _: u64, candidates: &[Candidate], _: &mut dyn FnMut() -> f64, ranking: &mut Vec<usize>) {
+        let mut order: Vec<&Candidate> = candidates.iter().collect();
+        let group = |candidate: &Candidate| (!candidate.up, candidate.tried);
+        order.sort_by(|a, b| group(a).cmp(&group(b)).then(cost(a).total_cmp(&cost(b))));
+        ranking.extend(order.iter().map(|candidate| candidate.node));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::tests::rank_for;
+
+    #[test]
+    fn the_cheapest_leads_one_that_was_tried_comes_later_and_one_that_is_down_last() {
+        let node = |node, latency_seconds| Candidate { latency_seconds, ..Candidate::idle(node) };
+        let down = Candidate { up: false, ..node(0, 0.001) };
+        let tried = Candidate { tried: true, ..node(1, 0.001) };
+        let candidates = [down, tried, node(2, 0.2), node(3, 0.1)];
+        assert_eq!(rank_for(&Replicate, 0, &candidates, 1), [3, 2, 1, 0]);
+    }
+}
