@@ -122,11 +122,13 @@ impl Config {
         let ingest = ingest(&mut layers, request_timeout);
         let buffer = buffer::read(&mut layers, request_timeout, ingest.keys.window);
         without_effect.extend(buffer::without_effect(&layers, &buffer));
+        let delivery = delivery::read(&mut layers);
+        without_effect.extend(delivery::without_effect(&layers, &delivery));
         let config = Config {
             server,
             ingest,
             buffer,
-            delivery: delivery::read(&mut layers),
+            delivery,
             embedded_node_data: PathBuf::from(EMBEDDED_NODE_DATA),
             log: log(&mut layers),
             settings: Vec::new(),
@@ -496,6 +498,9 @@ mod tests {
         let (version, memory) = ("in this version", "with a buffer of the kind `memory`");
         let path = ("FOREBAY__BUFFER__PATH", "x");
         check("[cluster.clickhouse]\ntable = \"x\"\n", &[path], &[("cluster.clickhouse.table", version)]);
+        let shard = ("cluster.shard.failover", "with another route than `shard`");
+        check("[cluster.shard]\nfailover = \"wait\"\n", &[], &[shard]);
+        check("[cluster]\nroute = \"shard\"\n[cluster.shard]\nfailover = \"wait\"\n", &[], &[]);
         check("[buffer]\nkind = \"memory\"\n", &[], &[]);
         check("[buffer]\nkind = \"memory\"\n", &[path], &[("buffer.path", memory)]);
         check("[buffer]\nkind = \"memory\"\nfsync = \"1s\"\n", &[], &[("buffer.fsync", memory)]);

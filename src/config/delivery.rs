@@ -7,8 +7,8 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
-use super::layers::Layers;
-use super::{HOUR, MILLISECOND, choice, count, dead_letter, duration, ratio, size, usize_of};
+use super::layers::{Layers, Origin, Setting};
+use super::{HOUR, MILLISECOND, WithoutEffect, choice, count, dead_letter, duration, ratio, size, usize_of};
 use crate::backoff::Backoff;
 use crate::codec::ENCODERS;
 use crate::delivery::{
@@ -74,6 +74,29 @@ pub(super) fn read(layers: &mut Layers) -> DeliveryConfig {
     refuse_copies_that_cannot_be(layers, &config);
     refuse_batches_beyond_the_embedded_node(layers, &config);
     config
+}
+
+/// What was set for routes and nodes of another kind than are used.
+pub(super) fn without_effect(layers: &Layers, config: &DeliveryConfig) -> Vec<WithoutEffect> {
+    let spread = config.route.spread();
+    let why = |key: &str| match key {
+        _ if key.starts_with("cluster.shard.") && spread != Spread::ByDevice => {
+            Some("with another route than `shard`")
+        }
+        _ if key.starts_with("cluster.replicate.") && spread != Spread::Copies => {
+            Some("with another route than `replicate`")
+        }
+        "cluster.resolve_every" if config.fixed_nodes() == config.nodes.len() => {
+            Some("without `dns+http://` nodes")
+        }
+        _ => None,
+    };
+    let made = layers.settings.iter().filter(|setting| !matches!(setting.origin, Origin::Default));
+    let without = |setting: &Setting| {
+        let why = why(&setting.key)?.to_owned();
+        Some(WithoutEffect { setting: setting.clone(), why })
+    };
+    made.filter_map(without).collect()
 }
 
 /// Notes a fault if batches are to go to several nodes, and could never go to enough.
@@ -155,5 +178,52 @@ fn node_url(text: &str, example: &str) -> Result<Url, String> {
         other => Err(format!(
             "`{other}` is no scheme for a node in this version; allowed: http and dns+http, {example}"
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+    use crate::delivery::{Failover, ReplicateConfig};
+
+    fn read(settings: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+        let name = |key: &str| format!("FOREBAY__{}", key.to_uppercase().replace('.', "__"));
+        let set: Vec<_> = settings.iter().map(|(key, value)| (name(key), (*value).to_owned())).collect();
+        let text = |fault: &crate::config::Fault| {
+            let text = fault.to_string();
+            text.split_once(": ").map_or(text.clone(), |(_, fault)| fault.to_owned())
+        };
+        Config::read(None, &set).map_err(|faults| faults.iter().map(text).collect())
+    }
+
+    #[test]
+    fn routes_have_the_settings_that_are_promised() {
+        let config = read(&[]).expect("the defaults are good").delivery;
+        assert_eq!(config.shard.failover, Failover::Next);
+        let straggler_timeout = std::time::Duration::from_secs(30);
+        assert_eq!(config.replicate, ReplicateConfig { copies: 2, quorum: 2, straggler_timeout });
+    }
+
+    #[test]
+    fn copies_that_cannot_be_are_faults() {
+        let check = |settings: &[(&str, &str)], expected: &[&str]| {
+            assert_eq!(read(settings).expect_err("a fault"), expected, "{settings:?}");
+        };
+        let replicate = ("cluster.route", "replicate");
+        let one = ("cluster.nodes", "http://a/x");
+        check(
+            &[replicate, one],
+            &[
+                "cluster.replicate.copies: must be at most the number of cluster.nodes, which is 1, got 2",
+                "cluster.replicate.quorum: must be at most the number of cluster.nodes, which is 1, got 2",
+            ],
+        );
+        let two = ("cluster.nodes", "http://a/x,http://b/x");
+        check(
+            &[replicate, two, ("cluster.replicate.copies", "1")],
+            &["cluster.replicate.quorum: must be at most cluster.replicate.copies, which is 1, got 2"],
+        );
+        assert!(read(&[replicate, two, ("cluster.replicate.copies", "0")]).is_ok());
+        assert!(read(&[replicate, ("cluster.nodes", "dns+http://a:1/x")]).is_ok(), "nobody knows yet");
     }
 }
