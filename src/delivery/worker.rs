@@ -298,8 +298,9 @@ impl Worker {
     /// When something is to be done even if nothing happens.
     fn alarm(&self, now: Instant) -> Option<Instant> {
         let close = self.lanes.due().filter(|(lane, _)| self.has_room(*lane)).map(|(_, due)| due);
-        let next_change = self.nodes.next_change(now);
         let copies = self.copies();
+        let has_due = self.batches.values().any(|pending| pending.is_due(copies, now));
+        let next_change = if has_due { self.nodes.next_change(now) } else { None };
         let retry = self.batches.values().filter_map(|pending| match pending.state {
             // A place at a node is what it waits for.
             State::Waiting { .. } if pending.is_due(copies, now) => next_change,

@@ -120,12 +120,12 @@ impl Worker {
         }
         while closed < CLOSE_MAX && !self.lanes.is_full() {
             let Some(part) = self.pulled.front_mut() else { break };
-            let run = self.shards.split_run(part);
             if part.is_empty() {
                 self.pulled.pop_front();
+                continue;
             }
             // Without nodes there is no place to go.
-            let Some((lane, run)) = run else { break };
+            let Some((lane, run)) = self.shards.split_run(part) else { break };
             closed += self.fill_lane(lane, run, now);
         }
         closed
