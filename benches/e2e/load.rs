@@ -127,7 +127,8 @@ pub(crate) async fn send(
     Ok(Tally { readings: readings.get(), elapsed: started_at.elapsed() })
 }
 
-async fn wait_until(started_at: Instant, spacing: Duration, ticket: u64) {
+/// Waits until the `ticket`-th of things that are spaced so is due.
+pub(crate) async fn wait_until(started_at: Instant, spacing: Duration, ticket: u64) {
     if !spacing.is_zero() {
         let due = started_at + spacing.mul_f64(ticket as f64);
         tokio::time::sleep_until(due.into()).await;

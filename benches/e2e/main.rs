@@ -11,6 +11,8 @@
 mod backlog;
 mod baseline;
 mod counting_node;
+mod delayed_node;
+mod distinct;
 mod load;
 mod measure;
 mod numbered;
@@ -19,6 +21,7 @@ mod process;
 mod report;
 #[path = "../support/sample.rs"]
 mod sample;
+mod slow_node;
 mod steady;
 #[path = "../support/typed.rs"]
 mod typed;
@@ -80,6 +83,12 @@ pub(crate) enum Role {
     CountingNode,
     /// A node that is away at first.
     OutageNode,
+    /// A node that takes 5 ms over every answer.
+    #[value(name = "5-ms-node")]
+    NodeOf5Ms,
+    /// A node that takes 500 ms.
+    #[value(name = "500-ms-node")]
+    NodeOf500Ms,
 }
 
 impl Role {
@@ -89,6 +98,8 @@ impl Role {
             Role::Baseline => "baseline",
             Role::CountingNode => "counting-node",
             Role::OutageNode => "outage-node",
+            Role::NodeOf5Ms => "5-ms-node",
+            Role::NodeOf500Ms => "500-ms-node",
         }
     }
 
@@ -105,6 +116,8 @@ impl Role {
                 Role::Baseline => baseline::serve(listener).await?,
                 Role::CountingNode => counting_node::serve(listener).await?,
                 Role::OutageNode => outage_node::serve(listener).await?,
+                Role::NodeOf5Ms => delayed_node::serve(listener, delayed_node::WELL).await?,
+                Role::NodeOf500Ms => delayed_node::serve(listener, delayed_node::SLOW).await?,
             }
             Ok(())
         })
@@ -142,6 +155,9 @@ pub(crate) struct Arguments {
     /// Instead: an outage that leaves so many MiB in the buffer on disk, a kill and a start, and the delivery
     #[arg(long, value_name = "MIB", num_args = 0..=1, default_missing_value = "1024", value_parser = clap::value_parser!(u64).range(1..))]
     backlog: Option<u64>,
+    /// Instead: what a node of 500 ms beside two of 5 ms does to the throughput, and its share
+    #[arg(long)]
+    slow_node: bool,
     /// Readings a second of the steady load, or while a backlog is delivered
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) rate: u64,
@@ -190,6 +206,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let exact = runtime.block_on(async {
         match (arguments.backlog, arguments.steady) {
+            _ if arguments.slow_node => slow_node::run(arguments).await,
             (Some(mebibytes), _) => backlog::run(mebibytes, arguments).await,
             (None, Some(seconds)) => watch_all(seconds, arguments).await,
             (None, None) => measure_all(arguments).await,

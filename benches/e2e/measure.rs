@@ -60,9 +60,9 @@ pub(crate) async fn run(workload: &Workload, arguments: &Arguments) -> anyhow::R
     Ok(measured)
 }
 
-/// Which server comes when in a round: forwards and backwards in turn.
-fn order(round: u64, servers: usize) -> Vec<usize> {
-    let forwards = 0..servers;
+/// What comes when in a round: forwards and backwards in turn.
+pub(crate) fn order(round: u64, count: usize) -> Vec<usize> {
+    let forwards = 0..count;
     if round.is_multiple_of(2) { forwards.collect() } else { forwards.rev().collect() }
 }
 

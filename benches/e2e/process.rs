@@ -138,12 +138,7 @@ impl Server {
 
     /// User and system time that the process has used, in seconds; it moves in steps of 10 ms.
     pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
-        let stat = self.proc_file("stat")?;
-        // The name in parentheses may have spaces; `utime` and `stime` are fields 14 and 15.
-        let (_, after_name) = stat.rsplit_once(')').context("/proc/PID/stat has no name")?;
-        let ticks = after_name.split_ascii_whitespace().skip(11).take(2).map(str::parse::<u64>);
-        let ticks: u64 = ticks.sum::<Result<_, _>>()?;
-        Ok(ticks as f64 / TICKS_A_SECOND)
+        cpu_seconds(&self.proc_file("stat")?)
     }
 
     /// Memory of the process.
@@ -158,9 +153,26 @@ impl Server {
     }
 
     fn proc_file(&self, name: &str) -> anyhow::Result<String> {
-        let path = format!("/proc/{}/{name}", self.process.0.id());
-        fs::read_to_string(&path).with_context(|| format!("reading {path} (this needs Linux)"))
+        proc_file(&self.process.0.id().to_string(), name)
     }
+}
+
+/// User and system time that this process has used, in seconds.
+pub(crate) fn own_cpu_seconds() -> anyhow::Result<f64> {
+    cpu_seconds(&proc_file("self", "stat")?)
+}
+
+fn cpu_seconds(stat: &str) -> anyhow::Result<f64> {
+    // The name in parentheses may have spaces; `utime` and `stime` are fields 14 and 15.
+    let (_, after_name) = stat.rsplit_once(')').context("/proc/PID/stat has no name")?;
+    let ticks = after_name.split_ascii_whitespace().skip(11).take(2).map(str::parse::<u64>);
+    let ticks: u64 = ticks.sum::<Result<_, _>>()?;
+    Ok(ticks as f64 / TICKS_A_SECOND)
+}
+
+fn proc_file(process: &str, name: &str) -> anyhow::Result<String> {
+    let path = format!("/proc/{process}/{name}");
+    fs::read_to_string(&path).with_context(|| format!("reading {path} (this needs Linux)"))
 }
 
 fn client() -> reqwest::Result<reqwest::Client> {
