@@ -111,9 +111,14 @@ is_used_again() { # NODE
 # Faults.
 stop() { say "stopping $* ($(accepted) accepted so far)"; compose stop "$@" >/dev/null 2>&1; }
 start() { say "starting $* ($(accepted) accepted so far)"; compose start "$@" >/dev/null 2>&1; }
+# In the middle of a batch: the node stands still until one is on its way to it, and goes on without a network. So it
+# stores the batch, and the gateway never hears of that.
 cut_off() {
-  say "cutting $1 off from the network ($(accepted) accepted so far)"
+  say "cutting $1 off from the network while a batch is on its way to it ($(accepted) accepted so far)"
+  bounded 60 docker pause "${node[$1]}" >/dev/null
+  until_true "a batch on its way to $1" ask has-batch "$1"
   bounded 60 docker network disconnect "$network" "${node[$1]}"
+  bounded 60 docker unpause "${node[$1]}" >/dev/null
 }
 # It gets the name again by which the gateway knows it, and maybe another address.
 connect() {

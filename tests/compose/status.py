@@ -2,6 +2,7 @@
 
     status.py ledger ACCOUNT     prints how many readings are in that account
     status.py delivered NODE     prints how many readings were delivered to that node since the gateway's start
+    status.py has-batch NODE     succeeds if a batch is on its way to that node
     status.py is-up NODE         succeeds if the node is up
     status.py is-down NODE       succeeds if the node is down, with a reason, which it prints
 
@@ -38,6 +39,8 @@ if question == "ledger":
 [node] = [node for node in status["nodes"] if urllib.parse.urlsplit(node["url"]).hostname == name]
 if question == "delivered":
     print(node["delivered"])
+elif question == "has-batch":
+    sys.exit(node["in_flight"] == 0)
 elif question == "is-up":
     sys.exit(not node["up"])
 elif question == "is-down":
