@@ -6,16 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use support::arrivals::{assert_keys_carry_the_same, received};
 use support::{
-    Answer, FakeNode, RawNode, Reading, ReceivedBatch, RunningGateway, TestGateway, eventually, read_head,
-    reading, readings,
+    Answer, FakeNode, RawNode, Reading, ReceivedBatch, RunningGateway, TestGateway, eventually, node_status,
+    read_head, reading, readings,
 };
 
 /// Longer than any test: what takes it does not happen.
@@ -35,13 +35,6 @@ fn in_order(received: &[ReceivedBatch]) -> Vec<Reading> {
     received.iter().flat_map(ReceivedBatch::readings).collect()
 }
 
-/// What `/status` says of a node.
-async fn node_status(gateway: &RunningGateway, id: &str) -> Value {
-    let status = gateway.get("/status").await.expect_status(200).json();
-    let nodes = status["nodes"].as_array().expect("nodes");
-    nodes.iter().find(|node| node["id"] == id).expect("the node").clone()
-}
-
 /// The readings that several nodes have, each batch once, wherever and however often it came.
 fn stored_once(nodes: &[&FakeNode]) -> Vec<u64> {
     let batches: BTreeMap<_, _> =
@@ -53,17 +46,6 @@ fn stored_once(nodes: &[&FakeNode]) -> Vec<u64> {
         .collect();
     values.sort_unstable();
     values
-}
-
-/// Fails if a key ever came with other bytes or another count of readings.
-fn assert_keys_carry_the_same(nodes: &[&FakeNode]) {
-    let mut bodies: BTreeMap<String, (Bytes, String)> = BTreeMap::new();
-    for batch in nodes.iter().flat_map(|node| node.received()) {
-        let count = batch.header("forebay-readings");
-        assert_eq!(batch.readings().len().to_string(), count);
-        let known = bodies.entry(batch.key()).or_insert_with(|| (batch.body.clone(), count.clone()));
-        assert!(*known == (batch.body.clone(), count), "the key {} carries other readings", batch.key());
-    }
 }
 
 async fn within<T>(limit: Duration, what: &str, future: impl Future<Output = T>) -> T {
@@ -289,7 +271,7 @@ async fn a_batch_that_fails_is_sent_again_with_the_same_key_and_readings() {
 
     assert_eq!(node.requests(), statuses.len() + 1);
     assert!(node.received().iter().all(|batch| batch.key() == node.received()[0].key()));
-    assert_keys_carry_the_same(&[&node]);
+    assert_keys_carry_the_same(&node.received());
     eventually("it is settled", || async { gateway.account("delivered").await == 3 }).await;
     let metric = async |labels: &str| gateway.metric(&labels.replace("NODE", &node.id())).await;
     assert_eq!(metric("forebay_batches_total{node=\"NODE\",outcome=\"unavailable\"}").await, Some(10.0));
@@ -309,7 +291,7 @@ async fn a_connection_that_breaks_and_an_answer_that_does_not_come_are_tried_aga
     gateway.post(&readings(3)).await.expect_status(202);
     eventually("it is settled", || async { gateway.account("delivered").await == 3 }).await;
     assert_eq!(node.requests(), 4);
-    assert_keys_carry_the_same(&[&node]);
+    assert_keys_carry_the_same(&node.received());
     let metric = async |labels: &str| gateway.metric(&labels.replace("NODE", &node.id())).await;
     assert_eq!(metric("forebay_retries_total{node=\"NODE\",reason=\"broken\"}").await, Some(2.0));
     assert_eq!(metric("forebay_retries_total{node=\"NODE\",reason=\"timeout\"}").await, Some(1.0));
@@ -443,7 +425,7 @@ async fn a_node_that_is_set_up_wrongly_is_down_with_the_reason_and_nothing_is_gi
         eventually("it is settled", || async { gateway.account("delivered").await == 3 }).await;
         assert_eq!(node.readings(), readings(3));
         assert_eq!(node_status(&gateway, &id).await["up"], true);
-        assert_keys_carry_the_same(&[&node]);
+        assert_keys_carry_the_same(&node.received());
     }
     assert_eq!(elsewhere.requests(), 0, "redirects are not followed");
 }
@@ -773,7 +755,7 @@ async fn nothing_is_lost_or_doubled_with_three_flaky_nodes_and_64_clients() {
     let all = (clients * requests * size) as u64;
     eventually("all are settled", || async { gateway.account("delivered").await == all }).await;
     assert_eq!(stored_once(&nodes), (0..all).collect::<Vec<_>>());
-    assert_keys_carry_the_same(&nodes);
+    assert_keys_carry_the_same(&received(&nodes));
     let keys: BTreeSet<_> = nodes.iter().flat_map(|node| node.received()).map(|batch| batch.key()).collect();
     let batches = gateway.metric("forebay_batch_readings_count").await.expect("batches");
     assert_eq!(keys.len(), batches as usize, "one key each");

@@ -3,41 +3,12 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::io;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use forebay::delivery::Resolve;
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use support::{Answer, FakeNode, RunningGateway, TestGateway, eventually, reading, readings};
-
-/// A name service that says what it is told to.
-#[derive(Clone, Debug, Default)]
-struct Names(Arc<Mutex<Option<Vec<SocketAddr>>>>);
-
-impl Names {
-    /// From now on the name has these addresses.
-    fn set(&self, nodes: &[&FakeNode]) {
-        let address = |node: &&FakeNode| node.id().parse().expect("an address");
-        *self.0.lock().expect("not poisoned") = Some(nodes.iter().map(address).collect());
-    }
-
-    /// From now on no look-up succeeds.
-    fn fail(&self) {
-        *self.0.lock().expect("not poisoned") = None;
-    }
-}
-
-impl Resolve for Names {
-    fn resolve<'a>(&'a self, _host: &'a str, _port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
-        let known = self.0.lock().expect("not poisoned").clone();
-        std::future::ready(known.ok_or_else(|| io::Error::other("no such name"))).boxed()
-    }
-}
+use support::{Answer, FakeNode, Names, RunningGateway, TestGateway, eventually, reading, readings};
 
 /// A gateway whose nodes are those of the name.
 fn gateway(names: &Names) -> TestGateway {

@@ -10,9 +10,11 @@
 //! Ports are 0, times are short, and whatever must happen is awaited with a limit ([`eventually`]).
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod arrivals;
 pub mod compression;
 pub mod faulty_fs;
 mod gateway;
+mod names;
 mod node;
 pub mod process;
 mod raw;
@@ -25,6 +27,8 @@ use std::time::Duration;
 
 #[allow(unused_imports, reason = "each test binary uses a part")]
 pub use gateway::{Reply, RunningGateway, TestGateway};
+#[allow(unused_imports, reason = "each test binary uses a part")]
+pub use names::Names;
 #[allow(unused_imports, reason = "each test binary uses a part")]
 pub use node::{Answer, FakeNode, Gate, ReceivedBatch};
 #[allow(unused_imports, reason = "each test binary uses a part")]
@@ -51,4 +55,11 @@ pub fn eventually<F: Future<Output = bool>>(
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
+}
+
+/// What `/status` says of a node.
+pub async fn node_status(gateway: &RunningGateway, id: &str) -> serde_json::Value {
+    let status = gateway.get("/status").await.expect_status(200).json();
+    let nodes = status["nodes"].as_array().expect("nodes");
+    nodes.iter().find(|node| node["id"] == id).expect("the node").clone()
 }

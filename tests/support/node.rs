@@ -186,7 +186,7 @@ enum Otherwise {
     #[default]
     Success,
     Always(Answer),
-    Chosen(Box<dyn FnMut() -> Answer + Send>),
+    Judged(Box<dyn FnMut(&ReceivedBatch) -> Answer + Send>),
 }
 
 impl std::fmt::Debug for Otherwise {
@@ -194,17 +194,17 @@ impl std::fmt::Debug for Otherwise {
         match self {
             Otherwise::Success => formatter.write_str("Success"),
             Otherwise::Always(answer) => write!(formatter, "Always({answer:?})"),
-            Otherwise::Chosen(_) => formatter.write_str("Chosen"),
+            Otherwise::Judged(_) => formatter.write_str("Judged"),
         }
     }
 }
 
 impl Script {
-    fn answer(&mut self) -> Answer {
+    fn answer(&mut self, batch: &ReceivedBatch) -> Answer {
         self.answers.pop_front().unwrap_or_else(|| match &mut self.otherwise {
             Otherwise::Success => Answer::status(200),
             Otherwise::Always(answer) => answer.clone(),
-            Otherwise::Chosen(choose) => choose(),
+            Otherwise::Judged(judge) => judge(batch),
         })
     }
 }
@@ -237,9 +237,14 @@ impl FakeNode {
     }
 
     /// A node whose every answer is chosen when it is asked.
-    pub async fn choosing(choose: impl FnMut() -> Answer + Send + 'static) -> FakeNode {
+    pub async fn choosing(mut choose: impl FnMut() -> Answer + Send + 'static) -> FakeNode {
+        FakeNode::judging(move |_| choose()).await
+    }
+
+    /// A node whose every answer is decided by what it is sent.
+    pub async fn judging(judge: impl FnMut(&ReceivedBatch) -> Answer + Send + 'static) -> FakeNode {
         let node = FakeNode::start().await;
-        node.script().otherwise = Otherwise::Chosen(Box::new(choose));
+        node.judge_otherwise(judge);
         node
     }
 
@@ -254,6 +259,11 @@ impl FakeNode {
     /// From now on, after the script, every request is answered like this.
     pub fn answer_otherwise(&self, answer: Answer) {
         self.script().otherwise = Otherwise::Always(answer);
+    }
+
+    /// From now on, after the script, every answer is decided by what the node is sent.
+    pub fn judge_otherwise(&self, judge: impl FnMut(&ReceivedBatch) -> Answer + Send + 'static) {
+        self.script().otherwise = Otherwise::Judged(Box::new(judge));
     }
 
     /// Where batches go.
@@ -368,10 +378,11 @@ async fn receive(
     let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
     let (answer, _under_way) = {
         let mut guard = script.lock().expect("not poisoned");
-        let answer = guard.answer();
-        let (status, is_stored) = (answer.status.unwrap_or(0), answer.is_stored);
         let at = Instant::now();
-        guard.received.push(ReceivedBatch { at, headers: head.headers, body, status, is_stored });
+        let batch = ReceivedBatch { at, headers: head.headers, body, status: 0, is_stored: false };
+        let answer = guard.answer(&batch);
+        let (status, is_stored) = (answer.status.unwrap_or(0), answer.is_stored);
+        guard.received.push(ReceivedBatch { status, is_stored, ..batch });
         guard.in_flight += 1;
         guard.in_flight_peak = guard.in_flight_peak.max(guard.in_flight);
         (answer, UnderWay(Arc::clone(&script)))
