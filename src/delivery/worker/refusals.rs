@@ -150,7 +150,11 @@ impl Worker {
                     error!(reason, "dead letters cannot be written; refused readings stay in the buffer");
                 }
                 let random = self.random.f64();
-                let Some(Pending { batch, state, .. }) = self.batches.get_mut(&number) else { return };
+                let Some(Pending { batch, state, refused_by, .. }) = self.batches.get_mut(&number) else {
+                    return;
+                };
+                // Whoever refused it is asked again.
+                refused_by.clear();
                 batch.failures = batch.failures.saturating_add(1);
                 let Backoff { max, .. } = self.config.retry;
                 let pause = self.config.retry.delay(batch.failures, random).max(super::BURY_PAUSE.min(max));
