@@ -103,6 +103,11 @@ impl Answer {
         Answer { delay, ..self }
     }
 
+    /// Whether it says that the node has stored the batch.
+    pub fn is_success(&self) -> bool {
+        self.status.is_some_and(|status| (200..300).contains(&status))
+    }
+
     /// Never: the node stores the batch and says nothing.
     pub fn never() -> Answer {
         Answer::status(200).after(Duration::from_secs(3600))
