@@ -93,8 +93,10 @@ impl Worker {
             due: pending.state.due().unwrap_or(now),
             give_up_at: now + self.config.replicate.straggler_timeout,
         };
+        let key = pending.batch.key.clone();
         self.straggler_bytes += straggler.body.len();
-        self.stragglers.insert(number, pending.batch.key.clone(), straggler);
+        self.stragglers.insert(number, key.clone(), straggler);
+        self.give_up_refused(&key);
         while self.straggler_bytes > STRAGGLER_BYTES_MAX || self.stragglers.0.len() > STRAGGLERS_MAX {
             let Some(key) = self.stragglers.oldest_idle() else { return };
             self.give_up(&key, Missing::Room);
@@ -137,7 +139,6 @@ impl Worker {
     }
 
     pub(super) fn on_straggler_answer(&mut self, key: &str, node: usize, answer: &Answer, now: Instant) {
-        let (copies, present) = (self.copies(), self.nodes.present_count());
         let (random, pause_max) = (self.random.f64(), self.pause_max());
         let Some(straggler) = self.stragglers.get_mut(key) else { return };
         straggler.flights.retain(|other| *other != node);
@@ -150,8 +151,14 @@ impl Worker {
             }
         }
         debug!(key, failures = straggler.failures, reason = answer.detail, "answer to a missing copy");
-        let left = present.saturating_sub(straggler.refused_by.len());
-        if straggler.flights.is_empty() && straggler.stored_on.len() >= copies.min(left) {
+        self.give_up_refused(key);
+    }
+
+    /// Gives up copies if all nodes that do not refuse the batch have it.
+    fn give_up_refused(&mut self, key: &str) {
+        let Some(straggler) = self.stragglers.get(key) else { return };
+        let left = self.nodes.present().filter(|node| !straggler.refused_by.contains(node)).count();
+        if straggler.flights.is_empty() && straggler.stored_on.len() >= self.copies().min(left) {
             self.give_up(key, Missing::Refused);
         }
     }
