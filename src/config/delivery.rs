@@ -110,7 +110,8 @@ fn refuse_copies_that_cannot_be(layers: &mut Layers, config: &DeliveryConfig) {
         // How many nodes a name stands for is not known yet.
         return;
     }
-    let nodes = config.nodes.len();
+    // With none, there is the gateway's own.
+    let nodes = config.nodes.len().max(1);
     for (key, wanted) in [("cluster.replicate.copies", copies), ("cluster.replicate.quorum", quorum)] {
         if wanted > nodes && !layers.faults.iter().any(|fault| fault.key == "cluster.nodes") {
             let allowed =

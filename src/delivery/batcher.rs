@@ -98,6 +98,16 @@ impl Batcher {
         self.open.since.map(|since| since + self.config.max_age)
     }
 
+    /// Since when the open batch waits, or the one that was taken apart last.
+    pub fn since(&self) -> Option<Instant> {
+        self.open.since.or(self.since)
+    }
+
+    /// The next batch goes on from there, as after [`Batcher::take_open`], if the open one has no readings.
+    pub fn set_since(&mut self, since: Option<Instant>) {
+        self.since = since;
+    }
+
     /// When the first reading of the open batch was accepted.
     pub fn oldest(&self) -> Option<Instant> {
         self.open.parts.first().map(Part::accepted_at)

@@ -27,6 +27,8 @@ struct Lane {
     parked: VecDeque<Part>,
     /// Closed batches that are not settled.
     closed: usize,
+    /// How often everything had been taken out when its age was set.
+    takes: u64,
 }
 
 /// All lanes.
@@ -40,22 +42,42 @@ pub struct Lanes {
     parked_bytes: u64,
     /// Makes batches of what was a batch before.
     renderer: Batcher,
+    /// How often everything was taken out.
+    takes: u64,
+    /// Since when the oldest batch had been open that was taken apart last. Readings may come into another lane then,
+    /// and must not wait for longer because of that.
+    since: Option<Instant>,
 }
 
 impl Lanes {
     /// Starts with nothing.
     pub fn new(config: BatchConfig, encoder: &'static dyn Encoder, keys: BatchKeys) -> Lanes {
         let renderer = Batcher::new(config, encoder, keys.clone());
-        Lanes { config, encoder, keys, lanes: BTreeMap::new(), parked_bytes: 0, renderer }
+        Lanes {
+            config,
+            encoder,
+            keys,
+            lanes: BTreeMap::new(),
+            parked_bytes: 0,
+            renderer,
+            takes: 0,
+            since: None,
+        }
     }
 
     fn lane(&mut self, id: LaneId) -> &mut Lane {
-        let Lanes { config, encoder, keys, lanes, .. } = self;
-        lanes.entry(id).or_insert_with(|| Lane {
+        let Lanes { config, encoder, keys, lanes, takes, since, .. } = self;
+        let lane = lanes.entry(id).or_insert_with(|| Lane {
             open: Batcher::new(*config, *encoder, keys.clone()),
             parked: VecDeque::new(),
             closed: 0,
-        })
+            takes: 0,
+        });
+        if lane.takes != *takes {
+            lane.takes = *takes;
+            lane.open.set_since(*since);
+        }
+        lane
     }
 
     /// Adds readings from the front of `part` to the open batch of a lane, as [`Batcher::add`] does.
@@ -130,18 +152,29 @@ impl Lanes {
         self.lanes.values().all(|lane| lane.parked.is_empty() && lane.open.due().is_none())
     }
 
-    /// When the oldest reading was accepted that is here for `target`; for any node if there is none.
-    pub fn oldest(&self, target: Option<usize>) -> Option<Instant> {
-        let wanted = self.lanes.iter().filter(|(id, _)| target.is_none_or(|target| id.target == target));
+    /// When the oldest reading was accepted that is here.
+    pub fn oldest(&self) -> Option<Instant> {
+        self.oldest_of_each().map(|(_, oldest)| oldest).min()
+    }
+
+    /// When the oldest reading of each lane was accepted that is here.
+    pub fn oldest_of_each(&self) -> impl Iterator<Item = (LaneId, Instant)> {
         let oldest = |lane: &Lane| lane.open.oldest().or_else(|| lane.parked.front().map(Part::accepted_at));
-        wanted.filter_map(|(_, lane)| oldest(lane)).min()
+        self.lanes.iter().filter_map(move |(id, lane)| Some((*id, oldest(lane)?)))
     }
 
     /// Takes everything out again: of each lane what is in its open batch, and then what is parked.
     pub fn take_all(&mut self) -> Vec<Part> {
         let mut parts = Vec::new();
+        if self.lanes.values().any(|lane| lane.takes == self.takes) {
+            // Otherwise nothing has come in since the last time.
+            self.since = self.lanes.values().filter_map(|lane| lane.open.since()).min();
+        }
+        self.takes += 1;
         for lane in self.lanes.values_mut() {
             parts.extend(lane.open.take_open());
+            // From now on it is that of all lanes.
+            lane.open.set_since(None);
             for part in lane.parked.drain(..) {
                 self.parked_bytes -= part.unpark();
                 parts.push(part);
@@ -229,6 +262,25 @@ mod tests {
         assert_eq!(lanes.parked_bytes, held, "one is left");
         lanes.add_parked(B, Instant::now());
         assert_eq!(lanes.parked_bytes, 0);
+    }
+
+    #[test]
+    fn however_often_lanes_change_a_reading_does_not_wait_for_longer() {
+        let (mut lanes, start) = (lanes(4), Instant::now());
+        let mut waiting = part(0, 1);
+        for step in 0..5 {
+            let id = LaneId { target: step, ..A };
+            lanes.add(id, &mut waiting, start + Duration::from_millis(700) * step as u32);
+            let due: Vec<_> = lanes.due().map(|(_, due)| due).collect();
+            assert_eq!(due, [start + Duration::from_secs(1)], "step {step}");
+            waiting = lanes.take_all().remove(0);
+            lanes.forget_unused();
+        }
+        let later = start + Duration::from_secs(60);
+        lanes.add(A, &mut part(1, 2), later);
+        assert!(lanes.close(A).is_some(), "it is overdue");
+        lanes.add(A, &mut part(2, 3), later);
+        assert_eq!(lanes.due().next(), Some((A, later + Duration::from_secs(1))), "the next one is young");
     }
 
     #[test]

@@ -101,11 +101,12 @@ pub struct DeliveryStatus {
 pub(super) struct View {
     pub(super) nodes: Vec<NodeStatus>,
     oldest: Option<Instant>,
+    needed: usize,
 }
 
 impl DeliveryStatus {
     pub(super) fn new(nodes: Vec<NodeStatus>) -> DeliveryStatus {
-        DeliveryStatus { view: Mutex::new(View { nodes, oldest: None }) }
+        DeliveryStatus { view: Mutex::new(View { nodes, oldest: None, needed: 1 }) }
     }
 
     /// The nodes, in the order of their indices.
@@ -122,6 +123,15 @@ impl DeliveryStatus {
     /// How long the oldest reading that is not settled has waited; nothing if there is none.
     pub fn oldest_age(&self, now: Instant) -> Duration {
         self.lock().oldest.map_or(Duration::ZERO, |oldest| now.saturating_duration_since(oldest))
+    }
+
+    /// How many nodes have to take each batch.
+    pub fn needed(&self) -> usize {
+        self.lock().needed
+    }
+
+    pub(super) fn set_needed(&self, nodes: usize) {
+        self.lock().needed = nodes;
     }
 
     pub(super) fn set_oldest(&self, oldest: Option<Instant>) {

@@ -324,7 +324,17 @@ impl Nodes {
             // What it was fined for its failures would keep it out of use for a minute and more.
             heard_of.latency = Latency::new(now);
         }
-        heard_of.latency.observe(if is_well { took } else { penalty }, now);
+        match answer.verdict {
+            // It may be quick with what it does not do: that must not draw more to it.
+            Verdict::Refused | Verdict::TooLarge if is_well => {}
+            Verdict::Refused
+            | Verdict::TooLarge
+            | Verdict::Delivered
+            | Verdict::Retry(_)
+            | Verdict::Misconfigured => {
+                heard_of.latency.observe(if is_well { took } else { penalty }, now);
+            }
+        }
         self.on_change(node, change, &answer.detail);
         self.show(node);
         had_failed && is_well
@@ -340,9 +350,10 @@ impl Nodes {
         (0..self.nodes.len()).for_each(|node| self.show(node));
     }
 
-    /// Shows others since when a reading waits for this node alone.
-    pub(super) fn set_oldest_waiting(&self, node: usize, oldest: Option<Instant>) {
-        self.status.lock().nodes[node].oldest_waiting = oldest;
+    /// Shows others since when a reading waits for each node alone.
+    pub(super) fn set_oldest_waiting(&self, oldest: impl Fn(usize) -> Option<Instant>) {
+        let mut view = self.status.lock();
+        view.nodes.iter_mut().enumerate().for_each(|(node, status)| status.oldest_waiting = oldest(node));
     }
 
     /// Logs a change of a node's state, once, and decides anew who is ejected.

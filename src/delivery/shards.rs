@@ -5,6 +5,8 @@
 //! best-ranked node that is. The devices of a home take **turns**: each device has one of a few numbers, by its hash,
 //! and a batch has readings of one home, one target and one turn only.
 
+use std::collections::HashSet;
+
 use crate::buffer::Part;
 use crate::reading::ReadingRef;
 use crate::routing::shard::{home, name_hash};
@@ -38,7 +40,7 @@ pub struct LaneId {
 /// failover: of the batches of one home and turn, the oldest one goes, and all others wait until it is settled
 /// (`whatever_nodes_and_network_do_what_is_acknowledged_arrives_in_order_and_the_ledger_adds_up` in
 /// `tests/simulation/main.rs`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
     /// Nothing: the route promises no order.
     Free,
@@ -65,6 +67,43 @@ impl Class {
                 Class::Of { generation, home, turn },
                 Class::Of { generation: other_generation, home: other_home, turn: other_turn },
             ) => turn == other_turn && (generation != other_generation || home == other_home),
+        }
+    }
+}
+
+/// What older batches are of: asked of every batch in each turn, so the usual case is one look.
+#[derive(Debug, Default)]
+pub struct Classes {
+    /// All of them but [`Class::Free`].
+    all: HashSet<Class>,
+    /// The generations among them.
+    generations: Vec<u64>,
+    has_mixed: bool,
+}
+
+impl Classes {
+    /// One more batch is of this class.
+    pub fn insert(&mut self, class: Class) {
+        match class {
+            Class::Free => return,
+            Class::Mixed => self.has_mixed = true,
+            Class::Of { generation, .. } if !self.generations.contains(&generation) => {
+                self.generations.push(generation);
+            }
+            Class::Of { .. } => {}
+        }
+        self.all.insert(class);
+    }
+
+    /// Whether a batch of this class has to wait for one of them.
+    pub fn conflict(&self, class: Class) -> bool {
+        match class {
+            Class::Free => false,
+            Class::Mixed => !self.all.is_empty(),
+            Class::Of { generation, .. } if self.generations.iter().all(|other| *other == generation) => {
+                self.has_mixed || self.all.contains(&class)
+            }
+            Class::Of { .. } => self.all.iter().any(|older| older.conflicts(class)),
         }
     }
 }
@@ -213,6 +252,31 @@ mod tests {
         shards.divide(nodes(2), nodes(2));
         assert!(class.conflicts(shards.class(lane(0, 0, 3))), "it may have been another's device");
         assert!(!class.conflicts(shards.class(lane(0, 0, 4))), "a device keeps its turn");
+    }
+
+    #[test]
+    fn many_classes_conflict_as_each_of_them_does() {
+        let of = |generation, home, turn| Class::Of { generation, home, turn };
+        let mut all = vec![Class::Free, Class::Mixed];
+        all.extend((0..12).map(|number| of(number / 6, number as usize / 2 % 3, number % 2)));
+        for chosen in 0..1_u32 << all.len() {
+            // All of one, two and three: more add nothing.
+            if chosen.count_ones() > 3 {
+                continue;
+            }
+            let older: Vec<Class> = all
+                .iter()
+                .enumerate()
+                .filter(|(n, _)| chosen & (1 << n) != 0)
+                .map(|(_, class)| *class)
+                .collect();
+            let mut classes = Classes::default();
+            older.iter().for_each(|class| classes.insert(*class));
+            for class in &all {
+                let expected = older.iter().any(|older| older.conflicts(*class));
+                assert_eq!(classes.conflict(*class), expected, "{class:?} after {older:?}");
+            }
+        }
     }
 
     #[test]

@@ -43,6 +43,8 @@ const DRAIN_PAUSE_MAX: Duration = Duration::from_secs(1);
 const CLOSE_MAX: usize = 4;
 /// Shortest pause before a reading is tried again whose dead letter could not be written.
 const BURY_PAUSE: Duration = Duration::from_secs(1);
+/// Shortest time between two lines about that.
+const BURY_TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// How the worker is told to stop.
 #[derive(Clone, Debug, Default)]
@@ -77,10 +79,12 @@ pub struct Worker {
     dead_letters: DeadLetters,
     /// Readings that become dead letters.
     burying: JoinSet<Buried>,
-    /// Whether the last one could not be written.
-    has_burying_trouble: bool,
+    /// When it was told last that they cannot be written.
+    told_of_burying_trouble: Option<Instant>,
     stragglers: Stragglers,
     straggler_bytes: usize,
+    /// When the stop no longer waits for copies that are on their way, once all else is done.
+    leave_at: Option<Instant>,
     /// Readings that were pulled and are in no batch yet, the oldest first.
     pulled: VecDeque<Part>,
     /// Where the outlet puts what it hands out.
@@ -158,7 +162,9 @@ impl Worker {
         };
         let transport = Transport::new(transport, wire);
         let now = Instant::now();
-        Worker {
+        let spread = config.route.spread();
+        let needed = if spread == Spread::Copies { config.replicate.quorum } else { 1 };
+        let worker = Worker {
             nodes: Nodes::new(
                 &config.nodes,
                 NodesConfig {
@@ -169,16 +175,17 @@ impl Worker {
                 now,
             ),
             lookups: Lookups::start(&config.nodes, config.resolve_every, &config.resolver),
-            spread: config.route.spread(),
+            spread,
             shards: Shards::new(config.max_in_flight),
             seen_availability: 0,
             must_regroup: true,
             lanes: Lanes::new(config.batch, config.format, BatchKeys::new(&mut random)),
             dead_letters: DeadLetters::new(config.dead_letter.clone()),
             burying: JoinSet::new(),
-            has_burying_trouble: false,
+            told_of_burying_trouble: None,
             stragglers: Stragglers::default(),
             straggler_bytes: 0,
+            leave_at: None,
             accounts: Arc::clone(outlet.accounts()),
             config,
             outlet,
@@ -195,7 +202,9 @@ impl Worker {
             sending: JoinSet::new(),
             tasks: HashMap::new(),
             in_flight: Amount::default(),
-        }
+        };
+        worker.nodes.status().set_needed(needed);
+        worker
     }
 
     /// What others may know of the delivery.
@@ -225,15 +234,14 @@ impl Worker {
             self.dispatch(now);
             self.dispatch_stragglers(now);
             self.show_oldest();
-            if self.is_done() {
-                self.give_up_stragglers();
-                return;
+            if self.is_done(now) {
+                return self.give_up_stragglers();
             }
             let alarm = self.alarm(now);
             let wish = self.wish(now);
             // In this order: stop, make room, then take more. All futures here can be dropped without loss.
             tokio::select! { biased;
-                () = self.signals.abort.cancelled() => return,
+                () = self.signals.abort.cancelled() => return self.give_up_stragglers(),
                 Some(done) = self.sending.join_next_with_id(), if !self.sending.is_empty() => self.on_done(done),
                 Some(done) = self.burying.join_next(), if !self.burying.is_empty() => {
                     self.on_buried(done.expect("burying does not panic"), Instant::now());
@@ -274,24 +282,35 @@ impl Worker {
         if self.draining { DRAIN_PAUSE_MAX } else { Duration::MAX }
     }
 
-    fn is_done(&self) -> bool {
-        let has_nothing = self.pulled.is_empty() && self.batches.is_empty() && self.lanes.is_empty();
-        self.exhausted && has_nothing && !self.stragglers.are_on_their_way()
+    /// Whether everything is settled. Copies that are on their way then get a little more time.
+    fn is_done(&mut self, now: Instant) -> bool {
+        if !self.exhausted || !self.has_only_stragglers() {
+            return false;
+        }
+        let leave_at = *self.leave_at.get_or_insert(now + DRAIN_PAUSE_MAX);
+        leave_at <= now || !self.stragglers.are_on_their_way()
+    }
+
+    /// Whether nothing is to be settled.
+    fn has_only_stragglers(&self) -> bool {
+        self.pulled.is_empty() && self.batches.is_empty() && self.lanes.is_empty()
     }
 
     /// Shows others when the oldest reading was accepted that is not settled, and that waits for each node alone.
     fn show_oldest(&self) {
         let batches = self.batches.values().filter_map(|pending| pending.batch.oldest).min();
         let pulled = self.pulled.front().map(Part::accepted_at);
-        let oldest = [batches, self.lanes.oldest(None), pulled].into_iter().flatten().min();
+        let oldest = [batches, self.lanes.oldest(), pulled].into_iter().flatten().min();
         self.nodes.status().set_oldest(oldest);
         if self.spread == Spread::ByDevice {
-            for node in self.nodes.present() {
-                let waits = |pending: &&Pending| pending.lane.is_some_and(|lane| lane.target == node);
-                let batches = self.batches.values().filter(waits).filter_map(|pending| pending.batch.oldest);
-                let oldest = batches.chain(self.lanes.oldest(Some(node))).min();
-                self.nodes.set_oldest_waiting(node, oldest);
+            let batches =
+                self.batches.values().filter_map(|pending| Some((pending.lane?, pending.batch.oldest?)));
+            let mut oldest: HashMap<usize, Instant> = HashMap::new();
+            for (lane, accepted_at) in batches.chain(self.lanes.oldest_of_each()) {
+                let known = oldest.entry(lane.target).or_insert(accepted_at);
+                *known = accepted_at.min(*known);
             }
+            self.nodes.set_oldest_waiting(|node| oldest.get(&node).copied());
         }
     }
 

@@ -65,6 +65,8 @@ struct View {
     /// Why refused readings stay in the buffer.
     dead_letter_trouble: Option<String>,
     nodes: Vec<NodeStatus>,
+    /// How many of them have to take each batch.
+    nodes_needed: usize,
     oldest_seconds: f64,
 }
 
@@ -90,6 +92,7 @@ impl Status {
             trouble: self.buffer.trouble(),
             dead_letter_trouble: self.dead_letters.trouble(),
             nodes,
+            nodes_needed: self.delivery.needed(),
             oldest_seconds: self.delivery.oldest_age(Instant::now()).as_secs_f64(),
         }
     }

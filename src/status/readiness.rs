@@ -89,19 +89,25 @@ fn buffer(view: &View) -> Check {
     ))
 }
 
-/// All nodes down is no reason to refuse readings, but nothing gets on: that must not go unnoticed.
+/// Too many nodes down is no reason to refuse readings, but nothing gets on: that must not go unnoticed.
 fn nodes(view: &View) -> Check {
-    if view.nodes.iter().any(|node| node.up) {
+    let up = view.nodes.iter().filter(|node| node.up).count();
+    if up >= view.nodes_needed {
         return Check::good();
     }
     let reason = |node: &crate::delivery::NodeStatus| {
         format!("{}: {}", node.id, node.reason.as_deref().unwrap_or("no answer yet"))
     };
-    let present: Vec<_> = view.nodes.iter().filter(|node| node.present).map(reason).collect();
-    if present.is_empty() {
+    if !view.nodes.iter().any(|node| node.present) {
         return Check::bad("no node is known: the names of the nodes are not found".to_owned());
     }
-    Check::bad(format!("no node is up: {}", present.join("; ")))
+    let down: Vec<_> = view.nodes.iter().filter(|node| node.present && !node.up).map(reason).collect();
+    if up == 0 {
+        return Check::bad(format!("no node is up: {}", down.join("; ")));
+    }
+    let needed = view.nodes_needed;
+    let told = if down.is_empty() { "no others are known".to_owned() } else { down.join("; ") };
+    Check::bad(format!("{up} of the {needed} nodes are up that each batch has to reach: {told}"))
 }
 
 #[cfg(test)]
@@ -118,7 +124,14 @@ mod tests {
         let bounds = Bounds { limit, least: Amount { readings: 1, bytes: 1 } };
         let snapshot = Accounts::new(bounds, 0, Instant::now()).snapshot();
         let trouble = trouble.map(str::to_owned);
-        View { snapshot, trouble, dead_letter_trouble: None, nodes: Vec::new(), oldest_seconds: 0.0 }
+        View {
+            snapshot,
+            trouble,
+            dead_letter_trouble: None,
+            nodes: Vec::new(),
+            nodes_needed: 1,
+            oldest_seconds: 0.0,
+        }
     }
 
     #[test]

@@ -53,8 +53,7 @@ impl State {
 
     /// Remembers a batch. One that has readings of it is none any more: its key will not be used again.
     pub fn note(&mut self, seq: u64, note: Note) {
-        let taken: SpanSet = note.spans.iter().copied().collect();
-        self.notes.retain(|_, other| !other.spans.iter().any(|span| taken.intersects(*span)));
+        self.notes.retain(|_, other| !overlap(&note.spans, &other.spans));
         self.notes.insert(seq, note);
     }
 
@@ -142,6 +141,26 @@ impl State {
 
 /// Bytes of an encoded span.
 const SPAN_BYTES: usize = 24;
+
+/// Whether some reading is in both. Spans are mostly in the order of their places: then one look at each is enough.
+fn overlap(spans: &[Span], others: &[Span]) -> bool {
+    if !spans.is_sorted() || !others.is_sorted() {
+        let set: SpanSet = spans.iter().copied().collect();
+        return others.iter().any(|span| set.intersects(*span));
+    }
+    let (mut spans, mut others) = (spans.iter().peekable(), others.iter().peekable());
+    while let (Some(span), Some(other)) = (spans.peek(), others.peek()) {
+        if span.overlaps(**other) {
+            return true;
+        }
+        if span.to <= other.to {
+            spans.next()
+        } else {
+            others.next()
+        };
+    }
+    false
+}
 
 #[cfg(test)]
 mod tests {

@@ -275,7 +275,7 @@ fn what_others_see_is_what_is_and_has_no_secrets() {
     let failure = Failure { text: "500: out of order".into(), at: now };
     assert_eq!(seen().last_error, Some(failure), "it stays after the node has recovered");
     assert_eq!(seen().oldest_waiting_age(now), Duration::ZERO);
-    nodes.set_oldest_waiting(0, Some(now));
+    nodes.set_oldest_waiting(|node| (node == 0).then_some(now));
     send(&mut nodes, 0, Verdict::Delivered, until);
     assert_eq!(seen().oldest_waiting_age(now + PROBE * 3), PROBE * 3);
 }

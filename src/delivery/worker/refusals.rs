@@ -5,7 +5,7 @@
 //! piece is a batch of its own, with its key, and is noted before it is sent.
 
 use tokio::time::Instant;
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use super::Worker;
 use super::pending::{Noted, Pending, Piece, Refusal, State};
@@ -139,14 +139,12 @@ impl Worker {
     /// buffer, and is sent and refused again later.
     pub(super) fn on_buried(&mut self, Buried { number, reason, kept }: Buried, now: Instant) {
         match kept {
-            Ok(()) => {
-                if std::mem::take(&mut self.has_burying_trouble) {
-                    warn!("dead letters can be written again");
-                }
-                self.settle(number, Outcome::DeadLettered(reason), now);
-            }
+            Ok(()) => self.settle(number, Outcome::DeadLettered(reason), now),
             Err(reason) => {
-                if !std::mem::replace(&mut self.has_burying_trouble, true) {
+                let is_told =
+                    self.told_of_burying_trouble.is_some_and(|at| now < at + super::BURY_TELL_EVERY);
+                if !is_told {
+                    self.told_of_burying_trouble = Some(now);
                     error!(reason, "dead letters cannot be written; refused readings stay in the buffer");
                 }
                 let random = self.random.f64();

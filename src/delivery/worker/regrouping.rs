@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::delivery::shards::{Class, Failover};
+use crate::delivery::shards::{Classes, Failover};
 use crate::routing::Spread;
 
 use super::Worker;
@@ -12,7 +12,8 @@ impl Worker {
     /// that was pulled after it.
     ///
     /// Of a device, what goes back keeps its order: first come its batches, by their numbers; then the open batch and
-    /// what is parked in its lane, for it has only one between two such changes. Batches that are on their way stay,
+    /// what is parked in its lane, for it has only one between two such changes. Where there is a log it is put into the
+    /// log's order, which a start after a crash goes by, too. Batches that are on their way stay,
     /// and others that have to come after them wait for them. So does a batch that a node may have stored: it goes to
     /// another node as it is, because under other keys its readings could be stored twice when that one is used again.
     pub(super) fn regroup(&mut self) {
@@ -40,6 +41,7 @@ impl Worker {
         }
         parts.extend(self.lanes.take_all());
         parts.extend(self.pulled.drain(..));
+        parts.make_contiguous().sort_by_key(|part| part.span().map(|span| span.from));
         self.pulled = parts;
         self.lanes.forget_unused();
     }
@@ -70,12 +72,12 @@ impl Worker {
     /// The batches whose node is not to be used, and those that would come before them now.
     fn misplaced(&self) -> Vec<u64> {
         let mut back = Vec::new();
-        let mut classes: Vec<Class> = Vec::new();
+        let mut classes = Classes::default();
         for (number, pending) in self.batches.iter().filter(|(_, pending)| pending.is_idle()) {
             let is_misplaced = pending.lane.is_some_and(|lane| !self.shards.is_target(lane.target));
-            if is_misplaced || classes.iter().any(|class| class.conflicts(pending.class)) {
+            if is_misplaced || classes.conflict(pending.class) {
                 back.push(*number);
-                classes.push(pending.class);
+                classes.insert(pending.class);
             }
         }
         back

@@ -10,7 +10,7 @@ use super::pending::{Pending, State};
 use super::{Sending, Worker};
 use crate::buffer::ledger::Outcome;
 use crate::delivery::nodes::Attempt;
-use crate::delivery::shards::{Class, LaneId};
+use crate::delivery::shards::{Classes, LaneId};
 use crate::delivery::transport::{Answer, Parcel, Verdict};
 use crate::routing::Spread;
 
@@ -32,16 +32,13 @@ impl Worker {
 
     /// The batches that may be sent, the oldest first: of those that may have readings of the same devices, one.
     fn due(&self, copies: usize, now: Instant) -> Vec<u64> {
-        let mut older: Vec<Class> = Vec::new();
+        let mut older = Classes::default();
         let mut due = Vec::new();
         for (number, pending) in &self.batches {
-            let class = pending.class;
-            if pending.is_due(copies, now) && !older.iter().any(|older| older.conflicts(class)) {
+            if pending.is_due(copies, now) && !older.conflict(pending.class) {
                 due.push(*number);
             }
-            if class != Class::Free && !older.contains(&class) {
-                older.push(class);
-            }
+            older.insert(pending.class);
         }
         due
     }

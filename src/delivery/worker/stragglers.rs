@@ -15,8 +15,8 @@ use crate::routing::Spread;
 const STRAGGLER_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Most batches that wait for their last copies, likewise.
 const STRAGGLERS_MAX: usize = 4096;
-/// Missing copies that are tried to be placed in one turn without success: the others would fare no better.
-const MISSES_MAX: usize = 4;
+/// Missing copies that are tried to be placed in one turn without success.
+const MISSES_MAX: usize = 16;
 
 /// A batch whose readings are settled, and that some nodes still lack.
 #[derive(Debug)]
@@ -54,6 +54,12 @@ impl Missing {
             Missing::Refused => "refused",
             Missing::Stopped => "stopped",
         }
+    }
+}
+
+impl Straggler {
+    fn may_go_to(&self, node: usize) -> bool {
+        ![&self.stored_on, &self.flights, &self.refused_by].into_iter().any(|nodes| nodes.contains(&node))
     }
 }
 
@@ -112,15 +118,38 @@ impl Worker {
             }
             self.give_up(&key, Missing::Timeout);
         }
-        let copies = self.copies();
-        let (mut misses, mut index) = (0, 0);
-        while index < self.stragglers.0.len() && misses < MISSES_MAX {
-            let straggler = &self.stragglers.0[index].2;
-            if straggler.due <= now && straggler.stored_on.len() + straggler.flights.len() < copies {
-                misses += usize::from(!self.send_straggler(index, now));
-            }
-            index += 1;
+        if self.has_only_stragglers() && self.draining {
+            // Nobody waits for them, and the stop must not.
+            return;
         }
+        let copies = self.copies();
+        let mut free = self.free_nodes(now);
+        let mut misses = 0;
+        for index in 0..self.stragglers.0.len() {
+            if free.is_empty() || misses == MISSES_MAX {
+                return;
+            }
+            let straggler = &self.stragglers.0[index].2;
+            let is_wanted =
+                straggler.due <= now && straggler.stored_on.len() + straggler.flights.len() < copies;
+            // One that lacks only a node that is away must not hold up those that lack another.
+            if !is_wanted || !free.iter().any(|node| straggler.may_go_to(*node)) {
+                continue;
+            }
+            if self.send_straggler(index, now) {
+                free = self.free_nodes(now);
+            } else {
+                misses += 1;
+            }
+        }
+    }
+
+    /// The nodes that may be sent something now.
+    fn free_nodes(&self, now: Instant) -> Vec<usize> {
+        let candidates = self.nodes.candidates(&[], Attempt::First, now);
+        let mut free: Vec<usize> = candidates.into_iter().map(|candidate| candidate.node).collect();
+        free.extend(self.nodes.present().filter(|node| self.nodes.is_trial_due(*node, now)));
+        free
     }
 
     /// Sends a missing copy. Returns whether there was a node for it.
@@ -174,9 +203,10 @@ impl Worker {
         }
     }
 
-    /// The gateway stops: copies that are not on their way are given up.
+    /// The gateway stops: copies that are missing are given up, also those on their way.
     pub(super) fn give_up_stragglers(&mut self) {
-        while let Some(key) = self.stragglers.oldest_idle() {
+        while let Some((_, key, _)) = self.stragglers.0.first() {
+            let key = key.clone();
             self.give_up(&key, Missing::Stopped);
         }
     }
@@ -188,13 +218,18 @@ impl Worker {
 
     /// When something is to be done about them even if nothing happens.
     pub(super) fn straggler_alarm(&self, now: Instant) -> Option<Instant> {
-        let next = |straggler: &Straggler| match straggler.due > now {
-            true => Some(straggler.due.min(straggler.give_up_at)),
+        if self.stragglers.0.is_empty() {
+            return None;
+        }
+        let next_change =
+            self.nodes.next_change(now).unwrap_or(now + self.config.replicate.straggler_timeout);
+        let next = |straggler: &Straggler| {
             // Due already: a place at a node is what it waits for.
-            false => self.nodes.next_change(now).into_iter().chain([straggler.give_up_at]).min(),
+            let try_at = if straggler.due > now { straggler.due } else { next_change };
+            try_at.min(straggler.give_up_at)
         };
         let idle = self.stragglers.all().filter(|straggler| straggler.flights.is_empty());
-        idle.filter_map(next).map(|at| at.max(now + Duration::from_millis(1))).min()
+        idle.map(next).map(|at| at.max(now + Duration::from_millis(1))).chain(self.leave_at).min()
     }
 }
 
