@@ -5,7 +5,8 @@
 //! to theirs. What is parked is in memory, so it is bounded: when its requests take [`PARKED_BYTES_MAX`], everything
 //! waits.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 use tokio::time::Instant;
 
@@ -163,22 +164,28 @@ impl Lanes {
         self.lanes.iter().filter_map(move |(id, lane)| Some((*id, oldest(lane)?)))
     }
 
-    /// Takes everything out again: of each lane what is in its open batch, and then what is parked.
+    /// Takes everything out again: of each lane what is in its open batch, and then what is parked; of the lanes' first
+    /// parts always the oldest.
     pub fn take_all(&mut self) -> Vec<Part> {
-        let mut parts = Vec::new();
         if self.lanes.values().any(|lane| lane.takes == self.takes) {
             // Otherwise nothing has come in since the last time.
             self.since = self.lanes.values().filter_map(|lane| lane.open.since()).min();
         }
         self.takes += 1;
+        let mut queues: Vec<VecDeque<Part>> = Vec::with_capacity(self.lanes.len());
         for lane in self.lanes.values_mut() {
-            parts.extend(lane.open.take_open());
+            self.parked_bytes -= lane.parked.iter().map(Part::unpark).sum::<u64>();
+            queues.push(lane.open.take_open().into_iter().chain(lane.parked.drain(..)).collect());
             // From now on it is that of all lanes.
             lane.open.set_since(None);
-            for part in lane.parked.drain(..) {
-                self.parked_bytes -= part.unpark();
-                parts.push(part);
-            }
+        }
+        let age = |lane: usize, queue: &VecDeque<Part>| Some(Reverse((queue.front()?.accepted_at(), lane)));
+        let mut oldest: BinaryHeap<_> =
+            queues.iter().enumerate().filter_map(|(lane, queue)| age(lane, queue)).collect();
+        let mut parts = Vec::new();
+        while let Some(Reverse((_, lane))) = oldest.pop() {
+            parts.extend(queues[lane].pop_front());
+            oldest.extend(age(lane, &queues[lane]));
         }
         parts
     }
