@@ -221,6 +221,26 @@ async fn below_the_quorum_readings_wait_and_nothing_is_given_up() {
     assert_keys_carry_the_same(&received(&[&stays, &back]));
 }
 
+#[tokio::test]
+async fn copies_for_a_node_that_is_well_arrive_although_older_ones_wait_for_one_that_is_away() {
+    let [gone, busy, first] = three().await;
+    let gateway = gateway(&[&gone, &busy, &first], 3, 1)
+        .set("cluster.health.failures", 1)
+        .set("cluster.health.probe", "5ms")
+        .start()
+        .await;
+    let id = gone.id();
+    let _address = gone.stop().await;
+    post(&gateway, 50).await;
+    all_settled(&gateway).await;
+    eventually("the other two have them", || async { busy.count() == 50 && first.count() == 50 }).await;
+    assert_eq!(node_status(&gateway, &id).await["up"], false);
+    busy.script_next([Answer::status(503)]);
+    gateway.post(&(50..55).map(reading).collect::<Vec<_>>()).await.expect_status(202);
+    eventually("it gets what it was too busy for", || async { each_once(&busy) == all(55) }).await;
+    assert_eq!(each_once(&first), all(55));
+}
+
 // Answers that are lost.
 
 #[tokio::test]

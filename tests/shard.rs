@@ -378,6 +378,90 @@ async fn a_restart_while_nodes_are_away_loses_nothing_and_keeps_the_order() {
     }
 }
 
+#[tokio::test]
+async fn refusals_failures_and_restarts_together_keep_the_order_and_lose_nothing() {
+    for failover in ["next", "wait"] {
+        let seed = seed();
+        let directory = directory();
+        let judging = async |seed: u64| {
+            let mut random = fastrand::Rng::with_seed(seed);
+            FakeNode::judging(move |batch| {
+                let is_bad = numbers(&batch.readings()).iter().any(|number| number % 23 == 4);
+                match (random.u8(..16), is_bad) {
+                    (0, _) => Answer::status(503),
+                    (1, _) => Answer::hang_up(),
+                    (2, false) => Answer::hang_up().after_storing(),
+                    (3, false) => Answer::status(200).after(Duration::from_millis(150)),
+                    (_, true) => Answer::status(422),
+                    (_, false) => Answer::status(200).after(Duration::from_millis(random.u64(..3))),
+                }
+            })
+            .await
+        };
+        let nodes = [judging(seed).await, judging(seed ^ 1).await, judging(seed ^ 2).await];
+        let nodes = [&nodes[0], &nodes[1], &nodes[2]];
+        let mut random = fastrand::Rng::with_seed(seed);
+        let all = rounds(20, 0..30);
+        for (index, some) in all.chunks(100).enumerate() {
+            let is_last = index == 5;
+            let running = gateway(&nodes)
+                .on_disk(directory.path())
+                .set("cluster.shard.failover", failover)
+                .set("cluster.timeout", "60ms")
+                .set("cluster.health.failures", 1)
+                .set("batch.max_readings", 10)
+                .set("server.shutdown_timeout", if is_last { "10s" } else { "1ms" })
+                .start()
+                .await;
+            post(&running, some).await;
+            let left = if is_last { 0 } else { random.u64(..some.len() as u64) };
+            eventually("some are settled", || async { running.account("buffered").await <= left }).await;
+            let _ended = running.stop().await;
+        }
+        assert_keys_carry_the_same(&received(&nodes));
+        let mut good = expected(20, 30);
+        good.values_mut().for_each(|numbers| numbers.retain(|number| number % 23 != 4));
+        assert_eq!(by_device(received(&nodes)), good, "{failover}");
+        let letters = std::fs::read_to_string(directory.path().join("dead-letters/00000001.ndjson"));
+        let numbers: BTreeSet<u64> = letters.expect("a file").lines().map(letter_number).collect();
+        assert_eq!(numbers, (0..600).filter(|number| number % 23 == 4).collect(), "{failover}");
+    }
+}
+
+fn letter_number(line: &str) -> u64 {
+    let letter: serde_json::Value = serde_json::from_str(line).expect("JSON");
+    numbers(&[letter["reading"].clone()])[0]
+}
+
+#[tokio::test]
+async fn under_drop_oldest_the_oldest_are_given_up_whichever_node_they_are_for() {
+    let nodes = three().await;
+    let nodes = [&nodes[0], &nodes[1], &nodes[2]];
+    let gateway = gateway(&nodes)
+        .set("batch.max_readings", 1000)
+        .set("batch.max_age", NEVER)
+        .set("buffer.max_readings", 20)
+        .set("buffer.on_full", "drop_oldest")
+        .start()
+        .await;
+    // They are gathered for three nodes, none of which gets any yet; those of the last node are the oldest.
+    for (request, node) in [2, 0, 1].into_iter().enumerate() {
+        let device = devices_of(node, 0, 60, &nodes).pop_first().expect("some");
+        let numbers = request * 10..(request + 1) * 10;
+        let some: Vec<_> = numbers.map(|number| reading_of(&device, number)).collect();
+        gateway.post(&some).await.expect_status(202);
+        eventually("they wait for their node", || async {
+            let status = node_status(&gateway, &nodes[node].id()).await;
+            status["oldest_waiting_seconds"].as_f64().expect("a number") > 0.0
+        })
+        .await;
+    }
+    assert_eq!(gateway.account("dropped").await, 10);
+    assert_eq!(gateway.stop().await.undelivered, 0);
+    let arrived: BTreeSet<u64> = by_device(received(&nodes)).into_values().flatten().collect();
+    assert_eq!(arrived, (10..30).collect());
+}
+
 // Nodes that are found by a name.
 
 #[tokio::test]

@@ -261,6 +261,11 @@ impl FakeNode {
         FakeNode { address, script, server }
     }
 
+    /// Adds to the script: the next requests are answered like this.
+    pub fn script_next(&self, answers: impl IntoIterator<Item = Answer>) {
+        self.script().answers.extend(answers);
+    }
+
     /// From now on, after the script, every request is answered like this.
     pub fn answer_otherwise(&self, answer: Answer) {
         self.script().otherwise = Otherwise::Always(answer);
