@@ -1,12 +1,16 @@
 //! From the buffer to the nodes.
 //!
-//! One [`Worker`] pulls readings from the buffer, gathers them into batches ([`batcher`]), asks the route for a node
-//! ([`crate::routing`]), and sends them, several at a time, each in a task of its own ([`transport`], over a
-//! [`wire`]). What an answer means is decided there; what follows from it is decided here:
+//! One [`Worker`] pulls readings from the buffer, gathers them into batches ([`batcher`]; in [`lanes`] where a route
+//! keeps the readings of some devices apart, as [`shards`] says), asks the route for a node ([`crate::routing`]), and
+//! sends them, several at a time, each in a task of its own ([`transport`], over a [`wire`]). What an answer means is
+//! decided there; what follows from it is decided here:
 //!
-//! - delivered: the readings are settled;
-//! - not now: the batch waits (exponential backoff with full jitter) and is sent again, to another node first;
-//! - set up wrongly, refused, too large: the node, or the batch, waits longer each time; nothing is given up.
+//! - delivered: the readings are settled, with `replicate` when enough nodes have them;
+//! - not now: the batch waits (exponential backoff with full jitter) and is sent again, to another node first where the
+//!   route allows;
+//! - set up wrongly: the same, and the node is down at once;
+//! - refused, too large: the batch is halved until the readings stand alone that are refused; those become dead letters
+//!   ([`dead_letter`]).
 //!
 //! Nodes come from addresses, or from names that are looked up again and again (`lookups`); which of them may be sent a
 //! batch now, `nodes` decides.
@@ -15,11 +19,12 @@
 //! what was noted before a stop is resumed after it, ahead of all new batches. A log that cannot be written holds
 //! nothing up: the batch is sent without a note.
 //!
-//! Limits: batches that are out of the buffer (to be noted, waiting or on their way) are at most `cluster.max_in_flight` for
-//! each node, and one more is open; the rest stays in the buffer. The same batch always has the same key and the
-//! same readings.
+//! Limits: batches that are out of the buffer (to be noted, waiting or on their way) are at most `cluster.max_in_flight`
+//! for each node, and one more is open; where every device has its own node, two for each lane, one that is open, and
+//! what is parked ([`lanes`]). The rest stays in the buffer. The same batch always has the same key and the same readings.
 //!
-//! Pure parts, with time passed in: [`batcher`], [`breaker`], [`budget`], `latency`, `limit`, `nodes`, [`crate::backoff`].
+//! Pure parts, with time passed in: [`batcher`], [`breaker`], [`budget`], [`lanes`], `latency`, `limit`, `nodes`,
+//! [`shards`], [`crate::backoff`].
 
 pub mod batch;
 pub mod batcher;

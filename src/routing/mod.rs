@@ -1,8 +1,8 @@
 //! Which node a batch goes to: pure ranking, one file per policy.
 //!
 //! A policy sees a [`Candidate`] per node and ranks them; it does no I/O, reads no clock and draws no random
-//! numbers: all that is passed in. The dispatcher sends the batch to the first of the ranking that has a free
-//! place. A policy is added as a file here and a row in [`ROUTES`].
+//! numbers: all that is passed in. It also says what it asks of the delivery beside a ranking ([`Spread`]): where every
+//! device has its own node, readings are divided by [`shard::home`] before they are batches. A policy is added as a file here and a row in [`ROUTES`].
 
 mod balance;
 mod replicate;
