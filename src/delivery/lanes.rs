@@ -2,7 +2,7 @@
 //!
 //! Most routes have a single lane. Where every device has its own node ([`super::shards`]), a node that takes nothing
 //! must not hold up the others: the readings of a lane that has enough batches are parked, and those behind them go on
-//! to theirs. What is parked is in memory, so it is bounded: when its requests take [`PARKED_BYTES_MAX`], everything
+//! to theirs. What is parked is in memory, so it is bounded: when its requests take 16 MiB, everything
 //! waits.
 
 use std::cmp::Reverse;
