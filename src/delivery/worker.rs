@@ -275,6 +275,7 @@ impl Worker {
         for gone in self.nodes.set_addresses(*source, addresses, &self.accounts, Instant::now()) {
             self.metrics.forget_node(gone.as_str());
         }
+        self.ask_refusers_again();
     }
 
     /// Longest that anything is left alone at present.

@@ -64,6 +64,20 @@ impl Worker {
         self.spread == Spread::Copies && left >= self.quorum()
     }
 
+    /// Nodes may have gone: where too few are left for a reading, those are asked again that refused it, and it becomes
+    /// a dead letter if they still do.
+    pub(super) fn ask_refusers_again(&mut self) {
+        let is_refused = |pending: &Pending| pending.is_idle() && !pending.refused_by.is_empty();
+        let refused = self.batches.iter().filter(|(_, pending)| is_refused(pending));
+        for number in refused.map(|(number, _)| *number).collect::<Vec<_>>() {
+            if !self.others_may_take(number)
+                && let Some(pending) = self.batches.get_mut(&number)
+            {
+                pending.refused_by.clear();
+            }
+        }
+    }
+
     fn split(&mut self, number: u64, now: Instant) {
         let Some(pending) = self.batches.get_mut(&number) else { return };
         let half = pending.batch.readings / 2;
