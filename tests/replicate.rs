@@ -4,6 +4,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -12,8 +13,8 @@ use tokio::time::Instant;
 use support::arrivals::{assert_keys_carry_the_same, numbers, received};
 use support::process::{directory, forebay, run};
 use support::{
-    Answer, FakeNode, Gate, ReceivedBatch, Reply, RunningGateway, TestGateway, eventually, node_status,
-    reading, readings, to_json,
+    Answer, FakeNode, Gate, Names, ReceivedBatch, Reply, RunningGateway, TestGateway, eventually,
+    node_status, reading, readings, to_json,
 };
 
 /// Longer than any test: what takes it does not happen.
@@ -353,6 +354,24 @@ async fn a_copy_that_nodes_refuse_is_counted_as_refused() {
         .await;
     assert!((all_missing(&gateway).await - 10.0).abs() < f64::EPSILON);
     assert_eq!(gateway.account("dead_lettered").await, 0);
+}
+
+#[tokio::test]
+async fn a_reading_that_all_nodes_refuse_that_are_left_becomes_a_dead_letter() {
+    let (picky, busy) = (refusing(|_| true).await, FakeNode::always(Answer::status(503)).await);
+    let names = Names::default();
+    names.set(&[&picky, &busy]);
+    let gateway = gateway(&[], 2, 1)
+        .node_at("dns+http://store:9000/v1/batches")
+        .resolver(Arc::new(names.clone()))
+        .set("cluster.resolve_every", "10ms")
+        .start()
+        .await;
+    gateway.post(&readings(1)).await.expect_status(202);
+    eventually("both are asked", || async { picky.requests() > 0 && busy.requests() > 1 }).await;
+    assert_eq!(gateway.account("buffered").await, 1, "the other one may take it yet");
+    names.set(&[&picky]);
+    eventually("it is given to people", || async { gateway.account("dead_lettered").await == 1 }).await;
 }
 
 // Settings, and the end.
