@@ -111,6 +111,9 @@ impl Worker {
 
     /// Sends missing copies that are due, and gives up those whose time is over.
     pub(super) fn dispatch_stragglers(&mut self, now: Instant) {
+        if self.stragglers.0.is_empty() {
+            return;
+        }
         // Their time is over in their order.
         while let Some(key) = self.stragglers.oldest_idle() {
             if self.stragglers.get(&key).is_some_and(|straggler| straggler.give_up_at > now) {
