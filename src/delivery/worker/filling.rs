@@ -157,11 +157,16 @@ impl Worker {
 
     /// Keeps a closed batch: to be noted first, and sent when `due` has come.
     pub(super) fn keep(&mut self, lane: Option<LaneId>, class: Class, batch: Batch, due: Instant) {
-        let state = match self.outlet.note(batch.number, &batch.key, &batch.parts) {
+        let state = self.note(&batch, due);
+        self.insert(Pending { lane, class, ..Pending::new(batch, None, state) });
+    }
+
+    /// Has it noted what a batch is made of. Returns what it has to wait for: that, and `due` in any case.
+    pub(super) fn note(&mut self, batch: &Batch, due: Instant) -> State {
+        match self.outlet.note(batch.number, &batch.key, &batch.parts) {
             Noting::NotNeeded => State::Waiting { due },
             Noting::UnderWay => State::Noting { due },
-        };
-        self.insert(Pending { lane, class, ..Pending::new(batch, None, state) });
+        }
     }
 
     fn insert(&mut self, pending: Pending) {

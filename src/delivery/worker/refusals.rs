@@ -85,10 +85,7 @@ impl Worker {
         let key = self.lanes.new_key();
         let batch = self.lanes.rebatch(number, first);
         self.observe_batch(&batch);
-        let state = match self.outlet.note(number, &batch.key, &batch.parts) {
-            Noting::NotNeeded => State::Waiting { due: now },
-            Noting::UnderWay => State::Noting { due: now },
-        };
+        let state = self.note(&batch, now);
         let noted = match self.outlet.note(number, &key, &second) {
             Noting::NotNeeded => Noted::Done(None),
             Noting::UnderWay => Noted::UnderWay,

@@ -13,9 +13,9 @@ impl Worker {
     ///
     /// Of a device, what goes back keeps its order: first come its batches, by their numbers; then the open batch and
     /// what is parked in its lane, for it has only one between two such changes. Where there is a log it is put into the
-    /// log's order, which a start after a crash goes by, too. Batches that are on their way stay,
-    /// and others that have to come after them wait for them. So does a batch that a node may have stored: it goes to
-    /// another node as it is, because under other keys its readings could be stored twice when that one is used again.
+    /// log's order, which a start after a crash goes by, too. Batches that are on their way stay, and others that have to
+    /// come after them wait for them. So does a batch that a node may have stored: it goes to another node as it is,
+    /// because under other keys its readings could be stored twice when that one is used again.
     pub(super) fn regroup(&mut self) {
         let availability = self.nodes.availability();
         let is_news = std::mem::replace(&mut self.seen_availability, availability) != availability;

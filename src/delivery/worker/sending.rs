@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::task::{Id, JoinError};
 use tokio::time::Instant;
 use tracing::{debug, error};
@@ -102,18 +103,21 @@ impl Worker {
         pending.flights.push(node);
         let (key, attempt) = (pending.batch.key.clone(), pending.attempt());
         let (readings, body) = (pending.batch.readings, pending.batch.body.clone());
-        let parcel = Parcel {
-            url: self.nodes.get(node).url.clone(),
-            host: self.nodes.get(node).host.clone(),
-            key,
-            readings,
-            body,
-        };
-        self.post(Sending { number, node, key: parcel.key.clone() }, parcel, attempt, now);
+        self.post(Sending { number, node, key }, readings, body, attempt, now);
     }
 
-    pub(super) fn post(&mut self, sending: Sending, parcel: Parcel, attempt: Attempt, now: Instant) {
+    pub(super) fn post(
+        &mut self,
+        sending: Sending,
+        readings: usize,
+        body: Bytes,
+        attempt: Attempt,
+        now: Instant,
+    ) {
         self.nodes.on_sent(sending.node, attempt, now);
+        let node = self.nodes.get(sending.node);
+        let (url, host, key) = (node.url.clone(), node.host.clone(), sending.key.clone());
+        let parcel = Parcel { url, host, key, readings, body };
         let transport = self.transport.clone();
         let task = self.sending.spawn(async move {
             let started = Instant::now();

@@ -8,7 +8,7 @@ use tracing::debug;
 
 use super::{Sending, Worker};
 use crate::delivery::nodes::Attempt;
-use crate::delivery::transport::{Answer, Parcel, Verdict};
+use crate::delivery::transport::{Answer, Verdict};
 use crate::routing::Spread;
 
 /// Most bytes of bodies that wait for their last copies. The oldest are given up for newer ones.
@@ -161,12 +161,11 @@ impl Worker {
         let not_there = [&stored_on[..], flights, refused_by].concat();
         let attempt = if *failures == 0 { Attempt::First } else { Attempt::Retry };
         let Some(node) = self.choose_any(&not_there, &[], attempt, now) else { return false };
-        let (url, host) = (self.nodes.get(node).url.clone(), self.nodes.get(node).host.clone());
         let (number, key, straggler) = &mut self.stragglers.0[index];
         straggler.flights.push(node);
-        let (readings, body, key) = (straggler.readings, straggler.body.clone(), key.clone());
+        let (readings, body) = (straggler.readings, straggler.body.clone());
         let sending = Sending { number: *number, node, key: key.clone() };
-        self.post(sending, Parcel { url, host, key, readings, body }, attempt, now);
+        self.post(sending, readings, body, attempt, now);
         true
     }
 
