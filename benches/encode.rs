@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use forebay::codec::{DECODERS, ENCODERS, Rules, UnknownFields};
+use forebay::codec::{DECODERS, ENCODERS, FormatConfig, Rules, UnknownFields};
 use forebay::reading::Readings;
 use forebay::timestamp::{Precision, Timestamp};
 
@@ -17,6 +17,8 @@ mod sample;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const READINGS: u64 = 1000;
+/// As long as keys are.
+const KEY: &str = "0123456789abcdef0123456789abcdef-12345";
 
 fn readings() -> Readings {
     let rules = Rules {
@@ -38,15 +40,16 @@ fn encode(criterion: &mut Criterion) {
     let readings = readings();
     let mut group = criterion.benchmark_group("encode");
     group.throughput(Throughput::Elements(READINGS));
-    for (name, encoder) in ENCODERS.members {
+    for (name, make) in ENCODERS.members {
+        let encoder = make(&FormatConfig::default());
         let mut body = Vec::new();
         group.bench_function(*name, |bencher| {
             bencher.iter(|| {
                 body.clear();
                 for (index, reading) in black_box(&readings).iter().enumerate() {
-                    encoder.write(index, reading, &mut body);
+                    encoder.write(index, reading, &mut body).expect("the format holds numbers");
                 }
-                encoder.finish(&mut body);
+                encoder.finish(KEY, &mut body);
                 body.len()
             });
         });

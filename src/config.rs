@@ -3,6 +3,7 @@
 mod buffer;
 mod dead_letter;
 mod delivery;
+mod format;
 mod layers;
 
 use std::net::SocketAddr;
@@ -22,10 +23,6 @@ use layers::{Layers, Raw};
 
 /// Where the embedded node of a gateway without nodes keeps its readings.
 const EMBEDDED_NODE_DATA: &str = "data/node";
-
-/// Settings of the full system that this version knows and does not use: they are named in the log.
-const WITHOUT_EFFECT: &[&str] =
-    &["cluster.clickhouse.database", "cluster.clickhouse.table", "cluster.elasticsearch.index"];
 
 const UNKNOWN_FIELDS: Registry<UnknownFields> = Registry {
     what: "way with unknown fields",
@@ -72,7 +69,7 @@ pub struct Config {
 pub struct WithoutEffect {
     /// The setting.
     pub setting: Setting,
-    /// Where it has none: "in this version", "with a buffer of the kind …".
+    /// Where it has none: "with a buffer of the kind …".
     pub why: String,
 }
 
@@ -114,9 +111,8 @@ impl Config {
     ///
     /// Every fault that was found, not only the first.
     pub fn read(file: Option<&Path>, environment: &[(String, String)]) -> Result<Config, Vec<Fault>> {
-        let mut layers = Layers::read(file, environment, WITHOUT_EFFECT);
-        let in_this_version = |setting| WithoutEffect { setting, why: "in this version".to_owned() };
-        let mut without_effect: Vec<_> = layers.set_aside().into_iter().map(in_this_version).collect();
+        let mut layers = Layers::read(file, environment);
+        let mut without_effect = Vec::new();
         let request_timeout = duration(&mut layers, "server.request_timeout", MILLISECOND..=HOUR);
         let server = server(&mut layers);
         let ingest = ingest(&mut layers, request_timeout);
@@ -207,6 +203,10 @@ fn size(layers: &mut Layers, key: &str, allowed: RangeInclusive<u64>) -> u64 {
 fn count(layers: &mut Layers, key: &str, allowed: RangeInclusive<i64>) -> usize {
     let number = layers.get(key, |raw| within(raw.integer()?, &allowed, i64::to_string));
     usize::try_from(number).expect("no range of ours has negative numbers")
+}
+
+fn truth(layers: &mut Layers, key: &str) -> bool {
+    layers.get(key, Raw::truth)
 }
 
 fn ratio(layers: &mut Layers, key: &str, allowed: RangeInclusive<f64>) -> f64 {
@@ -495,9 +495,14 @@ mod tests {
             let named: Vec<_> = named.map(|named| (named.setting.key.as_str(), named.why.as_str())).collect();
             assert_eq!(named, expected, "{file}");
         };
-        let (version, memory) = ("in this version", "with a buffer of the kind `memory`");
+        let memory = "with a buffer of the kind `memory`";
+        let other_format = "with another format than `clickhouse`";
         let path = ("FOREBAY__BUFFER__PATH", "x");
-        check("[cluster.clickhouse]\ntable = \"x\"\n", &[path], &[("cluster.clickhouse.table", version)]);
+        check(
+            "[cluster.clickhouse]\ntable = \"x\"\n",
+            &[path],
+            &[("cluster.clickhouse.table", other_format)],
+        );
         let shard = ("cluster.shard.failover", "with another route than `shard`");
         check("[cluster.shard]\nfailover = \"wait\"\n", &[], &[shard]);
         check("[cluster]\nroute = \"shard\"\n[cluster.shard]\nfailover = \"wait\"\n", &[], &[]);

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use forebay::buffer::disk;
 use forebay::buffer::ledger::Outcome;
 use forebay::buffer::{
-    Ack, Amount, Buffer, BufferConfig, Fsync, NoteId, Noting, OnFull, OpenError, Opened, Outlet, Part,
+    Ack, Amount, Buffer, BufferConfig, Fate, Fsync, NoteId, Noting, OnFull, OpenError, Opened, Outlet, Part,
     PushError, Receipt, Request, Rest, Resumed,
 };
 use forebay::reading::Readings;
@@ -116,7 +116,8 @@ impl Running {
     }
 
     fn deliver(&mut self, parts: Vec<Part>, note: Option<NoteId>) {
-        self.outlet.settle(parts, note, DELIVERED, Instant::now());
+        let fate = Fate { parts, outcome: DELIVERED };
+        self.outlet.settle(vec![fate], note, Instant::now());
     }
 
     async fn close(self) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use forebay::buffer::accounts::Bounds;
 use forebay::buffer::lease::{Record, RecordParts};
 use forebay::buffer::ledger::{DropReason, Outcome};
-use forebay::buffer::{Accounts, Amount, NoteId, Noted, Noting, OnFull, Outlet, Part, Resumed, settle};
+use forebay::buffer::{Accounts, Amount, Fate, NoteId, Noted, Noting, OnFull, Outlet, Part, Resumed, settle};
 use forebay::delivery::{Signals, Worker};
 use forebay::metrics::Metrics;
 use futures_util::FutureExt as _;
@@ -102,10 +102,12 @@ impl Outlet for NotingOutlet {
         .boxed()
     }
 
-    fn settle(&mut self, parts: Vec<Part>, note: Option<NoteId>, outcome: Outcome, now: Instant) {
-        let settled = parts.iter().flat_map(numbers).collect();
-        settle(parts, &self.accounts, outcome, now);
-        self.journal.pages().settled.push((note, settled, outcome));
+    fn settle(&mut self, fates: Vec<Fate>, note: Option<NoteId>, now: Instant) {
+        for Fate { parts, outcome } in fates {
+            let settled = parts.iter().flat_map(numbers).collect();
+            settle(parts, &self.accounts, outcome, now);
+            self.journal.pages().settled.push((note, settled, outcome));
+        }
     }
 
     fn accounts(&self) -> &Arc<Accounts> {

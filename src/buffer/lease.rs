@@ -98,9 +98,12 @@ impl Record {
             Outcome::Delivered { .. } => {}
             Outcome::Dropped(DropReason::Full) => self.dropped.store(true, Ordering::Relaxed),
             Outcome::DeadLettered(DeadLetterReason::Damaged) => self.damaged.store(true, Ordering::Relaxed),
-            Outcome::DeadLettered(DeadLetterReason::Refused | DeadLetterReason::TooLarge) => {
-                self.refused.store(true, Ordering::Relaxed);
-            }
+            Outcome::DeadLettered(
+                DeadLetterReason::Refused
+                | DeadLetterReason::TooLarge
+                | DeadLetterReason::NotNumeric
+                | DeadLetterReason::Unwritable,
+            ) => self.refused.store(true, Ordering::Relaxed),
         }
         let before = self.unsettled.fetch_sub(readings, Ordering::AcqRel);
         assert!(before >= readings, "each reading is settled once");

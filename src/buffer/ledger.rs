@@ -23,6 +23,10 @@ pub enum DeadLetterReason {
     Refused,
     /// A node found each of them too large by itself (413).
     TooLarge,
+    /// The format of the nodes holds numbers only, and their values are texts.
+    NotNumeric,
+    /// The format of the nodes has no way to write one of their names or tags.
+    Unwritable,
 }
 
 impl DeadLetterReason {
@@ -31,6 +35,8 @@ impl DeadLetterReason {
         ("damaged", DeadLetterReason::Damaged),
         ("refused", DeadLetterReason::Refused),
         ("too_large", DeadLetterReason::TooLarge),
+        ("not_numeric", DeadLetterReason::NotNumeric),
+        ("unwritable", DeadLetterReason::Unwritable),
     ];
 
     /// Its name in dead letters and metrics.

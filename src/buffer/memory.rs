@@ -9,8 +9,7 @@ use tokio::time::Instant;
 
 use super::accounts::{Accounts, Bounds};
 use super::lease::{Part, Record, RecordParts};
-use super::ledger::Outcome;
-use super::outlet::{NoteId, Noted, Noting, Outlet, Resumed};
+use super::outlet::{Fate, NoteId, Noted, Noting, Outlet, Resumed};
 use super::{
     Ack, Buffer, BufferConfig, OpenError, Opened, PushError, Receipt, Request, Rest, Settled, settle,
 };
@@ -124,8 +123,10 @@ impl Outlet for MemoryOutlet {
         std::future::pending().boxed()
     }
 
-    fn settle(&mut self, parts: Vec<Part>, _note: Option<NoteId>, outcome: Outcome, now: Instant) {
-        settle(parts, &self.accounts, outcome, now);
+    fn settle(&mut self, fates: Vec<Fate>, _note: Option<NoteId>, now: Instant) {
+        for Fate { parts, outcome } in fates {
+            settle(parts, &self.accounts, outcome, now);
+        }
     }
 
     fn accounts(&self) -> &Arc<Accounts> {

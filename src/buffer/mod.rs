@@ -43,7 +43,7 @@ use crate::wal::LogError;
 
 pub use accounts::{Accounts, Snapshot};
 pub use lease::{Part, settle};
-pub use outlet::{NoteId, Noted, Noting, Outlet, Resumed};
+pub use outlet::{Fate, NoteId, Noted, Noting, Outlet, Resumed};
 
 /// The kinds of buffer by their configuration names.
 pub const KINDS: Registry<Kind> = Registry {

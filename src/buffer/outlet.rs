@@ -50,6 +50,15 @@ pub struct Resumed {
     pub parts: Vec<Part>,
 }
 
+/// Some readings, and what became of them.
+#[derive(Debug)]
+pub struct Fate {
+    /// The readings.
+    pub parts: Vec<Part>,
+    /// What became of them.
+    pub outcome: Outcome,
+}
+
 /// The delivery's half of the buffer.
 pub trait Outlet: Send + fmt::Debug {
     /// The batches that were noted before the last stop and of which nothing is settled, the oldest first. Asked
@@ -78,9 +87,9 @@ pub trait Outlet: Send + fmt::Debug {
     /// Dropped half-way, the answer comes again.
     fn noted(&mut self) -> BoxFuture<'_, Noted>;
 
-    /// Says what became of the readings of `parts`. `note` is the note of their batch, if it has one; some of the
-    /// batch's readings may be settled before others.
-    fn settle(&mut self, parts: Vec<Part>, note: Option<NoteId>, outcome: Outcome, now: Instant);
+    /// Says what became of readings. `note` is the note of their batch, if it has one. Where some of them were
+    /// delivered, they are all that is left of the batch; else some of the batch's readings may be settled before others.
+    fn settle(&mut self, fates: Vec<Fate>, note: Option<NoteId>, now: Instant);
 
     /// The room and the ledger.
     fn accounts(&self) -> &Arc<Accounts>;

@@ -9,7 +9,7 @@ use super::settings::SettingsArguments;
 use super::{DONE, FAILED, MISUSED, logging};
 use crate::buffer::disk::inspect::{self, Report, SegmentReport};
 use crate::buffer::{BufferConfig, OpenError};
-use crate::codec::ENCODERS;
+use crate::codec::{ENCODERS, FormatConfig};
 
 /// Works on the buffer on disk of a gateway that is stopped.
 #[derive(Debug, Args)]
@@ -93,10 +93,11 @@ fn verify(config: &BufferConfig, out: &mut impl Write) -> Result<u8, Failure> {
 fn dump(config: &BufferConfig, out: &mut impl Write) -> Result<u8, Failure> {
     let mut written = Ok(());
     let mut line = Vec::new();
-    let lines = ENCODERS.find("ndjson").expect("it stands in the table");
+    let lines = ENCODERS.find("ndjson").expect("it stands in the table")(&FormatConfig::default());
     let report = inspect::verify(config, &mut |reading| {
         line.clear();
-        lines.write(0, reading, &mut line);
+        let rendered = lines.write(0, reading, &mut line);
+        rendered.expect("NDJSON holds every reading");
         if written.is_ok() {
             written = out.write_all(&line);
         }

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::object::{Care, Draft, Place, decode_error, is_beyond};
 use super::scan::{Scanner, Uncommon};
-use super::{DecodeError, Decoded, Decoder, Encoder, Rules, utf8, write_reading};
+use super::{DecodeError, Decoded, Decoder, Encoder, Rules, Unwritable, utf8, write_reading};
 use crate::reading::{ReadingRef, Readings};
 
 /// The format `json`.
@@ -37,12 +37,13 @@ impl Encoder for Json {
         "application/json"
     }
 
-    fn write(&self, index: usize, reading: ReadingRef<'_>, body: &mut Vec<u8>) {
+    fn write(&self, index: usize, reading: ReadingRef<'_>, body: &mut Vec<u8>) -> Result<(), Unwritable> {
         body.push(if index == 0 { b'[' } else { b',' });
         write_reading(reading, body);
+        Ok(())
     }
 
-    fn finish(&self, body: &mut Vec<u8>) {
+    fn finish(&self, _key: &str, body: &mut Vec<u8>) {
         body.push(b']');
     }
 

@@ -4,7 +4,7 @@
 //! with a [`Rejection`] for each reading that was turned away. It looks at each byte once, allocates nothing per
 //! reading that it accepts, and either fails as a whole (the body is not what it claims to be) or gives both
 //! lists. An [`Encoder`] writes readings as the body of a batch, one reading at a time, so that a batch can stop
-//! at a number of bytes.
+//! at a number of bytes; it also knows what nodes that take such bodies say in a way of their own.
 //!
 //! Limits: a body is bounded by whoever reads it; nesting deeper than 128 is an error; at most
 //! [`REJECTIONS_LISTED_MAX`] rejections are listed, all are counted.
@@ -13,6 +13,7 @@
 //! then hold it to what every format promises.
 
 mod canonical;
+mod encoder;
 mod json;
 mod ndjson;
 mod object;
@@ -20,14 +21,19 @@ mod scan;
 mod value;
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::reading::{ReadingError, ReadingRef, Readings};
+use crate::reading::{ReadingError, Readings};
 use crate::registry::Registry;
 use crate::timestamp::{Precision, Timestamp};
 
 pub use canonical::write_reading;
+pub use encoder::{
+    Blame, ClickhouseConfig, ElasticsearchConfig, Encoder, FailedItem, FormatConfig, InfluxConfig, Integers,
+    MakeEncoder, NodeAnswer, Trial, Unwritable,
+};
 
 /// Most rejections of one request that are listed.
 pub const REJECTIONS_LISTED_MAX: usize = 100;
@@ -37,8 +43,10 @@ pub const DECODERS: Registry<&dyn Decoder> =
     Registry { what: "format", members: &[("json", &json::Json), ("ndjson", &ndjson::Ndjson)] };
 
 /// The formats that batches may have, by their configuration names.
-pub const ENCODERS: Registry<&dyn Encoder> =
-    Registry { what: "format", members: &[("ndjson", &ndjson::Ndjson), ("json", &json::Json)] };
+pub const ENCODERS: Registry<MakeEncoder> = Registry {
+    what: "format",
+    members: &[("ndjson", |_| Arc::new(ndjson::Ndjson)), ("json", |_| Arc::new(json::Json))],
+};
 
 /// Reads one format of request bodies.
 pub trait Decoder: Sync + Debug {
@@ -51,21 +59,6 @@ pub trait Decoder: Sync + Debug {
     ///
     /// [`DecodeError`] if the body is not of this format; nothing of it may be taken then.
     fn decode(&self, body: &[u8], rules: &Rules) -> Result<Decoded, DecodeError>;
-}
-
-/// Writes one format of batch bodies.
-pub trait Encoder: Sync + Debug {
-    /// The `Content-Type` of the body.
-    fn content_type(&self) -> &'static str;
-
-    /// Appends the `index`-th reading, with whatever stands before it.
-    fn write(&self, index: usize, reading: ReadingRef<'_>, body: &mut Vec<u8>);
-
-    /// Appends what stands after the last reading.
-    fn finish(&self, body: &mut Vec<u8>);
-
-    /// How many bytes [`Encoder::finish`] appends.
-    fn finish_bytes(&self) -> usize;
 }
 
 /// What to do with a field that no reading has.
@@ -301,11 +294,9 @@ mod tests {
     pub(crate) fn encode(encoder: &dyn Encoder, readings: &Readings) -> Vec<u8> {
         let mut body = Vec::new();
         for (index, reading) in readings.iter().enumerate() {
-            encoder.write(index, reading, &mut body);
+            encoder.write(index, reading, &mut body).expect("the format holds all readings");
         }
-        let before = body.len();
-        encoder.finish(&mut body);
-        assert_eq!(body.len() - before, encoder.finish_bytes());
+        encoder.finish("key", &mut body);
         body
     }
 
@@ -314,8 +305,8 @@ mod tests {
         fn every_format_reads_back_what_it_writes(rows in rows()) {
             let readings = readings(&rows);
             for (name, decoder) in DECODERS.members {
-                let Ok(encoder) = ENCODERS.find(name) else { continue };
-                let body = encode(*encoder, &readings);
+                let Ok(make) = ENCODERS.find(name) else { continue };
+                let body = encode(&*make(&FormatConfig::default()), &readings);
                 let decoded = decoder.decode(&body, &rules()).expect("it reads what it wrote");
                 prop_assert_eq!(decoded.rejections.count(), 0, "{:?}", decoded.rejections.listed);
                 prop_assert_eq!(&decoded.readings, &readings);
@@ -332,8 +323,8 @@ mod tests {
         #[test]
         fn no_mangled_body_can_cause_a_panic_or_break_a_rule(rows in rows(), at in any::<prop::sample::Index>(), byte: u8) {
             for (name, decoder) in DECODERS.members {
-                let Ok(encoder) = ENCODERS.find(name) else { continue };
-                let mut body = encode(*encoder, &readings(&rows));
+                let Ok(make) = ENCODERS.find(name) else { continue };
+                let mut body = encode(&*make(&FormatConfig::default()), &readings(&rows));
                 let at = at.index(body.len());
                 body[at] = byte;
                 let Ok(decoded) = decoder.decode(&body, &rules()) else { continue };

@@ -2,7 +2,7 @@
 
 use super::object::{Care, Draft, Place, decode_error, is_beyond};
 use super::scan::Scanner;
-use super::{DecodeError, Decoded, Decoder, Encoder, Rules, utf8, write_reading};
+use super::{DecodeError, Decoded, Decoder, Encoder, Rules, Unwritable, utf8, write_reading};
 use crate::reading::{ReadingRef, Readings};
 
 /// The format `ndjson`.
@@ -45,16 +45,13 @@ impl Encoder for Ndjson {
         "application/x-ndjson"
     }
 
-    fn write(&self, _index: usize, reading: ReadingRef<'_>, body: &mut Vec<u8>) {
+    fn write(&self, _index: usize, reading: ReadingRef<'_>, body: &mut Vec<u8>) -> Result<(), Unwritable> {
         write_reading(reading, body);
         body.push(b'\n');
+        Ok(())
     }
 
-    fn finish(&self, _body: &mut Vec<u8>) {}
-
-    fn finish_bytes(&self) -> usize {
-        0
-    }
+    fn finish(&self, _key: &str, _body: &mut Vec<u8>) {}
 }
 
 /// Where the line begins that has the byte at `position`.

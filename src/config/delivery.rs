@@ -8,7 +8,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
 use super::layers::{Layers, Origin, Setting};
-use super::{HOUR, MILLISECOND, WithoutEffect, choice, count, dead_letter, duration, ratio, size, usize_of};
+use super::{
+    HOUR, MILLISECOND, WithoutEffect, choice, count, dead_letter, duration, format, ratio, size, usize_of,
+};
 use crate::backoff::Backoff;
 use crate::codec::ENCODERS;
 use crate::delivery::{
@@ -40,6 +42,7 @@ pub(super) fn read(layers: &mut Layers) -> DeliveryConfig {
             format!("must be at least cluster.retry.initial, which is {initial}"),
         );
     }
+    let format = format::read(layers);
     let config = DeliveryConfig {
         batch: BatchConfig {
             max_readings: count(layers, "batch.max_readings", 1..=1_000_000),
@@ -50,7 +53,7 @@ pub(super) fn read(layers: &mut Layers) -> DeliveryConfig {
         resolve_every: duration(layers, "cluster.resolve_every", MILLISECOND..=24 * HOUR),
         resolver: Arc::new(SystemResolver),
         route: *choice(layers, "cluster.route", &ROUTES),
-        format: *choice(layers, "cluster.format", &ENCODERS),
+        format: choice(layers, "cluster.format", &ENCODERS)(&format),
         compression: *choice(layers, "cluster.compression", &COMPRESSIONS),
         timeout: duration(layers, "cluster.timeout", MILLISECOND..=HOUR),
         max_in_flight: count(layers, "cluster.max_in_flight", 1..=1024),
@@ -79,21 +82,27 @@ pub(super) fn read(layers: &mut Layers) -> DeliveryConfig {
 /// What was set for routes and nodes of another kind than are used.
 pub(super) fn without_effect(layers: &Layers, config: &DeliveryConfig) -> Vec<WithoutEffect> {
     let spread = config.route.spread();
+    let format = layers.settings.iter().find(|setting| setting.key == "cluster.format");
+    let is_other_format = |name: &str| format.is_some_and(|format| format.value != name);
     let why = |key: &str| match key {
+        _ if format::format_of(key).is_some_and(is_other_format) => {
+            let name = format::format_of(key).unwrap_or_default();
+            Some(format!("with another format than `{name}`"))
+        }
         _ if key.starts_with("cluster.shard.") && spread != Spread::ByDevice => {
-            Some("with another route than `shard`")
+            Some("with another route than `shard`".to_owned())
         }
         _ if key.starts_with("cluster.replicate.") && spread != Spread::Copies => {
-            Some("with another route than `replicate`")
+            Some("with another route than `replicate`".to_owned())
         }
         "cluster.resolve_every" if config.fixed_nodes() == config.nodes.len() => {
-            Some("without `dns+http://` nodes")
+            Some("without `dns+http://` nodes".to_owned())
         }
         _ => None,
     };
     let made = layers.settings.iter().filter(|setting| !matches!(setting.origin, Origin::Default));
     let without = |setting: &Setting| {
-        let why = why(&setting.key)?.to_owned();
+        let why = why(&setting.key)?;
         Some(WithoutEffect { setting: setting.clone(), why })
     };
     made.filter_map(without).collect()

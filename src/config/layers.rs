@@ -83,8 +83,6 @@ pub(super) enum Raw {
 pub(super) struct Layers {
     values: BTreeMap<String, (Raw, Origin)>,
     defaults: BTreeMap<String, Raw>,
-    /// Keys that are known besides the defaults.
-    without_effect: &'static [&'static str],
     used: BTreeSet<String>,
     pub(super) faults: Vec<Fault>,
     pub(super) settings: Vec<Setting>,
@@ -92,17 +90,10 @@ pub(super) struct Layers {
 
 impl Layers {
     /// Reads the layers. What cannot be read becomes a fault, and the other layers are read all the same.
-    ///
-    /// The keys `without_effect` are known, and have no defaults.
-    pub(super) fn read(
-        file: Option<&Path>,
-        environment: &[(String, String)],
-        without_effect: &'static [&'static str],
-    ) -> Layers {
+    pub(super) fn read(file: Option<&Path>, environment: &[(String, String)]) -> Layers {
         let mut layers = Layers {
             values: BTreeMap::new(),
             defaults: BTreeMap::new(),
-            without_effect,
             used: BTreeSet::new(),
             faults: Vec::new(),
             settings: Vec::new(),
@@ -243,15 +234,6 @@ impl Layers {
         self.faults.push(Fault { origin, key: key.to_owned(), problem });
     }
 
-    /// Takes the settings without effect out; returns those that were made.
-    pub(super) fn set_aside(&mut self) -> Vec<Setting> {
-        let take = |key: &&str| {
-            let (key, (raw, origin)) = self.values.remove_entry(*key)?;
-            Some(Setting { key, value: raw.show(), origin })
-        };
-        self.without_effect.iter().filter_map(take).collect()
-    }
-
     /// Notes every key that nothing asked for.
     pub(super) fn refuse_unknown(&mut self) {
         let mut faults = Vec::new();
@@ -272,7 +254,7 @@ impl Layers {
 
     /// All keys that are known, but those of free tables.
     fn known(&self) -> impl Iterator<Item = &str> {
-        self.defaults.keys().map(String::as_str).chain(self.without_effect.iter().copied())
+        self.defaults.keys().map(String::as_str)
     }
 
     fn default(&self, key: &str) -> Raw {
@@ -308,6 +290,17 @@ impl Raw {
             Raw::Typed(ValueKind::I64(number)) => Ok(*number as f64),
             Raw::Text(text) => text.trim().parse().map_err(|_| format!("must be a number, got `{text}`")),
             Raw::Typed(other) => Err(format!("must be a number, got {}", noun(other))),
+        }
+    }
+
+    /// The value as true or false.
+    pub(super) fn truth(&self) -> Result<bool, String> {
+        match self {
+            Raw::Typed(ValueKind::Boolean(truth)) => Ok(*truth),
+            Raw::Text(text) => {
+                text.trim().parse().map_err(|_| format!("must be true or false, got `{text}`"))
+            }
+            Raw::Typed(other) => Err(format!("must be true or false, got {}", noun(other))),
         }
     }
 

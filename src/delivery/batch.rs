@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::buffer::Part;
+use crate::codec::Unwritable;
 
 /// Names batches: a random prefix of this run, and a number. Clones go on with the same series.
 #[derive(Clone, Debug)]
@@ -28,6 +29,24 @@ impl BatchKeys {
     }
 }
 
+/// What a batch's request carries.
+#[derive(Debug)]
+pub struct Body {
+    /// The readings, in the format of the cluster; empty if it can hold none of them.
+    pub bytes: Bytes,
+    /// The readings that it cannot hold, in their order.
+    pub unwritten: Vec<Unwritten>,
+}
+
+/// A reading that the format of the cluster cannot hold. It becomes a dead letter when the others are delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unwritten {
+    /// Its place in the batch.
+    pub index: usize,
+    /// Why.
+    pub why: Unwritable,
+}
+
 /// Readings that go to one node in one request.
 ///
 /// **Invariant**: the same key always goes with the same readings in the same order; whatever changes the readings
@@ -46,6 +65,8 @@ pub struct Batch {
     pub readings: usize,
     /// The body, in the format of the cluster, not compressed.
     pub body: Bytes,
+    /// The readings that are not in the body, in their order.
+    pub unwritten: Vec<Unwritten>,
     /// Tries that failed.
     pub failures: u32,
     /// Nodes that were tried since every node had its turn.
@@ -55,9 +76,8 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Closes a batch and gives it its key.
-    pub fn new(parts: Vec<Part>, readings: usize, body: Bytes, keys: &mut BatchKeys) -> Batch {
-        let (number, key) = keys.next_key();
+    /// Makes a batch that was not sent yet.
+    pub fn new(number: u64, key: String, parts: Vec<Part>, readings: usize, body: Body) -> Batch {
         let oldest = parts.iter().map(Part::accepted_at).min();
         Batch {
             number,
@@ -65,10 +85,21 @@ impl Batch {
             parts,
             readings,
             oldest,
-            body,
+            body: body.bytes,
+            unwritten: body.unwritten,
             failures: 0,
             tried: Vec::new(),
             may_be_stored: false,
         }
+    }
+
+    /// How many readings are in the body.
+    pub fn written(&self) -> usize {
+        self.readings - self.unwritten.len()
+    }
+
+    /// The place in the batch of the `index`-th reading of the body.
+    pub fn place(&self, index: usize) -> usize {
+        self.unwritten.iter().fold(index, |place, unwritten| place + usize::from(unwritten.index <= place))
     }
 }

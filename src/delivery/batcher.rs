@@ -3,14 +3,15 @@
 //! Readings are rendered as they come in, once, so that the bound in bytes is the body's own size. Time is passed
 //! in; nothing here waits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::batch::{Batch, BatchKeys};
+use super::batch::{Batch, BatchKeys, Body, Unwritten};
 use crate::buffer::Part;
 use crate::codec::Encoder;
+use crate::reading::ReadingRef;
 
 /// When a batch is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +28,7 @@ pub struct BatchConfig {
 #[derive(Debug)]
 pub struct Batcher {
     config: BatchConfig,
-    encoder: &'static dyn Encoder,
+    encoder: Arc<dyn Encoder>,
     keys: BatchKeys,
     open: Open,
     /// Size of the last body, to reserve as much for the next.
@@ -40,13 +41,40 @@ pub struct Batcher {
 struct Open {
     parts: Vec<Part>,
     readings: usize,
-    body: Vec<u8>,
+    rendered: Rendered,
     since: Option<Instant>,
+}
+
+/// Readings as they go into a body.
+#[derive(Debug, Default)]
+struct Rendered {
+    body: Vec<u8>,
+    /// Readings in the body.
+    written: usize,
+    /// Readings that are not.
+    unwritten: Vec<Unwritten>,
+}
+
+impl Rendered {
+    /// Renders the `index`-th reading of a batch.
+    fn add(&mut self, encoder: &dyn Encoder, index: usize, reading: ReadingRef<'_>) {
+        match encoder.write(self.written, reading, &mut self.body) {
+            Ok(()) => self.written += 1,
+            Err(why) => self.unwritten.push(Unwritten { index, why }),
+        }
+    }
+
+    fn finish(mut self, encoder: &dyn Encoder, key: &str) -> Body {
+        if self.written > 0 {
+            encoder.finish(key, &mut self.body);
+        }
+        Body { bytes: self.body.into(), unwritten: self.unwritten }
+    }
 }
 
 impl Batcher {
     /// Starts with nothing.
-    pub fn new(config: BatchConfig, encoder: &'static dyn Encoder, keys: BatchKeys) -> Batcher {
+    pub fn new(config: BatchConfig, encoder: Arc<dyn Encoder>, keys: BatchKeys) -> Batcher {
         Batcher { config, encoder, keys, open: Open::default(), body_bytes: 0, since: None }
     }
 
@@ -57,15 +85,17 @@ impl Batcher {
         let mut end = iter.position();
         let mut full = false;
         if self.open.readings == 0 {
-            self.open.body.reserve(self.body_bytes);
+            self.open.rendered.body.reserve(self.body_bytes);
         }
         while !full {
             let Some(reading) = iter.next() else { break };
-            let before = self.open.body.len();
-            self.encoder.write(self.open.readings, reading, &mut self.open.body);
-            let bytes = self.open.body.len() + self.encoder.finish_bytes();
-            if bytes > self.config.max_bytes && self.open.readings > 0 {
-                self.open.body.truncate(before);
+            let rendered = &mut self.open.rendered;
+            let (before, written) = (rendered.body.len(), rendered.written);
+            rendered.add(&*self.encoder, self.open.readings, reading);
+            let bytes = rendered.body.len() + self.encoder.finish_bytes();
+            if bytes > self.config.max_bytes && written > 0 && rendered.written > written {
+                rendered.body.truncate(before);
+                rendered.written = written;
                 full = true;
                 break;
             }
@@ -87,10 +117,11 @@ impl Batcher {
         if self.open.readings == 0 {
             return None;
         }
-        let Open { parts, readings, mut body, .. } = std::mem::take(&mut self.open);
-        self.encoder.finish(&mut body);
-        self.body_bytes = body.len();
-        Some(Batch::new(parts, readings, Bytes::from(body), &mut self.keys))
+        let Open { parts, readings, rendered, .. } = std::mem::take(&mut self.open);
+        self.body_bytes = rendered.body.len() + self.encoder.finish_bytes();
+        let (number, key) = self.keys.next_key();
+        let body = rendered.finish(&*self.encoder, &key);
+        Some(Batch::new(number, key, parts, readings, body))
     }
 
     /// When the open batch has waited long enough; `None` if it has no readings.
@@ -123,25 +154,32 @@ impl Batcher {
 
     /// Makes a batch of what is left of another one, under a key of its own but in its place, `number`.
     pub fn rebatch(&mut self, number: u64, parts: Vec<Part>) -> Batch {
-        Batch { number, ..self.batch_of(parts) }
+        let (_, key) = self.keys.next_key();
+        self.batch_of(number, key, parts)
+    }
+
+    /// Makes a piece of a batch that was refused, in its place, under the key that it was noted with.
+    pub fn piece(&mut self, number: u64, key: String, parts: Vec<Part>) -> Batch {
+        self.batch_of(number, key, parts)
     }
 
     /// Makes a batch again that an earlier run may have sent under `key`. Its number is the next one, and a node may
     /// have stored it.
     pub fn resume(&mut self, key: String, parts: Vec<Part>) -> Batch {
-        Batch { key, may_be_stored: true, ..self.batch_of(parts) }
+        let (number, _) = self.keys.next_key();
+        Batch { may_be_stored: true, ..self.batch_of(number, key, parts) }
     }
 
     /// Renders readings that are a batch already, whatever the bounds are.
-    fn batch_of(&mut self, parts: Vec<Part>) -> Batch {
-        let mut body = Vec::new();
+    fn batch_of(&self, number: u64, key: String, parts: Vec<Part>) -> Batch {
+        let mut rendered = Rendered::default();
         let mut readings = 0;
         for reading in parts.iter().flat_map(Part::iter) {
-            self.encoder.write(readings, reading, &mut body);
+            rendered.add(&*self.encoder, readings, reading);
             readings += 1;
         }
-        self.encoder.finish(&mut body);
-        Batch::new(parts, readings, Bytes::from(body), &mut self.keys)
+        let body = rendered.finish(&*self.encoder, &key);
+        Batch::new(number, key, parts, readings, body)
     }
 }
 
@@ -152,14 +190,21 @@ mod tests {
     use super::*;
     use crate::buffer::lease::{Record, RecordParts};
     use crate::buffer::tests::{numbered, numbers};
-    use crate::codec::ENCODERS;
+    use crate::codec::{ENCODERS, FormatConfig};
     use crate::reading::{ReadingParts, Readings, Value};
     use crate::timestamp::Timestamp;
+
+    /// The formats whose bodies hold every reading, grow with each one, and do not depend on the key.
+    const FORMATS: [&str; 2] = ["ndjson", "json"];
+
+    fn make(format: &str) -> Arc<dyn Encoder> {
+        ENCODERS.find(format).expect("a format")(&FormatConfig::default())
+    }
 
     fn batcher(max_readings: usize, max_bytes: usize, format: &str) -> Batcher {
         let config = BatchConfig { max_readings, max_bytes, max_age: Duration::from_secs(1) };
         let keys = BatchKeys::new(&mut fastrand::Rng::with_seed(7));
-        Batcher::new(config, *ENCODERS.find(format).expect("a format"), keys)
+        Batcher::new(config, make(format), keys)
     }
 
     fn part(readings: Readings) -> Part {
@@ -254,7 +299,7 @@ mod tests {
 
     #[test]
     fn what_is_left_of_a_batch_keeps_its_place_and_gets_another_key() {
-        for format in ENCODERS.names() {
+        for format in FORMATS {
             let mut batcher = batcher(5, 1 << 20, format);
             let full = add_all(&mut batcher, part(numbered(0..10)), Instant::now());
             let [first, second] = <[Batch; 2]>::try_from(full).expect("two batches");
@@ -275,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_batch_that_is_resumed_keeps_its_key_and_readings_and_comes_before_all_new_ones() {
-        for format in ENCODERS.names() {
+        for format in FORMATS {
             let mut batcher = batcher(2, 1 << 20, format);
             let resumed =
                 batcher.resume("old-7".to_owned(), vec![part(numbered(0..2)), part(numbered(2..3))]);
@@ -298,7 +343,7 @@ mod tests {
         let mut keys: Vec<_> = (0..2)
             .flat_map(|seed| {
                 let mut keys = BatchKeys::new(&mut fastrand::Rng::with_seed(seed));
-                (0..3).map(move |_| Batch::new(Vec::new(), 0, Bytes::new(), &mut keys).key)
+                (0..3).map(move |_| keys.next_key().1)
             })
             .collect();
         keys.sort_unstable();
@@ -315,7 +360,8 @@ mod tests {
             max_bytes in prop_oneof![1..300usize, 300..3000usize],
             close_after in prop::collection::vec(any::<bool>(), 12),
         ) {
-            for (format, encoder) in ENCODERS.members {
+            for format in FORMATS {
+                let encoder = make(format);
                 let mut batcher = batcher(max_readings, max_bytes, format);
                 // Each batch, and whether it was closed because it was full.
                 let mut batches = Vec::new();
@@ -339,8 +385,10 @@ mod tests {
                     let render = |lengths: &[usize]| {
                         let mut body = Vec::new();
                         let readings = texts(lengths);
-                        readings.iter().enumerate().for_each(|(index, reading)| encoder.write(index, reading, &mut body));
-                        encoder.finish(&mut body);
+                        for (index, reading) in readings.iter().enumerate() {
+                            encoder.write(index, reading, &mut body).expect("both formats hold texts");
+                        }
+                        encoder.finish(&batch.key, &mut body);
                         body
                     };
                     prop_assert!(batch.body == render(lengths), "{}", format);

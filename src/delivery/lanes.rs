@@ -7,6 +7,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -36,7 +37,7 @@ struct Lane {
 #[derive(Debug)]
 pub struct Lanes {
     config: BatchConfig,
-    encoder: &'static dyn Encoder,
+    encoder: Arc<dyn Encoder>,
     keys: BatchKeys,
     lanes: BTreeMap<LaneId, Lane>,
     /// Bytes of the requests that have parked readings.
@@ -52,8 +53,8 @@ pub struct Lanes {
 
 impl Lanes {
     /// Starts with nothing.
-    pub fn new(config: BatchConfig, encoder: &'static dyn Encoder, keys: BatchKeys) -> Lanes {
-        let renderer = Batcher::new(config, encoder, keys.clone());
+    pub fn new(config: BatchConfig, encoder: Arc<dyn Encoder>, keys: BatchKeys) -> Lanes {
+        let renderer = Batcher::new(config, Arc::clone(&encoder), keys.clone());
         Lanes {
             config,
             encoder,
@@ -69,7 +70,7 @@ impl Lanes {
     fn lane(&mut self, id: LaneId) -> &mut Lane {
         let Lanes { config, encoder, keys, lanes, takes, since, .. } = self;
         let lane = lanes.entry(id).or_insert_with(|| Lane {
-            open: Batcher::new(*config, *encoder, keys.clone()),
+            open: Batcher::new(*config, Arc::clone(encoder), keys.clone()),
             parked: VecDeque::new(),
             closed: 0,
             takes: 0,
@@ -205,6 +206,11 @@ impl Lanes {
         self.renderer.rebatch(number, parts)
     }
 
+    /// As [`Batcher::piece`].
+    pub fn piece(&mut self, number: u64, key: String, parts: Vec<Part>) -> Batch {
+        self.renderer.piece(number, key, parts)
+    }
+
     /// As [`Batcher::resume`].
     pub fn resume(&mut self, key: String, parts: Vec<Part>) -> Batch {
         self.renderer.resume(key, parts)
@@ -218,7 +224,7 @@ mod tests {
     use super::*;
     use crate::buffer::lease::{Record, RecordParts};
     use crate::buffer::tests::{numbered, numbers};
-    use crate::codec::ENCODERS;
+    use crate::codec::{ENCODERS, FormatConfig};
 
     const A: LaneId = LaneId { home: 0, target: 0, turn: 0 };
     const B: LaneId = LaneId { home: 1, target: 1, turn: 0 };
@@ -226,7 +232,7 @@ mod tests {
     fn lanes(max_readings: usize) -> Lanes {
         let config = BatchConfig { max_readings, max_bytes: 1 << 20, max_age: Duration::from_secs(1) };
         let keys = BatchKeys::new(&mut fastrand::Rng::with_seed(7));
-        Lanes::new(config, *ENCODERS.find("ndjson").expect("a format"), keys)
+        Lanes::new(config, ENCODERS.find("ndjson").expect("a format")(&FormatConfig::default()), keys)
     }
 
     fn part(from: i64, to: i64) -> Part {

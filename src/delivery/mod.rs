@@ -78,7 +78,7 @@ pub struct DeliveryConfig {
     /// Which of the nodes a batch goes to.
     pub route: &'static dyn Routing,
     /// The format of the bodies.
-    pub format: &'static dyn Encoder,
+    pub format: Arc<dyn Encoder>,
     /// How bodies are compressed.
     pub compression: Compression,
     /// Longest time from sending a batch to the end of its answer.

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::wire::{Wire, WireAnswer, WireError, WireRequest};
+use crate::codec::{Blame, Encoder, FailedItem, NodeAnswer};
 use crate::registry::Registry;
 
 /// Most of an answer that is kept for people, in bytes.
@@ -50,8 +51,8 @@ pub struct TransportConfig {
     pub timeout: Duration,
     /// How bodies are compressed.
     pub compression: Compression,
-    /// `Content-Type` of the bodies.
-    pub content_type: &'static str,
+    /// The format of the bodies.
+    pub format: Arc<dyn Encoder>,
     /// Headers that the configuration adds to every request.
     pub headers: HeaderMap,
 }
@@ -118,8 +119,10 @@ pub enum RetryReason {
     Timeout,
     /// The node asked for patience (408, 409, 425, 429, 503).
     Busy,
-    /// The node failed (5xx).
+    /// The node failed (5xx), or its answer cannot be understood.
     ServerError,
+    /// The node has some of the readings, and could not take others.
+    Partly,
     /// The request could not be made, through a fault of ours.
     Internal,
 }
@@ -132,6 +135,7 @@ impl RetryReason {
             RetryReason::Timeout => "timeout",
             RetryReason::Busy => "busy",
             RetryReason::ServerError => "server_error",
+            RetryReason::Partly => "partly",
             RetryReason::Internal => "internal",
         }
     }
@@ -140,13 +144,15 @@ impl RetryReason {
     pub fn may_be_stored(self) -> bool {
         match self {
             RetryReason::Connect | RetryReason::Busy | RetryReason::Internal => false,
-            RetryReason::Broken | RetryReason::Timeout | RetryReason::ServerError => true,
+            RetryReason::Broken | RetryReason::Timeout | RetryReason::ServerError | RetryReason::Partly => {
+                true
+            }
         }
     }
 
     /// Whether fewer batches at a time may help.
     pub fn is_overload(self) -> bool {
-        matches!(self, RetryReason::Timeout | RetryReason::Busy)
+        matches!(self, RetryReason::Timeout | RetryReason::Busy | RetryReason::Partly)
     }
 }
 
@@ -163,6 +169,8 @@ pub struct Answer {
     pub status: Option<u16>,
     /// The beginning of the body.
     pub body: String,
+    /// Of a batch that was delivered, the readings that the node refused, by their places in the body.
+    pub refused: Vec<FailedItem>,
 }
 
 impl Answer {
@@ -173,7 +181,7 @@ impl Answer {
 
     fn none(reason: RetryReason, detail: String) -> Answer {
         let verdict = Verdict::Retry(reason);
-        Answer { verdict, detail, retry_after: None, status: None, body: String::new() }
+        Answer { verdict, detail, retry_after: None, status: None, body: String::new(), refused: Vec::new() }
     }
 }
 
@@ -183,6 +191,7 @@ pub struct Transport {
     wire: Arc<dyn Wire>,
     timeout: Duration,
     compression: Compression,
+    format: Arc<dyn Encoder>,
     /// What every request has.
     headers: HeaderMap,
 }
@@ -193,20 +202,32 @@ impl Transport {
         let agent = HeaderValue::from_static(concat!("forebay/", env!("CARGO_PKG_VERSION")));
         let mut headers = HeaderMap::from_iter([(USER_AGENT, agent)]);
         headers.extend(config.headers);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(config.content_type));
-        match config.compression {
-            Compression::None => {}
-            Compression::Gzip => drop(headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"))),
-            Compression::Zstd => drop(headers.insert(CONTENT_ENCODING, HeaderValue::from_static("zstd"))),
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(config.format.content_type()));
+        for (name, value) in config.format.headers() {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        Transport { wire, timeout: config.timeout, compression: config.compression, headers }
+        // A body that is compressed as part of its format is not compressed once more.
+        let (compression, encoding) = match (config.format.content_encoding(), config.compression) {
+            (Some(encoding), _) => (Compression::None, Some(encoding)),
+            (None, Compression::None) => (Compression::None, None),
+            (None, Compression::Gzip) => (Compression::Gzip, Some("gzip")),
+            (None, Compression::Zstd) => (Compression::Zstd, Some("zstd")),
+        };
+        if let Some(encoding) = encoding {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        }
+        Transport { wire, timeout: config.timeout, compression, format: config.format, headers }
     }
 
     /// Sends a batch and says what the answer means. Takes at most the configured time.
     ///
     /// Dropped half-way, the node may have the batch or not.
     pub async fn send(&self, parcel: Parcel) -> Answer {
-        let Parcel { url, host, key, readings, body } = parcel;
+        let Parcel { mut url, host, key, readings, body } = parcel;
+        if let Some(query) = self.format.query(&key) {
+            let query = url.query().map_or(query.clone(), |known| format!("{known}&{query}"));
+            url.set_query(Some(&query));
+        }
         let body = match compress(self.compression, body).await {
             Ok(body) => body,
             Err(error) => return Answer::internal(format!("cannot compress the batch: {error}")),
@@ -222,7 +243,7 @@ impl Transport {
         }
         let deadline = Instant::now() + self.timeout;
         match timeout_at(deadline, self.wire.post(WireRequest { url, headers, body })).await {
-            Ok(Ok(answer)) => read_answer(answer, deadline).await,
+            Ok(Ok(answer)) => read_answer(answer, &*self.format, readings, deadline).await,
             Ok(Err(error)) => Answer::none(reason(&error), error.to_string()),
             Err(_elapsed) => Answer::none(RetryReason::Timeout, "no answer in time".to_owned()),
         }
@@ -253,23 +274,108 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     Some(wait.min(RETRY_AFTER_MAX))
 }
 
-async fn read_answer(answer: WireAnswer, deadline: Instant) -> Answer {
-    let (head, mut body) = answer.into_parts();
-    let mut excerpt = Vec::new();
-    let mut read = 0;
-    // Read to the end, within reason: a connection with an answer left in it cannot be used again. Whatever comes of
-    // it, the status has been said.
-    while let Ok(Some(Ok(chunk))) = timeout_at(deadline, body.next()).await {
-        read += chunk.len();
-        excerpt.extend_from_slice(&chunk[..chunk.len().min(EXCERPT_BYTES_MAX - excerpt.len())]);
-        if read > ANSWER_BYTES_MAX {
-            break;
+async fn read_answer(answer: WireAnswer, format: &dyn Encoder, readings: usize, deadline: Instant) -> Answer {
+    let (head, body) = answer.into_parts();
+    let items_max = format.item_answer_bytes_max(readings).filter(|_| head.status.is_success());
+    // Whatever comes of the body, the status has been said.
+    let body = read_body(body, items_max.unwrap_or(EXCERPT_BYTES_MAX), deadline).await;
+    let excerpt = String::from_utf8_lossy(&body.kept[..body.kept.len().min(EXCERPT_BYTES_MAX)]).into_owned();
+    let (status, retry_after) = (Some(head.status.as_u16()), retry_after(&head.headers, SystemTime::now()));
+    let answer = Answer {
+        verdict: classify(head.status),
+        detail: format!("{}: {}", head.status, excerpt.trim()),
+        retry_after,
+        status,
+        body: excerpt,
+        refused: Vec::new(),
+    };
+    match items_max {
+        Some(most) => judge_items(answer, items(&body, format, readings, most)),
+        None if head.status.is_success() => answer,
+        None => {
+            let (status, headers) = (head.status.as_u16(), &head.headers);
+            let blame = format.blame(&NodeAnswer { status, headers, body: &answer.body });
+            Answer { verdict: blame.map_or(answer.verdict, verdict_of), ..answer }
         }
     }
-    let (verdict, excerpt) = (classify(head.status), String::from_utf8_lossy(&excerpt));
-    let detail = format!("{}: {}", head.status, excerpt.trim());
-    let (status, retry_after) = (Some(head.status.as_u16()), retry_after(&head.headers, SystemTime::now()));
-    Answer { verdict, detail, retry_after, status, body: excerpt.into_owned() }
+}
+
+/// The beginning of a body.
+#[derive(Debug)]
+struct Beginning {
+    kept: Vec<u8>,
+    /// Whether that is all.
+    is_whole: bool,
+}
+
+/// Keeps the beginning of a body. It is read to the end, within reason: a connection with an answer left in it cannot be
+/// used again.
+async fn read_body(
+    mut body: futures_util::stream::BoxStream<'static, Result<Bytes, WireError>>,
+    kept_max: usize,
+    deadline: Instant,
+) -> Beginning {
+    let mut kept = Vec::new();
+    let mut read = 0;
+    loop {
+        match timeout_at(deadline, body.next()).await {
+            Ok(None) => return Beginning { is_whole: read == kept.len(), kept },
+            Ok(Some(Ok(chunk))) if read <= kept_max.max(ANSWER_BYTES_MAX) => {
+                read += chunk.len();
+                kept.extend_from_slice(&chunk[..chunk.len().min(kept_max - kept.len())]);
+            }
+            Ok(Some(_)) | Err(_) => return Beginning { is_whole: false, kept },
+        }
+    }
+}
+
+/// What an answer says of readings one by one.
+fn items(
+    body: &Beginning,
+    format: &dyn Encoder,
+    readings: usize,
+    bytes_max: usize,
+) -> Result<Vec<FailedItem>, String> {
+    if !body.is_whole {
+        return Err(format!("it is longer than {bytes_max} bytes, or not complete"));
+    }
+    let failed = format.failed_items(&body.kept, readings)?;
+    match failed.iter().find(|item| item.index >= readings) {
+        Some(item) => Err(format!("it speaks of item {} of {readings}", item.index)),
+        None => Ok(failed),
+    }
+}
+
+/// What follows when a node took a batch, and not all of its readings. What would stop any batch comes before what stops
+/// some readings for a while, and that before what is refused for ever: the whole batch is sent again then.
+fn judge_items(answer: Answer, items: Result<Vec<FailedItem>, String>) -> Answer {
+    let failed = match items {
+        Ok(failed) => failed,
+        Err(error) => {
+            let detail = format!("the answer cannot be understood: {error}; it begins: {}", answer.body);
+            return Answer { verdict: Verdict::Retry(RetryReason::ServerError), detail, ..answer };
+        }
+    };
+    let meaning = |item: &FailedItem| StatusCode::from_u16(item.status).map_or(Verdict::Refused, classify);
+    let first = |is_it: fn(Verdict) -> bool| failed.iter().find(|item| is_it(meaning(item)));
+    let setup = first(|verdict| verdict == Verdict::Misconfigured).map(|item| (Verdict::Misconfigured, item));
+    let again = first(|verdict| matches!(verdict, Verdict::Retry(_) | Verdict::Delivered));
+    let again = again.map(|item| (Verdict::Retry(RetryReason::Partly), item));
+    match setup.or(again) {
+        Some((verdict, item)) => {
+            let detail = format!("item {} of the batch: {} {}", item.index, item.status, item.detail);
+            Answer { verdict, detail, ..answer }
+        }
+        None => Answer { refused: failed, ..answer },
+    }
+}
+
+fn verdict_of(blame: Blame) -> Verdict {
+    match blame {
+        Blame::Readings => Verdict::Refused,
+        Blame::Setup => Verdict::Misconfigured,
+        Blame::Node => Verdict::Retry(RetryReason::ServerError),
+    }
 }
 
 fn reason(error: &WireError) -> RetryReason {
@@ -304,6 +410,7 @@ mod tests {
     use futures_util::future::BoxFuture;
 
     use super::*;
+    use crate::codec::FormatConfig;
 
     const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -328,7 +435,7 @@ mod tests {
         let config = TransportConfig {
             timeout: TIMEOUT,
             compression: Compression::None,
-            content_type: "text/plain",
+            format: crate::codec::ENCODERS.find("ndjson").expect("a format")(&FormatConfig::default()),
             headers: HeaderMap::new(),
         };
         let transport = Transport::new(config, Arc::new(wire));

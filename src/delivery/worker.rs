@@ -1,5 +1,6 @@
 //! The delivery loop: one task that owns the batches and decides; tasks of its own carry them out.
 
+mod burying;
 mod eviction;
 mod filling;
 mod pending;
@@ -28,8 +29,8 @@ use super::{DeliveryConfig, DeliveryStatus};
 use crate::buffer::{Accounts, Amount, Noted, Outlet, Part};
 use crate::metrics::Metrics;
 use crate::routing::Spread;
+use burying::Buried;
 use pending::{Pending, State};
-use refusals::Buried;
 use stragglers::Stragglers;
 
 /// Requests that are pulled from the buffer at once.
@@ -157,7 +158,7 @@ impl Worker {
         let transport = TransportConfig {
             timeout: config.timeout,
             compression: config.compression,
-            content_type: config.format.content_type(),
+            format: Arc::clone(&config.format),
             headers: config.headers.clone(),
         };
         let transport = Transport::new(transport, wire);
@@ -179,7 +180,7 @@ impl Worker {
             shards: Shards::new(config.max_in_flight),
             seen_availability: 0,
             must_regroup: true,
-            lanes: Lanes::new(config.batch, config.format, BatchKeys::new(&mut random)),
+            lanes: Lanes::new(config.batch, Arc::clone(&config.format), BatchKeys::new(&mut random)),
             dead_letters: DeadLetters::new(config.dead_letter.clone()),
             burying: JoinSet::new(),
             told_of_burying_trouble: None,
@@ -231,6 +232,7 @@ impl Worker {
             }
             self.regroup();
             let has_more = self.fill(now);
+            self.bury_due(now);
             self.dispatch(now);
             self.dispatch_stragglers(now);
             self.show_oldest();
@@ -325,6 +327,7 @@ impl Worker {
             // A place at a node is what it waits for.
             State::Waiting { .. } if pending.is_due(copies, now) => next_change,
             State::Waiting { due } => Some(due).filter(|due| *due > now),
+            State::ToBury { due } => Some(due),
             State::Noting { .. } | State::Burying => None,
         });
         let pull = (self.wants_more() && self.next_pull > now).then_some(self.next_pull);

@@ -24,7 +24,7 @@ use crate::buffer::Amount;
 use crate::buffer::accounts::Accounts;
 use crate::buffer::lease::{self, Part, Record};
 use crate::buffer::ledger::{DeadLetterReason, Outcome};
-use crate::buffer::outlet::{NoteId, Noted, Noting, Outlet, Resumed};
+use crate::buffer::outlet::{Fate, NoteId, Noted, Noting, Outlet, Resumed};
 use crate::buffer::span::{Span, SpanSet};
 use crate::metrics::Metrics;
 use crate::wal::{Directory, LogError};
@@ -276,19 +276,21 @@ impl Outlet for DiskOutlet {
         .boxed()
     }
 
-    fn settle(&mut self, parts: Vec<Part>, note: Option<NoteId>, outcome: Outcome, now: Instant) {
-        let settlement = match (note, outcome) {
-            (Some(NoteId(seq)), Outcome::Delivered { .. }) => {
-                Settlement { notes: vec![seq], spans: Vec::new() }
-            }
-            _ => Settlement { notes: Vec::new(), spans: spans(&parts) },
+    fn settle(&mut self, fates: Vec<Fate>, note: Option<NoteId>, now: Instant) {
+        let is_whole_batch = fates.iter().any(|fate| matches!(fate.outcome, Outcome::Delivered { .. }));
+        let parts = || fates.iter().flat_map(|fate| &fate.parts);
+        let settlement = match note {
+            Some(NoteId(seq)) if is_whole_batch => Settlement { notes: vec![seq], spans: Vec::new() },
+            _ => Settlement { notes: Vec::new(), spans: spans(parts()) },
         };
         self.settle_on_disk(settlement);
-        let unwritten = parts.iter().filter(|part| part.span().is_none()).map(Part::len).sum::<usize>();
+        let unwritten = parts().filter(|part| part.span().is_none()).map(Part::len).sum::<usize>();
         if unwritten > 0 {
             self.parts.trouble.settle_unwritten(unwritten as u64);
         }
-        lease::settle(parts, &self.parts.accounts, outcome, now);
+        for Fate { parts, outcome } in fates {
+            lease::settle(parts, &self.parts.accounts, outcome, now);
+        }
     }
 
     fn accounts(&self) -> &Arc<Accounts> {
@@ -297,9 +299,9 @@ impl Outlet for DiskOutlet {
 }
 
 /// The places of readings, in their order; those that touch are one span. What is not on disk has none.
-fn spans(parts: &[Part]) -> Vec<Span> {
+fn spans<'a>(parts: impl IntoIterator<Item = &'a Part>) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
-    for span in parts.iter().filter_map(Part::span) {
+    for span in parts.into_iter().filter_map(Part::span) {
         match spans.last_mut() {
             Some(last) if last.to == span.from => last.to = span.to,
             _ => spans.push(span),

@@ -7,7 +7,7 @@ use tracing::debug;
 
 use super::{Pending, Worker};
 use crate::buffer::ledger::{DropReason, Outcome};
-use crate::buffer::{Amount, NoteId, Part};
+use crate::buffer::{Amount, Fate, NoteId, Part};
 use crate::delivery::batch::Batch;
 
 impl Worker {
@@ -106,7 +106,8 @@ impl Worker {
             readings = parts.iter().map(Part::len).sum::<usize>(),
             "oldest readings dropped for newer ones"
         );
-        self.outlet.settle(parts, note, Outcome::Dropped(DropReason::Full), Instant::now());
+        let fate = Fate { parts, outcome: Outcome::Dropped(DropReason::Full) };
+        self.outlet.settle(vec![fate], note, Instant::now());
     }
 }
 

@@ -1,9 +1,10 @@
 //! A batch that is out of the buffer, and what is known of it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use tokio::time::Instant;
 
+use crate::buffer::ledger::DeadLetterReason;
 use crate::buffer::{NoteId, Part};
 use crate::delivery::batch::Batch;
 use crate::delivery::nodes::Attempt;
@@ -30,6 +31,10 @@ pub(super) struct Pending {
     pub(super) refused_by: Vec<usize>,
     /// A node refuses it: what follows waits until it is on its way to no other.
     pub(super) refusal: Option<Refusal>,
+    /// Those of its readings that are to become dead letters, by their places in it.
+    pub(super) dead: BTreeMap<usize, Death>,
+    /// The node that the others count as delivered to.
+    pub(super) delivered_to: Option<usize>,
     /// The pieces that come after it, the next one first.
     pub(super) rest: VecDeque<Piece>,
 }
@@ -40,8 +45,10 @@ pub(super) enum State {
     Noting { due: Instant },
     /// To be sent when this moment has come and a node has a free place.
     Waiting { due: Instant },
-    /// It becomes a dead letter.
+    /// Some or all of its readings become dead letters; the others are delivered.
     Burying,
+    /// Those letters could not be written; they are to be when this moment has come.
+    ToBury { due: Instant },
 }
 
 /// What a node said that refuses a batch.
@@ -51,6 +58,17 @@ pub(super) struct Refusal {
     pub(super) verdict: Verdict,
     pub(super) status: u16,
     pub(super) body: String,
+}
+
+/// Why a reading becomes a dead letter.
+#[derive(Clone, Debug)]
+pub(super) struct Death {
+    pub(super) reason: DeadLetterReason,
+    /// The node that refuses it; `None` if it never gets there.
+    pub(super) node: Option<usize>,
+    pub(super) status: u16,
+    /// What the node said, or what is wrong with it.
+    pub(super) detail: String,
 }
 
 /// A piece of a batch that was refused, not rendered yet.
@@ -85,6 +103,8 @@ impl Pending {
             stored_on: Vec::new(),
             refused_by: Vec::new(),
             refusal: None,
+            dead: BTreeMap::new(),
+            delivered_to: None,
             rest: VecDeque::new(),
         }
     }
@@ -117,7 +137,7 @@ impl Pending {
                 self.note = note;
                 self.state = State::Waiting { due };
             }
-            State::Noting { .. } | State::Waiting { .. } | State::Burying => {}
+            State::Noting { .. } | State::Waiting { .. } | State::Burying | State::ToBury { .. } => {}
         }
         if let Some(piece) = self.rest.iter_mut().find(|piece| piece.key == key) {
             piece.noted = Noted::Done(note);
@@ -135,14 +155,14 @@ impl State {
     pub(super) fn due(self) -> Option<Instant> {
         match self {
             State::Noting { due } | State::Waiting { due } => Some(due),
-            State::Burying => None,
+            State::Burying | State::ToBury { .. } => None,
         }
     }
 
     pub(super) fn due_mut(&mut self) -> Option<&mut Instant> {
         match self {
             State::Noting { due } | State::Waiting { due } => Some(due),
-            State::Burying => None,
+            State::Burying | State::ToBury { .. } => None,
         }
     }
 }

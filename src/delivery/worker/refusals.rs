@@ -5,28 +5,13 @@
 //! piece is a batch of its own, with its key, and is noted before it is sent.
 
 use tokio::time::Instant;
-use tracing::{debug, error};
+use tracing::debug;
 
 use super::Worker;
 use super::pending::{Noted, Pending, Piece, Refusal, State};
-use crate::backoff::Backoff;
-use crate::buffer::ledger::{DeadLetterReason, Outcome};
 use crate::buffer::{Noting, Part};
-use crate::codec::write_reading;
-use crate::delivery::DeadLetter;
-use crate::delivery::batch::Batch;
-use crate::delivery::transport::{Answer, Verdict};
+use crate::delivery::transport::Answer;
 use crate::routing::Spread;
-use crate::timestamp::Timestamp;
-
-/// What became of a dead letter.
-#[derive(Debug)]
-pub(super) struct Buried {
-    /// The batch that the reading is a piece of.
-    number: u64,
-    reason: DeadLetterReason,
-    kept: Result<(), String>,
-}
 
 impl Worker {
     /// Notes that a node refuses a batch.
@@ -48,12 +33,12 @@ impl Worker {
             return;
         }
         let Some(refusal) = pending.refusal.take() else { return };
-        if pending.batch.readings > 1 {
+        if pending.batch.written() > 1 {
             self.split(number, now);
         } else if self.others_may_take(number) {
             // It is refused by that node only; enough others may have it.
         } else {
-            self.bury(number, refusal);
+            self.bury_refused(number, refusal, now);
         }
     }
 
@@ -91,6 +76,10 @@ impl Worker {
             Noting::UnderWay => Noted::UnderWay,
         };
         let Some(pending) = self.batches.get_mut(&number) else { return };
+        if !std::mem::take(&mut pending.dead).is_empty() {
+            // Who has the batch refused some of its readings: which ones, the pieces will tell.
+            pending.stored_on.clear();
+        }
         let stored_on = pending.stored_on.clone();
         pending.rest.push_front(Piece { key, parts: second, noted, stored_on });
         pending.batch = batch;
@@ -102,10 +91,10 @@ impl Worker {
     pub(super) fn next_piece(&mut self, number: u64, now: Instant) -> bool {
         let next = self.batches.get_mut(&number).and_then(|pending| pending.rest.pop_front());
         let Some(Piece { key, parts, noted, stored_on }) = next else { return false };
-        let batch = self.lanes.rebatch(number, parts);
+        let batch = self.lanes.piece(number, key, parts);
         self.observe_batch(&batch);
         let Some(pending) = self.batches.get_mut(&number) else { return false };
-        pending.batch = Batch { key, ..batch };
+        pending.batch = batch;
         (pending.state, pending.note) = match noted {
             Noted::UnderWay => (State::Noting { due: now }, None),
             Noted::Done(note) => (State::Waiting { due: now }, note),
@@ -113,63 +102,9 @@ impl Worker {
         pending.flights.clear();
         pending.refused_by.clear();
         pending.refusal = None;
+        (pending.dead, pending.delivered_to) = Default::default();
         pending.stored_on = stored_on;
         true
-    }
-
-    /// Writes the only reading of a batch down for people to look at.
-    fn bury(&mut self, number: u64, refusal: Refusal) {
-        let Some(Pending { batch, state, .. }) = self.batches.get_mut(&number) else { return };
-        let Some(reading) = batch.parts.iter().flat_map(Part::iter).next() else { return };
-        let mut text = Vec::new();
-        write_reading(reading, &mut text);
-        *state = State::Burying;
-        let reason = match refusal.verdict {
-            Verdict::TooLarge => DeadLetterReason::TooLarge,
-            Verdict::Refused | Verdict::Delivered | Verdict::Retry(_) | Verdict::Misconfigured => {
-                DeadLetterReason::Refused
-            }
-        };
-        let node = self.nodes.get(refusal.node).id.to_string();
-        debug!(%node, status = refusal.status, reason = refusal.body, "reading becomes a dead letter");
-        let (dead_letters, Refusal { status, body, .. }) = (self.dead_letters.clone(), refusal);
-        self.burying.spawn(async move {
-            // It blocks on the disk.
-            let write = move || {
-                let at = Timestamp::from_system(std::time::SystemTime::now());
-                let letter = DeadLetter { reading: text, reason: reason.name(), status, node, body, at };
-                dead_letters.append(&[letter]).map_err(|error| error.to_string())
-            };
-            let done = tokio::task::spawn_blocking(write).await;
-            let kept = done.unwrap_or_else(|error| Err(error.to_string()));
-            Buried { number, reason, kept }
-        });
-    }
-
-    /// The reading is settled once its letter is on stable storage. If it cannot be written, the reading stays in the
-    /// buffer, and is sent and refused again later.
-    pub(super) fn on_buried(&mut self, Buried { number, reason, kept }: Buried, now: Instant) {
-        match kept {
-            Ok(()) => self.settle(number, Outcome::DeadLettered(reason), now),
-            Err(reason) => {
-                let is_told =
-                    self.told_of_burying_trouble.is_some_and(|at| now < at + super::BURY_TELL_EVERY);
-                if !is_told {
-                    self.told_of_burying_trouble = Some(now);
-                    error!(reason, "dead letters cannot be written; refused readings stay in the buffer");
-                }
-                let random = self.random.f64();
-                let Some(Pending { batch, state, refused_by, .. }) = self.batches.get_mut(&number) else {
-                    return;
-                };
-                // Whoever refused it is asked again.
-                refused_by.clear();
-                batch.failures = batch.failures.saturating_add(1);
-                let Backoff { max, .. } = self.config.retry;
-                let pause = self.config.retry.delay(batch.failures, random).max(super::BURY_PAUSE.min(max));
-                *state = State::Waiting { due: now + pause };
-            }
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use tracing::{debug, error};
 
 use super::pending::{Pending, State};
 use super::{Sending, Worker};
-use crate::buffer::ledger::Outcome;
+use crate::codec::FailedItem;
 use crate::delivery::nodes::Attempt;
 use crate::delivery::shards::{Classes, LaneId};
 use crate::delivery::transport::{Answer, Parcel, Verdict};
@@ -102,7 +102,7 @@ impl Worker {
         }
         pending.flights.push(node);
         let (key, attempt) = (pending.batch.key.clone(), pending.attempt());
-        let (readings, body) = (pending.batch.readings, pending.batch.body.clone());
+        let (readings, body) = (pending.batch.written(), pending.batch.body.clone());
         self.post(Sending { number, node, key }, readings, body, attempt, now);
     }
 
@@ -158,7 +158,7 @@ impl Worker {
             pending.batch.parts.iter().for_each(|part| self.in_flight -= part.come_back());
         }
         match answer.verdict {
-            Verdict::Delivered => self.on_delivered(number, node, now),
+            Verdict::Delivered => self.on_delivered(number, node, &answer.refused, now),
             Verdict::Refused | Verdict::TooLarge => self.on_refused(number, node, answer),
             Verdict::Retry(_) | Verdict::Misconfigured => self.try_again(number, node, answer, now),
         }
@@ -177,10 +177,12 @@ impl Worker {
         }
     }
 
-    /// One more node has it. When enough have, its readings are settled; what is still missing is a straggler then.
-    fn on_delivered(&mut self, number: u64, node: usize, now: Instant) {
+    /// One more node has it, but for what it refuses. When enough have, its readings are settled; what is still missing is
+    /// a straggler then.
+    fn on_delivered(&mut self, number: u64, node: usize, refused: &[FailedItem], now: Instant) {
         let quorum = self.quorum();
         let Some(pending) = self.batches.get_mut(&number) else { return };
+        pending.mark_refused(node, refused);
         pending.stored_on.push(node);
         pending.batch.may_be_stored = true;
         if pending.stored_on.len() < quorum {
@@ -192,15 +194,14 @@ impl Worker {
         let (readings, failures) = (pending.batch.readings, pending.batch.failures);
         debug!(node = %self.nodes.get(node).id, readings, failures, "batch delivered");
         self.keep_straggler(number, now);
-        self.settle(number, Outcome::Delivered { node }, now);
+        self.settle_or_bury(number, Some(node), now);
     }
 
     /// Settles the batch, or the piece of it whose turn it was, and goes on with the next piece.
-    pub(super) fn settle(&mut self, number: u64, outcome: Outcome, now: Instant) {
+    pub(super) fn settle(&mut self, number: u64, now: Instant) {
         let Some(pending) = self.batches.get_mut(&number) else { return };
-        let parts = std::mem::take(&mut pending.batch.parts);
-        let note = pending.note;
-        self.outlet.settle(parts, note, outcome, now);
+        let (fates, note) = (pending.fates(), pending.note);
+        self.outlet.settle(fates, note, now);
         if !self.next_piece(number, now) {
             self.take(number);
         }

@@ -91,7 +91,7 @@ impl Worker {
         }
         let straggler = Straggler {
             body: pending.batch.body.clone(),
-            readings: pending.batch.readings,
+            readings: pending.batch.written(),
             stored_on: std::mem::take(&mut pending.stored_on),
             flights: std::mem::take(&mut pending.flights),
             refused_by: std::mem::take(&mut pending.refused_by),

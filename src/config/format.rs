@@ -1,0 +1,91 @@
+//! The settings of the formats towards nodes.
+
+use super::layers::{Layers, Raw};
+use super::{choice, truth};
+use crate::codec::{ClickhouseConfig, ElasticsearchConfig, FormatConfig, InfluxConfig, Integers};
+use crate::registry::Registry;
+
+/// Longest name of a database, table or index, in bytes.
+const NAME_BYTES_MAX: usize = 255;
+
+/// How whole numbers may be written in line protocol.
+const INTEGERS: Registry<Integers> = Registry {
+    what: "way to write whole numbers",
+    members: &[("integer", Integers::Integer), ("float", Integers::Float)],
+};
+
+pub(super) fn read(layers: &mut Layers) -> FormatConfig {
+    FormatConfig {
+        clickhouse: ClickhouseConfig {
+            database: layers.get("cluster.clickhouse.database", name),
+            table: layers.get("cluster.clickhouse.table", name),
+            deduplication_token: truth(layers, "cluster.clickhouse.deduplication_token"),
+        },
+        elasticsearch: ElasticsearchConfig { index: layers.get("cluster.elasticsearch.index", index) },
+        influx: InfluxConfig { integers: *choice(layers, "cluster.influx.integers", &INTEGERS) },
+    }
+}
+
+/// The format that a setting belongs to, by the settings' section.
+pub(super) fn format_of(key: &str) -> Option<&'static str> {
+    let section = key.strip_prefix("cluster.")?.split('.').next()?;
+    ["clickhouse", "elasticsearch", "influx"].into_iter().find(|format| *format == section)
+}
+
+fn name(raw: &Raw) -> Result<String, String> {
+    let name = raw.text()?;
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+        let got = name.len();
+        return Err(format!(
+            "must be 1 to {NAME_BYTES_MAX} bytes without control characters, got {got} bytes"
+        ));
+    }
+    Ok(name)
+}
+
+/// An index, alias or data stream: what Elasticsearch itself demands of its name.
+fn index(raw: &Raw) -> Result<String, String> {
+    let name = name(raw)?;
+    let is_forbidden = |character: char| {
+        character.is_uppercase() || character.is_whitespace() || "\\/*?\"<>|,#:".contains(character)
+    };
+    if let Some(character) = name.chars().find(|character| is_forbidden(*character)) {
+        return Err(format!(
+            "must be the name of an index, without upper case, spaces and any of \\ / * ? \" < > | , # :, got `{character}`"
+        ));
+    }
+    match name.starts_with(['-', '_', '+', '.']) {
+        true => Err(format!("must not begin with - _ + or ., got `{name}`")),
+        false => Ok(name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::codec::FormatConfig;
+    use crate::config::Config;
+
+    #[test]
+    fn the_defaults_are_those_of_the_formats() {
+        assert_eq!(super::read(&mut super::Layers::read(None, &[])), FormatConfig::default());
+    }
+
+    #[test]
+    fn names_that_no_store_would_take_are_faults() {
+        let check = |key: &str, value: &str, expected: &str| {
+            let variable = format!("FOREBAY__CLUSTER__{}", key.to_uppercase().replace('.', "__"));
+            let faults = Config::read(None, &[(variable, value.to_owned())]).expect_err("a fault");
+            let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+            assert!(faults.len() == 1 && faults[0].contains(expected), "{faults:?}");
+        };
+        let bytes = "must be 1 to 255 bytes without control characters, got";
+        check("clickhouse.table", "", &format!("{bytes} 0 bytes"));
+        check("clickhouse.database", "a\nb", &format!("{bytes} 3 bytes"));
+        check("clickhouse.deduplication_token", "maybe", "must be true or false, got `maybe`");
+        check("elasticsearch.index", &"x".repeat(256), &format!("{bytes} 256 bytes"));
+        check("elasticsearch.index", "Readings", "got `R`");
+        check("elasticsearch.index", "a/b", "got `/`");
+        check("elasticsearch.index", "_all", "must not begin with - _ + or ., got `_all`");
+        check("influx.integers", "double", "is no way to write whole numbers; known: integer, float");
+    }
+}

@@ -1,0 +1,174 @@
+//! Readings that become dead letters: those that nodes refuse one by one, and those that the format of the nodes cannot
+//! hold. What is delivered of their batch is settled together with them, once their letters are on stable storage.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+use tracing::{debug, error};
+
+use super::Worker;
+use super::pending::{Death, Pending, Refusal, State};
+use crate::backoff::Backoff;
+use crate::buffer::ledger::{DeadLetterReason, Outcome};
+use crate::buffer::{Fate, Part};
+use crate::codec::{FailedItem, Unwritable, write_reading};
+use crate::delivery::DeadLetter;
+use crate::delivery::batch::Unwritten;
+use crate::delivery::transport::Verdict;
+use crate::timestamp::Timestamp;
+
+/// What became of the dead letters of a batch.
+#[derive(Debug)]
+pub(super) struct Buried {
+    /// The number of the batch.
+    number: u64,
+    kept: Result<(), String>,
+}
+
+impl Worker {
+    /// Settles a batch that `node` has, or, if none of it can be sent, nobody: at once, or when the letters are written of
+    /// the readings that were left out or refused.
+    pub(super) fn settle_or_bury(&mut self, number: u64, node: Option<usize>, now: Instant) {
+        let Some(pending) = self.batches.get_mut(&number) else { return };
+        pending.delivered_to = node;
+        pending.mark_unwritten();
+        match pending.dead.is_empty() {
+            true => self.settle(number, now),
+            false => self.bury(number),
+        }
+    }
+
+    /// Makes the only reading that a batch was sent with a dead letter, and those that it was sent without.
+    pub(super) fn bury_refused(&mut self, number: u64, refusal: Refusal, now: Instant) {
+        let Some(pending) = self.batches.get_mut(&number) else { return };
+        let reason = match refusal.verdict {
+            Verdict::TooLarge => DeadLetterReason::TooLarge,
+            Verdict::Refused | Verdict::Delivered | Verdict::Retry(_) | Verdict::Misconfigured => {
+                DeadLetterReason::Refused
+            }
+        };
+        let Refusal { node, status, body, .. } = refusal;
+        let death = Death { reason, node: Some(node), status, detail: body };
+        pending.dead = BTreeMap::from([(pending.batch.place(0), death)]);
+        self.settle_or_bury(number, None, now);
+    }
+
+    /// Goes on with batches that have nothing to be sent, and with letters that could not be written.
+    pub(super) fn bury_due(&mut self, now: Instant) {
+        let is_due = |pending: &Pending| match pending.state {
+            State::Waiting { due } => {
+                due <= now && pending.batch.written() == 0 && pending.flights.is_empty()
+            }
+            State::ToBury { due } => due <= now,
+            State::Noting { .. } | State::Burying => false,
+        };
+        let due = self.batches.iter().filter(|(_, pending)| is_due(pending));
+        for number in due.map(|(number, _)| *number).collect::<Vec<_>>() {
+            let delivered_to = self.batches.get(&number).and_then(|pending| pending.delivered_to);
+            self.settle_or_bury(number, delivered_to, now);
+        }
+    }
+
+    /// Writes readings of a batch down for people to look at.
+    fn bury(&mut self, number: u64) {
+        let Some(pending) = self.batches.get_mut(&number) else { return };
+        pending.state = State::Burying;
+        let at = Timestamp::from_system(std::time::SystemTime::now());
+        let readings = pending.batch.parts.iter().flat_map(Part::iter).enumerate();
+        let dead = readings.filter_map(|(index, reading)| Some((reading, pending.dead.get(&index)?)));
+        let letters: Vec<DeadLetter> = dead
+            .map(|(reading, Death { reason, node, status, detail })| {
+                let mut text = Vec::new();
+                write_reading(reading, &mut text);
+                let node = node.map_or_else(String::new, |node| self.nodes.get(node).id.to_string());
+                let (reason, body) = (reason.name(), detail.clone());
+                DeadLetter { reading: text, reason, status: *status, node, body, at }
+            })
+            .collect();
+        debug!(readings = letters.len(), "readings become dead letters");
+        let dead_letters = self.dead_letters.clone();
+        self.burying.spawn(async move {
+            // It blocks on the disk.
+            let write = move || dead_letters.append(&letters).map_err(|error| error.to_string());
+            let done = tokio::task::spawn_blocking(write).await;
+            Buried { number, kept: done.unwrap_or_else(|error| Err(error.to_string())) }
+        });
+    }
+
+    /// The readings are settled once their letters are on stable storage. If they cannot be written, the readings stay in
+    /// the buffer. What no node has of them is sent and refused again later; else only the letters are tried again.
+    pub(super) fn on_buried(&mut self, Buried { number, kept }: Buried, now: Instant) {
+        let Err(reason) = kept else { return self.settle(number, now) };
+        let is_told = self.told_of_burying_trouble.is_some_and(|at| now < at + super::BURY_TELL_EVERY);
+        if !is_told {
+            self.told_of_burying_trouble = Some(now);
+            error!(reason, "dead letters cannot be written; refused readings stay in the buffer");
+        }
+        let random = self.random.f64();
+        let Some(pending) = self.batches.get_mut(&number) else { return };
+        pending.batch.failures = pending.batch.failures.saturating_add(1);
+        let Backoff { max, .. } = self.config.retry;
+        let pause = self.config.retry.delay(pending.batch.failures, random).max(super::BURY_PAUSE.min(max));
+        let due = now + pause;
+        if pending.delivered_to.is_some() || pending.batch.written() == 0 {
+            pending.state = State::ToBury { due };
+        } else {
+            // Whoever refused it is asked again.
+            pending.refused_by.clear();
+            pending.dead.clear();
+            pending.state = State::Waiting { due };
+        }
+    }
+}
+
+impl Pending {
+    /// Notes which readings a node refuses that has the others.
+    pub(super) fn mark_refused(&mut self, node: usize, refused: &[FailedItem]) {
+        for FailedItem { index, status, detail } in refused {
+            let reason = DeadLetterReason::Refused;
+            let death = Death { reason, node: Some(node), status: *status, detail: detail.clone() };
+            self.dead.entry(self.batch.place(*index)).or_insert(death);
+        }
+    }
+
+    /// Notes which readings no node ever gets.
+    fn mark_unwritten(&mut self) {
+        for Unwritten { index, why } in &self.batch.unwritten {
+            let reason = match why {
+                Unwritable::NotNumeric => DeadLetterReason::NotNumeric,
+                Unwritable::NoSuchText(_) => DeadLetterReason::Unwritable,
+            };
+            let death = Death { reason, node: None, status: 0, detail: why.to_string() };
+            self.dead.insert(*index, death);
+        }
+    }
+
+    /// Takes the readings out, and says what became of them.
+    pub(super) fn fates(&mut self) -> Vec<Fate> {
+        let parts = std::mem::take(&mut self.batch.parts);
+        let outcome = |index: &usize| match (self.dead.get(index), self.delivered_to) {
+            (Some(death), _) => Outcome::DeadLettered(death.reason),
+            (None, Some(node)) => Outcome::Delivered { node },
+            (None, None) => unreachable!("every reading that no node has becomes a dead letter"),
+        };
+        if self.dead.is_empty() {
+            return vec![Fate { parts, outcome: outcome(&0) }];
+        }
+        let mut fates: Vec<Fate> = Vec::new();
+        let mut index = 0;
+        for mut part in parts {
+            while !part.is_empty() {
+                let outcome_here = outcome(&index);
+                let alike =
+                    (index..index + part.len()).take_while(|index| outcome(index) == outcome_here).count();
+                let front = part.split_first(alike);
+                index += alike;
+                match fates.iter_mut().find(|fate| fate.outcome == outcome_here) {
+                    Some(fate) => fate.parts.push(front),
+                    None => fates.push(Fate { parts: vec![front], outcome: outcome_here }),
+                }
+            }
+        }
+        fates
+    }
+}
