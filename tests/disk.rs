@@ -508,3 +508,15 @@ async fn check_start(running: &mut Running, promises: &mut Promises) -> Vec<(Vec
     }
     waiting.into_iter().map(|(parts, note, _)| (parts, note)).collect()
 }
+
+#[tokio::test]
+async fn a_buffer_that_has_ended_lets_go_of_its_directory_whoever_still_holds_on_to_it() {
+    let site = Site::new(7);
+    let running = site.open(1 << 30);
+    running.push(0..3, Ack::Disk).await.expect("a sound disk");
+    assert!(matches!(site.try_open(1 << 30), Err(OpenError::Locked { .. })));
+    running.buffer.finish().await;
+    let next = site.try_open(1 << 30);
+    assert!(next.is_ok(), "{next:?}");
+    drop(running);
+}

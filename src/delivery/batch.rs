@@ -103,3 +103,30 @@ impl Batch {
         self.unwritten.iter().fold(index, |place, unwritten| place + usize::from(unwritten.index <= place))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reading_of_the_body_has_its_place_among_those_that_are_not_in_it() {
+        let check = |unwritten: &[usize], places: &[usize]| {
+            let unwritten: Vec<_> = unwritten
+                .iter()
+                .map(|index| Unwritten { index: *index, why: Unwritable::NotNumeric })
+                .collect();
+            let readings = places.len() + unwritten.len();
+            let body = Body { bytes: Bytes::new(), unwritten };
+            let batch = Batch::new(0, "key".to_owned(), Vec::new(), readings, body);
+            assert_eq!(batch.written(), places.len());
+            let found: Vec<_> = (0..batch.written()).map(|index| batch.place(index)).collect();
+            assert_eq!(found, places);
+        };
+        check(&[], &[0, 1, 2]);
+        check(&[0], &[1, 2]);
+        check(&[1], &[0, 2]);
+        check(&[0, 1, 4], &[2, 3, 5]);
+        check(&[2], &[0, 1]);
+        check(&[0, 1], &[]);
+    }
+}

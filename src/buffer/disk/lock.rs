@@ -14,7 +14,7 @@ const NAME: &str = "lock";
 /// The lock on a directory. The system gives it back when the process ends, however that happens.
 #[derive(Debug)]
 pub struct Lock {
-    _locked: File,
+    locked: File,
     directory: PathBuf,
     /// Which file it is, whatever its name is by now.
     identity: (u64, u64),
@@ -41,7 +41,13 @@ impl Lock {
         // For people only; a disk that takes no more does not matter here.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         let identity = file.metadata().map(|found| (found.dev(), found.ino())).map_err(failed)?;
-        Ok(Lock { _locked: file, directory: directory.to_owned(), identity })
+        Ok(Lock { locked: file, directory: directory.to_owned(), identity })
+    }
+
+    /// Gives the lock back, whoever still holds on to it. Nothing may be written to the directory from then on.
+    pub fn release(&self) {
+        // If the system will not, the end of the process does.
+        let _ = self.locked.unlock();
     }
 
     /// Makes sure that the directory of that name is still the one that was locked. The log goes by names: in a

@@ -80,8 +80,8 @@ struct Disk {
     bytes_max: u64,
     /// The log's thread; taken by whoever waits for its end.
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// Held as long as the buffer is open.
-    _lock: Arc<Lock>,
+    /// Held as long as the log's thread runs.
+    lock: Arc<Lock>,
 }
 
 /// Opens the buffer in the directory that the settings name, and finds what an earlier run has left there. It
@@ -179,7 +179,7 @@ pub fn open_on(
         trouble,
         bytes_max,
         thread: Mutex::new(Some(thread)),
-        _lock: lock,
+        lock,
     };
     Ok(Opened { buffer: Arc::new(buffer), outlet: Box::new(outlet), memos: kept })
 }
@@ -267,6 +267,8 @@ impl Buffer for Disk {
                 // A panic in it is told by the panic itself.
                 let _ = tokio::task::spawn_blocking(move || thread.join()).await;
             }
+            // A request that is still being answered, or a read that nobody waits for, must not keep the next start out.
+            self.lock.release();
             match self.trouble.unwritten() {
                 0 => Rest::Kept,
                 lost => Rest::KeptBut { lost },
