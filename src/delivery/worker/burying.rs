@@ -172,3 +172,65 @@ impl Pending {
         fates
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::lease::{Record, RecordParts};
+    use crate::buffer::tests::{numbered, numbers};
+    use crate::delivery::batch::{Batch, Body};
+
+    const REFUSED: DeadLetterReason = DeadLetterReason::Refused;
+
+    /// A batch of three requests with the numbers 0 to 7.
+    fn pending() -> Pending {
+        let part = |numbers| {
+            let (readings, accepted_at, held_bytes) = (numbered(numbers), Instant::now(), 0);
+            Part::whole(Record::new(RecordParts {
+                readings,
+                seq: None,
+                held_bytes,
+                accepted_at,
+                waiter: None,
+            }))
+        };
+        let unwritten = vec![Unwritten { index: 3, why: Unwritable::NotNumeric }];
+        let body = Body { bytes: bytes::Bytes::new(), unwritten };
+        let batch = Batch::new(0, "key".to_owned(), vec![part(0..3), part(3..4), part(4..8)], 8, body);
+        Pending::new(batch, None, State::Burying)
+    }
+
+    fn refused(index: usize) -> FailedItem {
+        FailedItem { index, status: 400, detail: "no".to_owned() }
+    }
+
+    fn fates(mut pending: Pending) -> Vec<(Outcome, Vec<i64>)> {
+        let fates = pending.fates().into_iter();
+        fates.map(|fate| (fate.outcome, fate.parts.iter().flat_map(numbers).collect())).collect()
+    }
+
+    #[test]
+    fn each_reading_of_a_batch_meets_its_own_fate() {
+        let delivered = Outcome::Delivered { node: 2 };
+        let whole = Pending { delivered_to: Some(2), ..pending() };
+        assert_eq!(fates(whole), [(delivered, (0..8).collect())]);
+
+        let mut in_part = Pending { delivered_to: Some(2), ..pending() };
+        in_part.mark_refused(2, &[refused(0), refused(3), refused(6)]);
+        in_part.mark_unwritten();
+        assert_eq!(
+            fates(in_part),
+            [
+                (Outcome::DeadLettered(REFUSED), vec![0, 4, 7]),
+                (delivered, vec![1, 2, 5, 6]),
+                (Outcome::DeadLettered(DeadLetterReason::NotNumeric), vec![3]),
+            ]
+        );
+
+        let mut none = pending();
+        none.mark_refused(1, &(0..7).map(refused).collect::<Vec<_>>());
+        none.mark_unwritten();
+        let dead: Vec<_> = fates(none).into_iter().map(|(_, numbers)| numbers).collect();
+        assert_eq!(dead, [vec![0, 1, 2, 4, 5, 6, 7], vec![3]]);
+    }
+}
