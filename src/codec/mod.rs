@@ -212,17 +212,23 @@ pub struct DecodeError {
     pub detail: String,
 }
 
-/// Takes the body as text.
-fn utf8(body: &[u8]) -> Result<&str, DecodeError> {
-    std::str::from_utf8(body).map_err(|error| {
-        let before = &body[..error.valid_up_to()];
+impl DecodeError {
+    /// What was found at byte `at` of `body`.
+    fn at(body: &[u8], at: usize, detail: &str) -> DecodeError {
+        let before = &body[..at];
         let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
         DecodeError {
             line: 1 + before.iter().filter(|byte| **byte == b'\n').count(),
             column: 1 + before.len() - line_start,
-            detail: "the body is not UTF-8".to_owned(),
+            detail: detail.to_owned(),
         }
-    })
+    }
+}
+
+/// Takes the body as text.
+fn utf8(body: &[u8]) -> Result<&str, DecodeError> {
+    std::str::from_utf8(body)
+        .map_err(|error| DecodeError::at(body, error.valid_up_to(), "the body is not UTF-8"))
 }
 
 #[cfg(test)]

@@ -309,7 +309,7 @@ pub(super) fn decode_error(error: &serde_json::Error, lines_before: usize) -> De
 }
 
 /// Cuts a piece of a request to a length that an error may repeat.
-fn shorten(text: &str) -> Cow<'_, str> {
+pub(super) fn shorten(text: &str) -> Cow<'_, str> {
     if text.len() <= QUOTE_BYTES_MAX {
         return Cow::Borrowed(text);
     }
@@ -317,7 +317,7 @@ fn shorten(text: &str) -> Cow<'_, str> {
 }
 
 /// Writes a name as a token of a JSON pointer (RFC 6901, section 3).
-fn pointer_token(name: &str) -> String {
+pub(super) fn pointer_token(name: &str) -> String {
     shorten(name).replace('~', "~0").replace('/', "~1")
 }
 

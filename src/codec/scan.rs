@@ -268,8 +268,8 @@ impl<'de> Scanner<'de> {
     fn value(&mut self) -> Result<NewValue<'de>, Uncommon> {
         match self.peek() {
             Some(b'"') => Ok(Value::Text(self.string()?.as_str()).into()),
-            Some(b't') => self.word("true", Value::Boolean(true)),
-            Some(b'f') => self.word("false", Value::Boolean(false)),
+            Some(b't') => self.word("true").map(|_| Value::Boolean(true).into()),
+            Some(b'f') => self.word("false").map(|_| Value::Boolean(false).into()),
             _ => match NumberText::at_start_of(self.text.get(self.at..).ok_or(Uncommon)?) {
                 Some((number, length)) => {
                     self.at += length;
@@ -280,14 +280,17 @@ impl<'de> Scanner<'de> {
         }
     }
 
-    fn word(&mut self, word: &str, value: Value<'de>) -> Result<NewValue<'de>, Uncommon> {
-        let found = self.rest().starts_with(word.as_bytes());
+    /// Passes `word` if it comes next, and gives it back.
+    pub(super) fn word(&mut self, word: &'static str) -> Result<&'static str, Uncommon> {
+        if !self.rest().starts_with(word.as_bytes()) {
+            return Err(Uncommon);
+        }
         self.at += word.len();
-        if found { Ok(value.into()) } else { Err(Uncommon) }
+        Ok(word)
     }
 
     /// A string without escapes.
-    fn string(&mut self) -> Result<PlainText<'de>, Uncommon> {
+    pub(super) fn string(&mut self) -> Result<PlainText<'de>, Uncommon> {
         if !self.take_next(b'"') {
             return Err(Uncommon);
         }
@@ -296,29 +299,11 @@ impl<'de> Scanner<'de> {
         if self.take_next(b'"') { Ok(string) } else { Err(Uncommon) }
     }
 
-    /// A number by the grammar of RFC 8259, section 6.
+    /// A number as a value: whole ones that fit in 64 bits signed exactly, others as doubles.
     fn number(&mut self) -> Result<Value<'de>, Uncommon> {
-        let start = self.at;
-        let negative = self.take_next(b'-');
-        let leading_zero = self.peek() == Some(b'0');
-        let whole_digits = self.digits()?;
-        if leading_zero && whole_digits > 1 {
-            return Err(Uncommon);
-        }
-        let mut is_whole = true;
-        if self.take_next(b'.') {
-            is_whole = false;
-            self.digits()?;
-        }
-        if self.take_next(b'e') || self.take_next(b'E') {
-            is_whole = false;
-            let _signed = self.take_next(b'-') || self.take_next(b'+');
-            self.digits()?;
-        }
-        let text = self.text.get(start..self.at).ok_or(Uncommon)?;
+        let text = self.number_text()?;
         // Minus zero is a double: no integer tells it from zero.
-        if is_whole
-            && !(negative && leading_zero)
+        if text != "-0"
             && let Ok(number) = text.parse()
         {
             return Ok(Value::Integer(number));
@@ -327,13 +312,32 @@ impl<'de> Scanner<'de> {
         if number.is_finite() { Ok(Value::Double(number)) } else { Err(Uncommon) }
     }
 
+    /// A number as it is written, by the grammar of RFC 8259, section 6.
+    pub(super) fn number_text(&mut self) -> Result<&'de str, Uncommon> {
+        let start = self.at;
+        self.take_next(b'-');
+        let leading_zero = self.peek() == Some(b'0');
+        let whole_digits = self.digits()?;
+        if leading_zero && whole_digits > 1 {
+            return Err(Uncommon);
+        }
+        if self.take_next(b'.') {
+            self.digits()?;
+        }
+        if self.take_next(b'e') || self.take_next(b'E') {
+            let _signed = self.take_next(b'-') || self.take_next(b'+');
+            self.digits()?;
+        }
+        self.text.get(start..self.at).ok_or(Uncommon)
+    }
+
     fn digits(&mut self) -> Result<usize, Uncommon> {
         let count = self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
         self.at += count;
         if count > 0 { Ok(count) } else { Err(Uncommon) }
     }
 
-    fn expect(&mut self, byte: u8) -> Result<(), Uncommon> {
+    pub(super) fn expect(&mut self, byte: u8) -> Result<(), Uncommon> {
         if self.take(byte) { Ok(()) } else { Err(Uncommon) }
     }
 
@@ -345,7 +349,7 @@ impl<'de> Scanner<'de> {
         is_next
     }
 
-    fn skip_space(&mut self) {
+    pub(super) fn skip_space(&mut self) {
         // One comparison in the usual case: all four are below the first visible character.
         if let Some(0..=b' ') = self.peek() {
             self.skip_spaces();
@@ -364,7 +368,7 @@ impl<'de> Scanner<'de> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    fn rest(&self) -> &'de [u8] {
+    pub(super) fn rest(&self) -> &'de [u8] {
         self.text.as_bytes().get(self.at..).unwrap_or_default()
     }
 }
