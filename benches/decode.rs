@@ -13,6 +13,8 @@ use serde::Deserialize;
 
 #[path = "support/sample.rs"]
 mod sample;
+#[path = "support/senml.rs"]
+mod senml;
 #[path = "support/typed.rs"]
 mod typed;
 
@@ -87,6 +89,22 @@ fn decode(criterion: &mut Criterion) {
             readings.collect::<Result<Vec<_>, _>>().expect("well-formed")
         });
     });
+    group.finish();
+
+    let mut group = criterion.benchmark_group("decode/senml");
+    group.throughput(Throughput::Elements(READINGS));
+    for (name, body) in [
+        ("base_fields", senml::with_base_fields(READINGS)),
+        ("full_records", senml::full_records(READINGS)),
+        ("escapes", senml::with_escapes(READINGS)),
+    ] {
+        group.bench_function(name, |bencher| {
+            let senml = decoder("senml");
+            let decoded = senml.decode(body.as_bytes(), &rules).expect("well-formed");
+            assert_eq!((decoded.readings.len() as u64, decoded.rejections.count()), (READINGS, 0));
+            bencher.iter(|| senml.decode(black_box(body.as_bytes()), &rules));
+        });
+    }
     group.finish();
 }
 

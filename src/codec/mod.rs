@@ -18,6 +18,7 @@ mod json;
 mod ndjson;
 mod object;
 mod scan;
+mod senml;
 mod value;
 
 use std::fmt::Debug;
@@ -34,13 +35,16 @@ pub use encoder::{
     Blame, ClickhouseConfig, ElasticsearchConfig, Encoder, FailedItem, FormatConfig, InfluxConfig, Integers,
     MakeEncoder, NodeAnswer, Trial, Unwritable,
 };
+pub use senml::labels as senml_labels;
 
 /// Most rejections of one request that are listed.
 pub const REJECTIONS_LISTED_MAX: usize = 100;
 
 /// The formats that requests may have, by the name that metrics give them.
-pub const DECODERS: Registry<&dyn Decoder> =
-    Registry { what: "format", members: &[("json", &json::Json), ("ndjson", &ndjson::Ndjson)] };
+pub const DECODERS: Registry<&dyn Decoder> = Registry {
+    what: "format",
+    members: &[("json", &json::Json), ("ndjson", &ndjson::Ndjson), ("senml", &senml::Senml)],
+};
 
 /// The formats that batches may have, by their configuration names.
 pub const ENCODERS: Registry<MakeEncoder> = Registry {

@@ -1,0 +1,127 @@
+//! Any pack, read with serde_json.
+//!
+//! Records and values are taken as pieces of text, so that a number keeps its digits, and one beyond all doubles is
+//! the fault of its record alone. Cut out like that nothing bounds how deeply a value is nested; a look at the whole
+//! body before does.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize as _, Deserializer as _, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::pack::Pack;
+use super::record::{Record, noun};
+use crate::codec::object::decode_error;
+use crate::codec::value::TextSeed;
+use crate::codec::{DecodeError, Decoded, Rules};
+
+/// The first depth of nesting that is an error, as in serde_json.
+const DEPTH_BEYOND: usize = 128;
+
+pub(super) fn read(text: &str, rules: &Rules) -> Result<Decoded, DecodeError> {
+    if let Some(at) = too_deep(text.as_bytes()) {
+        return Err(DecodeError::at(text.as_bytes(), at, "recursion limit exceeded"));
+    }
+    let mut pack = Pack::new(text, rules);
+    read_pack(text, &mut pack).map_err(|error| decode_error(&error, 0))?;
+    Ok(pack.finish())
+}
+
+fn read_pack<'de>(text: &'de str, pack: &mut Pack<'_, 'de>) -> Result<(), serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    if text.trim_ascii_start().starts_with('[') {
+        deserializer.deserialize_seq(Records { pack })?;
+    } else {
+        let json = <&RawValue>::deserialize(&mut deserializer)?;
+        pack.refuse(noun(json.get()));
+    }
+    deserializer.end()
+}
+
+/// Where the nesting of a body goes too deep.
+fn too_deep(body: &[u8]) -> Option<usize> {
+    let (mut depth, mut in_string, mut is_escaped) = (0_usize, false, false);
+    for (at, byte) in body.iter().enumerate() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if in_string => is_escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                if depth == DEPTH_BEYOND {
+                    return Some(at);
+                }
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    None
+}
+
+struct Records<'p, 'a, 'de> {
+    pack: &'p mut Pack<'a, 'de>,
+}
+
+impl<'de> Visitor<'de> for Records<'_, '_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an array of records")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let mut record = Record::default();
+        while let Some(json) = seq.next_element::<&'de RawValue>()? {
+            let text = json.get();
+            if !text.starts_with('{') {
+                self.pack.take_other(noun(text));
+                continue;
+            }
+            record.begin(self.pack.next());
+            let read =
+                serde_json::Deserializer::from_str(text).deserialize_map(Fields { record: &mut record });
+            read.map_err(|error| A::Error::custom(decode_error(&error, 0).detail))?;
+            self.pack.take(&mut record);
+        }
+        Ok(())
+    }
+}
+
+struct Fields<'r, 'de> {
+    record: &'r mut Record<'de>,
+}
+
+impl<'de> Visitor<'de> for Fields<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a record")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key_seed(TextSeed)? {
+            let name: Cow<'_, str> = name;
+            let json = map.next_value::<&'de RawValue>()?;
+            let taken = self.record.take(&name, json);
+            taken.map_err(|error| A::Error::custom(decode_error(&error, 0).detail))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nesting_is_bounded_and_brackets_in_strings_do_not_count() {
+        let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(too_deep(deep(127).as_bytes()), None);
+        assert_eq!(too_deep(deep(128).as_bytes()), Some(127));
+        assert_eq!(too_deep(format!("[{}", "{},".repeat(1000)).as_bytes()), None);
+        assert_eq!(too_deep(format!("[\"\\\"{}", "[".repeat(1000)).as_bytes()), None);
+        assert_eq!(too_deep(format!("[\"\\\\\"{}", "[".repeat(1000)).as_bytes()), Some(131));
+    }
+}
