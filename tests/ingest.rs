@@ -14,6 +14,7 @@ use support::{
 
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
+const SENML: &str = "application/senml+json";
 const ONE: &str = r#"{"device":"d","sensor":"s","value":1}"#;
 /// How long something that must not happen is watched.
 const WATCH: Duration = Duration::from_millis(100);
@@ -111,7 +112,8 @@ async fn every_media_type_of_the_contract_is_taken() {
     let setup = Setup::start().await;
     let (array, lines) = (to_json(&readings(3)), to_ndjson(&readings(3)));
     let spaced = format!("\n{ONE}\r\n\n   \n{ONE}").into_bytes();
-    let cases: [(Option<&str>, Vec<u8>, usize); 9] = [
+    let pack = br#"[{"bn":"d/","n":"a","v":1},{"n":"b","v":2}]"#.to_vec();
+    let cases: [(Option<&str>, Vec<u8>, usize); 11] = [
         (Some(JSON), ONE.into(), 1),
         (Some(JSON), array.clone(), 3),
         (Some("application/json; charset=utf-8"), array.clone(), 3),
@@ -121,6 +123,8 @@ async fn every_media_type_of_the_contract_is_taken() {
         (Some(NDJSON), lines.clone(), 3),
         (Some("application/jsonl"), lines, 3),
         (Some(NDJSON), spaced, 2),
+        (Some(SENML), pack.clone(), 2),
+        (Some("application/senml+json;charset=utf-8"), pack, 2),
     ];
     let mut total = 0;
     for (content_type, body, accepted) in cases {
@@ -358,6 +362,72 @@ async fn precision_is_the_unit_of_times_that_are_numbers() {
     // Seconds taken for milliseconds of the wrong unit are far in the future.
     let body = r#"{"device":"d","sensor":"s","value":1,"time":1170288000123}"#;
     setup.post_to("/v1/readings?precision=s", body).await.expect_problem(422);
+}
+
+#[tokio::test]
+async fn a_senml_pack_arrives_as_canonical_readings() {
+    let setup = Setup::start().await;
+    let pack = include_str!("data/senml/rfc8428-5.1.2b.json");
+    expect_accepted(setup.post(SENML, pack).await, 7);
+    let lines = setup.lines(7).await;
+    let line = |sensor: &str, value: &str, second: u32, unit: &str| {
+        format!(
+            r#"{{"device":"urn:dev:ow:10e2073a0108006","sensor":"{sensor}","value":{value},"time":"2010-06-08T18:01:{second}.001Z","unit":"{unit}"}}"#
+        )
+    };
+    assert_eq!(lines[0], line("voltage", "120.1", 16, "V"));
+    assert_eq!(lines[1], line("current", "1.2", 11, "A"));
+    assert_eq!(lines[6], line("current", "1.7", 16, "A"));
+    let accepted = setup.gateway.metric(r#"forebay_readings_accepted_total{format="senml"}"#).await;
+    assert_eq!(accepted, Some(7.0));
+}
+
+#[tokio::test]
+async fn a_senml_time_counts_seconds_whatever_the_precision_and_small_ones_from_the_receipt() {
+    let setup = Setup::start().await;
+    let before = milliseconds_now();
+    for precision in ["s", "ms", "us", "ns"] {
+        let request = setup.gateway.request(&format!("/v1/readings?precision={precision}"));
+        let pack = r#"[{"n":"d/s","v":1,"t":1170288000.25},{"n":"d/s","v":1,"t":-3600}]"#;
+        expect_accepted(setup.gateway.send(request.header("content-type", SENML).body(pack)).await, 2);
+    }
+    let after = milliseconds_now();
+    for lines in setup.lines(8).await.chunks(2) {
+        assert!(lines[0].contains(r#""time":"2007-02-01T00:00:00.250Z""#), "{}", lines[0]);
+        let reading: Value = serde_json::from_str(&lines[1]).expect("JSON");
+        let time: jiff::Timestamp = reading["time"].as_str().expect("a time").parse().expect("RFC 3339");
+        let time = u64::try_from(time.as_millisecond()).expect("after 1970") + 3_600_000;
+        assert!((before..=after).contains(&time), "{before} {time} {after}");
+    }
+}
+
+#[tokio::test]
+async fn bad_records_of_a_senml_pack_are_turned_away_with_their_pointers() {
+    let setup = Setup::start().await;
+    let pack = r#"[{"bn":"d/"},{"n":"s","v":1},{"n":"s","vd":"aGk"},{"n":"s","v":1,"x_":1},{"n":"s","v":2}]"#;
+    let reply = setup.post(SENML, pack).await.expect_status(202).json();
+    assert_eq!((&reply["accepted"], &reply["rejected"]), (&json!(2), &json!(2)), "{reply}");
+    let pointers: Vec<_> = (0..2).map(|index| reply["errors"][index]["pointer"].clone()).collect();
+    assert_eq!(pointers, ["/2/vd", "/3/x_"], "{reply}");
+    setup.lines(2).await;
+}
+
+#[tokio::test]
+async fn a_senml_pack_with_a_newer_version_or_a_bad_record_of_a_strict_one_is_422_and_nothing_is_taken() {
+    let setup = Setup::start().await;
+    for pack in [
+        r#"[{"bver":11,"n":"d/s","v":1},{"n":"d/s","v":2}]"#,
+        r#"[{"n":"d/s","v":1},{"bver":11,"n":"d/s","v":2}]"#,
+    ] {
+        let problem = setup.post(SENML, pack).await.expect_problem(422).json();
+        let pointer = problem["errors"][0]["pointer"].as_str().expect("a pointer");
+        assert!(pointer.ends_with("/bver"), "{problem}");
+    }
+    let request = setup.gateway.request("/v1/readings?strict=true").header("content-type", SENML);
+    let reply = setup.gateway.send(request.body(r#"[{"n":"d/s","v":1},{"n":"d/s"}]"#)).await;
+    assert_eq!(reply.expect_problem(422).json()["errors"][0]["pointer"], "/1/v");
+    setup.post(SENML, r#"[{"n":"d/s","v":1}"#).await.expect_problem(400);
+    setup.expect_nothing_taken().await;
 }
 
 #[tokio::test]
@@ -686,7 +756,7 @@ async fn another_media_type_or_encoding_is_415_with_the_known_ones() {
     for media_type in ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", "json", "*/*"]
     {
         let reply = setup.post(media_type, ONE).await.expect_problem(415);
-        for known in [JSON, NDJSON, "application/jsonl"] {
+        for known in [JSON, NDJSON, "application/jsonl", SENML] {
             assert!(reply.header("accept").split(", ").any(|name| name == known), "{media_type}");
             assert!(reply.detail().contains(known), "{media_type}: {}", reply.detail());
         }
@@ -710,6 +780,8 @@ async fn a_request_whose_readings_are_all_turned_away_is_422_with_the_errors() {
         (JSON, "{}", "/device"),
         (JSON, "[{}]", "/0/device"),
         (NDJSON, "{}\n", "/0/device"),
+        (SENML, r#"[{"n":"d/s"}]"#, "/0/v"),
+        (SENML, r#"{"n":"d/s","v":1}"#, ""),
         (JSON, "null", ""),
         (JSON, "3", ""),
         (JSON, "\"x\"", ""),

@@ -112,11 +112,12 @@ impl IntoResponse for Taken {
     post,
     path = "/v1/readings",
     request_body(
-        description = "One reading or an array of them; or one reading a line.",
+        description = "One reading or an array of them; or one reading a line; or a SenML pack (RFC 8428), an array of records.",
         content(
             (super::schema::Readings = "application/json"),
             (super::schema::Reading = "application/x-ndjson"),
             (super::schema::Reading = "application/jsonl"),
+            (Vec<super::schema::SenmlRecord> = "application/senml+json"),
         )
     ),
     params(super::schema::Parameters, super::schema::Headers),

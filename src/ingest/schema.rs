@@ -59,6 +59,50 @@ pub(super) enum Readings {
     Several(Vec<Reading>),
 }
 
+/// A record of a SenML pack (RFC 8428): a measurement, or base fields for those after it. What begins with `b` holds
+/// until it is set anew. Other labels are ignored, or turned away if they end in `_`.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(super) struct SenmlRecord {
+    /// Base name, in front of every name; without the separators at its end the device.
+    #[schema(example = "urn:dev:ow:10e2073a01080063:")]
+    bn: Option<String>,
+    /// Base time, added to every time.
+    #[schema(example = 1_276_020_076.001)]
+    bt: Option<f64>,
+    /// Unit of records without one.
+    bu: Option<String>,
+    /// Base value, added to every number.
+    bv: Option<f64>,
+    /// Base sum; passed over.
+    bs: Option<f64>,
+    /// Version, the same in the whole pack; a pack with one above 10 is turned away.
+    #[schema(minimum = 1, maximum = 10)]
+    bver: Option<u32>,
+    /// Name, behind the base name: letters, digits and `-:./_`.
+    #[schema(example = "voltage")]
+    n: Option<String>,
+    /// Unit.
+    #[schema(max_length = 64, example = "V")]
+    u: Option<String>,
+    /// A number as the value; a record has one of `v`, `vs` and `vb`.
+    #[schema(example = 120.1)]
+    v: Option<f64>,
+    /// A text as the value.
+    #[schema(max_length = 4096)]
+    vs: Option<String>,
+    /// True or false as the value.
+    vb: Option<bool>,
+    /// Binary data; not taken.
+    vd: Option<String>,
+    /// Sum; passed over beside a value, and not taken alone.
+    s: Option<f64>,
+    /// Seconds: since the Unix epoch, or below 2^28 since the request was received.
+    #[schema(example = -5)]
+    t: Option<f64>,
+    /// Update time; passed over.
+    ut: Option<f64>,
+}
+
 /// What a request may ask for.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -69,7 +113,7 @@ pub(super) struct Parameters {
     /// What the answer promises: `disk` (where the buffer is on disk), `memory` or `delivered`.
     #[param(example = "disk")]
     ack: Option<String>,
-    /// The unit of times that are numbers: `s`, `ms`, `us` or `ns`.
+    /// The unit of times that are numbers: `s`, `ms`, `us` or `ns`. SenML has its own, seconds.
     #[param(example = "ms")]
     precision: Option<String>,
 }
@@ -88,17 +132,22 @@ pub(super) struct Headers {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::reading::Field;
 
     #[test]
     fn the_schema_has_the_fields_that_the_decoders_know() {
-        let document = serde_json::to_value(<Reading as utoipa::PartialSchema>::schema()).expect("JSON");
-        let mut documented: Vec<_> =
-            document["properties"].as_object().expect("properties").keys().cloned().collect();
-        let mut known: Vec<_> = Field::NAMES.iter().map(|(name, _)| (*name).to_owned()).collect();
-        documented.sort();
-        known.sort();
-        assert_eq!(documented, known);
+        check_fields::<Reading>(Field::NAMES.iter().map(|(name, _)| *name));
+        check_fields::<SenmlRecord>(crate::codec::senml_labels());
+    }
+
+    #[track_caller]
+    fn check_fields<T: utoipa::PartialSchema>(known: impl Iterator<Item = &'static str>) {
+        let document = serde_json::to_value(T::schema()).expect("JSON");
+        let documented = document["properties"].as_object().expect("properties").keys();
+        let documented: BTreeSet<_> = documented.map(String::as_str).collect();
+        assert_eq!(documented, known.collect());
     }
 }
