@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use forebay::codec::{DECODERS, Decoder, Rules, UnknownFields};
+use forebay::codec::{DECODERS, Decoder, DeviceTags, Rules, UnknownFields};
 use forebay::timestamp::{Precision, Timestamp};
 use serde::Deserialize;
 
@@ -44,6 +44,7 @@ fn rules() -> Rules {
         earliest: Timestamp::MIN,
         latest: Timestamp::MAX,
         encoded_bytes_max: usize::MAX,
+        device_tags: DeviceTags::default(),
     }
 }
 

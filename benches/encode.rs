@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use forebay::codec::{DECODERS, ENCODERS, FormatConfig, Rules, UnknownFields};
+use forebay::codec::{DECODERS, DeviceTags, ENCODERS, FormatConfig, Rules, UnknownFields};
 use forebay::reading::Readings;
 use forebay::timestamp::{Precision, Timestamp};
 
@@ -28,6 +28,7 @@ fn readings() -> Readings {
         earliest: Timestamp::MIN,
         latest: Timestamp::MAX,
         encoded_bytes_max: usize::MAX,
+        device_tags: DeviceTags::default(),
     };
     let ndjson = DECODERS.find("ndjson").expect("a known format");
     let lines = sample::body(0..READINGS, ["", "\n", "\n"]);

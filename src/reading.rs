@@ -242,6 +242,15 @@ impl Readings {
         Ok(())
     }
 
+    /// Gives this time to all readings after `position`.
+    pub fn set_time_after(&mut self, position: Position, time: Timestamp) {
+        let mut start = position.byte;
+        while let Some(reading) = self.bytes.get_mut(start..).filter(|rest| !rest.is_empty()) {
+            reading[4..12].copy_from_slice(&time.nanos().to_le_bytes());
+            start += LENGTH_BYTES + number(&reading[..LENGTH_BYTES]);
+        }
+    }
+
     /// How many readings there are.
     pub fn len(&self) -> usize {
         self.count

@@ -39,6 +39,10 @@ pub enum Precision {
     Micros,
     /// Nanoseconds since the Unix epoch.
     Nanos,
+    /// Minutes since the Unix epoch.
+    Minutes,
+    /// Hours since the Unix epoch.
+    Hours,
 }
 
 /// Why a text or a number is no instant.
@@ -62,7 +66,7 @@ pub enum TimeError {
 }
 
 impl Precision {
-    /// Every precision by its name in the query parameter `precision`.
+    /// The precisions that JSON may be sent in, by their names in the query parameter `precision`.
     pub const NAMES: &[(&str, Precision)] = &[
         ("s", Precision::Seconds),
         ("ms", Precision::Millis),
@@ -70,9 +74,16 @@ impl Precision {
         ("ns", Precision::Nanos),
     ];
 
-    /// The name in the query parameter `precision`.
+    /// Its one name, under which requests are remembered.
     pub fn name(self) -> &'static str {
-        Precision::NAMES.iter().find(|(_, precision)| *precision == self).map_or("", |(name, _)| name)
+        match self {
+            Precision::Seconds => "s",
+            Precision::Millis => "ms",
+            Precision::Micros => "us",
+            Precision::Nanos => "ns",
+            Precision::Minutes => "m",
+            Precision::Hours => "h",
+        }
     }
 
     fn nanos(self) -> i64 {
@@ -81,6 +92,8 @@ impl Precision {
             Precision::Millis => 1_000_000,
             Precision::Micros => 1_000,
             Precision::Nanos => 1,
+            Precision::Minutes => 60 * NANOS_PER_SECOND,
+            Precision::Hours => 3600 * NANOS_PER_SECOND,
         }
     }
 
@@ -90,6 +103,8 @@ impl Precision {
             Precision::Millis => "milliseconds",
             Precision::Micros => "microseconds",
             Precision::Nanos => "nanoseconds",
+            Precision::Minutes => "minutes",
+            Precision::Hours => "hours",
         }
     }
 }
@@ -453,6 +468,8 @@ mod tests {
         check(Timestamp::from_integer(1, Precision::Seconds), 1_000_000_000);
         check(Timestamp::from_integer(1, Precision::Micros), 1_000);
         check(Timestamp::from_integer(i64::MAX, Precision::Nanos), i64::MAX);
+        check(Timestamp::from_integer(2, Precision::Minutes), 120_000_000_000);
+        check(Timestamp::from_integer(2, Precision::Hours), 7_200_000_000_000);
         check(Timestamp::from_double(1_170_288_000.123_456, Precision::Seconds), 1_170_288_000_123_456_000);
         check(Timestamp::from_double(0.5, Precision::Nanos), 0);
         check(Timestamp::from_double(1e9, Precision::Millis), 1_000_000_000_000_000);

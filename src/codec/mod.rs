@@ -14,6 +14,7 @@
 
 mod canonical;
 mod encoder;
+mod influx;
 mod json;
 mod ndjson;
 mod object;
@@ -35,6 +36,7 @@ pub use encoder::{
     Blame, ClickhouseConfig, ElasticsearchConfig, Encoder, FailedItem, FormatConfig, InfluxConfig, Integers,
     MakeEncoder, NodeAnswer, Trial, Unwritable,
 };
+pub use influx::DeviceTags;
 pub use senml::labels as senml_labels;
 
 /// Most rejections of one request that are listed.
@@ -43,7 +45,12 @@ pub const REJECTIONS_LISTED_MAX: usize = 100;
 /// The formats that requests may have, by the name that metrics give them.
 pub const DECODERS: Registry<&dyn Decoder> = Registry {
     what: "format",
-    members: &[("json", &json::Json), ("ndjson", &ndjson::Ndjson), ("senml", &senml::Senml)],
+    members: &[
+        ("json", &json::Json),
+        ("ndjson", &ndjson::Ndjson),
+        ("senml", &senml::Senml),
+        ("influx", &influx::Influx),
+    ],
 };
 
 /// The formats that batches may have, by their configuration names.
@@ -54,7 +61,7 @@ pub const ENCODERS: Registry<MakeEncoder> = Registry {
 
 /// Reads one format of request bodies.
 pub trait Decoder: Sync + Debug {
-    /// The media types of this format, in lower case.
+    /// The media types of this format, in lower case; none if it has paths of its own, where any type is taken.
     fn media_types(&self) -> &'static [&'static str];
 
     /// Reads a whole body.
@@ -88,8 +95,27 @@ pub struct Rules {
     /// No reading may be later.
     pub latest: Timestamp,
     /// Most bytes that the readings of a body may take once they are encoded. Each member of `values` carries its
-    /// object's device and tags along, so that a small body can hold a great deal.
+    /// object's device and tags along, and each field those of its line, so that a small body can hold a great deal.
     pub encoded_bytes_max: usize,
+    /// Which tag names the device, in formats where it is a tag.
+    pub device_tags: DeviceTags,
+}
+
+impl Rules {
+    /// Gives `time` back if a reading may have it.
+    ///
+    /// # Errors
+    ///
+    /// Says how far it is from what is taken.
+    fn check_time(&self, time: Timestamp) -> Result<Timestamp, String> {
+        if time < self.earliest {
+            return Err(format!("`time` {time} is earlier than {}, the earliest taken now", self.earliest));
+        }
+        if time > self.latest {
+            return Err(format!("`time` {time} is later than {}, the latest taken now", self.latest));
+        }
+        Ok(time)
+    }
 }
 
 /// What a body held.
@@ -115,7 +141,8 @@ pub struct Rejections {
 /// One reading that was turned away.
 #[derive(Debug)]
 pub struct Rejection {
-    /// Its place in the request, from 0: in the array, or among the lines that are not blank.
+    /// Its place in the request, from 0: in the array, or among the lines that are not blank; in line protocol, among
+    /// all lines.
     pub index: usize,
     /// JSON pointer (RFC 6901) to what was wrong.
     pub pointer: String,
@@ -126,7 +153,7 @@ pub struct Rejection {
 /// Why readings are turned away, for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// Not an object, or a field of another type than it must have.
+    /// Not an object or a line, or a field of another type than it must have.
     Type,
     /// A field is missing, twice there, or contradicts another.
     Field,
@@ -249,6 +276,7 @@ mod tests {
             earliest: Timestamp::MIN,
             latest: Timestamp::MAX,
             encoded_bytes_max: usize::MAX,
+            device_tags: DeviceTags::default(),
         }
     }
 
@@ -346,10 +374,11 @@ mod tests {
     }
 
     #[test]
-    fn every_format_names_its_media_types_and_no_two_share_one() {
+    fn every_format_but_line_protocol_names_its_media_types_and_no_two_share_one() {
+        // Line protocol has paths of its own; `ingest::dialect` holds that every format is taken somewhere.
         let mut seen = std::collections::BTreeSet::new();
         for (name, decoder) in DECODERS.members {
-            assert!(!decoder.media_types().is_empty(), "{name}");
+            assert_eq!(decoder.media_types().is_empty(), *name == "influx", "{name}");
             for media_type in decoder.media_types() {
                 assert!(seen.insert(*media_type), "{media_type}");
             }
@@ -357,10 +386,19 @@ mod tests {
     }
 
     #[test]
-    fn every_format_says_where_a_body_stops_being_utf8() {
+    fn every_format_says_where_a_body_stops_being_utf8_and_takes_nothing_from_there() {
         for (name, decoder) in DECODERS.members {
-            let error = decoder.decode(b"{}\n{ \xff", &rules()).expect_err(name);
-            assert_eq!(error.to_string(), "line 2, column 3: the body is not UTF-8", "{name}");
+            let told = match decoder.decode(b"{}\n{ \xff", &rules()) {
+                Err(error) => error.to_string(),
+                // A line that is not UTF-8 costs no other.
+                Ok(decoded) => {
+                    assert!(decoded.readings.is_empty(), "{name}");
+                    let last = decoded.rejections.listed.last().expect("a rejection");
+                    format!("line {}, {}", last.index + 1, last.detail)
+                }
+            };
+            let line = if *name == "influx" { "line" } else { "body" };
+            assert_eq!(told, format!("line 2, column 3: the {line} is not UTF-8"), "{name}");
         }
     }
 }

@@ -141,18 +141,9 @@ impl<'de> Draft<'de> {
             Json::Double(number) => Timestamp::from_double(number, rules.precision),
             other => return self.wrong_type(Field::Time, "an RFC 3339 string or a number", &other),
         };
-        match time {
-            Ok(time) if time < rules.earliest => {
-                let detail =
-                    format!("`time` {time} is earlier than {}, the earliest taken now", rules.earliest);
-                self.fault(Field::Time, Reason::Time, detail);
-            }
-            Ok(time) if time > rules.latest => {
-                let detail = format!("`time` {time} is later than {}, the latest taken now", rules.latest);
-                self.fault(Field::Time, Reason::Time, detail);
-            }
+        match time.map_err(|error| error.to_string()).and_then(|time| rules.check_time(time)) {
             Ok(time) => self.time = Some(time),
-            Err(error) => self.fault(Field::Time, Reason::Time, error.to_string()),
+            Err(detail) => self.fault(Field::Time, Reason::Time, detail),
         }
     }
 

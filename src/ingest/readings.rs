@@ -260,6 +260,7 @@ impl Front {
                 received_at.saturating_add_nanos(nanos(future))
             },
             encoded_bytes_max: usize::MAX,
+            device_tags: crate::codec::DeviceTags::default(),
         }
     }
 

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
 
 use super::refusal::Refusal;
-use crate::codec::{DECODERS, Decoder, Rules, UnknownFields};
+use crate::codec::{DECODERS, Decoder, DeviceTags, Rules, UnknownFields};
 use crate::reading::Readings;
 use crate::timestamp::{Precision, Timestamp};
 
@@ -185,6 +185,7 @@ fn rules() -> Rules {
         earliest: Timestamp::MIN,
         latest: Timestamp::MAX,
         encoded_bytes_max: ENCODED_BYTES_MAX,
+        device_tags: DeviceTags::default(),
     }
 }
 

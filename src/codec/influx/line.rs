@@ -1,0 +1,195 @@
+//! One line.
+
+use super::super::Rules;
+use super::cursor::Cursor;
+use super::fault::Fault;
+use super::{Reason, value};
+use crate::reading::{ReadingError, ReadingParts, Readings, TAGS_MAX, Tag};
+use crate::timestamp::{TimeError, Timestamp};
+
+/// The field whose sensor is called as the measurement is.
+const PLAIN_FIELD: &str = "value";
+
+/// Why a line gives no readings.
+#[derive(Debug)]
+pub(super) enum LineError {
+    /// Something is wrong with it.
+    Fault(Fault),
+    /// The readings take more than [`Rules::encoded_bytes_max`].
+    Overflow,
+}
+
+impl From<Fault> for LineError {
+    fn from(fault: Fault) -> LineError {
+        LineError::Fault(fault)
+    }
+}
+
+/// Reads lines, one after the other. What it holds is used again for the next one, to keep its memory.
+#[derive(Debug)]
+pub(super) struct Parser<'a, 'r> {
+    rules: &'r Rules,
+    tags: Vec<Tag<'a>>,
+    sensor: String,
+    text: String,
+}
+
+impl<'a, 'r> Parser<'a, 'r> {
+    pub(super) fn new(rules: &'r Rules) -> Parser<'a, 'r> {
+        Parser { rules, tags: Vec::new(), sensor: String::new(), text: String::new() }
+    }
+
+    /// Reads the line that begins at `start`, pushes what it holds, and says where the next line begins. If it fails,
+    /// some of that may have been pushed.
+    pub(super) fn line(
+        &mut self,
+        text: &'a str,
+        start: usize,
+        readings: &mut Readings,
+    ) -> Result<usize, LineError> {
+        let mut cursor = Cursor::new(text, start);
+        cursor.skip_blanks();
+        if cursor.take_line_end() {
+            return Ok(cursor.at);
+        }
+        if cursor.peek() == Some(b'#') {
+            cursor.skip_line();
+            return Ok(cursor.at);
+        }
+        let measurement_at = cursor.at;
+        let measurement = cursor.measurement();
+        if measurement.is_empty() {
+            return Err(Fault::missing(measurement_at, "the measurement is missing").into());
+        }
+        let device = self.tags(&mut cursor)?;
+        let before = readings.end();
+        self.fields(&mut cursor, &measurement, &device, readings)?;
+        if let Some(time) = self.time(&mut cursor)? {
+            readings.set_time_after(before, time);
+        }
+        Ok(cursor.at)
+    }
+
+    /// Reads the tags, and says which device they name.
+    fn tags(&mut self, cursor: &mut Cursor<'a>) -> Result<std::borrow::Cow<'a, str>, Fault> {
+        self.tags.clear();
+        let mut device: Option<(usize, usize)> = None;
+        while cursor.take(b',') {
+            let at = cursor.at;
+            let key = self.tag(cursor)?;
+            let place = self.tags.len() - 1;
+            if self.tags[..place].iter().any(|(known, _)| *known == self.tags[place].0) {
+                return Err(Fault::tag_twice(at, &self.tags[place].0));
+            }
+            // Each is compared with all others, so there must not be many; one of them is the device.
+            if place > TAGS_MAX {
+                return Err(Fault::reading(at, &ReadingError::TagCount { got: place }));
+            }
+            if let Some(rank) = key
+                && device.is_none_or(|(best, _)| rank < best)
+            {
+                device = Some((rank, place));
+            }
+        }
+        match device {
+            Some((_, place)) => Ok(self.tags.remove(place).1),
+            None => Err(Fault::no_device(cursor.at, &self.rules.device_tags)),
+        }
+    }
+
+    /// Reads one tag, and says which place it has among those that name a device.
+    fn tag(&mut self, cursor: &mut Cursor<'a>) -> Result<Option<usize>, Fault> {
+        let at = cursor.at;
+        let key = cursor.key();
+        if key.is_empty() {
+            return Err(Fault::missing(at, "a tag has no name"));
+        }
+        if !cursor.take(b'=') {
+            return Err(Fault::tag_without_value(at, &key));
+        }
+        let value_at = cursor.at;
+        let value = cursor.key();
+        if cursor.peek() == Some(b'=') {
+            return Err(Fault::equals_in_tag(cursor.at, &key));
+        }
+        if value.is_empty() {
+            return Err(Fault::tag_without_value(value_at, &key));
+        }
+        let rank = self.rules.device_tags.rank(&key);
+        self.tags.push((key, value));
+        Ok(rank)
+    }
+
+    /// Reads the fields up to the time, and pushes a reading for each with the time of receipt.
+    fn fields(
+        &mut self,
+        cursor: &mut Cursor<'a>,
+        measurement: &str,
+        device: &str,
+        readings: &mut Readings,
+    ) -> Result<(), LineError> {
+        let end = cursor.at;
+        cursor.skip_blanks();
+        if cursor.take_line_end() {
+            return Err(Fault::missing(end, "the line has no fields").into());
+        }
+        self.sensor.clear();
+        self.sensor.push_str(measurement);
+        self.sensor.push('_');
+        loop {
+            let at = cursor.at;
+            let key = cursor.key();
+            if key.is_empty() {
+                return Err(Fault::missing(at, "a field has no name").into());
+            }
+            if !cursor.take(b'=') {
+                return Err(Fault::field_without_value(at, &key).into());
+            }
+            let value = value::read(cursor, &key, &mut self.text)?;
+            self.sensor.truncate(measurement.len() + 1);
+            self.sensor.push_str(&key);
+            let sensor = if key == PLAIN_FIELD { measurement } else { &self.sensor };
+            let parts = ReadingParts {
+                device,
+                sensor,
+                value,
+                time: self.rules.received_at,
+                unit: None,
+                tags: &self.tags,
+            };
+            readings.push(&parts).map_err(|error| Fault::reading(at, &error))?;
+            if readings.encoded_bytes() > self.rules.encoded_bytes_max {
+                return Err(LineError::Overflow);
+            }
+            match cursor.peek() {
+                Some(b',') => cursor.at += 1,
+                None | Some(b' ' | b'\t' | b'\r' | b'\n') => return Ok(()),
+                Some(_) => return Err(Fault::after_field(cursor.at, &key).into()),
+            }
+        }
+    }
+
+    /// Reads the time, if there is one, and passes the end of the line.
+    fn time(&self, cursor: &mut Cursor<'a>) -> Result<Option<Timestamp>, Fault> {
+        cursor.skip_blanks();
+        if cursor.take_line_end() {
+            return Ok(None);
+        }
+        let at = cursor.at;
+        let token = cursor.token();
+        let digits = token.strip_prefix('-').unwrap_or(token);
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(Fault::no_time(at, token));
+        }
+        let precision = self.rules.precision;
+        let number = token.parse().map_err(|_too_large| TimeError::Range { precision });
+        let time = number.and_then(|number| Timestamp::from_integer(number, precision));
+        let time = time.map_err(|error| error.to_string()).and_then(|time| self.rules.check_time(time));
+        let time = time.map_err(|detail| Fault::new(at, Reason::Time, detail))?;
+        cursor.skip_blanks();
+        if !cursor.take_line_end() {
+            return Err(Fault::new(cursor.at, Reason::Type, "after the time, the line must end"));
+        }
+        Ok(Some(time))
+    }
+}
