@@ -4,6 +4,7 @@ mod buffer;
 mod dead_letter;
 mod delivery;
 mod format;
+mod ingest;
 mod layers;
 
 use std::net::SocketAddr;
@@ -169,6 +170,7 @@ fn ingest(layers: &mut Layers, request_timeout: Duration) -> IngestConfig {
             window: duration(layers, "ingest.idempotency_window", Duration::ZERO..=30 * 24 * HOUR),
             answers: count(layers, "ingest.idempotency_keys", 1..=100_000_000),
         },
+        device_tags: ingest::device_tags(layers),
     };
     if config.max_pending < config.max_body as u64 {
         let body = format_size(config.max_body as u64);

@@ -607,9 +607,18 @@ async fn what_is_not_there_is_404_and_a_wrong_method_is_405_with_allow() {
 #[tokio::test]
 async fn head_and_options_are_answered_on_every_path() {
     let setup = Setup::start().await;
-    for path in
-        ["/", "/healthz", "/readyz", "/metrics", "/status", "/openapi.json", "/v1/readings", "/x", "*"]
-    {
+    for path in [
+        "/",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/status",
+        "/openapi.json",
+        "/v1/readings",
+        "/write",
+        "/x",
+        "*",
+    ] {
         for method in ["HEAD", "OPTIONS"] {
             let mut client = setup.gateway.raw().await;
             client.send(format!("{method} {path} HTTP/1.1\r\nHost: forebay\r\n\r\n")).await;

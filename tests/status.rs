@@ -434,6 +434,13 @@ async fn openapi_is_3_1_and_has_every_path_with_its_answers() {
     }
     let key = parameters.iter().find(|parameter| parameter["name"] == "Idempotency-Key");
     assert!(key.is_some_and(|key| key["in"] == "header" && key["required"] != true), "{parameters:?}");
+    for path in ["/write", "/api/v2/write"] {
+        let post = &document["paths"][path]["post"];
+        for status in ["204", "400", "408", "409", "413", "415", "422", "503"] {
+            assert!(post["responses"][status].is_object(), "{path}: {status}");
+        }
+        assert!(post["requestBody"]["content"]["text/plain"].is_object(), "{path}");
+    }
     // Every reference leads somewhere.
     let text = document.to_string();
     for reference in text.split("\"$ref\":\"#").skip(1) {

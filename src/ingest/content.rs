@@ -6,6 +6,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use http::request::Parts;
 use url::form_urlencoded;
 
+use super::dialect::Dialect;
 use super::error::IngestError;
 use crate::buffer::Ack;
 use crate::codec::{DECODERS, Decoder};
@@ -63,22 +64,31 @@ pub(super) struct Content {
 }
 
 impl Content {
-    /// Reads the head of a request. `default_ack` is what it gets if it does not ask; it may ask for one of `acks`.
-    pub(super) fn read(head: &Parts, default_ack: Ack, acks: &'static [Ack]) -> Result<Content, IngestError> {
-        let (format, decoder) = find_decoder(head)?;
+    /// Reads the head of a request in a `dialect`. `default_ack` is what it gets if it does not ask; it may ask for one
+    /// of `acks`.
+    pub(super) fn read(
+        head: &Parts,
+        dialect: Dialect,
+        default_ack: Ack,
+        acks: &'static [Ack],
+    ) -> Result<Content, IngestError> {
+        let format = match dialect.format() {
+            Some(name) => DECODERS.names().position(|known| known == name).ok_or(IngestError::Internal)?,
+            None => find_format(head)?,
+        };
         let mut content = Content {
-            decoder,
+            decoder: DECODERS.members[format].1,
             format,
             encoding: find_encoding(head)?,
             strictness: Strictness::EachByItself,
             ack: default_ack,
-            precision: Precision::Millis,
+            precision: dialect.default_precision(),
         };
         for (name, value) in form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()) {
             match name.as_ref() {
                 "strict" => content.strictness = find_strictness(&value)?,
                 "ack" => content.ack = find_ack(&value, acks)?,
-                "precision" => content.precision = find_precision(&value)?,
+                "precision" => content.precision = find_precision(&value, dialect)?,
                 // Others may be meant for whatever stands in front of the gateway.
                 _ => {}
             }
@@ -87,17 +97,15 @@ impl Content {
     }
 }
 
-fn find_decoder(head: &Parts) -> Result<(usize, &'static dyn Decoder), IngestError> {
-    let Some(content_type) = header(head, &CONTENT_TYPE) else {
-        return Ok((0, DECODERS.members[0].1));
-    };
+/// The place of the format in its table.
+fn find_format(head: &Parts) -> Result<usize, IngestError> {
+    let Some(content_type) = header(head, &CONTENT_TYPE) else { return Ok(0) };
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     let takes = |decoder: &dyn Decoder| {
         decoder.media_types().iter().any(|known| known.eq_ignore_ascii_case(media_type))
     };
     let found = DECODERS.members.iter().position(|(_, decoder)| takes(*decoder));
-    let format = found.ok_or_else(|| IngestError::MediaType { got: shorten(media_type) })?;
-    Ok((format, DECODERS.members[format].1))
+    found.ok_or_else(|| IngestError::MediaType { got: shorten(media_type) })
 }
 
 fn find_encoding(head: &Parts) -> Result<Encoding, IngestError> {
@@ -126,10 +134,14 @@ fn find_ack(value: &str, acks: &'static [Ack]) -> Result<Ack, IngestError> {
     known.copied().ok_or_else(|| IngestError::Ack { got: shorten(value), allowed: acks })
 }
 
-fn find_precision(value: &str) -> Result<Precision, IngestError> {
-    let found = Precision::NAMES.iter().find(|(name, _)| *name == value);
+fn find_precision(value: &str, dialect: Dialect) -> Result<Precision, IngestError> {
+    // Clients of InfluxDB send the parameter without a value if they have none.
+    if value.is_empty() && dialect != Dialect::Own {
+        return Ok(dialect.default_precision());
+    }
+    let found = dialect.precisions().iter().find(|(name, _)| *name == value);
     found.map(|(_, precision)| *precision).ok_or_else(|| {
-        let allowed: Vec<_> = Precision::NAMES.iter().map(|(name, _)| *name).collect();
+        let allowed: Vec<_> = dialect.precisions().iter().map(|(name, _)| *name).collect();
         IngestError::Query { name: "precision", got: shorten(value), allowed: allowed.join(", ") }
     })
 }

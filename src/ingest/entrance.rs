@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::Router;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::post;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 use tower::Service;
 
+use super::dialect::{Dialect, PATHS};
 use super::observe::Observe;
 use super::{Front, READINGS_PATH};
 use crate::metrics::Metrics;
@@ -38,13 +39,11 @@ struct Shared {
 impl Entrance {
     /// Serves `front`, and `others` with the paths `paths` beside it.
     pub fn new(front: Front, others: Router, paths: &[&'static str], metrics: &Arc<Metrics>) -> Entrance {
-        let known: Vec<_> = [READINGS_PATH].into_iter().chain(paths.iter().copied()).collect();
-        let router = others
-            // Posts never get here; the route tells other methods what is allowed.
-            .route(READINGS_PATH, post(not_found))
-            .fallback(not_found)
-            .method_not_allowed_fallback(method_not_allowed)
-            .with_state(());
+        let known: Vec<_> = PATHS.iter().map(|(path, _)| *path).chain(paths.iter().copied()).collect();
+        // Posts never get there; the routes tell other methods what is allowed.
+        let router = PATHS.iter().fold(others, |router, (path, _)| router.route(path, post(not_found)));
+        let router =
+            router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(());
         Entrance { shared: Arc::new(Shared { front, router, observe: Observe::new(metrics, &known) }) }
     }
 }
@@ -63,8 +62,10 @@ impl Service<Request<Incoming>> for Entrance {
         async move {
             let started = Instant::now();
             let path = shared.observe.index(request.uri().path());
-            let answer = AssertUnwindSafe(shared.answer(request)).catch_unwind().await;
-            let response = answer.unwrap_or_else(|_panic| defect());
+            // The paths that take readings stand in front.
+            let dialect = PATHS.get(path).map(|(_, dialect)| *dialect);
+            let answer = AssertUnwindSafe(shared.answer(request, dialect)).catch_unwind().await;
+            let response = answer.unwrap_or_else(|_panic| defect(dialect));
             shared.observe.record(path, response.status(), started.elapsed().as_secs_f64());
             Ok(response)
         }
@@ -73,9 +74,11 @@ impl Service<Request<Incoming>> for Entrance {
 }
 
 impl Shared {
-    async fn answer(&self, request: Request<Incoming>) -> Response {
-        if request.uri().path() == READINGS_PATH && request.method() == Method::POST {
-            return self.front.post(request).await;
+    async fn answer(&self, request: Request<Incoming>, dialect: Option<Dialect>) -> Response {
+        if let Some(dialect) = dialect
+            && request.method() == Method::POST
+        {
+            return self.front.post(request, dialect).await;
         }
         let Ok(response) = self.router.clone().call(request).await;
         response
@@ -90,11 +93,19 @@ async fn not_found(uri: Uri) -> Problem {
     )
 }
 
-async fn method_not_allowed() -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method; `Allow` names it")
+async fn method_not_allowed(uri: Uri) -> Response {
+    refuse(
+        Dialect::at(uri.path()),
+        StatusCode::METHOD_NOT_ALLOWED,
+        "this path takes another method; `Allow` names it",
+    )
 }
 
-fn defect() -> Response {
+fn defect(dialect: Option<Dialect>) -> Response {
     tracing::error!("a request failed inside the gateway");
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the gateway failed while it answered").into_response()
+    refuse(dialect, StatusCode::INTERNAL_SERVER_ERROR, "the gateway failed while it answered")
+}
+
+fn refuse(dialect: Option<Dialect>, status: StatusCode, detail: &str) -> Response {
+    dialect.unwrap_or(Dialect::Own).refuse(status, detail)
 }

@@ -1,4 +1,4 @@
-//! Why a request is refused, and how it is told: the only map from errors to HTTP.
+//! Why a request is refused, and how it is told: the only map from errors to HTTP. `influx` tells the same in other words.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ pub(super) enum IngestError {
     BodyTooLarge { limit: usize },
     #[error(
         "the readings take more than {} once the device and the tags of each are written out; send fewer `values` or \
-         shorter tags in one request", format_size(*.limit as u64)
+         fields, or shorter tags, in one request", format_size(*.limit as u64)
     )]
     ExpandsTooFar { limit: usize },
     #[error("the body did not arrive within {}", format_duration(*.limit))]
@@ -122,7 +122,7 @@ impl IngestError {
     }
 
     /// The header that belongs to this error, if there is one.
-    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+    pub(super) fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
             IngestError::MediaType { .. } => Some((ACCEPT, text(&media_types()))),
             IngestError::Encoding { .. } => {

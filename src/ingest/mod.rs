@@ -4,6 +4,9 @@
 //! [`crate::codec`], and into the buffer, whole or not at all. Every refusal is an `error` with its status, told
 //! as a problem (RFC 9457).
 //!
+//! [`PATHS`] lists the paths that take readings. They share all of that; what sets them apart is their `dialect`:
+//! `influx` is that of InfluxDB's clients.
+//!
 //! A request with an `Idempotency-Key` is done once, and what it was answered is given again (`idempotency`).
 //!
 //! Limits: a body is at most `server.max_body` bytes after decompression and arrives within
@@ -14,9 +17,11 @@
 
 mod body;
 mod content;
+mod dialect;
 mod entrance;
 mod error;
 mod idempotency;
+mod influx;
 mod observe;
 mod readings;
 mod schema;
@@ -31,15 +36,17 @@ use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 
 use crate::buffer::{Ack, Buffer};
-use crate::codec::{Reason, UnknownFields};
+use crate::codec::{DeviceTags, Reason, UnknownFields};
 use crate::metrics::Metrics;
 use body::BodyBudget;
 use idempotency::Idempotency;
 
+pub use dialect::{Dialect, PATHS};
 pub use entrance::Entrance;
 pub use idempotency::KeysConfig;
+pub use influx::Api as InfluxApi;
 
-/// The path that takes readings.
+/// The path that takes readings from the gateway's own clients; [`PATHS`] has those of others, too.
 pub const READINGS_PATH: &str = "/v1/readings";
 
 /// The settings of the front.
@@ -59,11 +66,13 @@ pub struct IngestConfig {
     pub max_past: Duration,
     /// How clients' keys are remembered.
     pub keys: KeysConfig,
+    /// Which tag names the device in line protocol.
+    pub device_tags: DeviceTags,
 }
 
 /// What the front's part of the OpenAPI document is made from.
 #[derive(OpenApi)]
-#[openapi(paths(readings::post))]
+#[openapi(paths(readings::post, influx::write_v2, influx::write_v1))]
 #[derive(Debug)]
 pub struct Api;
 

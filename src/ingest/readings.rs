@@ -1,4 +1,4 @@
-//! `POST /v1/readings`: from a request to readings in the buffer.
+//! From a request to readings in the buffer, on every path that takes some; and the answers of `POST /v1/readings`.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 use super::Front;
 use super::body::{self, Held};
 use super::content::{Content, Encoding, Strictness};
+use super::dialect::Dialect;
 use super::error::{IngestError, faults};
 use super::idempotency::{Answer, Claim, Digest, Idempotency, Turn};
 use crate::buffer::{self, Ack, Buffer};
@@ -39,14 +40,14 @@ const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-re
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Accepted {
     /// How many readings were accepted.
-    accepted: usize,
+    pub(super) accepted: usize,
     /// How many were turned away.
-    rejected: u64,
+    pub(super) rejected: u64,
     /// What the acknowledgement promises: `memory`, `disk` or `delivered`.
     #[schema(example = "memory")]
     ack: &'static str,
     /// Why readings were turned away, at most 100 of them.
-    errors: Vec<ReadingFault>,
+    pub(super) errors: Vec<ReadingFault>,
 }
 
 impl IntoResponse for Accepted {
@@ -85,21 +86,22 @@ impl Accepted {
     }
 }
 
-/// A request that is answered with 202.
+/// A request of which readings were accepted, or that had none.
 #[derive(Debug)]
-enum Taken {
+pub(super) enum Taken {
     /// Its readings were accepted now.
     Now(Accepted),
     /// They were accepted before, from a request with the same key.
     Before(Accepted),
 }
 
-impl IntoResponse for Taken {
-    fn into_response(self) -> Response {
+impl Taken {
+    /// The answer, as `tell` puts it.
+    pub(super) fn told_by(self, tell: impl FnOnce(Accepted) -> Response) -> Response {
         match self {
-            Taken::Now(accepted) => accepted.into_response(),
+            Taken::Now(accepted) => tell(accepted),
             Taken::Before(accepted) => {
-                let mut response = accepted.into_response();
+                let mut response = tell(accepted);
                 response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
                 response
             }
@@ -137,21 +139,18 @@ impl IntoResponse for Taken {
 fn post() {}
 
 impl Front {
-    /// Answers `POST /v1/readings`.
-    pub(super) async fn post(&self, request: Request<Incoming>) -> Response {
-        match self.take(request).await {
-            Ok(accepted) => accepted.into_response(),
-            Err(error) => error.into_response(),
-        }
+    /// Answers a `POST` to a path that takes readings.
+    pub(super) async fn post(&self, request: Request<Incoming>, dialect: Dialect) -> Response {
+        dialect.answer(self.take(request, dialect).await)
     }
 
     /// Takes the readings of a request, whole or not at all.
     ///
     /// Dropped half-way (the client hung up), the readings are in the buffer or not; the books balance either way. A
     /// request with a key that has come as far as the buffer goes on by itself.
-    async fn take(&self, request: Request<Incoming>) -> Result<Taken, IngestError> {
+    async fn take(&self, request: Request<Incoming>, dialect: Dialect) -> Result<Taken, IngestError> {
         let (head, body) = request.into_parts();
-        let (content, key) = match self.admit(&head, &body) {
+        let (content, key) = match self.admit(&head, &body, dialect) {
             Ok(admitted) => admitted,
             Err(error) => {
                 self.turn_away(&head, body).await;
@@ -189,6 +188,7 @@ impl Front {
         &self,
         head: &http::request::Parts,
         body: &Incoming,
+        dialect: Dialect,
     ) -> Result<(Content, Option<Digest>), IngestError> {
         if self.draining.is_cancelled() {
             return Err(IngestError::Push(buffer::PushError::Closed));
@@ -197,7 +197,7 @@ impl Front {
         if body.size_hint().lower() > limit as u64 {
             return Err(IngestError::BodyTooLarge { limit });
         }
-        let content = Content::read(head, self.ack, self.acks)?;
+        let content = Content::read(head, dialect, self.ack, self.acks)?;
         let key = if self.keys.is_some() { Idempotency::key(&head.headers)? } else { None };
         Ok((content, key))
     }
@@ -260,7 +260,7 @@ impl Front {
                 received_at.saturating_add_nanos(nanos(future))
             },
             encoded_bytes_max: usize::MAX,
-            device_tags: crate::codec::DeviceTags::default(),
+            device_tags: self.config.device_tags.clone(),
         }
     }
 

@@ -1,0 +1,54 @@
+//! The settings of the front that need more than a look.
+
+use super::layers::Layers;
+use crate::codec::DeviceTags;
+use crate::reading::TAG_BYTES_MAX;
+
+/// Most tags that may name a device.
+const DEVICE_TAGS_MAX: usize = 16;
+
+/// The tags that name the device of a line of line protocol.
+pub(super) fn device_tags(layers: &mut Layers) -> DeviceTags {
+    layers.get("ingest.influx_device_tags", |raw| check(raw.list()?))
+}
+
+fn check(names: Vec<String>) -> Result<DeviceTags, String> {
+    if !(1..=DEVICE_TAGS_MAX).contains(&names.len()) {
+        return Err(format!("must have from 1 to {DEVICE_TAGS_MAX} names, got {}", names.len()));
+    }
+    for (place, name) in names.iter().enumerate() {
+        if !(1..=TAG_BYTES_MAX).contains(&name.len()) {
+            return Err(format!("a name must be 1 to {TAG_BYTES_MAX} bytes long, got {}", name.len()));
+        }
+        if names[..place].contains(name) {
+            return Err(format!("`{name}` is there twice"));
+        }
+    }
+    Ok(DeviceTags::new(names))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_names(names: &[&str], expected: Result<(), &str>) {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let tags = check(names.clone());
+        let found = tags.as_ref().map(|tags| assert!(tags.names().eq(names.iter()), "{tags:?}"));
+        assert_eq!(found.map_err(String::as_str), expected);
+    }
+
+    #[test]
+    fn device_tags_are_a_few_names_each_once() {
+        check_names(&["device", "host"], Ok(()));
+        check_names(&["host"], Ok(()));
+        let many: Vec<_> = (0..17).map(|number| number.to_string()).collect();
+        let many: Vec<_> = many.iter().map(String::as_str).collect();
+        check_names(&many[..16], Ok(()));
+        check_names(&many, Err("must have from 1 to 16 names, got 17"));
+        check_names(&[], Err("must have from 1 to 16 names, got 0"));
+        check_names(&["host", ""], Err("a name must be 1 to 256 bytes long, got 0"));
+        check_names(&["host", "device", "host"], Err("`host` is there twice"));
+    }
+}
