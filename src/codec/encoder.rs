@@ -103,7 +103,8 @@ pub trait Encoder: Send + Sync + Debug {
         0
     }
 
-    /// What the query of a node's address gets for a batch under `key`: `name=value` pairs joined by `&`, encoded.
+    /// What the query of a node's address gets for a batch under `key`, before what stands there: `name=value` pairs joined
+    /// by `&`, encoded.
     fn query(&self, _key: &str) -> Option<String> {
         None
     }
@@ -123,7 +124,8 @@ pub trait Encoder: Send + Sync + Debug {
         Ok(Vec::new())
     }
 
-    /// Says whose fault an error is, where nodes of this kind tell it otherwise than by the status.
+    /// Says whose fault an error is, where nodes of this kind tell it otherwise than by the status. Answers of success are
+    /// shown here too, unless they speak of readings one by one: some stores begin one and then fail.
     fn blame(&self, _answer: &NodeAnswer<'_>) -> Option<Blame> {
         None
     }

@@ -13,6 +13,7 @@
 //! then hold it to what every format promises.
 
 mod canonical;
+mod clickhouse;
 mod encoder;
 mod influx;
 mod json;
@@ -56,7 +57,11 @@ pub const DECODERS: Registry<&dyn Decoder> = Registry {
 /// The formats that batches may have, by their configuration names.
 pub const ENCODERS: Registry<MakeEncoder> = Registry {
     what: "format",
-    members: &[("ndjson", |_| Arc::new(ndjson::Ndjson)), ("json", |_| Arc::new(json::Json))],
+    members: &[
+        ("ndjson", |_| Arc::new(ndjson::Ndjson)),
+        ("json", |_| Arc::new(json::Json)),
+        ("clickhouse", |config| Arc::new(clickhouse::Clickhouse::new(&config.clickhouse))),
+    ],
 };
 
 /// Reads one format of request bodies.

@@ -225,7 +225,8 @@ impl Transport {
     pub async fn send(&self, parcel: Parcel) -> Answer {
         let Parcel { mut url, host, key, readings, body } = parcel;
         if let Some(query) = self.format.query(&key) {
-            let query = url.query().map_or(query.clone(), |known| format!("{known}&{query}"));
+            // The format's own comes first: of what is there twice, stores take the first query and the last setting.
+            let query = url.query().map_or(query.clone(), |known| format!("{query}&{known}"));
             url.set_query(Some(&query));
         }
         let body = match compress(self.compression, body).await {
@@ -291,7 +292,6 @@ async fn read_answer(answer: WireAnswer, format: &dyn Encoder, readings: usize, 
     };
     match items_max {
         Some(most) => judge_items(answer, items(&body, format, readings, most)),
-        None if head.status.is_success() => answer,
         None => {
             let (status, headers) = (head.status.as_u16(), &head.headers);
             let blame = format.blame(&NodeAnswer { status, headers, body: &answer.body });

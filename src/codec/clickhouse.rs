@@ -1,0 +1,133 @@
+//! ClickHouse: canonical readings as JSONEachRow into a table, over its HTTP interface.
+//!
+//! The insert stands in the query of the node's address, before what stands there already: of a setting that is there
+//! twice ClickHouse takes the last one, so that the address has the last word; of `query` it takes the first.
+//!
+//! - `date_time_input_format=best_effort` lets a column `time` of any kind of time take RFC 3339, whatever the time zone of
+//!   the server or the column is. Without it, `Z` is refused.
+//! - `input_format_skip_unknown_fields=0` has readings refused whose unit or tags have no column, where newer versions leave
+//!   these out without a word.
+//! - `insert_deduplication_token` makes a batch that is sent again the same insert.
+
+mod errors;
+
+use std::fmt::Write as _;
+
+use url::form_urlencoded;
+
+use super::{Blame, ClickhouseConfig, Encoder, NodeAnswer, Unwritable, write_reading};
+use crate::reading::ReadingRef;
+
+/// The format `clickhouse`.
+#[derive(Debug)]
+pub struct Clickhouse {
+    /// The query of an insert, apart from its token.
+    insert: String,
+    has_token: bool,
+}
+
+impl Clickhouse {
+    pub(super) fn new(config: &ClickhouseConfig) -> Clickhouse {
+        let table = format!("{}.{}", quote(&config.database), quote(&config.table));
+        Clickhouse {
+            insert: query(&format!("INSERT INTO {table} FORMAT JSONEachRow")),
+            has_token: config.deduplication_token,
+        }
+    }
+}
+
+impl Encoder for Clickhouse {
+    fn content_type(&self) -> &'static str {
+        "application/x-ndjson"
+    }
+
+    fn write(&self, _index: usize, reading: ReadingRef<'_>, body: &mut Vec<u8>) -> Result<(), Unwritable> {
+        write_reading(reading, body);
+        body.push(b'\n');
+        Ok(())
+    }
+
+    fn finish(&self, _key: &str, _body: &mut Vec<u8>) {}
+
+    fn query(&self, key: &str) -> Option<String> {
+        let mut query = self.insert.clone();
+        if self.has_token {
+            query.push_str("&insert_deduplication_token=");
+            query.extend(form_urlencoded::byte_serialize(key.as_bytes()));
+        }
+        Some(query)
+    }
+
+    fn blame(&self, answer: &NodeAnswer<'_>) -> Option<Blame> {
+        errors::blame(answer)
+    }
+}
+
+/// The query of an address for a statement, with the settings that every statement has.
+fn query(statement: &str) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("query", statement);
+    query.append_pair("date_time_input_format", "best_effort");
+    query.append_pair("input_format_skip_unknown_fields", "0");
+    query.finish()
+}
+
+/// A name of a database or a table as an identifier.
+fn quote(name: &str) -> String {
+    let mut quoted = String::with_capacity(name.len() + 2);
+    for character in name.chars() {
+        match character {
+            '`' | '\\' => write!(quoted, "\\{character}").expect("writing to memory does not fail"),
+            _ => quoted.push(character),
+        }
+    }
+    format!("`{quoted}`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::DECODERS;
+    use crate::codec::tests::{encode, rules};
+
+    fn clickhouse(database: &str, table: &str, deduplication_token: bool) -> Clickhouse {
+        let (database, table) = (database.to_owned(), table.to_owned());
+        Clickhouse::new(&ClickhouseConfig { database, table, deduplication_token })
+    }
+
+    #[test]
+    fn rows_are_canonical_readings_one_a_line() {
+        let lines = concat!(
+            r#"{"device":"d","sensor":"s","value":1,"time":"2007-02-01T00:00:00.500Z","unit":"V","tags":{"a":"b"}}"#,
+            "\n",
+            r#"{"device":"d","sensor":"s","value":"on","time":"2007-02-01T00:00:00Z"}"#,
+            "\n",
+        );
+        let ndjson = DECODERS.find("ndjson").expect("a format");
+        let readings = ndjson.decode(lines.as_bytes(), &rules()).expect("well-formed").readings;
+        let body = encode(&clickhouse("default", "readings", true), &readings);
+        assert_eq!(String::from_utf8(body).expect("UTF-8"), lines);
+    }
+
+    #[test]
+    fn the_insert_and_the_token_stand_in_the_query() {
+        let check = |database: &str, table: &str, key: &str, insert: &str| {
+            for has_token in [true, false] {
+                let query = clickhouse(database, table, has_token).query(key).expect("a query");
+                let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+                let token = has_token.then_some(("insert_deduplication_token", key));
+                let expected = [
+                    ("query", insert),
+                    ("date_time_input_format", "best_effort"),
+                    ("input_format_skip_unknown_fields", "0"),
+                ];
+                let expected: Vec<_> = expected.into_iter().chain(token).collect();
+                let pairs: Vec<_> =
+                    pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+                assert_eq!(pairs, expected);
+            }
+        };
+        check("default", "readings", "k-1", "INSERT INTO `default`.`readings` FORMAT JSONEachRow");
+        check("a`b", "c\\d.e &=%?#", "k &=+%\"é", "INSERT INTO `a\\`b`.`c\\\\d.e &=%?#` FORMAT JSONEachRow");
+    }
+}
