@@ -175,6 +175,8 @@ pub struct FailedItem {
     pub status: u16,
     /// What the node says of it; the beginning is kept.
     pub detail: String,
+    /// Whose fault it is, where the status does not tell.
+    pub blame: Option<Blame>,
 }
 
 /// An answer of a node.

@@ -14,6 +14,7 @@
 
 mod canonical;
 mod clickhouse;
+mod elasticsearch;
 mod encoder;
 mod influx;
 mod json;
@@ -60,6 +61,7 @@ pub const ENCODERS: Registry<MakeEncoder> = Registry {
     members: &[
         ("ndjson", |_| Arc::new(ndjson::Ndjson)),
         ("json", |_| Arc::new(json::Json)),
+        ("elasticsearch", |config| Arc::new(elasticsearch::Elasticsearch::new(&config.elasticsearch))),
         ("clickhouse", |config| Arc::new(clickhouse::Clickhouse::new(&config.clickhouse))),
     ],
 };

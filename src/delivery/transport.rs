@@ -356,7 +356,10 @@ fn judge_items(answer: Answer, items: Result<Vec<FailedItem>, String>) -> Answer
             return Answer { verdict: Verdict::Retry(RetryReason::ServerError), detail, ..answer };
         }
     };
-    let meaning = |item: &FailedItem| StatusCode::from_u16(item.status).map_or(Verdict::Refused, classify);
+    let by_status = |item: &FailedItem| {
+        StatusCode::from_u16(item.status).map_or(Verdict::Retry(RetryReason::ServerError), classify)
+    };
+    let meaning = |item: &FailedItem| item.blame.map_or_else(|| by_status(item), verdict_of);
     let first = |is_it: fn(Verdict) -> bool| failed.iter().find(|item| is_it(meaning(item)));
     let setup = first(|verdict| verdict == Verdict::Misconfigured).map(|item| (Verdict::Misconfigured, item));
     let again = first(|verdict| matches!(verdict, Verdict::Retry(_) | Verdict::Delivered));

@@ -100,9 +100,9 @@ pub(super) fn code(answer: &NodeAnswer<'_>) -> Option<u32> {
     })
 }
 
-/// The field of a reading that has no column in the table.
-pub(super) fn unknown_field(body: &str) -> Option<&str> {
-    let (_, rest) = body.split_once(UNKNOWN_FIELD)?;
+/// The field of a reading that has no column in the table. Messages repeat what readings hold, but not at their beginning.
+fn unknown_field(body: &str) -> Option<&str> {
+    let rest = body.split_once("DB::Exception: ")?.1.strip_prefix(UNKNOWN_FIELD)?;
     let end = rest.find(|character: char| !character.is_ascii_alphanumeric()).unwrap_or(rest.len());
     Some(&rest[..end])
 }
@@ -175,6 +175,8 @@ mod tests {
         };
         check(500, None, &unknown("tags"), Some(Blame::Readings));
         check(400, Some("117"), &unknown("unit"), Some(Blame::Readings));
+        let feigned = format!("Code: 117. DB::Exception: Bad value: 'DB::Exception: {UNKNOWN_FIELD}value'");
+        check(400, None, &feigned, Some(Blame::Readings));
         for field in ["device", "sensor", "value", "time"] {
             check(500, None, &unknown(field), Some(Blame::Setup));
         }

@@ -124,7 +124,7 @@ impl Worker {
 impl Pending {
     /// Notes which readings a node refuses that has the others.
     pub(super) fn mark_refused(&mut self, node: usize, refused: &[FailedItem]) {
-        for FailedItem { index, status, detail } in refused {
+        for FailedItem { index, status, detail, .. } in refused {
             let reason = DeadLetterReason::Refused;
             let death = Death { reason, node: Some(node), status: *status, detail: detail.clone() };
             self.dead.entry(self.batch.place(*index)).or_insert(death);
@@ -201,7 +201,7 @@ mod tests {
     }
 
     fn refused(index: usize) -> FailedItem {
-        FailedItem { index, status: 400, detail: "no".to_owned() }
+        FailedItem { index, status: 400, detail: "no".to_owned(), blame: None }
     }
 
     fn fates(mut pending: Pending) -> Vec<(Outcome, Vec<i64>)> {
