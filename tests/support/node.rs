@@ -119,6 +119,8 @@ impl Answer {
 pub struct ReceivedBatch {
     /// When all of it was there.
     pub at: Instant,
+    /// Where it was sent: the path and the query.
+    pub target: String,
     /// Its headers.
     pub headers: HeaderMap,
     /// Its body as it came.
@@ -389,7 +391,8 @@ async fn receive(
     let (answer, _under_way) = {
         let mut guard = script.lock().expect("not poisoned");
         let at = Instant::now();
-        let batch = ReceivedBatch { at, headers: head.headers, body, status: 0, is_stored: false };
+        let (target, headers) = (head.uri.to_string(), head.headers);
+        let batch = ReceivedBatch { at, target, headers, body, status: 0, is_stored: false };
         let answer = guard.answer(&batch);
         let (status, is_stored) = (answer.status.unwrap_or(0), answer.is_stored);
         guard.received.push(ReceivedBatch { status, is_stored, ..batch });
