@@ -1,0 +1,5 @@
+//! Bodies of the format `senml`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|body: &[u8]| forebay_fuzz::decode_and_encode("senml", body));

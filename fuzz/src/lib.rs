@@ -1,0 +1,98 @@
+//! The codecs of the gateway, built for the fuzzer without the rest of it, and what holds for every body.
+
+#![allow(dead_code, missing_docs, clippy::all, reason = "the gateway's own build looks at these files")]
+
+#[path = "../../src"]
+mod floors {
+    pub mod codec;
+    pub mod reading;
+    pub mod registry;
+    pub mod text;
+    pub mod timestamp;
+}
+
+pub use floors::{codec, reading, registry, text, timestamp};
+
+use codec::{DECODERS, DeviceTags, ENCODERS, FormatConfig, Rules, UnknownFields};
+use reading::Readings;
+use timestamp::{Precision, Timestamp};
+
+/// Most bytes that the readings of a body may take here.
+const ENCODED_BYTES_MAX: usize = 1 << 20;
+
+fn rules(unknown_fields: UnknownFields, precision: Precision) -> Rules {
+    Rules {
+        unknown_fields,
+        precision,
+        received_at: Timestamp::from_nanos(1_170_288_000_000_000_000).expect("2007"),
+        earliest: Timestamp::MIN,
+        latest: Timestamp::MAX,
+        encoded_bytes_max: ENCODED_BYTES_MAX,
+        device_tags: DeviceTags::default(),
+    }
+}
+
+/// Decodes a body in the format of this name, and writes what it held in every format there is.
+///
+/// # Panics
+///
+/// If a decoder or an encoder breaks what it promises.
+pub fn decode_and_encode(format: &str, body: &[u8]) {
+    let decoder = DECODERS.find(format).expect("a format");
+    for (unknown_fields, precision) in
+        [(UnknownFields::Reject, Precision::Millis), (UnknownFields::Ignore, Precision::Seconds)]
+    {
+        let Ok(decoded) = decoder.decode(body, &rules(unknown_fields, precision)) else { continue };
+        assert_eq!(decoded.readings.iter().count(), decoded.readings.len());
+        assert!(decoded.overflowed || decoded.readings.encoded_bytes() <= ENCODED_BYTES_MAX);
+        assert!(decoded.rejections.listed.len() as u64 <= decoded.rejections.count());
+        encode(&decoded.readings);
+    }
+}
+
+/// Writes readings in every format, and reads back what can be read back whole.
+///
+/// # Panics
+///
+/// As [`decode_and_encode`].
+pub fn encode(readings: &Readings) {
+    let kept = Readings::from_encoded(readings.as_bytes(), readings.len());
+    assert_eq!(kept.as_ref(), Some(readings), "the buffer takes back what it was given");
+    for (name, make) in ENCODERS.members {
+        let encoder = make(&FormatConfig::default());
+        let mut body = Vec::new();
+        let mut written = 0;
+        for reading in readings {
+            let before = body.len();
+            match encoder.write(written, reading, &mut body) {
+                Ok(()) => written += 1,
+                Err(_) => assert_eq!(body.len(), before, "{name} appends nothing of what it cannot hold"),
+            }
+        }
+        if written == 0 {
+            continue;
+        }
+        encoder.finish("0123456789abcdef0123456789abcdef-7", &mut body);
+        if matches!(*name, "json" | "ndjson") {
+            let decoder = DECODERS.find(name).expect("both ways");
+            let again = decoder.decode(&body, &rules(UnknownFields::Reject, Precision::Millis));
+            assert_eq!(&again.expect("it reads what it wrote").readings, readings, "{name}");
+        }
+    }
+}
+
+/// Reads an answer of a node in every format that looks at answers.
+///
+/// # Panics
+///
+/// As [`decode_and_encode`].
+pub fn read_answer(status: u16, body: &[u8]) {
+    let text = String::from_utf8_lossy(body);
+    let headers = http::HeaderMap::new();
+    let answer = codec::NodeAnswer { status, headers: &headers, body: &text };
+    for (_, make) in ENCODERS.members {
+        let encoder = make(&FormatConfig::default());
+        let _ = encoder.failed_items(body, 3).map(|items| assert!(items.len() <= 3));
+        let _ = (encoder.blame(&answer), encoder.diagnose(&answer));
+    }
+}
