@@ -1,16 +1,26 @@
-//! `forebay check`: the settings that would be used, and whether each node answers.
+//! `forebay check`: the settings that would be used, and whether each node would take batches.
+//!
+//! A node is asked as a batch would be sent, with something that stores nothing. Where the format knows nothing of the kind,
+//! connecting is all that is tried: what a request would do there is not known.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
 use tokio::net::{TcpStream, ToSocketAddrs};
 
+use super::dead_letters::shown;
 use super::settings::SettingsArguments;
 use super::{DONE, FAILED, MISUSED};
 use crate::config::{Config, WithoutEffect};
-use crate::delivery::NodeSource;
+use crate::delivery::{NodeSource, Trials};
+
+/// Most lines that are shown of what was found at a node.
+const FOUND_LINES_MAX: usize = 40;
+/// Most characters of each.
+const FOUND_CHARS_MAX: usize = 1000;
 
 /// Shows the effective settings, with secrets hidden, and tries each node.
 #[derive(Debug, Args)]
@@ -19,7 +29,7 @@ pub(super) struct CheckArguments {
     settings: SettingsArguments,
 }
 
-/// Checks and returns the exit status: 1 if a node cannot be reached.
+/// Checks and returns the exit status: 1 if a node cannot be reached or would not take batches.
 pub(super) fn run(arguments: &CheckArguments) -> u8 {
     let Some(config) = arguments.settings.read() else { return MISUSED };
     match check(&config, &mut std::io::stdout().lock()) {
@@ -39,21 +49,30 @@ fn check(config: &Config, out: &mut impl Write) -> io::Result<u8> {
     if config.delivery.nodes.is_empty() {
         writeln!(out, "no nodes are configured: `forebay serve` starts one of its own")?;
     }
+    let trials = Trials::new(&config.delivery).map_err(io::Error::other)?;
     let mut status = DONE;
     for source in &config.delivery.nodes {
         let tried = match source {
-            NodeSource::Address(_) => vec![(source.to_string(), runtime.block_on(try_node(source, config)))],
-            NodeSource::Name(_) => runtime.block_on(try_name(source, config)),
+            NodeSource::Address(_) => {
+                vec![(source.to_string(), runtime.block_on(try_node(source, None, config, trials.as_ref())))]
+            }
+            NodeSource::Name(_) => runtime.block_on(try_name(source, config, trials.as_ref())),
         };
         for (node, result) in tried {
             if result.is_err() {
                 status = FAILED;
             }
-            let found = result.err().unwrap_or_else(|| "takes connections".to_owned());
-            writeln!(out, "node {node}: {found}")?;
+            write_found(&node, &result.unwrap_or_else(|wrong| wrong), out)?;
         }
     }
     Ok(status)
+}
+
+/// One line about a node; what takes more than one is set off, so that no node can seem to be another.
+fn write_found(node: &str, found: &str, out: &mut impl Write) -> io::Result<()> {
+    let mut lines = found.lines().take(FOUND_LINES_MAX).map(|line| shown(line, FOUND_CHARS_MAX));
+    writeln!(out, "node {node}: {}", lines.next().unwrap_or_default())?;
+    lines.try_for_each(|line| writeln!(out, "    {line}"))
 }
 
 fn write_settings(config: &Config, out: &mut impl Write) -> io::Result<()> {
@@ -73,13 +92,27 @@ fn write_settings(config: &Config, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Tries a node by its address.
-async fn try_node(source: &NodeSource, config: &Config) -> Result<(), String> {
-    connect(source.host_and_port(), config.delivery.timeout).await
+/// Tries a node, at one of its addresses if it is a name, and says what was found.
+async fn try_node(
+    source: &NodeSource,
+    address: Option<SocketAddr>,
+    config: &Config,
+    trials: Option<&Trials>,
+) -> Result<String, String> {
+    let timeout = config.delivery.timeout;
+    match (trials, address) {
+        (Some(trials), address) => trials.run(source, address).await,
+        (None, Some(address)) => connect(address, timeout).await,
+        (None, None) => connect(source.host_and_port(), timeout).await,
+    }
 }
 
 /// Looks a name up and tries the node at each of its addresses; a name without any is one failure.
-async fn try_name(source: &NodeSource, config: &Config) -> Vec<(String, Result<(), String>)> {
+async fn try_name(
+    source: &NodeSource,
+    config: &Config,
+    trials: Option<&Trials>,
+) -> Vec<(String, Result<String, String>)> {
     let (host, port) = source.host_and_port();
     let timeout = config.delivery.timeout;
     let addresses = match tokio::time::timeout(timeout, config.delivery.resolver.resolve(host, port)).await {
@@ -92,15 +125,16 @@ async fn try_name(source: &NodeSource, config: &Config) -> Vec<(String, Result<(
     }
     let mut tried = Vec::new();
     for address in addresses {
-        tried.push((format!("{source} at {address}"), connect(address, timeout).await));
+        let found = try_node(source, Some(address), config, trials).await;
+        tried.push((format!("{source} at {address}"), found));
     }
     tried
 }
 
-/// Tries to connect. Nothing is sent: what a request would do there is not known.
-async fn connect(address: impl ToSocketAddrs, timeout: Duration) -> Result<(), String> {
+/// Tries to connect, and sends nothing.
+async fn connect(address: impl ToSocketAddrs, timeout: Duration) -> Result<String, String> {
     match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
-        Ok(Ok(_)) => Ok(()),
+        Ok(Ok(_)) => Ok("takes connections".to_owned()),
         Ok(Err(error)) => Err(format!("cannot be reached: {error}")),
         Err(_) => Err("did not answer in time".to_owned()),
     }

@@ -9,18 +9,25 @@
 //!   these out without a word.
 //! - `insert_deduplication_token` makes a batch that is sent again the same insert.
 
+mod diagnosis;
 mod errors;
+mod table;
 
 use std::fmt::Write as _;
 
 use url::form_urlencoded;
 
-use super::{Blame, ClickhouseConfig, Encoder, NodeAnswer, Unwritable, write_reading};
+use super::{Blame, ClickhouseConfig, Encoder, NodeAnswer, Trial, Unwritable, write_reading};
 use crate::reading::ReadingRef;
+use diagnosis::Place;
+
+/// The key of the insert that stores nothing.
+const TRIAL_KEY: &str = "forebay-check";
 
 /// The format `clickhouse`.
 #[derive(Debug)]
 pub struct Clickhouse {
+    place: Place,
     /// The query of an insert, apart from its token.
     insert: String,
     has_token: bool,
@@ -28,11 +35,18 @@ pub struct Clickhouse {
 
 impl Clickhouse {
     pub(super) fn new(config: &ClickhouseConfig) -> Clickhouse {
-        let table = format!("{}.{}", quote(&config.database), quote(&config.table));
-        Clickhouse {
-            insert: query(&format!("INSERT INTO {table} FORMAT JSONEachRow")),
-            has_token: config.deduplication_token,
+        let place = Place { database: quote(&config.database), table: quote(&config.table) };
+        let insert = query(&format!("INSERT INTO {} FORMAT JSONEachRow", place.name()));
+        Clickhouse { place, insert, has_token: config.deduplication_token }
+    }
+
+    /// A query with the token of a batch.
+    fn with_token(&self, mut query: String, key: &str) -> String {
+        if self.has_token {
+            query.push_str("&insert_deduplication_token=");
+            query.extend(form_urlencoded::byte_serialize(key.as_bytes()));
         }
+        query
     }
 }
 
@@ -50,16 +64,22 @@ impl Encoder for Clickhouse {
     fn finish(&self, _key: &str, _body: &mut Vec<u8>) {}
 
     fn query(&self, key: &str) -> Option<String> {
-        let mut query = self.insert.clone();
-        if self.has_token {
-            query.push_str("&insert_deduplication_token=");
-            query.extend(form_urlencoded::byte_serialize(key.as_bytes()));
-        }
-        Some(query)
+        Some(self.with_token(self.insert.clone(), key))
     }
 
     fn blame(&self, answer: &NodeAnswer<'_>) -> Option<Blame> {
         errors::blame(answer)
+    }
+
+    /// What columns the table has, and whether an insert of nothing is taken: no other request shows whether the user may.
+    fn trials(&self) -> Vec<Trial> {
+        let describe = query(&format!("DESCRIBE TABLE {} FORMAT JSONEachRow", self.place.name()));
+        let trial = |query| Trial { query: Some(self.with_token(query, TRIAL_KEY)), body: Vec::new() };
+        vec![trial(describe), trial(self.insert.clone())]
+    }
+
+    fn diagnose(&self, answer: &NodeAnswer<'_>) -> Result<String, String> {
+        diagnosis::diagnose(&self.place, answer)
     }
 }
 

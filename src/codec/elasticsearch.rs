@@ -13,7 +13,11 @@ use std::io::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Blame, ElasticsearchConfig, Encoder, FailedItem, NodeAnswer, Unwritable, write_reading};
+use super::diagnosis::said;
+use super::{
+    Blame, ElasticsearchConfig, Encoder, FailedItem, NodeAnswer, Trial, Unwritable, diagnose_status,
+    write_reading,
+};
 use crate::reading::ReadingRef;
 
 /// Longest key that becomes part of identifiers as it is, in bytes: as long as those of batches can be.
@@ -77,6 +81,32 @@ impl Encoder for Elasticsearch {
 
     fn blame(&self, answer: &NodeAnswer<'_>) -> Option<Blame> {
         answer::blame(answer)
+    }
+
+    /// A bulk request without actions, which is refused where bulk requests are taken.
+    fn trial(&self) -> Option<Trial> {
+        Some(Trial { query: None, body: b"\n".to_vec() })
+    }
+
+    fn diagnose(&self, answer: &NodeAnswer<'_>) -> Result<String, String> {
+        let is_empty = ["no requests added", "request body is required"];
+        let takes_bulk = match answer.status {
+            400 => is_empty.iter().any(|words| answer.body.contains(words)),
+            200..=299 => answer.body.contains("\"errors\""),
+            _ => false,
+        };
+        match answer.status {
+            _ if takes_bulk => {
+                Ok("takes bulk requests; whether the index takes readings shows the first batch".to_owned())
+            }
+            200..=299 | 400 | 404 | 405 => Err(format!(
+                "takes no bulk requests at this path ({}): the address must end in /_bulk, such as \
+                 http://127.0.0.1:9200/_bulk{}",
+                answer.status,
+                said(answer)
+            )),
+            _ => diagnose_status(answer),
+        }
     }
 }
 
@@ -164,6 +194,40 @@ mod tests {
         for key in keys {
             assert_eq!(body("i", &key, 3), body("i", &key, 3), "the same key, the same identifiers");
         }
+    }
+
+    #[test]
+    fn an_empty_bulk_request_is_refused_where_bulk_requests_are_taken() {
+        let check = |status: u16, body: &str, expected: Result<&str, &str>| {
+            let encoder = Elasticsearch::new(&ElasticsearchConfig::default());
+            assert_eq!(encoder.trials(), [Trial { query: None, body: b"\n".to_vec() }]);
+            let told = encoder.diagnose(&NodeAnswer { status, headers: &http::HeaderMap::new(), body });
+            let ((Ok(told), Ok(expected)) | (Err(told), Err(expected))) = (&told, expected) else {
+                panic!("{told:?} is not {expected:?}")
+            };
+            assert!(told.contains(expected), "{told}");
+        };
+        let takes = Ok("takes bulk requests; whether the index takes readings shows the first batch");
+        check(
+            400,
+            r#"{"error":{"root_cause":[{"type":"action_request_validation_exception","reason":"Validation Failed: 1: no requests added;"}]},"status":400}"#,
+            takes,
+        );
+        check(
+            400,
+            r#"{"error":{"root_cause":[{"type":"parse_exception","reason":"request body is required"}]}}"#,
+            takes,
+        );
+        check(200, r#"{"took":0,"errors":false,"items":[]}"#, takes);
+        check(200, r#"{"acknowledged":true}"#, Err("the address must end in /_bulk"));
+        check(
+            400,
+            r#"{"error":"no handler found for uri [/x] and method [POST]"}"#,
+            Err("(400): the address must end in /_bulk"),
+        );
+        check(405, "Incorrect HTTP method for uri [/]", Err("(405): the address must end in /_bulk"));
+        check(401, "security_exception", Err("see cluster.headers (401); it says: security_exception"));
+        check(503, "", Err("is busy or not ready"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use thiserror::Error;
 
+use super::diagnose_status;
 use crate::reading::ReadingRef;
 
 /// Settings of all formats. Each looks at its own.
@@ -136,13 +137,18 @@ pub trait Encoder: Send + Sync + Debug {
         None
     }
 
-    /// What the answer to [`Encoder::trial`] says of the node.
+    /// All that can be posted to try a node, one after the other.
+    fn trials(&self) -> Vec<Trial> {
+        self.trial().into_iter().collect()
+    }
+
+    /// What the answer to one of [`Encoder::trials`] says of the node.
     ///
     /// # Errors
     ///
     /// In words for people, what is wrong and what to do about it.
     fn diagnose(&self, answer: &NodeAnswer<'_>) -> Result<String, String> {
-        Ok(format!("answers {}", answer.status))
+        diagnose_status(answer)
     }
 }
 

@@ -14,6 +14,7 @@
 
 mod canonical;
 mod clickhouse;
+mod diagnosis;
 mod elasticsearch;
 mod encoder;
 mod influx;
@@ -34,6 +35,7 @@ use crate::registry::Registry;
 use crate::timestamp::{Precision, Timestamp};
 
 pub use canonical::write_reading;
+pub use diagnosis::diagnose_status;
 pub use encoder::{
     Blame, ClickhouseConfig, ElasticsearchConfig, Encoder, FailedItem, FormatConfig, InfluxConfig, Integers,
     MakeEncoder, NodeAnswer, Trial, Unwritable,

@@ -40,6 +40,7 @@ mod nodes;
 pub mod shards;
 mod source;
 pub mod transport;
+mod trial;
 pub mod wire;
 mod worker;
 
@@ -61,6 +62,7 @@ pub use nodes::{Failure, NODES_MAX};
 pub use shards::Failover;
 pub use source::{DNS_PREFIX, NodeSource};
 pub use transport::{COMPRESSIONS, Compression};
+pub use trial::Trials;
 pub use wire::TransportError;
 pub use worker::{Signals, Worker};
 

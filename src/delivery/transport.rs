@@ -13,8 +13,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
+use super::DeliveryConfig;
+use super::trial::Tried;
 use super::wire::{Wire, WireAnswer, WireError, WireRequest};
-use crate::codec::{Blame, Encoder, FailedItem, NodeAnswer};
+use crate::codec::{Blame, Encoder, FailedItem, NodeAnswer, Trial};
 use crate::registry::Registry;
 
 /// Most of an answer that is kept for people, in bytes.
@@ -223,12 +225,8 @@ impl Transport {
     ///
     /// Dropped half-way, the node may have the batch or not.
     pub async fn send(&self, parcel: Parcel) -> Answer {
-        let Parcel { mut url, host, key, readings, body } = parcel;
-        if let Some(query) = self.format.query(&key) {
-            // The format's own comes first: of what is there twice, stores take the first query and the last setting.
-            let query = url.query().map_or(query.clone(), |known| format!("{query}&{known}"));
-            url.set_query(Some(&query));
-        }
+        let Parcel { url, host, key, readings, body } = parcel;
+        let url = with_query(url, self.format.query(&key));
         let body = match compress(self.compression, body).await {
             Ok(body) => body,
             Err(error) => return Answer::internal(format!("cannot compress the batch: {error}")),
@@ -249,6 +247,47 @@ impl Transport {
             Err(_elapsed) => Answer::none(RetryReason::Timeout, "no answer in time".to_owned()),
         }
     }
+
+    /// Posts what stores nothing, as a batch would be posted, and gives the answer with the beginning of its body.
+    pub(super) async fn try_out(
+        &self,
+        url: Url,
+        host: Option<HeaderValue>,
+        trial: &Trial,
+    ) -> Result<Tried, WireError> {
+        let url = with_query(url, trial.query.clone());
+        let body =
+            compress(self.compression, trial.body.clone().into()).await.map_err(WireError::Internal)?;
+        let mut headers = self.headers.clone();
+        headers.extend(host.map(|host| (HOST, host)));
+        let deadline = Instant::now() + self.timeout;
+        let posted = timeout_at(deadline, self.wire.post(WireRequest { url, headers, body })).await;
+        let (head, body) = posted.map_err(|elapsed| WireError::Timeout(elapsed.to_string()))??.into_parts();
+        let body = read_body(body, ANSWER_BYTES_MAX, deadline).await;
+        let body = String::from_utf8_lossy(&body.kept).into_owned();
+        Ok(Tried { status: head.status.as_u16(), headers: head.headers, body })
+    }
+}
+
+impl From<&DeliveryConfig> for TransportConfig {
+    fn from(config: &DeliveryConfig) -> TransportConfig {
+        TransportConfig {
+            timeout: config.timeout,
+            compression: config.compression,
+            format: Arc::clone(&config.format),
+            headers: config.headers.clone(),
+        }
+    }
+}
+
+/// An address with what a format adds to its query.
+fn with_query(mut url: Url, query: Option<String>) -> Url {
+    if let Some(query) = query {
+        // The format's own comes first: of what is there twice, stores take the first query and the last setting.
+        let query = url.query().map_or(query.clone(), |known| format!("{query}&{known}"));
+        url.set_query(Some(&query));
+    }
+    url
 }
 
 /// What a status means (the table in the crate's contract with nodes).

@@ -155,13 +155,7 @@ impl Worker {
         signals: Signals,
         mut random: fastrand::Rng,
     ) -> Worker {
-        let transport = TransportConfig {
-            timeout: config.timeout,
-            compression: config.compression,
-            format: Arc::clone(&config.format),
-            headers: config.headers.clone(),
-        };
-        let transport = Transport::new(transport, wire);
+        let transport = Transport::new(TransportConfig::from(&config), wire);
         let now = Instant::now();
         let spread = config.route.spread();
         let needed = if spread == Spread::Copies { config.replicate.quorum } else { 1 };

@@ -100,7 +100,7 @@ fn amount(count: u64) -> String {
 }
 
 /// A text from outside, for a terminal: on one line, without anything that a terminal would obey, and not too long.
-fn shown(text: &str, chars_max: usize) -> String {
+pub(super) fn shown(text: &str, chars_max: usize) -> String {
     let mut chars = text.chars();
     let mut shown: String = chars.by_ref().take(chars_max).map(visible).collect();
     if chars.next().is_some() {
