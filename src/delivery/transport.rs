@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
@@ -260,6 +260,8 @@ impl Transport {
             compress(self.compression, trial.body.clone().into()).await.map_err(WireError::Internal)?;
         let mut headers = self.headers.clone();
         headers.extend(host.map(|host| (HOST, host)));
+        // Of an empty body nothing is said otherwise, and ClickHouse for one wants it said.
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         let deadline = Instant::now() + self.timeout;
         let posted = timeout_at(deadline, self.wire.post(WireRequest { url, headers, body })).await;
         let (head, body) = posted.map_err(|elapsed| WireError::Timeout(elapsed.to_string()))??.into_parts();

@@ -172,6 +172,7 @@ async fn a_node_that_says_nothing_is_told_after_the_time_out() {
         (ended.status, nodes),
         (Some(1), format!("node {}: did not answer in time", url_shown(&node)))
     );
+    assert_eq!(node.received()[0].header("content-length"), "0", "ClickHouse wants to be told");
     let address = node.stop().await;
     let (ended, nodes) = check(&settings).await;
     assert_eq!(ended.status, Some(1));

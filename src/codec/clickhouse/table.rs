@@ -47,9 +47,9 @@ pub(super) fn judge(table: &str, columns: &[Column]) -> Result<String, String> {
             Some(Fit::But(remark)) => remarks.push(format!("`{name}` {remark}")),
             Some(Fit::Not(why)) => unfit.push(format!("`{name}` {why}")),
             None if name == "unit" || name == "tags" => remarks.push(format!(
-                "without a column `{name}`, readings that have {} are refused, or lose it if the address says \
+                "without a column `{name}`, readings that have {0} are refused, or lose {0} if the address says \
                  input_format_skip_unknown_fields=1",
-                if name == "unit" { "one" } else { "some" }
+                if name == "unit" { "one" } else { "any" }
             )),
             None => missing.push(format!("ALTER TABLE {table} ADD COLUMN `{name}` {kind}")),
         }
@@ -212,7 +212,7 @@ mod tests {
         check("time", Some("DateTime('UTC')"), "`time` keeps whole seconds only");
         check("value", Some("Int64"), "`value` holds whole numbers only");
         check("unit", None, "without a column `unit`, readings that have one are refused");
-        check("tags", None, "without a column `tags`, readings that have some are refused");
+        check("tags", None, "without a column `tags`, readings that have any are refused");
     }
 
     #[test]
