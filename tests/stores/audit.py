@@ -1,30 +1,43 @@
 """Reads everything back that a store holds, through the store's own query interface, and compares it with what was sent.
 
-    audit.py STORE PORT CSV DEVICE...
+    audit.py STORE FORMAT PORT NDJSON CSV DEVICE...
 
-STORE is clickhouse, influxdb, prometheus or victoriametrics, listening on PORT of the loopback. CSV was sent once for
-each DEVICE: its first column is the time, each other one a sensor. Device, sensor, value and time must be those of the
-file, exactly: values as the doubles that their text names, times to the nanosecond. Nothing else may be there, and no
-reading twice.
+STORE is clickhouse, influxdb, prometheus or victoriametrics, listening on PORT of the loopback. The readings of NDJSON
+were sent, and those of CSV once for each DEVICE: its first column is the time, each other one a sensor. Device, sensor,
+tags, value and time must be those that were sent: values as the doubles that their text names, times to the nanosecond,
+or to the millisecond where the store has no more; names and tags as README says of the FORMAT. Nothing else may be there,
+and no reading twice.
 """
 
+import collections
 import csv
 import datetime
 import decimal
 import json
+import re
 import sys
 import urllib.parse
 import urllib.request
 
 NS = 10**9
+MS = 10**6  # nanoseconds in a millisecond
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+
+# One value, and what it is the value of; `tags` is a frozen set of pairs.
+Reading = collections.namedtuple("Reading", "device sensor tags at value")
 
 
 def nanoseconds(text):
     """Of an RFC 3339 time in UTC with up to nine fraction digits."""
     whole, _, fraction = text.rstrip("Z").partition(".")
-    at = datetime.datetime.fromisoformat(whole.replace(" ", "T") + "+00:00")
+    at = datetime.datetime.fromisoformat(whole + "+00:00")
     return int((at - EPOCH).total_seconds()) * NS + int(fraction.ljust(9, "0"))
+
+
+def labelled(labels, name, at, value):
+    """A reading whose tags are the labels beside the device."""
+    tags = frozenset((key, text) for key, text in labels.items() if key not in ("device", "__name__"))
+    return Reading(labels["device"], name, tags, at, float(value))
 
 
 def get(path, **query):
@@ -33,29 +46,31 @@ def get(path, **query):
         return answer.read().decode()
 
 
-# Each store gives its readings as (device, sensor, nanoseconds, value).
+# What each store holds.
 
 
 def clickhouse():
-    for line in get("/", query="SELECT device, sensor, time, value FROM readings FINAL FORMAT TabSeparated").splitlines():
-        device, sensor, time, value = line.split("\t")
-        yield device, sensor, nanoseconds(time), float(value)
+    """Its table has no column for tags."""
+    rows = get("/", query="SELECT device, sensor, time, value FROM readings FINAL FORMAT JSONCompact")
+    for device, sensor, time, value in json.loads(rows)["data"]:
+        yield Reading(device, sensor, frozenset(), nanoseconds(time), float(value))
 
 
 def influxdb():
-    [result] = json.loads(get("/query", db="readings", epoch="ns", q="SELECT device, value FROM /.*/"))["results"]
+    """Asked for series and not for columns, so that a tag that a reading lacks is not there."""
+    [result] = json.loads(get("/query", db="readings", epoch="ns", q="SELECT value FROM /.*/ GROUP BY *"))["results"]
     for series in result.get("series", []):
-        for time, device, value in series["values"]:
-            yield device, series["name"], time, float(value)
+        labels = {key: text for key, text in series["tags"].items() if text}
+        for time, value in series["values"]:
+            yield labelled(labels, series["name"], time, value)
 
 
 def prometheus():
-    """As a range of raw samples: `query_range` would give values at the steps instead, repeated or left out."""
+    """As ranges of raw samples: `query_range` would give values at the steps instead, repeated or left out."""
     answer = json.loads(get("/api/v1/query", query='{device!=""}[1d]', time="2007-02-01T23:59:59Z"))
     for series in answer["data"]["result"]:
         for time, value in series["values"]:
-            at = int(decimal.Decimal(repr(time)) * NS)
-            yield series["metric"]["device"], series["metric"]["__name__"], at, float(value)
+            yield labelled(series["metric"], series["metric"]["__name__"], int(decimal.Decimal(repr(time)) * NS), value)
 
 
 def victoriametrics():
@@ -64,29 +79,51 @@ def victoriametrics():
     for line in get("/api/v1/export", **{"match[]": '{__name__!=""}', "reduce_mem_usage": "0"}).splitlines():
         series = json.loads(line)
         for time, value in zip(series["timestamps"], series["values"]):
-            yield series["metric"]["device"], series["metric"]["__name__"], time * 10**6, float(value)
+            yield labelled(series["metric"], series["metric"]["__name__"], time * MS, value)
 
 
-store, port, path, *devices = sys.argv[1:]
-sent = {}
-with open(path) as lines:
-    for row in csv.DictReader(lines):
-        at = nanoseconds(row.pop("time"))
-        sent.update({(device, sensor, at): float(value) for device in devices for sensor, value in row.items()})
+# What was sent, as the store is to hold it.
 
+
+def sent():
+    with open(ndjson_path) as lines:
+        for reading in map(json.loads, lines):
+            tags = dict(reading.get("tags", {}))
+            yield reading["device"], reading["sensor"], tags, reading.get("unit"), reading["time"], reading["value"]
+    for device in devices:
+        with open(csv_path) as lines:
+            for row in csv.DictReader(lines):
+                time = row.pop("time")
+                for sensor, value in row.items():
+                    yield device, sensor, {}, None, time, value
+
+
+def expected(device, sensor, tags, unit, time, value):
+    at = nanoseconds(time)
+    if store in ("prometheus", "victoriametrics"):
+        at -= at % MS
+    if form == "remote-write":
+        sensor = re.sub(r"[^a-zA-Z0-9_:]", "_", sensor)
+    if store == "clickhouse":
+        tags = {}
+    return Reading(device, sensor, frozenset(tags.items()), at, float(value))
+
+
+store, form, port, ndjson_path, csv_path, *devices = sys.argv[1:]
+wanted = {reading[:-1]: reading.value for reading in (expected(*reading) for reading in sent())}
 held, twice = {}, 0
-for device, sensor, at, value in globals()[store]():
-    twice += (device, sensor, at) in held
-    held[device, sensor, at] = value
+for reading in globals()[store]():
+    twice += reading[:-1] in held
+    held[reading[:-1]] = reading.value
 
-missing = sorted(sent.keys() - held.keys())
-unknown = sorted(held.keys() - sent.keys())
-different = [(key, sent[key], held[key]) for key in sorted(sent.keys() & held.keys()) if sent[key] != held[key]]
+missing = sorted(wanted.keys() - held.keys(), key=str)
+unknown = sorted(held.keys() - wanted.keys(), key=str)
+different = [(key, wanted[key], held[key]) for key in wanted.keys() & held.keys() if wanted[key] != held[key]]
 for what, readings in (("missing", missing), ("different", different), ("never sent", unknown)):
-    if readings:
-        print(f"{len(readings)} {what}, such as {readings[:3]}", file=sys.stderr)
+    for reading in readings[:3]:
+        print(f"{what}, one of {len(readings)}: {reading}", file=sys.stderr)
 if twice:
     print(f"{twice} are there twice", file=sys.stderr)
-found = len(held) - len(unknown)
-print(f"{len(sent)} readings, {found} read back, {len(missing)} missing, {len(different)} different")
+found = len(wanted) - len(missing)
+print(f"{len(wanted)} readings, {found} read back, {len(missing)} missing, {len(different)} different")
 sys.exit(bool(missing or different or unknown or twice))
