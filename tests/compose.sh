@@ -149,6 +149,10 @@ if ! docker image inspect rust:1-slim-bookworm debian:bookworm-slim >/dev/null 2
   ../shared/docker/make-base-images
 fi
 
+for stack in examples/*/docker-compose.yml; do
+  compose --file "$stack" config --quiet || die "$stack is no stack"
+done
+
 say "building the image $FOREBAY_IMAGE"
 bounded 2400 docker build --network host --tag "$FOREBAY_IMAGE" . >"$work/build.log" 2>&1 || { tail -50 "$work/build.log" >&2; die "the image does not build"; }
 label=$(docker image inspect --format '{{index .Config.Labels "org.opencontainers.image.version"}}' "$FOREBAY_IMAGE")
