@@ -385,6 +385,11 @@ impl<'a> ReadingRef<'a> {
         }
     }
 
+    /// Whether the value is a whole number that fits in 64 bits signed.
+    pub fn is_integer(self) -> bool {
+        self.bytes[12] == INTEGER
+    }
+
     /// The value as JSON sees it.
     pub fn value_token(self) -> Token<'a> {
         match self.bytes[12] {

@@ -1,0 +1,411 @@
+//! InfluxDB line protocol out: one reading a line.
+//!
+//! `SENSOR,device=DEVICE,TAG=VALUE… value=VALUE NANOSECONDS`, the tags in the order of their names' bytes, as InfluxDB
+//! likes them. A tag of a reading that is called `device` becomes `exported_device`. An empty tag is left out, which is
+//! what InfluxDB means by it. The unit is not sent.
+//!
+//! Line protocol escapes commas, spaces and equals signs with a backslash, and has nothing to escape the backslash with:
+//! InfluxDB 1 and 2 take it as it stands, and one at the end of a tag swallows what follows. VictoriaMetrics and
+//! InfluxDB 3 make one of two, and lose lines with one before a comma or space. So a name or tag can only be written if
+//! each of its backslashes stands before an ordinary character.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use super::device_tag::{DEVICE, beside_device};
+use super::encoder::{Blame, Encoder, InfluxConfig, Integers, NodeAnswer, Trial, Unwritable};
+use crate::reading::{ReadingRef, Token};
+
+/// Room for what stands between a reading's strings in its line, and for its time.
+const FRAME_BYTES: usize = 64;
+
+/// Names that tags cannot have: InfluxDB keeps them for itself. The one of a single NUL is how InfluxDB 2 calls the
+/// measurement inside.
+const RESERVED: [&str; 4] = ["time", "_measurement", "_field", "\0"];
+
+const COMMENT: Unwritable = Unwritable::NoSuchText("sensor: a line that begins with # is a comment");
+const BACKSLASH: Unwritable = Unwritable::NoSuchText(
+    "name or tag: a backslash stands at its end, or before a backslash, comma, space or equals sign",
+);
+const LINE_FEED: Unwritable = Unwritable::NoSuchText("tag: there is a line feed in it");
+const NAMELESS: Unwritable = Unwritable::NoSuchText("tag: it has no name");
+const KEPT: Unwritable =
+    Unwritable::NoSuchText("tag: the stores keep the names time, _measurement and _field for themselves");
+const TWICE: Unwritable = Unwritable::NoSuchText("tag: its name is there twice");
+
+/// The format `influx`, towards nodes.
+#[derive(Debug)]
+pub struct InfluxEncoder {
+    integers: Integers,
+}
+
+impl InfluxEncoder {
+    /// Writes as the settings say.
+    pub fn new(config: InfluxConfig) -> InfluxEncoder {
+        InfluxEncoder { integers: config.integers }
+    }
+
+    fn write_line(&self, reading: ReadingRef<'_>, line: &mut Vec<u8>) -> Result<(), Unwritable> {
+        let sensor = reading.sensor_bytes();
+        if sensor.first() == Some(&b'#') {
+            return Err(COMMENT);
+        }
+        write_escaped(sensor, Part::Measurement, line)?;
+        write_tags(reading, line)?;
+        line.extend_from_slice(b" value=");
+        match reading.value_token() {
+            Token::Literal(literal) => line.extend_from_slice(literal),
+            Token::Text(text) => write_text(text, line),
+        }
+        if reading.is_integer() && self.integers == Integers::Integer {
+            line.push(b'i');
+        }
+        line.push(b' ');
+        line.extend_from_slice(itoa::Buffer::new().format(reading.time().nanos()).as_bytes());
+        line.push(b'\n');
+        Ok(())
+    }
+}
+
+impl Encoder for InfluxEncoder {
+    fn content_type(&self) -> &'static str {
+        "text/plain; charset=utf-8"
+    }
+
+    fn write(&self, _index: usize, reading: ReadingRef<'_>, body: &mut Vec<u8>) -> Result<(), Unwritable> {
+        let before = body.len();
+        body.reserve(reading.encoded_len() + FRAME_BYTES);
+        self.write_line(reading, body).inspect_err(|_| body.truncate(before))
+    }
+
+    fn finish(&self, _key: &str, _body: &mut Vec<u8>) {}
+
+    fn blame(&self, answer: &NodeAnswer<'_>) -> Option<Blame> {
+        // What nodes say of a line repeats what devices sent: only the beginning of it is theirs.
+        let error = Error::of(answer);
+        error.is_of_setup().then_some(Blame::Setup)
+    }
+
+    fn trial(&self) -> Option<Trial> {
+        // A body without a line: the database and the credentials are looked at before it.
+        Some(Trial::default())
+    }
+
+    fn diagnose(&self, answer: &NodeAnswer<'_>) -> Result<String, String> {
+        let error = Error::of(answer);
+        let advice = match answer.status {
+            200..=299 => return Ok("takes line protocol".to_owned()),
+            // InfluxDB 2.0 takes no body without lines, and says so when all else is right.
+            400 if error.says("writing requires points") => return Ok("takes line protocol".to_owned()),
+            400 if error.says("database is required") => "add ?db=NAME to the address of the node",
+            404 if error.says("database not found") => {
+                "create it with CREATE DATABASE NAME, or write another name after ?db= in the address of the node"
+            }
+            404 if error.says("bucket ") => {
+                "create it, or write another name after bucket= in the address of the node"
+            }
+            404 if error.says("organization ") => "write another name after org= in the address of the node",
+            500 if error.says("retention policy not found") => {
+                "create it, or write another name after rp= in the address of the node"
+            }
+            401 => {
+                "the credentials are wrong or missing: set authorization in [cluster.headers], \"Token …\" for InfluxDB 2 \
+                 and later, \"Basic …\" for InfluxDB 1"
+            }
+            403 => "these credentials may not write there",
+            400 | 404 | 405 if error.is_of_path() => {
+                "line protocol is taken at /write?db=NAME (InfluxDB 1, VictoriaMetrics) or \
+                 /api/v2/write?org=ORG&bucket=BUCKET (InfluxDB 2 and later)"
+            }
+            _ => return Err(format!("answers {}: {}", answer.status, error.text)),
+        };
+        Err(format!("answers {}: {}; {advice}", answer.status, error.text))
+    }
+}
+
+/// What a node says is wrong.
+#[derive(Debug)]
+struct Error<'a> {
+    status: u16,
+    text: Cow<'a, str>,
+}
+
+/// As InfluxDB writes it: version 1 `error`, version 2 `message`.
+#[derive(Deserialize)]
+struct Told<'a> {
+    #[serde(borrow)]
+    error: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    message: Option<Cow<'a, str>>,
+}
+
+impl<'a> Error<'a> {
+    fn of(answer: &NodeAnswer<'a>) -> Error<'a> {
+        let body = answer.body.trim();
+        let told = serde_json::from_str::<Told<'_>>(body).ok();
+        let text = told.and_then(|told| told.error.or(told.message));
+        Error { status: answer.status, text: text.unwrap_or(body.into()) }
+    }
+
+    fn says(&self, beginning: &str) -> bool {
+        self.text.starts_with(beginning)
+    }
+
+    /// Whether any batch would be answered like this, although the status says otherwise.
+    fn is_of_setup(&self) -> bool {
+        match self.status {
+            400 => {
+                let beginnings = ["database is required", "invalid precision", "invalid consistency"];
+                beginnings.iter().any(|beginning| self.says(beginning)) || self.is_unknown_path()
+            }
+            500 => self.says("retention policy not found"),
+            _ => false,
+        }
+    }
+
+    /// VictoriaMetrics answers 400 where others answer 404.
+    fn is_unknown_path(&self) -> bool {
+        self.says("remoteAddr: ") && self.text.contains("unsupported path requested")
+    }
+
+    fn is_of_path(&self) -> bool {
+        self.status != 400 || self.is_unknown_path()
+    }
+}
+
+/// A part of a line that is escaped in its own way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// The sensor.
+    Measurement,
+    /// The name or the value of a tag.
+    Tag,
+}
+
+fn write_tags(reading: ReadingRef<'_>, line: &mut Vec<u8>) -> Result<(), Unwritable> {
+    let device = reading.device_bytes();
+    let mut tags = reading.tags().filter(|(_, value)| !value.is_empty()).peekable();
+    if tags.peek().is_none() {
+        line.extend_from_slice(b",device=");
+        return write_escaped(device, Part::Tag, line);
+    }
+    let mut sorted: Vec<(Cow<'_, str>, &[u8])> = vec![(DEVICE.into(), device)];
+    sorted.extend(tags.map(|(name, value)| (beside_device(name.into()), value.as_bytes())));
+    sorted.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    if sorted.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+        return Err(TWICE);
+    }
+    for (name, value) in &sorted {
+        if name.is_empty() {
+            return Err(NAMELESS);
+        }
+        if RESERVED.contains(&&**name) {
+            return Err(KEPT);
+        }
+        line.push(b',');
+        write_escaped(name.as_bytes(), Part::Tag, line)?;
+        line.push(b'=');
+        write_escaped(value, Part::Tag, line)?;
+    }
+    Ok(())
+}
+
+fn write_escaped(text: &[u8], part: Part, line: &mut Vec<u8>) -> Result<(), Unwritable> {
+    let mut rest = text;
+    while let Some(at) = rest.iter().position(|byte| matches!(byte, b',' | b' ' | b'=' | b'\\' | b'\n')) {
+        line.extend_from_slice(&rest[..at]);
+        match (rest[at], rest.get(at + 1)) {
+            (b'\n', _) => return Err(LINE_FEED),
+            (b'\\', None | Some(b'\\' | b',' | b' ' | b'=')) => return Err(BACKSLASH),
+            (b'\\', Some(_)) => {}
+            (b'=', _) if part == Part::Measurement => {}
+            _ => line.push(b'\\'),
+        }
+        line.push(rest[at]);
+        rest = &rest[at + 1..];
+    }
+    line.extend_from_slice(rest);
+    Ok(())
+}
+
+/// Writes a value that is a text. Anything may stand in it, line feeds too.
+fn write_text(text: &[u8], line: &mut Vec<u8>) {
+    line.push(b'"');
+    for byte in text {
+        if matches!(byte, b'"' | b'\\') {
+            line.push(b'\\');
+        }
+        line.push(*byte);
+    }
+    line.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reading::{ReadingParts, Readings, Tag, Value};
+    use crate::timestamp::Timestamp;
+    use http::HeaderMap;
+
+    fn encoder(integers: Integers) -> InfluxEncoder {
+        InfluxEncoder::new(InfluxConfig { integers })
+    }
+
+    fn write(
+        [device, sensor]: [&str; 2],
+        value: Value<'_>,
+        tags: &[(&str, &str)],
+        integers: Integers,
+    ) -> Result<String, Unwritable> {
+        let tags: Vec<Tag<'_>> = tags.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let time = Timestamp::from_nanos(1_170_288_000_000_000_001).expect("2007");
+        let value = value.into();
+        let mut readings = Readings::default();
+        let parts = ReadingParts { device, sensor, value, time, unit: Some("V"), tags: &tags };
+        readings.push(&parts).expect("good parts");
+        let mut body = b"before\n".to_vec();
+        let done = encoder(integers).write(1, readings.iter().next().expect("one"), &mut body);
+        let body = String::from_utf8(body).expect("UTF-8");
+        let line = body.strip_prefix("before\n").expect("what stands before stays").to_owned();
+        assert!(done.is_ok() || line.is_empty(), "nothing is appended of what cannot be held: {line}");
+        done.map(|()| line)
+    }
+
+    #[test]
+    fn values_are_written_so_that_they_are_read_back_as_they_are() {
+        let check = |value: Value<'_>, expected: &str| {
+            let line = write(["d", "s"], value, &[], Integers::Integer);
+            assert_eq!(line, Ok(format!("s,device=d value={expected} 1170288000000000001\n")));
+        };
+        check(Value::Integer(i64::MIN), "-9223372036854775808i");
+        check(Value::Integer(230), "230i");
+        check(Value::Double(230.0), "230.0");
+        check(Value::Double(-0.0), "-0.0");
+        check(Value::Double(0.1 + 0.2), "0.30000000000000004");
+        check(Value::Double(5e-324), "5e-324");
+        check(Value::Double(f64::MAX), "1.7976931348623157e+308");
+        check(Value::Boolean(true), "true");
+        check(Value::Boolean(false), "false");
+        check(Value::Text(""), "\"\"");
+        check(Value::Text("a \"b\", c=\\d\n\\\u{1}é"), "\"a \\\"b\\\", c=\\\\d\n\\\\\u{1}é\"");
+    }
+
+    #[test]
+    fn whole_numbers_are_floats_if_that_is_set() {
+        let check = |value: i64, expected: &str| {
+            let line = write(["d", "s"], Value::Integer(value), &[], Integers::Float);
+            assert_eq!(line, Ok(format!("s,device=d value={expected} 1170288000000000001\n")));
+        };
+        check(230, "230");
+        check(i64::MAX, "9223372036854775807");
+    }
+
+    #[test]
+    fn names_and_tags_are_escaped_and_tags_sorted() {
+        let check = |device: &str, sensor: &str, tags: &[(&str, &str)], expected: &str| {
+            let line = write([device, sensor], Value::Double(1.5), tags, Integers::Integer);
+            assert_eq!(line, Ok(format!("{expected} value=1.5 1170288000000000001\n")));
+        };
+        check("d", "s", &[("site", "x"), ("area", "y")], "s,area=y,device=d,site=x");
+        check("a,b c=d", "e,f g=h", &[], "e\\,f\\ g=h,device=a\\,b\\ c\\=d");
+        check(" ", ",", &[(" ", ","), ("=", "=")], "\\,,\\ =\\,,\\==\\=,device=\\ ");
+        check("d\"", "\"s", &[("\"", "5\" x")], "\"s,\"=5\"\\ x,device=d\"");
+        check("d", "s", &[("empty", ""), ("time", ""), ("", "")], "s,device=d");
+        check("d", "s\\x", &[("a\\b", "\\n\\\"\\é")], "s\\x,a\\b=\\n\\\"\\é,device=d");
+        check("d", "s", &[("t", "a\r\tb\0")], "s,device=d,t=a\r\tb\0");
+        check("d", "s", &[("device", "x")], "s,device=d,exported_device=x");
+        check(
+            "d",
+            "s",
+            &[("exported_device", "x"), ("device", "y")],
+            "s,device=d,exported_device=y,exported_exported_device=x",
+        );
+    }
+
+    #[test]
+    fn what_line_protocol_cannot_hold_is_said_and_not_altered() {
+        let check = |device: &str, sensor: &str, tags: &[(&str, &str)], expected: Unwritable| {
+            let line = write([device, sensor], Value::Integer(1), tags, Integers::Integer);
+            assert_eq!(line, Err(expected), "{device} {sensor} {tags:?}");
+        };
+        check("d", "#s", &[], COMMENT);
+        for name in ["\\", "a\\", "a\\\\b", "a\\,b", "a\\ b", "a\\=b"] {
+            check("d", name, &[], BACKSLASH);
+            check(name, "s", &[], BACKSLASH);
+            check("d", "s", &[(name, "x")], BACKSLASH);
+            check("d", "s", &[("x", name)], BACKSLASH);
+        }
+        check("d", "s", &[("a", "x\ny")], LINE_FEED);
+        check("d", "s", &[("a\n", "x")], LINE_FEED);
+        check("d", "s", &[("a", "x\\\n")], LINE_FEED);
+        check("d", "s", &[("", "x")], NAMELESS);
+        for name in RESERVED {
+            check("d", "s", &[(name, "x")], KEPT);
+        }
+        check("d", "s", &[("a", "x"), ("b", "y"), ("a", "z")], TWICE);
+    }
+
+    fn answer<'a>(status: u16, body: &'a str, headers: &'a HeaderMap) -> NodeAnswer<'a> {
+        NodeAnswer { status, headers, body }
+    }
+
+    #[test]
+    fn an_error_that_any_batch_would_meet_is_told_from_one_of_the_readings() {
+        let check = |status: u16, body: &str, expected: Option<Blame>| {
+            let blame = encoder(Integers::Integer).blame(&answer(status, body, &HeaderMap::new()));
+            assert_eq!(blame, expected, "{status} {body}");
+        };
+        let setup = Some(Blame::Setup);
+        check(400, "{\"error\":\"database is required\"}\n", setup);
+        check(400, "{\"error\":\"invalid precision \\\"x\\\" (use n, u, ms, s, m or h)\"}", setup);
+        check(500, "{\"error\":\"retention policy not found: nope\"}", setup);
+        let path = "remoteAddr: \"127.0.0.1:4\"; requestURI: /x; unsupported path requested: \"/x\"";
+        check(400, path, setup);
+        // The status says it.
+        for readings in [
+            "{\"error\":\"partial write: field type conflict: input field \\\"value\\\" … dropped=1\"}",
+            "{\"error\":\"partial write: points beyond retention policy dropped=1\"}",
+            "{\"error\":\"partial write: max-values-per-tag limit exceeded (1/1): … dropped=9\"}",
+            "{\"error\":\"unable to parse 'database is required': missing fields\"}",
+            "{\"error\":\"unable to parse 'remoteAddr: unsupported path requested': missing fields\"}",
+            "{\"code\":\"invalid\",\"message\":\"unable to parse 'x': missing fields\"}",
+            "",
+        ] {
+            check(400, readings, None);
+        }
+        check(404, "{\"error\":\"database not found: \\\"readings\\\"\"}", None);
+        check(500, "{\"error\":\"timeout\"}", None);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_node_is_told_with_what_to_do() {
+        let check = |status: u16, body: &str, expected: Result<&str, &str>| {
+            let told = encoder(Integers::Integer).diagnose(&answer(status, body, &HeaderMap::new()));
+            match (told, expected) {
+                (Ok(told), Ok(expected)) => assert_eq!(told, expected),
+                (Err(told), Err(expected)) => assert!(told.contains(expected), "{told}"),
+                (told, expected) => panic!("{told:?} instead of {expected:?}"),
+            }
+        };
+        check(204, "", Ok("takes line protocol"));
+        check(
+            400,
+            "{\"code\":\"invalid\",\"message\":\"writing requires points\"}",
+            Ok("takes line protocol"),
+        );
+        check(400, "{\"error\":\"database is required\"}", Err("required; add ?db=NAME to"));
+        let missing = "database not found: \"readings\"; create it with CREATE DATABASE";
+        check(404, "{\"error\":\"database not found: \\\"readings\\\"\"}", Err(missing));
+        let bucket = "{\"code\":\"not found\",\"message\":\"bucket \\\"b\\\" not found\"}";
+        check(404, bucket, Err("answers 404: bucket \"b\" not found; create it"));
+        let organization = "{\"code\":\"not found\",\"message\":\"organization name \\\"o\\\" not found\"}";
+        check(404, organization, Err("after org= in"));
+        check(500, "{\"error\":\"retention policy not found: nope\"}", Err("after rp="));
+        check(401, "{\"error\":\"authorization failed\"}", Err("set authorization in [cluster.headers]"));
+        check(403, "{\"error\":\"\\\"bob\\\" user is not …\"}", Err("may not write there"));
+        check(404, "404 page not found\n", Err("line protocol is taken at /write?db=NAME"));
+        check(400, "remoteAddr: \"x\"; unsupported path requested: \"/x\"", Err("/write?db=NAME"));
+        check(503, "{\"error\":\"no\"}", Err("answers 503: no"));
+    }
+}
