@@ -50,6 +50,7 @@ fn encode(criterion: &mut Criterion) {
                 for (index, reading) in black_box(&readings).iter().enumerate() {
                     encoder.write(index, reading, &mut body).expect("the format holds numbers");
                 }
+                assert!(encoder.arrange(&mut body).is_empty(), "the format holds all of them");
                 encoder.finish(KEY, &mut body);
                 body.len()
             });

@@ -84,6 +84,11 @@ pub trait Encoder: Send + Sync + Debug {
         None
     }
 
+    /// The ways to compress a body, by their configuration names, that nodes of this kind can undo.
+    fn compressions(&self) -> &'static [&'static str] {
+        &["gzip", "zstd"]
+    }
+
     /// Headers that every request of this format has, apart from those of the body, in lower case.
     fn headers(&self) -> &'static [(&'static str, &'static str)] {
         &[]
@@ -95,6 +100,12 @@ pub trait Encoder: Send + Sync + Debug {
     ///
     /// [`Unwritable`] if the format cannot hold the reading; nothing is appended then.
     fn write(&self, index: usize, reading: ReadingRef<'_>, body: &mut Vec<u8>) -> Result<(), Unwritable>;
+
+    /// Puts what was appended in order, before [`Encoder::finish`], and takes out the readings that the format cannot hold
+    /// beside others of them. Returns their places among those that were appended, in their order, and why.
+    fn arrange(&self, _body: &mut Vec<u8>) -> Vec<(usize, Unwritable)> {
+        Vec::new()
+    }
 
     /// Makes a whole body of what was appended. The batch goes under `key`.
     fn finish(&self, key: &str, body: &mut Vec<u8>);
@@ -170,6 +181,11 @@ pub enum Unwritable {
     /// It has no way to write one of the names or tags.
     #[error("the format of the nodes cannot hold this {0}")]
     NoSuchText(&'static str),
+    /// It holds one value of a series a millisecond, and the batch has another one before.
+    #[error(
+        "the format of the nodes holds one value of a series a millisecond, and another one came with it"
+    )]
+    SameTime,
 }
 
 /// A reading that a node does not have although it took the batch.

@@ -81,6 +81,11 @@ impl Encoder for InfluxEncoder {
 
     fn finish(&self, _key: &str, _body: &mut Vec<u8>) {}
 
+    fn compressions(&self) -> &'static [&'static str] {
+        // InfluxDB takes a body in zstd for text; VictoriaMetrics, too, drops its lines, and says that it has them.
+        &["gzip"]
+    }
+
     fn blame(&self, answer: &NodeAnswer<'_>) -> Option<Blame> {
         // What nodes say of a line repeats what devices sent: only the beginning of it is theirs.
         let error = Error::of(answer);

@@ -346,6 +346,7 @@ mod tests {
         for (index, reading) in readings.iter().enumerate() {
             encoder.write(index, reading, &mut body).expect("the format holds all readings");
         }
+        assert_eq!(encoder.arrange(&mut body), [], "the format holds all readings");
         encoder.finish("key", &mut body);
         body
     }

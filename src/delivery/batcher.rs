@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::batch::{Batch, BatchKeys, Body, Unwritten};
 use crate::buffer::Part;
-use crate::codec::Encoder;
+use crate::codec::{Encoder, Unwritable};
 use crate::reading::ReadingRef;
 
 /// When a batch is full.
@@ -66,9 +66,29 @@ impl Rendered {
 
     fn finish(mut self, encoder: &dyn Encoder, key: &str) -> Body {
         if self.written > 0 {
+            let unfit = encoder.arrange(&mut self.body);
+            self.leave_out(unfit);
             encoder.finish(key, &mut self.body);
         }
         Body { bytes: self.body.into(), unwritten: self.unwritten }
+    }
+
+    /// Notes which of the readings that were written are no longer in the body, by their places among them, in their order.
+    fn leave_out(&mut self, unfit: Vec<(usize, Unwritable)>) {
+        if unfit.is_empty() {
+            return;
+        }
+        let mut skipped = 0;
+        let mut unwritten = self.unwritten.iter().peekable();
+        let mut left_out = Vec::with_capacity(unfit.len());
+        for (nth, why) in unfit {
+            while unwritten.next_if(|unwritten| unwritten.index <= nth + skipped).is_some() {
+                skipped += 1;
+            }
+            left_out.push(Unwritten { index: nth + skipped, why });
+        }
+        self.unwritten.extend(left_out);
+        self.unwritten.sort_unstable_by_key(|unwritten| unwritten.index);
     }
 }
 

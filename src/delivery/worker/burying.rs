@@ -136,7 +136,7 @@ impl Pending {
         for Unwritten { index, why } in &self.batch.unwritten {
             let reason = match why {
                 Unwritable::NotNumeric => DeadLetterReason::NotNumeric,
-                Unwritable::NoSuchText(_) => DeadLetterReason::Unwritable,
+                Unwritable::NoSuchText(_) | Unwritable::SameTime => DeadLetterReason::Unwritable,
             };
             let death = Death { reason, node: None, status: 0, detail: why.to_string() };
             self.dead.insert(*index, death);
