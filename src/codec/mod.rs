@@ -23,6 +23,7 @@ mod influx_encode;
 mod json;
 mod ndjson;
 mod object;
+mod remote_write;
 mod scan;
 mod senml;
 mod value;
@@ -68,6 +69,7 @@ pub const ENCODERS: Registry<MakeEncoder> = Registry {
         ("elasticsearch", |config| Arc::new(elasticsearch::Elasticsearch::new(&config.elasticsearch))),
         ("clickhouse", |config| Arc::new(clickhouse::Clickhouse::new(&config.clickhouse))),
         ("influx", |config| Arc::new(influx_encode::InfluxEncoder::new(config.influx))),
+        ("remote-write", |_| Arc::new(remote_write::RemoteWrite)),
     ],
 };
 

@@ -371,6 +371,37 @@ mod tests {
         assert_eq!(keys.len(), 6);
     }
 
+    #[test]
+    fn what_the_format_cannot_hold_is_left_out_of_the_body_and_known_by_its_place() {
+        let mut readings = Readings::default();
+        let text = Value::Text("x");
+        // Those that are not sent: texts, and other values of the millisecond.
+        for (value, nanos) in [
+            (text, 0),
+            (Value::Integer(1), 0),
+            (text, 0),
+            (Value::Integer(1), 1),
+            (Value::Integer(2), 2),
+            (text, 0),
+            (text, 0),
+            (Value::Integer(3), 3),
+            (Value::Integer(4), 1_000_000),
+            (text, 0),
+        ] {
+            let time = Timestamp::from_nanos(nanos).expect("1970");
+            let parts =
+                ReadingParts { device: "d", sensor: "s", value: value.into(), time, unit: None, tags: &[] };
+            readings.push(&parts).expect("good parts");
+        }
+        let mut batcher = batcher(10, 1 << 20, "remote-write");
+        let batch = batcher.add(&mut part(readings), Instant::now()).expect("it is full");
+        let places = |why| batch.unwritten.iter().filter(move |it| it.why == why).map(|it| it.index);
+        assert_eq!(places(Unwritable::NotNumeric).collect::<Vec<_>>(), [0, 2, 5, 6, 9]);
+        assert_eq!(places(Unwritable::SameTime).collect::<Vec<_>>(), [4, 7]);
+        assert!(batch.unwritten.is_sorted_by_key(|unwritten| unwritten.index));
+        assert_eq!((batch.readings, batch.written()), (10, 3));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
         #[test]
