@@ -14,8 +14,8 @@ use super::{
 use crate::backoff::Backoff;
 use crate::codec::ENCODERS;
 use crate::delivery::{
-    BatchConfig, COMPRESSIONS, DNS_PREFIX, DeliveryConfig, Failover, HealthConfig, NODES_MAX, NodeSource,
-    ReplicateConfig, ShardConfig, SystemResolver,
+    BatchConfig, COMPRESSIONS, Compression, DNS_PREFIX, DeliveryConfig, Failover, HealthConfig, NODES_MAX,
+    NodeSource, ReplicateConfig, ShardConfig, SystemResolver,
 };
 use crate::node;
 use crate::node_id::NodeId;
@@ -76,6 +76,7 @@ pub(super) fn read(layers: &mut Layers) -> DeliveryConfig {
     };
     refuse_copies_that_cannot_be(layers, &config);
     refuse_batches_beyond_the_embedded_node(layers, &config);
+    refuse_compressions_that_nodes_cannot_undo(layers, &config);
     config
 }
 
@@ -128,6 +129,28 @@ fn refuse_copies_that_cannot_be(layers: &mut Layers, config: &DeliveryConfig) {
             layers.fault(key, allowed);
         }
     }
+}
+
+/// Notes a fault if nodes of the format would not understand bodies that are compressed like this. Some would say that they
+/// have them.
+fn refuse_compressions_that_nodes_cannot_undo(layers: &mut Layers, config: &DeliveryConfig) {
+    let value =
+        |key: &str| layers.settings.iter().find(|setting| setting.key == key).map(|it| it.value.clone());
+    let (Some(format), Some(compression)) = (value("cluster.format"), value("cluster.compression")) else {
+        return;
+    };
+    let known = config.format.compressions();
+    if config.compression == Compression::None || known.contains(&&*compression) {
+        return;
+    }
+    let allowed: Vec<_> = std::iter::once("none").chain(known.iter().copied()).collect();
+    let why = match config.format.content_encoding() {
+        Some(encoding) => format!("whose bodies are in {encoding} already"),
+        None => "whose nodes cannot undo others".to_owned(),
+    };
+    let allowed = allowed.join(" or ");
+    let fault = format!("must be {allowed} with cluster.format = \"{format}\", {why}; got {compression}");
+    layers.fault("cluster.compression", fault);
 }
 
 /// Notes a fault if the gateway is to deliver to a node of its own, and that node would refuse full batches for ever.
@@ -212,6 +235,24 @@ mod tests {
         assert_eq!(config.shard.failover, Failover::Next);
         let straggler_timeout = std::time::Duration::from_secs(30);
         assert_eq!(config.replicate, ReplicateConfig { copies: 2, quorum: 2, straggler_timeout });
+    }
+
+    #[test]
+    fn a_compression_that_the_nodes_of_the_format_cannot_undo_is_a_fault() {
+        let check = |format: &str, compression: &str, expected: Option<&str>| {
+            let read = read(&[("cluster.format", format), ("cluster.compression", compression)]);
+            assert_eq!(read.err(), expected.map(|fault| vec![format!("cluster.compression: {fault}")]));
+        };
+        let already =
+            "must be none with cluster.format = \"remote-write\", whose bodies are in snappy already; got";
+        check("remote-write", "gzip", Some(&format!("{already} gzip")));
+        check("remote-write", "zstd", Some(&format!("{already} zstd")));
+        let others =
+            "must be none or gzip with cluster.format = \"influx\", whose nodes cannot undo others; got zstd";
+        check("influx", "zstd", Some(others));
+        for (format, compression) in [("remote-write", "none"), ("influx", "gzip"), ("ndjson", "zstd")] {
+            check(format, compression, None);
+        }
     }
 
     #[test]
