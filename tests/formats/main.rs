@@ -6,6 +6,8 @@ mod support;
 mod check;
 mod clickhouse;
 mod elasticsearch;
+mod influx;
+mod remote_write;
 
 use std::fs;
 use std::path::Path;
