@@ -107,7 +107,9 @@ fn files(folder: &str) -> Vec<String> {
             let entry = entry.expect("an entry");
             let path = entry.path();
             let name = path.strip_prefix(root()).expect("below the root").to_str().expect("UTF-8").to_owned();
-            if [".git", "target", "data", "fuzz/target", "fuzz/corpus", "fuzz/artifacts"].contains(&name.as_str()) {
+            if [".git", "target", "data", "fuzz/target", "fuzz/corpus", "fuzz/artifacts"]
+                .contains(&name.as_str())
+            {
                 continue;
             }
             match entry.file_type().expect("a type").is_dir() {

@@ -77,7 +77,11 @@ fn every_example_has_settings_that_the_gateway_takes_and_mounts_what_is_there() 
         assert!(mounts.iter().any(|mount| mount.starts_with("forebay.toml:")), "{}", example.display());
         for mount in mounts {
             let source = example.join(mount.split(':').next().unwrap_or_default());
-            assert!(root().join(&source).exists(), "{} mounts {mount}, which is not there", example.display());
+            assert!(
+                root().join(&source).exists(),
+                "{} mounts {mount}, which is not there",
+                example.display()
+            );
         }
     }
 }

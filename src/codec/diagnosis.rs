@@ -34,6 +34,13 @@ pub fn diagnose_status(answer: &NodeAnswer<'_>) -> Result<String, String> {
     Err(format!("{advice} ({status}){}", said(answer)))
 }
 
+/// Whether VictoriaMetrics knows no such path: it answers 400 where others answer 404.
+pub(super) fn is_unknown_path(answer: &NodeAnswer<'_>) -> bool {
+    // Other stores repeat in a 400 what devices sent, but not at its beginning.
+    let is_its_own = answer.body.starts_with("remoteAddr: ");
+    answer.status == 400 && is_its_own && answer.body.contains("unsupported path requested")
+}
+
 /// What a node says, to be put after other words; nothing if it says nothing.
 pub(super) fn said(answer: &NodeAnswer<'_>) -> String {
     let text = excerpt(answer.body);

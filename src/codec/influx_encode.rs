@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::device_tag::{DEVICE, beside_device};
+use super::diagnosis::{diagnose_status, is_unknown_path, said};
 use super::encoder::{Blame, Encoder, InfluxConfig, Integers, NodeAnswer, Trial, Unwritable};
 use crate::reading::{ReadingRef, Token};
 
@@ -89,7 +90,7 @@ impl Encoder for InfluxEncoder {
     fn blame(&self, answer: &NodeAnswer<'_>) -> Option<Blame> {
         // What nodes say of a line repeats what devices sent: only the beginning of it is theirs.
         let error = Error::of(answer);
-        error.is_of_setup().then_some(Blame::Setup)
+        (error.is_of_setup() || is_unknown_path(answer)).then_some(Blame::Setup)
     }
 
     fn trial(&self) -> Option<Trial> {
@@ -103,31 +104,33 @@ impl Encoder for InfluxEncoder {
             200..=299 => return Ok("takes line protocol".to_owned()),
             // InfluxDB 2.0 takes no body without lines, and says so when all else is right.
             400 if error.says("writing requires points") => return Ok("takes line protocol".to_owned()),
-            400 if error.says("database is required") => "add ?db=NAME to the address of the node",
+            400 if error.says("database is required") => "wants a database: add ?db=NAME to the address",
             404 if error.says("database not found") => {
-                "create it with CREATE DATABASE NAME, or write another name after ?db= in the address of the node"
+                "knows no such database: create it with CREATE DATABASE NAME, or write another name after ?db= in the address"
             }
             404 if error.says("bucket ") => {
-                "create it, or write another name after bucket= in the address of the node"
+                "knows no such bucket: create it, or write another name after bucket= in the address"
             }
-            404 if error.says("organization ") => "write another name after org= in the address of the node",
+            404 if error.says("organization ") => {
+                "knows no such organization: write another name after org= in the address"
+            }
             500 if error.says("retention policy not found") => {
-                "create it, or write another name after rp= in the address of the node"
+                "knows no such retention policy: create it, or write another name after rp= in the address"
             }
             401 => {
-                "the credentials are wrong or missing: set authorization in [cluster.headers], \"Token …\" for InfluxDB 2 \
-                 and later, \"Basic …\" for InfluxDB 1"
+                "refuses the credentials, or wants some: set authorization in cluster.headers, \"Token …\" for InfluxDB 2 and \
+                 later, \"Basic …\" for InfluxDB 1"
             }
-            403 => "these credentials may not write there",
-            400 | 404 | 405 if error.is_of_path() => {
-                "line protocol is taken at /write?db=NAME (InfluxDB 1, VictoriaMetrics) or \
-                 /api/v2/write?org=ORG&bucket=BUCKET (InfluxDB 2 and later)"
-            }
-            _ => return Err(format!("answers {}: {}", answer.status, error.text)),
+            404 | 405 => WRONG_PATH,
+            400 if is_unknown_path(answer) => WRONG_PATH,
+            _ => return diagnose_status(answer),
         };
-        Err(format!("answers {}: {}; {advice}", answer.status, error.text))
+        Err(format!("{advice} ({}){}", answer.status, said(answer)))
     }
 }
+
+const WRONG_PATH: &str = "takes no line protocol at this path: that is /write?db=NAME (InfluxDB 1, VictoriaMetrics) or \
+    /api/v2/write?org=ORG&bucket=BUCKET (InfluxDB 2 and later)";
 
 /// What a node says is wrong.
 #[derive(Debug)]
@@ -162,20 +165,11 @@ impl<'a> Error<'a> {
         match self.status {
             400 => {
                 let beginnings = ["database is required", "invalid precision", "invalid consistency"];
-                beginnings.iter().any(|beginning| self.says(beginning)) || self.is_unknown_path()
+                beginnings.iter().any(|beginning| self.says(beginning))
             }
             500 => self.says("retention policy not found"),
             _ => false,
         }
-    }
-
-    /// VictoriaMetrics answers 400 where others answer 404.
-    fn is_unknown_path(&self) -> bool {
-        self.says("remoteAddr: ") && self.text.contains("unsupported path requested")
-    }
-
-    fn is_of_path(&self) -> bool {
-        self.status != 400 || self.is_unknown_path()
     }
 }
 
@@ -399,18 +393,19 @@ mod tests {
             "{\"code\":\"invalid\",\"message\":\"writing requires points\"}",
             Ok("takes line protocol"),
         );
-        check(400, "{\"error\":\"database is required\"}", Err("required; add ?db=NAME to"));
-        let missing = "database not found: \"readings\"; create it with CREATE DATABASE";
-        check(404, "{\"error\":\"database not found: \\\"readings\\\"\"}", Err(missing));
+        check(400, "{\"error\":\"database is required\"}", Err("wants a database: add ?db=NAME"));
+        let missing = "{\"error\":\"database not found: \\\"readings\\\"\"}";
+        check(404, missing, Err("create it with CREATE DATABASE NAME, or write"));
+        check(404, missing, Err(missing));
         let bucket = "{\"code\":\"not found\",\"message\":\"bucket \\\"b\\\" not found\"}";
-        check(404, bucket, Err("answers 404: bucket \"b\" not found; create it"));
+        check(404, bucket, Err("knows no such bucket: create it"));
         let organization = "{\"code\":\"not found\",\"message\":\"organization name \\\"o\\\" not found\"}";
         check(404, organization, Err("after org= in"));
         check(500, "{\"error\":\"retention policy not found: nope\"}", Err("after rp="));
-        check(401, "{\"error\":\"authorization failed\"}", Err("set authorization in [cluster.headers]"));
-        check(403, "{\"error\":\"\\\"bob\\\" user is not …\"}", Err("may not write there"));
-        check(404, "404 page not found\n", Err("line protocol is taken at /write?db=NAME"));
-        check(400, "remoteAddr: \"x\"; unsupported path requested: \"/x\"", Err("/write?db=NAME"));
-        check(503, "{\"error\":\"no\"}", Err("answers 503: no"));
+        check(401, "{\"error\":\"authorization failed\"}", Err("set authorization in cluster.headers"));
+        check(403, "{\"error\":\"\\\"bob\\\" user is not …\"}", Err("refuses these credentials"));
+        check(404, "404 page not found\n", Err("that is /write?db=NAME"));
+        check(400, "remoteAddr: \"x\"; unsupported path requested: \"/x\"", Err("that is /write?db=NAME"));
+        check(503, "{\"error\":\"no\"}", Err("is busy or not ready"));
     }
 }

@@ -28,6 +28,7 @@ use snap::raw::{Encoder as Snappy, max_compress_len};
 use xxhash_rust::xxh64::xxh64;
 
 use super::device_tag::{DEVICE, EXPORTED, beside_device};
+use super::diagnosis::{diagnose_status, is_unknown_path, said};
 use super::encoder::{Blame, Encoder, NodeAnswer, Trial, Unwritable};
 use crate::reading::{ReadingRef, Value};
 
@@ -136,32 +137,23 @@ impl Encoder for RemoteWrite {
     }
 
     fn diagnose(&self, answer: &NodeAnswer<'_>) -> Result<String, String> {
-        let (status, text) = (answer.status, answer.body.trim());
-        let advice = match status {
+        let advice = match answer.status {
             200..=299 => return Ok("takes remote write".to_owned()),
-            404 if text.starts_with("remote write receiver needs to be enabled") => {
-                "start Prometheus with --web.enable-remote-write-receiver"
+            404 if answer.body.starts_with("remote write receiver needs to be enabled") => {
+                "takes no remote write: start Prometheus with --web.enable-remote-write-receiver"
             }
-            400 | 404 | 405 if status != 400 || is_unknown_path(answer) => {
-                "remote write is taken at /api/v1/write (Prometheus with --web.enable-remote-write-receiver, \
-                 VictoriaMetrics), /api/v1/push (Mimir, Cortex) or /api/v1/receive (Thanos)"
-            }
-            401 => "the credentials are wrong or missing: set authorization in [cluster.headers]",
-            403 => "these credentials may not write there",
-            415 => "the node does not know remote write 1.0",
-            400 if is_not_understood(answer) => {
-                "the node takes something else than remote write at this address"
-            }
-            _ => return Err(format!("answers {status}: {text}")),
+            404 | 405 => WRONG_PATH,
+            400 if is_unknown_path(answer) => WRONG_PATH,
+            400 if is_not_understood(answer) => "takes something else than remote write at this path",
+            415 => "does not know remote write 1.0",
+            _ => return diagnose_status(answer),
         };
-        Err(format!("answers {status}: {text}; {advice}"))
+        Err(format!("{advice} ({}){}", answer.status, said(answer)))
     }
 }
 
-/// VictoriaMetrics answers 400 where others answer 404.
-fn is_unknown_path(answer: &NodeAnswer<'_>) -> bool {
-    answer.body.starts_with("remoteAddr: ") && answer.body.contains("unsupported path requested")
-}
+const WRONG_PATH: &str = "takes no remote write at this path: that is /api/v1/write (Prometheus with \
+    --web.enable-remote-write-receiver, VictoriaMetrics), /api/v1/push (Mimir, Cortex) or /api/v1/receive (Thanos)";
 
 /// What Prometheus says of a body that is no Snappy, or no `WriteRequest`.
 fn is_not_understood(answer: &NodeAnswer<'_>) -> bool {

@@ -291,15 +291,15 @@ fn what_is_wrong_with_a_node_is_told_with_what_to_do() {
         "remote write receiver needs to be enabled with …\n",
         Err("start Prometheus with --web.enable-remote"),
     );
-    check(404, "404 page not found\n", Err("remote write is taken at /api/v1/write (Prometheus with"));
-    check(405, "", Err("taken at /api/v1/write"));
-    check(400, "remoteAddr: \"x\"; unsupported path requested: \"/x\"", Err("taken at /api/v1/write"));
+    check(404, "404 page not found\n", Err("that is /api/v1/write (Prometheus with"));
+    check(405, "", Err("that is /api/v1/write"));
+    check(400, "remoteAddr: \"x\"; unsupported path requested: \"/x\"", Err("that is /api/v1/write"));
     check(400, "proto: illegal wireType 7", Err("something else than remote write"));
-    check(400, "out of order sample", Err("answers 400: out of order sample"));
-    check(401, "", Err("set authorization in [cluster.headers]"));
-    check(403, "", Err("may not write there"));
+    check(400, "out of order sample", Err("(400); it says: out of order sample"));
+    check(401, "", Err("see cluster.headers"));
+    check(403, "", Err("see cluster.headers"));
     check(415, "", Err("does not know remote write 1.0"));
-    check(503, "starting\n", Err("answers 503: starting"));
+    check(503, "starting\n", Err("it says: starting"));
 }
 
 #[test]
