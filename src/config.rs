@@ -459,6 +459,20 @@ mod tests {
     }
 
     #[test]
+    fn a_format_that_the_embedded_node_does_not_take_is_a_fault() {
+        for format in crate::codec::ENCODERS.names().filter(|name| *name != "ndjson") {
+            let file = format!("[cluster]\nformat = \"{format}\"\n");
+            let expected = format!(
+                "FILE:2: cluster.format: must be ndjson, which is what the gateway's own node takes, unless cluster.nodes names others, got `{format}`"
+            );
+            check_faults(&file, &[], &[&expected]);
+            read(&file, &[("FOREBAY__CLUSTER__NODES", "http://a/x")]).expect("another node may take it");
+            let faults = read(&file, &[("FOREBAY__CLUSTER__NODES", "ftp://a")]).expect_err("no such node");
+            assert!(!faults.contains("cluster.format"), "{faults}");
+        }
+    }
+
+    #[test]
     fn a_file_that_is_no_toml_or_not_there_is_told() {
         let faults = read("[server\n", &[]).expect_err("no TOML");
         assert!(faults.starts_with("FILE:1: "), "{faults}");

@@ -75,8 +75,8 @@ pub(super) fn read(layers: &mut Layers) -> DeliveryConfig {
         },
     };
     refuse_copies_that_cannot_be(layers, &config);
-    refuse_batches_beyond_the_embedded_node(layers, &config);
     refuse_compressions_that_nodes_cannot_undo(layers, &config);
+    refuse_what_the_embedded_node_does_not_take(layers, &config);
     config
 }
 
@@ -153,19 +153,23 @@ fn refuse_compressions_that_nodes_cannot_undo(layers: &mut Layers, config: &Deli
     layers.fault("cluster.compression", fault);
 }
 
-/// Notes a fault if the gateway is to deliver to a node of its own, and that node would refuse full batches for ever.
-fn refuse_batches_beyond_the_embedded_node(layers: &mut Layers, config: &DeliveryConfig) {
+/// Notes a fault if the gateway is to deliver to a node of its own, and that node would refuse full batches, or all, for ever.
+fn refuse_what_the_embedded_node_does_not_take(layers: &mut Layers, config: &DeliveryConfig) {
     // Nodes at fault are nodes all the same.
     let is_embedded =
         config.nodes.is_empty() && !layers.faults.iter().any(|fault| fault.key == "cluster.nodes");
-    if is_embedded && config.batch.max_bytes > node::BODY_BYTES_MAX {
+    if !is_embedded {
+        return;
+    }
+    let unless = "which is what the gateway's own node takes, unless cluster.nodes names others";
+    if config.batch.max_bytes > node::BODY_BYTES_MAX {
         let max = format_size(node::BODY_BYTES_MAX as u64);
-        layers.fault(
-            "batch.max_bytes",
-            format!(
-                "must be at most {max}, which is what the gateway's own node takes, unless cluster.nodes names others"
-            ),
-        );
+        layers.fault("batch.max_bytes", format!("must be at most {max}, {unless}"));
+    }
+    let format = layers.settings.iter().find(|setting| setting.key == "cluster.format");
+    if let Some(format) = format.filter(|format| format.value != node::FORMAT) {
+        let wanted = format!("must be {}, {unless}, got `{}`", node::FORMAT, format.value);
+        layers.fault("cluster.format", wanted);
     }
 }
 

@@ -25,6 +25,8 @@ const KEY_BYTES_MAX: usize = 256;
 const ZSTD_WINDOW_LOG_MAX: u32 = 26;
 
 const ENCODINGS: &str = "gzip, zstd, identity";
+/// The format of batches, by its name in the settings.
+pub const FORMAT: &str = "ndjson";
 const MEDIA_TYPES: &str = "application/x-ndjson, application/jsonl";
 
 /// How a body is compressed.
@@ -173,7 +175,7 @@ fn decompress(body: &[u8], encoding: Encoding) -> Result<Vec<u8>, Refusal> {
 }
 
 fn ndjson() -> &'static dyn Decoder {
-    *DECODERS.find("ndjson").expect("NDJSON is in the table of formats")
+    *DECODERS.find(FORMAT).expect("NDJSON is in the table of formats")
 }
 
 /// The rules that always hold and no others: what a gateway has taken, its node takes.

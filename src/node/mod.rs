@@ -57,7 +57,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::listener::{self, Limits};
 use store::{Store, StoreSettings};
 
-pub use batch::BODY_BYTES_MAX;
+pub use batch::{BODY_BYTES_MAX, FORMAT};
 pub use store::StoreError;
 
 /// Longer than the 90 s for which the gateway's client keeps an idle connection, so that the client closes first.
