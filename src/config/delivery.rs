@@ -244,7 +244,8 @@ mod tests {
     #[test]
     fn a_compression_that_the_nodes_of_the_format_cannot_undo_is_a_fault() {
         let check = |format: &str, compression: &str, expected: Option<&str>| {
-            let read = read(&[("cluster.format", format), ("cluster.compression", compression)]);
+            let nodes = ("cluster.nodes", "http://a/x");
+            let read = read(&[nodes, ("cluster.format", format), ("cluster.compression", compression)]);
             assert_eq!(read.err(), expected.map(|fault| vec![format!("cluster.compression: {fault}")]));
         };
         let already =
