@@ -72,7 +72,15 @@ pub fn encode(readings: &Readings) {
         if written == 0 {
             continue;
         }
+        let unfit: Vec<_> = encoder.arrange(&mut body).into_iter().map(|(place, _)| place).collect();
+        let are_places = unfit.is_sorted_by(|one, other| one < other) && unfit.iter().all(|place| *place < written);
+        assert!(are_places && unfit.len() < written, "{name}: {unfit:?} of {written}");
         encoder.finish("0123456789abcdef0123456789abcdef-7", &mut body);
+        if *name == "influx" {
+            let decoder = DECODERS.find(name).expect("both ways");
+            let again = decoder.decode(&body, &rules(UnknownFields::Reject, Precision::Nanos)).expect("text");
+            assert_eq!((again.readings.len(), again.rejections.count()), (written, 0), "{name}");
+        }
         if matches!(*name, "json" | "ndjson") {
             let decoder = DECODERS.find(name).expect("both ways");
             let again = decoder.decode(&body, &rules(UnknownFields::Reject, Precision::Millis));

@@ -171,7 +171,7 @@ fn is_not_understood(answer: &NodeAnswer<'_>) -> bool {
 /// | … | the labels, as they stand in a `TimeSeries` |
 ///
 /// **Invariant**: that is never shorter than what becomes of it, so that the bound of a batch holds
-/// (`codec::remote_write::tests::a_request_is_never_longer_than_what_was_appended_and_keeps_the_rules`).
+/// (`a_request_is_never_longer_than_what_was_appended_and_keeps_the_rules`).
 #[derive(Clone, Copy, Debug)]
 struct Entry<'a> {
     hash: u64,
