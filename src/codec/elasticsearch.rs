@@ -10,6 +10,7 @@
 mod answer;
 
 use std::io::Write as _;
+use std::ops::Range;
 
 use sha2::{Digest as _, Sha256};
 
@@ -30,14 +31,20 @@ const DIGEST_BYTES: usize = 16;
 /// The format `elasticsearch`.
 #[derive(Debug)]
 pub struct Elasticsearch {
-    /// An action line up to the room for the key.
+    /// An action line up to the place of the reading, with room for the key.
     head: Vec<u8>,
+    /// Where in the line the room is.
+    room: Range<usize>,
 }
 
 impl Elasticsearch {
     pub(super) fn new(config: &ElasticsearchConfig) -> Elasticsearch {
         let index = serde_json::Value::from(config.index.as_str());
-        Elasticsearch { head: format!("{{\"create\":{{\"_index\":{index},\"_id\":").into_bytes() }
+        let mut head = format!("{{\"create\":{{\"_index\":{index},\"_id\":").into_bytes();
+        let room = head.len()..head.len() + ROOM_BYTES;
+        head.resize(room.end, b' ');
+        head.push(b'-');
+        Elasticsearch { head, room }
     }
 }
 
@@ -48,8 +55,6 @@ impl Encoder for Elasticsearch {
 
     fn write(&self, index: usize, reading: ReadingRef<'_>, body: &mut Vec<u8>) -> Result<(), Unwritable> {
         body.extend_from_slice(&self.head);
-        body.extend_from_slice(&[b' '; ROOM_BYTES]);
-        body.push(b'-');
         body.extend_from_slice(itoa::Buffer::new().format(index).as_bytes());
         body.extend_from_slice(b"\"}}\n");
         write_reading(reading, body);
@@ -60,14 +65,12 @@ impl Encoder for Elasticsearch {
     fn finish(&self, key: &str, body: &mut Vec<u8>) {
         let room = room_with(key);
         let mut action = 0;
-        while let Some(place) =
-            body.get_mut(action + self.head.len()..).and_then(|rest| rest.get_mut(..ROOM_BYTES))
-        {
-            place.copy_from_slice(&room);
+        while let Some(line) = body.get_mut(action..).filter(|rest| rest.len() > self.room.end) {
+            line[self.room.clone()].copy_from_slice(&room);
             // The next action comes after the end of this line, and the end of the document's.
-            let rest = &body[action..];
-            let Some(end) = memchr::memchr_iter(b'\n', rest).nth(1) else { return };
-            action += end + 1;
+            let after = &line[self.room.end..];
+            let Some(end) = memchr::memchr_iter(b'\n', after).nth(1) else { return };
+            action += self.room.end + end + 1;
         }
     }
 
