@@ -15,13 +15,16 @@
 //! not closed takes all that follows with it, up to the next quotation mark, and the fault says how far that was. Blank
 //! lines and those that begin with `#` hold nothing, but they are counted: a fault names the line as an editor would.
 //!
-//! - `line` reads one line; `value` the value of a field, `cursor` names with their escapes; `fault` says what is wrong.
+//! - `line` reads one line; `value` the value of a field, `cursor` names with their escapes, `digits` the time; `fault`
+//!   says what is wrong.
 //!
-//! What InfluxDB 1.8 and 2 do is done here, where it does not contradict the rules of a reading: an unescaped `=` in
-//! the value of a tag, an empty value and a tag that is twice there are faults; `\=` is no escape in a measurement. Two
-//! things differ: a line feed ends a name also after a backslash, and a comment ends with its line whatever is in it.
+//! What InfluxDB 1 and 2 do is done here, where it does not contradict the rules of a reading: an unescaped `=` in the
+//! value of a tag, an empty value and a tag that is twice there are faults; `\=` is no escape in a measurement. Some
+//! things differ: a line feed ends a name also after a backslash, a comment ends with its line whatever is in it, a tab
+//! separates like a space, and nothing may stand between a text and the comma or space that follows.
 
 mod cursor;
+mod digits;
 mod fault;
 mod line;
 mod value;

@@ -103,10 +103,29 @@ impl<'a> Cursor<'a> {
         Cow::Borrowed(&self.text[start..self.at])
     }
 
+    /// Whether the next `length` bytes, which are ASCII, are all of a value that is no text, or of the time.
+    pub(super) fn is_token(&self, length: usize) -> bool {
+        let after = self.text.as_bytes().get(self.at + length);
+        after.is_none_or(|byte| MEANS[usize::from(*byte)] & IN_TOKEN != 0)
+    }
+
     /// The next byte that means something in such a place; the end of the text if there is none.
     fn end_of(&self, within: u8) -> usize {
-        let rest = &self.text.as_bytes()[self.at..];
-        self.at + rest.iter().position(|byte| MEANS[usize::from(*byte)] & within != 0).unwrap_or(rest.len())
+        let bytes = self.text.as_bytes();
+        let mut at = self.at;
+        // Eight bytes at a time; the last few, and what only might mean something, one by one.
+        while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
+            let plain = plain_length(u64::from_le_bytes(*word));
+            at += plain;
+            if plain < 8 {
+                if MEANS[usize::from(bytes[at])] & within != 0 {
+                    return at;
+                }
+                at += 1;
+            }
+        }
+        let rest = bytes.get(at..).unwrap_or_default();
+        at + rest.iter().position(|byte| MEANS[usize::from(*byte)] & within != 0).unwrap_or(rest.len())
     }
 
     /// A name with a backslash in it, where the cursor stands. One before anything that needs none is just that.
@@ -125,5 +144,39 @@ impl<'a> Cursor<'a> {
         }
         name.push_str(&self.text[kept..self.at]);
         name
+    }
+}
+
+/// How many bytes at the low end of a word mean nothing in any place: none of them is a comma, an equals sign, a
+/// backslash, a space or below that. The tests are those of Sean Anderson's *Bit Twiddling Hacks*.
+fn plain_length(word: u64) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word;
+    let equals = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    let found = below(word, b' ' + 1) | equals(b',') | equals(b'=') | equals(b'\\');
+    (found & (ONES * 0x80)).trailing_zeros() as usize / 8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn words_are_looked_through_as_bytes_are(text in "[a-z]{0,12}([ -~\n\r\té\u{0}]{0,6}[a-z]{0,9}){0,3}", within in prop::sample::select(vec![IN_MEASUREMENT, IN_KEY, IN_TOKEN])) {
+            for (at, _) in text.char_indices() {
+                let by_one = text.as_bytes()[at..].iter().position(|byte| MEANS[usize::from(*byte)] & within != 0);
+                let expected = by_one.map_or(text.len(), |length| at + length);
+                prop_assert_eq!(Cursor::new(&text, at).end_of(within), expected);
+            }
+        }
+
+        #[test]
+        fn what_means_something_in_any_place_ends_a_plain_word(bytes: [u8; 8]) {
+            let plain = plain_length(u64::from_le_bytes(bytes));
+            let means = |byte: &u8| MEANS[usize::from(*byte)] != 0 || *byte < b' ';
+            prop_assert_eq!(plain, bytes.iter().position(means).unwrap_or(8));
+        }
     }
 }

@@ -3,7 +3,7 @@
 use super::super::Rules;
 use super::cursor::Cursor;
 use super::fault::Fault;
-use super::{Reason, value};
+use super::{Reason, digits, value};
 use crate::reading::{ReadingError, ReadingParts, Readings, TAGS_MAX, Tag};
 use crate::timestamp::{TimeError, Timestamp};
 
@@ -176,13 +176,8 @@ impl<'a, 'r> Parser<'a, 'r> {
             return Ok(None);
         }
         let at = cursor.at;
-        let token = cursor.token();
-        let digits = token.strip_prefix('-').unwrap_or(token);
-        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(Fault::no_time(at, token));
-        }
         let precision = self.rules.precision;
-        let number = token.parse().map_err(|_too_large| TimeError::Range { precision });
+        let number = whole_number(cursor)?.ok_or(TimeError::Range { precision });
         let time = number.and_then(|number| Timestamp::from_integer(number, precision));
         let time = time.map_err(|error| error.to_string()).and_then(|time| self.rules.check_time(time));
         let time = time.map_err(|detail| Fault::new(at, Reason::Time, detail))?;
@@ -192,4 +187,21 @@ impl<'a, 'r> Parser<'a, 'r> {
         }
         Ok(Some(time))
     }
+}
+
+/// Reads the number that is the time; `None` if it does not fit.
+fn whole_number(cursor: &mut Cursor<'_>) -> Result<Option<i64>, Fault> {
+    if let Some((number, length)) = digits::at_start_of(cursor.rest().as_bytes())
+        && cursor.is_token(length)
+    {
+        cursor.at += length;
+        return Ok(i64::try_from(number).ok());
+    }
+    let at = cursor.at;
+    let token = cursor.token();
+    let digits = token.strip_prefix('-').unwrap_or(token);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Fault::no_time(at, token));
+    }
+    Ok(token.parse().ok())
 }

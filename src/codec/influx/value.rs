@@ -31,7 +31,7 @@ pub(super) fn read<'t, 'a: 't>(
     if cursor.peek() == Some(b'"') {
         return quoted(cursor, key, text).map(|text| Value::Text(text).into());
     }
-    if let Some((number, length)) = common_number(cursor.rest()) {
+    if let Some((number, length)) = common_number(cursor) {
         cursor.at += length;
         return Ok(NewValue::Number(number));
     }
@@ -39,20 +39,19 @@ pub(super) fn read<'t, 'a: 't>(
     token(cursor.token(), start, key).map(NewValue::Value)
 }
 
-/// The number at the beginning of `text` and how many bytes it takes there, if it needs no parsing and nothing else
+/// The number where the cursor stands and how many bytes it takes there, if it needs no parsing and nothing else
 /// belongs to it.
-fn common_number(text: &str) -> Option<(NumberText<'_>, usize)> {
+fn common_number<'a>(cursor: &Cursor<'a>) -> Option<(NumberText<'a>, usize)> {
+    let text = cursor.rest();
     let (number, digits) = NumberText::at_start_of(text)?;
-    let bytes = text.as_bytes();
-    let length = match (number.is_integer(), bytes.get(digits)) {
+    let length = match (number.is_integer(), text.as_bytes().get(digits)) {
         (true, Some(b'i')) => digits + 1,
         (true, Some(b'u')) if !number.as_str().starts_with('-') => digits + 1,
         // Whole numbers without a suffix are doubles.
         (true, _) => return None,
         (false, _) => digits,
     };
-    let ends = matches!(bytes.get(length), None | Some(b',' | b' ' | b'\t' | b'\r' | b'\n'));
-    ends.then_some((number, length))
+    cursor.is_token(length).then_some((number, length))
 }
 
 /// The text whose first quotation mark the cursor stands at.

@@ -156,7 +156,7 @@ proptest! {
     }
 
     #[test]
-    fn lines_end_where_they_are_found_to_end_without_reading_them(body in "([mhosta,= \\\\\"#\n1i]|m,host=h a=1i|a=\"b\"){0,40}") {
+    fn lines_end_where_they_are_found_to_end_without_reading_them(body in "([mhosta,= \\\\\"#\n1i]|m,host=h a=1i|a=\"b\"|\nm,host=h a=\"x\ny\"){0,40}") {
         // The last line is not UTF-8, so that the ends of all are looked for first.
         let mut other = body.clone().into_bytes();
         other.extend_from_slice(b"\n\xff");
