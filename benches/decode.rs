@@ -1,9 +1,11 @@
-//! Requests of 100 readings to the internal encoding, beside plain serde_json into a typed struct.
+//! Requests of 100 readings to the internal encoding, beside plain serde_json into a typed struct; and the same
+//! readings as line protocol, one field or five fields a line.
 //!
 //! `cargo bench --bench decode`. The plain parsers check less (no limits, times left as text) and keep the
 //! parsed form; the decoders check everything and write the bytes that are forwarded later.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -109,5 +111,48 @@ fn decode(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decode);
+/// The same readings as line protocol; `fields` of them share a line, with its device and time.
+fn lines_of_points(fields: u64) -> Vec<u8> {
+    let mut body = String::new();
+    for point in 0..READINGS / fields {
+        let device = point * fields % 977;
+        write!(body, "household,host=meter-{device:05}").expect("writing to memory does not fail");
+        for field in 0..fields {
+            let number = point * fields + field;
+            let (whole, thousandths) = (number * 7919 % 241, number * 104_729 % 1000);
+            let name =
+                ["voltage", "global_active_power", "global_reactive_power", "global_intensity", "frequency"]
+                    [field as usize % 5];
+            let before = if field == 0 { ' ' } else { ',' };
+            write!(body, "{before}{name}={whole}.{thousandths:03}").expect("writing to memory does not fail");
+        }
+        writeln!(body, " {}", 1_170_288_000_000_000_000 + point * 1_000_000_000)
+            .expect("writing to memory does not fail");
+    }
+    body.into_bytes()
+}
+
+/// Beside NDJSON in one run: what else the machine does bears on both.
+fn decode_lines(criterion: &mut Criterion) {
+    let ndjson = sample::body(0..READINGS, ["", "\n", "\n"]).into_bytes();
+    let rules = Rules { precision: Precision::Nanos, ..rules() };
+    let mut group = criterion.benchmark_group("decode/influx");
+    group.throughput(Throughput::Elements(READINGS));
+    let bodies = [
+        ("one_field_a_line", "influx", lines_of_points(1)),
+        ("five_fields_a_line", "influx", lines_of_points(5)),
+        ("ndjson", "ndjson", ndjson),
+    ];
+    for (name, format, body) in bodies {
+        group.bench_function(name, |bencher| {
+            let decoder = decoder(format);
+            let decoded = decoder.decode(&body, &rules).expect("well-formed");
+            assert_eq!((decoded.readings.len() as u64, decoded.rejections.count()), (READINGS, 0));
+            bencher.iter(|| decoder.decode(black_box(&body), &rules));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, decode, decode_lines);
 criterion_main!(benches);
