@@ -75,6 +75,21 @@ fn the_limits_themselves_are_allowed() {
     assert_eq!(reading.tags().count(), TAGS_MAX);
 }
 
+#[test]
+fn a_time_is_given_to_the_readings_after_a_position_and_to_no_other() {
+    let mut readings = Readings::default();
+    let mut positions = Vec::new();
+    for length in [1, 300, 0, 4096] {
+        positions.push(readings.end());
+        readings.push(&parts(Value::Text(&"x".repeat(length)), &[])).expect("within the limits");
+    }
+    let later = Timestamp::from_nanos(5).expect("after 1970");
+    readings.set_time_after(positions[2], later);
+    readings.set_time_after(readings.end(), Timestamp::MAX);
+    let times: Vec<_> = readings.iter().map(ReadingRef::time).collect();
+    assert_eq!(times, [Timestamp::MIN, Timestamp::MIN, later, later]);
+}
+
 fn any_value() -> impl Strategy<Value = (u8, i64, f64, String)> {
     (0..4u8, any::<i64>(), -1e300..1e300, "\\PC{0,20}")
 }
