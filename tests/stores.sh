@@ -104,7 +104,7 @@ install_packages() {
   fi
 }
 
-# The stores. Each has: its package, how it is set up and started, when it is ready, the gateway's settings for it, the
+# The stores. Each has: its package, how it is started and, where there is something to set up, prepared, when it is ready, the gateway's settings for it, the
 # signal that ends it in the middle of a load, and a reading that it refuses, if it refuses any.
 
 clickhouse_package=clickhouse-server
@@ -196,7 +196,6 @@ prometheus_start() {
   prometheus --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/store" --storage.tsdb.retention.time=100y \
     --web.enable-remote-write-receiver --web.listen-address="127.0.0.1:$port" >>"$work/store.log" 2>&1 &
 }
-prometheus_prepare() { :; }
 prometheus_settings() {
   echo "nodes = [\"http://127.0.0.1:$port/api/v1/write\"]"
   echo 'format = "remote-write"'
@@ -212,7 +211,6 @@ victoriametrics_start() {
   victoria-metrics -httpListenAddr="127.0.0.1:$port" -storageDataPath="$work/store" -retentionPeriod=100y \
     -influxSkipSingleField -dedup.minScrapeInterval=1ms >>"$work/store.log" 2>&1 &
 }
-victoriametrics_prepare() { :; }
 victoriametrics_settings() {
   case $1 in
     influx)
@@ -231,7 +229,7 @@ start_store() {
   until_true "an answer of $store" answers "http://127.0.0.1:$port${!ready}"
 }
 
-start_gateway() {
+write_settings() {
   gateway=http://127.0.0.1:$(free_port)
   cat >"$work/forebay.toml" <<TOML
 [server]
@@ -250,10 +248,15 @@ probe = "200ms"
 [cluster]
 $("${store}_settings" "$form")
 TOML
+}
+
+start_gateway() {
   "$forebay" serve --config "$work/forebay.toml" >>"$work/gateway.log" 2>&1 &
   gateway_pid=$!
   until_true "an answer of the gateway" answers "$gateway/healthz"
 }
+
+takes_batches() { "$forebay" check --config "$work/forebay.toml" >"$work/check.log" 2>&1; }
 
 # Sends the file as the readings of one device: load DEVICE [OPTION...]
 load() {
@@ -290,7 +293,14 @@ prove() {
   install_packages "${!package}"
   port=$(free_port)
   start_store
-  "${store}_prepare"
+  write_settings
+  # Before there is a table or a database `forebay check` says so, and afterwards that all is well.
+  if declare -F "${store}_prepare" >/dev/null; then
+    ! takes_batches || die "the check finds no fault before the store is set up: $(tail -1 "$work/check.log")"
+    say "$name: before it is set up: it $(grep '^node ' "$work/check.log" | cut -d ' ' -f 3- | cut -c 1-120)"
+    "${store}_prepare"
+  fi
+  takes_batches || die "the check finds a fault: $(tail -1 "$work/check.log")"
   start_gateway
 
   post <"$awkward"
