@@ -18,9 +18,9 @@ set -euo pipefail
 exec </dev/null
 cd "$(dirname "$0")/.."
 
-readings=tests/data/household_power.csv
+readings=tests/data/household_power_2007-02.csv
 awkward=tests/stores/awkward.ndjson
-rate=300                     # readings a second while the store is ended: the load then takes about 3 seconds
+rate=4000
 patience=60                  # seconds for each thing that is waited for
 all=(clickhouse influxdb prometheus-remote-write victoriametrics-influx victoriametrics-remote-write)
 work=$(mktemp -d)
@@ -190,7 +190,7 @@ influxdb_settings() {
 prometheus_package=prometheus
 prometheus_ready=/-/ready
 prometheus_signal=KILL
-prometheus_refuses='{"device":"precise","sensor":"large","value":1,"time":"2007-02-01T03:00:00Z"}'
+prometheus_refuses='{"device":"precise","sensor":"large","value":1,"time":"2007-02-03T03:00:00Z"}'
 prometheus_start() {
   echo 'storage: { tsdb: { out_of_order_time_window: 100y } }' >"$work/prometheus.yml"
   prometheus --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/store" --storage.tsdb.retention.time=100y \

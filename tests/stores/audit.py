@@ -4,8 +4,9 @@
 
 STORE is clickhouse, influxdb, prometheus or victoriametrics, listening on PORT of the loopback. The readings of NDJSON
 were sent, and those of CSV once for each DEVICE: its first column is the time, each other one a sensor. Device, sensor,
-tags, value and time must be those that were sent: values as the doubles that their text names, times to the nanosecond,
-or to the millisecond where the store has no more; names and tags as README says of the FORMAT. Nothing else may be there,
+tags, value and time must be those that were sent: values as the doubles that their text names (in ClickHouse 18.16, whose
+own reader of numbers is off by a unit in the last place now and then, as the doubles that it makes of that text), times to
+the nanosecond, or to the millisecond where the store has no more; names and tags as README says of the FORMAT. Nothing else may be there,
 and no reading twice.
 """
 
@@ -46,6 +47,13 @@ def get(path, **query):
         return answer.read().decode()
 
 
+def post(body):
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+        f"http://127.0.0.1:{port}/", data=body.encode(), timeout=30
+    ):
+        pass
+
+
 # What each store holds.
 
 
@@ -54,6 +62,16 @@ def clickhouse():
     rows = get("/", query="SELECT device, sensor, time, value FROM readings FINAL FORMAT JSONCompact")
     for device, sensor, time, value in json.loads(rows)["data"]:
         yield Reading(device, sensor, frozenset(), nanoseconds(time), float(value))
+
+
+def as_clickhouse_reads(texts):
+    """What it makes of numbers, by their text: written to another table in the same way and read back."""
+    rows = "".join(f'{{"text":"{text}","value":{text}}}\n' for text in sorted(texts))
+    post("CREATE TABLE numbers (text String, value Float64) ENGINE = Memory")
+    post("INSERT INTO numbers FORMAT JSONEachRow\n" + rows)
+    numbers = json.loads(get("/", query="SELECT text, value FROM numbers FORMAT JSONCompact"))["data"]
+    post("DROP TABLE numbers")
+    return {text: float(value) for text, value in numbers}
 
 
 def influxdb():
@@ -67,7 +85,7 @@ def influxdb():
 
 def prometheus():
     """As ranges of raw samples: `query_range` would give values at the steps instead, repeated or left out."""
-    answer = json.loads(get("/api/v1/query", query='{device!=""}[1d]', time="2007-02-01T23:59:59Z"))
+    answer = json.loads(get("/api/v1/query", query='{device!=""}[3d]', time="2007-02-03T23:59:59Z"))
     for series in answer["data"]["result"]:
         for time, value in series["values"]:
             yield labelled(series["metric"], series["metric"]["__name__"], int(decimal.Decimal(repr(time)) * NS), value)
@@ -106,10 +124,15 @@ def expected(device, sensor, tags, unit, time, value):
         sensor = re.sub(r"[^a-zA-Z0-9_:]", "_", sensor)
     if store == "clickhouse":
         tags = {}
-    return Reading(device, sensor, frozenset(tags.items()), at, float(value))
+    return Reading(device, sensor, frozenset(tags.items()), at, number(value))
+
+
+def number(value):
+    return numbers[str(value)] if numbers else float(value)
 
 
 store, form, port, ndjson_path, csv_path, *devices = sys.argv[1:]
+numbers = as_clickhouse_reads({str(reading[-1]) for reading in sent()}) if store == "clickhouse" else {}
 wanted = {reading[:-1]: reading.value for reading in (expected(*reading) for reading in sent())}
 held, twice = {}, 0
 for reading in globals()[store]():
