@@ -53,6 +53,11 @@ impl Encoder for Elasticsearch {
         "application/x-ndjson"
     }
 
+    /// Elasticsearch knows no zstd; what it does not understand it refuses, as if the readings were bad.
+    fn compressions(&self) -> &'static [&'static str] {
+        &["gzip"]
+    }
+
     fn write(&self, index: usize, reading: ReadingRef<'_>, body: &mut Vec<u8>) -> Result<(), Unwritable> {
         body.extend_from_slice(&self.head);
         body.extend_from_slice(itoa::Buffer::new().format(index).as_bytes());

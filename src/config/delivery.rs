@@ -255,6 +255,7 @@ mod tests {
         let others =
             "must be none or gzip with cluster.format = \"influx\", whose nodes cannot undo others; got zstd";
         check("influx", "zstd", Some(others));
+        check("elasticsearch", "zstd", Some(&others.replace("influx", "elasticsearch")));
         for (format, compression) in [("remote-write", "none"), ("influx", "gzip"), ("ndjson", "zstd")] {
             check(format, compression, None);
         }
