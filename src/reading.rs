@@ -385,6 +385,16 @@ impl<'a> ReadingRef<'a> {
         }
     }
 
+    /// The value as the nearest double, true as 1 and false as 0; `None` if it is a text.
+    pub fn value_as_double(self) -> Option<f64> {
+        match self.bytes[12] {
+            INTEGER | DOUBLE => Some(number::nearest_double(self.value_bytes())),
+            FALSE => Some(0.0),
+            TRUE => Some(1.0),
+            _ => None,
+        }
+    }
+
     /// Whether the value is a whole number that fits in 64 bits signed.
     pub fn is_integer(self) -> bool {
         self.bytes[12] == INTEGER

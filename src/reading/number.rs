@@ -64,6 +64,42 @@ impl<'a> NumberText<'a> {
     }
 }
 
+/// The double that is nearest to the number of a canonical text.
+pub(super) fn nearest_double(text: &[u8]) -> f64 {
+    plain_double(text)
+        .unwrap_or_else(|| super::text(text).parse().expect("only numbers are encoded as numbers"))
+}
+
+/// The double of up to 15 digits without an exponent: such an integer and such a power of ten are doubles, and their
+/// quotient is rounded once (Clinger, *How to Read Floating Point Numbers Accurately*, 1990).
+fn plain_double(text: &[u8]) -> Option<f64> {
+    let (sign, text) = match text {
+        [b'-', rest @ ..] => (-1.0, rest),
+        _ => (1.0, text),
+    };
+    if text.len() > DOUBLE_DIGITS_MAX + 1 {
+        return None;
+    }
+    let (mut digits, mut number, mut point) = (0, 0u64, None);
+    for byte in text {
+        match byte {
+            b'0'..=b'9' => {
+                number = number * 10 + u64::from(byte - b'0');
+                digits += 1;
+            }
+            b'.' if point.is_none() => point = Some(digits),
+            _ => return None,
+        }
+    }
+    let places = point.map_or(0, |before| digits - before);
+    #[allow(clippy::cast_precision_loss, reason = "it has at most 15 digits")]
+    let double = number as f64 / POWERS_OF_TEN.get(places)?;
+    (1..=DOUBLE_DIGITS_MAX).contains(&digits).then_some(sign * double)
+}
+
+const POWERS_OF_TEN: [f64; DOUBLE_DIGITS_MAX + 1] =
+    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+
 /// A fraction without the zeros at its end, apart from one that stands alone.
 fn without_zeros(mut fraction: &[u8]) -> &[u8] {
     while let [front @ .., b'0'] = fraction
@@ -133,8 +169,41 @@ mod tests {
         }
     }
 
+    #[test]
+    fn doubles_at_the_edges_of_the_quick_way_are_the_nearest_too() {
+        for text in [
+            "0",
+            "0.0",
+            "-0.0",
+            "999999999999999",
+            "9007199254740993",
+            "0.999999999999999",
+            "123456789012345.6",
+            "-9223372036854775808",
+            "5e-324",
+            "1.7976931348623157e+308",
+            "0.1",
+            "230.125",
+        ] {
+            let expected: f64 = text.parse().expect("a number");
+            assert_eq!(nearest_double(text.as_bytes()).to_bits(), expected.to_bits(), "{text}");
+        }
+    }
+
     proptest! {
         #![proptest_config(proptest::test_runner::Config::with_cases(20_000))]
+
+        #[test]
+        fn the_nearest_double_is_that_of_the_standard_library(
+            text in prop_oneof![
+                "-?(0|[1-9][0-9]{0,19})(\\.[0-9]{1,18})?",
+                any::<i64>().prop_map(|number| number.to_string()),
+                prop::num::f64::NORMAL.prop_map(|number| zmij::Buffer::new().format_finite(number).to_owned()),
+            ]
+        ) {
+            let expected: f64 = text.parse().expect("a number");
+            prop_assert_eq!(nearest_double(text.as_bytes()).to_bits(), expected.to_bits(), "{}", text);
+        }
 
         #[test]
         fn what_is_taken_is_what_would_be_written(text in "-?(0|[1-9][0-9]{0,17})(\\.[0-9]{1,15})?") {
