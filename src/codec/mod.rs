@@ -69,7 +69,7 @@ pub const ENCODERS: Registry<MakeEncoder> = Registry {
         ("elasticsearch", |config| Arc::new(elasticsearch::Elasticsearch::new(&config.elasticsearch))),
         ("clickhouse", |config| Arc::new(clickhouse::Clickhouse::new(&config.clickhouse))),
         ("influx", |config| Arc::new(influx_encode::InfluxEncoder::new(config.influx))),
-        ("remote-write", |_| Arc::new(remote_write::RemoteWrite)),
+        ("remote-write", |_| Arc::new(remote_write::RemoteWrite::new())),
     ],
 };
 

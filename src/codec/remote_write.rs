@@ -25,12 +25,12 @@ use std::borrow::Cow;
 
 use prost::encoding::{encode_varint, encoded_len_varint};
 use snap::raw::{Encoder as Snappy, max_compress_len};
-use xxhash_rust::xxh64::xxh64;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::device_tag::{DEVICE, EXPORTED, beside_device};
 use super::diagnosis::{diagnose_status, is_unknown_path, said};
 use super::encoder::{Blame, Encoder, NodeAnswer, Trial, Unwritable};
-use crate::reading::{ReadingRef, Value};
+use crate::reading::ReadingRef;
 
 /// Label that has the name of the series.
 const NAME: &str = "__name__";
@@ -58,7 +58,17 @@ const LENGTH_DELIMITED: u8 = 2;
 
 /// The format `remote-write`.
 #[derive(Debug)]
-pub struct RemoteWrite;
+pub struct RemoteWrite {
+    /// Of the hashes of labels, so that nobody can choose labels that collide. What is sent does not depend on it.
+    seed: u64,
+}
+
+impl RemoteWrite {
+    /// Draws a seed.
+    pub fn new() -> RemoteWrite {
+        RemoteWrite { seed: fastrand::u64(..) }
+    }
+}
 
 impl Encoder for RemoteWrite {
     fn content_type(&self) -> &'static str {
@@ -74,30 +84,25 @@ impl Encoder for RemoteWrite {
     }
 
     fn write(&self, _index: usize, reading: ReadingRef<'_>, body: &mut Vec<u8>) -> Result<(), Unwritable> {
-        let value = match reading.value() {
-            // To the nearest double: beyond 2^53 digits are lost.
-            #[allow(clippy::cast_precision_loss, reason = "all numbers are doubles there")]
-            Value::Integer(number) => number as f64,
-            Value::Double(number) => number,
-            Value::Boolean(truth) => f64::from(u8::from(truth)),
-            Value::Text(_) => return Err(Unwritable::NotNumeric),
-        };
+        let Some(value) = reading.value_as_double() else { return Err(Unwritable::NotNumeric) };
         let before = body.len();
         body.reserve(reading.encoded_len() + FRAME_BYTES);
         body.extend_from_slice(&[0; HEAD_BYTES]);
         write_labels(reading, body).inspect_err(|_| body.truncate(before))?;
         let millis = reading.time().nanos() / 1_000_000;
         let (head, labels) = body[before..].split_at_mut(HEAD_BYTES);
-        head.copy_from_slice(&Entry { hash: xxh64(labels, 0), millis, value, labels, index: 0 }.head());
+        head.copy_from_slice(&Entry { labels, millis, value, index: 0, series: 0 }.head());
         Ok(())
     }
 
     fn arrange(&self, body: &mut Vec<u8>) -> Vec<(usize, Unwritable)> {
         let mut entries = Entry::all_of(body);
-        entries.sort_unstable_by(|one, other| one.order(other));
+        number_series(&mut entries, self.seed);
+        // Of those with one time, the first one stays in front.
+        entries.sort_by_key(|entry| (entry.series, entry.millis));
         let mut request = Vec::with_capacity(body.len());
         let mut clashes = Vec::new();
-        for series in entries.chunk_by(Entry::is_of_series_of) {
+        for series in entries.chunk_by(|one, other| one.series == other.series) {
             write_series(series, &mut request, &mut clashes);
         }
         *body = request;
@@ -164,8 +169,7 @@ fn is_not_understood(answer: &NodeAnswer<'_>) -> bool {
 ///
 /// | bytes | what |
 /// |---|---|
-/// | 4 | length of the labels |
-/// | 8 | hash of the labels |
+/// | 8 | length of the labels |
 /// | 8 | milliseconds |
 /// | 8 | value |
 /// | … | the labels, as they stand in a `TimeSeries` |
@@ -174,24 +178,23 @@ fn is_not_understood(answer: &NodeAnswer<'_>) -> bool {
 /// (`a_request_is_never_longer_than_what_was_appended_and_keeps_the_rules`).
 #[derive(Clone, Copy, Debug)]
 struct Entry<'a> {
-    hash: u64,
+    labels: &'a [u8],
     millis: i64,
     value: f64,
-    labels: &'a [u8],
     /// How many were appended before it.
     index: usize,
+    /// The number of its series, in the order in which series came.
+    series: usize,
 }
 
-const HEAD_BYTES: usize = 28;
+const HEAD_BYTES: usize = 24;
 
 impl<'a> Entry<'a> {
     fn head(&self) -> [u8; HEAD_BYTES] {
         let mut head = [0; HEAD_BYTES];
-        let length = u32::try_from(self.labels.len()).expect("names and tags are bounded");
-        head[..4].copy_from_slice(&length.to_le_bytes());
-        head[4..12].copy_from_slice(&self.hash.to_le_bytes());
-        head[12..20].copy_from_slice(&self.millis.to_le_bytes());
-        head[20..28].copy_from_slice(&self.value.to_le_bytes());
+        head[..8].copy_from_slice(&(self.labels.len() as u64).to_le_bytes());
+        head[8..16].copy_from_slice(&self.millis.to_le_bytes());
+        head[16..].copy_from_slice(&self.value.to_le_bytes());
         head
     }
 
@@ -200,76 +203,85 @@ impl<'a> Entry<'a> {
         let mut entries = Vec::with_capacity(appended.len() / (2 * HEAD_BYTES));
         while let Some((head, rest)) = appended.split_first_chunk::<HEAD_BYTES>() {
             let word = |at: usize| <[u8; 8]>::try_from(&head[at..at + 8]).expect("eight bytes");
-            let length = u32::from_le_bytes(head[..4].try_into().expect("four bytes"));
-            let (labels, rest) = rest.split_at(length as usize);
-            entries.push(Entry {
-                hash: u64::from_le_bytes(word(4)),
-                millis: i64::from_le_bytes(word(12)),
-                value: f64::from_le_bytes(word(20)),
-                labels,
-                index: entries.len(),
-            });
+            let length = usize::try_from(u64::from_le_bytes(word(0))).expect("what was a length before");
+            let (labels, rest) = rest.split_at(length);
+            let (millis, value) = (i64::from_le_bytes(word(8)), f64::from_le_bytes(word(16)));
+            entries.push(Entry { labels, millis, value, index: entries.len(), series: 0 });
             appended = rest;
         }
         entries
     }
+}
 
-    fn is_of_series_of(&self, other: &Entry<'_>) -> bool {
-        self.hash == other.hash && self.labels == other.labels
-    }
-
-    /// By series, time, and the order in which they came.
-    fn order(&self, other: &Entry<'_>) -> std::cmp::Ordering {
-        let series = self.hash.cmp(&other.hash).then_with(|| self.labels.cmp(other.labels));
-        series.then(self.millis.cmp(&other.millis)).then(self.index.cmp(&other.index))
-    }
-
-    /// Length of its `Sample`.
-    fn sample_bytes(&self) -> usize {
-        1 + 8 + 1 + encoded_len_varint(self.varint())
-    }
-
-    /// Its time, as Protocol Buffers encode an `int64`.
-    fn varint(&self) -> u64 {
-        self.millis.cast_unsigned()
+/// Gives each series a number, in the order in which they come.
+fn number_series(entries: &mut [Entry<'_>], seed: u64) {
+    const EMPTY: usize = usize::MAX;
+    // A table of the first entry of each series, by the hash of its labels; at most half of it is taken.
+    let mut firsts = vec![EMPTY; (2 * entries.len()).next_power_of_two()];
+    let mask = firsts.len() - 1;
+    let mut next = 0;
+    for index in 0..entries.len() {
+        let labels = entries[index].labels;
+        #[allow(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
+        let mut place = xxh3_64_with_seed(labels, seed) as usize & mask;
+        while firsts[place] != EMPTY && entries[firsts[place]].labels != labels {
+            place = (place + 1) & mask;
+        }
+        if firsts[place] == EMPTY {
+            firsts[place] = index;
+            entries[index].series = next;
+            next += 1;
+        } else {
+            entries[index].series = entries[firsts[place]].series;
+        }
     }
 }
 
 /// Appends one `TimeSeries`, and to `clashes` the places of the readings that it has no room for.
 fn write_series(series: &[Entry<'_>], request: &mut Vec<u8>, clashes: &mut Vec<usize>) {
-    let Some(first) = series.first() else { return };
-    // The first of each millisecond.
-    let samples = || series.chunk_by(|one, other| one.millis == other.millis).map(|same| &same[0]);
-    let samples_bytes: usize = samples().map(|sample| 2 + sample.sample_bytes()).sum();
+    let labels = series.first().map_or(&[][..], |first| first.labels);
+    let same_time = |one: &Entry<'_>, other: &Entry<'_>| one.millis == other.millis;
+    let times = || series.chunk_by(same_time);
+    let samples_bytes: usize = times().map(|same| 2 + sample_bytes(&same[0])).sum();
     request.push(TIMESERIES);
-    encode_varint((first.labels.len() + samples_bytes) as u64, request);
-    request.extend_from_slice(first.labels);
-    for sample in samples() {
-        request.push(SAMPLES);
-        encode_varint(sample.sample_bytes() as u64, request);
-        request.push(SAMPLE_VALUE);
-        request.extend_from_slice(&sample.value.to_le_bytes());
-        request.push(SAMPLE_TIME);
-        encode_varint(sample.varint(), request);
-    }
-    for same in series.chunk_by(|one, other| one.millis == other.millis).filter(|same| same.len() > 1) {
+    encode_varint((labels.len() + samples_bytes) as u64, request);
+    request.extend_from_slice(labels);
+    for same in times() {
+        let (first, others) = same.split_first().expect("chunks have something in them");
+        write_sample(first, request);
         // The same value again is there already.
-        let others = same.iter().filter(|entry| entry.value.to_bits() != same[0].value.to_bits());
-        clashes.extend(others.map(|entry| entry.index));
+        let others = others.iter().filter(|other| other.value.to_bits() != first.value.to_bits());
+        clashes.extend(others.map(|other| other.index));
     }
+}
+
+/// Length of a `Sample`.
+fn sample_bytes(entry: &Entry<'_>) -> usize {
+    1 + 8 + 1 + encoded_len_varint(entry.millis.cast_unsigned())
+}
+
+fn write_sample(entry: &Entry<'_>, request: &mut Vec<u8>) {
+    let mut head = [SAMPLES, 0, SAMPLE_VALUE, 0, 0, 0, 0, 0, 0, 0, 0, SAMPLE_TIME];
+    head[1] = u8::try_from(sample_bytes(entry)).expect("a few bytes");
+    head[3..11].copy_from_slice(&entry.value.to_le_bytes());
+    request.extend_from_slice(&head);
+    encode_varint(entry.millis.cast_unsigned(), request);
 }
 
 /// Appends the labels of a reading's series, in the order of their names.
 fn write_labels(reading: ReadingRef<'_>, out: &mut Vec<u8>) -> Result<(), Unwritable> {
-    let metric = valid_name(reading.sensor(), Colons::Allowed);
+    let metric = match is_valid_name(reading.sensor_bytes(), Colons::Allowed) {
+        true => Cow::Borrowed(reading.sensor_bytes()),
+        false => Cow::Owned(valid_name(reading.sensor(), Colons::Allowed).into_bytes()),
+    };
     let mut tags = reading.tags().filter(|(_, value)| !value.is_empty()).peekable();
     if tags.peek().is_none() {
-        write_label(NAME, metric.as_bytes(), out);
+        write_label(NAME, &metric, out);
         write_label(DEVICE, reading.device_bytes(), out);
         return Ok(());
     }
     let mut sorted: Vec<(Cow<'_, str>, &[u8])> =
-        vec![(NAME.into(), metric.as_bytes()), (DEVICE.into(), reading.device_bytes())];
+        vec![(NAME.into(), &metric), (DEVICE.into(), reading.device_bytes())];
     for (name, value) in tags {
         sorted.push((label_name(name)?, value.as_bytes()));
     }
@@ -283,11 +295,23 @@ fn write_labels(reading: ReadingRef<'_>, out: &mut Vec<u8>) -> Result<(), Unwrit
     Ok(())
 }
 
+#[inline]
 fn write_label(name: &str, value: &[u8], out: &mut Vec<u8>) {
+    let name = name.as_bytes();
+    if name.len() + value.len() < 0x80 - 4 {
+        // The lengths are one byte each, as almost all are.
+        let [name_bytes, value_bytes] =
+            [name, value].map(|text| u8::try_from(text.len()).expect("below 128"));
+        out.extend_from_slice(&[LABELS, 4 + name_bytes + value_bytes, LABEL_NAME, name_bytes]);
+        out.extend_from_slice(name);
+        out.extend_from_slice(&[LABEL_VALUE, value_bytes]);
+        out.extend_from_slice(value);
+        return;
+    }
     let field_bytes = |text: &[u8]| 1 + encoded_len_varint(text.len() as u64) + text.len();
     out.push(LABELS);
-    encode_varint((field_bytes(name.as_bytes()) + field_bytes(value)) as u64, out);
-    for (field, text) in [(LABEL_NAME, name.as_bytes()), (LABEL_VALUE, value)] {
+    encode_varint((field_bytes(name) + field_bytes(value)) as u64, out);
+    for (field, text) in [(LABEL_NAME, name), (LABEL_VALUE, value)] {
         out.push(field);
         encode_varint(text.len() as u64, out);
         out.extend_from_slice(text);
@@ -299,7 +323,10 @@ fn label_name(tag: &str) -> Result<Cow<'_, str>, Unwritable> {
     if tag.is_empty() {
         return Err(NAMELESS);
     }
-    let name = valid_name(tag, Colons::Replaced);
+    let name = match is_valid_name(tag.as_bytes(), Colons::Replaced) {
+        true => tag.into(),
+        false => Cow::Owned(valid_name(tag, Colons::Replaced)),
+    };
     match name.starts_with(RESERVED) {
         true => Ok(format!("{EXPORTED}{name}").into()),
         false => Ok(beside_device(name)),
@@ -315,20 +342,42 @@ enum Colons {
     Replaced,
 }
 
-/// Puts `_` in the place of each character that Prometheus does not allow in names, and before a digit at the beginning.
-fn valid_name(name: &str, colons: Colons) -> Cow<'_, str> {
-    let is_valid = |byte: u8| {
-        byte.is_ascii_alphanumeric() || byte == b'_' || (byte == b':' && colons == Colons::Allowed)
-    };
-    let begins_with_digit = name.as_bytes().first().is_some_and(u8::is_ascii_digit);
-    if name.bytes().all(is_valid) && !begins_with_digit {
-        return name.into();
+/// Whether names may have a byte.
+const fn is_valid(byte: u8, colons: Colons) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || (byte == b':' && matches!(colons, Colons::Allowed))
+}
+
+/// The same for every byte, looked up.
+const fn validity(colons: Colons) -> [bool; 256] {
+    let mut valid = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        valid[byte as usize] = is_valid(byte, colons);
+        byte += 1;
     }
+    valid
+}
+
+fn begins_with_digit(name: &[u8]) -> bool {
+    name.first().is_some_and(u8::is_ascii_digit)
+}
+
+fn is_valid_name(name: &[u8], colons: Colons) -> bool {
+    const WITH_COLONS: [bool; 256] = validity(Colons::Allowed);
+    const WITHOUT: [bool; 256] = validity(Colons::Replaced);
+    let valid = if colons == Colons::Allowed { &WITH_COLONS } else { &WITHOUT };
+    // Without a way out: that is quicker than to look at each byte whether to go on.
+    name.iter().fold(!begins_with_digit(name), |is_so, byte| is_so & valid[usize::from(*byte)])
+}
+
+/// Puts `_` in the place of each character that Prometheus does not allow in names, and before a digit at the beginning.
+fn valid_name(name: &str, colons: Colons) -> String {
     let valid = |character: char| match u8::try_from(character) {
-        Ok(byte) if is_valid(byte) => character,
+        Ok(byte) if is_valid(byte, colons) => character,
         _ => '_',
     };
-    begins_with_digit.then_some('_').into_iter().chain(name.chars().map(valid)).collect::<String>().into()
+    let before = begins_with_digit(name.as_bytes()).then_some('_');
+    before.into_iter().chain(name.chars().map(valid)).collect()
 }
 
 #[cfg(test)]

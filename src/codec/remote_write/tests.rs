@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
-use crate::reading::{ReadingParts, Readings, Tag};
+use crate::reading::{ReadingParts, Readings, Tag, Value};
 use crate::timestamp::Timestamp;
 
 #[derive(Clone, PartialEq, Message)]
@@ -38,6 +38,10 @@ struct Sample {
     timestamp: i64,
 }
 
+fn encoder() -> RemoteWrite {
+    RemoteWrite::new()
+}
+
 const START: i64 = 1_170_288_000_000_000_000;
 
 /// Appends a reading; its tags are pairs of names and values.
@@ -60,9 +64,9 @@ fn push(
 fn arranged(readings: &Readings) -> (Vec<u8>, Vec<(usize, Unwritable)>) {
     let mut body = Vec::new();
     for (index, reading) in readings.iter().enumerate() {
-        RemoteWrite.write(index, reading, &mut body).expect("it holds numbers");
+        encoder().write(index, reading, &mut body).expect("it holds numbers");
     }
-    let unfit = RemoteWrite.arrange(&mut body);
+    let unfit = encoder().arrange(&mut body);
     (body, unfit)
 }
 
@@ -75,7 +79,7 @@ fn decode(body: &[u8]) -> WriteRequest {
 fn sent(readings: &Readings) -> Vec<String> {
     let (mut body, unfit) = arranged(readings);
     assert_eq!(unfit, []);
-    RemoteWrite.finish("key", &mut body);
+    encoder().finish("key", &mut body);
     let line = |series: &TimeSeries| {
         let labels: Vec<_> =
             series.labels.iter().map(|label| format!("{}={}", label.name, label.value)).collect();
@@ -108,7 +112,7 @@ fn texts_cannot_be_held() {
     let mut readings = Readings::default();
     push(&mut readings, ["d", "s"], Value::Text("1"), START, &[]);
     let mut body = b"before".to_vec();
-    let done = RemoteWrite.write(0, readings.iter().next().expect("one"), &mut body);
+    let done = encoder().write(0, readings.iter().next().expect("one"), &mut body);
     assert_eq!((done, &body[..]), (Err(Unwritable::NotNumeric), &b"before"[..]));
 }
 
@@ -139,7 +143,7 @@ fn tags_that_are_called_the_same_cannot_be_held() {
         let mut readings = Readings::default();
         push(&mut readings, ["d", "s"], Value::Integer(1), START, tags);
         let mut body = b"before".to_vec();
-        let done = RemoteWrite.write(0, readings.iter().next().expect("one"), &mut body);
+        let done = encoder().write(0, readings.iter().next().expect("one"), &mut body);
         assert_eq!((done, &body[..]), (Err(expected), &b"before"[..]), "{tags:?}");
     };
     check(&[("a-b", "x"), ("a_b", "x")], TWICE);
@@ -187,7 +191,7 @@ fn of_several_values_of_a_millisecond_the_first_is_sent_and_the_others_are_told(
     let (mut body, unfit) = arranged(&readings);
     let (places, whys): (Vec<_>, Vec<_>) = unfit.into_iter().unzip();
     assert_eq!((places, whys), (vec![2, 5, 6], vec![Unwritable::SameTime; 3]));
-    RemoteWrite.finish("key", &mut body);
+    encoder().finish("key", &mut body);
     let samples =
         |series: TimeSeries| series.samples.into_iter().map(|sample| (sample.value, sample.timestamp));
     let mut samples: Vec<_> = decode(&body).timeseries.into_iter().flat_map(samples).collect();
@@ -214,15 +218,15 @@ proptest! {
             let tags: Vec<_> = tags.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
             let mut one = Readings::default();
             push(&mut one, [device, sensor], Value::Double(*value), *nanos, &tags);
-            if RemoteWrite.write(written.len(), one.iter().next().expect("one"), &mut body).is_ok() {
+            if encoder().write(written.len(), one.iter().next().expect("one"), &mut body).is_ok() {
                 push(&mut readings, [device, sensor], Value::Double(*value), *nanos, &tags);
                 written.push((device, *value, nanos / 1_000_000));
             }
         }
         let appended = body.len();
-        let unfit = RemoteWrite.arrange(&mut body);
+        let unfit = encoder().arrange(&mut body);
         prop_assert!(body.len() <= appended, "{} of {appended}", body.len());
-        RemoteWrite.finish("key", &mut body);
+        encoder().finish("key", &mut body);
 
         let mut arrived: BTreeMap<(String, i64, u64), usize> = BTreeMap::new();
         let mut seen = Vec::new();
@@ -246,7 +250,7 @@ proptest! {
         }
         let (again, _) = arranged(&readings);
         let mut again = again;
-        RemoteWrite.finish("another", &mut again);
+        encoder().finish("another", &mut again);
         prop_assert_eq!(again, body, "the same readings make the same bytes");
     }
 }
@@ -258,7 +262,7 @@ fn answer<'a>(status: u16, body: &'a str, headers: &'a HeaderMap) -> NodeAnswer<
 #[test]
 fn errors_are_blamed_on_whom_they_are_about() {
     let check = |status: u16, body: &str, expected: Option<Blame>| {
-        assert_eq!(RemoteWrite.blame(&answer(status, body, &HeaderMap::new())), expected, "{status} {body}");
+        assert_eq!(encoder().blame(&answer(status, body, &HeaderMap::new())), expected, "{status} {body}");
     };
     // The status says it.
     check(400, "out of order sample\n", None);
@@ -278,7 +282,7 @@ fn errors_are_blamed_on_whom_they_are_about() {
 #[test]
 fn what_is_wrong_with_a_node_is_told_with_what_to_do() {
     let check = |status: u16, body: &str, expected: Result<&str, &str>| match (
-        RemoteWrite.diagnose(&answer(status, body, &HeaderMap::new())),
+        encoder().diagnose(&answer(status, body, &HeaderMap::new())),
         expected,
     ) {
         (Ok(told), Ok(expected)) => assert_eq!(told, expected),
@@ -304,6 +308,6 @@ fn what_is_wrong_with_a_node_is_told_with_what_to_do() {
 
 #[test]
 fn the_trial_is_a_request_without_series() {
-    let trial = RemoteWrite.trial().expect("there is one");
+    let trial = encoder().trial().expect("there is one");
     assert_eq!((decode(&trial.body), trial.query), (WriteRequest::default(), None));
 }
