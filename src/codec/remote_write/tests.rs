@@ -102,6 +102,7 @@ fn numbers_are_doubles_truths_are_1_and_0_and_times_are_milliseconds() {
     check(Value::Integer(230), START, "230@1170288000000");
     check(Value::Integer(i64::MAX), START, "9223372036854776000@1170288000000");
     check(Value::Double(-0.1), START + 1_999_999, "-0.1@1170288000001");
+    check(Value::Double(-0.0), START, "-0@1170288000000");
     check(Value::Double(5e-324), 0, &format!("{}@0", 5e-324));
     check(Value::Boolean(true), 1, "1@0");
     check(Value::Boolean(false), i64::MAX, "0@9223372036854");
