@@ -173,6 +173,8 @@ pub struct Answer {
     pub body: String,
     /// Of a batch that was delivered, the readings that the node refused, by their places in the body.
     pub refused: Vec<FailedItem>,
+    /// Whether the node has some of the readings of a batch that is to be sent again.
+    pub is_stored_in_part: bool,
 }
 
 impl Answer {
@@ -183,7 +185,15 @@ impl Answer {
 
     fn none(reason: RetryReason, detail: String) -> Answer {
         let verdict = Verdict::Retry(reason);
-        Answer { verdict, detail, retry_after: None, status: None, body: String::new(), refused: Vec::new() }
+        Answer {
+            verdict,
+            detail,
+            retry_after: None,
+            status: None,
+            body: String::new(),
+            refused: Vec::new(),
+            is_stored_in_part: false,
+        }
     }
 }
 
@@ -330,15 +340,30 @@ async fn read_answer(answer: WireAnswer, format: &dyn Encoder, readings: usize, 
         status,
         body: excerpt,
         refused: Vec::new(),
+        is_stored_in_part: false,
     };
     match items_max {
-        Some(most) => judge_items(answer, items(&body, format, readings, most)),
+        Some(most) => judge_items(answer, items(&body, format, readings, most), readings),
         None => {
             let (status, headers) = (head.status.as_u16(), &head.headers);
-            let blame = format.blame(&NodeAnswer { status, headers, body: &answer.body });
+            let blame = match expects_tls(&answer.body) && !head.status.is_success() {
+                true => Some(Blame::Setup),
+                false => format.blame(&NodeAnswer { status, headers, body: &answer.body }),
+            };
             Answer { verdict: blame.map_or(answer.verdict, verdict_of), ..answer }
         }
     }
+}
+
+/// Whether a server says that it was spoken to without TLS: servers written in Go, nginx and Apache tell it with 400, which
+/// says nothing of the readings.
+fn expects_tls(body: &str) -> bool {
+    let words = [
+        "Client sent an HTTP request to an HTTPS server",
+        "plain HTTP request was sent to HTTPS port",
+        "speaking plain HTTP to an SSL-enabled server port",
+    ];
+    words.iter().any(|words| body.contains(words))
 }
 
 /// The beginning of a body.
@@ -389,7 +414,7 @@ fn items(
 
 /// What follows when a node took a batch, and not all of its readings. What would stop any batch comes before what stops
 /// some readings for a while, and that before what is refused for ever: the whole batch is sent again then.
-fn judge_items(answer: Answer, items: Result<Vec<FailedItem>, String>) -> Answer {
+fn judge_items(answer: Answer, items: Result<Vec<FailedItem>, String>, readings: usize) -> Answer {
     let failed = match items {
         Ok(failed) => failed,
         Err(error) => {
@@ -408,7 +433,7 @@ fn judge_items(answer: Answer, items: Result<Vec<FailedItem>, String>) -> Answer
     match setup.or(again) {
         Some((verdict, item)) => {
             let detail = format!("item {} of the batch: {} {}", item.index, item.status, item.detail);
-            Answer { verdict, detail, ..answer }
+            Answer { verdict, detail, is_stored_in_part: failed.len() < readings, ..answer }
         }
         None => Answer { refused: failed, ..answer },
     }
@@ -515,6 +540,22 @@ mod tests {
             assert_eq!(answer.verdict, Verdict::Retry(reason));
             assert!(answer.detail.ends_with("words"), "{}", answer.detail);
         }
+    }
+
+    #[test]
+    fn what_is_stored_in_part_is_known_whatever_stops_the_rest() {
+        let item = |index| FailedItem { index, status: 403, detail: String::new(), blame: None };
+        let judged = |failed: Vec<FailedItem>| {
+            judge_items(
+                Answer { verdict: Verdict::Delivered, ..Answer::internal(String::new()) },
+                Ok(failed),
+                3,
+            )
+        };
+        let in_part = judged(vec![item(0), item(2)]);
+        assert_eq!((in_part.verdict, in_part.is_stored_in_part), (Verdict::Misconfigured, true));
+        let not_at_all = judged((0..3).map(item).collect());
+        assert_eq!((not_at_all.verdict, not_at_all.is_stored_in_part), (Verdict::Misconfigured, false));
     }
 
     #[test]

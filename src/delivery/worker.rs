@@ -258,6 +258,9 @@ impl Worker {
         self.draining = true;
         self.nodes.ask_all(now);
         for Pending { batch, state, .. } in self.batches.values_mut() {
+            if let State::ToBury { due } = state {
+                *due = now;
+            }
             if let Some(due) = state.due_mut() {
                 batch.failures = 0;
                 *due = now;

@@ -26,6 +26,8 @@ pub(super) struct Checks {
     pub(super) buffer: Check,
     /// Whether some node takes batches.
     pub(super) nodes: Check,
+    /// Whether readings that nodes refuse can be written down.
+    pub(super) dead_letters: Check,
 }
 
 /// One check.
@@ -54,12 +56,14 @@ impl Readiness {
             storage: storage(view),
             buffer: buffer(view),
             nodes: nodes(view),
+            dead_letters: dead_letters(view),
         };
         let status = match &checks {
             Checks { intake, .. } if !intake.ok => "draining",
             Checks { storage, .. } if !storage.ok => "degraded",
             Checks { buffer, .. } if !buffer.ok => "full",
             Checks { nodes, .. } if !nodes.ok => "degraded",
+            Checks { dead_letters, .. } if !dead_letters.ok => "degraded",
             _ => "ready",
         };
         Readiness { status, checks }
@@ -110,6 +114,11 @@ fn nodes(view: &View) -> Check {
     Check::bad(format!("{up} of the {needed} nodes are up that each batch has to reach: {told}"))
 }
 
+/// Until it is mended, refused readings stay in the buffer, and what comes after them waits.
+fn dead_letters(view: &View) -> Check {
+    view.dead_letter_trouble.clone().map_or_else(Check::good, Check::bad)
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::time::Instant;
@@ -143,6 +152,12 @@ mod tests {
             assert!(!readiness.checks.storage.ok);
         }
         assert_eq!(Readiness::of(&view(1, Some("no space left")), true).status, "draining");
+        let unburied = View { dead_letter_trouble: Some("they are full".to_owned()), ..view(1, None) };
+        let unburied = Readiness::of(&View { nodes_needed: 0, ..unburied }, false);
+        assert_eq!(
+            (unburied.status, unburied.checks.dead_letters.reason.as_deref()),
+            ("degraded", Some("they are full"))
+        );
         let full = Readiness::of(&view(0, None), false);
         assert!(full.status == "full" && full.checks.storage.ok);
     }

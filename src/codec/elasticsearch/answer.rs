@@ -37,7 +37,6 @@ pub(super) fn failed_items(body: &[u8], readings: usize) -> Result<Vec<FailedIte
     let Items { count, failed } = match bulk.items {
         // Whoever asks for fewer members, by `filter_path` in the address, gets no items where nothing failed.
         None if !bulk.errors => return Ok(Vec::new()),
-        Some(items) if items.count == 0 && !bulk.errors => return Ok(Vec::new()),
         Some(items) => items,
         None => return Err("it tells of errors, and not of which".to_owned()),
     };

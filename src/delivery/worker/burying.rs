@@ -22,6 +22,8 @@ use crate::timestamp::Timestamp;
 pub(super) struct Buried {
     /// The number of the batch.
     number: u64,
+    /// The key, by which a batch is told from another piece of it.
+    key: String,
     kept: Result<(), String>,
 }
 
@@ -72,7 +74,12 @@ impl Worker {
     /// Writes readings of a batch down for people to look at.
     fn bury(&mut self, number: u64) {
         let Some(pending) = self.batches.get_mut(&number) else { return };
+        if !matches!(pending.state, State::ToBury { .. }) {
+            // They cannot be given up for newer ones any more, as if they were on their way.
+            pending.batch.parts.iter().for_each(|part| self.in_flight += part.depart());
+        }
         pending.state = State::Burying;
+        let key = pending.batch.key.clone();
         let at = Timestamp::from_system(std::time::SystemTime::now());
         let readings = pending.batch.parts.iter().flat_map(Part::iter).enumerate();
         let dead = readings.filter_map(|(index, reading)| Some((reading, pending.dead.get(&index)?)));
@@ -91,26 +98,34 @@ impl Worker {
             // It blocks on the disk.
             let write = move || dead_letters.append(&letters).map_err(|error| error.to_string());
             let done = tokio::task::spawn_blocking(write).await;
-            Buried { number, kept: done.unwrap_or_else(|error| Err(error.to_string())) }
+            Buried { number, key, kept: done.unwrap_or_else(|error| Err(error.to_string())) }
         });
     }
 
     /// The readings are settled once their letters are on stable storage. If they cannot be written, the readings stay in
     /// the buffer. What no node has of them is sent and refused again later; else only the letters are tried again.
-    pub(super) fn on_buried(&mut self, Buried { number, kept }: Buried, now: Instant) {
+    pub(super) fn on_buried(&mut self, Buried { number, key, kept }: Buried, now: Instant) {
+        let Some(pending) = self.batches.get_mut(&number).filter(|pending| pending.batch.key == key) else {
+            return;
+        };
+        let waits_for_letters = pending.delivered_to.is_some() || pending.batch.written() == 0;
+        if kept.is_ok() || !waits_for_letters {
+            pending.batch.parts.iter().for_each(|part| self.in_flight -= part.come_back());
+        }
         let Err(reason) = kept else { return self.settle(number, now) };
         let is_told = self.told_of_burying_trouble.is_some_and(|at| now < at + super::BURY_TELL_EVERY);
         if !is_told {
             self.told_of_burying_trouble = Some(now);
             error!(reason, "dead letters cannot be written; refused readings stay in the buffer");
         }
-        let random = self.random.f64();
+        let (random, pause_max) = (self.random.f64(), self.pause_max());
         let Some(pending) = self.batches.get_mut(&number) else { return };
         pending.batch.failures = pending.batch.failures.saturating_add(1);
         let Backoff { max, .. } = self.config.retry;
         let pause = self.config.retry.delay(pending.batch.failures, random).max(super::BURY_PAUSE.min(max));
+        let pause = pause.min(pause_max);
         let due = now + pause;
-        if pending.delivered_to.is_some() || pending.batch.written() == 0 {
+        if waits_for_letters {
             pending.state = State::ToBury { due };
         } else {
             // Whoever refused it is asked again.

@@ -80,6 +80,8 @@ pub(super) struct Piece {
     pub(super) noted: Noted,
     /// The nodes that have the whole batch.
     pub(super) stored_on: Vec<usize>,
+    /// What they refuse of it, by the places in it.
+    pub(super) dead: BTreeMap<usize, Death>,
 }
 
 /// Whether the log has noted what a piece is made of.

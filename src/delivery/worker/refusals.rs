@@ -76,12 +76,11 @@ impl Worker {
             Noting::UnderWay => Noted::UnderWay,
         };
         let Some(pending) = self.batches.get_mut(&number) else { return };
-        if !std::mem::take(&mut pending.dead).is_empty() {
-            // Who has the batch refused some of its readings: which ones, the pieces will tell.
-            pending.stored_on.clear();
-        }
         let stored_on = pending.stored_on.clone();
-        pending.rest.push_front(Piece { key, parts: second, noted, stored_on });
+        // What nodes refuse that have the rest of the batch is known by its place.
+        let dead =
+            pending.dead.split_off(&half).into_iter().map(|(place, death)| (place - half, death)).collect();
+        pending.rest.push_front(Piece { key, parts: second, noted, stored_on, dead });
         pending.batch = batch;
         (pending.note, pending.state) = (None, state);
         pending.refused_by.clear();
@@ -90,7 +89,7 @@ impl Worker {
     /// Makes the next piece of a batch the one whose turn it is. Returns whether there is one.
     pub(super) fn next_piece(&mut self, number: u64, now: Instant) -> bool {
         let next = self.batches.get_mut(&number).and_then(|pending| pending.rest.pop_front());
-        let Some(Piece { key, parts, noted, stored_on }) = next else { return false };
+        let Some(Piece { key, parts, noted, stored_on, dead }) = next else { return false };
         let batch = self.lanes.piece(number, key, parts);
         self.observe_batch(&batch);
         let Some(pending) = self.batches.get_mut(&number) else { return false };
@@ -102,7 +101,7 @@ impl Worker {
         pending.flights.clear();
         pending.refused_by.clear();
         pending.refusal = None;
-        (pending.dead, pending.delivered_to) = Default::default();
+        (pending.dead, pending.delivered_to) = (dead, None);
         pending.stored_on = stored_on;
         true
     }

@@ -142,7 +142,9 @@ impl Worker {
         if self.nodes.on_answer(node, &answer, took, now, pause_max) {
             self.hurry(now);
         }
-        if self.batches.get(&number).is_some_and(|pending| pending.batch.key == key) {
+        // Once a batch is settled, or its dead letters are being written, other copies of it are stragglers.
+        let is_awaited = |pending: &Pending| pending.batch.key == key && pending.flights.contains(&node);
+        if self.batches.get(&number).is_some_and(is_awaited) {
             self.on_answer(number, node, &answer, now);
         } else {
             self.on_straggler_answer(&key, node, &answer, now);
@@ -231,6 +233,7 @@ impl Worker {
         }
         let delay = self.config.retry.delay(batch.failures, random).min(pause_max);
         *state = State::Waiting { due: now + delay };
+        batch.may_be_stored |= answer.is_stored_in_part;
         if let Verdict::Retry(reason) = answer.verdict {
             batch.may_be_stored |= reason.may_be_stored();
         }

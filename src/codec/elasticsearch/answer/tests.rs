@@ -59,7 +59,6 @@ fn items_that_are_not_stored_are_told_with_their_places_statuses_and_reasons() {
 #[test]
 fn an_answer_that_was_filtered_is_understood_where_it_says_enough() {
     assert_eq!(read(r#"{"errors":false}"#, 3), Ok(vec![]));
-    assert_eq!(read(r#"{"errors":false,"items":[]}"#, 3), Ok(vec![]));
     assert_eq!(read(r#"{"errors":false,"items":null}"#, 3), Ok(vec![]));
     let only_statuses = r#"{"errors":true,"items":[{"create":{"status":201}},{"create":{"status":400}}]}"#;
     assert_eq!(read(only_statuses, 2), Ok(vec![(1, 400, "no reason given".to_owned())]));
@@ -79,6 +78,7 @@ fn what_is_no_answer_to_this_bulk_request_is_an_error() {
     check(r#"{"errors":"no","items":[]}"#, 1, "invalid type");
     check(r#"{"errors":true}"#, 1, "it tells of errors, and not of which");
     check(r#"{"errors":true,"items":[]}"#, 1, "it speaks of 0 documents, and 1 were sent");
+    check(r#"{"errors":false,"items":[]}"#, 3, "it speaks of 0 documents, and 3 were sent");
     check(&bulk(false, &[STORED]), 2, "it speaks of 1 documents, and 2 were sent");
     check(&bulk(false, &[STORED; 3]), 2, "it speaks of 3 documents, and 2 were sent");
     check(&bulk(true, &["{}"]), 1, "an item must have one action");
