@@ -913,6 +913,20 @@ async fn every_kind_of_answer_of_202_is_given_again() {
 }
 
 #[tokio::test]
+async fn readings_that_nodes_refused_are_not_taken_again_under_the_same_key() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let node = FakeNode::always(Answer::status(422)).await;
+    let dead_letters = directory.path().join("dead-letters");
+    let gateway =
+        TestGateway::new().set("dead_letter.path", dead_letters.display()).node(&node).start().await;
+    post_keyed(&gateway, "a", DELIVERED, ONE).await.expect_problem(422);
+    let again = post_keyed(&gateway, "a", DELIVERED, ONE).await.expect_status(202);
+    assert_eq!((again.header("idempotency-replayed"), &again.json()["accepted"]), ("true", &json!(1)));
+    assert_ne!(again.json()["ack"], "delivered", "that would not be true");
+    assert_eq!((gateway.account("accepted").await, gateway.account("dead_lettered").await), (1, 1));
+}
+
+#[tokio::test]
 async fn the_same_key_with_another_request_is_422() {
     let setup = Setup::start().await;
     let first = setup.post_keyed("a", READINGS, ONE).await.expect_status(202);

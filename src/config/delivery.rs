@@ -76,6 +76,7 @@ pub(super) fn read(layers: &mut Layers) -> DeliveryConfig {
     };
     refuse_copies_that_cannot_be(layers, &config);
     refuse_compressions_that_nodes_cannot_undo(layers, &config);
+    refuse_other_times_than_are_written(layers, &config);
     refuse_what_the_embedded_node_does_not_take(layers, &config);
     config
 }
@@ -128,6 +129,20 @@ fn refuse_copies_that_cannot_be(layers: &mut Layers, config: &DeliveryConfig) {
                 format!("must be at most the number of cluster.nodes, which is {nodes}, got {wanted}");
             layers.fault(key, allowed);
         }
+    }
+}
+
+/// Notes a fault if addresses ask for times to be read in another unit than that in which they are written.
+fn refuse_other_times_than_are_written(layers: &mut Layers, config: &DeliveryConfig) {
+    let is_influx = |setting: &Setting| setting.key == "cluster.format" && setting.value == "influx";
+    let mut queries = config.nodes.iter().flat_map(|node| node.url().query_pairs());
+    let other = queries.find(|(name, value)| name == "precision" && !matches!(value.as_ref(), "ns" | "n"));
+    if let Some((_, value)) = other
+        && layers.settings.iter().any(is_influx)
+    {
+        let fault =
+            format!("must not have `precision={value}`: times are sent in nanoseconds (`precision=ns`)");
+        layers.fault("cluster.nodes", fault);
     }
 }
 
@@ -259,6 +274,21 @@ mod tests {
         for (format, compression) in [("remote-write", "none"), ("influx", "gzip"), ("ndjson", "zstd")] {
             check(format, compression, None);
         }
+    }
+
+    #[test]
+    fn an_address_of_influx_that_asks_for_another_unit_of_time_is_a_fault() {
+        let check = |format: &str, query: &str, expected: &[&str]| {
+            let nodes = format!("http://a/write?{query}");
+            let read = read(&[("cluster.nodes", &nodes), ("cluster.format", format)]);
+            assert_eq!(read.err().unwrap_or_default(), expected, "{query}");
+        };
+        let fault =
+            "cluster.nodes: must not have `precision=s`: times are sent in nanoseconds (`precision=ns`)";
+        check("influx", "db=d&precision=s", &[fault]);
+        check("influx", "db=d&precision=ns", &[]);
+        check("influx", "db=d", &[]);
+        check("ndjson", "precision=s", &[]);
     }
 
     #[test]

@@ -302,10 +302,18 @@ impl Front {
     ) -> Result<Ack, IngestError> {
         let (buffer, waiting) = (Arc::clone(&self.buffer), Arc::clone(&self.waiting));
         let request = buffer::Request { memo: Some(turn.memo(answer.clone())), ..request };
+        let kept = if self.acks.contains(&Ack::Disk) { Ack::Disk } else { Ack::Memory };
         let task = tokio::spawn(async move {
-            let ack = push(&*buffer, &waiting, request, held).await?;
-            turn.remember(Answer { ack, ..answer });
-            Ok(ack)
+            let pushed = push(&*buffer, &waiting, request, held).await;
+            match &pushed {
+                Ok(ack) => turn.remember(Answer { ack: *ack, ..answer }),
+                // The readings were taken, and must not be again: who asks hears what is true of all of them.
+                Err(IngestError::NotDelivered(buffer::PushError::Refused)) => {
+                    turn.remember(Answer { ack: kept, ..answer });
+                }
+                Err(_) => {}
+            }
+            pushed
         });
         // A panic is passed on: who waits is answered as if it had been here.
         task.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))

@@ -54,6 +54,7 @@ async fn blocked(node: &FakeNode, directory: &std::path::Path) -> super::support
         .set("buffer.kind", "memory")
         .set("buffer.max_readings", 100)
         .set("buffer.on_full", "drop_oldest")
+        .set("server.request_timeout", "200ms")
         .set("batch.max_readings", 90)
         .set("cluster.retry.initial", "1m")
         .set("cluster.retry.max", "1m")
