@@ -73,7 +73,8 @@ pub fn encode(readings: &Readings) {
             continue;
         }
         let unfit: Vec<_> = encoder.arrange(&mut body).into_iter().map(|(place, _)| place).collect();
-        let are_places = unfit.is_sorted_by(|one, other| one < other) && unfit.iter().all(|place| *place < written);
+        let are_places =
+            unfit.is_sorted_by(|one, other| one < other) && unfit.iter().all(|place| *place < written);
         assert!(are_places && unfit.len() < written, "{name}: {unfit:?} of {written}");
         encoder.finish("0123456789abcdef0123456789abcdef-7", &mut body);
         if *name == "influx" {
