@@ -92,8 +92,8 @@ impl Encoder for Elasticsearch {
     }
 
     /// A bulk request without actions, which is refused where bulk requests are taken.
-    fn trial(&self) -> Option<Trial> {
-        Some(Trial { query: None, body: b"\n".to_vec() })
+    fn trials(&self) -> Vec<Trial> {
+        vec![Trial { query: None, body: b"\n".to_vec() }]
     }
 
     fn diagnose(&self, answer: &NodeAnswer<'_>) -> Result<String, String> {

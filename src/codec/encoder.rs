@@ -142,15 +142,10 @@ pub trait Encoder: Send + Sync + Debug {
         None
     }
 
-    /// What can be posted to a node that stores nothing there, and shows whether it would take batches. `None` if nothing
-    /// of the kind is known.
-    fn trial(&self) -> Option<Trial> {
-        None
-    }
-
-    /// All that can be posted to try a node, one after the other.
+    /// What can be posted to a node, one after the other, that stores nothing there, and shows whether it would take
+    /// batches. Empty if nothing of the kind is known.
     fn trials(&self) -> Vec<Trial> {
-        self.trial().into_iter().collect()
+        Vec::new()
     }
 
     /// What the answer to one of [`Encoder::trials`] says of the node.

@@ -93,9 +93,9 @@ impl Encoder for InfluxEncoder {
         (error.is_of_setup() || is_unknown_path(answer)).then_some(Blame::Setup)
     }
 
-    fn trial(&self) -> Option<Trial> {
+    fn trials(&self) -> Vec<Trial> {
         // A body without a line: the database and the credentials are looked at before it.
-        Some(Trial::default())
+        vec![Trial::default()]
     }
 
     fn diagnose(&self, answer: &NodeAnswer<'_>) -> Result<String, String> {
