@@ -25,6 +25,7 @@
 
 mod cursor;
 mod digits;
+mod encode;
 mod fault;
 mod line;
 mod value;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 
 use super::{DecodeError, Decoded, Decoder, Reason, Rules};
 use crate::reading::Readings;
+pub use encode::InfluxEncoder;
 use fault::Fault;
 use line::{LineError, Parser};
 

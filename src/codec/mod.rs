@@ -19,7 +19,6 @@ mod diagnosis;
 mod elasticsearch;
 mod encoder;
 mod influx;
-mod influx_encode;
 mod json;
 mod ndjson;
 mod object;
@@ -68,7 +67,7 @@ pub const ENCODERS: Registry<MakeEncoder> = Registry {
         ("json", |_| Arc::new(json::Json)),
         ("elasticsearch", |config| Arc::new(elasticsearch::Elasticsearch::new(&config.elasticsearch))),
         ("clickhouse", |config| Arc::new(clickhouse::Clickhouse::new(&config.clickhouse))),
-        ("influx", |config| Arc::new(influx_encode::InfluxEncoder::new(config.influx))),
+        ("influx", |config| Arc::new(influx::InfluxEncoder::new(config.influx))),
         ("remote-write", |_| Arc::new(remote_write::RemoteWrite::new())),
     ],
 };

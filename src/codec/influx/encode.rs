@@ -13,9 +13,9 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use super::device_tag::{DEVICE, beside_device};
-use super::diagnosis::{diagnose_status, is_unknown_path, said};
-use super::encoder::{Blame, Encoder, InfluxConfig, Integers, NodeAnswer, Trial, Unwritable};
+use crate::codec::device_tag::{DEVICE, beside_device};
+use crate::codec::diagnosis::{diagnose_status, is_unknown_path, said};
+use crate::codec::encoder::{Blame, Encoder, InfluxConfig, Integers, NodeAnswer, Trial, Unwritable};
 use crate::reading::{ReadingRef, Token};
 
 /// Room for what stands between a reading's strings in its line, and for its time.
