@@ -60,4 +60,5 @@ pub mod routing;
 pub mod status;
 pub mod text;
 pub mod timestamp;
+pub mod transform;
 pub mod wal;

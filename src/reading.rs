@@ -261,6 +261,12 @@ impl Readings {
         self.count == 0
     }
 
+    /// Appends readings that are encoded already.
+    pub fn append(&mut self, others: &Readings) {
+        self.bytes.extend_from_slice(&others.bytes);
+        self.count += others.count;
+    }
+
     /// Takes back what was pushed after `position`.
     pub fn truncate(&mut self, position: Position) {
         self.bytes.truncate(position.byte);

@@ -22,7 +22,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (5, &["ingest/", "status/", "node/"]),
     (4, &["delivery/"]),
     (3, &["buffer/"]),
-    (2, &["codec/", "routing/"]),
+    (2, &["codec/", "routing/", "transform/"]),
     (1, &["reading.rs", "reading/", "wal/"]),
     (
         0,
@@ -49,6 +49,7 @@ const HTTP_IS_SPOKEN: &[&str] =
 const POLICIES: &[&str] = &[
     "backoff.rs",
     "routing/",
+    "transform/",
     "buffer/drain_rate.rs",
     "buffer/ledger.rs",
     "delivery/batcher.rs",

@@ -1,0 +1,5 @@
+//! aggregate
+
+use criterion::Criterion;
+
+pub fn bench(_criterion: &mut Criterion) {}

@@ -1,0 +1,5 @@
+//! stateless
+
+use criterion::Criterion;
+
+pub fn bench(_criterion: &mut Criterion) {}
