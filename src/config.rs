@@ -6,6 +6,7 @@ mod delivery;
 mod format;
 mod ingest;
 mod layers;
+mod transform;
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use forebay::buffer::disk;
 use forebay::buffer::ledger::Outcome;
 use forebay::buffer::{
-    Ack, Amount, Buffer, BufferConfig, Fate, Fsync, NoteId, Noting, OnFull, OpenError, Opened, Outlet, Part,
-    PushError, Receipt, Request, Rest, Resumed,
+    Ack, Amount, Buffer, BufferConfig, Fate, Fsync, Kept, NoteId, Noting, OnFull, OpenError, Opened, Outlet,
+    Part, PushError, Receipt, Request, Rest, Resumed,
 };
 use forebay::reading::Readings;
 use forebay::wal::{Event, Log, LogConfig};
@@ -21,6 +21,7 @@ use support::faulty_fs::{Faults, FaultyFs};
 use support::records::{self, numbers};
 use support::{LIMIT, eventually};
 use tempfile::TempDir;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, timeout};
 
 const DELIVERED: Outcome = Outcome::Delivered { node: 0 };
@@ -36,6 +37,7 @@ struct Site {
 struct Running {
     buffer: Arc<dyn Buffer>,
     outlet: Box<dyn Outlet>,
+    kept: UnboundedReceiver<Kept>,
     memos: Vec<Bytes>,
 }
 
@@ -50,8 +52,9 @@ impl Site {
 
     /// Opens a buffer of so many bytes; a segment has a sixteenth of them.
     fn open(&self, bytes: u64) -> Running {
-        let Opened { buffer, outlet, memos } = self.try_open(bytes).expect("it opens");
-        Running { buffer, outlet, memos }
+        let Opened { buffer, mut outlet, memos } = self.try_open(bytes).expect("it opens");
+        let kept = outlet.kept();
+        Running { buffer, outlet, kept, memos }
     }
 
     fn try_open(&self, bytes: u64) -> Result<Opened, OpenError> {
@@ -110,13 +113,14 @@ impl Running {
     /// Notes a batch, and waits until that is done with.
     async fn note(&mut self, key: &str, parts: &[Part]) -> Option<NoteId> {
         assert_eq!(self.outlet.note(1, key, parts), Noting::UnderWay);
-        let noted = timeout(LIMIT, self.outlet.noted()).await.expect("an answer in time");
+        let kept = timeout(LIMIT, self.kept.recv()).await.expect("an answer in time");
+        let Some(Kept::Note(noted)) = kept else { panic!("{kept:?}") };
         assert_eq!(noted.key, key);
         noted.note
     }
 
     fn deliver(&mut self, parts: Vec<Part>, note: Option<NoteId>) {
-        let fate = Fate { parts, outcome: DELIVERED };
+        let fate = Fate::of(parts, DELIVERED);
         self.outlet.settle(vec![fate], note, Instant::now());
     }
 

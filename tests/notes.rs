@@ -11,12 +11,16 @@ use std::time::Duration;
 use forebay::buffer::accounts::Bounds;
 use forebay::buffer::lease::{Record, RecordParts};
 use forebay::buffer::ledger::{DropReason, Outcome};
-use forebay::buffer::{Accounts, Amount, Fate, NoteId, Noted, Noting, OnFull, Outlet, Part, Resumed, settle};
+use forebay::buffer::waiters::Waiters;
+use forebay::buffer::{
+    Accounts, Amount, Derivation, Deriving, Fate, Hold, Kept, NoteId, Noted, Noting, OnFull, Outlet, Part,
+    Resumed, settle,
+};
 use forebay::delivery::{Signals, Worker};
 use forebay::metrics::Metrics;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -24,17 +28,16 @@ use support::records::{numbered, numbers};
 use support::{Answer, FakeNode, Gate, LIMIT, ReceivedBatch, TestGateway, eventually};
 
 /// What a test sees of the notes, and decides about them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Journal {
     pages: Mutex<Pages>,
-    changed: Notify,
+    answers: mpsc::UnboundedSender<Kept>,
 }
 
 #[derive(Debug, Default)]
 struct Pages {
     /// What is to be noted and not answered, the oldest first.
     asked: VecDeque<(u64, String, Vec<i64>)>,
-    answers: VecDeque<Noted>,
     /// All that was asked for, by its key.
     all: BTreeMap<String, Vec<i64>>,
     /// Readings that were settled, with the note of their batch.
@@ -55,8 +58,7 @@ impl Journal {
     }
 
     fn say(&self, noted: Noted) {
-        self.pages().answers.push_back(noted);
-        self.changed.notify_one();
+        self.answers.send(Kept::Note(noted)).expect("the delivery runs");
     }
 }
 
@@ -67,6 +69,7 @@ struct NotingOutlet {
     accounts: Arc<Accounts>,
     journal: Arc<Journal>,
     resumed: Vec<Resumed>,
+    kept: Option<mpsc::UnboundedReceiver<Kept>>,
 }
 
 impl Outlet for NotingOutlet {
@@ -90,22 +93,22 @@ impl Outlet for NotingOutlet {
         Noting::UnderWay
     }
 
-    fn noted(&mut self) -> BoxFuture<'_, Noted> {
-        async {
-            loop {
-                if let Some(noted) = self.journal.pages().answers.pop_front() {
-                    return noted;
-                }
-                self.journal.changed.notified().await;
-            }
-        }
-        .boxed()
+    fn derive(&mut self, _derivation: Derivation, _now: Instant) -> Deriving {
+        unreachable!("there are no transforms")
+    }
+
+    fn outlives_process(&self) -> bool {
+        true
+    }
+
+    fn kept(&mut self) -> mpsc::UnboundedReceiver<Kept> {
+        self.kept.take().expect("asked once")
     }
 
     fn settle(&mut self, fates: Vec<Fate>, note: Option<NoteId>, now: Instant) {
-        for Fate { parts, outcome } in fates {
-            let settled = parts.iter().flat_map(numbers).collect();
-            settle(parts, &self.accounts, outcome, now);
+        for Fate { holds, outcome } in fates {
+            let settled = holds.iter().flat_map(held).collect();
+            settle(&holds, &self.accounts, outcome, now);
             self.journal.pages().settled.push((note, settled, outcome));
         }
     }
@@ -115,11 +118,25 @@ impl Outlet for NotingOutlet {
     }
 }
 
-/// A record of readings with these values.
+/// The values of readings that are settled.
+fn held(hold: &Hold) -> Range<i64> {
+    let from = hold.span().expect("every record has a number").from;
+    let first = i64::try_from(from.seq).expect("small") + i64::from(from.index);
+    first..first + i64::try_from(hold.len()).expect("small")
+}
+
+/// A record of readings with these values, whose number in the log is the first of them.
 fn part(values: Range<i64>) -> Part {
-    let readings = numbered("d", values);
+    let readings = numbered("d", values.clone());
     let (accepted_at, held_bytes) = (Instant::now(), 0);
-    Part::whole(Record::new(RecordParts { readings, seq: None, held_bytes, accepted_at, waiter: None }))
+    Part::whole(Record::new(RecordParts {
+        readings,
+        seq: u64::try_from(values.start).ok(),
+        made_by: None,
+        held_bytes,
+        accepted_at,
+        waiters: Waiters::default(),
+    }))
 }
 
 /// The values of a batch as the node has it.
@@ -143,10 +160,16 @@ impl Delivery {
         let accounts = Accounts::new(bounds, 1, Instant::now());
         let found = resumed.iter().flat_map(|resumed| &resumed.parts).map(Part::len).sum::<usize>();
         accounts.recover(Amount { readings: found as u64, bytes: 0 });
-        let journal = Arc::new(Journal::default());
+        let (answers, kept) = mpsc::unbounded_channel();
+        let journal = Arc::new(Journal { pages: Mutex::default(), answers });
         let (sender, queue) = mpsc::unbounded_channel();
-        let outlet =
-            NotingOutlet { queue, accounts: Arc::clone(&accounts), journal: Arc::clone(&journal), resumed };
+        let outlet = NotingOutlet {
+            queue,
+            accounts: Arc::clone(&accounts),
+            journal: Arc::clone(&journal),
+            resumed,
+            kept: Some(kept),
+        };
         let signals = Signals::default();
         let config = gateway.set("batch.max_age", "1h").config().delivery;
         let metrics = Arc::new(Metrics::new());
@@ -223,8 +246,7 @@ async fn answers_for_other_batches_let_nothing_go() {
     let number = journal.pages().asked[0].0;
     journal.say(Noted { number, key: "another".to_owned(), note: Some(NoteId(1)) });
     journal.say(Noted { number: number + 9, key: "a third".to_owned(), note: Some(NoteId(2)) });
-    eventually("they are heard", || async { journal.pages().answers.is_empty() }).await;
-    // Once more round the loop, past the place where it would send.
+    // They are heard before what comes after them. Once more round the loop, past the place where it would send.
     delivery.push(3..6).await;
     eventually("the next is to be noted", || async { journal.pages().asked.len() == 2 }).await;
     assert_eq!(node.requests(), 0);
@@ -299,7 +321,6 @@ async fn a_batch_that_loses_readings_before_it_is_noted_is_noted_anew() {
 
     // The answer for what it was is not one for what it is.
     journal.answer(Some(NoteId(1))).await;
-    eventually("it is heard", || async { journal.pages().answers.is_empty() }).await;
     delivery.push(6..8).await;
     eventually("the rest is dropped too", || async { delivery.accounts.shortfall() == Amount::default() })
         .await;

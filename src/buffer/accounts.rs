@@ -190,6 +190,21 @@ impl Accounts {
         send(grants);
     }
 
+    /// Moves readings that a transform made something of to its account, and takes that in in their place, all at once.
+    /// What is made needs no room that was asked for: it comes in the place of what goes.
+    pub fn derive(self: &Arc<Self>, transform: usize, merged: Amount, derived: Amount, now: Instant) {
+        let grants = {
+            let mut books = self.lock();
+            books.ledger.derive(transform, derived.readings);
+            books.held_bytes += derived.bytes;
+            books.ledger.settle(Outcome::Merged { transform }, merged.readings);
+            books.held_bytes -= merged.bytes;
+            books.drain_rate.record(now, merged.saturating_sub(derived));
+            books.grants(self)
+        };
+        send(grants);
+    }
+
     /// Opens an account for one more node.
     pub fn add_node(&self) {
         self.lock().ledger.add_node();
@@ -233,6 +248,11 @@ impl Accounts {
             limit: self.bounds.limit,
             full: !books.waiting.is_empty() || !books.has_room(self.bounds.least, self.bounds.limit),
         }
+    }
+
+    /// What is held, and what may be.
+    pub fn usage(&self) -> (Amount, Amount) {
+        (self.lock().used(), self.bounds.limit)
     }
 
     /// Readings that are not settled yet.

@@ -57,6 +57,16 @@ pub enum Outcome {
     Dropped(DropReason),
     /// They were set aside, for a person to look at.
     DeadLettered(DeadLetterReason),
+    /// A transform took them out.
+    Filtered {
+        /// Its place among the transforms.
+        transform: usize,
+    },
+    /// They are part of readings that a transform made of them, which are in the buffer in their place.
+    Merged {
+        /// Its place among the transforms.
+        transform: usize,
+    },
 }
 
 /// The accounts. Numbers are readings since the start.
@@ -70,18 +80,18 @@ pub struct Ledger {
     pub accepted: Vec<u64>,
     /// Found in the buffer at the start.
     pub recovered: u64,
-    /// Made by aggregation.
-    pub derived: u64,
+    /// Made by transforms, by the place of the transform.
+    pub derived: Vec<u64>,
     /// Delivered, by node, in the order of their indices.
     pub delivered: Vec<u64>,
     /// Delivered to nodes that have gone, and whose index another node has.
     pub delivered_to_gone: u64,
     /// Set aside, by reason, in the order of [`DeadLetterReason::NAMES`].
     pub dead_lettered: Vec<u64>,
-    /// Taken out by a filter.
-    pub filtered: u64,
-    /// Folded into readings that aggregation made.
-    pub merged: u64,
+    /// Taken out by transforms, by the place of the transform.
+    pub filtered: Vec<u64>,
+    /// Folded into readings that transforms made, by the place of the transform.
+    pub merged: Vec<u64>,
     /// Given up, by reason, in the order of [`DropReason::NAMES`].
     pub dropped: Vec<u64>,
     /// Still to be delivered, in flight included.
@@ -94,12 +104,12 @@ impl Ledger {
         Ledger {
             accepted: vec![0; DECODERS.members.len()],
             recovered: 0,
-            derived: 0,
+            derived: Vec::new(),
             delivered: vec![0; nodes],
             delivered_to_gone: 0,
             dead_lettered: vec![0; DeadLetterReason::NAMES.len()],
-            filtered: 0,
-            merged: 0,
+            filtered: Vec::new(),
+            merged: Vec::new(),
             dropped: vec![0; DropReason::NAMES.len()],
             buffered: 0,
         }
@@ -117,12 +127,20 @@ impl Ledger {
         self.buffered += readings;
     }
 
+    /// Takes in readings that a transform made.
+    pub fn derive(&mut self, transform: usize, readings: u64) {
+        add(&mut self.derived, transform, readings);
+        self.buffered += readings;
+    }
+
     /// Moves buffered readings to the account of their outcome.
     pub fn settle(&mut self, outcome: Outcome, readings: u64) {
         match outcome {
             Outcome::Delivered { node } => self.delivered[node] += readings,
             Outcome::Dropped(reason) => self.dropped[reason as usize] += readings,
             Outcome::DeadLettered(reason) => self.dead_lettered[reason as usize] += readings,
+            Outcome::Filtered { transform } => add(&mut self.filtered, transform, readings),
+            Outcome::Merged { transform } => add(&mut self.merged, transform, readings),
         }
         self.buffered =
             self.buffered.checked_sub(readings).expect("only buffered readings are settled, and once");
@@ -145,14 +163,22 @@ impl Ledger {
 
     /// Whether the invariant holds.
     pub fn balances(&self) -> bool {
-        let came = self.accepted.iter().sum::<u64>() + self.recovered + self.derived;
+        let came = self.accepted.iter().sum::<u64>() + self.recovered + self.derived.iter().sum::<u64>();
         let went = self.delivered_to_all()
             + self.dead_lettered.iter().sum::<u64>()
-            + self.filtered
-            + self.merged
+            + self.filtered.iter().sum::<u64>()
+            + self.merged.iter().sum::<u64>()
             + self.dropped.iter().sum::<u64>();
         came == went + self.buffered
     }
+}
+
+/// Adds to the account of a transform. Accounts are opened when they are needed.
+fn add(accounts: &mut Vec<u64>, transform: usize, readings: u64) {
+    if accounts.len() <= transform {
+        accounts.resize(transform + 1, 0);
+    }
+    accounts[transform] += readings;
 }
 
 #[cfg(test)]

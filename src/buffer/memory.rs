@@ -1,5 +1,6 @@
 //! The buffer in memory: a bounded queue of accepted requests. What it holds does not survive the process.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt as _;
@@ -9,9 +10,12 @@ use tokio::time::Instant;
 
 use super::accounts::{Accounts, Bounds};
 use super::lease::{Part, Record, RecordParts};
-use super::outlet::{Fate, NoteId, Noted, Noting, Outlet, Resumed};
+use super::ledger::Outcome;
+use super::outlet::{Derivation, Deriving, Fate, Kept, NoteId, Noting, Outlet, Resumed};
+use super::waiters::Waiters;
 use super::{
-    Ack, Buffer, BufferConfig, OpenError, Opened, PushError, Receipt, Request, Rest, Settled, settle,
+    Ack, Amount, Buffer, BufferConfig, OpenError, Opened, PushError, Receipt, Request, Rest, Settled, hold,
+    settle,
 };
 use crate::metrics::Metrics;
 
@@ -32,7 +36,7 @@ pub fn open(config: &BufferConfig, nodes: usize, _: &Arc<Metrics>) -> Result<Ope
     let (queue, queued) = mpsc::channel(requests);
     let buffer =
         Memory { config: config.clone(), accounts: Arc::clone(&accounts), queue: Mutex::new(Some(queue)) };
-    let outlet = Box::new(MemoryOutlet { queue: queued, accounts });
+    let outlet = Box::new(MemoryOutlet { queue: queued, derived: VecDeque::new(), accounts });
     Ok(Opened { buffer: Arc::new(buffer), outlet, memos: Vec::new() })
 }
 
@@ -47,19 +51,20 @@ impl Memory {
         let queue = self.queue()?;
         let place = queue.try_reserve().map_err(|_| PushError::Closed)?;
 
-        let (waiter, settled) = match request.ack {
+        let (waiters, settled) = match request.ack {
             Ack::Delivered => {
                 let (waiter, settled) = oneshot::channel();
-                (Some(waiter), Some(settled))
+                (waiter.into(), Some(settled))
             }
-            Ack::Memory | Ack::Disk => (None, None),
+            Ack::Memory | Ack::Disk => (Waiters::default(), None),
         };
         let record = Record::new(RecordParts {
             readings: request.readings,
             seq: None,
+            made_by: None,
             held_bytes: need.bytes,
             accepted_at: Instant::now(),
-            waiter,
+            waiters,
         });
         // Counted before it can be pulled: no reading is settled that was not accepted.
         reservation.accept(request.format);
@@ -99,6 +104,8 @@ impl Buffer for Memory {
 #[derive(Debug)]
 struct MemoryOutlet {
     queue: mpsc::Receiver<Part>,
+    /// What transforms made.
+    derived: VecDeque<Part>,
     accounts: Arc<Accounts>,
 }
 
@@ -108,24 +115,53 @@ impl Outlet for MemoryOutlet {
     }
 
     fn pull<'a>(&'a mut self, parts: &'a mut Vec<Part>, most: usize) -> BoxFuture<'a, usize> {
-        self.queue.recv_many(parts, most).boxed()
+        if self.derived.is_empty() {
+            return self.queue.recv_many(parts, most).boxed();
+        }
+        let count = self.derived.len().min(most);
+        parts.extend(self.derived.drain(..count));
+        std::future::ready(count).boxed()
     }
 
     fn try_pull(&mut self) -> Option<Part> {
-        self.queue.try_recv().ok()
+        self.derived.pop_front().or_else(|| self.queue.try_recv().ok())
     }
 
     fn note(&mut self, _number: u64, _key: &str, _parts: &[Part]) -> Noting {
         Noting::NotNeeded
     }
 
-    fn noted(&mut self) -> BoxFuture<'_, Noted> {
-        std::future::pending().boxed()
+    fn derive(&mut self, derivation: Derivation, now: Instant) -> Deriving {
+        let Derivation { transform, made_by, readings, merged } = derivation;
+        let mut waiters = Waiters::default();
+        let is_empty = readings.is_empty();
+        if !is_empty {
+            merged.iter().for_each(|hold| hold.share_waiters(&mut waiters));
+        }
+        let need = if is_empty { Amount::default() } else { Record::amount(&readings) };
+        let returned = hold::give_back(&merged, Outcome::Merged { transform });
+        self.accounts.derive(transform, returned.amount, need, now);
+        returned.told.tell();
+        if !is_empty {
+            let (made_by, held_bytes) = (Some(made_by), need.bytes);
+            let parts = RecordParts { readings, seq: None, made_by, held_bytes, accepted_at: now, waiters };
+            self.derived.push_back(Part::whole(Record::new(parts)));
+        }
+        Deriving::Done
+    }
+
+    fn outlives_process(&self) -> bool {
+        false
+    }
+
+    fn kept(&mut self) -> mpsc::UnboundedReceiver<Kept> {
+        // Nothing is ever under way.
+        mpsc::unbounded_channel().1
     }
 
     fn settle(&mut self, fates: Vec<Fate>, _note: Option<NoteId>, now: Instant) {
-        for Fate { parts, outcome } in fates {
-            settle(parts, &self.accounts, outcome, now);
+        for Fate { holds, outcome } in fates {
+            settle(&holds, &self.accounts, outcome, now);
         }
     }
 

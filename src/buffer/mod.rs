@@ -7,7 +7,8 @@
 //! - [`accounts`] keeps the room and the [`ledger`] behind one lock; a request reserves room first.
 //! - [`Outlet`] is the delivery's half: readings out, notes on batches, and what became of them.
 //! - [`OnFull`] says what happens to a request that finds none.
-//! - [`lease`] is what is handed out: a record may be spread over several batches, part by part.
+//! - [`lease`] is what is handed out: a record may be spread over several batches, part by part. [`hold`] is what is
+//!   left of it until it is settled, and `tally` what is counted of a record.
 //! - [`span`] says which readings of a log are meant, for kinds that keep one.
 //! - One file per kind, and a row in [`KINDS`]. A kind says which acknowledgements it can give.
 //!
@@ -16,11 +17,14 @@
 pub mod accounts;
 pub mod disk;
 mod drain_rate;
+pub mod hold;
 pub mod lease;
 pub mod ledger;
 mod memory;
 mod outlet;
 pub mod span;
+mod tally;
+pub mod waiters;
 
 use std::any::Any;
 use std::fmt;
@@ -42,8 +46,9 @@ use crate::registry::Registry;
 use crate::wal::LogError;
 
 pub use accounts::{Accounts, Snapshot};
-pub use lease::{Part, settle};
-pub use outlet::{Fate, NoteId, Noted, Noting, Outlet, Resumed};
+pub use hold::{Hold, settle};
+pub use lease::Part;
+pub use outlet::{Derivation, Deriving, Fate, Kept, NoteId, Noted, Noting, Outlet, Resumed};
 
 /// The kinds of buffer by their configuration names.
 pub const KINDS: Registry<Kind> = Registry {
@@ -281,10 +286,11 @@ pub struct Receipt {
     pub ack: Ack,
 }
 
-/// What became of all readings of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What became of all readings of a request; the worst of it is the greatest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Settled {
-    /// Every one was delivered.
+    /// Every one was delivered, but for those that a filter took out; what was merged into a window is delivered when its
+    /// result is.
     Delivered,
     /// Some were given up to make room for newer ones.
     Dropped,

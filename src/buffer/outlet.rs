@@ -1,18 +1,25 @@
-//! The delivery's half of a buffer: readings out, notes on the batches they are in, and what became of them.
+//! The delivery's half of a buffer: readings out, notes on the batches they are in, what was made of them, and what
+//! became of them.
 //!
 //! A kind that outlives the process **notes** which readings make up a batch, and under which key, before the batch
 //! is sent for the first time. What was noted and not settled before a stop is **resumed** after it: the same
 //! readings go out under the same key, and a node that honours the key stores nothing twice.
+//!
+//! What a transform makes of readings is **derived**: it takes their place in the buffer, in one step that a crash
+//! cannot take apart.
 
 use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::accounts::Accounts;
+use super::hold::Hold;
 use super::lease::Part;
 use super::ledger::Outcome;
+use crate::reading::Readings;
 
 /// Names the note on a batch in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,7 +31,7 @@ pub struct NoteId(pub u64);
 pub enum Noting {
     /// The kind keeps no notes: the batch may be sent.
     NotNeeded,
-    /// [`Outlet::noted`] will say when the note is kept.
+    /// [`Outlet::kept`] will say when the note is kept.
     UnderWay,
 }
 
@@ -54,9 +61,50 @@ pub struct Resumed {
 #[derive(Debug)]
 pub struct Fate {
     /// The readings.
-    pub parts: Vec<Part>,
+    pub holds: Vec<Hold>,
     /// What became of them.
     pub outcome: Outcome,
+}
+
+impl Fate {
+    /// The same for all of some parts.
+    pub fn of(parts: Vec<Part>, outcome: Outcome) -> Fate {
+        Fate { holds: parts.into_iter().map(Hold::from).collect(), outcome }
+    }
+}
+
+/// Readings that a transform made of others, which are settled when these are in the buffer, and not before.
+#[derive(Debug)]
+pub struct Derivation {
+    /// The transform's place among the transforms.
+    pub transform: usize,
+    /// Its name, which the readings are known by after a restart.
+    pub made_by: Arc<str>,
+    /// What it made; there may be none.
+    pub readings: Readings,
+    /// What it made them of.
+    pub merged: Vec<Hold>,
+}
+
+/// What became of a derivation.
+#[derive(Debug)]
+#[must_use]
+pub enum Deriving {
+    /// It is in the buffer.
+    Done,
+    /// [`Outlet::kept`] will say when it is.
+    UnderWay,
+}
+
+/// What the buffer has kept.
+#[derive(Debug)]
+pub enum Kept {
+    /// The note on a batch, or it will not be.
+    Note(Noted),
+    /// A derivation: what it made will be handed out, and what it was made of is settled.
+    Derivation,
+    /// A derivation cannot be kept now; it is to be tried again.
+    NotNow(Derivation),
 }
 
 /// The delivery's half of the buffer.
@@ -80,12 +128,18 @@ pub trait Outlet: Send + fmt::Debug {
     /// sent again.
     fn note(&mut self, number: u64, key: &str, parts: &[Part]) -> Noting;
 
-    /// Returns when a note that is under way is kept, so that it survives what the buffer survives, or cannot be
-    /// kept; pends for ever where there is nothing to come. Each note is answered once, unless its batch is settled
-    /// before.
-    ///
-    /// Dropped half-way, the answer comes again.
-    fn noted(&mut self) -> BoxFuture<'_, Noted>;
+    /// Puts readings into the buffer that a transform made of others, and settles those with it: what survives of the
+    /// buffer has either these or those. They are handed out like any others, and count against no limit. It does not
+    /// block.
+    fn derive(&mut self, derivation: Derivation, now: Instant) -> Deriving;
+
+    /// Whether what is not settled outlives the process.
+    fn outlives_process(&self) -> bool;
+
+    /// Where it is said when a note or a derivation that is under way is kept, so that it survives what the buffer
+    /// survives, or cannot be kept. Each is answered once, in their order. Asked once; the channel is closed when
+    /// nothing is kept any more.
+    fn kept(&mut self) -> mpsc::UnboundedReceiver<Kept>;
 
     /// Says what became of readings. `note` is the note of their batch, if it has one. Where some of them were
     /// delivered, they are all that is left of the batch; else some of the batch's readings may be settled before others.

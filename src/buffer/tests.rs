@@ -72,7 +72,7 @@ async fn pull(outlet: &mut Box<dyn Outlet>, most: usize) -> Vec<Part> {
 }
 
 fn deliver(outlet: &mut Box<dyn Outlet>, parts: Vec<Part>) {
-    outlet.settle(vec![Fate { parts, outcome: Outcome::Delivered { node: 0 } }], None, Instant::now());
+    outlet.settle(vec![Fate::of(parts, Outcome::Delivered { node: 0 })], None, Instant::now());
 }
 
 #[test]
@@ -163,7 +163,7 @@ async fn who_waits_for_delivery_is_told_when_it_will_not_come() {
         let given_up = push(0..4);
         let mut parts = pull(&mut outlet, 1).await;
         let front = parts[0].split_first(1);
-        let fate = Fate { parts: vec![front], outcome: Outcome::Dropped(DropReason::Full) };
+        let fate = Fate::of(vec![front], Outcome::Dropped(DropReason::Full));
         outlet.settle(vec![fate], None, Instant::now());
         deliver(&mut outlet, parts);
         assert_eq!(given_up.await.expect("no panic"), Err(PushError::Dropped), "{kind}");

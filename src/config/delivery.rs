@@ -9,7 +9,8 @@ use url::Url;
 
 use super::layers::{Layers, Origin, Setting};
 use super::{
-    HOUR, MILLISECOND, WithoutEffect, choice, count, dead_letter, duration, format, ratio, size, usize_of,
+    HOUR, MILLISECOND, WithoutEffect, choice, count, dead_letter, duration, format, ratio, size, transform,
+    usize_of,
 };
 use crate::backoff::Backoff;
 use crate::codec::ENCODERS;
@@ -44,6 +45,7 @@ pub(super) fn read(layers: &mut Layers) -> DeliveryConfig {
     }
     let format = format::read(layers);
     let config = DeliveryConfig {
+        transforms: transform::read(layers),
         batch: BatchConfig {
             max_readings: count(layers, "batch.max_readings", 1..=1_000_000),
             max_bytes: usize_of(size(layers, "batch.max_bytes", 1..=1 << 30)),

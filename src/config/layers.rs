@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use config::{Environment, File, FileFormat, Map, Source, Value, ValueKind};
 use toml::de::{DeTable, DeValue};
 
+use super::transform::{self, Table};
+
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 const ENVIRONMENT_PREFIX: &str = "FOREBAY";
 const SEPARATOR: &str = "__";
@@ -86,6 +88,9 @@ pub(super) struct Layers {
     used: BTreeSet<String>,
     pub(super) faults: Vec<Fault>,
     pub(super) settings: Vec<Setting>,
+    /// The transforms, and the file that they stand in.
+    transforms: Vec<Table>,
+    file: PathBuf,
 }
 
 impl Layers {
@@ -97,6 +102,8 @@ impl Layers {
             used: BTreeSet::new(),
             faults: Vec::new(),
             settings: Vec::new(),
+            transforms: Vec::new(),
+            file: PathBuf::new(),
         };
         let defaults =
             collect(&File::from_str(DEFAULTS, FileFormat::Toml)).expect("a test reads the defaults");
@@ -123,9 +130,13 @@ impl Layers {
             Err(error) => return self.faults.push(whole_file(1, format!("cannot be read: {error}"))),
         };
         let lines = match key_lines(&text) {
-            Ok(lines) => lines,
+            Ok((lines, transforms)) => {
+                self.transforms = transforms;
+                lines
+            }
             Err((line, problem)) => return self.faults.push(whole_file(line, problem)),
         };
+        path.clone_into(&mut self.file);
         match collect(&File::from_str(&text, FileFormat::Toml)) {
             Ok(values) => {
                 for (key, kind) in values {
@@ -226,6 +237,50 @@ impl Layers {
             }
         }
         members
+    }
+
+    /// Takes the tables of the transforms out.
+    pub(super) fn take_transforms(&mut self) -> Vec<Table> {
+        let is_list = self
+            .values
+            .get(transform::KEY)
+            .is_some_and(|(raw, _)| matches!(raw, Raw::Typed(ValueKind::Array(_))));
+        let is_set = |key: &String| key == transform::KEY || key.starts_with(&format!("{}.", transform::KEY));
+        let set: Vec<_> = self
+            .values
+            .iter()
+            .filter(|(key, _)| is_set(key))
+            .map(|(key, value)| (key.clone(), value.1.clone()))
+            .collect();
+        for (key, origin) in set {
+            self.used.insert(key.clone());
+            let is_fault = !is_list || self.transforms.is_empty() || key != transform::KEY;
+            if is_fault && !self.faults.iter().any(|fault| fault.key == transform::KEY) {
+                let problem = "must be tables in the file, each with the head [[transform]]".to_owned();
+                self.faults.push(Fault { origin, key: transform::KEY.to_owned(), problem });
+            }
+        }
+        std::mem::take(&mut self.transforms)
+    }
+
+    /// Notes a fault of a transform.
+    pub(super) fn transform_fault(&mut self, line: usize, key: &str, problem: String) {
+        let origin = Origin::File { path: self.file.clone(), line };
+        self.faults.push(Fault { origin, key: key.to_owned(), problem });
+    }
+
+    /// Notes the settings of a transform, for people.
+    pub(super) fn transform_settings(
+        &mut self,
+        line: usize,
+        name: &str,
+        values: &BTreeMap<String, transform::Value>,
+    ) {
+        let origin = Origin::File { path: self.file.clone(), line };
+        for (key, value) in values {
+            let key = format!("{} {name}: {key}", transform::KEY);
+            self.settings.push(Setting { key, value: transform::show(value), origin: origin.clone() });
+        }
     }
 
     /// Notes a fault of a setting that only shows beside others.
@@ -368,8 +423,11 @@ fn variable(key: &str, environment: &[(String, String)]) -> String {
     found.map_or(expected, |(name, _)| name.clone())
 }
 
-/// The line of every key in a TOML text, or the line and the text of its first error.
-fn key_lines(text: &str) -> Result<BTreeMap<String, usize>, (usize, String)> {
+/// The line of every key in a TOML text.
+type Lines = BTreeMap<String, usize>;
+
+/// The line of every key in a TOML text, and its transforms, or the line and the text of its first error.
+fn key_lines(text: &str) -> Result<(Lines, Vec<Table>), (usize, String)> {
     let line = |byte: usize| {
         1 + text.as_bytes()[..byte.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
     };
@@ -377,7 +435,19 @@ fn key_lines(text: &str) -> Result<BTreeMap<String, usize>, (usize, String)> {
         .map_err(|error| (error.span().map_or(1, |span| line(span.start)), error.message().to_owned()))?;
     let mut lines = BTreeMap::new();
     add_lines("", table.get_ref(), &line, &mut lines);
-    Ok(lines)
+    Ok((lines, transforms(table.get_ref(), &line)))
+}
+
+/// The tables of the transforms.
+fn transforms(document: &DeTable<'_>, line: &impl Fn(usize) -> usize) -> Vec<Table> {
+    let Some(DeValue::Array(tables)) = document.get(transform::KEY).map(toml::Spanned::get_ref) else {
+        return Vec::new();
+    };
+    let table = |item: &toml::Spanned<DeValue<'_>>| match item.get_ref() {
+        DeValue::Table(table) => Some(Table::of(table, line(item.span().start), line)),
+        _ => None,
+    };
+    tables.iter().filter_map(table).collect()
 }
 
 fn add_lines(

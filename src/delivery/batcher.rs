@@ -210,6 +210,7 @@ mod tests {
     use super::*;
     use crate::buffer::lease::{Record, RecordParts};
     use crate::buffer::tests::{numbered, numbers};
+    use crate::buffer::waiters::Waiters;
     use crate::codec::{ENCODERS, FormatConfig};
     use crate::reading::{ReadingParts, Readings, Value};
     use crate::timestamp::Timestamp;
@@ -230,7 +231,14 @@ mod tests {
     fn part(readings: Readings) -> Part {
         let held_bytes = Record::amount(&readings).bytes;
         let accepted_at = Instant::now();
-        Part::whole(Record::new(RecordParts { readings, seq: None, held_bytes, accepted_at, waiter: None }))
+        Part::whole(Record::new(RecordParts {
+            readings,
+            seq: None,
+            made_by: None,
+            held_bytes,
+            accepted_at,
+            waiters: Waiters::default(),
+        }))
     }
 
     /// One text a reading.

@@ -224,6 +224,7 @@ mod tests {
     use super::*;
     use crate::buffer::lease::{Record, RecordParts};
     use crate::buffer::tests::{numbered, numbers};
+    use crate::buffer::waiters::Waiters;
     use crate::codec::{ENCODERS, FormatConfig};
 
     const A: LaneId = LaneId { home: 0, target: 0, turn: 0 };
@@ -238,8 +239,14 @@ mod tests {
     fn part(from: i64, to: i64) -> Part {
         let readings = numbered(from..to);
         let held_bytes = Record::amount(&readings).bytes;
-        let parts =
-            RecordParts { readings, seq: None, held_bytes, accepted_at: Instant::now(), waiter: None };
+        let parts = RecordParts {
+            readings,
+            seq: None,
+            made_by: None,
+            held_bytes,
+            accepted_at: Instant::now(),
+            waiters: Waiters::default(),
+        };
         Part::whole(Record::new(parts))
     }
 

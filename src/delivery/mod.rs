@@ -39,6 +39,7 @@ mod node_status;
 mod nodes;
 pub mod shards;
 mod source;
+pub mod transforms;
 pub mod transport;
 mod trial;
 pub mod wire;
@@ -52,12 +53,13 @@ use http::HeaderMap;
 use crate::backoff::Backoff;
 use crate::codec::Encoder;
 use crate::routing::Routing;
+use crate::transform::TransformConfig;
 
 pub use batcher::BatchConfig;
 pub use breaker::{BreakerState, HealthConfig};
 pub use dead_letter::{DeadLetter, DeadLetterConfig, DeadLetterError, DeadLetters};
 pub use lookups::{Resolve, SystemResolver};
-pub use node_status::{DeliveryStatus, NodeStatus};
+pub use node_status::{DeliveryStatus, NodeStatus, TransformStatus};
 pub use nodes::{Failure, NODES_MAX};
 pub use shards::Failover;
 pub use source::{DNS_PREFIX, NodeSource};
@@ -69,6 +71,8 @@ pub use worker::{Signals, Worker};
 /// The settings of the delivery.
 #[derive(Clone, Debug)]
 pub struct DeliveryConfig {
+    /// What is done to readings before they are gathered.
+    pub transforms: Vec<TransformConfig>,
     /// When a batch is full.
     pub batch: BatchConfig,
     /// Where batches go.

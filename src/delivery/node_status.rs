@@ -1,6 +1,6 @@
 //! What others may know of the nodes and of the delivery.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,6 +9,7 @@ use super::breaker::BreakerState;
 use super::latency::Latency;
 use super::nodes::{Failure, Node};
 use crate::node_id::NodeId;
+use crate::transform::Stats;
 
 /// Why a node that has gone is not up.
 const GONE: &str = "gone: no longer among the addresses of its name";
@@ -102,11 +103,21 @@ pub(super) struct View {
     pub(super) nodes: Vec<NodeStatus>,
     oldest: Option<Instant>,
     needed: usize,
+    transforms: Vec<TransformStatus>,
+}
+
+/// What others may know of a transform.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransformStatus {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it counts and holds.
+    pub stats: Stats,
 }
 
 impl DeliveryStatus {
     pub(super) fn new(nodes: Vec<NodeStatus>) -> DeliveryStatus {
-        DeliveryStatus { view: Mutex::new(View { nodes, oldest: None, needed: 1 }) }
+        DeliveryStatus { view: Mutex::new(View { nodes, oldest: None, needed: 1, transforms: Vec::new() }) }
     }
 
     /// The nodes, in the order of their indices.
@@ -123,6 +134,15 @@ impl DeliveryStatus {
     /// How long the oldest reading that is not settled has waited; nothing if there is none.
     pub fn oldest_age(&self, now: Instant) -> Duration {
         self.lock().oldest.map_or(Duration::ZERO, |oldest| now.saturating_duration_since(oldest))
+    }
+
+    /// The transforms, in their order.
+    pub fn transforms(&self) -> Vec<TransformStatus> {
+        self.lock().transforms.clone()
+    }
+
+    pub(super) fn set_transforms(&self, transforms: Vec<TransformStatus>) {
+        self.lock().transforms = transforms;
     }
 
     /// How many nodes have to take each batch.

@@ -199,6 +199,7 @@ mod tests {
     use super::*;
     use crate::buffer::lease::{Record, RecordParts};
     use crate::buffer::tests::readings_of;
+    use crate::buffer::waiters::Waiters;
     use tokio::time::Instant;
 
     fn nodes(count: usize) -> Vec<NodeHash> {
@@ -208,8 +209,14 @@ mod tests {
     fn part(devices: &[&str]) -> Part {
         let readings = readings_of(devices);
         let held_bytes = Record::amount(&readings).bytes;
-        let parts =
-            RecordParts { readings, seq: None, held_bytes, accepted_at: Instant::now(), waiter: None };
+        let parts = RecordParts {
+            readings,
+            seq: None,
+            made_by: None,
+            held_bytes,
+            accepted_at: Instant::now(),
+            waiters: Waiters::default(),
+        };
         Part::whole(Record::new(parts))
     }
 

@@ -8,11 +8,13 @@ mod refusals;
 mod regrouping;
 mod sending;
 mod stragglers;
+mod transforming;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,17 +23,21 @@ use super::batch::BatchKeys;
 use super::dead_letter::DeadLetters;
 use super::lanes::Lanes;
 use super::lookups::{Found, Lookups};
+use super::node_status::TransformStatus;
 use super::nodes::{Nodes, NodesConfig};
 use super::shards::Shards;
+use super::transforms::Transforms;
 use super::transport::{Answer, Transport, TransportConfig};
 use super::wire::{HttpClient, TransportError, Wire};
 use super::{DeliveryConfig, DeliveryStatus};
-use crate::buffer::{Accounts, Amount, Noted, Outlet, Part};
+use crate::buffer::lease::OpenWindows;
+use crate::buffer::{Accounts, Amount, Kept, Outlet, Part};
 use crate::metrics::Metrics;
 use crate::routing::Spread;
 use burying::Buried;
 use pending::{Pending, State};
 use stragglers::Stragglers;
+use transforming::{Needed, ToDerive};
 
 /// Requests that are pulled from the buffer at once.
 const PULL_MAX: usize = 256;
@@ -86,7 +92,26 @@ pub struct Worker {
     straggler_bytes: usize,
     /// When the stop no longer waits for copies that are on their way, once all else is done.
     leave_at: Option<Instant>,
-    /// Readings that were pulled and are in no batch yet, the oldest first.
+    transforms: Transforms,
+    /// Readings that were pulled and have not been through the transforms, the oldest first.
+    untransformed: VecDeque<Part>,
+    /// What the buffer has kept, or not.
+    kept: mpsc::UnboundedReceiver<Kept>,
+    /// Whether it keeps nothing any more.
+    keeps_nothing: bool,
+    /// Results that are being put into the buffer, in their order: what their windows no longer need then.
+    deriving: VecDeque<Vec<Arc<OpenWindows>>>,
+    /// Results that could not be.
+    to_derive: Vec<ToDerive>,
+    /// Delivered readings that windows still need.
+    needed: Vec<Needed>,
+    /// What others know of the transforms.
+    told_of_transforms: Vec<TransformStatus>,
+    /// When they are told again at the earliest; `None` if nothing has changed.
+    tell_at: Option<Instant>,
+    /// When it was told last that windows fill the buffer.
+    told_of_full_windows: Option<Instant>,
+    /// Readings that are in no batch yet, the oldest first.
     pulled: VecDeque<Part>,
     /// Where the outlet puts what it hands out.
     fresh: Vec<Part>,
@@ -102,21 +127,6 @@ pub struct Worker {
     tasks: HashMap<Id, Sending>,
     /// Readings that are on their way, and the bytes of all records they belong to.
     in_flight: Amount,
-}
-
-/// What the outlet is asked for.
-#[derive(Clone, Copy, Debug)]
-enum Wish {
-    Note,
-    Readings,
-}
-
-/// What came of it.
-#[derive(Debug)]
-enum Heard {
-    Noted(Noted),
-    /// So many requests; none means that nothing more will come.
-    Pulled(usize),
 }
 
 /// What is on its way in a task.
@@ -150,7 +160,7 @@ impl Worker {
     pub fn over(
         wire: Arc<dyn Wire>,
         config: DeliveryConfig,
-        outlet: Box<dyn Outlet>,
+        mut outlet: Box<dyn Outlet>,
         metrics: Arc<Metrics>,
         signals: Signals,
         mut random: fastrand::Rng,
@@ -182,6 +192,16 @@ impl Worker {
             straggler_bytes: 0,
             leave_at: None,
             accounts: Arc::clone(outlet.accounts()),
+            kept: outlet.kept(),
+            keeps_nothing: false,
+            transforms: Transforms::new(&config.transforms),
+            untransformed: VecDeque::new(),
+            deriving: VecDeque::new(),
+            to_derive: Vec::new(),
+            needed: Vec::new(),
+            told_of_transforms: Vec::new(),
+            tell_at: None,
+            told_of_full_windows: None,
             config,
             outlet,
             metrics,
@@ -221,11 +241,8 @@ impl Worker {
         self.resume(Instant::now());
         loop {
             let now = Instant::now();
-            if self.is_noting() && self.may_pull(now) {
-                self.pull_at_hand();
-            }
             self.regroup();
-            let has_more = self.fill(now);
+            let has_more = self.transform(now) | self.fill(now);
             self.bury_due(now);
             self.dispatch(now);
             self.dispatch_stragglers(now);
@@ -234,7 +251,7 @@ impl Worker {
                 return self.give_up_stragglers();
             }
             let alarm = self.alarm(now);
-            let wish = self.wish(now);
+            let may_pull = self.may_pull(now);
             // In this order: stop, make room, then take more. All futures here can be dropped without loss.
             tokio::select! { biased;
                 () = self.signals.abort.cancelled() => return self.give_up_stragglers(),
@@ -245,7 +262,8 @@ impl Worker {
                 () = self.accounts.eviction_wanted() => self.evict(),
                 () = self.signals.drain.cancelled(), if !self.draining => self.start_draining(Instant::now()),
                 found = self.lookups.next() => self.on_found(&found),
-                heard = hear(&mut *self.outlet, &mut self.fresh, wish), if wish.is_some() => self.on_heard(heard),
+                kept = self.kept.recv(), if !self.keeps_nothing => self.on_kept(kept, Instant::now()),
+                count = self.outlet.pull(&mut self.fresh, PULL_MAX), if may_pull => self.on_pulled(count),
                 () = std::future::ready(()), if has_more => {}
                 () = sleep_until(alarm), if alarm.is_some() => {}
             }
@@ -284,7 +302,7 @@ impl Worker {
 
     /// Whether everything is settled. Copies that are on their way then get a little more time.
     fn is_done(&mut self, now: Instant) -> bool {
-        if !self.exhausted || !self.has_only_stragglers() {
+        if !self.exhausted || !self.has_only_stragglers() || !self.is_done_transforming() {
             return false;
         }
         let leave_at = *self.leave_at.get_or_insert(now + DRAIN_PAUSE_MAX);
@@ -300,7 +318,8 @@ impl Worker {
     fn show_oldest(&self) {
         let batches = self.batches.values().filter_map(|pending| pending.batch.oldest).min();
         let pulled = self.pulled.front().map(Part::accepted_at);
-        let oldest = [batches, self.lanes.oldest(), pulled].into_iter().flatten().min();
+        let untransformed = self.untransformed.front().map(Part::accepted_at);
+        let oldest = [batches, self.lanes.oldest(), pulled, untransformed].into_iter().flatten().min();
         self.nodes.status().set_oldest(oldest);
         if self.spread == Spread::ByDevice {
             let batches =
@@ -328,16 +347,8 @@ impl Worker {
             State::Noting { .. } | State::Burying => None,
         });
         let pull = (self.wants_more() && self.next_pull > now).then_some(self.next_pull);
-        retry.chain(close).chain(pull).chain(self.straggler_alarm(now)).min()
-    }
-}
-
-/// Waits for what is wished for. Dropped half-way, nothing is lost.
-async fn hear(outlet: &mut dyn Outlet, fresh: &mut Vec<Part>, wish: Option<Wish>) -> Heard {
-    match wish {
-        Some(Wish::Note) => Heard::Noted(outlet.noted().await),
-        Some(Wish::Readings) => Heard::Pulled(outlet.pull(fresh, PULL_MAX).await),
-        None => std::future::pending().await,
+        let transform = self.transform_alarm();
+        retry.chain(close).chain(pull).chain(transform).chain(self.straggler_alarm(now)).min()
     }
 }
 

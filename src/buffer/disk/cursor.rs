@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::entry::{Accepted, Entry};
 use super::handover::{ReadFrom, View};
@@ -27,6 +28,8 @@ pub struct ReadRequest {
     pub amount: Amount,
     /// Its readings.
     pub readings: Readings,
+    /// The transform that made them; `None` if they came from outside.
+    pub made_by: Option<Arc<str>>,
 }
 
 /// What was read at once.
@@ -161,7 +164,7 @@ impl Cursor {
                 Ok(None) => break Ok(End::OfSegment),
                 Ok(Some(Found::Record(record))) => {
                     bytes.looked_at += wal::record_bytes(record.payload.len());
-                    if let Ok(Entry::Accepted(accepted)) = Entry::read(record.payload) {
+                    if let Some(accepted) = Entry::readings(record.payload) {
                         let number = accepted.number;
                         if let Some(to) = to.filter(|to| number >= *to) {
                             // Those between are gone. This one is in memory, or else it is read the next time.
@@ -216,10 +219,11 @@ impl Cursor {
 
 /// The request of a record; `None` if its readings are none.
 pub fn request(segment: u64, payload_bytes: usize, accepted: Accepted<'_>) -> Option<ReadRequest> {
-    let Accepted { number, accepted_at, count, readings, .. } = accepted;
+    let Accepted { number, accepted_at, count, made_by, readings, .. } = accepted;
     let amount = Amount { readings: u64::from(count), bytes: wal::record_bytes(payload_bytes) };
     let readings = Readings::from_encoded(readings, usize::try_from(count).ok()?)?;
-    Some(ReadRequest { segment, number, accepted_at, amount, readings })
+    let made_by = (!made_by.is_empty()).then(|| made_by.into());
+    Some(ReadRequest { segment, number, accepted_at, amount, readings, made_by })
 }
 
 #[cfg(test)]
@@ -239,9 +243,16 @@ mod tests {
         let mut damaged_at = 0;
         for number in 1..=3 {
             let readings = numbered(0..2);
-            let head =
-                Accepted { number, accepted_at: 0, count: 2, memo: &[], readings: readings.as_bytes() }
-                    .head();
+            let readings_bytes = readings.as_bytes();
+            let head = Accepted {
+                number,
+                accepted_at: 0,
+                count: 2,
+                made_by: "",
+                memo: &[],
+                readings: readings_bytes,
+            }
+            .head();
             log.append(&[&head, readings.as_bytes()]).expect("room");
             if number == 2 {
                 damaged_at = usize::try_from(log.position().offset).expect("small") - 8;

@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use super::state::State;
 use crate::buffer::lease::{Part, Record};
+use crate::buffer::waiters::Waiters;
 use crate::buffer::{Amount, Settled};
 use crate::wal::{Log, Segment, Start};
 
@@ -102,7 +103,7 @@ struct Queue {
     /// Bytes of all that.
     unread_bytes: u64,
     /// Who waits for the delivery of requests that are on disk only, by their numbers.
-    waiters: HashMap<u64, oneshot::Sender<Settled>>,
+    waiters: HashMap<u64, Waiters>,
     view: Arc<View>,
     closed: bool,
 }
@@ -145,14 +146,14 @@ impl Handover {
     }
 
     /// Notes what was read of the segment, and who waits for it.
-    pub fn on_read(&self, segment: u64, number: u64, amount: Amount) -> Option<oneshot::Sender<Settled>> {
+    pub fn on_read(&self, segment: u64, number: u64, amount: Amount) -> Waiters {
         let mut queue = self.lock();
         if let Some(unread) = queue.unread.get_mut(&segment) {
             unread.readings = unread.readings.saturating_sub(amount.readings);
             unread.bytes = unread.bytes.saturating_sub(amount.bytes);
         }
         queue.unread_bytes = queue.unread_bytes.saturating_sub(amount.bytes);
-        queue.waiters.remove(&number)
+        queue.waiters.remove(&number).unwrap_or_default()
     }
 
     /// Nothing more will be read of a segment. Returns what should have been there, and tells those who wait for
@@ -207,9 +208,14 @@ impl Queue {
 
     /// Whoever still waits for a request before `number` waits in vain.
     fn tell_damaged(&mut self, number: u64) {
-        for (_, waiter) in self.waiters.extract_if(|waiting, _| *waiting < number) {
-            // Whoever hung up does not want to know.
-            let _ = waiter.send(Settled::Damaged);
+        for (_, waiters) in self.waiters.extract_if(|waiting, _| *waiting < number) {
+            waiters.settle(Settled::Damaged).tell();
+        }
+    }
+
+    fn wait(&mut self, number: u64, waiters: Waiters) {
+        if !waiters.is_empty() {
+            self.waiters.insert(number, waiters);
         }
     }
 
@@ -219,7 +225,7 @@ impl Queue {
         self.young_bytes = 0;
         for Young { part, stands, amount } in std::mem::take(&mut self.young) {
             self.add_unread(stands.segment, amount);
-            self.waiters.extend(part.take_waiter().map(|waiter| (stands.number, waiter)));
+            self.wait(stands.number, part.take_waiters());
         }
     }
 }
@@ -271,12 +277,12 @@ impl Putting<'_> {
     }
 
     /// Leaves a record to be read from disk.
-    pub fn leave(&mut self, stands: Stands, amount: Amount, waiter: Option<oneshot::Sender<Settled>>) {
+    pub fn leave(&mut self, stands: Stands, amount: Amount, waiters: Waiters) {
         let Stands { segment, start, number } = stands;
         let from = ReadFrom { segment, start: Some(start), number };
         self.queue.spilled.get_or_insert(from);
         self.queue.add_unread(segment, amount);
-        self.queue.waiters.extend(waiter.map(|waiter| (number, waiter)));
+        self.queue.wait(number, waiters);
     }
 
     /// Whether the reader needs to see what was committed.
@@ -298,6 +304,8 @@ impl Drop for Putting<'_> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::oneshot;
+
     use super::*;
 
     #[test]
@@ -314,7 +322,7 @@ mod tests {
             let mut heard = [1, 2].map(|number| {
                 let (waiter, heard) = oneshot::channel();
                 let stands = Stands { segment: 1, start: Start { offset: 4096, seq: number }, number };
-                handover.begin().leave(stands, Amount { readings: 1, bytes: 100 }, Some(waiter));
+                handover.begin().leave(stands, Amount { readings: 1, bytes: 100 }, waiter.into());
                 heard
             });
             forget(&handover);

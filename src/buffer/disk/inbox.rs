@@ -10,7 +10,9 @@ use tokio::sync::{Notify, oneshot};
 
 use super::entry::{Note, Settlement};
 use crate::buffer::accounts::Reservation;
-use crate::buffer::{Amount, PushError, Settled};
+use crate::buffer::span::Span;
+use crate::buffer::waiters::Waiters;
+use crate::buffer::{Amount, Derivation, PushError};
 use crate::reading::Readings;
 
 /// Most bytes of readings that wait to be written. A single request may be larger, alone.
@@ -40,6 +42,8 @@ pub enum Command {
     },
     /// What is settled.
     Settle(Settlement),
+    /// Readings that a transform made, at least one, and the places of those that it made them of, in their order.
+    Derive(Derivation, Vec<Span>),
 }
 
 /// The readings of a request that are to be kept.
@@ -58,7 +62,7 @@ pub struct Accept {
     /// Told when they are on disk, or why not.
     pub done: Option<Done>,
     /// Told when all are settled.
-    pub waiter: Option<oneshot::Sender<Settled>>,
+    pub waiters: Waiters,
     /// Dropped when they are taken.
     pub until_taken: Option<Box<dyn Any + Send>>,
 }
@@ -74,7 +78,7 @@ impl Command {
     fn is_urgent(&self) -> bool {
         match self {
             Command::Accept(_) | Command::Note { .. } => true,
-            Command::Settle(_) => false,
+            Command::Settle(_) | Command::Derive(..) => false,
         }
     }
 
@@ -83,15 +87,22 @@ impl Command {
         match self {
             Command::Accept(accept) => accept.done.is_some(),
             Command::Note { .. } => true,
-            Command::Settle(_) => false,
+            // What is made is synced with the note on its batch, before anybody sees it.
+            Command::Settle(_) | Command::Derive(..) => false,
         }
     }
 
     fn bytes(&self) -> usize {
         match self {
             Command::Accept(accept) => accept.readings.encoded_bytes(),
+            Command::Derive(derivation, _) => derivation.readings.encoded_bytes(),
             Command::Note { .. } | Command::Settle(_) => 0,
         }
+    }
+
+    /// Whether it has readings, which get a number.
+    pub fn has_readings(&self) -> bool {
+        matches!(self, Command::Accept(_) | Command::Derive(..))
     }
 }
 

@@ -165,7 +165,7 @@ fn read(
             }
             Some(Found::Record(record)) => record,
         };
-        let Ok(Entry::Accepted(accepted)) = Entry::read(record.payload) else { continue };
+        let Some(accepted) = Entry::readings(record.payload) else { continue };
         let Some(readings) = Readings::from_encoded(accepted.readings, accepted.count as usize) else {
             continue;
         };

@@ -6,7 +6,8 @@
 //! 3. The `handover` passes on from memory what is young, up to 8 MiB; when the delivery does not keep up, what
 //!    follows stays on disk and is read from there (`cursor`).
 //! 4. Which readings make up a batch is noted in the log before the batch is sent for the first time, and what is
-//!    settled after it (`outlet`).
+//!    settled after it (`outlet`). What a transform makes of readings is one record with what it made them of: these are
+//!    settled with it.
 //! 5. A segment in which everything is settled goes (`state`), after a checkpoint that says so is durable.
 //!
 //! A start replays the log from the checkpoint on (`recovery`), resumes the batches that may have been sent, under
@@ -56,6 +57,7 @@ use self::recovery::Recovered;
 use self::trouble::Trouble;
 use self::writer::{RETRY_EVERY, Writer};
 use super::accounts::{Accounts, Bounds};
+use super::waiters::Waiters;
 use super::{
     Ack, Amount, Buffer, BufferConfig, OpenError, Opened, PushError, Receipt, Request, Rest, Settled,
 };
@@ -131,7 +133,7 @@ pub fn open_on(
     let inbox = Arc::new(Inbox::default());
     let trouble = Arc::new(Trouble::default());
     trouble.set_disk_bytes(log.bytes());
-    let (noted_sender, noted) = mpsc::unbounded_channel();
+    let (kept_sender, kept_by_log) = mpsc::unbounded_channel();
     let directory = log.directory().clone();
     let bytes_max = config.limit.bytes.saturating_add(config.limit.bytes / 4 + 8 * segment_bytes);
     let (answers, groups) = mpsc::unbounded_channel();
@@ -145,7 +147,8 @@ pub fn open_on(
         inbox: Arc::clone(&inbox),
         handover: Arc::clone(&handover),
         trouble: Arc::clone(&trouble),
-        noted: noted_sender,
+        accounts: Arc::clone(&accounts),
+        kept: kept_sender,
         answers,
         fsync: config.fsync,
         metrics: Arc::clone(metrics),
@@ -166,7 +169,7 @@ pub fn open_on(
         directory,
         lock: Arc::clone(&lock),
         path,
-        noted,
+        kept: Some(kept_by_log),
         resumed,
         // What else they have is only needed while there is something to be read.
         records: if reads { records } else { HashMap::new() },
@@ -200,9 +203,12 @@ impl Disk {
         let need = Amount { readings: readings.len() as u64, bytes };
         let reservation = self.accounts.reserve(need, self.config.on_full).await?;
 
-        let (waiter, settled) = match ack {
-            Ack::Delivered => Some(oneshot::channel()).unzip(),
-            Ack::Memory | Ack::Disk => (None, None),
+        let (waiters, settled) = match ack {
+            Ack::Delivered => {
+                let (waiter, settled) = oneshot::channel();
+                (waiter.into(), Some(settled))
+            }
+            Ack::Memory | Ack::Disk => (Waiters::default(), None),
         };
         let (done, kept) = match ack {
             Ack::Memory => (None, None),
@@ -215,7 +221,7 @@ impl Disk {
             accepted_at: Instant::now(),
             room: Some((reservation, format)),
             done,
-            waiter,
+            waiters,
             until_taken,
         };
         self.inbox.put(Command::Accept(accept)).await.map_err(|inbox::Closed| PushError::Closed)?;

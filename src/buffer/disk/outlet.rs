@@ -22,9 +22,10 @@ use super::recovery::{lendable, record, report};
 use super::trouble::Trouble;
 use crate::buffer::Amount;
 use crate::buffer::accounts::Accounts;
-use crate::buffer::lease::{self, Part, Record};
+use crate::buffer::hold::{Hold, settle};
+use crate::buffer::lease::{Part, Record};
 use crate::buffer::ledger::{DeadLetterReason, Outcome};
-use crate::buffer::outlet::{Fate, NoteId, Noted, Noting, Outlet, Resumed};
+use crate::buffer::outlet::{Derivation, Deriving, Fate, Kept, NoteId, Noting, Outlet, Resumed};
 use crate::buffer::span::{Span, SpanSet};
 use crate::metrics::Metrics;
 use crate::wal::{Directory, LogError};
@@ -53,8 +54,8 @@ pub struct OutletParts {
     pub lock: Arc<Lock>,
     /// Where it is for people.
     pub path: PathBuf,
-    /// The answers to notes.
-    pub noted: mpsc::UnboundedReceiver<Noted>,
+    /// The answers to notes and derivations.
+    pub kept: Option<mpsc::UnboundedReceiver<Kept>>,
     /// Batches to be sent again.
     pub resumed: Vec<Resumed>,
     /// The requests of those batches.
@@ -164,8 +165,8 @@ impl DiskOutlet {
             Some(record) => Arc::clone(record),
             None => {
                 let amount = Amount { readings: unsettled as u64, ..request.amount };
-                let waiter = self.parts.handover.on_read(request.segment, number, amount);
-                Arc::new(record(request, unsettled as u64, waiter))
+                let waiters = self.parts.handover.on_read(request.segment, number, amount);
+                Arc::new(record(request, unsettled as u64, waiters))
             }
         };
         self.read.extend(lendable.into_iter().map(|indexes| Part::range(&record, indexes)));
@@ -254,7 +255,7 @@ impl Outlet for DiskOutlet {
     }
 
     fn note(&mut self, number: u64, key: &str, parts: &[Part]) -> Noting {
-        let note = Note { key: key.to_owned(), spans: spans(parts) };
+        let note = Note { key: key.to_owned(), spans: spans(parts.iter().filter_map(Part::span)) };
         if note.spans.is_empty() {
             // Acknowledged in memory when the disk was full: there is nothing on disk to note.
             return Noting::NotNeeded;
@@ -266,30 +267,43 @@ impl Outlet for DiskOutlet {
         }
     }
 
-    fn noted(&mut self) -> BoxFuture<'_, Noted> {
-        async {
-            match self.parts.noted.recv().await {
-                Some(noted) => noted,
-                None => std::future::pending().await,
-            }
+    fn derive(&mut self, derivation: Derivation, now: Instant) -> Deriving {
+        let merged: SpanSet = derivation.merged.iter().filter_map(Hold::span).collect();
+        if derivation.readings.is_empty() {
+            let Derivation { transform, merged: holds, .. } = derivation;
+            let outcome = Outcome::Merged { transform };
+            self.settle(vec![Fate { holds, outcome }], None, now);
+            return Deriving::Done;
         }
-        .boxed()
+        match self.parts.inbox.put_small(Command::Derive(derivation, merged.iter().collect())) {
+            Ok(()) => Deriving::UnderWay,
+            // The log's thread has ended: what it was made of stays on disk for the next start.
+            Err(Closed) => Deriving::Done,
+        }
+    }
+
+    fn outlives_process(&self) -> bool {
+        true
+    }
+
+    fn kept(&mut self) -> mpsc::UnboundedReceiver<Kept> {
+        self.parts.kept.take().unwrap_or_else(|| mpsc::unbounded_channel().1)
     }
 
     fn settle(&mut self, fates: Vec<Fate>, note: Option<NoteId>, now: Instant) {
         let is_whole_batch = fates.iter().any(|fate| matches!(fate.outcome, Outcome::Delivered { .. }));
-        let parts = || fates.iter().flat_map(|fate| &fate.parts);
+        let holds = || fates.iter().flat_map(|fate| &fate.holds);
         let settlement = match note {
             Some(NoteId(seq)) if is_whole_batch => Settlement { notes: vec![seq], spans: Vec::new() },
-            _ => Settlement { notes: Vec::new(), spans: spans(parts()) },
+            _ => Settlement { notes: Vec::new(), spans: spans(holds().filter_map(Hold::span)) },
         };
         self.settle_on_disk(settlement);
-        let unwritten = parts().filter(|part| part.span().is_none()).map(Part::len).sum::<usize>();
+        let unwritten = holds().filter(|hold| hold.span().is_none()).map(Hold::len).sum::<usize>();
         if unwritten > 0 {
             self.parts.trouble.settle_unwritten(unwritten as u64);
         }
-        for Fate { parts, outcome } in fates {
-            lease::settle(parts, &self.parts.accounts, outcome, now);
+        for Fate { holds, outcome } in fates {
+            settle(&holds, &self.parts.accounts, outcome, now);
         }
     }
 
@@ -298,10 +312,10 @@ impl Outlet for DiskOutlet {
     }
 }
 
-/// The places of readings, in their order; those that touch are one span. What is not on disk has none.
-fn spans<'a>(parts: impl IntoIterator<Item = &'a Part>) -> Vec<Span> {
+/// The places of readings, in their order; those that touch are one span.
+fn spans(places: impl Iterator<Item = Span>) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
-    for span in parts.into_iter().filter_map(Part::span) {
+    for span in places {
         match spans.last_mut() {
             Some(last) if last.to == span.from => last.to = span.to,
             _ => spans.push(span),

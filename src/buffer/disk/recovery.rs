@@ -8,18 +8,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::cursor::{self, ReadRequest};
-use super::entry::{Entry, Note, Settlement};
+use super::entry::{Accepted, Entry, Note, Settlement};
 use super::handover::ReadFrom;
 use super::state::State;
+use crate::buffer::Amount;
 use crate::buffer::lease::{Part, Record, RecordParts};
 use crate::buffer::outlet::{NoteId, Resumed};
 use crate::buffer::span::{Place, Span, SpanSet};
-use crate::buffer::{Amount, Settled};
+use crate::buffer::waiters::Waiters;
 use crate::wal::{self, Damage, Event, Found, Fs, Limit, Log, LogConfig, LogError, Segment};
 
 /// What a start finds.
@@ -182,24 +182,30 @@ impl Replay {
 
     fn on_record(&mut self, record: &wal::Record<'_>) {
         match Entry::read(record.payload) {
-            Ok(Entry::Accepted(accepted)) => {
-                let bytes = wal::record_bytes(record.payload.len());
-                let amount = Amount { readings: u64::from(accepted.count), bytes };
-                let missing = self.state.accept(record.segment, accepted.number, amount);
-                if self.gaps_are_settled {
-                    // Whether they were settled or lost was in the checkpoint.
-                    self.gaps_are_settled = false;
-                } else {
-                    self.lost_requests += missing;
-                    self.has_unknown_segment &= missing == 0;
-                }
-                if !accepted.memo.is_empty() {
-                    self.memos.push((accepted.accepted_at, Bytes::copy_from_slice(accepted.memo)));
-                }
+            Ok(Entry::Accepted(accepted)) => self.on_readings(record, &accepted),
+            Ok(Entry::Derived(accepted, merged)) => {
+                self.on_readings(record, &accepted);
+                self.state.settle(&Settlement { notes: Vec::new(), spans: merged });
             }
             Ok(Entry::Batch(note)) => self.state.note(record.seq, note),
             Ok(Entry::Settled(settlement)) => self.state.settle(&settlement),
             Err(error) => warn!(seq = record.seq, segment = record.segment, %error, "passing over a record"),
+        }
+    }
+
+    fn on_readings(&mut self, record: &wal::Record<'_>, accepted: &Accepted<'_>) {
+        let bytes = wal::record_bytes(record.payload.len());
+        let amount = Amount { readings: u64::from(accepted.count), bytes };
+        let missing = self.state.accept(record.segment, accepted.number, amount);
+        if self.gaps_are_settled {
+            // Whether they were settled or lost was in the checkpoint.
+            self.gaps_are_settled = false;
+        } else {
+            self.lost_requests += missing;
+            self.has_unknown_segment &= missing == 0;
+        }
+        if !accepted.memo.is_empty() {
+            self.memos.push((accepted.accepted_at, Bytes::copy_from_slice(accepted.memo)));
         }
     }
 
@@ -271,7 +277,7 @@ impl Walk<'_> {
                     continue;
                 }
             };
-            let Ok(Entry::Accepted(accepted)) = Entry::read(record.payload) else { continue };
+            let Some(accepted) = Entry::readings(record.payload) else { continue };
             self.lose(expected..accepted.number);
             expected = accepted.number + 1;
             let span = Span::of_record(accepted.number);
@@ -349,7 +355,7 @@ fn resume(
         if noted.intersects(Span::of_record(number)) {
             // Its other readings, if there are any, come in their turn: the segment is to be read.
             unread.entry(request.segment).or_default();
-            records.insert(number, (Arc::new(record(request, amount.readings, None)), amount));
+            records.insert(number, (Arc::new(record(request, amount.readings, Waiters::default())), amount));
         } else {
             *unread.entry(request.segment).or_default() += amount;
         }
@@ -374,12 +380,13 @@ fn parts(note: &Note, records: &Records) -> Vec<Part> {
 }
 
 /// A request that was read, to be lent; so many of its readings are not settled.
-pub fn record(request: ReadRequest, unsettled: u64, waiter: Option<oneshot::Sender<Settled>>) -> Record {
+pub fn record(request: ReadRequest, unsettled: u64, waiters: Waiters) -> Record {
     let parts = RecordParts {
         seq: Some(request.number),
         held_bytes: request.amount.bytes,
         accepted_at: instant(request.accepted_at),
-        waiter,
+        made_by: request.made_by,
+        waiters,
         readings: request.readings,
     };
     Record::with_unsettled(parts, unsettled)

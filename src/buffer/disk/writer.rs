@@ -15,11 +15,16 @@ use super::memos::Memos;
 use super::state::State;
 use super::trouble::Trouble;
 use super::unix_nanos;
+use crate::buffer::hold::{self, Hold};
 use crate::buffer::lease::{Record, RecordParts};
-use crate::buffer::outlet::{NoteId, Noted};
-use crate::buffer::{Fsync, PushError};
+use crate::buffer::ledger::Outcome;
+use crate::buffer::outlet::{Derivation, Kept, NoteId, Noted};
+use crate::buffer::span::Span;
+use crate::buffer::waiters::Waiters;
+use crate::buffer::{Accounts, Amount, Fsync, PushError};
 use crate::metrics::Metrics;
-use crate::wal::{Durability, Log, LogError, Position, Spare, Start};
+use crate::reading::Readings;
+use crate::wal::{self, Durability, Log, LogError, Position, Spare, Start};
 
 /// After a failure the disk is tried again this often.
 pub const RETRY_EVERY: Duration = Duration::from_secs(1);
@@ -51,8 +56,10 @@ pub struct Writer {
     pub handover: Arc<Handover>,
     /// Where it says what is wrong.
     pub trouble: Arc<Trouble>,
-    /// Who is told of notes.
-    pub noted: mpsc::UnboundedSender<Noted>,
+    /// The room and the ledger.
+    pub accounts: Arc<Accounts>,
+    /// Who is told of notes and derivations.
+    pub kept: mpsc::UnboundedSender<Kept>,
     /// Who tells the requests of a group that they are kept.
     pub answers: mpsc::UnboundedSender<Vec<Done>>,
     /// When a commit is synced.
@@ -103,6 +110,18 @@ struct Appended {
     seq: u64,
     /// Behind it.
     position: Position,
+    /// Bytes of its record.
+    bytes: u64,
+}
+
+/// Readings that are in the log.
+struct Committed {
+    /// What they take.
+    amount: Amount,
+    readings: Readings,
+    made_by: Option<Arc<str>>,
+    accepted_at: tokio::time::Instant,
+    waiters: Waiters,
 }
 
 impl Writer {
@@ -218,9 +237,9 @@ impl Writer {
         }
         for command in commands {
             match self.append(command, number, now) {
-                Ok(seq) => {
-                    number += u64::from(matches!(command, Command::Accept(_)));
-                    places.push(Appended { seq, position: self.log.position() });
+                Ok((seq, bytes)) => {
+                    number += u64::from(command.has_readings());
+                    places.push(Appended { seq, position: self.log.position(), bytes });
                 }
                 Err(error) => return (places, Err(error)),
             }
@@ -228,17 +247,29 @@ impl Writer {
         (places, Ok(()))
     }
 
-    fn append(&mut self, command: &Command, number: u64, accepted_at: i64) -> Result<u64, LogError> {
+    /// Appends a command. Returns the sequence number of its record, and the record's bytes.
+    fn append(&mut self, command: &Command, number: u64, accepted_at: i64) -> Result<(u64, u64), LogError> {
+        let mut put = |payload: &[&[u8]]| {
+            let bytes = wal::record_bytes(payload.iter().map(|part| part.len()).sum());
+            Ok((self.log.append(payload)?, bytes))
+        };
         match command {
             Command::Accept(accept) => {
                 let count =
                     u32::try_from(accept.amount.readings).expect("the bound on bodies allows no more");
                 let readings = accept.readings.as_bytes();
-                let accepted = Accepted { number, accepted_at, count, memo: &accept.memo, readings };
-                self.log.append(&[&accepted.head(), &accept.memo, readings])
+                let memo = &accept.memo;
+                let accepted = Accepted { number, accepted_at, count, made_by: "", memo, readings };
+                put(&[&accepted.head(), &accept.memo, readings])
             }
-            Command::Note { note, .. } => self.log.append(&[&note.encode()]),
-            Command::Settle(settlement) => self.log.append(&[&settlement.encode()]),
+            Command::Note { note, .. } => put(&[&note.encode()]),
+            Command::Settle(settlement) => put(&[&settlement.encode()]),
+            Command::Derive(Derivation { made_by, readings, .. }, merged) => {
+                let count = u32::try_from(readings.len()).expect("few windows are closed at once");
+                let readings = readings.as_bytes();
+                let accepted = Accepted { number, accepted_at, count, made_by, memo: &[], readings };
+                put(&[&accepted.derived_head(merged), readings])
+            }
         }
     }
 
@@ -256,11 +287,14 @@ impl Writer {
         let handover = Arc::clone(&self.handover);
         let mut putting = handover.begin();
         let mut told = Vec::with_capacity(commands.len());
-        for (command, Appended { seq, position }) in commands.into_iter().zip(places) {
+        for (command, appended) in commands.into_iter().zip(places) {
             match command {
-                Command::Accept(accept) => told.extend(self.on_accepted(accept, seq, position, &mut putting)),
-                Command::Note { number, note } => self.on_noted(number, note, seq),
+                Command::Accept(accept) => told.extend(self.on_accepted(accept, &appended, &mut putting)),
+                Command::Note { number, note } => self.on_noted(number, note, appended.seq),
                 Command::Settle(settlement) => self.state.settle(&settlement),
+                Command::Derive(derivation, merged) => {
+                    self.on_derived(derivation, merged, &appended, &mut putting);
+                }
             }
         }
         if putting.is_spilled() {
@@ -276,13 +310,10 @@ impl Writer {
     fn on_accepted(
         &mut self,
         accept: Accept,
-        seq: u64,
-        position: Position,
+        appended: &Appended,
         putting: &mut Putting<'_>,
     ) -> Option<Done> {
-        let Accept { readings, memo, amount, accepted_at, room, done, waiter, until_taken } = accept;
-        let number = self.state.next_number;
-        self.state.accept(position.segment, number, amount);
+        let Accept { readings, memo, amount, accepted_at, room, done, waiters, until_taken } = accept;
         if !memo.is_empty() {
             self.memos.keep(memo, unix_nanos());
         }
@@ -290,23 +321,60 @@ impl Writer {
             reservation.accept(format);
         }
         drop(until_taken);
+        self.hand_on(Committed { amount, readings, made_by: None, accepted_at, waiters }, appended, putting);
+        done
+    }
+
+    /// What a transform made is kept, and what it made that of is settled: in the log, and here.
+    fn on_derived(
+        &mut self,
+        derivation: Derivation,
+        merged: Vec<Span>,
+        appended: &Appended,
+        putting: &mut Putting<'_>,
+    ) {
+        let Derivation { transform, made_by, readings, merged: holds } = derivation;
+        let amount = Amount { readings: readings.len() as u64, bytes: appended.bytes };
+        self.state.settle(&Settlement { notes: Vec::new(), spans: merged });
+        let mut waiters = Waiters::default();
+        holds.iter().for_each(|hold| hold.share_waiters(&mut waiters));
+        let unwritten = holds.iter().filter(|hold| hold.span().is_none()).map(Hold::len).sum::<usize>();
+        if unwritten > 0 {
+            self.trouble.settle_unwritten(unwritten as u64);
+        }
+        let now = tokio::time::Instant::now();
+        let returned = hold::give_back(&holds, Outcome::Merged { transform });
+        self.accounts.derive(transform, returned.amount, amount, now);
+        returned.told.tell();
+        let made_by = Some(made_by);
+        self.hand_on(Committed { amount, readings, made_by, accepted_at: now, waiters }, appended, putting);
+        // Nobody is left to hear of it once the delivery has ended.
+        let _ = self.kept.send(Kept::Derivation);
+    }
+
+    /// Hands on what is in the log, from memory or by its place.
+    fn hand_on(&mut self, committed: Committed, appended: &Appended, putting: &mut Putting<'_>) {
+        let Committed { amount, readings, made_by, accepted_at, waiters } = committed;
+        let Appended { seq, position, .. } = *appended;
+        let number = self.state.next_number;
+        self.state.accept(position.segment, number, amount);
         let start = Start { offset: position.offset - amount.bytes, seq };
         let stands = Stands { segment: position.segment, start, number };
         if putting.is_young(number, amount.bytes) {
             let held_bytes = amount.bytes;
-            let parts = RecordParts { readings, seq: Some(number), held_bytes, accepted_at, waiter };
+            let seq = Some(number);
+            let parts = RecordParts { readings, seq, made_by, held_bytes, accepted_at, waiters };
             putting.hand_on(Record::new(parts), stands, amount);
         } else {
-            putting.leave(stands, amount, waiter);
+            putting.leave(stands, amount, waiters);
         }
-        done
     }
 
     fn on_noted(&mut self, number: u64, note: Note, seq: u64) {
         let key = note.key.clone();
         self.state.note(seq, note);
         // Nobody is left to ask once the delivery has ended.
-        let _ = self.noted.send(Noted { number, key, note: Some(NoteId(seq)) });
+        let _ = self.kept.send(Kept::Note(Noted { number, key, note: Some(NoteId(seq)) }));
     }
 
     /// Nothing of the group was written: whoever waits for the disk hears why, and nothing else stops.
@@ -322,12 +390,15 @@ impl Writer {
                 }
                 Command::Accept(accept) => self.hand_on_unwritten(accept),
                 Command::Note { number, note } => {
-                    let _ = self.noted.send(Noted { number, key: note.key, note: None });
+                    let _ = self.kept.send(Kept::Note(Noted { number, key: note.key, note: None }));
                 }
                 // The disk need not know it; without it these readings would be sent again after a crash.
                 Command::Settle(settlement) => {
                     self.state.settle(&settlement);
                     self.is_behind = true;
+                }
+                Command::Derive(derivation, _) => {
+                    let _ = self.kept.send(Kept::NotNow(derivation));
                 }
             }
         }
@@ -335,9 +406,10 @@ impl Writer {
 
     /// Readings that were acknowledged and did not want to wait for the disk: they are delivered from memory.
     fn hand_on_unwritten(&self, accept: Accept) {
-        let Accept { readings, amount, accepted_at, waiter, .. } = accept;
+        let Accept { readings, amount, accepted_at, waiters, .. } = accept;
         self.trouble.add_unwritten(amount.readings);
-        let parts = RecordParts { readings, seq: None, held_bytes: amount.bytes, accepted_at, waiter };
+        let (seq, made_by, held_bytes) = (None, None, amount.bytes);
+        let parts = RecordParts { readings, seq, made_by, held_bytes, accepted_at, waiters };
         self.handover.begin().hand_on_unwritten(Record::new(parts));
     }
 
@@ -427,7 +499,7 @@ impl Command {
     fn readings(&self) -> u64 {
         match self {
             Command::Accept(accept) => accept.amount.readings,
-            Command::Note { .. } | Command::Settle(_) => 0,
+            Command::Note { .. } | Command::Settle(_) | Command::Derive(..) => 0,
         }
     }
 }

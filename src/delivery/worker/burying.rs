@@ -81,7 +81,8 @@ impl Worker {
         pending.state = State::Burying;
         let key = pending.batch.key.clone();
         let at = Timestamp::from_system(std::time::SystemTime::now());
-        let readings = pending.batch.parts.iter().flat_map(Part::iter).enumerate();
+        // As they were accepted: one that is replayed goes through the transforms again.
+        let readings = pending.batch.parts.iter().flat_map(Part::iter_as_accepted).enumerate();
         let dead = readings.filter_map(|(index, reading)| Some((reading, pending.dead.get(&index)?)));
         let letters: Vec<DeadLetter> = dead
             .map(|(reading, Death { reason, node, status, detail })| {
@@ -167,7 +168,7 @@ impl Pending {
             (None, None) => unreachable!("every reading that no node has becomes a dead letter"),
         };
         if self.dead.is_empty() {
-            return vec![Fate { parts, outcome: outcome(&0) }];
+            return vec![Fate::of(parts, outcome(&0))];
         }
         let mut fates: Vec<Fate> = Vec::new();
         let mut index = 0;
@@ -179,8 +180,8 @@ impl Pending {
                 let front = part.split_first(alike);
                 index += alike;
                 match fates.iter_mut().find(|fate| fate.outcome == outcome_here) {
-                    Some(fate) => fate.parts.push(front),
-                    None => fates.push(Fate { parts: vec![front], outcome: outcome_here }),
+                    Some(fate) => fate.holds.push(front.into()),
+                    None => fates.push(Fate::of(vec![front], outcome_here)),
                 }
             }
         }
@@ -191,22 +192,26 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buffer::Hold;
     use crate::buffer::lease::{Record, RecordParts};
-    use crate::buffer::tests::{numbered, numbers};
+    use crate::buffer::tests::numbered;
+    use crate::buffer::waiters::Waiters;
     use crate::delivery::batch::{Batch, Body};
 
     const REFUSED: DeadLetterReason = DeadLetterReason::Refused;
 
-    /// A batch of three requests with the numbers 0 to 7.
+    /// A batch of three requests with the numbers 0 to 7; in the log a request has the number of its first reading.
     fn pending() -> Pending {
-        let part = |numbers| {
+        let part = |numbers: std::ops::Range<i64>| {
+            let seq = u64::try_from(numbers.start).ok();
             let (readings, accepted_at, held_bytes) = (numbered(numbers), Instant::now(), 0);
             Part::whole(Record::new(RecordParts {
                 readings,
-                seq: None,
+                seq,
+                made_by: None,
                 held_bytes,
                 accepted_at,
-                waiter: None,
+                waiters: Waiters::default(),
             }))
         };
         let unwritten = vec![Unwritten { index: 3, why: Unwritable::NotNumeric }];
@@ -220,8 +225,13 @@ mod tests {
     }
 
     fn fates(mut pending: Pending) -> Vec<(Outcome, Vec<i64>)> {
+        let numbers = |hold: &Hold| {
+            let from = hold.span().expect("in the log").from;
+            let first = i64::try_from(from.seq).expect("small") + i64::from(from.index);
+            first..first + i64::try_from(hold.len()).expect("small")
+        };
         let fates = pending.fates().into_iter();
-        fates.map(|fate| (fate.outcome, fate.parts.iter().flat_map(numbers).collect())).collect()
+        fates.map(|fate| (fate.outcome, fate.holds.iter().flat_map(numbers).collect())).collect()
     }
 
     #[test]

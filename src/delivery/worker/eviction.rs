@@ -106,7 +106,8 @@ impl Worker {
             readings = parts.iter().map(Part::len).sum::<usize>(),
             "oldest readings dropped for newer ones"
         );
-        let fate = Fate { parts, outcome: Outcome::Dropped(DropReason::Full) };
+        // A window that some of them are in as well has them nevertheless.
+        let fate = Fate::of(parts, Outcome::Dropped(DropReason::Full));
         self.outlet.settle(vec![fate], note, Instant::now());
     }
 }

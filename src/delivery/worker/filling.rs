@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use tokio::time::Instant;
 
 use super::pending::{Pending, State};
-use super::{CLOSE_MAX, Heard, PULL_MAX, PULL_PAUSE, Wish, Worker};
+use super::{CLOSE_MAX, PULL_MAX, PULL_PAUSE, Worker};
 use crate::buffer::{Amount, Noted, Noting, Part, Resumed};
 use crate::delivery::batch::Batch;
 use crate::delivery::shards::{Class, LaneId};
@@ -19,39 +19,15 @@ impl Worker {
     pub(super) fn wants_more(&self) -> bool {
         // For somebody who waits for room, what came meanwhile may be given up too.
         let someone_waits = || self.accounts.shortfall() != Amount::default();
-        !self.exhausted && (self.pulled.is_empty() || someone_waits())
+        let has_none = self.pulled.is_empty() && self.untransformed.is_empty();
+        !self.exhausted && (has_none || someone_waits())
     }
 
-    /// Whether some batch waits for its note.
-    pub(super) fn is_noting(&self) -> bool {
-        self.batches.values().any(Pending::is_noting)
-    }
-
-    /// What the outlet is asked for next. It does one thing at a time: while a batch waits for its note, what is at
-    /// hand is pulled without waiting for more.
-    pub(super) fn wish(&self, now: Instant) -> Option<Wish> {
-        if self.is_noting() { Some(Wish::Note) } else { self.may_pull(now).then_some(Wish::Readings) }
-    }
-
-    pub(super) fn on_heard(&mut self, heard: Heard) {
-        match heard {
-            Heard::Noted(noted) => self.on_noted(noted),
-            Heard::Pulled(count) => {
-                self.exhausted = count == 0;
-                self.take_fresh();
-            }
-        }
-    }
-
-    pub(super) fn pull_at_hand(&mut self) {
-        let at_hand = std::iter::from_fn(|| self.outlet.try_pull());
-        self.fresh.extend(at_hand.take(PULL_MAX));
-        self.take_fresh();
-    }
-
-    fn take_fresh(&mut self) {
-        let count = self.fresh.len();
-        self.pulled.extend(self.fresh.drain(..));
+    /// So many requests were pulled; none means that nothing more will come.
+    pub(super) fn on_pulled(&mut self, count: usize) {
+        self.exhausted = count == 0;
+        let to = if self.transforms.is_empty() { &mut self.pulled } else { &mut self.untransformed };
+        to.extend(self.fresh.drain(..));
         if count < PULL_MAX {
             self.next_pull = Instant::now() + PULL_PAUSE;
         }
@@ -79,7 +55,7 @@ impl Worker {
             Spread::Anywhere | Spread::Copies => self.fill_one_lane(now),
             Spread::ByDevice => self.fill_lanes(now),
         };
-        let nothing_more = self.draining && self.pulled.is_empty();
+        let nothing_more = self.draining && self.pulled.is_empty() && self.untransformed.is_empty();
         let due: Vec<LaneId> = self
             .lanes
             .due()
@@ -183,7 +159,7 @@ impl Worker {
 
     /// Lets a batch go on that has its note, or will not get one. If another batch has its number by now, nothing
     /// happens: that one has a note of its own to wait for.
-    fn on_noted(&mut self, Noted { number, key, note }: Noted) {
+    pub(super) fn on_noted(&mut self, Noted { number, key, note }: Noted) {
         if let Some(pending) = self.batches.get_mut(&number) {
             pending.on_noted(&key, note);
         }
@@ -198,6 +174,7 @@ impl Worker {
             resumed.sort_by_key(|resumed| (last(&resumed.parts), Reverse(resumed.parts.len())));
         }
         for Resumed { key, note, parts } in resumed {
+            let parts = self.transform_again(parts, now);
             let batch = self.lanes.resume(key, parts);
             self.observe_batch(&batch);
             let place = self.place_of(&batch.parts);

@@ -122,10 +122,14 @@ impl Pending {
         self.flights.is_empty() && self.state.due().is_some()
     }
 
-    /// Whether it or a piece of it waits for its note.
-    pub(super) fn is_noting(&self) -> bool {
-        let is_noting = |piece: &Piece| matches!(piece.noted, Noted::UnderWay);
-        matches!(self.state, State::Noting { .. }) || self.rest.iter().any(is_noting)
+    /// Nothing will be noted any more: what waits for that goes without.
+    pub(super) fn give_up_notes(&mut self) {
+        if let State::Noting { due } = self.state {
+            self.state = State::Waiting { due };
+        }
+        for piece in self.rest.iter_mut().filter(|piece| matches!(piece.noted, Noted::UnderWay)) {
+            piece.noted = Noted::Done(None);
+        }
     }
 
     pub(super) fn attempt(&self) -> Attempt {

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tracing::{debug, error};
 
 use super::pending::{Pending, State};
+use super::transforming::open_windows;
 use super::{Sending, Worker};
 use crate::codec::FailedItem;
 use crate::delivery::nodes::Attempt;
@@ -202,8 +203,9 @@ impl Worker {
     /// Settles the batch, or the piece of it whose turn it was, and goes on with the next piece.
     pub(super) fn settle(&mut self, number: u64, now: Instant) {
         let Some(pending) = self.batches.get_mut(&number) else { return };
+        let windows = open_windows(&pending.batch.parts);
         let (fates, note) = (pending.fates(), pending.note);
-        self.outlet.settle(fates, note, now);
+        self.settle_or_keep(fates, note, windows, now);
         if !self.next_piece(number, now) {
             self.take(number);
         }

@@ -1,0 +1,257 @@
+//! From the buffer through the transforms, and what their windows make back into the buffer.
+//!
+//! Readings that a window holds are not settled before what it makes of them is in the buffer in their place; that is
+//! handed out like any other reading, and goes on behind the transform that made it. Readings that go on although a
+//! window has them are settled when both is done: they are delivered, and the window's result is in the buffer.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::Worker;
+use crate::buffer::lease::OpenWindows;
+use crate::buffer::ledger::Outcome;
+use crate::buffer::{Amount, Derivation, Deriving, Fate, Hold, Kept, NoteId, Part};
+use crate::delivery::transforms::{Batch, Transformed};
+use crate::timestamp::Timestamp;
+use crate::transform::Moment;
+
+/// Readings that are transformed in one turn of the loop, so that it does not hold its thread for long.
+const TRANSFORM_MAX: usize = 2000;
+/// Pause before results are tried again that could not be put into the buffer.
+const DERIVE_PAUSE: Duration = Duration::from_secs(1);
+/// Shortest time between two updates of what others may know.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+
+/// Delivered readings that a window still needs.
+#[derive(Debug)]
+pub(super) struct Needed {
+    fates: Vec<Fate>,
+    note: Option<NoteId>,
+    windows: Vec<Arc<OpenWindows>>,
+}
+
+/// Results that could not be put into the buffer.
+#[derive(Debug)]
+pub(super) struct ToDerive {
+    batch: Batch,
+    due: Instant,
+}
+
+impl Worker {
+    /// Runs what was pulled through the transforms. Returns whether there is more to be done at once.
+    pub(super) fn transform(&mut self, now: Instant) -> bool {
+        if self.transforms.is_empty() {
+            return false;
+        }
+        let moment = Moment { instant: now, wall: Timestamp::from_system(SystemTime::now()) };
+        let mut transformed = Transformed::default();
+        let mut left = TRANSFORM_MAX;
+        while let Some(part) = self.untransformed.front_mut().filter(|_| left > 0) {
+            let front = part.split_first(left);
+            if part.is_empty() {
+                self.untransformed.pop_front();
+            }
+            left -= front.len();
+            self.transforms.apply(front, moment, &mut transformed);
+        }
+        self.take_transformed(transformed, now);
+        self.transforms.close_due(now);
+        self.make_room_in_windows(now);
+        self.close_at_the_end(now);
+        let all = self.draining;
+        for batch in self.transforms.take_results(all, now) {
+            self.derive(batch, now);
+        }
+        self.derive_again(now);
+        self.tell_of_transforms(now);
+        !self.untransformed.is_empty() || self.transforms.next_due().is_some_and(|due| due <= now)
+    }
+
+    fn take_transformed(&mut self, transformed: Transformed, now: Instant) {
+        let Transformed { passed, filtered, departed } = transformed;
+        self.in_flight += departed;
+        self.pulled.extend(passed);
+        let mut fates: Vec<Fate> = Vec::new();
+        for (transform, hold) in filtered {
+            let outcome = Outcome::Filtered { transform };
+            match fates.iter_mut().find(|fate| fate.outcome == outcome) {
+                Some(fate) => fate.holds.push(hold),
+                None => fates.push(Fate { holds: vec![hold], outcome }),
+            }
+        }
+        if !fates.is_empty() {
+            self.outlet.settle(fates, None, now);
+        }
+    }
+
+    /// Closes windows before their time when they are what fills the buffer: there would be no room for what closes
+    /// them.
+    fn make_room_in_windows(&mut self, now: Instant) {
+        let held = self.transforms.held();
+        if held == 0 {
+            return;
+        }
+        let (used, limit) = self.accounts.usage();
+        let is_nearly_full = used.readings > limit.readings / 4 * 3 || used.bytes > limit.bytes / 4 * 3;
+        if is_nearly_full && held > used.readings / 2 {
+            self.transforms.close_early(now);
+            if !self.told_of_full_windows.is_some_and(|at| now < at + super::BURY_TELL_EVERY) {
+                self.told_of_full_windows = Some(now);
+                warn!(held, "windows are closed before their time: what they hold fills the buffer");
+            }
+        }
+    }
+
+    /// Closes what is open once nothing more will come. Where the buffer outlives the process, windows go on after the
+    /// next start; but what is delivered already must not be sent again then.
+    fn close_at_the_end(&mut self, now: Instant) {
+        if !(self.draining && self.exhausted && self.untransformed.is_empty()) {
+            return;
+        }
+        match self.outlet.outlives_process() {
+            false => self.transforms.close_for_good(now),
+            true => self.transforms.close_kept_for_good(now),
+        }
+    }
+
+    fn derive(&mut self, batch: Batch, now: Instant) {
+        let Batch { derivation, kept } = batch;
+        derivation.merged.iter().for_each(|hold| self.in_flight -= hold.come_back());
+        let (readings, merged) = (derivation.readings.len(), derivation.merged.len());
+        debug!(transform = %derivation.made_by, readings, merged, "windows closed");
+        match self.outlet.derive(derivation, now) {
+            Deriving::Done => self.on_derived(&kept, now),
+            Deriving::UnderWay => self.deriving.push_back(kept),
+        }
+    }
+
+    fn derive_again(&mut self, now: Instant) {
+        let (due, later) =
+            std::mem::take(&mut self.to_derive).into_iter().partition(|again| again.due <= now);
+        self.to_derive = later;
+        for ToDerive { batch, .. } in due {
+            self.derive(batch, now);
+        }
+    }
+
+    /// What the buffer has kept, or not.
+    pub(super) fn on_kept(&mut self, kept: Option<Kept>, now: Instant) {
+        match kept {
+            Some(Kept::Note(noted)) => self.on_noted(noted),
+            Some(Kept::Derivation) => {
+                let kept = self.deriving.pop_front().unwrap_or_default();
+                self.on_derived(&kept, now);
+            }
+            Some(Kept::NotNow(derivation)) => self.on_not_derived(derivation, now),
+            None => self.on_nothing_kept(),
+        }
+    }
+
+    /// What windows made is in the buffer: it is handed out, and what they no longer need is settled.
+    fn on_derived(&mut self, kept: &[Arc<OpenWindows>], now: Instant) {
+        // Also if nothing more was to come.
+        self.exhausted = false;
+        kept.iter().for_each(|windows| windows.close());
+        if kept.is_empty() {
+            return;
+        }
+        let is_needed = |needed: &Needed| needed.windows.iter().any(|windows| windows.are_open());
+        let (later, free) = std::mem::take(&mut self.needed).into_iter().partition(is_needed);
+        self.needed = later;
+        for Needed { fates, note, .. } in free {
+            let holds = fates.iter().flat_map(|fate| &fate.holds);
+            holds.for_each(|hold| self.in_flight -= hold.come_back());
+            self.outlet.settle(fates, note, now);
+        }
+    }
+
+    fn on_not_derived(&mut self, derivation: Derivation, now: Instant) {
+        let kept = self.deriving.pop_front().unwrap_or_default();
+        derivation.merged.iter().for_each(|hold| self.in_flight += hold.depart());
+        self.to_derive.push(ToDerive { batch: Batch { derivation, kept }, due: now + DERIVE_PAUSE });
+    }
+
+    /// The buffer keeps nothing any more. What is not settled stays in it for the next start.
+    fn on_nothing_kept(&mut self) {
+        self.keeps_nothing = true;
+        self.deriving.clear();
+        self.to_derive.clear();
+        for pending in self.batches.values_mut() {
+            pending.give_up_notes();
+        }
+    }
+
+    /// Settles readings, now or when the windows that they are in do not need them any more.
+    pub(super) fn settle_or_keep(
+        &mut self,
+        fates: Vec<Fate>,
+        note: Option<NoteId>,
+        windows: Vec<Arc<OpenWindows>>,
+        now: Instant,
+    ) {
+        if windows.is_empty() {
+            return self.outlet.settle(fates, note, now);
+        }
+        let holds = fates.iter().flat_map(|fate| &fate.holds);
+        let departed = holds.map(Hold::depart).fold(Amount::default(), |sum, amount| sum + amount);
+        self.in_flight += departed;
+        self.needed.push(Needed { fates, note, windows });
+    }
+
+    /// Runs the readings of a batch through the transforms again that may have been sent before a stop.
+    pub(super) fn transform_again(&mut self, parts: Vec<Part>, now: Instant) -> Vec<Part> {
+        if self.transforms.is_empty() {
+            return parts;
+        }
+        let moment = Moment { instant: now, wall: Timestamp::from_system(SystemTime::now()) };
+        let mut transformed = Transformed::default();
+        parts.into_iter().for_each(|part| self.transforms.apply_again(part, moment, &mut transformed));
+        transformed.passed
+    }
+
+    /// Whether nothing is to be done for the transforms before the end.
+    pub(super) fn is_done_transforming(&self) -> bool {
+        let has_windows = match self.outlet.outlives_process() {
+            false => self.transforms.has_windows(),
+            true => self.transforms.has_kept_windows(),
+        };
+        let is_deriving = !self.deriving.is_empty() || !self.to_derive.is_empty();
+        let is_idle = self.untransformed.is_empty() && self.needed.is_empty() && !has_windows;
+        is_idle && !is_deriving && !self.transforms.has_results()
+    }
+
+    /// When something is to be done for the transforms although nothing happens.
+    pub(super) fn transform_alarm(&self) -> Option<Instant> {
+        let again = self.to_derive.iter().map(|again| again.due);
+        let tell = self.tell_at;
+        again.chain(self.transforms.next_due()).chain(tell).min()
+    }
+
+    fn tell_of_transforms(&mut self, now: Instant) {
+        if self.tell_at.is_some_and(|at| now < at) {
+            return;
+        }
+        let status = self.transforms.status();
+        let is_news = status != self.told_of_transforms;
+        // While nothing changes, nothing need be told.
+        self.tell_at = is_news.then_some(now + TELL_EVERY);
+        if is_news {
+            self.nodes.status().set_transforms(status.clone());
+            self.told_of_transforms = status;
+        }
+    }
+}
+
+/// The open windows that need some of these readings.
+pub(super) fn open_windows(parts: &[Part]) -> Vec<Arc<OpenWindows>> {
+    let mut windows: Vec<Arc<OpenWindows>> = Vec::new();
+    for open in parts.iter().filter_map(Part::open_windows) {
+        if !windows.last().is_some_and(|last| Arc::ptr_eq(last, open)) {
+            windows.push(Arc::clone(open));
+        }
+    }
+    windows
+}
