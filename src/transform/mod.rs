@@ -44,9 +44,11 @@ pub const NAME_BYTES_MAX: usize = 64;
 /// The tag of the readings that aggregation makes; its value is the length of the window.
 pub const WINDOW_TAG: &str = "window";
 
-/// The kinds of transforms by their configuration names. Each reads its settings; faults are noted there, and `None` is
-/// given if it cannot go on without what is at fault.
-pub const KINDS: Registry<fn(&mut Settings) -> Option<Arc<dyn Kind>>> = Registry {
+/// Reads the settings of a kind. Faults are noted there, and `None` is given if it cannot go on without what is at fault.
+pub type Read = fn(&mut Settings) -> Option<Arc<dyn Kind>>;
+
+/// The kinds of transforms by their configuration names.
+pub const KINDS: Registry<Read> = Registry {
     what: "kind of transform",
     members: &[
         ("filter", filter::read),

@@ -98,7 +98,7 @@ impl Worker {
         let is_nearly_full = used.readings > limit.readings / 4 * 3 || used.bytes > limit.bytes / 4 * 3;
         if is_nearly_full && held > used.readings / 2 {
             self.transforms.close_early(now);
-            if !self.told_of_full_windows.is_some_and(|at| now < at + super::BURY_TELL_EVERY) {
+            if self.told_of_full_windows.is_none_or(|at| now >= at + super::BURY_TELL_EVERY) {
                 self.told_of_full_windows = Some(now);
                 warn!(held, "windows are closed before their time: what they hold fills the buffer");
             }
