@@ -1,0 +1,147 @@
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::reading::{Readings, Value};
+use crate::timestamp::Timestamp;
+
+type Names = (String, String);
+
+fn reading(device: &str, sensor: &str) -> Readings {
+    let parts = crate::reading::ReadingParts {
+        device,
+        sensor,
+        value: Value::Integer(1).into(),
+        time: Timestamp::MIN,
+        unit: None,
+        tags: &[],
+    };
+    let mut readings = Readings::default();
+    readings.push(&parts).expect("a reading");
+    readings
+}
+
+/// Uses a series; a new one gets the state `new`. Gives its number and state, and the names and the state of what had
+/// to go for it.
+fn touch(
+    table: &mut SeriesTable<usize>,
+    device: &str,
+    sensor: &str,
+    new: usize,
+) -> (SeriesId, usize, Option<(Names, usize)>) {
+    let readings = reading(device, sensor);
+    let found = table.get_or_insert_with(readings.iter().next().expect("one reading"), || new);
+    assert!(!found.is_new || *found.state == new);
+    let evicted = found.evicted.map(|evicted| (owned(evicted.names()), evicted.state));
+    (found.id, *found.state, evicted)
+}
+
+fn owned((device, sensor): (&str, &str)) -> Names {
+    (device.to_owned(), sensor.to_owned())
+}
+
+#[test]
+fn a_series_is_found_by_both_of_its_names() {
+    let mut table = SeriesTable::new(100);
+    let long = "n".repeat(256);
+    let names = [("a", "bc"), ("ab", "c"), ("a", "b"), ("a", "bcd"), ("tür", "°"), (&long, &long)];
+    for (number, (device, sensor)) in names.into_iter().enumerate() {
+        let (id, state, evicted) = touch(&mut table, device, sensor, number);
+        assert_eq!((table.names(id), state, evicted), ((device, sensor), number, None));
+    }
+    for (number, (device, sensor)) in names.into_iter().enumerate() {
+        assert_eq!(touch(&mut table, device, sensor, 99).1, number, "{device} {sensor}");
+    }
+    assert_eq!(table.len(), names.len());
+}
+
+#[test]
+fn a_full_table_forgets_what_was_not_used_and_hands_it_out() {
+    let mut table = SeriesTable::new(3);
+    for (number, device) in ["a", "b", "c"].into_iter().enumerate() {
+        touch(&mut table, device, "s", number);
+    }
+    touch(&mut table, "a", "s", 9);
+    let (_, _, evicted) = touch(&mut table, "d", "s", 3);
+    assert_eq!(evicted, Some((("b".to_owned(), "s".to_owned()), 1)));
+    assert_eq!(table.len(), 3);
+    // It is unknown when it comes again.
+    assert_eq!(touch(&mut table, "b", "s", 4).1, 4);
+    assert_eq!(touch(&mut table, "a", "s", 5).1, 0);
+}
+
+#[test]
+fn series_in_use_outlive_a_flood_of_others() {
+    let mut table = SeriesTable::new(100);
+    for flood in 0..10_000 {
+        let (_, state, _) = touch(&mut table, &format!("used-{}", flood % 40), "s", flood);
+        assert!(state < 40, "forgotten before {flood}");
+        touch(&mut table, &format!("flood-{flood}"), "s", flood);
+    }
+}
+
+#[test]
+fn a_series_that_takes_the_place_of_a_removed_one_is_not_the_next_to_go() {
+    let mut table = SeriesTable::new(3);
+    let ids = ["a", "b", "c"].map(|device| touch(&mut table, device, "s", 0).0);
+    assert_eq!(table.remove(ids[0]), 0);
+    assert_eq!(table.len(), 2);
+    touch(&mut table, "d", "s", 1);
+    let (_, _, evicted) = touch(&mut table, "e", "s", 2);
+    assert_eq!(evicted.map(|((device, _), _)| device), Some("b".to_owned()));
+}
+
+#[test]
+fn ten_times_as_many_series_as_there_is_room_for_leave_no_more_than_that() {
+    for max_series in [1, 2, 63, 64, 65, CHUNK, CHUNK + 1] {
+        let mut table = SeriesTable::new(max_series);
+        let mut evicted = 0;
+        for number in 0..10 * max_series {
+            evicted += usize::from(touch(&mut table, &number.to_string(), "s", number).2.is_some());
+        }
+        assert_eq!((table.len(), evicted), (max_series, 9 * max_series));
+        let places: usize = table.chunks.iter().map(Vec::capacity).sum();
+        assert!(places <= 2 * max_series.max(4), "{places} places for {max_series}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "the number of a series that is there")]
+fn the_number_of_a_removed_series_is_refused() {
+    let mut table = SeriesTable::new(3);
+    let (id, _, _) = touch(&mut table, "a", "s", 0);
+    table.remove(id);
+    table.get_mut(id);
+}
+
+proptest! {
+    #[test]
+    fn the_table_agrees_with_a_map(
+        max_series in 1usize..20,
+        steps in prop::collection::vec((0u8..6, 0u8..6, any::<bool>()), 1..300),
+    ) {
+        let mut table = SeriesTable::new(max_series);
+        let mut model: HashMap<Names, (SeriesId, usize)> = HashMap::new();
+        for (number, (device, sensor, is_removed)) in steps.into_iter().enumerate() {
+            let names = (format!("d{device}"), format!("s{sensor}"));
+            if is_removed {
+                if let Some((id, state)) = model.remove(&names) {
+                    prop_assert_eq!(owned(table.names(id)), names);
+                    prop_assert_eq!(table.remove(id), state);
+                }
+                continue;
+            }
+            let (id, state, evicted) = touch(&mut table, &names.0, &names.1, number);
+            prop_assert_eq!(evicted.is_some(), model.len() == max_series && !model.contains_key(&names));
+            if let Some((names, state)) = evicted {
+                prop_assert_eq!(model.remove(&names), Some((id, state)));
+            }
+            let known = *model.entry(names).or_insert((id, number));
+            prop_assert_eq!((id, state), known);
+            prop_assert_eq!(table.len(), model.len());
+            *table.get_mut(id) = number;
+            model.values_mut().filter(|(other, _)| *other == id).for_each(|(_, state)| *state = number);
+        }
+    }
+}
