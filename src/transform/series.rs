@@ -8,8 +8,6 @@
 //! The table takes memory as series come, and moves little of it at once. What series that were removed took is used
 //! for others, but not given back.
 
-#![allow(dead_code, reason = "the transforms that remember come next")]
-
 mod clock;
 mod index;
 #[cfg(test)]
@@ -18,7 +16,7 @@ mod tests;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use clock::Clock;
-pub(super) use index::Index;
+use index::Index;
 
 use crate::reading::ReadingRef;
 
@@ -49,6 +47,7 @@ pub(super) struct SeriesId(pub u32);
 #[derive(Debug)]
 pub(super) struct Found<'a, T> {
     /// The series of the reading.
+    #[allow(dead_code, reason = "aggregation will need it")]
     pub id: SeriesId,
     /// Its state.
     pub state: &'a mut T,
@@ -63,6 +62,7 @@ pub(super) struct Found<'a, T> {
 pub(super) struct Evicted<T> {
     names: Box<str>,
     /// Its last state.
+    #[allow(dead_code, reason = "aggregation will need it")]
     pub state: T,
 }
 

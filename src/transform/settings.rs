@@ -158,6 +158,11 @@ impl Settings {
         Some(texts)
     }
 
+    /// Whether a key is there, whatever its value.
+    pub fn has(&self, key: &str) -> bool {
+        self.values.contains_key(key)
+    }
+
     /// Notes that a key must be there, unless something is wrong with it already.
     pub fn require(&mut self, key: &str, what: &str) {
         if !self.faults.iter().any(|fault| fault.key == key) {
