@@ -16,7 +16,7 @@ mod tests;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use clock::Clock;
-use index::Index;
+pub(super) use index::Index;
 
 use crate::reading::ReadingRef;
 
