@@ -1,0 +1,149 @@
+//! How the values of a window are distributed, for its percentiles.
+//!
+//! The `q`-th percentile of `n` values is the one at the place ⌊q/100 · (n − 1)⌋ of them in their order, counted from 0:
+//! always a value that was measured, and never one between two. Up to [`EXACT_MAX`] values are kept and give it
+//! exactly. More go into a DDSketch (Masson, Rim, Lee, *DDSketch: a fast and fully-mergeable quantile sketch with
+//! relative-error guarantees*, VLDB 2019), which gives it within [`RELATIVE_ERROR`]. That holds as long as the values of
+//! one sign lie within a factor of 7.8 · 10^8 of the greatest; smaller ones count as that small.
+//!
+//! Memory: 8 to 1,024 bytes as values, then 1 to 8 KiB for each sign that occurs.
+
+use sketches_ddsketch::{Config, DDSketch};
+
+/// Most values that are kept as they are. They take as much as the smallest sketch.
+const EXACT_MAX: usize = 128;
+/// Relative error of a percentile of more values than that.
+const RELATIVE_ERROR: f64 = 0.01;
+/// Most bins of a sketch for each sign, of eight bytes each.
+const BINS_MAX: u32 = 1024;
+
+/// The values of a window, as they are or as a sketch of them.
+#[derive(Debug)]
+pub struct Quantiles {
+    kept: Kept,
+}
+
+enum Kept {
+    Values(Vec<f64>),
+    Sketch(Box<DDSketch>),
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Kept::Values(values) => formatter.debug_tuple("Values").field(values).finish(),
+            Kept::Sketch(sketch) => formatter.debug_tuple("Sketch").field(&sketch.count()).finish(),
+        }
+    }
+}
+
+impl Default for Quantiles {
+    fn default() -> Quantiles {
+        Quantiles { kept: Kept::Values(Vec::new()) }
+    }
+}
+
+impl Quantiles {
+    /// Takes a finite value.
+    pub fn add(&mut self, value: f64) {
+        match &mut self.kept {
+            Kept::Values(values) if values.len() < EXACT_MAX => values.push(value),
+            Kept::Values(values) => {
+                let mut sketch = sketch_of(values);
+                sketch.add(value);
+                self.kept = Kept::Sketch(Box::new(sketch));
+            }
+            Kept::Sketch(sketch) => sketch.add(value),
+        }
+    }
+
+    /// Puts the values in order, so that percentiles can be asked for.
+    pub fn sort(&mut self) {
+        if let Kept::Values(values) = &mut self.kept {
+            values.sort_unstable_by(f64::total_cmp);
+        }
+    }
+
+    /// A percentile of values that are in order; 0 if there are none. May lie beyond the extremes by the relative
+    /// error, and beyond what a double can hold.
+    pub fn percentile(&self, percent: u8) -> f64 {
+        match &self.kept {
+            Kept::Values(values) => values.get(place(percent, values.len())).copied().unwrap_or_default(),
+            Kept::Sketch(sketch) => {
+                sketch.quantile(f64::from(percent) / 100.0).ok().flatten().unwrap_or_default()
+            }
+        }
+    }
+}
+
+/// Values below the least normal double, 2.2e-308, count as 0.
+fn sketch_of(values: &[f64]) -> DDSketch {
+    let mut sketch = DDSketch::new(Config::new(RELATIVE_ERROR, BINS_MAX, f64::MIN_POSITIVE));
+    values.iter().for_each(|value| sketch.add(*value));
+    sketch
+}
+
+/// Where a percentile stands among so many values that are in order.
+fn place(percent: u8, count: usize) -> usize {
+    usize::from(percent) * count.saturating_sub(1) / 100
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn quantiles(values: &[f64]) -> Quantiles {
+        let mut quantiles = Quantiles::default();
+        values.iter().for_each(|value| quantiles.add(*value));
+        quantiles.sort();
+        quantiles
+    }
+
+    fn naive(values: &[f64], percent: u8) -> f64 {
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        sorted[place(percent, sorted.len())]
+    }
+
+    #[test]
+    fn a_few_values_give_exact_percentiles() {
+        let check = |count: u32, expected: [f64; 3]| {
+            let values: Vec<_> = (1..=count).rev().map(f64::from).collect();
+            let quantiles = quantiles(&values);
+            assert_eq!([50, 95, 99].map(|percent| quantiles.percentile(percent)), expected, "{count}");
+        };
+        check(1, [1.0, 1.0, 1.0]);
+        check(2, [1.0, 1.0, 1.0]);
+        check(3, [2.0, 2.0, 2.0]);
+        check(10, [5.0, 9.0, 9.0]);
+        check(101, [51.0, 96.0, 100.0]);
+        check(128, [64.0, 121.0, 126.0]);
+    }
+
+    proptest! {
+        #[test]
+        fn percentiles_of_many_values_lie_within_one_percent(
+            values in prop::collection::vec(
+                prop_oneof![-1e4..-1e-3, 1e-3..1e4, Just(0.0)], EXACT_MAX + 1..1000),
+            percent in 1_u8..100,
+        ) {
+            let (got, exact) = (quantiles(&values).percentile(percent), naive(&values, percent));
+            prop_assert!((got - exact).abs() <= 1.000_001 * RELATIVE_ERROR * exact.abs(), "{} {}", got, exact);
+        }
+
+        #[test]
+        fn no_finite_values_make_it_panic_or_grow(
+            values in prop::collection::vec(
+                prop_oneof![prop::num::f64::NORMAL, prop::num::f64::SUBNORMAL, Just(f64::MAX), Just(f64::MIN)],
+                0..1000),
+        ) {
+            let quantiles = quantiles(&values);
+            prop_assert!(!quantiles.percentile(50).is_nan());
+            if let Kept::Sketch(sketch) = &quantiles.kept {
+                prop_assert!(sketch.length() <= 2 * BINS_MAX as usize);
+            }
+        }
+    }
+}
