@@ -92,6 +92,23 @@ pub const TABLE: &[Row] = &[
     ),
     gauge("node_in_flight", &["node"], "Batches on their way to the node."),
     gauge("node_in_flight_limit", &["node"], "Batches that may be on their way to the node at present."),
+    counter(
+        "transform_failed_total",
+        &["transform"],
+        "Readings that passed unchanged because the transform could not be applied to them.",
+    ),
+    counter(
+        "transform_late_total",
+        &["transform"],
+        "Readings that were too late for their window and went into one of their own.",
+    ),
+    counter(
+        "transform_evicted_total",
+        &["transform"],
+        "What was forgotten, and windows that were closed, before their time to make room.",
+    ),
+    gauge("transform_remembered", &["transform"], "Series, or readings, that the transform remembers."),
+    gauge("transform_open_windows", &["transform"], "Windows of the transform that are open."),
     counter("copies_missing_total", &["reason"], "Copies of batches that were given up, by the reason."),
     counter("retries_total", &["node", "reason"], "Batches that will be sent again, by what went wrong."),
     counter("http_requests_total", &["path", "status"], "Requests answered, by path and status."),

@@ -211,3 +211,59 @@ async fn a_closed_buffer_hands_out_what_it_has_and_then_says_that_nothing_more_c
         assert_eq!(buffer.accounts().buffered(), 0, "{kind}");
     }
 }
+
+#[tokio::test]
+async fn what_is_made_of_readings_takes_their_place_and_who_waits_for_them_waits_for_it() {
+    for kind in KINDS.names() {
+        let (Opened { buffer, mut outlet, .. }, _directory) = open(kind, 4, 1 << 20);
+        let mut kept = outlet.kept();
+        let push = tokio::spawn({
+            let buffer = Arc::clone(&buffer);
+            async move { buffer.push(request(0..4, Ack::Delivered)).await }
+        });
+        let parts = pull(&mut outlet, 1).await;
+        let full = buffer.push(request(4..6, Ack::Memory)).await;
+        assert!(matches!(full, Err(PushError::Full { .. })), "{kind}");
+        let merged = parts.into_iter().map(Hold::from).collect();
+        let (made_by, readings) = (Arc::from("mean"), numbered(100..101));
+        let derivation = Derivation { transform: 0, made_by, readings, merged };
+        match outlet.derive(derivation, Instant::now()) {
+            Deriving::Done => {}
+            Deriving::UnderWay => assert!(matches!(kept.recv().await, Some(Kept::Derivation)), "{kind}"),
+        }
+        let ledger = buffer.accounts().snapshot().ledger;
+        assert!(ledger.balances(), "{kind}: {ledger:?}");
+        assert_eq!(
+            (&ledger.merged[..], &ledger.derived[..], ledger.buffered),
+            (&[4][..], &[1][..], 1),
+            "{kind}"
+        );
+        buffer.push(request(4..6, Ack::Memory)).await.expect("room again");
+        let parts = pull(&mut outlet, 1).await;
+        assert_eq!((numbers(&parts[0]), parts[0].made_by()), (vec![100], Some("mean")), "{kind}");
+        assert!(!push.is_finished(), "{kind}: what was made of it is not delivered");
+        deliver(&mut outlet, parts);
+        assert_eq!(push.await.expect("no panic"), Ok(Receipt { ack: Ack::Delivered }), "{kind}");
+        let parts = pull(&mut outlet, 1).await;
+        deliver(&mut outlet, parts);
+        assert_eq!(buffer.accounts().snapshot().held_bytes, 0, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn readings_of_which_nothing_is_made_are_settled_with_it() {
+    for kind in KINDS.names() {
+        let (Opened { buffer, mut outlet, .. }, _directory) = open(kind, 10, 1 << 20);
+        buffer.push(request(0..4, Ack::Memory)).await.expect("room");
+        let merged = pull(&mut outlet, 1).await.into_iter().map(Hold::from).collect();
+        let (made_by, readings) = (Arc::from("mean"), Readings::default());
+        let derivation = Derivation { transform: 2, made_by, readings, merged };
+        assert!(matches!(outlet.derive(derivation, Instant::now()), Deriving::Done), "{kind}");
+        let snapshot = buffer.accounts().snapshot();
+        assert_eq!(
+            (snapshot.ledger.merged[2], snapshot.ledger.buffered, snapshot.held_bytes),
+            (4, 0, 0),
+            "{kind}"
+        );
+    }
+}

@@ -23,7 +23,6 @@ use super::batch::BatchKeys;
 use super::dead_letter::DeadLetters;
 use super::lanes::Lanes;
 use super::lookups::{Found, Lookups};
-use super::node_status::TransformStatus;
 use super::nodes::{Nodes, NodesConfig};
 use super::shards::Shards;
 use super::transforms::Transforms;
@@ -105,10 +104,10 @@ pub struct Worker {
     to_derive: Vec<ToDerive>,
     /// Delivered readings that windows still need.
     needed: Vec<Needed>,
-    /// What others know of the transforms.
-    told_of_transforms: Vec<TransformStatus>,
-    /// When they are told again at the earliest; `None` if nothing has changed.
-    tell_at: Option<Instant>,
+    /// When others are told again at the earliest what the transforms do.
+    tell_at: Instant,
+    /// Whether something may have changed since.
+    is_untold: bool,
     /// When it was told last that windows fill the buffer.
     told_of_full_windows: Option<Instant>,
     /// Readings that are in no batch yet, the oldest first.
@@ -199,8 +198,8 @@ impl Worker {
             deriving: VecDeque::new(),
             to_derive: Vec::new(),
             needed: Vec::new(),
-            told_of_transforms: Vec::new(),
-            tell_at: None,
+            tell_at: now,
+            is_untold: true,
             told_of_full_windows: None,
             config,
             outlet,

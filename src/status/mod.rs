@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa::{OpenApi, ToSchema};
 
 use crate::buffer::{Buffer, BufferConfig, Snapshot};
-use crate::delivery::{DeadLetters, DeliveryStatus, NodeStatus};
+use crate::delivery::{DeadLetters, DeliveryStatus, NodeStatus, TransformStatus};
 use crate::metrics::Metrics;
 use readiness::Readiness;
 use report::Report;
@@ -68,6 +68,7 @@ struct View {
     /// How many of them have to take each batch.
     nodes_needed: usize,
     oldest_seconds: f64,
+    transforms: Vec<TransformStatus>,
 }
 
 impl Status {
@@ -94,6 +95,7 @@ impl Status {
             nodes,
             nodes_needed: self.delivery.needed(),
             oldest_seconds: self.delivery.oldest_age(Instant::now()).as_secs_f64(),
+            transforms: self.delivery.transforms(),
         }
     }
 }

@@ -50,6 +50,7 @@ pub(super) fn render(report: &Report, readiness: &Readiness) -> String {
     }
     ledger(report, &mut html);
     buffer(report, &mut html);
+    transforms(report, &mut html);
     nodes(report, &mut html);
     html += "<p><a href=\"/status\">status as JSON</a> · <a href=\"/metrics\">metrics</a> · \
              <a href=\"/readyz\">readiness</a> · <a href=\"/openapi.json\">OpenAPI</a></p>\n</body>\n</html>\n";
@@ -100,6 +101,31 @@ fn buffer(report: &Report, html: &mut String) {
         thousands(buffer.limit_bytes),
         buffer.oldest_seconds
     );
+}
+
+fn transforms(report: &Report, html: &mut String) {
+    if report.transforms.is_empty() {
+        return;
+    }
+    *html += "<h2>Transforms</h2>\n<table>\n<tr><th>transform</th><th>filtered</th><th>merged</th><th>derived</th>\
+              <th>open windows</th><th>failed</th><th>late</th><th>evicted</th></tr>\n";
+    for transform in &report.transforms {
+        let numbers = [
+            transform.filtered,
+            transform.merged,
+            transform.derived,
+            transform.open_windows,
+            transform.failed,
+            transform.late,
+            transform.evicted,
+        ];
+        let _ = write!(html, "<tr><td>{}</td>", escape(&transform.name));
+        for number in numbers {
+            let _ = write!(html, "<td class=\"number\">{}</td>", thousands(number));
+        }
+        *html += "</tr>\n";
+    }
+    *html += "</table>\n";
 }
 
 fn nodes(report: &Report, html: &mut String) {

@@ -140,6 +140,7 @@ mod tests {
             nodes: Vec::new(),
             nodes_needed: 1,
             oldest_seconds: 0.0,
+            transforms: Vec::new(),
         }
     }
 

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::{Status, View};
-use crate::delivery::{BreakerState, NodeStatus};
+use crate::buffer::ledger::Ledger as Accounts;
+use crate::delivery::{BreakerState, NodeStatus, TransformStatus};
 use crate::timestamp::Timestamp;
 
 /// The state of the gateway.
@@ -23,6 +24,8 @@ pub(super) struct Report {
     pub(super) buffer: Buffer,
     /// The dead letters.
     pub(super) dead_letters: DeadLetters,
+    /// The transforms, in their order.
+    pub(super) transforms: Vec<Transform>,
     /// The nodes.
     pub(super) nodes: Vec<Node>,
 }
@@ -35,7 +38,7 @@ pub(super) struct Ledger {
     pub(super) accepted: u64,
     /// Found in the buffer at the start.
     pub(super) recovered: u64,
-    /// Made by aggregation.
+    /// Made by transforms.
     pub(super) derived: u64,
     /// Delivered to a node.
     pub(super) delivered: u64,
@@ -43,9 +46,9 @@ pub(super) struct Ledger {
     pub(super) delivered_to_gone: u64,
     /// Set aside, for a person to look at.
     pub(super) dead_lettered: u64,
-    /// Taken out by a filter.
+    /// Taken out by transforms.
     pub(super) filtered: u64,
-    /// Folded into others by aggregation.
+    /// Folded into readings that transforms made.
     pub(super) merged: u64,
     /// Given up to make room for newer ones.
     pub(super) dropped: u64,
@@ -72,6 +75,29 @@ pub(super) struct Buffer {
     pub(super) oldest_seconds: f64,
     /// Why no readings can be taken; not set while they can, or while only room is missing.
     pub(super) trouble: Option<String>,
+}
+
+/// One transform.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Transform {
+    /// Its name.
+    pub(super) name: String,
+    /// Readings that it took out.
+    pub(super) filtered: u64,
+    /// Readings that it folded into others.
+    pub(super) merged: u64,
+    /// Readings that it made.
+    pub(super) derived: u64,
+    /// Readings that passed unchanged because it could not be applied to them.
+    pub(super) failed: u64,
+    /// Readings that were too late for their window and went into one of their own.
+    pub(super) late: u64,
+    /// What was forgotten, and windows that were closed, before their time to make room.
+    pub(super) evicted: u64,
+    /// Series, or readings, that it remembers.
+    pub(super) remembered: u64,
+    /// Windows that are open.
+    pub(super) open_windows: u64,
 }
 
 /// The dead letters.
@@ -155,10 +181,29 @@ impl Node {
     }
 }
 
+impl Transform {
+    fn of(place: usize, TransformStatus { name, stats }: &TransformStatus, ledger: &Accounts) -> Transform {
+        let account = |accounts: &[u64]| accounts.get(place).copied().unwrap_or(0);
+        Transform {
+            name: name.to_string(),
+            filtered: account(&ledger.filtered),
+            merged: account(&ledger.merged),
+            derived: account(&ledger.derived),
+            failed: stats.failed,
+            late: stats.late,
+            evicted: stats.evicted,
+            remembered: stats.remembered,
+            open_windows: stats.open_windows,
+        }
+    }
+}
+
 impl Report {
     pub(super) fn of(status: &Status, view: &View) -> Report {
         let ledger = &view.snapshot.ledger;
         let now = Instant::now();
+        let transform =
+            |(place, transform): (usize, &TransformStatus)| Transform::of(place, transform, ledger);
         let node = |(node, delivered): (&NodeStatus, &u64)| Node::of(node, *delivered, now);
         Report {
             version: env!("CARGO_PKG_VERSION"),
@@ -186,6 +231,7 @@ impl Report {
                 trouble: view.trouble.clone(),
             },
             dead_letters: DeadLetters { trouble: view.dead_letter_trouble.clone() },
+            transforms: view.transforms.iter().enumerate().map(transform).collect(),
             nodes: view.nodes.iter().zip(&ledger.delivered).map(node).collect(),
         }
     }

@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use crate::buffer::ledger::{DeadLetterReason, DropReason};
 use crate::codec::DECODERS;
+use crate::delivery::TransformStatus;
 use crate::metrics::{Sample, sample};
 
 use super::View;
@@ -31,6 +32,18 @@ pub(super) fn samples(view: &View) -> Vec<Sample> {
     }
     for ((reason, _), dead_lettered) in DeadLetterReason::NAMES.iter().zip(&ledger.dead_lettered) {
         samples.push(sample("readings_dead_lettered_total", &[reason], *dead_lettered as f64));
+    }
+    for (transform, TransformStatus { name, stats }) in view.transforms.iter().enumerate() {
+        let (name, account) =
+            (&[&**name], |accounts: &Vec<u64>| accounts.get(transform).copied().unwrap_or(0));
+        samples.push(sample("readings_filtered_total", name, account(&ledger.filtered) as f64));
+        samples.push(sample("readings_merged_total", name, account(&ledger.merged) as f64));
+        samples.push(sample("readings_derived_total", name, account(&ledger.derived) as f64));
+        samples.push(sample("transform_failed_total", name, stats.failed as f64));
+        samples.push(sample("transform_late_total", name, stats.late as f64));
+        samples.push(sample("transform_evicted_total", name, stats.evicted as f64));
+        samples.push(sample("transform_remembered", name, stats.remembered as f64));
+        samples.push(sample("transform_open_windows", name, stats.open_windows as f64));
     }
     if ledger.delivered_to_gone > 0 {
         samples.push(sample("readings_delivered_total", &[GONE], ledger.delivered_to_gone as f64));

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use forebay::config::Config;
+use forebay::config::{Config, Fault};
 use forebay::delivery::Resolve;
 use forebay::gateway::{Ended, Gateway};
 use http::{HeaderMap, StatusCode};
@@ -20,6 +20,8 @@ pub struct TestGateway {
     environment: Vec<(String, String)>,
     nodes: Vec<String>,
     resolver: Option<Arc<dyn Resolve>>,
+    /// The text of the configuration file.
+    file: String,
 }
 
 impl Default for TestGateway {
@@ -31,7 +33,8 @@ impl Default for TestGateway {
 impl TestGateway {
     /// Settings with short times, and a buffer in memory.
     pub fn new() -> TestGateway {
-        let gateway = TestGateway { environment: Vec::new(), nodes: Vec::new(), resolver: None };
+        let gateway =
+            TestGateway { environment: Vec::new(), nodes: Vec::new(), resolver: None, file: String::new() };
         gateway
             .set("server.listen", "127.0.0.1:0")
             .set("server.shutdown_timeout", "10s")
@@ -74,16 +77,30 @@ impl TestGateway {
         TestGateway { resolver: Some(resolver), ..self }
     }
 
+    /// More of the configuration file.
+    pub fn file(mut self, toml: &str) -> TestGateway {
+        self.file.push_str(toml);
+        self
+    }
+
     /// The settings, checked.
     pub fn config(self) -> Config {
         let nodes = self.nodes.join(",");
         let gateway = if nodes.is_empty() { self } else { self.set("cluster.nodes", nodes) };
-        let mut config =
-            Config::read(None, &gateway.environment).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let mut config = gateway.read_config().unwrap_or_else(|faults| panic!("{faults:?}"));
         if let Some(resolver) = gateway.resolver {
             config.delivery.resolver = resolver;
         }
         config
+    }
+
+    fn read_config(&self) -> Result<Config, Vec<Fault>> {
+        if self.file.is_empty() {
+            return Config::read(None, &self.environment);
+        }
+        let file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a file");
+        std::fs::write(file.path(), &self.file).expect("written");
+        Config::read(Some(file.path()), &self.environment)
     }
 
     /// Starts it.

@@ -21,6 +21,7 @@ mod raw;
 mod raw_node;
 mod readings;
 pub mod records;
+pub mod site;
 
 use std::future::Future;
 use std::time::Duration;

@@ -55,6 +55,7 @@ impl Worker {
                 self.untransformed.pop_front();
             }
             left -= front.len();
+            self.is_untold = true;
             self.transforms.apply(front, moment, &mut transformed);
         }
         self.take_transformed(transformed, now);
@@ -120,6 +121,7 @@ impl Worker {
     fn derive(&mut self, batch: Batch, now: Instant) {
         let Batch { derivation, kept } = batch;
         derivation.merged.iter().for_each(|hold| self.in_flight -= hold.come_back());
+        self.is_untold = true;
         let (readings, merged) = (derivation.readings.len(), derivation.merged.len());
         debug!(transform = %derivation.made_by, readings, merged, "windows closed");
         match self.outlet.derive(derivation, now) {
@@ -226,21 +228,14 @@ impl Worker {
     /// When something is to be done for the transforms although nothing happens.
     pub(super) fn transform_alarm(&self) -> Option<Instant> {
         let again = self.to_derive.iter().map(|again| again.due);
-        let tell = self.tell_at;
+        let tell = self.is_untold.then_some(self.tell_at);
         again.chain(self.transforms.next_due()).chain(tell).min()
     }
 
     fn tell_of_transforms(&mut self, now: Instant) {
-        if self.tell_at.is_some_and(|at| now < at) {
-            return;
-        }
-        let status = self.transforms.status();
-        let is_news = status != self.told_of_transforms;
-        // While nothing changes, nothing need be told.
-        self.tell_at = is_news.then_some(now + TELL_EVERY);
-        if is_news {
-            self.nodes.status().set_transforms(status.clone());
-            self.told_of_transforms = status;
+        if self.is_untold && self.tell_at <= now {
+            (self.is_untold, self.tell_at) = (false, now + TELL_EVERY);
+            self.nodes.status().set_transforms(self.transforms.status());
         }
     }
 }
