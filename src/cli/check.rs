@@ -3,9 +3,12 @@
 //! A node is asked as a batch would be sent, with something that stores nothing. Where the format knows nothing of the kind,
 //! connecting is all that is tried: what a request would do there is not known.
 
+mod rehearsal;
+
 use std::collections::BTreeSet;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -16,15 +19,20 @@ use super::settings::SettingsArguments;
 use super::{DONE, FAILED, MISUSED};
 use crate::config::{Config, WithoutEffect};
 use crate::delivery::{NodeSource, Trials};
+use rehearsal::RehearsalError;
 
 /// Most lines that are shown of what was found at a node.
 const FOUND_LINES_MAX: usize = 40;
 /// Most characters of each.
 const FOUND_CHARS_MAX: usize = 1000;
 
-/// Shows the effective settings, with secrets hidden, and tries each node.
+/// Shows the effective settings, with secrets hidden, and tries each node; or, with `--try`, the transforms.
 #[derive(Debug, Args)]
 pub(super) struct CheckArguments {
+    /// Runs the transforms over a file of readings instead, and prints what would be sent and what not, and why. The
+    /// file's name ends in .csv, .json, .ndjson, .jsonl, .senml, .lp or .line
+    #[arg(long = "try", value_name = "FILE")]
+    file: Option<PathBuf>,
     #[command(flatten)]
     settings: SettingsArguments,
 }
@@ -32,10 +40,26 @@ pub(super) struct CheckArguments {
 /// Checks and returns the exit status: 1 if a node cannot be reached or would not take batches.
 pub(super) fn run(arguments: &CheckArguments) -> u8 {
     let Some(config) = arguments.settings.read() else { return MISUSED };
+    if let Some(file) = &arguments.file {
+        return rehearse(&config, file);
+    }
     match check(&config, &mut std::io::stdout().lock()) {
         Ok(status) => status,
         // Whoever reads, `head` for one, has seen enough. That is no fault, and no result either.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
+        Err(error) => {
+            eprintln!("forebay: {error}");
+            FAILED
+        }
+    }
+}
+
+/// Tries the transforms and returns the exit status: 1 if the file cannot be read.
+fn rehearse(config: &Config, file: &Path) -> u8 {
+    let out = &mut BufWriter::new(io::stdout().lock());
+    match rehearsal::run(config, file, out).and_then(|()| Ok(out.flush()?)) {
+        Ok(()) => DONE,
+        Err(RehearsalError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
         Err(error) => {
             eprintln!("forebay: {error}");
             FAILED

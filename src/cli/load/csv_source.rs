@@ -20,7 +20,7 @@ const NO_VALUE: &str = "?";
 
 /// A file of readings that was read to its end once and is in order.
 #[derive(Debug)]
-pub(super) struct CsvFile {
+pub(in crate::cli) struct CsvFile {
     path: PathBuf,
     device: Arc<str>,
     sensors: Vec<Arc<str>>,
@@ -31,7 +31,7 @@ pub(super) struct CsvFile {
 
 /// Why a file cannot be sent.
 #[derive(Debug, Error)]
-pub(super) enum CsvError {
+pub(in crate::cli) enum CsvError {
     /// No such file, no permission, or no CSV.
     #[error("{path}: {source}", path = path.display())]
     Read {
@@ -118,7 +118,7 @@ impl CsvFile {
     /// # Errors
     ///
     /// [`CsvError`] names the line.
-    pub(super) fn open(path: &Path, device: &str) -> Result<CsvFile, CsvError> {
+    pub(in crate::cli) fn open(path: &Path, device: &str) -> Result<CsvFile, CsvError> {
         let mut reader = open(path)?;
         let header = reader.headers().map_err(|source| CsvError::Read { path: path.to_owned(), source })?;
         let sensors: Vec<Arc<str>> = header.iter().skip(1).map(Arc::from).collect();
@@ -129,6 +129,26 @@ impl CsvFile {
             CsvFile { path: path.to_owned(), device: device.into(), sensors, readings: 0, disorder: None };
         (file.readings, file.disorder) = file.check()?;
         Ok(file)
+    }
+
+    /// Shows the readings of each line, in the order of the file, until the visitor fails.
+    ///
+    /// # Errors
+    ///
+    /// The file could not be opened again, or the visitor's error.
+    pub(in crate::cli) fn visit<E: From<CsvError>>(
+        &self,
+        visitor: &mut impl FnMut(&Readings) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut rows = Rows::open(&self.path)?;
+        while let Some(row) = rows.next_row()? {
+            let mut readings = Readings::default();
+            for (sensor, value) in self.values(&row) {
+                self.push(&row, sensor, value, &mut readings)?;
+            }
+            visitor(&readings)?;
+        }
+        Ok(())
     }
 
     /// Counts the readings and finds the first line that is out of order.

@@ -21,7 +21,7 @@
 //! A CSV file is never held in memory.
 
 mod audit;
-mod csv_source;
+pub(in crate::cli) mod csv_source;
 mod fates;
 mod histogram;
 mod http;

@@ -1,0 +1,262 @@
+//! `forebay check --try FILE`: runs the configured transforms over a file of readings and says what would be sent and
+//! what not, and why. Nothing is sent.
+//!
+//! Every reading is taken to come at this moment, in the order of the file; windows close by the readings' own times,
+//! and those that are left at the end of the file.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::cli::load::csv_source::{CsvError, CsvFile};
+use crate::codec::{DECODERS, DecodeError, Rejection, Rules, write_reading};
+use crate::config::Config;
+use crate::reading::{ReadingRef, Readings};
+use crate::timestamp::{Precision, Timestamp};
+use crate::transform::{Chain, Fate, Moment, TransformConfig};
+
+/// Largest file that is read, in bytes; one of CSV may be larger.
+const FILE_BYTES_MAX: u64 = 1 << 30;
+/// The device of a CSV file's readings.
+const CSV_DEVICE: &str = "csv";
+/// Windows of each transform that are closed at once.
+const CLOSE_MAX: usize = 1000;
+/// The decoders by the ends of files' names.
+const ENDINGS: &[(&str, &str)] = &[
+    ("json", "json"),
+    ("ndjson", "ndjson"),
+    ("jsonl", "ndjson"),
+    ("senml", "senml"),
+    ("lp", "influx"),
+    ("line", "influx"),
+];
+
+/// Why a file cannot be tried.
+#[derive(Debug, Error)]
+pub(super) enum RehearsalError {
+    /// No such file, or no permission.
+    #[error("{}: {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// It is too large.
+    #[error("{}: must have at most 1 GiB, has {bytes} bytes", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// Its name says nothing.
+    #[error(
+        "{}: must end in .csv, .json, .ndjson, .jsonl, .senml, .lp or .line, which says how it is to be read",
+        path.display()
+    )]
+    Ending {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is not what its name says.
+    #[error("{}, line {}, column {}: {}", path.display(), error.line, error.column, error.detail)]
+    Decode {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: DecodeError,
+    },
+    /// It is not what its name says.
+    #[error(transparent)]
+    Csv(#[from] CsvError),
+    /// Nothing can be written.
+    #[error(transparent)]
+    Output(#[from] io::Error),
+}
+
+/// Readings, and their bytes as NDJSON.
+#[derive(Debug, Default)]
+struct Amount {
+    readings: u64,
+    bytes: u64,
+}
+
+/// The transforms at work on a file.
+struct Rehearsal<'a, W> {
+    configs: &'a [TransformConfig],
+    chain: Chain,
+    now: Moment,
+    out: &'a mut W,
+    read: Amount,
+    sent: Amount,
+    /// By transform: taken out, folded into others, made.
+    counts: BTreeMap<usize, [u64; 3]>,
+}
+
+/// Runs the file through and writes what would become of each reading.
+pub(super) fn run(config: &Config, path: &Path, out: &mut impl Write) -> Result<(), RehearsalError> {
+    let configs = &config.delivery.transforms;
+    let wall = Timestamp::from_system(SystemTime::now());
+    let now = Moment { instant: Instant::now(), wall };
+    let (read, sent, counts) = (Amount::default(), Amount::default(), BTreeMap::new());
+    let mut rehearsal = Rehearsal { configs, chain: Chain::new(configs), now, out, read, sent, counts };
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
+    if ending == "csv" {
+        let file = CsvFile::open(path, CSV_DEVICE)?;
+        file.visit(&mut |readings| rehearsal.take_all(readings).map_err(RehearsalError::from))?;
+    } else {
+        rehearsal.decode(config, path, &ending)?;
+    }
+    rehearsal.close_all()?;
+    rehearsal.sum_up()?;
+    Ok(())
+}
+
+impl<W: Write> Rehearsal<'_, W> {
+    fn decode(&mut self, config: &Config, path: &Path, ending: &str) -> Result<(), RehearsalError> {
+        let path = || path.to_owned();
+        let Some((_, decoder)) = ENDINGS.iter().find(|(known, _)| *known == ending) else {
+            return Err(RehearsalError::Ending { path: path() });
+        };
+        let bytes = fs::metadata(path()).map_err(|error| RehearsalError::Read { path: path(), error })?.len();
+        if bytes > FILE_BYTES_MAX {
+            return Err(RehearsalError::TooLarge { path: path(), bytes });
+        }
+        let text = fs::read(path()).map_err(|error| RehearsalError::Read { path: path(), error })?;
+        let rules = Rules {
+            unknown_fields: config.ingest.unknown_fields,
+            precision: if *decoder == "influx" { Precision::Nanos } else { Precision::Millis },
+            received_at: self.now.wall,
+            earliest: Timestamp::MIN,
+            latest: Timestamp::MAX,
+            encoded_bytes_max: usize::MAX,
+            device_tags: config.ingest.device_tags.clone(),
+        };
+        let decoder = DECODERS.find(decoder).expect("the table has known names");
+        let decoded =
+            decoder.decode(&text, &rules).map_err(|error| RehearsalError::Decode { path: path(), error })?;
+        for Rejection { index, pointer, detail } in &decoded.rejections.listed {
+            writeln!(self.out, "rejects the reading with the index {index}, {pointer}: {detail}")?;
+        }
+        let more = decoded.rejections.count().saturating_sub(decoded.rejections.listed.len() as u64);
+        if more > 0 {
+            writeln!(self.out, "rejects {more} more")?;
+        }
+        self.take_all(&decoded.readings)?;
+        Ok(())
+    }
+
+    /// Takes readings as if a device had sent them.
+    fn take_all(&mut self, readings: &Readings) -> io::Result<()> {
+        for reading in readings {
+            self.read.add(reading);
+            self.take(0, reading)?;
+            self.take_closed()?;
+        }
+        Ok(())
+    }
+
+    /// Runs a reading through the transforms from the place `from` on.
+    fn take(&mut self, from: usize, reading: ReadingRef<'_>) -> io::Result<()> {
+        let (mut changed, mut folds) = (Readings::default(), Vec::new());
+        match self.chain.apply(from, reading, self.now, &mut changed, &mut folds) {
+            Fate::Passed => {
+                self.sent.add(reading);
+                writeln!(self.out, "sends {}", text(reading))
+            }
+            Fate::Changed => {
+                let Some(sent) = changed.iter().next() else { return Ok(()) };
+                self.sent.add(sent);
+                writeln!(self.out, "sends {} in the place of {}", text(sent), text(reading))
+            }
+            Fate::Filtered(transform) => {
+                self.counts.entry(transform).or_default()[0] += 1;
+                self.explain("filters", reading, transform)
+            }
+            Fate::Merged(fold) => {
+                self.counts.entry(fold.transform).or_default()[1] += 1;
+                self.explain("merges", reading, fold.transform)
+            }
+        }
+    }
+
+    fn explain(&mut self, what: &str, reading: ReadingRef<'_>, transform: usize) -> io::Result<()> {
+        let TransformConfig { name, kind, .. } = &self.configs[transform];
+        writeln!(self.out, "{what} {}: {name}: {}", text(reading), kind.why())
+    }
+
+    /// Takes what closed windows made, which may close others.
+    fn take_closed(&mut self) -> io::Result<()> {
+        loop {
+            let closed = self.chain.take_closed();
+            if closed.is_empty() {
+                return Ok(());
+            }
+            for closed in closed {
+                let made = &closed.windows.results;
+                self.counts.entry(closed.transform).or_default()[2] += made.len() as u64;
+                for reading in made {
+                    writeln!(self.out, "makes {}: {}", text(reading), self.configs[closed.transform].name)?;
+                    self.take(closed.transform + 1, reading)?;
+                }
+            }
+        }
+    }
+
+    /// Closes what is open, also windows that what is made of others opens.
+    fn close_all(&mut self) -> io::Result<()> {
+        while self.chain.stats().any(|stats| stats.open_windows > 0) {
+            self.chain.close_oldest(CLOSE_MAX);
+            self.take_closed()?;
+        }
+        Ok(())
+    }
+
+    fn sum_up(&mut self) -> io::Result<()> {
+        for ((place, config), stats) in self.configs.iter().enumerate().zip(self.chain.stats()) {
+            let [filtered, merged, made] = self.counts.get(&place).copied().unwrap_or_default();
+            write!(self.out, "{}: filters {filtered}, merges {merged}, makes {made}", config.name)?;
+            match stats.failed {
+                0 => writeln!(self.out)?,
+                failed => writeln!(self.out, ", could not be applied to {failed}")?,
+            }
+        }
+        let Rehearsal { read, sent, .. } = self;
+        writeln!(
+            self.out,
+            "{} readings of {} bytes as NDJSON; sends {} of {} bytes: {} % of the readings, {} % of the bytes",
+            read.readings,
+            read.bytes,
+            sent.readings,
+            sent.bytes,
+            percent(sent.readings, read.readings),
+            percent(sent.bytes, read.bytes)
+        )
+    }
+}
+
+impl Amount {
+    fn add(&mut self, reading: ReadingRef<'_>) {
+        self.readings += 1;
+        self.bytes += text(reading).len() as u64 + 1;
+    }
+}
+
+/// A reading in canonical form.
+fn text(reading: ReadingRef<'_>) -> String {
+    let mut text = Vec::new();
+    write_reading(reading, &mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// A part of a whole in percent, with one digit after the point.
+fn percent(part: u64, whole: u64) -> String {
+    let tenths = if whole == 0 { 0 } else { (u128::from(part) * 2000 / u128::from(whole)).div_ceil(2) };
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
