@@ -285,6 +285,29 @@ async fn the_oldest_readings_make_room_although_windows_hold_others() {
 }
 
 #[tokio::test]
+async fn no_reading_goes_round_the_transforms_when_others_are_given_up() {
+    let node = FakeNode::start().await;
+    let gateway = TestGateway::new()
+        .set("buffer.max_readings", 4)
+        .set("buffer.on_full", "drop_oldest")
+        .node(&node)
+        .file(LONG)
+        .start()
+        .await;
+    for _ in 0..200 {
+        // The second finds room when some of the first are given up, which may be anywhere then.
+        let (four, two) = (vec![at(1, 1); 4], vec![at(2, 1); 2]);
+        let (first, second) = tokio::join!(gateway.post(&four), gateway.post(&two));
+        first.expect_status(202);
+        second.expect_status(202);
+    }
+    let dropped = gateway.account("dropped").await;
+    let _ = gateway.stop().await;
+    let readings = node.readings();
+    assert!(dropped > 0 && readings.iter().all(|reading| reading["sensor"] != "power"), "{dropped} dropped");
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_a_transform_is_told_with_its_place() {
     let directory = directory();
     let path = directory.path().join("forebay.toml");

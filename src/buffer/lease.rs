@@ -84,7 +84,7 @@ pub struct Part {
     record: Arc<Record>,
     range: Range<Position>,
     /// What goes on in the place of these readings, one for each.
-    changed: Option<Changed>,
+    changed: Option<Box<Changed>>,
     /// The windows that these readings are in beside going on.
     windows: Option<Arc<OpenWindows>>,
 }
@@ -172,7 +172,7 @@ impl Part {
     #[must_use]
     pub fn changed_to(mut self, readings: Arc<Readings>, range: Range<Position>) -> Part {
         assert_eq!(range.end.index - range.start.index, self.len(), "one for each");
-        self.changed = Some(Changed { readings, range });
+        self.changed = Some(Box::new(Changed { readings, range }));
         self
     }
 
@@ -269,7 +269,7 @@ impl Part {
                 let count = position.index - changed.range.start.index;
                 let mut iter = self.record.readings.range(self.range.clone());
                 for _ in iter.by_ref().take(count) {}
-                (iter.position(), Some(changed.split_to(position)))
+                (iter.position(), Some(Box::new(changed.split_to(position))))
             }
         };
         let range = self.range.start..at;

@@ -74,13 +74,17 @@ impl Worker {
     }
 
     fn evict_from_queue(&mut self, missing: Amount) -> bool {
-        if !self.pulled.iter().any(|part| helps(part, missing)) {
+        if !self.pulled.iter().chain(&self.untransformed).any(|part| helps(part, missing)) {
             let Some(part) = self.outlet.try_pull() else { return false };
-            self.pulled.push_back(part);
+            self.fresh.push(part);
+            self.take_fresh();
         }
         let mut parts = std::mem::take(&mut self.pulled);
         self.drop_from_front(&mut parts, None);
         self.pulled = parts;
+        let mut parts = std::mem::take(&mut self.untransformed);
+        self.drop_from_front(&mut parts, None);
+        self.untransformed = parts;
         true
     }
 

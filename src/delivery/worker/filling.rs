@@ -26,13 +26,18 @@ impl Worker {
     /// So many requests were pulled; none means that nothing more will come.
     pub(super) fn on_pulled(&mut self, count: usize) {
         self.exhausted = count == 0;
-        let to = if self.transforms.is_empty() { &mut self.pulled } else { &mut self.untransformed };
-        to.extend(self.fresh.drain(..));
+        self.take_fresh();
         if count < PULL_MAX {
             self.next_pull = Instant::now() + PULL_PAUSE;
         }
         // Requests that came for dropped readings are now the oldest, and more may wait behind them.
         self.evict();
+    }
+
+    /// Takes what the outlet has handed out: to the transforms first, if there are any.
+    pub(super) fn take_fresh(&mut self) {
+        let to = if self.transforms.is_empty() { &mut self.pulled } else { &mut self.untransformed };
+        to.extend(self.fresh.drain(..));
     }
 
     /// Whether one more batch may be out of the buffer.
