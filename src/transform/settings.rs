@@ -137,25 +137,39 @@ impl Settings {
         Some(texts)
     }
 
-    /// A table of strings.
+    /// A table of strings. A string of a table within it, `b` in `a`, has the key `a.b`.
     pub fn table(&mut self, key: &'static str) -> Option<BTreeMap<String, String>> {
         let members = match self.get(key)? {
             Value::Table(members) => members,
             other => return self.wrong(key, "a table of strings", &other),
         };
         let mut texts = BTreeMap::new();
+        self.flatten(key, "", members, &mut texts);
+        Some(texts)
+    }
+
+    fn flatten(
+        &mut self,
+        key: &str,
+        before: &str,
+        members: BTreeMap<String, Value>,
+        texts: &mut BTreeMap<String, String>,
+    ) {
         for (member, value) in members {
+            let member = format!("{before}{member}");
             match value {
                 Value::Text(text) => {
-                    texts.insert(member, text);
+                    if texts.insert(member.clone(), text).is_some() {
+                        self.fault(&format!("{key}.{member}"), "is set twice".to_owned());
+                    }
                 }
+                Value::Table(members) => self.flatten(key, &format!("{member}."), members, texts),
                 other => {
                     let problem = format!("must be a string, got {}", other.noun());
                     self.fault(&format!("{key}.{member}"), problem);
                 }
             }
         }
-        Some(texts)
     }
 
     /// Whether a key is there, whatever its value.
@@ -217,6 +231,26 @@ mod tests {
 
     fn settings(values: &[(&str, Value)]) -> Settings {
         Settings::new(values.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect())
+    }
+
+    #[test]
+    fn a_table_within_a_table_gives_its_keys_a_prefix() {
+        let text = |text: &str| Value::Text(text.to_owned());
+        let tags =
+            Value::Table([("site".to_owned(), text("'north'")), ("n".to_owned(), Value::Integer(1))].into());
+        let set = [
+            ("tags".to_owned(), tags),
+            ("tags.room".to_owned(), text("'attic'")),
+            ("tags.site".to_owned(), text("'south'")),
+        ];
+        let mut settings = settings(&[("set", Value::Table(set.into()))]);
+        let table = settings.table("set").expect("a table");
+        assert_eq!(table.keys().collect::<Vec<_>>(), ["tags.room", "tags.site"]);
+        let faults = settings.finish().into_iter().map(|fault| format!("{}: {}", fault.key, fault.problem));
+        assert_eq!(
+            faults.collect::<Vec<_>>(),
+            ["set.tags.n: must be a string, got a whole number", "set.tags.site: is set twice"]
+        );
     }
 
     #[test]
