@@ -1,0 +1,188 @@
+//! Clients that post, and remember what they were told.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::support::{LIMIT, reading, to_json, to_ndjson};
+
+/// Longest that a client waits for an answer before it hangs up.
+const PATIENCE: Duration = Duration::from_millis(400);
+
+/// What a client asks to be promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promise {
+    Memory,
+    Disk,
+    Delivered,
+}
+
+/// A request, and what became of it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub numbers: Range<usize>,
+    pub promise: Promise,
+    pub lines: bool,
+    pub key: Option<String>,
+    pub fate: Fate,
+}
+
+/// What a client knows of its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was told that this promise holds.
+    Promised { promise: Promise, at: Instant },
+    /// It was told that nothing was taken.
+    Refused,
+    /// It was told nothing, or not for sure.
+    Unknown,
+}
+
+impl Request {
+    fn body(&self) -> (&'static str, Vec<u8>) {
+        let readings: Vec<_> = self.numbers.clone().map(reading).collect();
+        match &readings[..] {
+            _ if self.lines => ("application/x-ndjson", to_ndjson(&readings)),
+            [single] => ("application/json", single.to_string().into_bytes()),
+            all => ("application/json", to_json(all)),
+        }
+    }
+
+    fn path(&self) -> &'static str {
+        match self.promise {
+            Promise::Memory => "/v1/readings?ack=memory",
+            Promise::Disk => "/v1/readings",
+            Promise::Delivered => "/v1/readings?ack=delivered",
+        }
+    }
+}
+
+/// Where the gateway is at present, and whether the load goes on.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    pub address: watch::Receiver<Option<SocketAddr>>,
+    pub over: Arc<AtomicBool>,
+    /// The number of the next reading.
+    pub next: Arc<AtomicUsize>,
+}
+
+/// Posts one request after the other.
+pub struct Client {
+    stage: Stage,
+    random: fastrand::Rng,
+    http: reqwest::Client,
+    requests: Vec<Request>,
+}
+
+impl Client {
+    /// Makes one that has sent nothing.
+    pub fn new(stage: &Stage, seed: u64) -> Client {
+        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+        Client { stage: stage.clone(), random: fastrand::Rng::with_seed(seed), http, requests: Vec::new() }
+    }
+
+    /// Posts until the load is over.
+    pub async fn run(mut self) -> Vec<Request> {
+        while !self.stage.over.load(Ordering::Relaxed) {
+            let request = self.choose();
+            let fate = match request.key {
+                Some(_) => self.post_until_promised(&request).await,
+                None => self.post(&request).await,
+            };
+            if fate == Fate::Refused {
+                sleep(Duration::from_millis(5)).await;
+            }
+            self.requests.push(Request { fate, ..request });
+            if self.random.u8(..10) == 0 {
+                self.repeat().await;
+            }
+        }
+        self.requests
+    }
+
+    fn choose(&mut self) -> Request {
+        let count = if self.random.bool() { 1 } else { self.random.usize(2..60) };
+        let first = self.stage.next.fetch_add(count, Ordering::Relaxed);
+        let promise = match self.random.u8(..10) {
+            0 => Promise::Memory,
+            1 => Promise::Delivered,
+            _ => Promise::Disk,
+        };
+        let keyed = promise != Promise::Memory && self.random.u8(..4) == 0;
+        let key = keyed.then(|| format!("client-{first}"));
+        let lines = self.random.bool();
+        Request { numbers: first..first + count, promise, lines, key, fate: Fate::Unknown }
+    }
+
+    /// Sends a request with a key again and again, also to the gateways to come.
+    async fn post_until_promised(&mut self, request: &Request) -> Fate {
+        let until = Instant::now() + 3 * LIMIT;
+        loop {
+            let fate = self.post(request).await;
+            if matches!(fate, Fate::Promised { .. }) {
+                return fate;
+            }
+            assert!(Instant::now() < until, "it is answered in time: {request:?}");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Sends a request with a key once more whose answer is known.
+    async fn repeat(&mut self) {
+        let keyed = self.requests.iter().filter(|request| request.key.is_some());
+        let keyed: Vec<_> = keyed.collect();
+        let Some(request) = self.random.choice(keyed).cloned() else { return };
+        self.post(&request).await;
+    }
+
+    /// Sends a request once.
+    pub async fn post(&mut self, request: &Request) -> Fate {
+        let address = *self.stage.address.wait_for(Option::is_some).await.expect("there is another round");
+        let url = format!("http://{}{}", address.expect("it is there"), request.path());
+        let (media_type, body) = request.body();
+        let mut post = self.http.post(url).header("content-type", media_type).body(body);
+        if let Some(key) = &request.key {
+            post = post.header("idempotency-key", format!("\"{key}\""));
+        }
+        let answer = async {
+            let response = post.send().await?;
+            Ok::<_, reqwest::Error>((response.status().as_u16(), response.bytes().await?))
+        };
+        match timeout(PATIENCE, answer).await {
+            Ok(Ok((status, body))) => fate(request, status, &body),
+            Ok(Err(_)) | Err(_) => Fate::Unknown,
+        }
+    }
+}
+
+/// What an answer says.
+fn fate(request: &Request, status: u16, body: &Bytes) -> Fate {
+    let text = String::from_utf8_lossy(body);
+    match status {
+        202 => {
+            let answer: Value = serde_json::from_slice(body).expect("JSON");
+            assert_eq!(answer["accepted"], request.numbers.len(), "{text}");
+            let promise = match answer["ack"].as_str() {
+                Some("memory") => Promise::Memory,
+                Some("disk") => Promise::Disk,
+                Some("delivered") => Promise::Delivered,
+                _ => panic!("{text}"),
+            };
+            Fate::Promised { promise, at: Instant::now() }
+        }
+        // It may be in the buffer and was not delivered before the stop.
+        503 if request.promise == Promise::Delivered => Fate::Unknown,
+        // An earlier attempt may have been taken.
+        503 if request.key.is_some() => Fate::Unknown,
+        503 => Fate::Refused,
+        409 if request.key.is_some() => Fate::Unknown,
+        other => panic!("{other} to {request:?}: {text}"),
+    }
+}

@@ -1,0 +1,94 @@
+//! How the nodes are, and how a life of the gateway ends.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use crate::support::Answer;
+
+/// How the nodes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Weather {
+    /// They take everything.
+    Fair,
+    /// They do anything.
+    Foul,
+    /// They take nothing.
+    Away,
+}
+
+/// The weather that all nodes have.
+#[derive(Clone, Debug, Default)]
+pub struct Sky(Arc<AtomicU8>);
+
+impl Sky {
+    /// Changes it.
+    pub fn set(&self, weather: Weather) {
+        self.0.store(weather as u8, Ordering::Relaxed);
+    }
+
+    /// What a node answers.
+    pub fn answer(&self, random: &mut fastrand::Rng) -> Answer {
+        let millis = |range| Duration::from_millis(range);
+        match self.0.load(Ordering::Relaxed) {
+            0 => Answer::status(200),
+            1 => match random.u8(..20) {
+                0..=7 => Answer::status(200),
+                8..=9 => Answer::status(200).after(millis(random.u64(1..60))),
+                // Later than the gateway waits.
+                10 => Answer::status(200).after(millis(300)),
+                11..=12 => Answer::status(503),
+                13..=15 => Answer::status(500).after_storing(),
+                16 => Answer::hang_up(),
+                17 => Answer::hang_up().after(millis(random.u64(1..30))),
+                _ => Answer::hang_up().after_storing(),
+            },
+            _ if random.u8(..3) == 0 => Answer::hang_up(),
+            _ => Answer::status(503).after(millis(random.u64(..10))),
+        }
+    }
+}
+
+/// How a round ends.
+#[derive(Clone, Copy, Debug)]
+pub enum End {
+    /// It is killed as soon as it was started.
+    KilledAtStart,
+    /// It is killed at work.
+    Killed,
+    /// It is told to stop, and killed while it does.
+    KilledAtStop,
+    /// It is told to stop, and does.
+    Stopped,
+}
+
+/// One life of the gateway.
+#[derive(Debug)]
+pub struct Round {
+    /// How it ends.
+    pub end: End,
+    /// The weather in the first and in the second half.
+    pub weather: [Weather; 2],
+    /// How long each of them lasts.
+    pub half: Duration,
+    /// From the start, or from the signal to stop, to the kill.
+    pub grace: Duration,
+}
+
+impl Round {
+    /// Chooses one.
+    pub fn choose(random: &mut fastrand::Rng) -> Round {
+        let weathers = [Weather::Fair, Weather::Foul, Weather::Foul, Weather::Away, Weather::Away];
+        let end = match random.u8(..10) {
+            0..=1 => End::KilledAtStart,
+            2..=6 => End::Killed,
+            7..=8 => End::KilledAtStop,
+            _ => End::Stopped,
+        };
+        let mut weather = || weathers[random.usize(..weathers.len())];
+        let weather = [weather(), weather()];
+        let half = Duration::from_millis(random.u64(10..500));
+        Round { end, weather, half, grace: Duration::from_micros(random.u64(..200_000)) }
+    }
+}
