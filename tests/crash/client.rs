@@ -4,17 +4,25 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{LIMIT, reading, to_json, to_ndjson};
+use crate::support::{LIMIT, Reading, to_json, to_ndjson};
 
-/// Longest that a client waits for an answer before it hangs up.
-const PATIENCE: Duration = Duration::from_millis(400);
+/// What clients send, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// The readings with these numbers, in a request that was made at this time.
+    pub readings: fn(Range<usize>, SystemTime) -> Vec<Reading>,
+    /// Longest that a client waits for an answer before it hangs up.
+    pub patience: Duration,
+    /// How often a request is sent once more, without a key, as if its client did not know better: percent.
+    pub twice: u8,
+}
 
 /// What a client asks to be promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +36,8 @@ pub enum Promise {
 #[derive(Clone, Debug)]
 pub struct Request {
     pub numbers: Range<usize>,
+    pub made_at: SystemTime,
+    pub load: Load,
     pub promise: Promise,
     pub lines: bool,
     pub key: Option<String>,
@@ -46,8 +56,13 @@ pub enum Fate {
 }
 
 impl Request {
+    /// What it brings.
+    pub fn readings(&self) -> Vec<Reading> {
+        (self.load.readings)(self.numbers.clone(), self.made_at)
+    }
+
     fn body(&self) -> (&'static str, Vec<u8>) {
-        let readings: Vec<_> = self.numbers.clone().map(reading).collect();
+        let readings = self.readings();
         match &readings[..] {
             _ if self.lines => ("application/x-ndjson", to_ndjson(&readings)),
             [single] => ("application/json", single.to_string().into_bytes()),
@@ -67,10 +82,18 @@ impl Request {
 /// Where the gateway is at present, and whether the load goes on.
 #[derive(Clone, Debug)]
 pub struct Stage {
+    pub load: Load,
     pub address: watch::Receiver<Option<SocketAddr>>,
     pub over: Arc<AtomicBool>,
     /// The number of the next reading.
     pub next: Arc<AtomicUsize>,
+}
+
+impl Stage {
+    /// The beginning of a load.
+    pub fn new(load: Load, address: watch::Receiver<Option<SocketAddr>>) -> Stage {
+        Stage { load, address, over: Arc::default(), next: Arc::default() }
+    }
 }
 
 /// Posts one request after the other.
@@ -99,7 +122,11 @@ impl Client {
             if fate == Fate::Refused {
                 sleep(Duration::from_millis(5)).await;
             }
-            self.requests.push(Request { fate, ..request });
+            let request = Request { fate, ..request };
+            if self.random.u8(..100) < self.stage.load.twice {
+                self.send_twin(&request).await;
+            }
+            self.requests.push(request);
             if self.random.u8(..10) == 0 {
                 self.repeat().await;
             }
@@ -118,7 +145,15 @@ impl Client {
         let keyed = promise != Promise::Memory && self.random.u8(..4) == 0;
         let key = keyed.then(|| format!("client-{first}"));
         let lines = self.random.bool();
-        Request { numbers: first..first + count, promise, lines, key, fate: Fate::Unknown }
+        let (numbers, made_at, load) = (first..first + count, SystemTime::now(), self.stage.load);
+        Request { numbers, made_at, load, promise, lines, key, fate: Fate::Unknown }
+    }
+
+    /// Sends the same readings in a request of its own.
+    async fn send_twin(&mut self, request: &Request) {
+        let twin = Request { key: None, lines: self.random.bool(), fate: Fate::Unknown, ..request.clone() };
+        let fate = self.post(&twin).await;
+        self.requests.push(Request { fate, ..twin });
     }
 
     /// Sends a request with a key again and again, also to the gateways to come.
@@ -155,7 +190,7 @@ impl Client {
             let response = post.send().await?;
             Ok::<_, reqwest::Error>((response.status().as_u16(), response.bytes().await?))
         };
-        match timeout(PATIENCE, answer).await {
+        match timeout(self.stage.load.patience, answer).await {
             Ok(Ok((status, body))) => fate(request, status, &body),
             Ok(Err(_)) | Err(_) => Fate::Unknown,
         }

@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
-use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::client::{Fate, Promise, Request};
-use crate::support::{ReceivedBatch, reading};
+use crate::support::{Reading, ReceivedBatch, reading};
 use crate::victim::{Route, SHARD};
 
 /// Everything that was seen.
@@ -46,7 +45,7 @@ impl Evidence {
     }
 
     /// What came under each key, which is always the same.
-    fn bodies(&self) -> HashMap<String, &Bytes> {
+    pub fn bodies(&self) -> HashMap<String, &Bytes> {
         let mut bodies: HashMap<String, &Bytes> = HashMap::new();
         for batch in &self.received {
             let known = *bodies.entry(batch.key()).or_insert(&batch.body);
@@ -69,28 +68,40 @@ impl Evidence {
         }
     }
 
-    /// When each reading was stored first.
-    fn arrived(&self, bodies: &HashMap<String, &Bytes>) -> HashMap<usize, Instant> {
+    /// When each key was stored first.
+    pub fn stored_at(&self) -> HashMap<String, Instant> {
         let mut stored: HashMap<String, Instant> = HashMap::new();
         for batch in self.received.iter().filter(|batch| batch.is_stored()) {
             let at = stored.entry(batch.key()).or_insert(batch.at);
             *at = batch.at.min(*at);
         }
+        stored
+    }
+
+    /// When each reading was stored first.
+    fn arrived(&self, bodies: &HashMap<String, &Bytes>) -> HashMap<usize, Instant> {
         let numbers = |key: &String| numbers(bodies[key]);
-        stored.iter().flat_map(|(key, at)| numbers(key).into_iter().map(|number| (number, *at))).collect()
+        self.stored_at()
+            .iter()
+            .flat_map(|(key, at)| numbers(key).into_iter().map(|number| (number, *at)))
+            .collect()
     }
 }
 
 /// The numbers of the readings of a batch, which are as they were sent.
 fn numbers(body: &Bytes) -> Vec<usize> {
-    let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let number = |line: &[u8]| {
-        let found: Value = serde_json::from_slice(line).expect("a line of JSON");
+    let number = |found: Reading| {
         let number = found["value"].as_u64().and_then(|number| number.try_into().ok()).expect("a number");
         assert_eq!(found, reading(number));
         number
     };
-    lines.map(number).collect()
+    lines(body).map(number).collect()
+}
+
+/// The readings of a batch.
+pub fn lines(body: &Bytes) -> impl Iterator<Item = Reading> {
+    let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_slice(line).expect("a line of JSON"))
 }
 
 /// What the run was made of, and that it was not for nothing.

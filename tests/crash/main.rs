@@ -10,43 +10,73 @@ mod support;
 
 mod client;
 mod evidence;
+mod results;
 mod victim;
 mod weather;
+mod windows;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use client::{Client, Fate, Stage};
+use client::{Client, Fate, Load, Stage};
 use evidence::{Evidence, tell};
 use support::process::{Process, directory};
 use support::{FakeNode, LIMIT, eventually, reading, readings, to_json};
-use victim::{Route, SHARD, Victim, check_log, live, segments, sound_ledger};
+use victim::{BALANCE, REPLICATE, Route, SHARD, Victim, check_log, live, segments, sound_ledger};
 use weather::{Round, Sky, Weather};
 
-const ROUNDS: usize = 26;
 const NODES: usize = 3;
 /// Clients that post at the same time.
 const CLIENTS: usize = 6;
+
+/// What the gateway is told, and what is done to it.
+struct Trial {
+    route: Route,
+    /// What is in its file.
+    config: &'static str,
+    rounds: usize,
+    /// A round has two halves, each shorter than this.
+    half_max: Duration,
+    load: Load,
+    /// Fails if a promise was broken.
+    check: fn(&Evidence),
+}
+
+/// Readings that go to nodes as they are.
+const PLAIN: Trial = Trial {
+    route: BALANCE,
+    config: "",
+    rounds: 26,
+    half_max: Duration::from_millis(500),
+    load: Load {
+        readings: |numbers, _| numbers.map(reading).collect(),
+        patience: Duration::from_millis(400),
+        twice: 0,
+    },
+    check: Evidence::check,
+};
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_acknowledged_survives_any_number_of_kills_and_arrives_under_one_key() {
-    survive(&[("cluster.route", "balance")]).await;
+    survive(PLAIN).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_devices_have_their_own_nodes_kills_lose_nothing_either() {
-    survive(SHARD).await;
+    survive(Trial { route: SHARD, ..PLAIN }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_batches_have_copies_kills_lose_nothing_either() {
-    survive(&[("cluster.route", "replicate")]).await;
+    survive(Trial { route: REPLICATE, ..PLAIN }).await;
 }
 
-async fn survive(route: Route) {
+async fn survive(trial: Trial) {
+    let Trial { route, config, rounds, half_max, load, check } = trial;
     let mut random = fastrand::Rng::with_seed(seed());
     let sky = Sky::default();
     let mut nodes = Vec::new();
@@ -56,17 +86,16 @@ async fn survive(route: Route) {
     }
     let directory = directory();
     let urls: Vec<_> = nodes.iter().map(FakeNode::url).collect();
-    let victim = Victim { directory: directory.path(), nodes: urls.join(","), route };
+    let victim = Victim { directory: directory.path(), nodes: urls.join(","), route, config };
     let (address, receiver) = watch::channel(None);
-    let stage = Stage { address: receiver, over: Arc::default(), next: Arc::default() };
+    let stage = Stage::new(load, receiver);
     let clients: Vec<_> =
         (0..CLIENTS).map(|_| tokio::spawn(Client::new(&stage, random.u64(..)).run())).collect();
 
     let mut recovered = 0;
-    for number in 0..ROUNDS {
-        let round = Round::choose(&mut random);
+    for (number, round) in Round::choose(rounds, half_max, &mut random).iter().enumerate() {
         println!("round {number}: {round:?}");
-        recovered += live(&victim, &round, &sky, &address).await;
+        recovered += live(&victim, round, &sky, &address).await;
     }
 
     sky.set(Weather::Fair);
@@ -80,21 +109,26 @@ async fn survive(route: Route) {
     process.terminate();
     check_log(&process.ended().await.expect_status(0));
     let numbers = segments(directory.path());
-    assert!(numbers.iter().all(|number| *number > ROUNDS as u64 / 2), "segments come and go: {numbers:?}");
+    assert!(numbers.iter().all(|number| *number > rounds as u64 / 2), "segments come and go: {numbers:?}");
 
     let received: Vec<_> = nodes.iter().flat_map(FakeNode::received).collect();
     let evidence = Evidence { route, requests, received };
-    evidence.check();
+    check(&evidence);
     tell(&evidence, recovered + found);
-    keys_are_known_after_the_last_start(&victim, &nodes, &evidence).await;
+    what_was_done_is_known_after_the_last_start(&victim, load, &nodes, &evidence).await;
 }
 
 /// Everything is settled on disk, too, and what was answered is answered again.
-async fn keys_are_known_after_the_last_start(victim: &Victim<'_>, nodes: &[FakeNode], evidence: &Evidence) {
+async fn what_was_done_is_known_after_the_last_start(
+    victim: &Victim<'_>,
+    load: Load,
+    nodes: &[FakeNode],
+    evidence: &Evidence,
+) {
     let (process, recovered) = victim.start().await;
     assert_eq!(recovered, 0, "nothing is left");
     let (_address, receiver) = watch::channel(Some(process.address()));
-    let stage = Stage { address: receiver, over: Arc::default(), next: Arc::default() };
+    let stage = Stage::new(load, receiver);
     let mut client = Client::new(&stage, 0);
     for request in evidence.requests.iter().filter(|request| request.key.is_some()) {
         let fate = client.post(request).await;
@@ -117,7 +151,7 @@ fn seed() -> u64 {
 #[tokio::test]
 async fn a_key_is_known_after_two_kills_with_a_checkpoint_between_them() {
     let (directory, node) = (directory(), FakeNode::start().await);
-    let victim = Victim { directory: directory.path(), nodes: node.url(), route: &[] };
+    let victim = Victim { directory: directory.path(), nodes: node.url(), route: &[], config: "" };
     let post = async |process: &Process| {
         let gateway = process.gateway();
         let post = gateway.request("/v1/readings").header("idempotency-key", "\"once\"");

@@ -32,6 +32,8 @@ const SETTINGS: [(&str, &str); 13] = [
 /// The settings of a route.
 pub type Route = &'static [(&'static str, &'static str)];
 
+pub const BALANCE: Route = &[("cluster.route", "balance")];
+pub const REPLICATE: Route = &[("cluster.route", "replicate")];
 pub const SHARD: Route = &[("cluster.route", "shard")];
 
 /// The gateway that is started again and again.
@@ -39,12 +41,15 @@ pub struct Victim<'a> {
     pub directory: &'a Path,
     pub nodes: String,
     pub route: Route,
+    /// What is in its file.
+    pub config: &'a str,
 }
 
 impl Victim<'_> {
     fn launch(&self) -> Process {
         let settings = [&SETTINGS[..], self.route, &[("cluster.nodes", &self.nodes)]].concat();
-        Process::launch(forebay(self.directory, &["serve"], &settings))
+        std::fs::write(self.directory.join("forebay.toml"), self.config).expect("the file is written");
+        Process::launch(forebay(self.directory, &["serve", "--config", "forebay.toml"], &settings))
     }
 
     /// Starts it and looks at its books. Returns how many readings it found, too.
@@ -91,6 +96,7 @@ pub async fn live(
     let (process, recovered) = victim.start().await;
     address.send_replace(Some(process.address()));
     sleep(round.half).await;
+    sound_ledger(&process.gateway()).await;
     sky.set(round.weather[1]);
     sleep(round.half).await;
     let ended = match round.end {

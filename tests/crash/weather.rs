@@ -63,6 +63,20 @@ pub enum End {
     Stopped,
 }
 
+/// How ten rounds end, in any order.
+const TEN_ENDS: [End; 10] = [
+    End::KilledAtStart,
+    End::KilledAtStart,
+    End::Killed,
+    End::Killed,
+    End::Killed,
+    End::Killed,
+    End::Killed,
+    End::KilledAtStop,
+    End::KilledAtStop,
+    End::Stopped,
+];
+
 /// One life of the gateway.
 #[derive(Debug)]
 pub struct Round {
@@ -77,18 +91,24 @@ pub struct Round {
 }
 
 impl Round {
-    /// Chooses one.
-    pub fn choose(random: &mut fastrand::Rng) -> Round {
+    /// Chooses so many, whose halves are no longer than this. Among any ten there is every end.
+    pub fn choose(count: usize, half_max: Duration, random: &mut fastrand::Rng) -> Vec<Round> {
+        let mut ends = Vec::new();
+        while ends.len() < count {
+            let mut ten = TEN_ENDS;
+            random.shuffle(&mut ten);
+            ends.extend(ten);
+        }
+        ends.truncate(count);
+        ends.into_iter().map(|end| Round::ending(end, half_max, random)).collect()
+    }
+
+    fn ending(end: End, half_max: Duration, random: &mut fastrand::Rng) -> Round {
         let weathers = [Weather::Fair, Weather::Foul, Weather::Foul, Weather::Away, Weather::Away];
-        let end = match random.u8(..10) {
-            0..=1 => End::KilledAtStart,
-            2..=6 => End::Killed,
-            7..=8 => End::KilledAtStop,
-            _ => End::Stopped,
-        };
         let mut weather = || weathers[random.usize(..weathers.len())];
         let weather = [weather(), weather()];
-        let half = Duration::from_millis(random.u64(10..500));
+        let half =
+            Duration::from_micros(random.u64(10_000..half_max.as_micros().try_into().expect("it is short")));
         Round { end, weather, half, grace: Duration::from_micros(random.u64(..200_000)) }
     }
 }
