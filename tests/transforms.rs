@@ -339,3 +339,73 @@ async fn what_is_wrong_with_a_transform_is_told_with_its_place() {
     let single = single.expect_err("a fault")[0].to_string();
     assert!(single.ends_with("must be tables in the file, each with the head [[transform]]"), "{single}");
 }
+
+#[tokio::test]
+async fn a_filter_takes_out_what_its_expression_is_false_for_and_passes_what_it_fails_on() {
+    let filter = "[[transform]]\nname = \"plausible\"\nkind = \"filter\"\nkeep = 'value > 10.0 && tags.site == \"north\"'\n";
+    for (gateway, _directory) in each_kind() {
+        let node = FakeNode::start().await;
+        let gateway = gateway.node(&node).file(filter).start().await;
+        let with_site = |second, value: i64, site: &str| {
+            let mut reading = at(second, value);
+            reading["tags"] = json!({ "site": site });
+            reading
+        };
+        let sent = [
+            with_site(0, 20, "north"),
+            with_site(1, 20, "south"),
+            with_site(2, 5, "north"),
+            at(3, 20),
+            at(4, "x"),
+        ];
+        gateway.post(&sent).await.expect_status(202);
+        until_account(&gateway, "buffered", 0).await;
+        assert_eq!(node.readings(), [sent[0].clone(), at(3, 20), at(4, "x")]);
+        let failed =
+            || async { gateway.metric("forebay_transform_failed_total{transform=\"plausible\"}").await };
+        eventually("failures are counted", || async { failed().await == Some(2.0) }).await;
+        assert_eq!(gateway.account("filtered").await, 2);
+    }
+}
+
+#[tokio::test]
+async fn a_map_changes_what_goes_to_the_nodes_and_a_dead_letter_has_what_came_in() {
+    let map = "[[transform]]\nkind = \"map\"\nset = { value = \"value * 1000.0\", unit = \"'W'\", \"tags.site\" = \"'north'\" }\n";
+    for (gateway, directory) in each_kind() {
+        let gateway = gateway.set("dead_letter.path", directory.path().join("letters").display());
+        let node = FakeNode::always(Answer::status(422)).await;
+        let gateway = gateway.node(&node).file(map).start().await;
+        gateway.post(&[at(0, 0.5)]).await.expect_status(202);
+        until_account(&gateway, "dead_lettered", 1).await;
+        let mut mapped = at(0, 500.0);
+        mapped["unit"] = "W".into();
+        mapped["tags"] = json!({ "site": "north" });
+        assert_eq!(node.received()[0].readings(), [mapped.clone()]);
+        let letters = std::fs::read_dir(directory.path().join("letters")).expect("a directory");
+        let texts =
+            letters.map(|entry| std::fs::read_to_string(entry.expect("an entry").path()).unwrap_or_default());
+        let text: String = texts.collect();
+        let letter: Value = serde_json::from_str(text.lines().next().expect("a letter")).expect("JSON");
+        assert_eq!(letter["reading"], at(0, 0.5), "replayed, it goes through the transforms again");
+        let _ = gateway.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_may_have_been_sent_goes_out_again_as_it_was_mapped() {
+    let directory = directory();
+    let map = "[[transform]]\nkind = \"map\"\nset = { value = \"value * 2.0\" }\n[[transform]]\nkind = \"deadband\"\ndelta = 3\n";
+    let node = FakeNode::always(Answer::hang_up().after_storing()).await;
+    let gateway = |url: String| TestGateway::new().on_disk(directory.path()).node_at(url).file(map);
+    let first = gateway(node.url()).set("server.shutdown_timeout", "50ms").start().await;
+    first.post(&[at(0, 1), at(1, 2), at(2, 5)]).await.expect_status(202);
+    eventually("it is sent", || async { node.requests() > 0 }).await;
+    let _ = first.stop().await;
+    let after = FakeNode::start().await;
+    let second = gateway(after.url()).start().await;
+    until_account(&second, "buffered", 0).await;
+    assert_eq!(after.received()[0].body, node.received()[0].body);
+    assert_eq!(after.received()[0].key(), node.received()[0].key());
+    assert_eq!(after.readings(), [at(0, 2.0), at(2, 10.0)]);
+    let _ = second.stop().await;
+}
