@@ -25,6 +25,7 @@ mod deadlines;
 mod function;
 mod labels;
 mod number;
+mod numbers;
 mod open;
 mod quantiles;
 mod results;
@@ -33,7 +34,7 @@ mod sum;
 mod summary;
 #[cfg(test)]
 mod tests;
-mod windows;
+mod window;
 
 use std::sync::Arc;
 use std::time::Duration;

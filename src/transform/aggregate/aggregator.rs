@@ -5,13 +5,12 @@ use tokio::time::Instant;
 use super::Aggregate;
 use super::deadlines::Deadlines;
 use super::function::Needs;
-use super::labels::Labels;
 use super::number::Number;
-use super::open::{Arrival, OpenWindows};
+use super::numbers::WindowNumbers;
+use super::open::{Advance, Arrival, OpenWindows};
 use super::results::ResultWriter;
-use super::slots::{Slots, Start};
-use super::summary::Summary;
-use super::windows::{Window, Windows};
+use super::slots::Slots;
+use super::window::Window;
 use crate::quantity::format_duration;
 use crate::reading::{ReadingRef, Readings};
 use crate::transform::series::{Evicted, SeriesId, SeriesTable};
@@ -25,7 +24,7 @@ pub struct Aggregator {
     keep_raw: bool,
     /// **Invariant**: every series in it has an open window, and every open window is of a series in it.
     series: SeriesTable<OpenWindows>,
-    windows: Windows,
+    numbers: WindowNumbers,
     deadlines: Deadlines,
     results: ResultWriter,
     closed: ClosedWindows,
@@ -40,7 +39,7 @@ impl Aggregator {
             needs: Needs::of(&settings.functions),
             keep_raw: settings.keep_raw,
             series: SeriesTable::new(settings.max_series),
-            windows: Windows::default(),
+            numbers: WindowNumbers::default(),
             deadlines: Deadlines::default(),
             results: ResultWriter::new(settings.functions.clone(), format_duration(settings.every)),
             closed: ClosedWindows::default(),
@@ -53,101 +52,68 @@ impl Aggregator {
         let time = reading.time();
         let start = self.slots.start_of(time);
         let found = self.series.get_or_insert_with(reading, || OpenWindows::new(time));
-        let (series, evicted) = (found.id, found.evicted);
-        let is_ahead = time > found.state.latest;
-        if is_ahead {
-            found.state.latest = time;
-        }
-        let arrival = found.state.arrival(&self.slots, start);
-        let open = found.state.find(&self.windows, start, arrival);
-        if let Some(evicted) = evicted {
-            self.close_evicted(&evicted);
-        }
+        let (series, open) = (found.id, found.state);
+        let advance = open.advance(time);
+        let arrival = open.arrival(&self.slots, start);
         self.stats.late += u64::from(arrival == Arrival::Late);
-        let window = match open {
-            Some(window) => {
-                self.join(window, reading, number);
-                window
-            }
-            None => self.open(series, start, arrival, reading, number, now),
+        let mut replaced = None;
+        let window = if let Some(window) = open.find(start, arrival) {
+            window.add(reading, number);
+            window.id
+        } else {
+            let id = self.numbers.take(series);
+            self.deadlines.insert(self.slots.due(start, now), id);
+            replaced = open.add(Window::open(id, start, self.needs, reading, number), arrival);
+            id
         };
-        // Only now, so that the series is never without a window in between.
-        if is_ahead {
-            self.close_past(series);
+        if let Some(evicted) = found.evicted {
+            self.close_evicted(evicted);
         }
-        window
-    }
-
-    fn join(&mut self, window: WindowId, reading: ReadingRef<'_>, number: Number) {
-        let window = self.windows.get_mut(window);
-        window.labels.keep_shared(reading);
-        window.summary.add(reading.time(), number);
-    }
-
-    fn open(
-        &mut self,
-        series: SeriesId,
-        start: Start,
-        arrival: Arrival,
-        reading: ReadingRef<'_>,
-        number: Number,
-        now: Moment,
-    ) -> WindowId {
-        let window = self.windows.insert(Window {
-            series,
-            start,
-            earlier: None,
-            labels: Labels::of(reading),
-            summary: Summary::new(self.needs, reading.time(), number),
-        });
-        self.deadlines.insert(self.slots.due(start, now), window);
-        let replaced = self.series.get_mut(series).add(&mut self.windows, window, arrival);
         if let Some(replaced) = replaced {
-            self.finish(replaced);
+            self.finish(series, replaced);
+        }
+        if advance == Advance::Ahead {
+            self.close_past(series);
         }
         window
     }
 
     /// Closes the windows of a series that are past.
     fn close_past(&mut self, series: SeriesId) {
-        while let Some(past) = self.series.get_mut(series).past(&self.windows, &self.slots) {
-            self.close(past);
+        while let Some(past) = self.series.get_mut(series).take_past(&self.slots) {
+            self.finish(series, past);
         }
     }
 
-    /// Closes a window of a series, and forgets the series if it was the last one.
-    fn close(&mut self, window: WindowId) {
-        let series = self.windows.get(window).series;
+    /// Closes an open window, and forgets its series if it was the last one.
+    fn close(&mut self, id: WindowId) {
+        let series = self.numbers.series(id);
         let open = self.series.get_mut(series);
-        open.remove(&mut self.windows, window);
+        let window = open.take(id);
         let is_last = open.is_empty();
-        self.finish(window);
+        if let Some(window) = window {
+            self.finish(series, window);
+        }
         if is_last {
             self.series.remove(series);
         }
     }
 
-    /// Makes the results of a window that its series does not name any more.
-    fn finish(&mut self, id: WindowId) {
-        let window = self.take(id);
-        let names = self.series.names(window.series);
-        self.results.write(names, window.start, &window.labels, window.summary, &mut self.closed.results);
+    /// Makes the results of a window that was taken out of its series.
+    fn finish(&mut self, series: SeriesId, window: Window) {
+        self.deadlines.remove(window.id);
+        self.closed.windows.push(window.id);
+        self.results.write(self.series.names(series), window, &mut self.closed.results);
     }
 
-    fn close_evicted(&mut self, evicted: &Evicted<OpenWindows>) {
-        let all: Vec<_> = evicted.state.all(&self.windows).collect();
-        for id in all {
-            let window = self.take(id);
-            let names = evicted.names();
-            self.results.write(names, window.start, &window.labels, window.summary, &mut self.closed.results);
+    fn close_evicted(&mut self, mut evicted: Evicted<OpenWindows>) {
+        let windows = evicted.state.take_all();
+        for window in windows {
+            self.deadlines.remove(window.id);
+            self.closed.windows.push(window.id);
+            self.results.write(evicted.names(), window, &mut self.closed.results);
             self.stats.evicted += 1;
         }
-    }
-
-    fn take(&mut self, id: WindowId) -> Window {
-        self.deadlines.remove(id);
-        self.closed.windows.push(id);
-        self.windows.close(id)
     }
 }
 
@@ -190,12 +156,16 @@ impl Transform for Aggregator {
 
     fn take_closed(&mut self) -> ClosedWindows {
         let closed = std::mem::take(&mut self.closed);
-        self.windows.release(&closed.windows);
+        self.numbers.release(&closed.windows);
         closed
     }
 
     fn stats(&self) -> Stats {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-        Stats { remembered: count(self.series.len()), open_windows: count(self.windows.open()), ..self.stats }
+        Stats {
+            remembered: count(self.series.len()),
+            open_windows: count(self.deadlines.len()),
+            ..self.stats
+        }
     }
 }

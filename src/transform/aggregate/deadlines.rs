@@ -21,6 +21,11 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
+    /// How many windows are open.
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     /// The window that is due first, and when.
     pub fn first(&self) -> Option<(Instant, WindowId)> {
         self.heap.first().copied()

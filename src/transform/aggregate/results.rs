@@ -1,9 +1,8 @@
 //! Readings made of a window.
 
 use super::function::{Function, Functions};
-use super::labels::Labels;
-use super::slots::{Start, time_of};
-use super::summary::Summary;
+use super::slots::time_of;
+use super::window::Window;
 use crate::reading::{NAME_BYTES_MAX, Parts, Readings};
 
 /// Writes the results of windows.
@@ -31,25 +30,18 @@ impl ResultWriter {
     }
 
     /// Appends the results of a window.
-    pub fn write(
-        &mut self,
-        (device, sensor): (&str, &str),
-        start: Start,
-        labels: &Labels,
-        mut summary: Summary,
-        out: &mut Readings,
-    ) {
-        summary.finish();
-        let tags = labels.tags_with_window(&self.window);
+    pub fn write(&mut self, (device, sensor): (&str, &str), mut window: Window, out: &mut Readings) {
+        window.summary.finish();
+        let tags = window.labels.tags_with_window(&self.window);
         for (name, function) in &self.functions {
             self.sensor.clear();
             self.sensor.extend([sensor, "_", name.as_str()]);
-            let unit = labels.unit().filter(|_| *function != Function::Count);
+            let unit = window.labels.unit().filter(|_| *function != Function::Count);
             let result = Parts {
                 device,
                 sensor: self.sensor.as_str(),
-                value: summary.result(*function).into(),
-                time: time_of(start),
+                value: window.summary.result(*function).into(),
+                time: time_of(window.start),
                 unit,
                 tags: &tags,
             };

@@ -13,19 +13,31 @@ const SCALE: f64 = 2.409_919_865_102_884_e-181;
 
 /// A sum of integers, exact, and of doubles, with the rounding error of each addition kept beside it (Neumaier,
 /// *Rundungsfehleranalyse einiger Verfahren zur Summation endlicher Summen*, 1974).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Sum {
-    integers: i128,
+    integers: Wide,
     doubles: f64,
     compensation: f64,
-    scale: f64,
-    has_doubles: bool,
+    seen: Seen,
 }
 
-impl Default for Sum {
-    fn default() -> Sum {
-        Sum { integers: 0, doubles: 0.0, compensation: 0.0, scale: 1.0, has_doubles: false }
-    }
+/// An `i128` that need not lie at a multiple of 16 bytes, so that no memory is lost around it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wide {
+    high: i64,
+    low: u64,
+}
+
+/// The doubles that a sum is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Seen {
+    /// None.
+    #[default]
+    None,
+    /// None above [`LARGE`].
+    Plain,
+    /// Some above it, so that all are scaled.
+    Large,
 }
 
 impl Sum {
@@ -33,19 +45,16 @@ impl Sum {
     pub fn add(&mut self, number: Number) {
         match number {
             // 2^64 integers of 64 bits fit in 128.
-            Number::Integer(integer) => self.integers += i128::from(integer),
+            Number::Integer(integer) => self.integers = Wide::of(self.integers.get() + i128::from(integer)),
             Number::Double(double) => self.add_double(double),
         }
     }
 
     fn add_double(&mut self, double: f64) {
-        self.has_doubles = true;
-        if double.abs() > LARGE && self.scale > SCALE {
-            self.doubles *= SCALE;
-            self.compensation *= SCALE;
-            self.scale = SCALE;
+        if self.seen != Seen::Large {
+            self.see(double);
         }
-        let double = double * self.scale;
+        let double = double * self.scale();
         let sum = self.doubles + double;
         self.compensation += if self.doubles.abs() >= double.abs() {
             (self.doubles - sum) + double
@@ -55,26 +64,51 @@ impl Sum {
         self.doubles = sum;
     }
 
+    fn see(&mut self, double: f64) {
+        self.seen = if double.abs() > LARGE { Seen::Large } else { Seen::Plain };
+        self.doubles *= self.scale();
+        self.compensation *= self.scale();
+    }
+
     /// The sum: an integer if it was made of integers only and is one of 64 bits. One beyond what a double can hold is
     /// given as the greatest or least double.
     pub fn total(&self) -> Number {
-        match i64::try_from(self.integers) {
-            Ok(integer) if !self.has_doubles => Number::Integer(integer),
-            _ => Number::Double((self.scaled() / self.scale).clamp(f64::MIN, f64::MAX)),
+        match i64::try_from(self.integers.get()) {
+            Ok(integer) if self.seen == Seen::None => Number::Integer(integer),
+            _ => Number::Double((self.scaled() / self.scale()).clamp(f64::MIN, f64::MAX)),
         }
     }
 
     /// The mean of so many numbers, which may be beyond their extremes by a rounding error.
     pub fn mean(&self, count: f64) -> f64 {
-        self.scaled() / count / self.scale
+        self.scaled() / count / self.scale()
     }
 
     #[expect(clippy::cast_precision_loss, reason = "the nearest double is what is asked for")]
     fn scaled(&self) -> f64 {
-        if !self.has_doubles {
-            return self.integers as f64;
+        self.integers.get() as f64 * self.scale() + self.compensation + self.doubles
+    }
+
+    fn scale(&self) -> f64 {
+        match self.seen {
+            Seen::None | Seen::Plain => 1.0,
+            Seen::Large => SCALE,
         }
-        self.integers as f64 * self.scale + self.compensation + self.doubles
+    }
+}
+
+impl Wide {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "each half is cut off on purpose"
+    )]
+    fn of(number: i128) -> Wide {
+        Wide { high: (number >> 64) as i64, low: number as u64 }
+    }
+
+    fn get(self) -> i128 {
+        i128::from(self.high) << 64 | i128::from(self.low)
     }
 }
 
