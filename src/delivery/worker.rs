@@ -199,7 +199,7 @@ impl Worker {
             to_derive: Vec::new(),
             needed: Vec::new(),
             tell_at: now,
-            is_untold: true,
+            is_untold: !config.transforms.is_empty(),
             told_of_full_windows: None,
             config,
             outlet,

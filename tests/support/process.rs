@@ -166,6 +166,16 @@ impl Process {
         Finished { status, stdout, stderr: self.log() }
     }
 
+    /// Processor time that it has used so far, in clock ticks of a hundredth of a second.
+    pub fn processor_ticks(&self) -> u64 {
+        let path = PathBuf::from(format!("/proc/{}/stat", self.child.id()));
+        let text = std::fs::read_to_string(path).expect("it runs");
+        // The fields after the name, which may have spaces in it, from the third on: proc_pid_stat(5).
+        let (_, fields) = text.rsplit_once(')').expect("a name");
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        [11, 12].map(|field| fields[field].parse::<u64>().expect("a number")).into_iter().sum()
+    }
+
     /// Most memory that it has had at a time, in bytes.
     pub fn peak_memory(&self) -> u64 {
         let path = PathBuf::from(format!("/proc/{}/status", self.child.id()));
