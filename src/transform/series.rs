@@ -25,11 +25,11 @@ const CHUNK: usize = 1024;
 /// Stands between the names of the device and the sensor, neither of which has control characters.
 const SEPARATOR: &str = "\n";
 
-/// A state of type `T` for each series.
+/// A state of type `T` for each series, which are hashed by `S`.
 #[derive(Debug)]
-pub(super) struct SeriesTable<T> {
+pub(super) struct SeriesTable<T, S = RandomState> {
     max_series: usize,
-    seed: RandomState,
+    seed: S,
     /// The places of the series, by their names.
     index: Index,
     /// The series at their places.
@@ -76,9 +76,15 @@ struct Series<T> {
 impl<T> SeriesTable<T> {
     /// Makes an empty one, which takes hardly any memory. It holds up to `max_series`, which is at least 1.
     pub fn new(max_series: usize) -> SeriesTable<T> {
+        SeriesTable::with_seed(max_series, RandomState::new())
+    }
+}
+
+impl<T, S: BuildHasher> SeriesTable<T, S> {
+    fn with_seed(max_series: usize, seed: S) -> SeriesTable<T, S> {
         SeriesTable {
             max_series: max_series.clamp(1, u32::MAX as usize),
-            seed: RandomState::new(),
+            seed,
             index: Index::default(),
             chunks: Vec::new(),
             free: Vec::new(),
