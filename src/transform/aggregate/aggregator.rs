@@ -22,7 +22,8 @@ pub struct Aggregator {
     slots: Slots,
     needs: Needs,
     keep_raw: bool,
-    /// **Invariant**: every series in it has an open window, and every open window is of a series in it.
+    /// **Invariant**: every series in it has an open window, and every open window is of a series in it
+    /// (`a_series_without_open_windows_is_forgotten`).
     series: SeriesTable<OpenWindows>,
     numbers: WindowNumbers,
     deadlines: Deadlines,
