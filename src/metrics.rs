@@ -66,7 +66,11 @@ pub const TABLE: &[Row] = &[
     gauge("buffer_bytes", &[], "Bytes that they take."),
     gauge("buffer_limit_readings", &[], "Most readings that the buffer may hold."),
     gauge("buffer_limit_bytes", &[], "Most bytes that the buffer may hold."),
-    gauge("buffer_oldest_seconds", &[], "Age of the oldest reading that is not settled, 0 if there is none."),
+    gauge(
+        "buffer_oldest_seconds",
+        &[],
+        "Age of the oldest reading that waits to be delivered, 0 if there is none; those in open windows do not count.",
+    ),
     counter(
         "buffer_damaged_records_total",
         &[],

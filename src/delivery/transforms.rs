@@ -16,7 +16,7 @@ use crate::reading::{Position, Readings};
 use crate::transform::{Chain, Closed, Fate, Fold, Moment, Stats, TransformConfig};
 
 /// Windows of each transform that are closed at once.
-const CLOSE_MAX: usize = 1000;
+const CLOSE_MAX: usize = 500;
 /// With so many results, or so many readings that they are made of, they are put into the buffer at once.
 const RESULTS_MAX: usize = 1000;
 const MERGED_MAX: usize = 100_000;
@@ -319,3 +319,6 @@ impl Transforms {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

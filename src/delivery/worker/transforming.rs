@@ -19,7 +19,7 @@ use crate::timestamp::Timestamp;
 use crate::transform::Moment;
 
 /// Readings that are transformed in one turn of the loop, so that it does not hold its thread for long.
-const TRANSFORM_MAX: usize = 2000;
+const TRANSFORM_MAX: usize = 1000;
 /// Pause before results are tried again that could not be put into the buffer.
 const DERIVE_PAUSE: Duration = Duration::from_secs(1);
 /// Shortest time between two updates of what others may know.
