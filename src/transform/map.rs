@@ -128,15 +128,15 @@ impl Set {
         let sensor = text(self.sensor.as_ref(), &fields)?;
         let unit = text(self.unit.as_ref(), &fields)?;
         let outcome = self.value.as_ref().map(|value| value.evaluate(&fields)).transpose()?;
-        let value = outcome.as_ref().map(|outcome| new_value(outcome, reading)).transpose()?.flatten();
+        let value = outcome.as_ref().map(|outcome| new_value(outcome, &fields)).transpose()?.flatten();
         let time = self.time.as_ref().map(|time| new_time(time, &fields)).transpose()?;
         let tags = self.new_tags(&fields)?;
         let parts = ReadingParts {
-            device: device.as_deref().unwrap_or(reading.device()),
-            sensor: sensor.as_deref().unwrap_or(reading.sensor()),
-            value: value.unwrap_or(reading.value()).into(),
-            time: time.unwrap_or(reading.time()),
-            unit: unit.as_deref().or(reading.unit()),
+            device: device.as_deref().unwrap_or_else(|| reading.device()),
+            sensor: sensor.as_deref().unwrap_or_else(|| reading.sensor()),
+            value: value.unwrap_or_else(|| reading.value()).into(),
+            time: time.unwrap_or_else(|| reading.time()),
+            unit: unit.as_deref().or_else(|| reading.unit()),
             tags: &tags,
         };
         if value.is_none() && is_same(reading, &parts) {
@@ -176,7 +176,7 @@ fn text<'a>(expression: Option<&'a Expression>, fields: &Fields<'a>) -> Result<O
 
 /// The value that a reading gets; `None` if it is the one that it has. A number that is the reading's own to an
 /// expression leaves it as it is, so that a large integer keeps the digits that a double has not.
-fn new_value<'a>(outcome: &'a Outcome<'_>, reading: ReadingRef<'_>) -> Result<Option<Value<'a>>, Failed> {
+fn new_value<'a>(outcome: &'a Outcome<'_>, fields: &Fields<'_>) -> Result<Option<Value<'a>>, Failed> {
     let value = match outcome {
         Outcome::Boolean(truth) => Value::Boolean(*truth),
         Outcome::Integer(number) => Value::Integer(*number),
@@ -185,10 +185,9 @@ fn new_value<'a>(outcome: &'a Outcome<'_>, reading: ReadingRef<'_>) -> Result<Op
         Outcome::Text(text) => Value::Text(text),
         Outcome::Time(_) | Outcome::Other(_) => return Err(Failed),
     };
-    let old = reading.value();
-    let is_old = match (value, old) {
-        (Value::Double(new), Value::Integer(_) | Value::Double(_)) => reading.value_as_double() == Some(new),
-        _ => value == old,
+    let is_old = match value {
+        Value::Double(number) => fields.number() == Some(number),
+        Value::Integer(_) | Value::Boolean(_) | Value::Text(_) => value == fields.reading().value(),
     };
     Ok((!is_old).then_some(value))
 }

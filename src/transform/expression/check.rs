@@ -163,7 +163,7 @@ pub(super) fn macro_form(name: &str) -> Option<String> {
     Some(format!("`{name}` is written as `{form}`"))
 }
 
-/// A pattern is compiled for each reading, so it must not come from one.
+/// A reading must not say what pattern is compiled: that takes long.
 fn pattern(call: &CallExpr) -> Result<(), String> {
     let is_text = |argument: &IdedExpr| matches!(argument.expr, Expr::Literal(LiteralValue::String(_)));
     if call.func_name == "matches" && !call.args.last().is_some_and(is_text) {

@@ -5,6 +5,7 @@
 //! two strings does, the answer is [`Miss::Undecided`], and the crate is asked.
 
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, operators};
+use regex::Regex;
 
 use super::Fields;
 use super::scalar::{Comparison, Miss, Operation, Scalar, TextTest};
@@ -38,6 +39,7 @@ pub(super) enum Node {
     Calculate(Operation, Box<[Node; 2]>),
     In(Box<Node>, Box<[Literal]>),
     Test(TextTest, Box<[Node; 2]>),
+    Matches(Box<Node>, Regex),
 }
 
 /// A value that is written in an expression.
@@ -104,6 +106,10 @@ impl Node {
                 let (text, argument) = (sides[0].text(fields)?, sides[1].text(fields)?);
                 Scalar::Boolean(test.holds(text, argument))
             }
+            Node::Matches(text, pattern) => {
+                let text = std::str::from_utf8(text.text(fields)?).map_err(|_| Miss::Undecided)?;
+                Scalar::Boolean(pattern.is_match(text))
+            }
         })
     }
 
@@ -162,7 +168,10 @@ pub(super) fn compile(tree: &IdedExpr) -> Option<Node> {
 }
 
 fn call_of(call: &CallExpr) -> Option<Node> {
-    match (&call.target, call.args.as_slice()) {
+    match (call.target.as_deref(), call.args.as_slice()) {
+        (Some(text), [pattern]) | (None, [text, pattern]) if call.func_name == "matches" => {
+            Some(Node::Matches(Box::new(compile(text)?), regex(pattern)?))
+        }
         (Some(target), [argument]) => {
             let test = TextTest::named(&call.func_name)?;
             Some(Node::Test(test, Box::new([compile(target)?, compile(argument)?])))
@@ -203,6 +212,13 @@ fn binary(operator: &str, left: &IdedExpr, right: &IdedExpr) -> Option<Node> {
         operators::DIVIDE => Node::Calculate(Operation::Divide, sides()?),
         _ => return None,
     })
+}
+
+fn regex(pattern: &IdedExpr) -> Option<Regex> {
+    match &pattern.expr {
+        Expr::Literal(LiteralValue::String(pattern)) => Regex::new(pattern.inner()).ok(),
+        _ => None,
+    }
 }
 
 fn literal(value: &LiteralValue) -> Option<Literal> {

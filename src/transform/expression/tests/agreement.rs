@@ -87,6 +87,9 @@ fn truth(any: BoxedStrategy<String>) -> BoxedStrategy<String> {
         1 => truth.clone().prop_map(|truth| format!("!({truth})")),
         1 => (text.clone(), prop::sample::select(&["startsWith", "endsWith", "contains"][..]), text.clone())
             .prop_map(|(text, test, argument)| format!("{text}.{test}({argument})")),
+        1 => (text.clone(), prop::sample::select(&["^n.*h$", "é", "", "[0-9]{2}"][..]))
+            .prop_map(|(text, pattern)| format!("{text}.matches('{pattern}')")),
+        1 => text.clone().prop_map(|text| format!("matches({text}, 'a|th')")),
         1 => (prop_oneof![number, text], prop::collection::vec(literal(), 0..4))
             .prop_map(|(value, literals)| format!("({value} in [{}])", literals.join(", "))),
     ]
