@@ -1,5 +1,6 @@
 mod agreement;
 mod faults;
+mod robust;
 
 use super::*;
 use crate::reading::{ReadingParts, Readings, Tag, Value};

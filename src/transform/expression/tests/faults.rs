@@ -1,6 +1,5 @@
 use super::super::check::{FUNCTIONS, is_function, is_method};
 use super::*;
-use proptest::prelude::*;
 
 #[track_caller]
 fn check(text: &str, wanted: Wanted, problem: &str) {
@@ -173,102 +172,4 @@ fn what_would_cost_too_much_is_at_fault() {
         "line 1, column 408: may go round its loops 40602 times: at most 10000 are allowed",
     );
     fits(&format!("{list}.all(x, tags.all(y, true))"), Wanted::Truth);
-}
-
-/// Pieces of expressions, well-formed and not.
-const PIECES: [&str; 72] = [
-    "device",
-    "sensor",
-    "value",
-    "time",
-    "unit",
-    "tags",
-    "x",
-    "int",
-    "double",
-    "size",
-    "string",
-    "(",
-    ")",
-    "(",
-    ")",
-    "[",
-    "]",
-    "{",
-    "}",
-    ".",
-    ".?",
-    "[?",
-    "?",
-    ":",
-    ",",
-    "+",
-    "-",
-    "*",
-    "/",
-    "%",
-    "!",
-    "<",
-    "<=",
-    ">",
-    ">=",
-    "==",
-    "!=",
-    "=",
-    "&&",
-    "||",
-    "in",
-    "has(",
-    "true",
-    "false",
-    "null",
-    "0",
-    "1",
-    "-1",
-    "2u",
-    "1.5",
-    "1e999",
-    "0x1F",
-    "9223372036854775808",
-    "'a'",
-    "\"b\"",
-    "''",
-    "'''",
-    "b'x'",
-    "r'\\'",
-    "'\\u0041'",
-    "'\\",
-    "tags.site",
-    ".all(x, ",
-    ".map(x, ",
-    ".exists(x,",
-    "timestamp('2026-02-01T12:00:00Z')",
-    "duration('10s')",
-    ".getHours('+99:99')",
-    ".startsWith(",
-    "matches('(a+)+$')",
-    "\u{0}é",
-    "optional.of(",
-];
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
-
-    #[test]
-    fn no_text_makes_the_compiler_panic(
-        pieces in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..24),
-        noise in "\\PC{0,3}",
-        space in prop::sample::select(&["", " ", "\n"][..]),
-    ) {
-        let text = pieces.join(space) + &noise;
-        for wanted in [Wanted::Truth, Wanted::Value, Wanted::Time] {
-            match Expression::compile(&text, wanted) {
-                Ok(expression) => for value in [Value::Integer(i64::MIN), Value::Double(1e308), Value::Text("\u{0}é")] {
-                    let readings = reading(value);
-                    let _ = expression.interpret(readings.iter().next().expect("one"));
-                },
-                Err(problem) => prop_assert!(!problem.contains("has failed"), "{}: {}", text, problem),
-            }
-        }
-    }
 }
