@@ -19,6 +19,8 @@ struct Step {
     name: String,
     scope: Scope,
     transform: Box<dyn Transform>,
+    /// Readings in whose place another one went on.
+    changes: u64,
 }
 
 /// What became of a reading.
@@ -66,6 +68,7 @@ impl Chain {
             name: config.name.clone(),
             scope: config.scope.clone(),
             transform: config.kind.make(),
+            changes: 0,
         };
         Chain { steps: configs.iter().map(step).collect(), changed: Default::default() }
     }
@@ -137,6 +140,7 @@ impl Chain {
                 Verdict::Change => {
                     std::mem::swap(current, next);
                     is_changed = true;
+                    step.changes += 1;
                 }
                 Verdict::Filter => return Fate::Filtered(transform),
                 Verdict::Merge(window) => return Fate::Merged(Fold { transform, window }),
@@ -178,6 +182,11 @@ impl Chain {
         let closed =
             steps.map(|(transform, step)| Closed { transform, windows: step.transform.take_closed() });
         closed.filter(|closed| !closed.windows.windows.is_empty()).collect()
+    }
+
+    /// How many readings each transform changed, in their order.
+    pub fn changes(&self) -> impl Iterator<Item = u64> {
+        self.steps.iter().map(|step| step.changes)
     }
 
     /// What the transforms count and hold, in their order.

@@ -1,6 +1,6 @@
 //! The settings of one transform, as its kind reads them: typed, each key once, every fault noted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -52,8 +52,8 @@ pub struct SettingFault {
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     values: BTreeMap<String, Value>,
-    /// The keys that were asked for.
-    known: BTreeSet<&'static str>,
+    /// The keys that were asked for, each once, in the order in which they first were.
+    known: Vec<&'static str>,
     faults: Vec<SettingFault>,
 }
 
@@ -184,10 +184,15 @@ impl Settings {
         }
     }
 
+    /// The keys that were asked for, in that order.
+    pub fn known(&self) -> &[&'static str] {
+        &self.known
+    }
+
     /// Notes every key that nothing asked for, and gives all faults.
     pub fn finish(mut self) -> Vec<SettingFault> {
-        let known = self.known.iter().copied().collect::<Vec<_>>().join(", ");
-        let unknown = self.values.keys().filter(|key| !self.known.contains(key.as_str()));
+        let known = self.known.join(", ");
+        let unknown = self.values.keys().filter(|key| !self.known.contains(&key.as_str()));
         for key in unknown.cloned().collect::<Vec<_>>() {
             let nearest = self.known.iter().map(|known| (strsim::osa_distance(&key, known), *known)).min();
             let hint = match nearest {
@@ -200,7 +205,9 @@ impl Settings {
     }
 
     fn get(&mut self, key: &'static str) -> Option<Value> {
-        self.known.insert(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         self.values.get(key).cloned()
     }
 

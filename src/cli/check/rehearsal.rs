@@ -2,7 +2,8 @@
 //! what not, and why. Nothing is sent.
 //!
 //! Every reading is taken to come at this moment, in the order of the file; windows close by the readings' own times,
-//! and those that are left at the end of the file.
+//! and those that are left at the end of the file. The device of a CSV file's readings is the file's name without its
+//! ending, as with `forebay load`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,8 +23,6 @@ use crate::transform::{Chain, Fate, Moment, TransformConfig};
 
 /// Largest file that is read, in bytes; one of CSV may be larger.
 const FILE_BYTES_MAX: u64 = 1 << 30;
-/// The device of a CSV file's readings.
-const CSV_DEVICE: &str = "csv";
 /// Windows of each transform that are closed at once.
 const CLOSE_MAX: usize = 1000;
 /// The decoders by the ends of files' names.
@@ -93,6 +92,7 @@ struct Rehearsal<'a, W> {
     chain: Chain,
     now: Moment,
     out: &'a mut W,
+    rejected: u64,
     read: Amount,
     sent: Amount,
     /// By transform: taken out, folded into others, made.
@@ -105,10 +105,12 @@ pub(super) fn run(config: &Config, path: &Path, out: &mut impl Write) -> Result<
     let wall = Timestamp::from_system(SystemTime::now());
     let now = Moment { instant: Instant::now(), wall };
     let (read, sent, counts) = (Amount::default(), Amount::default(), BTreeMap::new());
-    let mut rehearsal = Rehearsal { configs, chain: Chain::new(configs), now, out, read, sent, counts };
+    let chain = Chain::new(configs);
+    let mut rehearsal = Rehearsal { configs, chain, now, out, rejected: 0, read, sent, counts };
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
     if ending == "csv" {
-        let file = CsvFile::open(path, CSV_DEVICE)?;
+        let device = path.file_stem().unwrap_or_default().to_string_lossy();
+        let file = CsvFile::open(path, &device)?;
         file.visit(&mut |readings| rehearsal.take_all(readings).map_err(RehearsalError::from))?;
     } else {
         rehearsal.decode(config, path, &ending)?;
@@ -144,7 +146,8 @@ impl<W: Write> Rehearsal<'_, W> {
         for Rejection { index, pointer, detail } in &decoded.rejections.listed {
             writeln!(self.out, "rejects the reading with the index {index}, {pointer}: {detail}")?;
         }
-        let more = decoded.rejections.count().saturating_sub(decoded.rejections.listed.len() as u64);
+        self.rejected = decoded.rejections.count();
+        let more = self.rejected.saturating_sub(decoded.rejections.listed.len() as u64);
         if more > 0 {
             writeln!(self.out, "rejects {more} more")?;
         }
@@ -165,7 +168,10 @@ impl<W: Write> Rehearsal<'_, W> {
     /// Runs a reading through the transforms from the place `from` on.
     fn take(&mut self, from: usize, reading: ReadingRef<'_>) -> io::Result<()> {
         let (mut changed, mut folds) = (Readings::default(), Vec::new());
-        match self.chain.apply(from, reading, self.now, &mut changed, &mut folds) {
+        let failed_before = self.failed();
+        let fate = self.chain.apply(from, reading, self.now, &mut changed, &mut folds);
+        self.tell_of_failures(reading, &failed_before)?;
+        match fate {
             Fate::Passed => {
                 self.sent.add(reading);
                 writeln!(self.out, "sends {}", text(reading))
@@ -184,6 +190,21 @@ impl<W: Write> Rehearsal<'_, W> {
                 self.explain("merges", reading, fold.transform)
             }
         }
+    }
+
+    /// How many readings each transform could not be applied to.
+    fn failed(&self) -> Vec<u64> {
+        self.chain.stats().map(|stats| stats.failed).collect()
+    }
+
+    /// Names the transforms that could not be applied to a reading.
+    fn tell_of_failures(&mut self, reading: ReadingRef<'_>, before: &[u64]) -> io::Result<()> {
+        for ((config, now), before) in self.configs.iter().zip(self.failed()).zip(before) {
+            if now > *before {
+                writeln!(self.out, "cannot apply {} to {}: goes on without it", config.name, text(reading))?;
+            }
+        }
+        Ok(())
     }
 
     fn explain(&mut self, what: &str, reading: ReadingRef<'_>, transform: usize) -> io::Result<()> {
@@ -219,13 +240,25 @@ impl<W: Write> Rehearsal<'_, W> {
     }
 
     fn sum_up(&mut self) -> io::Result<()> {
-        for ((place, config), stats) in self.configs.iter().enumerate().zip(self.chain.stats()) {
+        if self.configs.is_empty() {
+            writeln!(self.out, "no transforms are configured")?;
+        }
+        let transforms = self.configs.iter().zip(self.chain.stats()).zip(self.chain.changes());
+        for (place, ((config, stats), changed)) in transforms.enumerate() {
             let [filtered, merged, made] = self.counts.get(&place).copied().unwrap_or_default();
-            write!(self.out, "{}: filters {filtered}, merges {merged}, makes {made}", config.name)?;
-            match stats.failed {
-                0 => writeln!(self.out)?,
-                failed => writeln!(self.out, ", could not be applied to {failed}")?,
-            }
+            let counts = [
+                ("filters", filtered),
+                ("changes", changed),
+                ("merges", merged),
+                ("makes", made),
+                ("could not be applied to", stats.failed),
+                ("late", stats.late),
+                ("forgotten or closed early", stats.evicted),
+            ];
+            writeln!(self.out, "{}: {}", config.name, listed(&counts))?;
+        }
+        if self.rejected > 0 {
+            writeln!(self.out, "rejects {}", self.rejected)?;
         }
         let Rehearsal { read, sent, .. } = self;
         writeln!(
@@ -239,6 +272,13 @@ impl<W: Write> Rehearsal<'_, W> {
             percent(sent.bytes, read.bytes)
         )
     }
+}
+
+/// The counts that are not 0, with their words.
+fn listed(counts: &[(&str, u64)]) -> String {
+    let some = counts.iter().filter(|(_, count)| *count > 0);
+    let some = some.map(|(what, count)| format!("{what} {count}")).collect::<Vec<_>>();
+    if some.is_empty() { "leaves everything as it is".to_owned() } else { some.join(", ") }
 }
 
 impl Amount {
