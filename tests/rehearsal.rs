@@ -5,6 +5,8 @@ mod support;
 use std::fs;
 use std::path::Path;
 
+use forebay::transform::KINDS;
+use forebay::transform::settings::Settings;
 use support::process::{Finished, directory, forebay, run};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -101,4 +103,39 @@ fn a_file_is_read_as_its_name_says_and_what_cannot_be_is_told() {
             && said.contains("did you mean `value`"),
         "{said}"
     );
+}
+
+/// The cells of the table's rows that begin with this head.
+fn table(document: &str, head: &str) -> Vec<Vec<String>> {
+    let text = fs::read_to_string(Path::new(ROOT).join(document)).expect("a document");
+    let rows = text.lines().skip_while(|line| *line != head).skip(2).take_while(|line| line.starts_with('|'));
+    let cells = |row: &str| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+    rows.map(|row| cells(row)).collect()
+}
+
+/// The names in backticks.
+fn names(cell: &str) -> Vec<String> {
+    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_kinds_and_their_settings_in_the_documents_are_those_of_the_code() {
+    let mut code: Vec<(String, Vec<String>)> = Vec::new();
+    for (kind, read) in KINDS.members {
+        let mut settings = Settings::default();
+        let _ = read(&mut settings);
+        code.push(((*kind).to_owned(), settings.known().iter().map(|key| (*key).to_owned()).collect()));
+    }
+    let readme =
+        table("README.md", "| kind | what it does | settings beside `kind`, `name`, `devices`, `sensors` |");
+    let readme: Vec<_> = readme.iter().map(|cells| (names(&cells[0]).remove(0), names(&cells[2]))).collect();
+    assert_eq!(readme, code);
+    let mut document: Vec<(String, Vec<String>)> = Vec::new();
+    for cells in table("docs/transforms.md", "| kind | setting | default | allowed |") {
+        if let Some(kind) = names(&cells[0]).pop() {
+            document.push((kind, Vec::new()));
+        }
+        document.last_mut().expect("the first row has a kind").1.extend(names(&cells[1]));
+    }
+    assert_eq!(document, code);
 }
