@@ -94,7 +94,7 @@ impl<T, S: BuildHasher> SeriesTable<T, S> {
 
     /// How many series there are.
     pub fn len(&self) -> usize {
-        self.places() - self.free.len()
+        self.index.len()
     }
 
     /// Finds the series of a reading; if there is none, makes it with the state that `make` gives. If there is no room

@@ -196,10 +196,13 @@ fn a_device_whose_clock_was_a_day_ahead_is_reduced_again_after_it_was_set_right(
 
 #[test]
 fn a_clock_that_is_a_minute_ahead_is_not_taken_for_wrong() {
-    check_clock(Turn::First, &[(WALL + 60, WALL, true), (WALL, WALL, true), (WALL + 60, WALL, false)]);
+    let late_twice = |ahead, late| {
+        [(WALL + ahead, WALL, true), (late, WALL, true), (late, WALL, true), (WALL + ahead, WALL, false)]
+    };
+    check_clock(Turn::First, &late_twice(60, WALL));
     check_clock(Turn::First, &[(WALL + 61, WALL, true), (WALL, WALL, true), (WALL + 1, WALL, false)]);
     // Set back, but not right.
-    check_clock(Turn::First, &[(WALL + 100, WALL, true), (WALL + 61, WALL, true), (WALL + 100, WALL, false)]);
+    check_clock(Turn::First, &late_twice(100, WALL + 61));
     check_clock(Turn::First, &[(WALL + 100, WALL, true), (WALL + 60, WALL, true), (WALL + 60, WALL, false)]);
 }
 

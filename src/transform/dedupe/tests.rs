@@ -139,6 +139,17 @@ fn what_is_over_is_forgotten_little_by_little_as_others_come() {
 }
 
 #[test]
+fn a_reading_that_passes_again_while_much_is_over_is_a_duplicate_from_then_on() {
+    let mut memory = kind("1s", 1_000_000).make();
+    let old = (0..100).map(|time| (0, time, true));
+    let twice = [99, 98].into_iter().flat_map(|time| [(2_000, time, true), (2_000, time, false)]);
+    let new = (100..200).map(|time| (2_001, time, true));
+    let again = [(2_001, 99, false), (2_001, 98, false)];
+    check(&mut *memory, &old.chain(twice).chain(new).chain(again).collect::<Vec<_>>());
+    assert_eq!(memory.stats().remembered, 102);
+}
+
+#[test]
 fn what_had_passed_before_a_stop_passes_again_and_is_remembered() {
     let mut memory = kind("1s", 1000).make();
     let start = Instant::now();

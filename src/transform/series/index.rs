@@ -19,6 +19,8 @@ const SLOTS_MIN: usize = 4;
 #[derive(Debug)]
 pub(in crate::transform) struct Index {
     parts: Box<[Part]>,
+    /// How many places there are in all parts.
+    places: usize,
 }
 
 /// **Invariant**: the number of slots is a power of two, or none; at least a quarter of them are empty; and there is no
@@ -38,11 +40,16 @@ struct Entry {
 
 impl Default for Index {
     fn default() -> Index {
-        Index { parts: (0..PARTS).map(|_| Part::default()).collect() }
+        Index { parts: (0..PARTS).map(|_| Part::default()).collect(), places: 0 }
     }
 }
 
 impl Index {
+    /// How many places there are.
+    pub fn len(&self) -> usize {
+        self.places
+    }
+
     /// The place of a key with this hash of which `is_it` says that the key lies there.
     pub fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         let part = &self.parts[part(hash)];
@@ -53,6 +60,7 @@ impl Index {
     /// Adds a place. It is to be one that this hash does not have yet.
     pub fn insert(&mut self, hash: u64, place: u32) {
         self.parts[part(hash)].insert(Entry { hash: kept(hash), place });
+        self.places += 1;
     }
 
     /// Takes out a place, if this hash has it.
@@ -60,6 +68,7 @@ impl Index {
         let part = &mut self.parts[part(hash)];
         if let Some(slot) = part.find(kept(hash), |other| other == place) {
             part.empty(slot);
+            self.places -= 1;
         }
     }
 }
@@ -168,7 +177,7 @@ mod tests {
                     prop_assert_eq!(index.find(*hash, |other| other == *place), Some(*place));
                 }
                 let entries: usize = index.parts.iter().map(|part| part.entries).sum();
-                prop_assert_eq!(entries, model.len());
+                prop_assert_eq!((entries, index.len()), (model.len(), model.len()));
                 for part in &index.parts {
                     let taken = part.slots.iter().flatten().count();
                     prop_assert!(taken == part.entries && taken * 4 <= part.slots.len() * 3);
