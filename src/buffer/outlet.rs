@@ -136,6 +136,11 @@ pub trait Outlet: Send + fmt::Debug {
     /// Whether what is not settled outlives the process.
     fn outlives_process(&self) -> bool;
 
+    /// Whether what is kept takes nearly as much room as it may, although few readings need it.
+    fn is_nearly_full(&self) -> bool {
+        false
+    }
+
     /// Where it is said when a note or a derivation that is under way is kept, so that it survives what the buffer
     /// survives, or cannot be kept. Each is answered once, in their order. Asked once; the channel is closed when
     /// nothing is kept any more.

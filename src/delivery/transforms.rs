@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::node_status::TransformStatus;
 use crate::buffer::lease::OpenWindows;
+use crate::buffer::ledger::Outcome;
 use crate::buffer::{Amount, Derivation, Hold, Part};
 use crate::reading::{Position, Readings};
 use crate::transform::{Chain, Closed, Fate, Fold, Moment, Stats, TransformConfig};
@@ -63,10 +64,21 @@ struct Results {
 pub struct Transformed {
     /// These go on.
     pub passed: Vec<Part>,
-    /// These are to be settled, by the transform that took them out.
-    pub filtered: Vec<(usize, Hold)>,
+    /// These went no further, and are to be settled.
+    pub taken_out: Vec<TakenOut>,
     /// These are in windows from now on, and cannot be given up.
     pub departed: Amount,
+}
+
+/// Readings that went no further and that no window holds.
+#[derive(Debug)]
+pub struct TakenOut {
+    /// The readings.
+    pub hold: Hold,
+    /// What became of them.
+    pub outcome: Outcome,
+    /// The open windows that they are in all the same: they went on from there. They are settled after these.
+    pub windows: Option<Arc<OpenWindows>>,
 }
 
 /// Results that are to be put into the buffer.
@@ -94,6 +106,12 @@ struct Run {
     in_windows: bool,
     /// Behind the last of them, of what goes on in their place.
     changed_to: Position,
+}
+
+impl Results {
+    fn are_many(&self) -> bool {
+        self.readings.len() >= RESULTS_MAX || self.merged >= MERGED_MAX
+    }
 }
 
 impl Transforms {
@@ -176,8 +194,23 @@ impl Transforms {
                     }
                     into.passed.push(piece.kept_for(token.filter(|_| in_windows).cloned()));
                 }
-                Fate::Filtered(transform) => into.filtered.push((transform, part.hold(range))),
-                Fate::Merged(fold) => into.departed += self.hold(fold, part.hold(range)),
+                Fate::Filtered(transform) => into.taken_out.push(TakenOut {
+                    hold: part.hold(range),
+                    outcome: Outcome::Filtered { transform },
+                    windows: token.filter(|_| in_windows).cloned(),
+                }),
+                Fate::Merged(fold) => match token.filter(|_| in_windows) {
+                    None => into.departed += self.hold(fold, part.hold(range)),
+                    // Windows before this one need them, too, and may close after it.
+                    Some(token) => {
+                        self.keep(fold, token);
+                        into.taken_out.push(TakenOut {
+                            hold: part.hold(range),
+                            outcome: Outcome::Merged { transform: fold.transform },
+                            windows: Some(Arc::clone(token)),
+                        });
+                    }
+                },
             }
         }
     }
@@ -285,6 +318,11 @@ impl Transforms {
         self.windows.iter().flatten().any(|window| !window.kept.is_empty())
     }
 
+    /// Whether so much waits to be put into the buffer that it is to be done at once.
+    pub fn has_much(&self) -> bool {
+        self.results.iter().any(Results::are_many)
+    }
+
     /// Whether there are results that are not in the buffer.
     pub fn has_results(&self) -> bool {
         self.results.iter().any(|results| results.since.is_some())
@@ -295,8 +333,7 @@ impl Transforms {
         let mut batches = Vec::new();
         for (transform, results) in self.results.iter_mut().enumerate() {
             let Some(since) = results.since else { continue };
-            let is_much = results.readings.len() >= RESULTS_MAX || results.merged >= MERGED_MAX;
-            if !all && !is_much && now < since + GATHER_MAX {
+            if !all && !results.are_many() && now < since + GATHER_MAX {
                 continue;
             }
             let Results { window, merged, readings, .. } = std::mem::take(results);

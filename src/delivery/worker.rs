@@ -94,6 +94,8 @@ pub struct Worker {
     transforms: Transforms,
     /// Readings that were pulled and have not been through the transforms, the oldest first.
     untransformed: VecDeque<Part>,
+    /// The same of readings that transforms made; they go first, so that what is made does not pile up.
+    made: VecDeque<Part>,
     /// What the buffer has kept, or not.
     kept: mpsc::UnboundedReceiver<Kept>,
     /// Whether it keeps nothing any more.
@@ -104,6 +106,8 @@ pub struct Worker {
     to_derive: Vec<ToDerive>,
     /// Delivered readings that windows still need.
     needed: Vec<Needed>,
+    /// How many they are.
+    needed_readings: u64,
     /// When others are told again at the earliest what the transforms do.
     tell_at: Instant,
     /// Whether something may have changed since.
@@ -195,9 +199,11 @@ impl Worker {
             keeps_nothing: false,
             transforms: Transforms::new(&config.transforms),
             untransformed: VecDeque::new(),
+            made: VecDeque::new(),
             deriving: VecDeque::new(),
             to_derive: Vec::new(),
             needed: Vec::new(),
+            needed_readings: 0,
             tell_at: now,
             is_untold: !config.transforms.is_empty(),
             told_of_full_windows: None,
@@ -318,7 +324,8 @@ impl Worker {
         let batches = self.batches.values().filter_map(|pending| pending.batch.oldest).min();
         let pulled = self.pulled.front().map(Part::accepted_at);
         let untransformed = self.untransformed.front().map(Part::accepted_at);
-        let oldest = [batches, self.lanes.oldest(), pulled, untransformed].into_iter().flatten().min();
+        let made = self.made.front().map(Part::accepted_at);
+        let oldest = [batches, self.lanes.oldest(), pulled, untransformed, made].into_iter().flatten().min();
         self.nodes.status().set_oldest(oldest);
         if self.spread == Spread::ByDevice {
             let batches =

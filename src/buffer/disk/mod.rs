@@ -169,6 +169,7 @@ pub fn open_on(
         directory,
         lock: Arc::clone(&lock),
         path,
+        bytes_max,
         kept: Some(kept_by_log),
         resumed,
         // What else they have is only needed while there is something to be read.

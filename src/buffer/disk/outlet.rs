@@ -54,6 +54,8 @@ pub struct OutletParts {
     pub lock: Arc<Lock>,
     /// Where it is for people.
     pub path: PathBuf,
+    /// Most bytes that its files may take.
+    pub bytes_max: u64,
     /// The answers to notes and derivations.
     pub kept: Option<mpsc::UnboundedReceiver<Kept>>,
     /// Batches to be sent again.
@@ -284,6 +286,10 @@ impl Outlet for DiskOutlet {
 
     fn outlives_process(&self) -> bool {
         true
+    }
+
+    fn is_nearly_full(&self) -> bool {
+        self.parts.trouble.disk_bytes() > self.parts.bytes_max / 4 * 3
     }
 
     fn kept(&mut self) -> mpsc::UnboundedReceiver<Kept> {

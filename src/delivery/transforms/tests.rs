@@ -126,8 +126,8 @@ fn a_part_comes_apart_in_its_order_and_what_was_changed_stands_in_its_place() {
     let accepted: Vec<_> = transformed.passed.iter().flat_map(Part::iter_as_accepted).map(value).collect();
     assert_eq!(accepted, [1.0, 2.0, 5.0]);
     let filtered: Vec<_> =
-        transformed.filtered.iter().map(|(transform, hold)| (*transform, hold.len())).collect();
-    assert_eq!(filtered, [(0, 1), (2, 1)]);
+        transformed.taken_out.iter().map(|taken| (taken.outcome, taken.hold.len())).collect();
+    assert_eq!(filtered, [(Outcome::Filtered { transform: 0 }, 1), (Outcome::Filtered { transform: 2 }, 1)]);
     assert_eq!((transforms.held(), transformed.departed.readings), (1, 1));
     assert!(transformed.passed.iter().all(|part| part.open_windows().is_some()));
 }
@@ -141,7 +141,7 @@ fn what_is_run_again_after_a_stop_is_changed_as_before_and_all_of_it_goes_on() {
     transforms.apply_again(part(7, None, &readings), moment(), &mut transformed);
     let passed: Vec<_> = transformed.passed.iter().flat_map(Part::iter).map(value).collect();
     assert_eq!(passed, [95.5, 95.5, 3.0]);
-    assert!(transformed.filtered.is_empty() && transforms.held() == 0);
+    assert!(transformed.taken_out.is_empty() && transforms.held() == 0);
 }
 
 proptest! {
@@ -174,7 +174,10 @@ proptest! {
             let mut transformed = Transformed::default();
             parts.into_iter().for_each(|part| transforms.apply(part, moment(), &mut transformed));
             let passed = transformed.passed.iter().flat_map(|part| places(part.span().expect("a place"), part.len()));
-            let filtered = transformed.filtered.iter().flat_map(|(_, hold)| places(hold.span().expect("a place"), hold.len()));
+            let filtered = transformed
+                .taken_out
+                .iter()
+                .flat_map(|taken| places(taken.hold.span().expect("a place"), taken.hold.len()));
             let (passed, filtered): (Vec<_>, Vec<_>) = (passed.collect(), filtered.collect());
             for place in passed.iter().chain(&filtered) {
                 prop_assert!(seen.insert(*place), "twice: {:?}", place);

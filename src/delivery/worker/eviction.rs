@@ -74,7 +74,7 @@ impl Worker {
     }
 
     fn evict_from_queue(&mut self, missing: Amount) -> bool {
-        if !self.pulled.iter().chain(&self.untransformed).any(|part| helps(part, missing)) {
+        if !self.pulled.iter().chain(&self.made).chain(&self.untransformed).any(|part| helps(part, missing)) {
             let Some(part) = self.outlet.try_pull() else { return false };
             self.fresh.push(part);
             self.take_fresh();
@@ -85,6 +85,9 @@ impl Worker {
         let mut parts = std::mem::take(&mut self.untransformed);
         self.drop_from_front(&mut parts, None);
         self.untransformed = parts;
+        let mut parts = std::mem::take(&mut self.made);
+        self.drop_from_front(&mut parts, None);
+        self.made = parts;
         true
     }
 

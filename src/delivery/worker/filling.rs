@@ -19,7 +19,7 @@ impl Worker {
     pub(super) fn wants_more(&self) -> bool {
         // For somebody who waits for room, what came meanwhile may be given up too.
         let someone_waits = || self.accounts.shortfall() != Amount::default();
-        let has_none = self.pulled.is_empty() && self.untransformed.is_empty();
+        let has_none = self.pulled.is_empty() && self.is_transformed();
         !self.exhausted && (has_none || someone_waits())
     }
 
@@ -34,10 +34,20 @@ impl Worker {
         self.evict();
     }
 
+    /// Whether all that was pulled has been through the transforms.
+    pub(super) fn is_transformed(&self) -> bool {
+        self.untransformed.is_empty() && self.made.is_empty()
+    }
+
     /// Takes what the outlet has handed out: to the transforms first, if there are any.
     pub(super) fn take_fresh(&mut self) {
-        let to = if self.transforms.is_empty() { &mut self.pulled } else { &mut self.untransformed };
-        to.extend(self.fresh.drain(..));
+        if self.transforms.is_empty() {
+            return self.pulled.extend(self.fresh.drain(..));
+        }
+        for part in self.fresh.drain(..) {
+            let to = if part.made_by().is_some() { &mut self.made } else { &mut self.untransformed };
+            to.push_back(part);
+        }
     }
 
     /// Whether one more batch may be out of the buffer.
@@ -60,7 +70,7 @@ impl Worker {
             Spread::Anywhere | Spread::Copies => self.fill_one_lane(now),
             Spread::ByDevice => self.fill_lanes(now),
         };
-        let nothing_more = self.draining && self.pulled.is_empty() && self.untransformed.is_empty();
+        let nothing_more = self.draining && self.pulled.is_empty() && self.is_transformed();
         let due: Vec<LaneId> = self
             .lanes
             .due()

@@ -12,14 +12,15 @@ use tracing::{debug, warn};
 
 use super::Worker;
 use crate::buffer::lease::OpenWindows;
-use crate::buffer::ledger::Outcome;
 use crate::buffer::{Amount, Derivation, Deriving, Fate, Hold, Kept, NoteId, Part};
-use crate::delivery::transforms::{Batch, Transformed};
+use crate::delivery::transforms::{Batch, TakenOut, Transformed};
 use crate::timestamp::Timestamp;
 use crate::transform::Moment;
 
 /// Readings that are transformed in one turn of the loop, so that it does not hold its thread for long.
 const TRANSFORM_MAX: usize = 1000;
+/// Readings that are transformed before it is looked whether their windows have made much.
+const PIECE_MAX: usize = 64;
 /// Pause before results are tried again that could not be put into the buffer.
 const DERIVE_PAUSE: Duration = Duration::from_secs(1);
 /// Shortest time between two updates of what others may know.
@@ -48,11 +49,14 @@ impl Worker {
         }
         let moment = Moment { instant: now, wall: Timestamp::from_system(SystemTime::now()) };
         let mut transformed = Transformed::default();
-        let mut left = TRANSFORM_MAX;
-        while let Some(part) = self.untransformed.front_mut().filter(|_| left > 0) {
-            let front = part.split_first(left);
+        let mut left = if self.must_wait_for_room() { 0 } else { TRANSFORM_MAX };
+        let is_waiting = left == 0;
+        while left > 0 && !self.transforms.has_much() {
+            let from = if self.made.is_empty() { &mut self.untransformed } else { &mut self.made };
+            let Some(part) = from.front_mut() else { break };
+            let front = part.split_first(left.min(PIECE_MAX));
             if part.is_empty() {
-                self.untransformed.pop_front();
+                from.pop_front();
             }
             left -= front.len();
             self.is_untold = true;
@@ -68,16 +72,32 @@ impl Worker {
         }
         self.derive_again(now);
         self.tell_of_transforms(now);
-        !self.untransformed.is_empty() || self.transforms.next_due().is_some_and(|due| due <= now)
+        let has_more = !is_waiting && !self.is_transformed();
+        has_more || self.transforms.next_due().is_some_and(|due| due <= now)
+    }
+
+    /// Whether no more is to be transformed now: results cannot be put into the buffer, or they have filled it and what
+    /// is in it is on its way out. What one reading makes may be more than itself.
+    fn must_wait_for_room(&self) -> bool {
+        if !self.to_derive.is_empty() {
+            return true;
+        }
+        let is_moving = !self.pulled.is_empty() || !self.batches.is_empty() || !self.deriving.is_empty();
+        let (used, limit) = self.accounts.usage();
+        is_moving && !used.fits(limit)
     }
 
     fn take_transformed(&mut self, transformed: Transformed, now: Instant) {
-        let Transformed { passed, filtered, departed } = transformed;
+        let Transformed { passed, taken_out, departed } = transformed;
         self.in_flight += departed;
         self.pulled.extend(passed);
         let mut fates: Vec<Fate> = Vec::new();
-        for (transform, hold) in filtered {
-            let outcome = Outcome::Filtered { transform };
+        for TakenOut { hold, outcome, windows } in taken_out {
+            if let Some(windows) = windows.filter(|windows| windows.are_open()) {
+                let fate = Fate { holds: vec![hold], outcome };
+                self.settle_or_keep(vec![fate], None, vec![windows], now);
+                continue;
+            }
             match fates.iter_mut().find(|fate| fate.outcome == outcome) {
                 Some(fate) => fate.holds.push(hold),
                 None => fates.push(Fate { holds: vec![hold], outcome }),
@@ -91,13 +111,14 @@ impl Worker {
     /// Closes windows before their time when they are what fills the buffer: there would be no room for what closes
     /// them.
     fn make_room_in_windows(&mut self, now: Instant) {
-        let held = self.transforms.held();
-        if held == 0 {
+        let held = self.transforms.held() + self.needed_readings;
+        if held == 0 || !self.deriving.is_empty() {
             return;
         }
         let (used, limit) = self.accounts.usage();
         let is_nearly_full = used.readings > limit.readings / 4 * 3 || used.bytes > limit.bytes / 4 * 3;
-        if is_nearly_full && held > used.readings / 2 {
+        // A few readings in windows may keep much on disk that is not needed otherwise.
+        if (is_nearly_full && held > used.readings / 2) || self.outlet.is_nearly_full() {
             self.transforms.close_early(now);
             if self.told_of_full_windows.is_none_or(|at| now >= at + super::BURY_TELL_EVERY) {
                 self.told_of_full_windows = Some(now);
@@ -109,12 +130,14 @@ impl Worker {
     /// Closes what is open once nothing more will come. Where the buffer outlives the process, windows go on after the
     /// next start; but what is delivered already must not be sent again then.
     fn close_at_the_end(&mut self, now: Instant) {
-        if !(self.draining && self.exhausted && self.untransformed.is_empty()) {
+        if !(self.draining && self.exhausted && self.is_transformed()) {
             return;
         }
         match self.outlet.outlives_process() {
             false => self.transforms.close_for_good(now),
-            true => self.transforms.close_kept_for_good(now),
+            // What was not delivered goes into its window again after the start.
+            true if self.has_only_stragglers() => self.transforms.close_kept_for_good(now),
+            true => {}
         }
     }
 
@@ -148,7 +171,7 @@ impl Worker {
                 self.on_derived(&kept, now);
             }
             Some(Kept::NotNow(derivation)) => self.on_not_derived(derivation, now),
-            None => self.on_nothing_kept(),
+            None => self.on_nothing_kept(now),
         }
     }
 
@@ -164,8 +187,10 @@ impl Worker {
         let (later, free) = std::mem::take(&mut self.needed).into_iter().partition(is_needed);
         self.needed = later;
         for Needed { fates, note, .. } in free {
-            let holds = fates.iter().flat_map(|fate| &fate.holds);
-            holds.for_each(|hold| self.in_flight -= hold.come_back());
+            for hold in fates.iter().flat_map(|fate| &fate.holds) {
+                self.in_flight -= hold.come_back();
+                self.needed_readings -= hold.len() as u64;
+            }
             self.outlet.settle(fates, note, now);
         }
     }
@@ -177,10 +202,12 @@ impl Worker {
     }
 
     /// The buffer keeps nothing any more. What is not settled stays in it for the next start.
-    fn on_nothing_kept(&mut self) {
+    fn on_nothing_kept(&mut self, now: Instant) {
         self.keeps_nothing = true;
-        self.deriving.clear();
         self.to_derive.clear();
+        for kept in std::mem::take(&mut self.deriving) {
+            self.on_derived(&kept, now);
+        }
         for pending in self.batches.values_mut() {
             pending.give_up_notes();
         }
@@ -200,6 +227,7 @@ impl Worker {
         let holds = fates.iter().flat_map(|fate| &fate.holds);
         let departed = holds.map(Hold::depart).fold(Amount::default(), |sum, amount| sum + amount);
         self.in_flight += departed;
+        self.needed_readings += departed.readings;
         self.needed.push(Needed { fates, note, windows });
     }
 
@@ -221,7 +249,7 @@ impl Worker {
             true => self.transforms.has_kept_windows(),
         };
         let is_deriving = !self.deriving.is_empty() || !self.to_derive.is_empty();
-        let is_idle = self.untransformed.is_empty() && self.needed.is_empty() && !has_windows;
+        let is_idle = self.is_transformed() && self.needed.is_empty() && !has_windows;
         is_idle && !is_deriving && !self.transforms.has_results()
     }
 
