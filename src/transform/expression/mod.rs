@@ -17,7 +17,7 @@
 //!   `filter`, …) within one another, which go round no more than [`ROUNDS_MAX`] times in all; the pattern of
 //!   `matches` must be written out. What an expression costs is bounded by its text, then, and not by a reading.
 //!
-//! Most expressions compare, calculate and test a few fields. Those are evaluated by [`fast`] without allocating; all
+//! Most expressions compare, calculate and test a few fields. Those are evaluated by `fast` without allocating; all
 //! others by the crate, for several hundred nanoseconds more, or tens of microseconds where it compiles the pattern of
 //! `matches` for each reading. Both give the same.
 
