@@ -110,7 +110,7 @@ fn table(document: &str, head: &str) -> Vec<Vec<String>> {
     let text = fs::read_to_string(Path::new(ROOT).join(document)).expect("a document");
     let rows = text.lines().skip_while(|line| *line != head).skip(2).take_while(|line| line.starts_with('|'));
     let cells = |row: &str| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
-    rows.map(|row| cells(row)).collect()
+    rows.map(cells).collect()
 }
 
 /// The names in backticks.

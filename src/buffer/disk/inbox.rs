@@ -25,6 +25,9 @@ const COMMANDS_EXPECTED_MAX: usize = 1024;
 /// sent again.
 const LINGER_MAX: Duration = Duration::from_millis(100);
 
+/// So many readings that a transform made are written at once.
+const URGENT_RESULTS: usize = 256;
+
 /// Where a request hears that it is kept, or why not.
 pub type Done = oneshot::Sender<Result<(), PushError>>;
 
@@ -78,7 +81,9 @@ impl Command {
     fn is_urgent(&self) -> bool {
         match self {
             Command::Accept(_) | Command::Note { .. } => true,
-            Command::Settle(_) | Command::Derive(..) => false,
+            // More is made only when these are written.
+            Command::Derive(derivation, _) => derivation.readings.len() >= URGENT_RESULTS,
+            Command::Settle(_) => false,
         }
     }
 

@@ -19,7 +19,10 @@ impl Worker {
     pub(super) fn wants_more(&self) -> bool {
         // For somebody who waits for room, what came meanwhile may be given up too.
         let someone_waits = || self.accounts.shortfall() != Amount::default();
-        let has_none = self.pulled.is_empty() && self.is_transformed();
+        // While what was made fills the buffer it is to go out before more is made.
+        let may_wait = || self.untransformed.len() < PULL_MAX && self.is_overfull();
+        let has_none =
+            self.pulled.is_empty() && self.made.is_empty() && (self.untransformed.is_empty() || may_wait());
         !self.exhausted && (has_none || someone_waits())
     }
 

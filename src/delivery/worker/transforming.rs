@@ -21,6 +21,8 @@ use crate::transform::Moment;
 const TRANSFORM_MAX: usize = 1000;
 /// Readings that are transformed before it is looked whether their windows have made much.
 const PIECE_MAX: usize = 64;
+/// Most results, put together, that are on their way into the buffer at once.
+const DERIVING_MAX: usize = 2;
 /// Pause before results are tried again that could not be put into the buffer.
 const DERIVE_PAUSE: Duration = Duration::from_secs(1);
 /// Shortest time between two updates of what others may know.
@@ -79,12 +81,17 @@ impl Worker {
     /// Whether no more is to be transformed now: results cannot be put into the buffer, or they have filled it and what
     /// is in it is on its way out. What one reading makes may be more than itself.
     fn must_wait_for_room(&self) -> bool {
-        if !self.to_derive.is_empty() {
+        if !self.to_derive.is_empty() || self.deriving.len() >= DERIVING_MAX {
             return true;
         }
         let is_moving = !self.pulled.is_empty() || !self.batches.is_empty() || !self.deriving.is_empty();
+        is_moving && self.is_overfull()
+    }
+
+    /// Whether the buffer has more than it may have, because of what windows made.
+    pub(super) fn is_overfull(&self) -> bool {
         let (used, limit) = self.accounts.usage();
-        is_moving && !used.fits(limit)
+        !used.fits(limit)
     }
 
     fn take_transformed(&mut self, transformed: Transformed, now: Instant) {

@@ -1,0 +1,148 @@
+//! What is promised of windows when something else comes between: crashes, stops, a full buffer, a full disk.
+
+mod support;
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::process::directory;
+use support::{Answer, FakeNode, Reading, TestGateway, eventually};
+
+const KEPT_LONG: &str = "[[transform]]\nkind = \"aggregate\"\nevery = \"1h\"\nfunctions = [\"sum\", \"count\"]\nkeep_raw = true\n";
+
+fn at(second: u32, value: impl Into<Value>) -> Reading {
+    let (minute, second) = (second / 60, second % 60);
+    json!({
+        "device": "meter-1",
+        "sensor": "power",
+        "value": value.into(),
+        "time": format!("2007-02-01T00:{minute:02}:{second:02}Z"),
+    })
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a sound disk");
+    for entry in std::fs::read_dir(from).expect("a sound disk") {
+        let entry = entry.expect("a sound disk");
+        let to = to.join(entry.file_name());
+        if entry.file_type().expect("a sound disk").is_dir() {
+            copy(&entry.path(), &to)
+        } else {
+            std::fs::copy(entry.path(), to).map(drop).expect("a sound disk")
+        }
+    }
+}
+
+/// Readings that go on from a window, and that a later transform takes out.
+async fn crash_in_open_window(later: &str) {
+    let (live, crashed, node) = (directory(), directory(), FakeNode::start().await);
+    let file = format!("{KEPT_LONG}{later}");
+    let gateway = |at: &Path| TestGateway::new().on_disk(at).node(&node).file(&file);
+    let first = gateway(live.path()).start().await;
+    first.post(&[at(1, 5), at(2, 5), at(3, 5)]).await.expect_status(202);
+    eventually("they are in their window", || async { first.account("buffered").await == 3 }).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // As `kill -9` would leave it.
+    copy(live.path(), crashed.path());
+    let second = gateway(crashed.path()).start().await;
+    let _ = second.stop().await;
+    let counts: Vec<_> = node
+        .readings()
+        .into_iter()
+        .filter(|r| r["sensor"] == "power_count")
+        .map(|r| r["value"].clone())
+        .collect();
+    assert_eq!(counts, [json!(3)], "the window is made again of all of its readings");
+}
+
+#[tokio::test]
+async fn kept_window_is_made_again_of_readings_that_a_later_transform_took_out() {
+    crash_in_open_window("[[transform]]\nkind = \"deadband\"\ndelta = 1\n").await;
+    crash_in_open_window("[[transform]]\nkind = \"aggregate\"\nname = \"other\"\nevery = \"1h\"\nfunctions = [\"max\"]\nsensors = [\"power\"]\n").await;
+}
+
+#[tokio::test]
+async fn kept_windows_close_early_when_they_fill_the_buffer() {
+    for disk in [false, true] {
+        let (directory, node) = (directory(), FakeNode::start().await);
+        let gateway = TestGateway::new().set("buffer.max_readings", 100).node(&node).file(KEPT_LONG);
+        let gateway = if disk { gateway.on_disk(directory.path()) } else { gateway };
+        let gateway = gateway.start().await;
+        for second in 0..300 {
+            let post = || async { gateway.post(&[at(second, 1)]).await.status == 202 };
+            eventually(&format!("there is room for {second}, disk {disk}"), post).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_few_readings_in_windows_do_not_fill_the_disk() {
+    let (directory, node) = (directory(), FakeNode::start().await);
+    let file = "[[transform]]\nkind = \"aggregate\"\nevery = \"1h\"\nfunctions = [\"count\"]\nsensors = [\"power\"]\n";
+    let gateway =
+        TestGateway::new().set("buffer.max_bytes", "1MiB").on_disk(directory.path()).node(&node).file(file);
+    let gateway = gateway.start().await;
+    let mut other = at(0, "x".repeat(4000));
+    other["sensor"] = "other".into();
+    for round in 0..200 {
+        for second in 0..2 {
+            let post = || async { gateway.post(&vec![other.clone(); 10]).await.status == 202 };
+            eventually(&format!("room in round {round}/{second}; ledger"), post).await;
+        }
+        let post = || async { gateway.post(&[at(round, 1)]).await.status == 202 };
+        eventually(&format!("room in round {round}"), post).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stop_with_a_node_away_makes_no_second_result_of_a_kept_window() {
+    let directory = directory();
+    let (node, nobody) = (FakeNode::start().await, FakeNode::always(Answer::status(503)).await);
+    let gateway = |url: String| TestGateway::new().on_disk(directory.path()).node_at(url).file(KEPT_LONG);
+    let first = gateway(nobody.url()).set("server.shutdown_timeout", "500ms").start().await;
+    first.post(&[at(1, 5), at(2, 6)]).await.expect_status(202);
+    eventually("it is tried", || async { nobody.requests() > 0 }).await;
+    let _ = first.stop().await;
+    let second = gateway(node.url()).start().await;
+    eventually("they arrive", || async { node.count() == 2 }).await;
+    second.post(&[at(3, 7)]).await.expect_status(202);
+    let _ = second.stop().await;
+    let counts: Vec<_> = node
+        .readings()
+        .into_iter()
+        .filter(|r| r["sensor"] == "power_count")
+        .map(|r| r["value"].clone())
+        .collect();
+    let total: u64 = counts.iter().map(|c| c.as_u64().expect("a sound disk")).sum();
+    assert_eq!(total, 3, "each counts once: {counts:?}");
+}
+
+#[tokio::test]
+async fn what_windows_make_keeps_within_the_bound() {
+    let file = "[[transform]]\nkind = \"aggregate\"\nevery = \"1s\"\nfunctions = [\"mean\", \"min\", \"max\", \"count\", \"sum\", \"first\", \"last\", \"stddev\", \"p50\", \"p95\", \"p99\"]\n";
+    for disk in [false, true] {
+        let (directory, node) = (directory(), FakeNode::always(Answer::status(503)).await);
+        let gateway = TestGateway::new()
+            .set("buffer.max_bytes", "8MiB")
+            .set("server.shutdown_timeout", "10ms")
+            .node(&node)
+            .file(file);
+        let gateway = if disk { gateway.on_disk(directory.path()) } else { gateway };
+        let gateway = gateway.start().await;
+        let readings: Vec<_> = (0..3600)
+            .map(|second| {
+                let mut reading = at(second, 1);
+                let tags: serde_json::Map<_, _> =
+                    (0..8).map(|i| (format!("tag{i}"), Value::from("x".repeat(200)))).collect();
+                reading["tags"] = tags.into();
+                reading
+            })
+            .collect();
+        gateway.post(&readings).await.expect_status(202);
+        eventually("results wait", || async { gateway.account("derived").await > 1000 }).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let bytes = gateway.metric("forebay_buffer_bytes").await.expect("a sound disk");
+        assert!(bytes <= 8.0 * 1024.0 * 1024.0 * 2.0, "disk {disk}: {bytes} of 8 MiB are held");
+    }
+}
