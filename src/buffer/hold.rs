@@ -62,7 +62,7 @@ impl Hold {
         Ok(())
     }
 
-    /// Notes that these readings cannot be given up, as [`Part::depart`] does.
+    /// Notes that these readings cannot be given up, as [`super::Part::depart`] does.
     pub fn depart(&self) -> Amount {
         self.tally.depart(self.len())
     }

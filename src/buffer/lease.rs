@@ -78,7 +78,7 @@ impl Record {
     }
 }
 
-/// Some readings of one record, in their order, lent until [`settle`] says what became of them.
+/// Some readings of one record, in their order, lent until [`super::settle`] says what became of them.
 #[derive(Debug)]
 pub struct Part {
     record: Arc<Record>,

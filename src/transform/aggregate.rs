@@ -1,14 +1,14 @@
 //! `aggregate`: fewer readings, each made of those of a time window, per device and sensor.
 //!
 //! A window is `every` long and starts at a multiple of that since the Unix epoch, by the readings' own time. What it
-//! results in is one reading for each of the `functions` ([`function`]): sensor `SENSOR_FUNCTION`, time the window's
+//! results in is one reading for each of the `functions` (`function`): sensor `SENSOR_FUNCTION`, time the window's
 //! start, the unit and the tags that all its readings share, and a tag `window` with its length. Booleans count as the
 //! integers 0 and 1. A text cannot be aggregated: such a reading passes unchanged, and so does one whose sensor has a
 //! name that leaves no room for the function's.
 //!
 //! A window of a series closes
 //! - when a reading of the series comes whose time is at or past its end and the `lateness`, or
-//! - by the clock ([`slots::Slots::due`]): when the gateway's clock is past that; but at least once after its first
+//! - by the clock (`slots`): when the gateway's clock is past that; but at least once after its first
 //!   reading came the time of `every` and `lateness` has gone by, whatever the clocks say, or
 //! - when there are more than `max_series` series with open windows, and this one was not used for long.
 //!
@@ -16,8 +16,8 @@
 //! slot closes it and opens the next. So what a device that was offline sends in order is gathered window by window,
 //! also while it sends live readings. A slot that gets readings after its window was closed has several results.
 //!
-//! Limits: 16 open windows and a late one for each series ([`LATENESS_MAX`] sees to that), each of some 200 bytes and
-//! what its labels take; with percentiles more ([`quantiles`]). What is done for a reading does not depend on how many
+//! Limits: 16 open windows and a late one for each series (`LATENESS_MAX` sees to that), each of some 200 bytes and
+//! what its labels take; with percentiles more (`quantiles`). What is done for a reading does not depend on how many
 //! series and windows there are, but for the logarithm of their number when one is opened or closed.
 
 mod aggregator;

@@ -8,7 +8,7 @@
 //!   in them is told with its key before anything starts.
 //! - [`scope`] narrows a transform to devices and sensors.
 //! - [`expression`] is what filters and maps are written in: CEL over the fields of a reading.
-//! - [`series`] is what is known of each device and sensor, for kinds that remember: bounded, the oldest first out.
+//! - `series` is what is known of each device and sensor, for kinds that remember: bounded, the oldest first out.
 //!
 //! Everything here is a plain function of readings and time: no clock is read, nothing waits. What becomes of the
 //! readings, and when what a window holds is settled, is left to `delivery/`.
