@@ -3,6 +3,9 @@
 //!
 //! A run is the ten seconds of one window: a million readings go through a chain in batches, and after each batch what
 //! was closed is taken. So a run closes as many windows as it opens, and what that costs is part of the time.
+//!
+//! The memory of a series with one open window is printed if this is asked for by name: `cargo bench --bench transform
+//! -- aggregate`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,22 +26,51 @@ const NANOS_PER_SECOND: i64 = 1_000_000_000;
 /// 2026-01-01, at the start of a window.
 const START_SECONDS: i64 = 1_767_225_600;
 
+const MOMENTS: &[&str] = &["mean", "min", "max", "count"];
+const PERCENTILES: &[&str] = &["p50", "p95", "p99"];
+
 pub fn bench(criterion: &mut Criterion) {
+    // First, while no memory is left over from anything else.
+    if std::env::args().any(|argument| argument == "aggregate") {
+        let cases = [(MOMENTS, 10), (PERCENTILES, 10), (PERCENTILES, 200)];
+        let chains: Vec<Run> = cases.into_iter().map(print_memory).collect();
+        drop(chains);
+    }
     let mut group = criterion.benchmark_group("aggregate");
     group.throughput(Throughput::Elements(EVERY_SECONDS * SERIES as u64)).sample_size(10);
     let chains: [(&str, &[&str]); 4] = [
         ("no_transform", &[]),
         ("count", &["count"]),
-        ("mean_min_max_count", &["mean", "min", "max", "count"]),
-        ("p50_p95_p99", &["p50", "p95", "p99"]),
+        ("mean_min_max_count", MOMENTS),
+        ("p50_p95_p99", PERCENTILES),
     ];
     for (name, functions) in chains {
-        let mut run = Run::new(functions);
+        let mut run = Run::new(functions, "10s");
         group.bench_function(name, |bencher| {
-            bencher.iter(|| (0..EVERY_SECONDS).map(|_| run.second()).sum::<usize>())
+            bencher.iter(|| (0..EVERY_SECONDS).map(|_| run.second()).sum::<usize>());
         });
     }
     group.finish();
+}
+
+/// Prints by how much the process grows for each series whose window holds so many readings. Gives what holds them: if
+/// it were dropped, the next one would have its memory.
+fn print_memory((functions, readings): (&[&str], usize)) -> Run {
+    let mut run = Run::new(functions, "1h");
+    let before = resident_bytes();
+    (0..readings).for_each(|_| _ = run.second());
+    let windows: u64 = run.chain.stats().map(|stats| stats.open_windows).sum();
+    if let (Some(before), Some(after)) = (before, resident_bytes()) {
+        let each = after.saturating_sub(before) / windows.max(1) as usize;
+        println!("{functions:?}: {windows} windows of {readings} readings, {each} bytes each");
+    }
+    run
+}
+
+/// Linux only.
+fn resident_bytes() -> Option<usize> {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
+    Some(pages.split_whitespace().nth(1)?.parse::<usize>().ok()? * 4096)
 }
 
 /// A chain and the readings of one second, whose time is moved on.
@@ -50,8 +82,8 @@ struct Run {
 }
 
 impl Run {
-    fn new(functions: &[&str]) -> Run {
-        let chain = Chain::new(&config(functions));
+    fn new(functions: &[&str], every: &str) -> Run {
+        let chain = Chain::new(&config(functions, every));
         let numbers: Vec<_> = (0..SERIES).collect();
         let batches = numbers.chunks(BATCH).map(batch).collect();
         Run { chain, batches, start: Instant::now(), seconds: 0 }
@@ -78,13 +110,13 @@ impl Run {
     }
 }
 
-fn config(functions: &[&str]) -> Vec<TransformConfig> {
+fn config(functions: &[&str], every: &str) -> Vec<TransformConfig> {
     if functions.is_empty() {
         return Vec::new();
     }
     let text = |text: &str| Setting::Text(text.to_owned());
     let functions = Setting::List(functions.iter().map(|name| text(name)).collect());
-    let values = [("every", text("10s")), ("lateness", text("2s")), ("functions", functions)];
+    let values = [("every", text(every)), ("lateness", text("2s")), ("functions", functions)];
     let values: BTreeMap<_, _> = values.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let mut settings = Settings::new(values);
     let kind =
