@@ -15,7 +15,7 @@ use forebay::reading::{Parts, Readings, Value};
 use forebay::timestamp::Timestamp;
 use forebay::transform::scope::Scope;
 use forebay::transform::settings::{Settings, Value as Setting};
-use forebay::transform::{Chain, KINDS, Moment, TransformConfig};
+use forebay::transform::{Chain, Fate, KINDS, Moment, TransformConfig};
 use tokio::time::Instant;
 
 const EVERY_SECONDS: u64 = 10;
@@ -33,7 +33,7 @@ pub fn bench(criterion: &mut Criterion) {
     // First, while no memory is left over from anything else.
     if std::env::args().any(|argument| argument == "aggregate") {
         let cases = [(MOMENTS, 10), (PERCENTILES, 10), (PERCENTILES, 200)];
-        let chains: Vec<Run> = cases.into_iter().map(print_memory).collect();
+        let chains: Vec<Chain> = cases.into_iter().map(print_memory).collect();
         drop(chains);
     }
     let mut group = criterion.benchmark_group("aggregate");
@@ -45,7 +45,7 @@ pub fn bench(criterion: &mut Criterion) {
         ("p50_p95_p99", PERCENTILES),
     ];
     for (name, functions) in chains {
-        let mut run = Run::new(functions, "10s");
+        let mut run = Run::new(functions);
         group.bench_function(name, |bencher| {
             bencher.iter(|| (0..EVERY_SECONDS).map(|_| run.second()).sum::<usize>());
         });
@@ -53,18 +53,36 @@ pub fn bench(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Prints by how much the process grows for each series whose window holds so many readings. Gives what holds them: if
-/// it were dropped, the next one would have its memory.
-fn print_memory((functions, readings): (&[&str], usize)) -> Run {
-    let mut run = Run::new(functions, "1h");
+/// Prints by how much the process grows for each series whose window holds so many readings. Gives the chain that holds
+/// them: if it were dropped, the next one would have its memory.
+fn print_memory((functions, readings): (&[&str], i64)) -> Chain {
+    let mut chain = Chain::new(&config(functions, "1h"));
+    let start = Instant::now();
     let before = resident_bytes();
-    (0..readings).for_each(|_| _ = run.second());
-    let windows: u64 = run.chain.stats().map(|stats| stats.open_windows).sum();
+    for (second, number) in (0..readings).flat_map(|second| (0..SERIES).map(move |number| (second, number))) {
+        // One at a time, so that nothing else takes memory or gives it back.
+        push_through(&mut chain, &mut batch(&[number]), moment(start, second));
+    }
+    let windows: u64 = chain.stats().map(|stats| stats.open_windows).sum();
     if let (Some(before), Some(after)) = (before, resident_bytes()) {
         let each = after.saturating_sub(before) / windows.max(1) as usize;
         println!("{functions:?}: {windows} windows of {readings} readings, {each} bytes each");
     }
-    run
+    chain
+}
+
+/// So many seconds after the start.
+fn moment(start: Instant, seconds: i64) -> Moment {
+    let wall = Timestamp::from_nanos((START_SECONDS + seconds) * NANOS_PER_SECOND).expect("a time");
+    Moment { instant: start + Duration::from_secs(seconds.unsigned_abs()), wall }
+}
+
+/// Passes readings through that are of this moment, and gives how many go on.
+fn push_through(chain: &mut Chain, readings: &mut Readings, now: Moment) -> usize {
+    readings.set_time_after(Default::default(), now.wall);
+    let (mut out, mut folds) = (Readings::default(), Vec::new());
+    let fates = readings.iter().map(|reading| chain.apply(0, reading, now, &mut out, &mut folds));
+    fates.filter(|fate| *fate == Fate::Passed).count()
 }
 
 /// Linux only.
@@ -82,8 +100,8 @@ struct Run {
 }
 
 impl Run {
-    fn new(functions: &[&str], every: &str) -> Run {
-        let chain = Chain::new(&config(functions, every));
+    fn new(functions: &[&str]) -> Run {
+        let chain = Chain::new(&config(functions, "10s"));
         let numbers: Vec<_> = (0..SERIES).collect();
         let batches = numbers.chunks(BATCH).map(batch).collect();
         Run { chain, batches, start: Instant::now(), seconds: 0 }
@@ -91,16 +109,9 @@ impl Run {
 
     /// Passes a second of readings through, and gives how many went on or came out.
     fn second(&mut self) -> usize {
-        let wall = Timestamp::from_nanos((START_SECONDS + self.seconds) * NANOS_PER_SECOND).expect("a time");
-        let elapsed = Duration::from_secs(self.seconds.unsigned_abs());
-        let now = Moment { instant: self.start + elapsed, wall };
-        let (mut out, mut folds, mut count) = (Readings::default(), Vec::new(), 0);
+        let (now, mut count) = (moment(self.start, self.seconds), 0);
         for batch in &mut self.batches {
-            batch.set_time_after(Default::default(), wall);
-            for reading in &*batch {
-                let fate = self.chain.apply(0, reading, now, &mut out, &mut folds);
-                count += usize::from(std::hint::black_box(fate) == forebay::transform::Fate::Passed);
-            }
+            count += push_through(&mut self.chain, batch, now);
             self.chain.close_due(now.instant, BATCH);
             let closed = self.chain.take_closed();
             count += closed.iter().map(|closed| closed.windows.results.len()).sum::<usize>();

@@ -69,11 +69,17 @@ impl Quantiles {
     pub fn percentile(&self, percent: u8) -> f64 {
         match &self.kept {
             Kept::Values(values) => values.get(place(percent, values.len())).copied().unwrap_or_default(),
-            Kept::Sketch(sketch) => {
-                sketch.quantile(f64::from(percent) / 100.0).ok().flatten().unwrap_or_default()
-            }
+            Kept::Sketch(sketch) => percentile_of(sketch, percent),
         }
     }
+}
+
+/// The sketch multiplies before it rounds down to a place. Half-way to the next place is where that does not slip.
+#[expect(clippy::cast_precision_loss, reason = "nobody counts 2^53 readings")]
+fn percentile_of(sketch: &DDSketch, percent: u8) -> f64 {
+    let count = sketch.count();
+    let quantile = (place(percent, count) as f64 + 0.5) / count.saturating_sub(1) as f64;
+    sketch.quantile(quantile.clamp(0.0, 1.0)).ok().flatten().unwrap_or_default()
 }
 
 /// Values below the least normal double, 2.2e-308, count as 0.
@@ -120,6 +126,14 @@ mod tests {
         check(10, [5.0, 9.0, 9.0]);
         check(101, [51.0, 96.0, 100.0]);
         check(128, [64.0, 121.0, 126.0]);
+    }
+
+    #[test]
+    fn a_percentile_of_many_values_is_not_that_of_the_place_before() {
+        let values: Vec<_> = (0..201).map(|place| 1.05_f64.powi(place)).collect();
+        // In doubles 0.29 * 200 is less than 58.
+        let got = quantiles(&values).percentile(29);
+        assert!((got / 1.05_f64.powi(58) - 1.0).abs() < RELATIVE_ERROR, "{got}");
     }
 
     proptest! {

@@ -200,6 +200,7 @@ mod tests {
         check(&doubles(&[0.1; 10]), 1.0);
         check(&[Number::Integer(2), Number::Double(0.5)], 2.5);
         check(&doubles(&[1e300, 1.0, -1e300]), 1.0);
+        check(&doubles(&[1e130, 1e200, -1e200]), 1e130);
         check(&doubles(&[5e-324]), 5e-324);
     }
 

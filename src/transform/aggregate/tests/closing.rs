@@ -35,6 +35,18 @@ fn a_window_stays_open_for_the_lateness() {
 }
 
 #[test]
+fn windows_of_a_series_are_closed_in_their_order_however_they_were_opened() {
+    let mut trial = Trial::new("every = 10s, functions = sum, lateness = 40s");
+    for (seconds, value) in [(1040, 1), (1010, 2), (1030, 4), (1000, 8), (1020, 16)] {
+        trial.read(seconds, value);
+    }
+    trial.read(1060, 32);
+    assert_eq!(trial.sums(), ["1000: 8", "1010: 2"]);
+    trial.read(1200, 64);
+    assert_eq!(trial.sums(), ["1020: 16", "1030: 4", "1040: 1", "1060: 32"]);
+}
+
+#[test]
 fn series_do_not_close_each_others_windows() {
     let mut trial = Trial::new("every = 10s, functions = sum");
     trial.read_of("a", 1000, 1);
