@@ -6,24 +6,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::process::{Process, directory, forebay};
-use support::{Answer, FakeNode, Gate, Reading, RunningGateway, TestGateway, eventually};
+use support::{Answer, FakeNode, Gate, Reading, RunningGateway, TestGateway, at, eventually};
 
 /// Long enough that no test sees a window close by its own time.
 const LONG: &str = "[[transform]]\nkind = \"aggregate\"\nevery = \"1h\"\nfunctions = [\"sum\", \"count\"]\n";
 /// Closes at once behind a later reading of the series.
 const SHORT: &str =
     "[[transform]]\nkind = \"aggregate\"\nevery = \"10s\"\nfunctions = [\"sum\", \"count\"]\n";
-
-/// A reading of one series, so many seconds after some moment long ago.
-fn at(second: u32, value: impl Into<Value>) -> Reading {
-    let (minute, second) = (second / 60, second % 60);
-    json!({
-        "device": "meter-1",
-        "sensor": "power",
-        "value": value.into(),
-        "time": format!("2007-02-01T00:{minute:02}:{second:02}Z"),
-    })
-}
 
 /// A reading that a window made.
 fn result(function: &str, second: u32, value: impl Into<Value>, window: &str) -> Reading {

@@ -7,19 +7,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::process::directory;
-use support::{Answer, FakeNode, Reading, TestGateway, eventually};
+use support::{Answer, FakeNode, TestGateway, at, eventually};
 
 const KEPT_LONG: &str = "[[transform]]\nkind = \"aggregate\"\nevery = \"1h\"\nfunctions = [\"sum\", \"count\"]\nkeep_raw = true\n";
-
-fn at(second: u32, value: impl Into<Value>) -> Reading {
-    let (minute, second) = (second / 60, second % 60);
-    json!({
-        "device": "meter-1",
-        "sensor": "power",
-        "value": value.into(),
-        "time": format!("2007-02-01T00:{minute:02}:{second:02}Z"),
-    })
-}
 
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a sound disk");

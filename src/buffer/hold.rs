@@ -71,24 +71,19 @@ impl Hold {
     pub fn come_back(&self) -> Amount {
         self.tally.come_back(self.len())
     }
-
-    /// Has whoever waits for these readings wait for those of another record, too, which are made of them.
-    pub fn share_waiters(&self, sharers: &mut Waiters) {
-        self.tally.share_waiters(sharers);
-    }
 }
 
 /// What is given back with readings that are settled.
 #[derive(Debug, Default)]
-pub struct Returned {
+struct Returned {
     /// The readings, and the bytes of the records of which they were the last.
-    pub amount: Amount,
+    amount: Amount,
     /// Who is to be told once the books say so.
-    pub told: Told,
+    told: Told,
 }
 
 /// Takes readings off their records.
-pub fn give_back(holds: &[Hold], outcome: Outcome) -> Returned {
+fn give_back(holds: &[Hold], outcome: Outcome) -> Returned {
     let mut returned = Returned::default();
     for hold in holds {
         returned.amount.readings += hold.len() as u64;
@@ -97,6 +92,20 @@ pub fn give_back(holds: &[Hold], outcome: Outcome) -> Returned {
         returned.told.extend(done.told);
     }
     returned
+}
+
+/// Whoever waits for some readings waits for those of another record, too, which are made of them.
+pub fn share_waiters(holds: &[Hold]) -> Waiters {
+    let mut sharers = Waiters::default();
+    holds.iter().for_each(|hold| hold.tally.share_waiters(&mut sharers));
+    sharers
+}
+
+/// Says that what a transform made of readings has taken their place, and takes so much room.
+pub fn derive(holds: &[Hold], accounts: &Arc<Accounts>, transform: usize, made: Amount, now: Instant) {
+    let Returned { amount, told } = give_back(holds, Outcome::Merged { transform });
+    accounts.derive(transform, amount, made, now);
+    told.tell();
 }
 
 /// Says what became of readings.

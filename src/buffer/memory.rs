@@ -10,7 +10,6 @@ use tokio::time::Instant;
 
 use super::accounts::{Accounts, Bounds};
 use super::lease::{Part, Record, RecordParts};
-use super::ledger::Outcome;
 use super::outlet::{Derivation, Deriving, Fate, Kept, NoteId, Noting, Outlet, Resumed};
 use super::waiters::Waiters;
 use super::{
@@ -133,15 +132,10 @@ impl Outlet for MemoryOutlet {
 
     fn derive(&mut self, derivation: Derivation, now: Instant) -> Deriving {
         let Derivation { transform, made_by, readings, merged } = derivation;
-        let mut waiters = Waiters::default();
         let is_empty = readings.is_empty();
-        if !is_empty {
-            merged.iter().for_each(|hold| hold.share_waiters(&mut waiters));
-        }
+        let waiters = if is_empty { Waiters::default() } else { hold::share_waiters(&merged) };
         let need = if is_empty { Amount::default() } else { Record::amount(&readings) };
-        let returned = hold::give_back(&merged, Outcome::Merged { transform });
-        self.accounts.derive(transform, returned.amount, need, now);
-        returned.told.tell();
+        hold::derive(&merged, &self.accounts, transform, need, now);
         if !is_empty {
             let (made_by, held_bytes) = (Some(made_by), need.bytes);
             let parts = RecordParts { readings, seq: None, made_by, held_bytes, accepted_at: now, waiters };

@@ -47,7 +47,6 @@ pub(super) struct SeriesId(pub u32);
 #[derive(Debug)]
 pub(super) struct Found<'a, T> {
     /// The series of the reading.
-    #[allow(dead_code, reason = "aggregation will need it")]
     pub id: SeriesId,
     /// Its state.
     pub state: &'a mut T,
@@ -62,7 +61,6 @@ pub(super) struct Found<'a, T> {
 pub(super) struct Evicted<T> {
     names: Box<str>,
     /// Its last state.
-    #[allow(dead_code, reason = "aggregation will need it")]
     pub state: T,
 }
 
@@ -131,7 +129,6 @@ impl<T, S: BuildHasher> SeriesTable<T, S> {
     /// # Panics
     ///
     /// If no series has this number.
-    #[allow(dead_code, reason = "aggregation will need it")]
     pub fn names(&self, id: SeriesId) -> (&str, &str) {
         split(&at(&self.chunks, id.0).as_ref().expect("the number of a series that is there").names)
     }
@@ -141,7 +138,6 @@ impl<T, S: BuildHasher> SeriesTable<T, S> {
     /// # Panics
     ///
     /// If no series has this number.
-    #[allow(dead_code, reason = "aggregation will need it")]
     pub fn remove(&mut self, id: SeriesId) -> T {
         let series = self.take(id.0);
         self.free.push(id.0);
@@ -204,7 +200,6 @@ impl<T, S: BuildHasher> SeriesTable<T, S> {
 
 impl<T> Evicted<T> {
     /// The names of its device and its sensor.
-    #[allow(dead_code, reason = "aggregation will need it")]
     pub fn names(&self) -> (&str, &str) {
         split(&self.names)
     }

@@ -37,7 +37,7 @@ pub use raw::{RawClient, chunk, post_head};
 #[allow(unused_imports, reason = "each test binary uses a part")]
 pub use raw_node::{RawNode, read_head};
 #[allow(unused_imports, reason = "each test binary uses a part")]
-pub use readings::{Reading, reading, readings, to_json, to_ndjson};
+pub use readings::{Reading, at, reading, readings, to_json, to_ndjson};
 
 /// Longest time that something may take that must happen.
 pub const LIMIT: Duration = Duration::from_secs(20);

@@ -21,6 +21,17 @@ pub fn readings(count: usize) -> Vec<Reading> {
     (0..count).map(reading).collect()
 }
 
+/// A reading of one series, so many seconds after some moment long ago.
+pub fn at(second: u32, value: impl Into<Value>) -> Reading {
+    let (minute, second) = (second / 60, second % 60);
+    json!({
+        "device": "meter-1",
+        "sensor": "power",
+        "value": value.into(),
+        "time": format!("2007-02-01T00:{minute:02}:{second:02}Z"),
+    })
+}
+
 /// As the body of a request with `application/json`.
 pub fn to_json(readings: &[Reading]) -> Vec<u8> {
     serde_json::to_vec(readings).expect("JSON")

@@ -17,7 +17,6 @@ use super::trouble::Trouble;
 use super::unix_nanos;
 use crate::buffer::hold::{self, Hold};
 use crate::buffer::lease::{Record, RecordParts};
-use crate::buffer::ledger::Outcome;
 use crate::buffer::outlet::{Derivation, Kept, NoteId, Noted};
 use crate::buffer::span::Span;
 use crate::buffer::waiters::Waiters;
@@ -336,16 +335,13 @@ impl Writer {
         let Derivation { transform, made_by, readings, merged: holds } = derivation;
         let amount = Amount { readings: readings.len() as u64, bytes: appended.bytes };
         self.state.settle(&Settlement { notes: Vec::new(), spans: merged });
-        let mut waiters = Waiters::default();
-        holds.iter().for_each(|hold| hold.share_waiters(&mut waiters));
+        let waiters = hold::share_waiters(&holds);
         let unwritten = holds.iter().filter(|hold| hold.span().is_none()).map(Hold::len).sum::<usize>();
         if unwritten > 0 {
             self.trouble.settle_unwritten(unwritten as u64);
         }
         let now = tokio::time::Instant::now();
-        let returned = hold::give_back(&holds, Outcome::Merged { transform });
-        self.accounts.derive(transform, returned.amount, amount, now);
-        returned.told.tell();
+        hold::derive(&holds, &self.accounts, transform, amount, now);
         let made_by = Some(made_by);
         self.hand_on(Committed { amount, readings, made_by, accepted_at: now, waiters }, appended, putting);
         // Nobody is left to hear of it once the delivery has ended.

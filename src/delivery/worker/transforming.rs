@@ -49,7 +49,7 @@ impl Worker {
         if self.transforms.is_empty() {
             return false;
         }
-        let moment = Moment { instant: now, wall: Timestamp::from_system(SystemTime::now()) };
+        let moment = moment(now);
         let mut transformed = Transformed::default();
         let mut left = if self.must_wait_for_room() { 0 } else { TRANSFORM_MAX };
         let is_waiting = left == 0;
@@ -243,7 +243,7 @@ impl Worker {
         if self.transforms.is_empty() {
             return parts;
         }
-        let moment = Moment { instant: now, wall: Timestamp::from_system(SystemTime::now()) };
+        let moment = moment(now);
         let mut transformed = Transformed::default();
         parts.into_iter().for_each(|part| self.transforms.apply_again(part, moment, &mut transformed));
         transformed.passed
@@ -273,6 +273,11 @@ impl Worker {
             self.nodes.status().set_transforms(self.transforms.status());
         }
     }
+}
+
+/// This moment, by both clocks.
+fn moment(now: Instant) -> Moment {
+    Moment { instant: now, wall: Timestamp::from_system(SystemTime::now()) }
 }
 
 /// The open windows that need some of these readings.
