@@ -38,7 +38,7 @@
 //! 10. [`cli`]: the commands.
 //!
 //! Small things that know nothing of the rest: [`listener`], [`metrics`], [`registry`], [`quantity`], [`backoff`],
-//! [`node_id`].
+//! [`node_id`], [`filesystem`].
 
 pub mod backoff;
 pub mod buffer;
@@ -46,6 +46,7 @@ pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod delivery;
+pub mod filesystem;
 pub mod gateway;
 pub mod ingest;
 pub mod listener;

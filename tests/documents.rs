@@ -34,6 +34,7 @@ const FLOORS: &[(u8, &[&str])] = &[
             "registry.rs",
             "backoff.rs",
             "node_id.rs",
+            "filesystem.rs",
             "metrics.rs",
             "problem.rs",
             "listener.rs",

@@ -39,6 +39,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use thiserror::Error;
 
+use crate::filesystem;
 use crate::metrics::Metrics;
 use crate::quantity::{QuantityError, parse_duration};
 use crate::reading::Readings;
@@ -81,7 +82,7 @@ pub struct Kind {
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// A file or a directory cannot be used.
-    #[error("cannot use {}: {error}", path.display())]
+    #[error("cannot use {}: {error}{}", path.display(), filesystem::advice_on_file(path, error))]
     Io {
         /// The file or directory.
         path: PathBuf,
@@ -89,7 +90,10 @@ pub enum OpenError {
         error: io::Error,
     },
     /// The directory is not there and cannot be made, or is something else.
-    #[error("cannot make the directory {}: {error}; set `buffer.path` to one that can be used", path.display())]
+    #[error(
+        "cannot make the directory {}: {error}{}; set `buffer.path` to one that can be used",
+        path.display(), filesystem::advice_on_directory(path, error)
+    )]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -97,7 +101,7 @@ pub enum OpenError {
         error: io::Error,
     },
     /// The log cannot be opened.
-    #[error(transparent)]
+    #[error("{}", with_advice(.0))]
     Log(#[from] LogError),
     /// Another process has it.
     #[error(
@@ -108,6 +112,11 @@ pub enum OpenError {
         /// The directory.
         path: PathBuf,
     },
+}
+
+/// What went wrong with the log, and what lets this process use its files. The log itself knows nothing of that.
+fn with_advice(error: &LogError) -> String {
+    format!("{error}{}", filesystem::advice_on_file(&error.path, &error.error))
 }
 
 /// Readings and the bytes of memory or disk that they take.

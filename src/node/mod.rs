@@ -44,8 +44,10 @@ mod store;
 mod tests;
 mod writer;
 
+use std::fs::OpenOptions;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,6 +56,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::filesystem;
 use crate::listener::{self, Limits};
 use store::{Store, StoreSettings};
 
@@ -87,9 +90,19 @@ pub enum NodeError {
         source: io::Error,
     },
     /// The directory cannot be made or written.
-    #[error("cannot use the directory {}: {source}", path.display())]
+    #[error(
+        "cannot use the directory {}: {source}{}", path.display(), filesystem::advice_on_directory(path, source)
+    )]
     Directory {
         /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system does not let this process use the file in it.
+    #[error("cannot use {}: {source}{}", path.display(), filesystem::advice_on_file(path, source))]
+    File {
+        /// The file.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -155,6 +168,9 @@ fn open(data: &Path) -> Result<(Store, std::thread::JoinHandle<()>), NodeError> 
     let in_directory = |source| NodeError::Directory { path: data.to_owned(), source };
     std::fs::create_dir_all(data).map_err(in_directory)?;
     let path = data.join("readings.db");
+    // SQLite would say no more than that it is unable to open the file. What it makes beside it has the mode of it.
+    let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
+    opened.map_err(|source| NodeError::File { path: path.clone(), source })?;
     let opened = Store::open(&path, StoreSettings::default());
     let opened = opened.map_err(|source| NodeError::Store { path, source })?;
     sync_directory(data).map_err(in_directory)?;

@@ -33,6 +33,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use thiserror::Error;
 
+use crate::filesystem;
 use crate::quantity::format_size;
 use crate::timestamp::Timestamp;
 
@@ -96,7 +97,7 @@ pub enum DeadLetterError {
         path: PathBuf,
     },
     /// A file or the directory cannot be used.
-    #[error("cannot {action} {}: {error}", path.display())]
+    #[error("cannot {action} {}: {error}{}", path.display(), advice(action, path, error))]
     Io {
         /// What was tried.
         action: &'static str,
@@ -112,6 +113,14 @@ impl DeadLetterError {
     fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DeadLetterError + use<> {
         let path = path.to_owned();
         move |error| DeadLetterError::Io { action, path, error }
+    }
+}
+
+/// What lets this process use a file, or make the directory.
+fn advice(action: &str, path: &Path, error: &io::Error) -> String {
+    match action {
+        "make" => filesystem::advice_on_directory(path, error),
+        _ => filesystem::advice_on_file(path, error),
     }
 }
 
