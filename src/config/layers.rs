@@ -2,22 +2,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use config::{Environment, File, FileFormat, Map, Source, Value, ValueKind};
 use toml::de::{DeTable, DeValue};
 
 use super::transform::{self, Table};
+use crate::filesystem;
+use crate::quantity::format_size;
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 const ENVIRONMENT_PREFIX: &str = "FOREBAY";
 const SEPARATOR: &str = "__";
+/// Largest settings file, in bytes.
+const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// Where a setting was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// Inside the binary.
     Default,
+    /// In the file as a whole, which cannot be read or is no settings file.
+    WholeFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// In the file, in this line.
     File {
         /// The file.
@@ -36,6 +47,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Origin::Default => write!(formatter, "default"),
+            Origin::WholeFile { path } => write!(formatter, "{}", path.display()),
             Origin::File { path, line } => write!(formatter, "{}:{line}", path.display()),
             Origin::Environment { variable } => write!(formatter, "environment variable {variable}"),
         }
@@ -120,21 +132,20 @@ impl Layers {
     }
 
     fn add_file(&mut self, path: &Path) {
-        let whole_file = |line: usize, problem: String| Fault {
-            origin: Origin::File { path: path.to_owned(), line },
-            key: String::new(),
-            problem,
-        };
-        let text = match std::fs::read_to_string(path) {
+        let fault = |origin, problem| Fault { origin, key: String::new(), problem };
+        let whole_file = |problem| fault(Origin::WholeFile { path: path.to_owned() }, problem);
+        let text = match read_file(path) {
             Ok(text) => text,
-            Err(error) => return self.faults.push(whole_file(1, format!("cannot be read: {error}"))),
+            Err(problem) => return self.faults.push(whole_file(problem)),
         };
         let lines = match key_lines(&text) {
             Ok((lines, transforms)) => {
                 self.transforms = transforms;
                 lines
             }
-            Err((line, problem)) => return self.faults.push(whole_file(line, problem)),
+            Err((line, problem)) => {
+                return self.faults.push(fault(Origin::File { path: path.to_owned(), line }, problem));
+            }
         };
         path.clone_into(&mut self.file);
         match collect(&File::from_str(&text, FileFormat::Toml)) {
@@ -145,7 +156,7 @@ impl Layers {
                     self.values.insert(key, (Raw::Typed(kind), origin));
                 }
             }
-            Err(problem) => self.faults.push(whole_file(1, problem)),
+            Err(problem) => self.faults.push(whole_file(problem)),
         }
     }
 
@@ -200,7 +211,7 @@ impl Layers {
             // A table stands where the value belongs; its members are reported as unknown keys.
             None => (self.default(key), Origin::Default),
         };
-        match parse(&raw) {
+        match parse(&raw).and_then(|value| raw.refuse_empty(&origin).map(|()| value)) {
             Ok(value) => {
                 self.settings.push(Setting { key: key.to_owned(), value: raw.show(), origin });
                 value
@@ -228,7 +239,8 @@ impl Layers {
         let mut members = Vec::new();
         for (key, (raw, origin)) in below {
             self.used.insert(key.clone());
-            match raw.text().and_then(|text| parse(&key[prefix.len()..], &text)) {
+            let text = raw.refuse_empty(&origin).and_then(|()| raw.text());
+            match text.and_then(|text| parse(&key[prefix.len()..], &text)) {
                 Ok(member) => {
                     self.settings.push(Setting { key, value: "(hidden)".to_owned(), origin });
                     members.push(member);
@@ -362,15 +374,33 @@ impl Raw {
     /// The value as a list of texts; in the environment they are separated by commas.
     pub(super) fn list(&self) -> Result<Vec<String>, String> {
         match self {
-            Raw::Text(text) => Ok(text
-                .split(',')
-                .map(|item| item.trim().to_owned())
-                .filter(|item| !item.is_empty())
-                .collect()),
+            // That nothing at all is no list is for `refuse_empty` to say.
+            Raw::Text(text) if text.trim().is_empty() => Ok(Vec::new()),
+            Raw::Text(text) => text.split(',').map(|item| list_entry(item.trim())).collect(),
             Raw::Typed(ValueKind::Array(items)) => {
-                items.iter().map(|item| Raw::Typed(item.kind.clone()).text()).collect()
+                let texts = items.iter().map(|item| Raw::Typed(item.kind.clone()).text());
+                texts.map(|text| list_entry(&text?)).collect()
             }
             Raw::Typed(other) => Err(format!("must be a list of strings, got {}", noun(other))),
+        }
+    }
+
+    /// Refuses a value that is set and says nothing: a variable that was to be filled in and was not, for one. It must
+    /// not pass for the default.
+    fn refuse_empty(&self, origin: &Origin) -> Result<(), String> {
+        let (Raw::Text(text) | Raw::Typed(ValueKind::String(text))) = self else { return Ok(()) };
+        if !text.trim().is_empty() {
+            return Ok(());
+        }
+        match origin {
+            Origin::Default => Ok(()),
+            Origin::Environment { .. } => {
+                Err("must not be empty; remove the variable to leave the setting as it is without it"
+                    .to_owned())
+            }
+            Origin::File { .. } | Origin::WholeFile { .. } => {
+                Err("must not be empty; remove the line to leave the setting at its default".to_owned())
+            }
         }
     }
 
@@ -382,6 +412,32 @@ impl Raw {
             Raw::Typed(ValueKind::Float(number)) => format!("{number:?}"),
             Raw::Typed(kind) => kind.to_string(),
         }
+    }
+}
+
+/// An entry of a list. The others may be secret, so they are not shown.
+fn list_entry(text: &str) -> Result<String, String> {
+    match text.trim().is_empty() {
+        true => {
+            Err("must not have an empty entry; a comma stands between two entries, and nowhere else"
+                .to_owned())
+        }
+        false => Ok(text.to_owned()),
+    }
+}
+
+/// Reads the settings file, or says in words why not.
+fn read_file(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    let opened =
+        fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
+    match opened {
+        Err(error) => Err(format!("cannot be read: {error}{}", filesystem::advice_on_file(path, &error))),
+        Ok(bytes) if bytes as u64 > FILE_BYTES_MAX => Err(format!(
+            "cannot be read: it is larger than {}, the most that settings may take",
+            format_size(FILE_BYTES_MAX)
+        )),
+        Ok(_) => Ok(text),
     }
 }
 
