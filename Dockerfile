@@ -2,6 +2,12 @@
 # Plain instructions only, so that the classic builder and BuildKit both build it:
 #
 #   docker build --tag forebay .
+#
+# The repository is no part of what is sent to the builder, so that `forebay --version` knows of which commit it is when
+# it is told:
+#
+#   docker build --tag forebay --build-arg REVISION=$(git rev-parse --short=10 HEAD) \
+#     --build-arg REVISION_DATE=$(git log -1 --format=%cs) .
 
 # ---- manifest ---------------------------------------------------------------------------------------------
 # Cargo.toml without its benches: they are not part of the image, and a new one should not cost a new build of
@@ -25,10 +31,13 @@ RUN mkdir src \
 
 # Our own sources. COPY keeps their times, which are older than the empty crate built above: without the
 # touch, cargo would take that crate for up to date.
+COPY build.rs ./
 COPY config/default.toml config/default.toml
 COPY src src
-RUN find src config -type f -exec touch {} + \
- && cargo build --release --locked
+ARG REVISION=unknown
+ARG REVISION_DATE=unknown
+RUN find src config build.rs -type f -exec touch {} + \
+ && FOREBAY_COMMIT="${REVISION}" FOREBAY_DATE="${REVISION_DATE}" cargo build --release --locked
 
 # ---- runtime ----------------------------------------------------------------------------------------------
 FROM debian:bookworm-slim
@@ -62,7 +71,8 @@ USER 10001:10001
 ENV FOREBAY__SERVER__LISTEN=0.0.0.0:8080
 EXPOSE 8080
 
-# Asks the gateway. A container that runs `forebay node` names its own address instead: see docker-compose.yml.
+# Asks what this container runs, gateway or node: it leaves its address for this in a file of its own user, in /tmp or,
+# where that cannot be written to, in /dev/shm.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["forebay", "healthcheck"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["forebay"]

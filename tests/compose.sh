@@ -157,7 +157,7 @@ say "building the image $FOREBAY_IMAGE"
 bounded 2400 docker build --network host --tag "$FOREBAY_IMAGE" . >"$work/build.log" 2>&1 || { tail -50 "$work/build.log" >&2; die "the image does not build"; }
 label=$(docker image inspect --format '{{index .Config.Labels "org.opencontainers.image.version"}}' "$FOREBAY_IMAGE")
 version=$(docker run --rm "$FOREBAY_IMAGE" --version)
-[ "$version" = "forebay $label" ] || die "the image is labelled $label, and its program says: $version"
+[[ $version == "forebay $label ("* ]] || die "the image is labelled $label, and its program says: $version"
 
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 export FOREBAY_PORT=$port

@@ -407,7 +407,100 @@ async fn healthcheck_exits_with_0_where_a_gateway_serves_and_with_1_where_none_d
     assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
 }
 
+#[tokio::test]
+async fn healthcheck_without_arguments_asks_what_its_user_runs_in_this_directory() {
+    let (first, second, third) = (directory(), directory(), directory());
+    let (node, no_gateway) = (FakeNode::start().await, nobody().to_string());
+    let says = |place: &Path, settings: &[(&str, &str)], status| {
+        run(forebay(place, &["healthcheck"], settings)).expect_status(status);
+    };
+    // Two gateways on one machine, each on a port that only it knows.
+    let one = serve(first.path(), &node.url(), &[]);
+    let other = serve(second.path(), &node.url(), &[]);
+    says(first.path(), &[ANY_PORT], 0);
+    says(second.path(), &[ANY_PORT], 0);
+    says(third.path(), &[("server.listen", &no_gateway)], 1);
+    // What a gateway that was killed has left is no gateway.
+    one.kill().await;
+    says(first.path(), &[ANY_PORT], 1);
+    says(second.path(), &[ANY_PORT], 0);
+    other.terminate();
+    other.ended().await.expect_status(0);
+    says(second.path(), &[ANY_PORT], 1);
+
+    // A node, beside the setting for gateways that the image has.
+    let arguments = ["node", "--listen", "127.0.0.1:0", "--data", "node"];
+    let process = Process::start(forebay(third.path(), &arguments, &[]));
+    says(third.path(), &[("server.listen", &no_gateway)], 0);
+    process.kill().await;
+    says(third.path(), &[("server.listen", &no_gateway)], 1);
+}
+
+/// A directory that the user of the processes of this test may not write to, and how to start one as that user.
+fn denied() -> (tempfile::TempDir, impl Fn(&Path, &[&str], &[(&str, &str)]) -> Finished) {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+    use std::os::unix::process::CommandExt as _;
+
+    let place = directory();
+    let is_root = place.path().metadata().expect("it is there").uid() == 0;
+    // Nothing is denied to root, so that it becomes somebody else.
+    let mode = if is_root { 0o755 } else { 0o500 };
+    std::fs::set_permissions(place.path(), PermissionsExt::from_mode(mode)).expect("it is ours");
+    let denied_run = move |place: &Path, arguments: &[&str], settings: &[(&str, &str)]| {
+        let mut command = forebay(place, arguments, settings);
+        if is_root {
+            command.uid(12345).gid(12345);
+        }
+        run(command)
+    };
+    (place, denied_run)
+}
+
+#[test]
+fn a_place_that_may_not_be_used_is_told_with_whose_it_is_and_who_was_denied() {
+    let (place, denied_run) = denied();
+    let data = place.path().canonicalize().expect("it is there");
+    let mine = data.join("mine");
+    let unreadable = data.join("forebay.toml");
+    let _ = std::fs::write(&unreadable, "");
+    let nodes = ("cluster.nodes", "http://127.0.0.1:9/v1/batches");
+    let path = mine.to_str().expect("UTF-8");
+    for (arguments, settings, status) in [
+        (&["serve"][..], &[ANY_PORT, nodes, ("buffer.path", path)][..], 1),
+        (&["serve"], &[ANY_PORT, MEMORY], 1),
+        (&["node", "--listen", "127.0.0.1:0", "--data", path], &[], 1),
+    ] {
+        let ended = denied_run(place.path(), arguments, settings).expect_status(status);
+        let line = ended.stderr.lines().find(|line| line.contains("ERROR")).expect("an error line");
+        for words in
+            ["Permission denied", "this process runs as user ", "belongs to user ", "with the mode 0", "`ch"]
+        {
+            assert!(
+                line.contains(words) || (words == "`ch" && line.contains("&& chown ")),
+                "{words}: {line}"
+            );
+        }
+        assert!(line.contains(data.to_str().expect("UTF-8")), "{line}");
+    }
+    assert!(!mine.exists());
+}
+
 // The other commands
+
+#[test]
+fn the_version_says_of_which_commit_it_is_and_when_that_was_made() {
+    let version = forebay_says(&["--version"], &[]).expect_status(0).stdout;
+    let of =
+        version.trim().strip_prefix(concat!("forebay ", env!("CARGO_PKG_VERSION"), " (")).expect("a version");
+    let (build, rest) = of.split_once(')').expect("what was built");
+    // Tests are run with builds that are not made anew at each commit.
+    assert!(["", " or later"].contains(&rest), "{version}");
+    let (commit, date) = build.split_once(' ').expect("a commit and a date");
+    let is_commit = commit.len() >= 7 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+    assert!(is_commit || commit == "unknown", "{version}");
+    let is_date = date.len() == 10 && date.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    assert!(is_date || date == "unknown", "{version}");
+}
 
 #[tokio::test]
 async fn the_node_takes_batches_once_and_survives_a_restart() {
@@ -503,8 +596,6 @@ fn wrong_use_exits_with_2_and_help_and_version_with_0() {
         let ended = forebay_says(arguments, &[]).expect_status(2);
         assert!(ended.stdout.is_empty() && !ended.stderr.is_empty(), "{arguments:?}");
     }
-    let version = forebay_says(&["--version"], &[]).expect_status(0);
-    assert_eq!(version.stdout.trim(), concat!("forebay ", env!("CARGO_PKG_VERSION")));
     let help = forebay_says(&["--help"], &[]).expect_status(0);
     for command in ["serve", "node", "check", "healthcheck", "load"] {
         assert!(help.stdout.contains(command), "{command}");

@@ -6,15 +6,18 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 
+use super::address_file::{self, Entry, Server};
 use super::settings::SettingsArguments;
 use super::{DONE, FAILED, MISUSED};
+use crate::config::Origin;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Asks a gateway, or a node, whether it serves.
 #[derive(Debug, Args)]
 pub(super) struct HealthcheckArguments {
-    /// What to ask; the /healthz of the gateway with these settings if left out.
+    /// What to ask. If left out: the /healthz of the gateway with these settings, or of the one gateway or node that this
+    /// user runs in this directory
     url: Option<String>,
     #[command(flatten)]
     settings: SettingsArguments,
@@ -24,8 +27,8 @@ pub(super) struct HealthcheckArguments {
 pub(super) fn run(arguments: &HealthcheckArguments) -> u8 {
     let url = match &arguments.url {
         Some(url) => url.clone(),
-        None => match arguments.settings.read() {
-            Some(config) => format!("http://{}/healthz", reachable(config.server.listen)),
+        None => match arguments.address() {
+            Some(address) => format!("http://{}/healthz", reachable(address)),
             None => return MISUSED,
         },
     };
@@ -35,6 +38,52 @@ pub(super) fn run(arguments: &HealthcheckArguments) -> u8 {
             eprintln!("forebay: {url}: {error:#}");
             FAILED
         }
+    }
+}
+
+impl HealthcheckArguments {
+    /// The address to ask if none is given; none if the settings have faults, which are told then.
+    fn address(&self) -> Option<SocketAddr> {
+        let config = self.settings.read()?;
+        let listen = config.settings.iter().find(|setting| setting.key == "server.listen");
+        let wanted = Wanted {
+            listen: config.server.listen,
+            listen_is_set: listen.is_some_and(|setting| !matches!(setting.origin, Origin::Default)),
+            file_is_named: self.settings.name_a_file(),
+        };
+        let found = address_file::started_here();
+        Some(wanted.among(&found).map_or(wanted.listen, |entry| entry.address))
+    }
+}
+
+/// Whom the settings mean.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    listen: SocketAddr,
+    /// Whether somebody set it.
+    listen_is_set: bool,
+    /// Whether a settings file is named, which only gateways have.
+    file_is_named: bool,
+}
+
+impl Wanted {
+    /// The process that is meant among those that were started here; none if that cannot be said.
+    ///
+    /// A gateway that was told to listen where the settings say is the one, also if it is dead. Or else it is the only
+    /// process there is: a gateway if nobody says where it listens, or a node if nothing speaks of a gateway. The image
+    /// sets `server.listen` for both.
+    fn among(self, entries: &[Entry]) -> Option<&Entry> {
+        let (alive, dead): (Vec<&Entry>, Vec<_>) = entries.iter().partition(|entry| entry.is_alive());
+        let is_meant = |entry: &&&Entry| entry.server == Server::Gateway && entry.listen == self.listen;
+        if let Some(entry) = alive.iter().find(is_meant) {
+            return Some(entry);
+        }
+        let ([entry], None) = (&alive[..], dead.iter().find(is_meant)) else { return None };
+        let may_be_meant = match entry.server {
+            Server::Gateway => !self.listen_is_set,
+            Server::Node => !self.file_is_named,
+        };
+        may_be_meant.then_some(*entry)
     }
 }
 
@@ -60,7 +109,60 @@ fn ask(url: &str) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::address_file::Alive;
     use super::*;
+
+    const GATEWAY: Server = Server::Gateway;
+    const NODE: Server = Server::Node;
+
+    /// Checks whom settings mean that say this, if a file is named, and the address, if one is set.
+    #[track_caller]
+    fn check(
+        file: Option<&str>,
+        listen: Option<&str>,
+        entries: &[(Server, &str, &str, Alive)],
+        expected: Option<&str>,
+    ) {
+        let address = |text: &str| text.parse().expect("an address");
+        let wanted = Wanted {
+            listen: address(listen.unwrap_or("127.0.0.1:8080")),
+            listen_is_set: listen.is_some(),
+            file_is_named: file.is_some(),
+        };
+        let example = |(server, listen, address, alive): &(Server, &str, &str, Alive)| {
+            Entry::example(*server, listen, address, *alive)
+        };
+        let entries: Vec<_> = entries.iter().map(example).collect();
+        assert_eq!(wanted.among(&entries).map(|entry| entry.address), expected.map(address));
+    }
+
+    #[test]
+    fn the_gateway_of_these_settings_is_asked_or_else_the_only_process_there_is() {
+        use Alive::{No, Yes};
+        let (first, second) = ("127.0.0.1:8080", "127.0.0.1:8081");
+        let (node, everywhere) = ("127.0.0.1:9000", "0.0.0.0:8080");
+        // Two gateways on one machine, in one directory.
+        let both = [(GATEWAY, first, first, Yes), (GATEWAY, second, second, Yes)];
+        check(None, None, &both, Some(first));
+        check(None, Some(second), &both, Some(second));
+        check(None, Some(node), &both, None);
+        // A container that runs a node: the image sets where a gateway would listen.
+        check(None, Some(everywhere), &[(NODE, node, node, Yes)], Some(node));
+        check(Some("a"), Some(everywhere), &[(NODE, node, node, Yes)], None);
+        check(None, None, &[(NODE, node, node, Yes)], Some(node));
+        // A gateway that was told where to listen by an argument, or took any port.
+        check(None, None, &[(GATEWAY, node, node, Yes)], Some(node));
+        check(None, Some("127.0.0.1:0"), &[(GATEWAY, "127.0.0.1:0", first, Yes)], Some(first));
+        check(None, Some(first), &[(GATEWAY, second, second, Yes)], None);
+        // A node is not asked in the place of the gateway beside it.
+        check(None, None, &[(GATEWAY, first, first, Yes), (NODE, node, node, Yes)], Some(first));
+        check(None, None, &[(GATEWAY, first, first, No), (NODE, node, node, Yes)], None);
+        check(None, Some(first), &[(GATEWAY, first, first, No)], None);
+        // What an earlier process left does no harm.
+        check(None, Some(first), &[(GATEWAY, first, second, No), (GATEWAY, first, first, Yes)], Some(first));
+        check(None, None, &[(NODE, node, second, No), (NODE, node, node, Yes)], Some(node));
+        check(None, None, &[], None);
+    }
 
     #[test]
     fn a_server_that_listens_everywhere_is_asked_on_loopback() {

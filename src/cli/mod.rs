@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand.
 
+mod address_file;
 mod buffer;
 mod check;
 mod dead_letters;
@@ -25,7 +26,7 @@ pub const MISUSED: u8 = 2;
 
 /// An ingest gateway for sensor readings.
 #[derive(Debug, Parser)]
-#[command(name = "forebay", version, args_conflicts_with_subcommands = true)]
+#[command(name = "forebay", version = env!("FOREBAY_VERSION"), args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,

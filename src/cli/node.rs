@@ -7,6 +7,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use tracing::{Level, error, info};
 
+use super::address_file::{AddressFile, Server};
 use super::interrupts::Interrupts;
 use super::{DONE, FAILED, logging};
 use crate::config::{LogConfig, LogFormat};
@@ -42,10 +43,11 @@ pub(super) fn run(arguments: NodeArguments) -> u8 {
 
 async fn serve(options: NodeOptions) -> anyhow::Result<u8> {
     let mut interrupts = Interrupts::listen()?;
-    let data = options.data.clone();
+    let (listen, data) = (options.listen, options.data.clone());
     // The error says all that its causes say, so that they are not told again.
     let started = Node::start(options).await;
     let node = started.map_err(|error| anyhow!("the node does not start: {error}"))?;
+    let _address_file = AddressFile::leave(Server::Node, listen, node.address());
     info!(address = %node.address(), data = %data.display(), "node listening");
     interrupts.next().await;
     info!("node stopping");

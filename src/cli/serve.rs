@@ -5,6 +5,7 @@ use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{error, warn};
 
+use super::address_file::{AddressFile, Server};
 use super::interrupts::Interrupts;
 use super::settings::SettingsArguments;
 use super::{DONE, FAILED, MISUSED, logging};
@@ -37,7 +38,9 @@ pub(super) fn run(arguments: &ServeArguments) -> u8 {
 
 async fn serve(config: Config) -> anyhow::Result<u8> {
     let mut interrupts = Interrupts::listen()?;
+    let listen = config.server.listen;
     let mut gateway = Gateway::start(config).await.context("the gateway does not start")?;
+    let _address_file = AddressFile::leave(Server::Gateway, listen, gateway.address());
     tokio::select! {
         () = interrupts.next() => {}
         () = gateway.failed() => {}
