@@ -207,8 +207,7 @@ fn names(path: &str) -> String {
 mod tests {
     use super::*;
 
-    const USERS: &str =
-        "root:x:0:0:root:/root:/bin/sh\nbroken\nforebay:x:10001:10001::/data:/usr/sbin/nologin\n";
+    const USERS: &str = "root:x:0:0:root:/:/bin/sh\nbroken\nforebay:x:10001:10001::/data:/usr/sbin/nologin\n";
     const GROUPS: &str = "root:x:0:\nforebay:x:10001:\n";
 
     #[track_caller]

@@ -13,6 +13,9 @@ use super::transform::{self, Table};
 use crate::filesystem;
 use crate::quantity::format_size;
 
+#[cfg(test)]
+mod tests;
+
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 const ENVIRONMENT_PREFIX: &str = "FOREBAY";
 const SEPARATOR: &str = "__";
