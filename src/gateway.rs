@@ -24,6 +24,7 @@ use crate::listener::{self, Limits, Listener};
 use crate::metrics::Metrics;
 use crate::node::{Node, NodeError, NodeOptions};
 use crate::status::{self, Status};
+use crate::tasks;
 
 /// Longest time that answers under way get at the end of a stop.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -225,13 +226,29 @@ impl Ended {
         match self.rest {
             Rest::Lost => self.undelivered > 0,
             Rest::Kept => false,
-            Rest::KeptBut { lost } => lost > 0,
+            Rest::KeptBut { lost, .. } => lost > 0,
+        }
+    }
+
+    /// Readings that are delivered or accounted for, and that the next start sends again.
+    pub fn sent_again(self) -> u64 {
+        match self.rest {
+            Rest::Lost | Rest::Kept => 0,
+            Rest::KeptBut { sent_again, .. } => sent_again,
         }
     }
 
     fn tell(self) {
         let readings = self.undelivered;
+        if self.sent_again() > 0 {
+            error!(
+                readings = self.sent_again(),
+                "readings are delivered or accounted for, and the disk did not take that down: the next start sends \
+                 them again, under other keys"
+            );
+        }
         match self.rest {
+            _ if readings == 0 && self.sent_again() > 0 => {}
             _ if readings == 0 => info!("stopped, every accepted reading is delivered or accounted for"),
             Rest::Lost => {
                 error!(
@@ -240,7 +257,8 @@ impl Ended {
                 );
             }
             Rest::Kept => info!(readings, "readings stay on disk for the next start"),
-            Rest::KeptBut { lost } => error!(
+            Rest::KeptBut { lost: 0, .. } => info!(readings, "readings stay on disk for the next start"),
+            Rest::KeptBut { lost, .. } => error!(
                 readings = readings.saturating_sub(lost),
                 lost,
                 "readings stay on disk for the next start; those that were acknowledged in memory and could not be \
@@ -283,7 +301,7 @@ async fn start_embedded_node(config: &mut Config) -> Result<Option<Node>, StartE
 /// Opens the buffer on a thread for blocking work: it may read a log first.
 async fn open_buffer(config: BufferConfig, nodes: usize, metrics: Arc<Metrics>) -> Result<Opened, OpenError> {
     let opened = tokio::task::spawn_blocking(move || (config.kind().open)(&config, nodes, &metrics)).await;
-    opened.expect("opening does not panic")
+    tasks::outcome(opened).await
 }
 
 fn entrance(

@@ -38,7 +38,7 @@
 //! 10. [`cli`]: the commands.
 //!
 //! Small things that know nothing of the rest: [`listener`], [`metrics`], [`registry`], [`quantity`], [`backoff`],
-//! [`node_id`], [`filesystem`].
+//! [`node_id`], [`filesystem`], [`tasks`].
 
 pub mod backoff;
 pub mod buffer;
@@ -59,6 +59,7 @@ pub mod reading;
 pub mod registry;
 pub mod routing;
 pub mod status;
+pub mod tasks;
 pub mod text;
 pub mod timestamp;
 pub mod transform;

@@ -120,7 +120,7 @@ pub const TABLE: &[Row] = &[
     counter(
         "idempotency_keys_forgotten_total",
         &[],
-        "Keys of clients forgotten before their time, because more came than are remembered.",
+        "Keys of clients forgotten before their time: more came than are remembered, or the disk had no room for them.",
     ),
     gauge("build_info", &["version"], "Always 1; the version is in the label."),
 ];

@@ -4,10 +4,14 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use forebay::buffer::{Ack, NoteId, Noting, OpenError, Part, PushError, Receipt, Request, Rest, Resumed};
+use forebay::buffer::{
+    Ack, Fsync, NoteId, Noting, OpenError, Part, PushError, Receipt, Request, Rest, Resumed,
+};
 use forebay::wal::{Event, Log, LogConfig};
+use futures_util::FutureExt as _;
 use support::eventually;
 use support::faulty_fs::Faults;
 use support::records::numbers;
@@ -163,7 +167,7 @@ async fn what_was_only_in_memory_and_is_not_delivered_is_told_as_lost_at_the_end
     running.pull_readings(5).await;
     running.buffer.close();
     drop(running.outlet);
-    assert_eq!(running.buffer.finish().await, Rest::KeptBut { lost: 3 });
+    assert_eq!(running.buffer.finish().await, Rest::KeptBut { lost: 3, sent_again: 0 });
 }
 
 #[tokio::test]
@@ -392,4 +396,139 @@ async fn a_buffer_that_has_ended_lets_go_of_its_directory_whoever_still_holds_on
     let next = site.try_open(1 << 30);
     assert!(next.is_ok(), "{next:?}");
     drop(running);
+}
+
+/// What a disk does that takes nothing for a while, and how it is made well again.
+type Trouble = (&'static str, fn(&Site), fn(&Site));
+
+const TROUBLES: [Trouble; 4] = [
+    ("the directory is moved away", Site::move_away, Site::move_back),
+    ("its lock is removed", Site::hide_lock, Site::show_lock),
+    (
+        "writes fail",
+        |site| site.fs.set_faults(Faults { write: 1.0, ..Faults::default() }),
+        |site| site.fs.set_faults(Faults::default()),
+    ),
+    (
+        "syncs fail",
+        |site| site.fs.set_faults(Faults { sync: 1.0, directory_sync: 1.0, ..Faults::default() }),
+        |site| site.fs.set_faults(Faults::default()),
+    ),
+];
+
+#[tokio::test]
+async fn what_is_delivered_while_the_disk_is_in_trouble_is_written_down_as_soon_as_it_is_well_again() {
+    for (what, begin, end) in TROUBLES {
+        let site = Site::new(25);
+        let mut running = site.open(1 << 20);
+        running.push(0..100, Ack::Disk).await.expect("room");
+        let (_, parts) = running.pull_readings(100).await;
+        begin(&site);
+        running.deliver(parts, None);
+        eventually("the trouble is noticed", || async { running.buffer.trouble().is_some() }).await;
+        end(&site);
+        running.recovers_from_trouble().await;
+        // Long after, in the same segment.
+        running.push(100..150, Ack::Disk).await.expect("a sound disk");
+        let killed = site.killed();
+        running.buffer.finish().await;
+        let running = killed.open(1 << 20);
+        assert_eq!(running.recovered(), 50, "{what}");
+        running.close().await;
+    }
+}
+
+#[tokio::test]
+async fn an_end_that_leaves_delivered_readings_to_the_next_start_says_how_many() {
+    let site = Site::new(26);
+    let mut running = site.open(1 << 20);
+    running.push(0..10, Ack::Disk).await.expect("room");
+    let (_, parts) = running.pull_readings(10).await;
+    site.fs.set_faults(Faults { write: 1.0, ..Faults::default() });
+    running.deliver(parts, None);
+    running.buffer.close();
+    drop(running.outlet);
+    assert_eq!(running.buffer.finish().await, Rest::KeptBut { lost: 0, sent_again: 10 });
+    site.fs.set_faults(Faults::default());
+    let running = site.open(1 << 20);
+    assert_eq!(running.recovered(), 10);
+    running.close().await;
+}
+
+#[tokio::test]
+async fn with_an_interval_nothing_reaches_an_idempotent_node_twice_whatever_a_power_cut_takes() {
+    let seed = std::env::var("FOREBAY_TEST_SEED").ok().map(|text| text.parse().expect("a whole number"));
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("FOREBAY_TEST_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    // Nothing is synced for the interval's sake.
+    let mut site = Site::new(seed);
+    site.fsync = Fsync::Every(Duration::from_secs(3600));
+    let (mut keys, mut stored) = (BTreeMap::<String, Vec<i64>>::new(), BTreeSet::new());
+    let mut send = |key: &str, parts: &[Part]| {
+        let numbers: Vec<i64> = parts.iter().flat_map(numbers).collect();
+        if let Some(known) = keys.get(key) {
+            return assert_eq!(*known, numbers, "{key} has other readings now");
+        }
+        for number in &numbers {
+            assert!(stored.insert(*number), "{number} arrived twice, the second time under {key}");
+        }
+        keys.insert(key.to_owned(), numbers);
+    };
+    let mut next = 0;
+    for round in 0..40 {
+        let mut running = site.open(1 << 20);
+        for Resumed { key, note, parts } in running.outlet.resumed() {
+            send(&key, &parts);
+            if random.bool() {
+                running.deliver(parts, Some(note));
+            }
+        }
+        for step in 0..random.usize(1..12) {
+            let count = random.i64(1..100);
+            running.push(next..next + count, Ack::Disk).await.expect("a sound disk");
+            next += count;
+            if random.bool() {
+                continue;
+            }
+            let parts = running.pull().await;
+            let key = format!("key-{round}-{step}");
+            let note = running.note(&key, &parts).await;
+            assert!(note.is_some(), "a sound disk");
+            send(&key, &parts);
+            if random.bool() {
+                running.deliver(parts, note);
+            }
+        }
+        if random.u8(..4) > 0 { site.lose_power(running).await } else { running.close().await }
+    }
+}
+
+#[test]
+fn a_runtime_that_ends_while_a_backlog_is_read_ends_without_a_panic() {
+    let site = Site::new(27);
+    let runtime = tokio::runtime::Builder::new_multi_thread().max_blocking_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let mut running = runtime.block_on(async {
+        let running = site.open(1 << 20);
+        running.push(0..3, Ack::Disk).await.expect("room");
+        running.close().await;
+        site.open(1 << 20)
+    });
+    // The only thread for what blocks is taken, so that the read has not begun when the runtime ends.
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    runtime.spawn_blocking(move || held.recv());
+    let mut parts = Vec::new();
+    {
+        let _entered = runtime.enter();
+        assert!(running.outlet.pull(&mut parts, 1).now_or_never().is_none(), "it is to be read");
+    }
+    let release = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        drop(hold);
+    });
+    runtime.shutdown_timeout(support::LIMIT);
+    release.join().expect("it only waits");
+    // Whoever waits for the read is dropped soon; until then it goes on waiting.
+    let _ = running.outlet.pull(&mut parts, 1).now_or_never();
 }

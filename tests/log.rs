@@ -202,6 +202,9 @@ impl Run {
     }
 
     fn step(&mut self) {
+        if self.random.u8(..8) == 0 {
+            self.go_on_in_last();
+        }
         match self.random.u32(..100) {
             0..38 => self.append(),
             38..42 => self.die(),
@@ -230,6 +233,14 @@ impl Run {
                 None
             }
         }
+    }
+
+    /// Goes on in the segment that a start has found last, if there is one.
+    fn go_on_in_last(&mut self) {
+        let result = self.log.go_on_in_last();
+        println!("go on in the last segment: {result:?}, {:?}", self.log.active());
+        self.worked(result);
+        self.model.active = self.log.active().is_some();
     }
 
     fn append(&mut self) {

@@ -405,11 +405,12 @@ pub enum Rest {
     Lost,
     /// They are on stable storage, for the next start.
     Kept,
-    /// So many of them were acknowledged in memory and could not be written: they are gone with the process. The
-    /// others are on stable storage.
+    /// They are on stable storage, but not all that the disk should have was taken by it.
     KeptBut {
-        /// How many.
+        /// So many readings were acknowledged in memory and could not be written: they are gone with the process.
         lost: u64,
+        /// So many readings are settled, which could not be written: the next start sends them again.
+        sent_again: u64,
     },
 }
 

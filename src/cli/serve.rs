@@ -56,7 +56,7 @@ async fn serve(config: Config) -> anyhow::Result<u8> {
 }
 
 fn exit_status(ended: Ended) -> u8 {
-    if ended.has_lost() || ended.failed { FAILED } else { DONE }
+    if ended.has_lost() || ended.failed || ended.sent_again() > 0 { FAILED } else { DONE }
 }
 
 /// Allows as many open files as the system lets us have: each connection is one.
@@ -86,6 +86,7 @@ mod tests {
         // What stays on disk is not left behind.
         check(1, Rest::Kept, false, 0);
         check(1, Rest::Kept, true, 1);
-        check(2, Rest::KeptBut { lost: 1 }, false, 1);
+        check(2, Rest::KeptBut { lost: 1, sent_again: 0 }, false, 1);
+        check(0, Rest::KeptBut { lost: 0, sent_again: 2 }, false, 1);
     }
 }

@@ -33,6 +33,7 @@ use crate::buffer::lease::OpenWindows;
 use crate::buffer::{Accounts, Amount, Kept, Outlet, Part};
 use crate::metrics::Metrics;
 use crate::routing::Spread;
+use crate::tasks;
 use burying::Buried;
 use pending::{Pending, State};
 use stragglers::Stragglers;
@@ -262,7 +263,7 @@ impl Worker {
                 () = self.signals.abort.cancelled() => return self.give_up_stragglers(),
                 Some(done) = self.sending.join_next_with_id(), if !self.sending.is_empty() => self.on_done(done),
                 Some(done) = self.burying.join_next(), if !self.burying.is_empty() => {
-                    self.on_buried(done.expect("burying does not panic"), Instant::now());
+                    self.on_buried(tasks::outcome(done).await, Instant::now());
                 }
                 () = self.accounts.eviction_wanted() => self.evict(),
                 () = self.signals.drain.cancelled(), if !self.draining => self.start_draining(Instant::now()),

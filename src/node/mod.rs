@@ -58,6 +58,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::filesystem;
 use crate::listener::{self, Limits};
+use crate::tasks;
 use store::{Store, StoreSettings};
 
 pub use batch::{BODY_BYTES_MAX, FORMAT};
@@ -135,7 +136,7 @@ impl Node {
     pub async fn start(options: NodeOptions) -> Result<Node, NodeError> {
         let (address, listener) = bind(options.listen).await?;
         let opened = tokio::task::spawn_blocking(move || open(&options.data)).await;
-        let (store, writer) = opened.expect("opening does not panic")?;
+        let (store, writer) = tasks::outcome(opened).await?;
         let stop = CancellationToken::new();
         let limits = Limits { connections_max: CONNECTIONS_MAX, head_timeout: HEAD_TIMEOUT };
         let serving = listener::serve(listener, http::router(store), limits, stop.clone(), STOP_WITHIN);

@@ -30,7 +30,9 @@ pub const NAMES: [&str; 2] = ["checkpoint-a", "checkpoint-b"];
 const MAGIC: &[u8; 8] = b"FBYCKP\x00\x01";
 const HEAD_BYTES: usize = 24;
 /// Least size of a file.
-const FILE_BYTES_MIN: usize = 16 * 1024;
+const FILE_BYTES_MIN: usize = 64 * 1024;
+/// A file has room for a checkpoint so many times as large as the last one, if the disk has.
+const HEADROOM: usize = 2;
 /// Largest checkpoint that is read: far more than any that was written.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -137,8 +139,7 @@ impl Slots {
             let generation = self.generation + 1;
             let bytes = encode(generation, checkpoint);
             let index = usize::from(generation.is_multiple_of(2));
-            // Both at once, while there is room for the second, too.
-            self.make_large_enough(fs, directory, bytes.len())?;
+            self.make_large_enough(fs, directory, index, bytes.len())?;
             let slot = self.files[index].as_ref().expect("it was just made");
             slot.file.write_at(&bytes, 0)?;
             slot.file.sync()?;
@@ -147,8 +148,16 @@ impl Slots {
         Ok(())
     }
 
-    fn make_large_enough(&mut self, fs: &dyn Fs, directory: &Path, bytes: usize) -> io::Result<()> {
-        for (slot, name) in self.files.iter_mut().zip(NAMES) {
+    /// Makes both files, and makes them larger than they need to be while there is room, so that there is some for
+    /// the next checkpoint when there is none left. Only the one that is written to next has to be large enough.
+    fn make_large_enough(
+        &mut self,
+        fs: &dyn Fs,
+        directory: &Path,
+        next: usize,
+        bytes: usize,
+    ) -> io::Result<()> {
+        for (index, (slot, name)) in self.files.iter_mut().zip(NAMES).enumerate() {
             let slot = match slot {
                 Some(slot) => slot,
                 None => {
@@ -156,8 +165,11 @@ impl Slots {
                     slot.insert(Slot { file: fs.create(&directory.join(name))?, bytes: 0 })
                 }
             };
-            if slot.bytes < bytes as u64 {
-                slot.grow((2 * bytes).max(FILE_BYTES_MIN) as u64)?;
+            if slot.bytes < (HEADROOM * bytes) as u64 {
+                let grown = slot.grow((2 * HEADROOM * bytes).max(FILE_BYTES_MIN) as u64);
+                if grown.is_err() && index == next && slot.bytes < bytes as u64 {
+                    slot.grow(bytes as u64)?;
+                }
             }
         }
         if !self.named {
@@ -182,6 +194,7 @@ impl Slot {
 
     fn grow(&mut self, bytes: u64) -> io::Result<()> {
         let zeros = vec![0; usize::try_from(bytes - self.bytes).expect("a checkpoint fits in memory")];
+        // Where a checkpoint stands, what is behind it does not matter: a file that grew in part serves as it is.
         self.file.write_at(&zeros, self.bytes)?;
         self.file.sync()?;
         self.bytes = bytes;

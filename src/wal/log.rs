@@ -21,6 +21,9 @@ const PENDING_BYTES_KEPT: usize = 4 * 1024 * 1024;
 /// Size of the first segment after a start: it is made while a request waits.
 const FIRST_SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 
+/// Where there is no room for a segment, one that is smaller by this factor is tried.
+const SMALLER_BY: u64 = 8;
+
 /// The settings of a log.
 #[derive(Clone, Debug)]
 pub struct LogConfig {
@@ -92,6 +95,11 @@ pub struct LogError {
 }
 
 impl LogError {
+    /// Whether there was no room for it.
+    pub fn is_no_room(&self) -> bool {
+        matches!(self.error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
     pub(super) fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LogError {
         move |error| LogError { action, path: path.to_owned(), error }
     }
@@ -105,6 +113,8 @@ pub struct Log {
     /// The segments that are needed, the oldest first; the active one, if there is one, is the last.
     pub(super) segments: Vec<Segment>,
     pub(super) active: Option<Active>,
+    /// The last segment that a start has found, if it can be gone on in.
+    pub(super) unfinished: Option<u64>,
     /// What a commit has kept and no sync has confirmed, in the segment before the next one.
     pub(super) left: Option<Left>,
     /// Records that were appended and not written yet.
@@ -274,6 +284,30 @@ impl Log {
         Ok(())
     }
 
+    /// Goes on in the last segment that a start has found, if nothing stands in it behind its records: a log that
+    /// takes few records is not to begin a file at every start. Without it the next record begins a new one.
+    ///
+    /// Its records were made durable when the log was opened, and there is nothing in it that could be taken for one
+    /// that follows them.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be opened; the next record begins a new one then.
+    pub fn go_on_in_last(&mut self) -> Result<(), LogError> {
+        let unfinished = self.unfinished.take();
+        let Some(segment) = self.segments.last().filter(|last| unfinished == Some(last.number)) else {
+            return Ok(());
+        };
+        if self.active.is_none() && self.end.segment == segment.number {
+            let path = self.directory.segment(segment.number);
+            let file = self.directory.fs.open(&path).map_err(LogError::at("open", &path))?;
+            let at = self.end.offset;
+            self.active =
+                Some(Active { file, path, written: at, kept: at, synced: at, bytes: segment.bytes });
+        }
+        Ok(())
+    }
+
     /// Goes on in a new segment with room for a record of so many bytes.
     fn roll(&mut self, record_bytes: u64) -> Result<(), LogError> {
         // Whatever is in a later segment says that all before it was synced.
@@ -281,13 +315,14 @@ impl Log {
         self.end = self.position();
         let first = self.active.take().is_none();
         let wanted = if first { self.segment_bytes.min(FIRST_SEGMENT_BYTES) } else { self.segment_bytes };
-        let wanted = wanted.max(RECORDS_START + record_bytes);
+        let least = (RECORDS_START + record_bytes).next_multiple_of(RECORDS_START);
+        let wanted = wanted.max(least);
         let number = self.end.segment + 1;
         // If this fails half-way, what is left of it must not be taken for the segment that comes in its place.
         self.end = Position { segment: number, offset: RECORDS_START, seq: self.next_seq };
         let spare = match self.spare.take_if(|spare| spare.bytes >= wanted) {
             Some(spare) => spare,
-            None => self.spare_job(wanted).run()?,
+            None => self.make_spare(wanted, least)?,
         };
         let header = Header { number, first_seq: self.next_seq, salt: self.salts.u32(..) };
         let bytes = spare.bytes;
@@ -297,6 +332,18 @@ impl Log {
         let seqs = self.next_seq..self.next_seq;
         self.segments.push(Segment { number, salt: header.salt, seqs, bytes });
         Ok(())
+    }
+
+    /// Makes a file for the next segment. Where there is no room for one of the usual size, a smaller one is better
+    /// than none.
+    fn make_spare(&self, wanted: u64, least: u64) -> Result<Spare, LogError> {
+        let mut bytes = wanted;
+        loop {
+            match self.spare_job(bytes).run() {
+                Err(error) if error.is_no_room() && bytes > least => bytes = (bytes / SMALLER_BY).max(least),
+                made => return made,
+            }
+        }
     }
 
     /// Makes a spare file the segment of this header, durably.
@@ -346,15 +393,40 @@ impl Log {
     /// If it cannot be written, or if it was and a segment could not be removed: [`Log::segments`] tells. Either way
     /// the next start may find it, and nothing is removed before it is on stable storage.
     pub fn checkpoint(&mut self, state: Vec<u8>, settled: &[u64]) -> Result<(), LogError> {
+        let old = self.keep(state, settled)?;
+        self.let_all_go(&old)
+    }
+
+    /// The first half of a checkpoint: keeps `state` for the next start, and returns the segments that can go.
+    ///
+    /// If there is no room for it, the file that was to be the next segment goes first.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written. The next start may find it all the same.
+    pub fn keep(&mut self, state: Vec<u8>, settled: &[u64]) -> Result<Vec<Segment>, LogError> {
         self.commit(Durability::Synced)?;
         let (old, segments) = self.without(settled);
         let checkpoint = Checkpoint { position: self.position(), segments, state };
-        let Directory { fs, path } = &self.directory;
-        self.slots
-            .write(fs.as_ref(), path, &checkpoint)
-            .map_err(LogError::at("write a checkpoint in", path))?;
+        let mut written = self.write_checkpoint(&checkpoint);
+        if written.as_ref().is_err_and(LogError::is_no_room) && self.give_up_spare() {
+            written = self.write_checkpoint(&checkpoint);
+        }
+        written?;
         self.segments = checkpoint.segments;
-        self.let_all_go(&old)
+        Ok(old)
+    }
+
+    fn write_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), LogError> {
+        let Directory { fs, path } = &self.directory;
+        let written = self.slots.write(fs.as_ref(), path, checkpoint);
+        written.map_err(LogError::at("write a checkpoint in", path))
+    }
+
+    /// Removes the file that was to be the next segment, to make room. Returns whether there was one.
+    pub fn give_up_spare(&mut self) -> bool {
+        let Some(spare) = self.spare.take() else { return false };
+        self.directory.fs.remove(&spare.path).is_ok()
     }
 
     /// Lets the segments with these numbers go without keeping any state: a log that is always read as a whole needs
@@ -376,8 +448,13 @@ impl Log {
         self.segments.iter().cloned().partition(goes)
     }
 
-    /// Each is tried, whatever happens to the others; what stays is removed at the next start.
-    fn let_all_go(&mut self, old: &[Segment]) -> Result<(), LogError> {
+    /// The second half of a checkpoint: the files of these segments are used again, or removed. Each is tried,
+    /// whatever happens to the others; what stays is removed at the next start.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that the system did not do.
+    pub fn let_all_go(&mut self, old: &[Segment]) -> Result<(), LogError> {
         old.iter().map(|segment| self.let_go(segment)).fold(Ok(()), Result::and)
     }
 

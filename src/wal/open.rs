@@ -79,13 +79,14 @@ impl Log {
             replay.tell_of_checkpoint();
         }
         replay.remove_leftovers();
-        let (segments, end) = replay.run()?;
+        let Replayed { segments, end, unfinished } = replay.run()?;
         Ok(Log {
             directory: replay.directory,
             segment_bytes,
             copied_bytes_max,
             segments,
             active: None,
+            unfinished,
             left: None,
             pending: Vec::new(),
             end,
@@ -132,6 +133,25 @@ enum Gaps {
     MayBeSettled,
 }
 
+/// What a replay comes to.
+struct Replayed {
+    /// All segments that can be told apart, also those that hold nothing that counts: they go like any other.
+    segments: Vec<Segment>,
+    /// Where the next record comes.
+    end: Position,
+    /// The last segment, if nothing stands in it behind its records that was begun.
+    unfinished: Option<u64>,
+}
+
+/// How the records of a segment end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// Nothing behind them was begun.
+    Clean,
+    /// Something was.
+    Torn,
+}
+
 /// A segment that is to be read, and from where.
 struct Chapter {
     segment: Segment,
@@ -174,8 +194,8 @@ impl Replay<'_> {
         });
     }
 
-    /// Reads all there is. Returns the segments and where the next record comes.
-    fn run(&mut self) -> Result<(Vec<Segment>, Position), LogError> {
+    /// Reads all there is.
+    fn run(&mut self) -> Result<Replayed, LogError> {
         let checkpoint = self.checkpoint.take();
         let files: Vec<u64> = self.names.iter().filter_map(|name| segment::number_of(name)).collect();
         let mut known = BTreeMap::new();
@@ -197,8 +217,9 @@ impl Replay<'_> {
         let youngest = files.iter().copied().max();
         let mut end = position;
         let chapters = self.chapters(&mut known, position, files)?;
+        let mut ending = Ending::Torn;
         for chapter in &chapters {
-            self.read(chapter, &mut end)?;
+            ending = self.read(chapter, &mut end)?;
             if let Some(segment) = known.get_mut(&chapter.segment.number) {
                 let first = segment.seqs.start;
                 segment.seqs.end = end.seq.max(first);
@@ -208,8 +229,9 @@ impl Replay<'_> {
         if let Some(segment) = youngest.filter(|youngest| *youngest > end.segment) {
             end = Position { segment, offset: RECORDS_START, seq: end.seq };
         }
-        let segments: Vec<_> = known.into_values().filter(|segment| !segment.seqs.is_empty()).collect();
-        Ok((segments, end))
+        let last = chapters.last().map(|chapter| chapter.segment.number);
+        let unfinished = last.filter(|last| ending == Ending::Clean && youngest == Some(*last));
+        Ok(Replayed { segments: known.into_values().collect(), end, unfinished })
     }
 
     /// The segments that have records from `position` on, with their limits.
@@ -257,8 +279,8 @@ impl Replay<'_> {
         Ok(Some(Segment { number, salt, seqs: first_seq..first_seq, bytes }))
     }
 
-    /// Tells of the records of one segment, and moves `end` behind them.
-    fn read(&mut self, chapter: &Chapter, end: &mut Position) -> Result<(), LogError> {
+    /// Tells of the records of one segment, and moves `end` behind them. Returns how they end.
+    fn read(&mut self, chapter: &Chapter, end: &mut Position) -> Result<Ending, LogError> {
         let Chapter { segment, start, limit } = chapter;
         let first = start.map_or(segment.seqs.start, |start| start.seq);
         let void = matches!(limit, Limit::Below(below) if *below <= first);
@@ -289,7 +311,7 @@ impl Replay<'_> {
             self.renew(segment, from..offset)?;
         }
         *end = Position { segment: segment.number, offset, seq };
-        Ok(())
+        Ok(if reader.is_torn() { Ending::Torn } else { Ending::Clean })
     }
 
     /// Makes what was read durable: it may have been written by a process that was killed before its sync, and

@@ -32,6 +32,15 @@ pub struct Faults {
     pub directory_sync: f64,
 }
 
+/// How long a disk is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// For one call.
+    Once,
+    /// From then on: what needs no more room works.
+    FromThenOn,
+}
+
 /// A file system. Clones are the same one.
 #[derive(Clone)]
 pub struct FaultyFs {
@@ -49,6 +58,9 @@ struct Disk {
     calls_left: Option<u32>,
     /// Bytes of all blocks that files may have.
     room: Option<usize>,
+    /// Calls that may need room: so far, and the one that finds none.
+    roomy_calls: u32,
+    full_at: Option<(u32, Full)>,
     /// Crashes so far; handles from before are dead.
     crashes: u64,
     last_inode: Inode,
@@ -99,6 +111,8 @@ impl FaultyFs {
             faults: Faults::default(),
             calls_left: None,
             room: None,
+            roomy_calls: 0,
+            full_at: None,
             crashes: 0,
             last_inode: 0,
             files: BTreeMap::new(),
@@ -128,6 +142,29 @@ impl FaultyFs {
     pub fn set_free(&self, free: Option<usize>) {
         let mut disk = self.disk();
         disk.room = free.map(|free| disk.used() + free);
+    }
+
+    /// After so many calls that write or make a file, one finds no room.
+    pub fn set_full_after(&self, calls: u32, full: Full) {
+        let mut disk = self.disk();
+        disk.roomy_calls = 0;
+        disk.full_at = Some((calls, full));
+    }
+
+    /// Calls so far that write or make a file, since [`FaultyFs::set_full_after`].
+    pub fn roomy_calls(&self) -> u32 {
+        self.disk().roomy_calls
+    }
+
+    /// One of its own with the same content, where a directory and those below it have another name.
+    pub fn moved(&self, from: &Path, to: &Path) -> FaultyFs {
+        let mut disk = Disk { calls_left: None, ..self.disk().clone() };
+        let directories = std::mem::take(&mut disk.directories).into_iter().map(|(path, names)| {
+            let moved = path.strip_prefix(from).map(|below| to.join(below).components().collect());
+            (moved.unwrap_or(path), names)
+        });
+        disk.directories = directories.collect();
+        FaultyFs::of(disk)
     }
 
     /// After so many calls all fail, as for a process that is killed then; the last one is done in part if it is a
@@ -196,6 +233,21 @@ impl Disk {
         if likely > 0.0 && self.random.f64() < likely { Err(io_error()) } else { Ok(()) }
     }
 
+    /// A call that may need room.
+    fn needs_room(&mut self) -> io::Result<()> {
+        let call = self.roomy_calls;
+        self.roomy_calls += 1;
+        match self.full_at {
+            Some((at, full)) if at == call => {
+                if full == Full::FromThenOn {
+                    self.room = Some(self.used());
+                }
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn find(&self, path: &Path) -> io::Result<Inode> {
         let (directory, name) = split(path);
         let names = self.directories.get(directory).ok_or(io::ErrorKind::NotFound)?;
@@ -220,6 +272,7 @@ impl Disk {
 
     fn write(&mut self, inode: Inode, bytes: &[u8], offset: usize) -> io::Result<()> {
         self.call()?;
+        self.needs_room()?;
         let last = self.calls_left == Some(0);
         let torn = if last { Err(io_error()) } else { self.fails(|faults| faults.write) };
         let torn = torn.map_err(|error| (self.random.usize(..bytes.len()), error));
@@ -388,6 +441,7 @@ impl Fs for FaultyFs {
         let mut disk = self.disk();
         disk.call()?;
         disk.fails(|faults| faults.name)?;
+        disk.needs_room()?;
         if let Ok(inode) = disk.find(path) {
             let content = disk.files.get_mut(&inode).expect("names have files");
             content.current.clear();

@@ -29,6 +29,8 @@ pub struct Site {
     pub fs: FaultyFs,
     /// Where the lock is; everything else is on `fs`.
     directory: TempDir,
+    /// When a commit is synced.
+    pub fsync: Fsync,
 }
 
 /// A buffer that is open.
@@ -46,7 +48,14 @@ pub struct Running {
 impl Site {
     /// A sound disk.
     pub fn new(seed: u64) -> Site {
-        Site { fs: FaultyFs::new(seed), directory: tempfile::tempdir().expect("a directory") }
+        let directory = tempfile::tempdir().expect("a directory");
+        Site { fs: FaultyFs::new(seed), directory, fsync: Fsync::Always }
+    }
+
+    /// Another place for a buffer on the same disk as it is now: what a process that is killed leaves.
+    pub fn killed(&self) -> Site {
+        let directory = tempfile::tempdir().expect("a directory");
+        Site { fs: self.fs.moved(&self.path(), directory.path()), directory, fsync: self.fsync }
     }
 
     /// The directory.
@@ -54,25 +63,47 @@ impl Site {
         self.directory.path().to_owned()
     }
 
+    /// The directory has another name for a while.
+    pub fn move_away(&self) {
+        std::fs::rename(self.path(), self.path().with_extension("moved")).expect("a sound disk");
+    }
+
+    /// It has its own name again.
+    pub fn move_back(&self) {
+        std::fs::rename(self.path().with_extension("moved"), self.path()).expect("a sound disk");
+    }
+
+    /// The lock has another name for a while.
+    pub fn hide_lock(&self) {
+        std::fs::rename(self.path().join("lock"), self.path().join("hidden")).expect("a sound disk");
+    }
+
+    /// It has its own name again.
+    pub fn show_lock(&self) {
+        std::fs::rename(self.path().join("hidden"), self.path().join("lock")).expect("a sound disk");
+    }
+
     /// Opens a buffer of so many bytes; a segment has a sixteenth of them.
     pub fn open(&self, bytes: u64) -> Running {
-        let Opened { buffer, mut outlet, memos } = self.try_open(bytes).expect("it opens");
-        let kept = outlet.kept();
-        Running { buffer, outlet, kept, memos }
+        self.try_open(bytes).expect("it opens").into()
     }
 
     /// The same, or why not.
     pub fn try_open(&self, bytes: u64) -> Result<Opened, OpenError> {
-        let config = BufferConfig {
+        disk::open_on(Arc::new(self.fs.clone()), &self.config(bytes), 1, &Arc::default())
+    }
+
+    /// The settings of a buffer of so many bytes.
+    pub fn config(&self, bytes: u64) -> BufferConfig {
+        BufferConfig {
             kind: "disk",
             ack: Ack::Disk,
             limit: Amount { readings: 1 << 30, bytes },
             on_full: OnFull::Reject,
             path: self.path(),
-            fsync: Fsync::Always,
+            fsync: self.fsync,
             memos_kept: Duration::from_secs(600),
-        };
-        disk::open_on(Arc::new(self.fs.clone()), &config, 1, &Arc::default())
+        }
     }
 
     /// The power goes while a buffer is open.
@@ -94,10 +125,24 @@ impl Site {
     }
 }
 
+impl From<Opened> for Running {
+    fn from(Opened { buffer, mut outlet, memos }: Opened) -> Running {
+        let kept = outlet.kept();
+        Running { buffer, outlet, kept, memos }
+    }
+}
+
 impl Running {
     /// Puts a request in.
     pub async fn push(&self, numbers: Range<i64>, ack: Ack) -> Result<Receipt, PushError> {
         let request = Request { readings: numbered(numbers), format: 0, ack, until_taken: None, memo: None };
+        timeout(LIMIT, self.buffer.push(request)).await.expect("an answer in time")
+    }
+
+    /// Puts a request in, with something to be kept with it.
+    pub async fn push_with_memo(&self, numbers: Range<i64>, memo: Bytes) -> Result<Receipt, PushError> {
+        let (readings, memo) = (numbered(numbers), Some(memo));
+        let request = Request { readings, format: 0, ack: Ack::Disk, until_taken: None, memo };
         timeout(LIMIT, self.buffer.push(request)).await.expect("an answer in time")
     }
 

@@ -43,10 +43,22 @@ pub enum Command {
         /// What is to be noted.
         note: Note,
     },
-    /// What is settled.
-    Settle(Settlement),
+    /// What is settled, and how many readings that are.
+    Settle(Settlement, u64),
     /// Readings that a transform made, at least one, and the places of those that it made them of, in their order.
     Derive(Derivation, Vec<Span>),
+}
+
+/// When something has to be on stable storage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sync {
+    /// Nobody waits for it.
+    #[default]
+    Later,
+    /// Before it is answered, or within the interval that is set.
+    AsSet,
+    /// Before it is answered, whatever is set.
+    AtOnce,
 }
 
 /// The readings of a request that are to be kept.
@@ -83,17 +95,20 @@ impl Command {
             Command::Accept(_) | Command::Note { .. } => true,
             // More is made only when these are written.
             Command::Derive(derivation, _) => derivation.readings.len() >= URGENT_RESULTS,
-            Command::Settle(_) => false,
+            Command::Settle(..) => false,
         }
     }
 
-    /// Whether it has to be on stable storage before it is answered.
-    fn is_to_be_synced(&self) -> bool {
+    /// When it has to be on stable storage.
+    fn sync(&self) -> Sync {
         match self {
-            Command::Accept(accept) => accept.done.is_some(),
-            Command::Note { .. } => true,
-            // What is made is synced with the note on its batch, before anybody sees it.
-            Command::Settle(_) | Command::Derive(..) => false,
+            Command::Accept(accept) if accept.done.is_some() => Sync::AsSet,
+            // A batch that is sent before its note is safe comes again under another key after a power cut, in other
+            // company, and no node can tell. Its readings are before the note, and so they are safe, too.
+            Command::Note { .. } => Sync::AtOnce,
+            // What is made is synced with the note on its batch, before anybody sees it. What is settled and comes
+            // again does so under the key of its note.
+            Command::Accept(_) | Command::Settle(..) | Command::Derive(..) => Sync::Later,
         }
     }
 
@@ -101,7 +116,7 @@ impl Command {
         match self {
             Command::Accept(accept) => accept.readings.encoded_bytes(),
             Command::Derive(derivation, _) => derivation.readings.encoded_bytes(),
-            Command::Note { .. } | Command::Settle(_) => 0,
+            Command::Note { .. } | Command::Settle(..) => 0,
         }
     }
 
@@ -181,8 +196,8 @@ pub struct Taken {
     pub urgent: bool,
     /// How many of them are readings of requests.
     pub requests: usize,
-    /// Whether one of them has to be on stable storage before it is answered.
-    pub to_be_synced: bool,
+    /// When they have to be on stable storage.
+    pub sync: Sync,
     /// What will still come.
     pub closing: Closing,
 }
@@ -206,7 +221,7 @@ struct Contents {
     urgent: bool,
     /// How many of the commands are readings of requests.
     requests: usize,
-    to_be_synced: bool,
+    sync: Sync,
     /// When what nobody waits for is to be written; `None` if there is nothing.
     due: Option<Instant>,
     sleeps: Sleep,
@@ -287,7 +302,7 @@ impl Inbox {
             _ => {}
         }
         contents.bytes += command.bytes();
-        contents.to_be_synced |= command.is_to_be_synced();
+        contents.sync = contents.sync.max(command.sync());
         let is_urgent = command.is_urgent();
         contents.urgent |= is_urgent;
         contents.requests += usize::from(matches!(command, Command::Accept(_)));
@@ -341,11 +356,11 @@ impl Inbox {
         let commands = std::mem::replace(&mut contents.commands, next);
         contents.is_news = false;
         contents.due = None;
-        let to_be_synced = std::mem::take(&mut contents.to_be_synced);
+        let sync = std::mem::take(&mut contents.sync);
         let closing = contents.closing;
         drop(contents);
         self.emptied.notify_waiters();
-        Taken { commands, urgent, requests, to_be_synced, closing }
+        Taken { commands, urgent, requests, sync, closing }
     }
 
     /// Takes less from now on.

@@ -3,12 +3,15 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::checkpoint::{Books, Checkpointed, Gain};
 use super::entry::{Entry, Settlement};
 use super::lock::Lock;
+use super::memos::{Memos, MemosConfig};
 use super::recovery::{self, Recovered, lendable, report};
 use super::{log_config, unix_nanos};
 use crate::buffer::span::Span;
 use crate::buffer::{Amount, BufferConfig, OpenError};
+use crate::metrics::Metrics;
 use crate::reading::{ReadingRef, Readings};
 use crate::wal::{Damage, Found, Fs, Limit, LogError, OsFs, ReadOnlyFs, Segment};
 
@@ -84,8 +87,26 @@ pub fn verify(config: &BufferConfig, visit: &mut dyn FnMut(ReadingRef<'_>)) -> R
 ///
 /// [`OpenError`] if a gateway has the directory, or it cannot be read or written.
 pub fn repair(config: &BufferConfig) -> Result<Report, OpenError> {
-    let (_lock, mut recovered) = open(config, Arc::new(OsFs))?;
+    repair_on(Arc::new(OsFs), config)
+}
+
+/// The same on any file system.
+///
+/// # Errors
+///
+/// As [`repair`].
+pub fn repair_on(fs: Arc<dyn Fs>, config: &BufferConfig) -> Result<Report, OpenError> {
+    let (_lock, mut recovered) = open(config, Arc::clone(&fs))?;
     let report = read_all(&recovered, &mut |_| {})?;
+    let forgotten = Metrics::new().idempotency_keys_forgotten;
+    let memos_config = MemosConfig { fs, seed: fastrand::u64(..), kept: config.memos_kept, forgotten };
+    let (mut memos, _) = Memos::open(memos_config, &config.path, unix_nanos())?;
+    for (at, memo) in std::mem::take(&mut recovered.memos) {
+        memos.keep(memo, at);
+    }
+    // What is settled goes first, but for what is to be set aside: that may need the room.
+    let damaged: Vec<u64> = report.all_damaged().map(|damage| damage.segment).collect();
+    checkpoint(&mut recovered, &mut memos, &damaged)?;
     for damage in report.all_damaged() {
         let set_aside = recovered.log.directory().set_aside(damage);
         self::report(&config.path, damage, &set_aside);
@@ -94,16 +115,23 @@ pub fn repair(config: &BufferConfig) -> Result<Report, OpenError> {
     let lost = report.segments.iter().flat_map(|segment| &segment.lost);
     let spans = lost.cloned().map(Span::of_records).collect();
     recovered.state.settle(&Settlement { notes: Vec::new(), spans });
-    let numbers = recovered.log.segments().iter().map(|segment| segment.number);
-    let settled: Vec<u64> = numbers.filter(|number| recovered.state.is_settled(*number)).collect();
-    let (mut memos, _) =
-        super::memos::Memos::open(Arc::new(OsFs), &config.path, 0, config.memos_kept, unix_nanos())?;
-    for (at, memo) in std::mem::take(&mut recovered.memos) {
-        memos.keep(memo, at);
-    }
-    memos.flush()?;
-    recovered.log.checkpoint(recovered.state.encode(&settled), &settled)?;
+    checkpoint(&mut recovered, &mut memos, &[])?;
+    memos.end();
     Ok(report)
+}
+
+/// Keeps what is known, and lets the settled segments go, but for some.
+fn checkpoint(recovered: &mut Recovered, memos: &mut Memos, stay: &[u64]) -> Result<(), LogError> {
+    let Recovered { log, state, .. } = recovered;
+    let numbers = log.segments().iter().map(|segment| segment.number);
+    let goes = |number: &u64| state.is_settled(*number) && !stay.contains(number);
+    let settled: Vec<u64> = numbers.filter(goes).collect();
+    match (Books { log, state, memos }).checkpoint(&settled, Gain::Room)? {
+        Checkpointed::Written(removed) => removed?,
+        Checkpointed::NotNow => {}
+    }
+    settled.iter().for_each(|number| _ = state.contents.remove(number));
+    Ok(())
 }
 
 fn open(config: &BufferConfig, fs: Arc<dyn Fs>) -> Result<(Lock, Recovered), OpenError> {

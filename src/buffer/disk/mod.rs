@@ -22,6 +22,7 @@
 //! together may take a quarter and eight segments more, then requests find the buffer full. A segment has a
 //! sixteenth of `buffer.max_bytes`, at least 64 KiB and at most 32 MiB, or more if there were more than 1024.
 
+mod checkpoint;
 mod cursor;
 mod entry;
 mod handover;
@@ -51,11 +52,11 @@ use self::entry::Accepted;
 use self::handover::{Handover, View};
 use self::inbox::{Accept, Closing, Command, Inbox};
 use self::lock::Lock;
-use self::memos::Memos;
+use self::memos::{Memos, MemosConfig};
 use self::outlet::{DiskOutlet, OutletParts};
 use self::recovery::Recovered;
 use self::trouble::Trouble;
-use self::writer::{RETRY_EVERY, Writer};
+use self::writer::{Behind, RETRY_EVERY, Writer};
 use super::accounts::{Accounts, Bounds};
 use super::waiters::Waiters;
 use super::{
@@ -108,7 +109,9 @@ pub fn open_on(
     let lock = Arc::new(Lock::take(&path)?);
     let now = unix_nanos();
     let seed = fastrand::u64(..);
-    let (mut memos, mut kept) = Memos::open(Arc::clone(&fs), &path, seed, config.memos_kept, now)?;
+    let forgotten = metrics.idempotency_keys_forgotten.clone();
+    let memos_config = MemosConfig { fs: Arc::clone(&fs), seed, kept: config.memos_kept, forgotten };
+    let (mut memos, mut kept) = Memos::open(memos_config, &path, now)?;
     let log_config = log_config(&path, config.limit.bytes);
     let segment_bytes = log_config.segment_bytes;
     let recovered = recovery::recover(fs, log_config, seed)?;
@@ -154,7 +157,7 @@ pub fn open_on(
         metrics: Arc::clone(metrics),
         spare: None,
         pinned,
-        is_behind: false,
+        behind: Behind::default(),
         lock: Arc::clone(&lock),
     };
     let thread = std::thread::Builder::new().name("forebay-log".to_owned());
@@ -276,9 +279,9 @@ impl Buffer for Disk {
             }
             // A request that is still being answered, or a read that nobody waits for, must not keep the next start out.
             self.lock.release();
-            match self.trouble.unwritten() {
-                0 => Rest::Kept,
-                lost => Rest::KeptBut { lost },
+            match (self.trouble.unwritten(), self.trouble.sent_again()) {
+                (0, 0) => Rest::Kept,
+                (lost, sent_again) => Rest::KeptBut { lost, sent_again },
             }
         }
         .boxed()

@@ -28,6 +28,7 @@ use crate::buffer::ledger::{DeadLetterReason, Outcome};
 use crate::buffer::outlet::{Derivation, Deriving, Fate, Kept, NoteId, Noting, Outlet, Resumed};
 use crate::buffer::span::{Span, SpanSet};
 use crate::metrics::Metrics;
+use crate::tasks;
 use crate::wal::{Directory, LogError};
 
 /// Pause after the log could not be read.
@@ -94,9 +95,9 @@ impl DiskOutlet {
                 return count;
             }
             if let Some(reading) = &mut self.reading {
-                let done = reading.await;
+                let done = tasks::outcome(reading.await).await;
                 self.reading = None;
-                self.on_read(done.expect("reading does not panic"));
+                self.on_read(done);
                 continue;
             }
             if let Some(at) = self.retry_at {
@@ -184,7 +185,8 @@ impl DiskOutlet {
             self.parts.metrics.buffer_damaged_records.inc_by(requests);
             error!(requests, "requests on disk cannot be read; their readings are lost");
             let spans = vec![Span::of_records(numbers.clone())];
-            self.settle_on_disk(Settlement { notes: Vec::new(), spans });
+            // They are not sent again, whatever becomes of this.
+            self.settle_on_disk(Settlement { notes: Vec::new(), spans }, 0);
         }
     }
 
@@ -227,9 +229,9 @@ impl DiskOutlet {
         self.parts.taken = SpanSet::default();
     }
 
-    fn settle_on_disk(&self, settlement: Settlement) {
+    fn settle_on_disk(&self, settlement: Settlement, readings: u64) {
         // Once the log's thread has ended, nothing is kept any more.
-        let _ = self.parts.inbox.put_small(Command::Settle(settlement));
+        let _ = self.parts.inbox.put_small(Command::Settle(settlement, readings));
     }
 }
 
@@ -303,7 +305,8 @@ impl Outlet for DiskOutlet {
             Some(NoteId(seq)) if is_whole_batch => Settlement { notes: vec![seq], spans: Vec::new() },
             _ => Settlement { notes: Vec::new(), spans: spans(holds().filter_map(Hold::span)) },
         };
-        self.settle_on_disk(settlement);
+        let written = holds().filter(|hold| hold.span().is_some()).map(Hold::len).sum::<usize>();
+        self.settle_on_disk(settlement, written as u64);
         let unwritten = holds().filter(|hold| hold.span().is_none()).map(Hold::len).sum::<usize>();
         if unwritten > 0 {
             self.parts.trouble.settle_unwritten(unwritten as u64);

@@ -13,6 +13,8 @@ pub struct Trouble {
     disk_bytes: AtomicU64,
     /// Readings that were acknowledged in memory, could not be written, and are not settled.
     unwritten: AtomicU64,
+    /// Readings that are settled, and that the next start does not know to be.
+    sent_again: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +79,16 @@ impl Trouble {
     /// So many of them are settled.
     pub fn settle_unwritten(&self, readings: u64) {
         self.unwritten.fetch_sub(readings, Ordering::AcqRel);
+    }
+
+    /// Readings that are settled and will be sent again by the next start; known once the log's thread has ended.
+    pub fn sent_again(&self) -> u64 {
+        self.sent_again.load(Ordering::Acquire)
+    }
+
+    /// Notes how many readings the next start will send again.
+    pub fn set_sent_again(&self, readings: u64) {
+        self.sent_again.store(readings, Ordering::Release);
     }
 
     fn texts(&self) -> MutexGuard<'_, Texts> {

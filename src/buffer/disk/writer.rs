@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
+use super::checkpoint::{Books, Checkpointed, Gain};
 use super::entry::{Accepted, Note, Settlement};
 use super::handover::{Handover, Putting, Stands, View};
-use super::inbox::{Accept, Closing, Command, Done, Inbox, Pace, Taken};
+use super::inbox::{Accept, Closing, Command, Done, Inbox, Pace, Sync, Taken};
 use super::lock::Lock;
 use super::memos::Memos;
 use super::state::State;
@@ -69,10 +70,21 @@ pub struct Writer {
     pub spare: Option<JoinHandle<Result<Spare, LogError>>>,
     /// Segments that stay, whatever is settled: they have damaged bytes that could not be set aside.
     pub pinned: Vec<u64>,
-    /// Whether something is settled that neither the log nor a checkpoint has, because the disk took no more.
-    pub is_behind: bool,
+    /// What is settled and would be sent again after a start, because the disk took no more.
+    pub behind: Behind,
     /// Says whether the directory is still the one that was opened.
     pub lock: Arc<Lock>,
+}
+
+/// What is settled and not known on disk.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Behind {
+    /// Whether something is settled that neither the log nor a checkpoint has.
+    is_unwritten: bool,
+    /// Readings of that.
+    unwritten: u64,
+    /// Readings whose settlement is in the log and was not synced yet.
+    unsynced: u64,
 }
 
 /// What is said when the thread ends, also by a panic: nothing is taken any more, and the delivery ends when it has
@@ -159,14 +171,14 @@ impl Writer {
     }
 
     fn turn(&mut self, taken: Taken, clock: &mut Clock) {
-        let Taken { commands, urgent, requests, to_be_synced, .. } = taken;
+        let Taken { commands, urgent, requests, sync, .. } = taken;
         let now = Instant::now();
         if clock.retry_at.is_some_and(|at| now < at) {
             let reason = self.trouble.reason().unwrap_or_default();
             self.refuse(commands, &reason);
             return;
         }
-        let durability = self.durability(to_be_synced, now, clock);
+        let durability = self.durability(sync, now, clock);
         match self.commit(commands, durability, clock.retry_at.is_some()) {
             Ok(()) => {
                 clock.retry_at = None;
@@ -188,9 +200,13 @@ impl Writer {
         }
     }
 
-    fn durability(&self, to_be_synced: bool, now: Instant, clock: &Clock) -> Durability {
+    fn durability(&self, sync: Sync, now: Instant, clock: &Clock) -> Durability {
         let due = clock.sync_at.is_some_and(|at| at <= now);
-        let asked = to_be_synced && self.fsync == Fsync::Always;
+        let asked = match sync {
+            Sync::Later => false,
+            Sync::AsSet => self.fsync == Fsync::Always,
+            Sync::AtOnce => true,
+        };
         if due || asked || clock.retry_at.is_some() { Durability::Synced } else { Durability::Written }
     }
 
@@ -203,6 +219,9 @@ impl Writer {
             Ok(()) => {
                 self.observe(&commands, started);
                 self.on_committed(commands, places);
+                if self.log.is_synced() {
+                    self.behind.unsynced = 0;
+                }
                 self.prepare_spare();
                 self.tidy(before)
             }
@@ -219,7 +238,7 @@ impl Writer {
     /// disk that the log itself has filled would stay full, and what was delivered meanwhile would be sent again.
     fn make_room(&mut self) {
         let settled = self.settled_segments();
-        if self.is_behind || !settled.is_empty() {
+        if self.behind.is_unwritten || !settled.is_empty() {
             // What is wrong with the disk is told already.
             let _ = self.checkpoint(&settled);
         }
@@ -262,7 +281,7 @@ impl Writer {
                 put(&[&accepted.head(), &accept.memo, readings])
             }
             Command::Note { note, .. } => put(&[&note.encode()]),
-            Command::Settle(settlement) => put(&[&settlement.encode()]),
+            Command::Settle(settlement, _) => put(&[&settlement.encode()]),
             Command::Derive(Derivation { made_by, readings, .. }, merged) => {
                 let count = u32::try_from(readings.len()).expect("few windows are closed at once");
                 let readings = readings.as_bytes();
@@ -290,7 +309,10 @@ impl Writer {
             match command {
                 Command::Accept(accept) => told.extend(self.on_accepted(accept, &appended, &mut putting)),
                 Command::Note { number, note } => self.on_noted(number, note, appended.seq),
-                Command::Settle(settlement) => self.state.settle(&settlement),
+                Command::Settle(settlement, readings) => {
+                    self.behind.unsynced += readings;
+                    self.state.settle(&settlement);
+                }
                 Command::Derive(derivation, merged) => {
                     self.on_derived(derivation, merged, &appended, &mut putting);
                 }
@@ -389,9 +411,10 @@ impl Writer {
                     let _ = self.kept.send(Kept::Note(Noted { number, key: note.key, note: None }));
                 }
                 // The disk need not know it; without it these readings would be sent again after a crash.
-                Command::Settle(settlement) => {
+                Command::Settle(settlement, readings) => {
                     self.state.settle(&settlement);
-                    self.is_behind = true;
+                    self.behind.is_unwritten = true;
+                    self.behind.unwritten += readings;
                 }
                 Command::Derive(derivation, _) => {
                     let _ = self.kept.send(Kept::NotNow(derivation));
@@ -440,11 +463,13 @@ impl Writer {
         }
     }
 
-    /// Lets settled segments go once there are some, and keeps the state, at every new segment. An error here is an
-    /// error of the disk as any other.
+    /// Lets settled segments go once there are some, and keeps the state: at every new segment, and as soon as the
+    /// disk works again after something was settled that it did not take. An error here is an error of the disk as any
+    /// other.
     fn tidy(&mut self, segments_before: usize) -> Result<(), ()> {
         let settled = self.settled_segments();
-        if settled.is_empty() && self.log.segments().len() <= segments_before {
+        let is_new = self.log.segments().len() > segments_before;
+        if settled.is_empty() && !is_new && !self.behind.is_unwritten {
             return Ok(());
         }
         self.checkpoint(&settled).map_err(|error| {
@@ -463,9 +488,10 @@ impl Writer {
 
     fn checkpoint(&mut self, settled: &[u64]) -> Result<(), LogError> {
         self.lock.check()?;
-        self.memos.flush()?;
-        self.log.checkpoint(self.state.encode(settled), settled)?;
-        self.is_behind = false;
+        let gain = if settled.is_empty() && !self.behind.is_unwritten { Gain::Time } else { Gain::Room };
+        let books = Books { log: &mut self.log, state: &self.state, memos: &mut self.memos };
+        let Checkpointed::Written(removed) = books.checkpoint(settled, gain)? else { return Ok(()) };
+        self.behind = Behind::default();
         settled.iter().for_each(|number| {
             self.state.contents.remove(number);
         });
@@ -476,10 +502,10 @@ impl Writer {
             putting.show(View::of(&self.log, &self.state));
         }
         drop(putting);
-        Ok(())
+        removed
     }
 
-    /// The last thing: the next start finds everything at once.
+    /// The last thing: the next start finds everything at once, or it is told what it will not find.
     fn finish(mut self) {
         if let Some(spare) = self.spare.take() {
             let _ = spare.join();
@@ -488,6 +514,9 @@ impl Writer {
         if let Err(error) = self.checkpoint(&settled) {
             warn!(%error, "no checkpoint at the end; the next start reads more of the log");
         }
+        let Behind { unwritten, unsynced, .. } = self.behind;
+        self.trouble.set_sent_again(if self.log.is_synced() { unwritten } else { unwritten + unsynced });
+        self.memos.end();
     }
 }
 
@@ -495,7 +524,7 @@ impl Command {
     fn readings(&self) -> u64 {
         match self {
             Command::Accept(accept) => accept.amount.readings,
-            Command::Note { .. } | Command::Settle(_) | Command::Derive(..) => 0,
+            Command::Note { .. } | Command::Settle(..) | Command::Derive(..) => 0,
         }
     }
 }
