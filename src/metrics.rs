@@ -111,6 +111,11 @@ pub const TABLE: &[Row] = &[
         &["transform"],
         "What was forgotten, and windows that were closed, before their time to make room.",
     ),
+    counter(
+        "transform_tags_cut_total",
+        &["transform"],
+        "Results of windows that lack a tag of their series, because they have as many as there may be.",
+    ),
     gauge("transform_remembered", &["transform"], "Series, or readings, that the transform remembers."),
     gauge("transform_open_windows", &["transform"], "Windows of the transform that are open."),
     counter("copies_missing_total", &["reason"], "Copies of batches that were given up, by the reason."),

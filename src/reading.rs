@@ -231,10 +231,7 @@ impl Readings {
             self.bytes.extend_from_slice(text.as_bytes());
         }
         for (name, value) in parts.tags {
-            self.bytes.extend_from_slice(&small::<u16>(name.len()).to_le_bytes());
-            self.bytes.extend_from_slice(&small::<u16>(value.len()).to_le_bytes());
-            self.bytes.extend_from_slice(name.as_bytes());
-            self.bytes.extend_from_slice(value.as_bytes());
+            append_tag((name.as_bytes(), value.as_bytes()), &mut self.bytes);
         }
         let length = small::<u32>(self.bytes.len() - start - LENGTH_BYTES);
         self.bytes[start..start + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
@@ -444,15 +441,13 @@ impl<'a> ReadingRef<'a> {
     }
 
     /// The tags, name and value, as UTF-8.
-    pub fn tags_bytes(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        let mut rest = &self.bytes[if self.bytes[15] == 0 { self.bytes.len() } else { self.tags_start() }..];
-        std::iter::from_fn(move || {
-            let (lengths, after) = rest.split_at_checked(4)?;
-            let (name, after) = after.split_at(number(&lengths[..2]));
-            let (value, after) = after.split_at(number(&lengths[2..]));
-            rest = after;
-            Some((name, value))
-        })
+    pub fn tags_bytes(self) -> impl Iterator<Item = TagBytes<'a>> {
+        tags_of(self.tags_encoded())
+    }
+
+    /// The tags as they stand in the encoding; [`tags_of`] goes through them.
+    pub fn tags_encoded(self) -> &'a [u8] {
+        &self.bytes[if self.bytes[15] == 0 { self.bytes.len() } else { self.tags_start() }..]
     }
 
     /// Bytes of the reading in the internal encoding.
@@ -480,6 +475,29 @@ impl<'a> ReadingRef<'a> {
     fn tags_start(self) -> usize {
         self.value_start() + number(&self.bytes[20..22])
     }
+}
+
+/// The name and the value of a tag, as UTF-8.
+pub type TagBytes<'a> = (&'a [u8], &'a [u8]);
+
+/// Goes through tags in the encoding of a reading.
+pub fn tags_of(encoded: &[u8]) -> impl Iterator<Item = TagBytes<'_>> {
+    let mut rest = encoded;
+    std::iter::from_fn(move || {
+        let (lengths, after) = rest.split_at_checked(4)?;
+        let (name, after) = after.split_at(number(&lengths[..2]));
+        let (value, after) = after.split_at(number(&lengths[2..]));
+        rest = after;
+        Some((name, value))
+    })
+}
+
+/// Appends a tag in the encoding of a reading. Its name and its value are those of a reading.
+pub fn append_tag((name, value): TagBytes<'_>, encoded: &mut Vec<u8>) {
+    encoded.extend_from_slice(&small::<u16>(name.len()).to_le_bytes());
+    encoded.extend_from_slice(&small::<u16>(value.len()).to_le_bytes());
+    encoded.extend_from_slice(name);
+    encoded.extend_from_slice(value);
 }
 
 impl fmt::Debug for ReadingRef<'_> {

@@ -94,6 +94,8 @@ pub(super) struct Transform {
     pub(super) late: u64,
     /// What was forgotten, and windows that were closed, before their time to make room.
     pub(super) evicted: u64,
+    /// Results of windows that lack a tag of their series, because they have as many as there may be.
+    pub(super) tags_cut: u64,
     /// Series, or readings, that it remembers.
     pub(super) remembered: u64,
     /// Windows that are open.
@@ -192,6 +194,7 @@ impl Transform {
             failed: stats.failed,
             late: stats.late,
             evicted: stats.evicted,
+            tags_cut: stats.tags_cut,
             remembered: stats.remembered,
             open_windows: stats.open_windows,
         }

@@ -42,6 +42,7 @@ pub(super) fn samples(view: &View) -> Vec<Sample> {
         samples.push(sample("transform_failed_total", name, stats.failed as f64));
         samples.push(sample("transform_late_total", name, stats.late as f64));
         samples.push(sample("transform_evicted_total", name, stats.evicted as f64));
+        samples.push(sample("transform_tags_cut_total", name, stats.tags_cut as f64));
         samples.push(sample("transform_remembered", name, stats.remembered as f64));
         samples.push(sample("transform_open_windows", name, stats.open_windows as f64));
     }

@@ -1,9 +1,10 @@
-//! `aggregate`: fewer readings, each made of those of a time window, per device and sensor.
+//! `aggregate`: fewer readings, each made of those of a time window, per series: a device, a sensor and a set of tags
+//! (`by = "sensor"`: a device and a sensor).
 //!
 //! A window is `every` long and starts at a multiple of that since the Unix epoch, by the readings' own time. What it
 //! results in is one reading for each of the `functions` (`function`): sensor `SENSOR_FUNCTION`, time the window's
-//! start, the unit and the tags that all its readings share, and a tag `window` with its length. Booleans count as the
-//! integers 0 and 1. A text cannot be aggregated: such a reading passes unchanged, and so does one whose sensor has a
+//! start, the unit that all its readings share, the tags of the series, and a tag `window` with its length. A series that
+//! has as many tags as there may be loses the last one to it, which is counted. Booleans count as the integers 0 and 1. A text cannot be aggregated: such a reading passes unchanged, and so does one whose sensor has a
 //! name that leaves no room for the function's.
 //!
 //! A window of a series closes
@@ -17,13 +18,12 @@
 //! also while it sends live readings. A slot that gets readings after its window was closed has several results.
 //!
 //! Limits: 16 open windows and a late one for each series (`LATENESS_MAX` sees to that), each of some 200 bytes and
-//! what its labels take; with percentiles more (`quantiles`). What is done for a reading does not depend on how many
+//! what its unit takes; with percentiles more (`quantiles`). What is done for a reading does not depend on how many
 //! series and windows there are, but for the logarithm of their number when one is opened or closed.
 
 mod aggregator;
 mod deadlines;
 mod function;
-mod labels;
 mod number;
 mod numbers;
 mod open;
@@ -39,6 +39,7 @@ mod window;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::series::By;
 use super::settings::Settings;
 use super::{Kind, Transform};
 use crate::quantity::format_duration;
@@ -55,6 +56,7 @@ const MAX_SERIES_MAX: i64 = 10_000_000;
 /// The settings.
 #[derive(Clone, Debug)]
 pub struct Aggregate {
+    by: By,
     every: Duration,
     functions: Functions,
     lateness: Duration,
@@ -64,6 +66,7 @@ pub struct Aggregate {
 
 /// Reads the settings.
 pub(super) fn read(settings: &mut Settings) -> Option<Arc<dyn Kind>> {
+    let by = By::read(settings);
     let every = settings.duration("every", EVERY_MIN..=EVERY_MAX);
     if every.is_none() {
         settings.require("every", "the length of a window, such as 10s");
@@ -79,7 +82,7 @@ pub(super) fn read(settings: &mut Settings) -> Option<Arc<dyn Kind>> {
             .fault("lateness", format!("must be at most {LATENESS_MAX} times `every`, {most}, got {got}"));
         return None;
     }
-    Some(Arc::new(Aggregate { every, functions, lateness, keep_raw, max_series }))
+    Some(Arc::new(Aggregate { by, every, functions, lateness, keep_raw, max_series }))
 }
 
 fn read_functions(settings: &mut Settings) -> Option<Functions> {

@@ -1,6 +1,6 @@
 //! Passes a reading that moved by at least so much from the last one passed, and one every so often.
 //!
-//! For each series the value and the time of the last reading that passed are remembered. One passes if it is the
+//! For each series (a device, a sensor and a set of tags; with `by = "sensor"` a device and a sensor) the value and the time of the last reading that passed are remembered. One passes if it is the
 //! first, if it moved by at least `delta` or `percent` ([`change`]), or if its own time is at least `heartbeat` after
 //! that of the last one passed. Whoever holds the last value that passed is therefore never off by `delta` or more.
 //!
@@ -13,7 +13,7 @@
 //!   passes. There may be more readings than are needed, never fewer.
 //!
 //! A series takes about 110 bytes with names of 20 bytes together, and about 720 with the longest names (measured with
-//! a million of them).
+//! a million of them), and what its tags take.
 
 mod change;
 #[cfg(test)]
@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use change::{Kept, Least};
 
-use super::series::SeriesTable;
+use super::series::{By, SeriesTable};
 use super::settings::Settings;
 use super::{Kind, Moment, Stats, Transform, Verdict};
 use crate::quantity::format_duration;
@@ -49,13 +49,15 @@ const AHEAD_MAX: Duration = Duration::from_mins(1);
 /// What is configured.
 #[derive(Clone, Copy, Debug)]
 struct Deadband {
+    by: By,
     least: Least,
     heartbeat: Option<Duration>,
     max_series: usize,
 }
 
-/// Reads `delta` or `percent`, `heartbeat` and `max_series`.
+/// Reads `by`, `delta` or `percent`, `heartbeat` and `max_series`.
 pub(super) fn read(settings: &mut Settings) -> Option<Arc<dyn Kind>> {
+    let by = By::read(settings);
     let delta = settings.number("delta", 0.0..=DELTA_MAX).map(Least::Delta);
     let percent = settings.number("percent", 0.0..=PERCENT_MAX).map(Least::Percent);
     let heartbeat = settings.duration("heartbeat", HEARTBEAT_MIN..=HEARTBEAT_MAX);
@@ -67,7 +69,7 @@ pub(super) fn read(settings: &mut Settings) -> Option<Arc<dyn Kind>> {
         }
         (true, false) | (false, true) => {}
     }
-    Some(Arc::new(Deadband { least: delta.or(percent)?, heartbeat, max_series }))
+    Some(Arc::new(Deadband { by, least: delta.or(percent)?, heartbeat, max_series }))
 }
 
 impl Kind for Deadband {
@@ -75,7 +77,7 @@ impl Kind for Deadband {
         Box::new(Reducer {
             config: *self,
             seed: RandomState::new(),
-            series: SeriesTable::new(self.max_series),
+            series: SeriesTable::new(self.max_series, self.by),
             evicted: 0,
         })
     }

@@ -1,6 +1,6 @@
-//! Takes out a reading that came before: the same device, sensor, time and value as one that passed within `window`.
+//! Takes out a reading that came before: the same series, time and value as one that passed within `window`.
 //!
-//! The unit and the tags do not count. Values are the same if they are of one kind and written alike in canonical form:
+//! A series is a device, a sensor and a set of tags; with `by = "sensor"` tags do not count. Units never do. Values are the same if they are of one kind and written alike in canonical form:
 //! 1 and 1.0 are different, and so are 1 and "1", and 0.0 and -0.0; 1.50 and 1.5 are the same. The window is by the
 //! clock that never jumps and begins when a reading passes. Duplicates do not lengthen it: the first one that comes
 //! after it passes, and is remembered anew.
@@ -26,7 +26,7 @@ use std::time::Duration;
 use queue::{Passed, Queue};
 use tokio::time::Instant;
 
-use super::series::Index;
+use super::series::{By, Index};
 use super::settings::Settings;
 use super::{Kind, Moment, Stats, Transform, Verdict};
 use crate::quantity::format_duration;
@@ -44,18 +44,20 @@ const FORGET_AT_ONCE: usize = 4;
 /// What is configured.
 #[derive(Clone, Copy, Debug)]
 struct Dedupe {
+    by: By,
     window: Duration,
     max_readings: usize,
 }
 
-/// Reads `window` and `max_readings`.
+/// Reads `by`, `window` and `max_readings`.
 pub(super) fn read(settings: &mut Settings) -> Option<Arc<dyn Kind>> {
+    let by = By::read(settings);
     let window = settings.duration("window", WINDOW_MIN..=WINDOW_MAX);
     let max_readings = settings.count("max_readings", 1..=MAX_READINGS_MAX).unwrap_or(MAX_READINGS_DEFAULT);
     if window.is_none() {
         settings.require("window", "for how long the same reading is taken out, such as 10m");
     }
-    Some(Arc::new(Dedupe { window: window?, max_readings }))
+    Some(Arc::new(Dedupe { by, window: window?, max_readings }))
 }
 
 impl Kind for Dedupe {
@@ -67,6 +69,7 @@ impl Kind for Dedupe {
             queue: Queue::default(),
             index: Index::default(),
             identity: Vec::new(),
+            sorted_tags: Vec::new(),
             evicted: 0,
         })
     }
@@ -89,6 +92,8 @@ struct Memory {
     index: Index,
     /// What makes a reading the same as another; kept for its memory only.
     identity: Vec<u8>,
+    /// Where the tags of a reading are put in order; kept for its memory only.
+    sorted_tags: Vec<u8>,
     evicted: u64,
 }
 
@@ -142,7 +147,8 @@ impl Memory {
 
     fn hash(&mut self, reading: ReadingRef<'_>) -> [u64; 2] {
         self.identity.clear();
-        write_identity(reading, &mut self.identity);
+        let tags = self.config.by.tags(reading, &mut self.sorted_tags);
+        write_identity(reading, tags, &mut self.identity);
         self.seeds.each_ref().map(|seed| {
             let mut hasher = seed.build_hasher();
             hasher.write(&self.identity);
@@ -167,14 +173,15 @@ impl Transform for Memory {
 }
 
 /// Appends what makes a reading the same as another. Different readings have different ones: names have no control
-/// characters, and what is between them and the value has a fixed length.
-fn write_identity(reading: ReadingRef<'_>, out: &mut Vec<u8>) {
+/// characters, and the length of the tags and the time stand between them and the value.
+fn write_identity(reading: ReadingRef<'_>, tags: &[u8], out: &mut Vec<u8>) {
     let (kind, value) = match reading.value_token() {
         Token::Literal(text) => (b'=', text),
         Token::Text(text) => (b'"', text),
     };
-    let time = reading.time().nanos().to_le_bytes();
-    for part in [reading.device_bytes(), b"\n", reading.sensor_bytes(), b"\n", &time, &[kind], value] {
+    let (length, time) = ((tags.len() as u32).to_le_bytes(), reading.time().nanos().to_le_bytes());
+    let names = [reading.device_bytes(), b"\n", reading.sensor_bytes(), b"\n"];
+    for part in names.into_iter().chain([&length[..], tags, &time, &[kind], value]) {
         out.extend_from_slice(part);
     }
 }

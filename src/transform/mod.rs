@@ -8,7 +8,8 @@
 //!   in them is told with its key before anything starts.
 //! - [`scope`] narrows a transform to devices and sensors.
 //! - [`expression`] is what filters and maps are written in: CEL over the fields of a reading.
-//! - `series` is what is known of each device and sensor, for kinds that remember: bounded, the oldest first out.
+//! - `series` is what is known of each device, sensor and set of tags, for kinds that remember: bounded, the oldest
+//!   first out.
 //!
 //! Everything here is a plain function of readings and time: no clock is read, nothing waits. What becomes of the
 //! readings, and when what a window holds is settled, is left to `delivery/`.
@@ -117,6 +118,8 @@ pub struct Stats {
     pub late: u64,
     /// Series or readings that were forgotten, or windows that were closed early, to make room for others.
     pub evicted: u64,
+    /// Results of windows that lack a tag of their series, because the tag `window` took its place.
+    pub tags_cut: u64,
     /// Series, or readings, that are remembered now.
     pub remembered: u64,
     /// Windows that are open now.

@@ -1,7 +1,8 @@
-//! What is known of each series, that is of each sensor of a device: bounded, the longest unused out first.
+//! What is known of each series: bounded, the longest unused out first.
 //!
-//! A series is found by its names, not by their hash alone, and the hash is SipHash with a random key: devices choose
-//! their names, and none can choose them so that lookups become slow. Which series is forgotten when there is no more
+//! What a series is, [`key`] says: a device, a sensor and a set of tags, or the first two alone. It is found by its
+//! names and tags, not by their hash alone, and the hash is SipHash with a random key: devices choose their names, and
+//! none can choose them so that lookups become slow. Which series is forgotten when there is no more
 //! room is decided by second chance ([`clock`]), an approximation: one that was not used since the hand came by last
 //! goes before one that was.
 //!
@@ -10,6 +11,7 @@
 
 mod clock;
 mod index;
+mod key;
 #[cfg(test)]
 mod tests;
 
@@ -17,19 +19,22 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use clock::Clock;
 pub(super) use index::Index;
+pub(super) use key::{By, SeriesNames};
+use key::{Names, SEPARATOR};
 
 use crate::reading::ReadingRef;
 
 /// Series that lie beside each other in memory.
 const CHUNK: usize = 1024;
-/// Stands between the names of the device and the sensor, neither of which has control characters.
-const SEPARATOR: &str = "\n";
 
 /// A state of type `T` for each series, which are hashed by `S`.
 #[derive(Debug)]
 pub(super) struct SeriesTable<T, S = RandomState> {
     max_series: usize,
+    by: By,
     seed: S,
+    /// Where the tags of a reading are put in order; kept for its memory only.
+    sorted_tags: Vec<u8>,
     /// The places of the series, by their names.
     index: Index,
     /// The series at their places.
@@ -59,30 +64,31 @@ pub(super) struct Found<'a, T> {
 /// A series that was forgotten to make room for another one.
 #[derive(Debug)]
 pub(super) struct Evicted<T> {
-    names: Box<str>,
+    names: Names,
     /// Its last state.
     pub state: T,
 }
 
 #[derive(Debug)]
 struct Series<T> {
-    /// Device, separator, sensor.
-    names: Box<str>,
+    names: Names,
     state: T,
 }
 
 impl<T> SeriesTable<T> {
     /// Makes an empty one, which takes hardly any memory. It holds up to `max_series`, which is at least 1.
-    pub fn new(max_series: usize) -> SeriesTable<T> {
-        SeriesTable::with_seed(max_series, RandomState::new())
+    pub fn new(max_series: usize, by: By) -> SeriesTable<T> {
+        SeriesTable::with_seed(max_series, by, RandomState::new())
     }
 }
 
 impl<T, S: BuildHasher> SeriesTable<T, S> {
-    fn with_seed(max_series: usize, seed: S) -> SeriesTable<T, S> {
+    fn with_seed(max_series: usize, by: By, seed: S) -> SeriesTable<T, S> {
         SeriesTable {
             max_series: max_series.clamp(1, u32::MAX as usize),
+            by,
             seed,
+            sorted_tags: Vec::new(),
             index: Index::default(),
             chunks: Vec::new(),
             free: Vec::new(),
@@ -98,21 +104,23 @@ impl<T, S: BuildHasher> SeriesTable<T, S> {
     /// Finds the series of a reading; if there is none, makes it with the state that `make` gives. If there is no room
     /// for it, another one has to go first.
     pub fn get_or_insert_with(&mut self, reading: ReadingRef<'_>, make: impl FnOnce() -> T) -> Found<'_, T> {
+        let mut sorted = std::mem::take(&mut self.sorted_tags);
         let (device, sensor) = (reading.device_bytes(), reading.sensor_bytes());
-        let hash = self.hash(device, sensor);
+        let tags = self.by.tags(reading, &mut sorted);
+        let hash = hash(&self.seed, device, sensor, tags);
         let chunks = &self.chunks;
-        let found = self.index.find(hash, |place| {
-            at(chunks, place).as_ref().is_some_and(|series| series.has_names(device, sensor))
+        let place = self.index.find(hash, |place| {
+            at(chunks, place).as_ref().is_some_and(|series| series.names.are(device, sensor, tags))
         });
-        if let Some(place) = found {
-            let id = SeriesId(place);
-            self.clock.mark(place as usize);
-            return Found { id, state: self.get_mut(id), is_new: false, evicted: None };
-        }
-        let names = [reading.device(), reading.sensor()].join(SEPARATOR);
-        let series = Series { names: names.into_boxed_str(), state: make() };
-        let (id, evicted) = self.insert(hash, series);
-        Found { id, state: self.get_mut(id), is_new: true, evicted }
+        let (id, evicted) = match place {
+            Some(place) => {
+                self.clock.mark(place as usize);
+                (SeriesId(place), None)
+            }
+            None => self.insert(hash, Series { names: Names::of(device, sensor, tags), state: make() }),
+        };
+        self.sorted_tags = sorted;
+        Found { id, state: self.get_mut(id), is_new: place.is_none(), evicted }
     }
 
     /// The state of a series that is there.
@@ -124,13 +132,13 @@ impl<T, S: BuildHasher> SeriesTable<T, S> {
         &mut at_mut(&mut self.chunks, id.0).as_mut().expect("the number of a series that is there").state
     }
 
-    /// The names of the device and the sensor of a series that is there.
+    /// The names of a series that is there.
     ///
     /// # Panics
     ///
     /// If no series has this number.
-    pub fn names(&self, id: SeriesId) -> (&str, &str) {
-        split(&at(&self.chunks, id.0).as_ref().expect("the number of a series that is there").names)
+    pub fn names(&self, id: SeriesId) -> SeriesNames<'_> {
+        at(&self.chunks, id.0).as_ref().expect("the number of a series that is there").names.parts()
     }
 
     /// Forgets a series that is there, and gives its last state.
@@ -179,17 +187,10 @@ impl<T, S: BuildHasher> SeriesTable<T, S> {
 
     fn take(&mut self, place: u32) -> Series<T> {
         let series = at_mut(&mut self.chunks, place).take().expect("the number of a series that is there");
-        let (device, sensor) = split(&series.names);
-        self.index.remove(self.hash(device.as_bytes(), sensor.as_bytes()), place);
+        let names = series.names.parts();
+        let (device, sensor) = (names.device.as_bytes(), names.sensor.as_bytes());
+        self.index.remove(hash(&self.seed, device, sensor, names.tags_encoded()), place);
         series
-    }
-
-    fn hash(&self, device: &[u8], sensor: &[u8]) -> u64 {
-        let mut hasher = self.seed.build_hasher();
-        hasher.write(device);
-        hasher.write(SEPARATOR.as_bytes());
-        hasher.write(sensor);
-        hasher.finish()
     }
 
     /// How many places there are, with a series or without.
@@ -199,17 +200,23 @@ impl<T, S: BuildHasher> SeriesTable<T, S> {
 }
 
 impl<T> Evicted<T> {
-    /// The names of its device and its sensor.
-    pub fn names(&self) -> (&str, &str) {
-        split(&self.names)
+    /// Its names.
+    pub fn names(&self) -> SeriesNames<'_> {
+        self.names.parts()
     }
 }
 
-impl<T> Series<T> {
-    fn has_names(&self, device: &[u8], sensor: &[u8]) -> bool {
-        let after_device = self.names.as_bytes().strip_prefix(device);
-        after_device.and_then(|rest| rest.strip_prefix(SEPARATOR.as_bytes())) == Some(sensor)
+/// Tags in their order, so that the same set has the same hash.
+fn hash(seed: &impl BuildHasher, device: &[u8], sensor: &[u8], tags: &[u8]) -> u64 {
+    let mut hasher = seed.build_hasher();
+    hasher.write(device);
+    hasher.write(SEPARATOR);
+    hasher.write(sensor);
+    if !tags.is_empty() {
+        hasher.write(SEPARATOR);
+        hasher.write(tags);
     }
+    hasher.finish()
 }
 
 fn at<T>(chunks: &[Vec<Option<Series<T>>>], place: u32) -> &Option<Series<T>> {
@@ -222,8 +229,4 @@ fn at_mut<T>(chunks: &mut [Vec<Option<Series<T>>>], place: u32) -> &mut Option<S
 
 fn place(number: usize) -> u32 {
     u32::try_from(number).expect("there are at most 2^32 places")
-}
-
-fn split(names: &str) -> (&str, &str) {
-    names.split_once(SEPARATOR).expect("names are kept with a separator")
 }

@@ -39,7 +39,7 @@ impl Aggregator {
             slots: Slots::new(settings.every, settings.lateness),
             needs: Needs::of(&settings.functions),
             keep_raw: settings.keep_raw,
-            series: SeriesTable::new(settings.max_series),
+            series: SeriesTable::new(settings.max_series, settings.by),
             numbers: WindowNumbers::default(),
             deadlines: Deadlines::default(),
             results: ResultWriter::new(settings.functions.clone(), format_duration(settings.every)),
@@ -104,7 +104,8 @@ impl Aggregator {
     fn finish(&mut self, series: SeriesId, window: Window) {
         self.deadlines.remove(window.id);
         self.closed.windows.push(window.id);
-        self.results.write(self.series.names(series), window, &mut self.closed.results);
+        let cut = self.results.write(self.series.names(series), window, &mut self.closed.results);
+        self.stats.tags_cut += cut;
     }
 
     fn close_evicted(&mut self, mut evicted: Evicted<OpenWindows>) {
@@ -112,7 +113,8 @@ impl Aggregator {
         for window in windows {
             self.deadlines.remove(window.id);
             self.closed.windows.push(window.id);
-            self.results.write(evicted.names(), window, &mut self.closed.results);
+            let cut = self.results.write(evicted.names(), window, &mut self.closed.results);
+            self.stats.tags_cut += cut;
             self.stats.evicted += 1;
         }
     }

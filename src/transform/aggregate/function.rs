@@ -41,7 +41,8 @@ pub enum Function {
     /// Standard deviation of a sample (the sum of squares is divided by one less than the count), a double; 0 for a
     /// single reading.
     StandardDeviation,
-    /// The value that so many percent of the readings do not exceed, a double; see [`super::quantiles`].
+    /// The least value that at least so many percent of the readings do not exceed, a double: of n readings the one of
+    /// rank ⌈percent · n / 100⌉; see [`super::quantiles`].
     Percentile(u8),
 }
 

@@ -1,8 +1,8 @@
 //! How the values of a window are distributed, for its percentiles.
 //!
-//! The `q`-th percentile of `n` values is the one at the place ⌊q/100 · (n − 1)⌋ of them in their order, counted from 0:
-//! always a value that was measured, and never one between two. Up to [`EXACT_MAX`] values are kept and give it
-//! exactly. More go into a DDSketch (Masson, Rim, Lee, *DDSketch: a fast and fully-mergeable quantile sketch with
+//! The `q`-th percentile of `n` values is the one of rank ⌈q/100 · n⌉ in their order, counted from 1: the least value
+//! that at least `q` percent of them do not exceed (the nearest-rank definition). It is always a value that was
+//! measured, and never one between two. Up to [`EXACT_MAX`] values are kept and give it exactly. More go into a DDSketch (Masson, Rim, Lee, *DDSketch: a fast and fully-mergeable quantile sketch with
 //! relative-error guarantees*, VLDB 2019), which gives it within [`RELATIVE_ERROR`]. That holds as long as the values of
 //! one sign lie within a factor of 7.8 · 10^8 of the greatest; smaller ones count as that small.
 //!
@@ -74,7 +74,8 @@ impl Quantiles {
     }
 }
 
-/// The sketch multiplies before it rounds down to a place. Half-way to the next place is where that does not slip.
+/// The sketch takes a quantile times one less than the count and rounds that down to a place. Half-way to the next place
+/// is where that does not slip; the last place, which has none behind it, is the greatest value itself.
 #[expect(clippy::cast_precision_loss, reason = "nobody counts 2^53 readings")]
 fn percentile_of(sketch: &DDSketch, percent: u8) -> f64 {
     let count = sketch.count();
@@ -89,9 +90,11 @@ fn sketch_of(values: &[f64]) -> DDSketch {
     sketch
 }
 
-/// Where a percentile stands among so many values that are in order.
+/// Where a percentile stands among so many values that are in order, counted from 0: one before its rank.
 fn place(percent: u8, count: usize) -> usize {
-    usize::from(percent) * count.saturating_sub(1) / 100
+    let count = count as u128;
+    let rank = (u128::from(percent) * count).div_ceil(100);
+    usize::try_from(rank.saturating_sub(1)).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -121,17 +124,51 @@ mod tests {
             assert_eq!([50, 95, 99].map(|percent| quantiles.percentile(percent)), expected, "{count}");
         };
         check(1, [1.0, 1.0, 1.0]);
-        check(2, [1.0, 1.0, 1.0]);
-        check(3, [2.0, 2.0, 2.0]);
-        check(10, [5.0, 9.0, 9.0]);
+        check(2, [1.0, 2.0, 2.0]);
+        check(3, [2.0, 3.0, 3.0]);
+        check(10, [5.0, 10.0, 10.0]);
+        check(20, [10.0, 19.0, 20.0]);
+        check(100, [50.0, 95.0, 99.0]);
         check(101, [51.0, 96.0, 100.0]);
-        check(128, [64.0, 121.0, 126.0]);
+        check(128, [64.0, 122.0, 127.0]);
+    }
+
+    #[test]
+    fn a_percentile_has_the_least_rank_that_so_many_percent_of_the_values_reach() {
+        for count in 1..=1000_u32 {
+            // Some below zero, some of them the same.
+            let values: Vec<_> =
+                (0..count).map(|number| f64::from(number * 7919 % count / 2) - 200.0).collect();
+            let quantiles = quantiles(&values);
+            let mut sorted = values.clone();
+            sorted.sort_by(f64::total_cmp);
+            for percent in [1, 5, 25, 50, 75, 90, 95, 99, 100] {
+                let reaches = |rank: &usize| 100 * rank >= usize::from(percent) * sorted.len();
+                let naive = sorted[(1..=sorted.len()).find(reaches).expect("the last one does") - 1];
+                let got = quantiles.percentile(percent);
+                let margin =
+                    if values.len() > EXACT_MAX { 1.000_001 * RELATIVE_ERROR * naive.abs() } else { 0.0 };
+                assert!((got - naive).abs() <= margin, "p{percent} of {count}: {got}, expected {naive}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_percentile_of_equal_values_is_that_value() {
+        for (count, value) in [(1, -7.5), (2, 0.0), (128, 1e300), (129, 42.0), (5000, -3.0)] {
+            let quantiles = quantiles(&vec![value; count]);
+            for percent in [1, 50, 95, 99, 100] {
+                let got = quantiles.percentile(percent);
+                let margin = if count > EXACT_MAX { RELATIVE_ERROR * f64::abs(value) } else { 0.0 };
+                assert!((got - value).abs() <= margin, "p{percent} of {count} times {value}: {got}");
+            }
+        }
     }
 
     #[test]
     fn a_percentile_of_many_values_is_not_that_of_the_place_before() {
         let values: Vec<_> = (0..201).map(|place| 1.05_f64.powi(place)).collect();
-        // In doubles 0.29 * 200 is less than 58.
+        // In doubles 0.29 * 200 is less than 58, and the rank of 29 percent of 201 values is 59.
         let got = quantiles(&values).percentile(29);
         assert!((got / 1.05_f64.powi(58) - 1.0).abs() < RELATIVE_ERROR, "{got}");
     }

@@ -3,7 +3,9 @@
 use super::function::{Function, Functions};
 use super::slots::time_of;
 use super::window::Window;
-use crate::reading::{NAME_BYTES_MAX, Parts, Readings};
+use crate::reading::{NAME_BYTES_MAX, Parts, Readings, TAGS_MAX, Tag};
+use crate::transform::WINDOW_TAG;
+use crate::transform::series::SeriesNames;
 
 /// Writes the results of windows.
 #[derive(Debug)]
@@ -29,14 +31,16 @@ impl ResultWriter {
         sensor_bytes <= self.sensor_bytes_max
     }
 
-    /// Appends the results of a window.
-    pub fn write(&mut self, (device, sensor): (&str, &str), mut window: Window, out: &mut Readings) {
+    /// Appends the results of a window of this series. Gives how many of them lack tags that the series has, because
+    /// there is no room for more beside the tag `window`.
+    pub fn write(&mut self, series: SeriesNames<'_>, mut window: Window, out: &mut Readings) -> u64 {
         window.summary.finish();
-        let tags = window.labels.tags_with_window(&self.window);
+        let Tags { tags, are_all } = Tags::of(series, &self.window);
+        let (device, sensor) = (series.device, series.sensor);
         for (name, function) in &self.functions {
             self.sensor.clear();
             self.sensor.extend([sensor, "_", name.as_str()]);
-            let unit = window.labels.unit().filter(|_| *function != Function::Count);
+            let unit = window.unit().filter(|_| *function != Function::Count);
             let result = Parts {
                 device,
                 sensor: self.sensor.as_str(),
@@ -52,5 +56,23 @@ impl ResultWriter {
                 "names, unit and tags are those of readings, and the value is finite"
             );
         }
+        if are_all { 0 } else { self.functions.len() as u64 }
+    }
+}
+
+/// The tags of a window's results: those of the series, and behind them one that tells the length of the window.
+struct Tags<'a> {
+    tags: Vec<Tag<'a>>,
+    are_all: bool,
+}
+
+impl<'a> Tags<'a> {
+    /// The window's tag takes the place of one of the same name, and of the last one if there were too many.
+    fn of(series: SeriesNames<'a>, window: &'a str) -> Tags<'a> {
+        let mut tags: Vec<Tag<'a>> = series.tags().filter(|(name, _)| *name != WINDOW_TAG).collect();
+        let are_all = tags.len() < TAGS_MAX;
+        tags.truncate(TAGS_MAX - 1);
+        tags.push((WINDOW_TAG.into(), window.into()));
+        Tags { tags, are_all }
     }
 }

@@ -1,7 +1,6 @@
 //! An open window.
 
 use super::function::Needs;
-use super::labels::Labels;
 use super::number::Number;
 use super::slots::Start;
 use super::summary::Summary;
@@ -15,8 +14,8 @@ pub struct Window {
     pub id: WindowId,
     /// When it starts.
     pub start: Start,
-    /// What its readings say alike.
-    pub labels: Labels,
+    /// The unit that all its readings have. Mostly it is none, which takes no memory.
+    unit: Option<Box<str>>,
     /// What their values come to.
     pub summary: Summary,
 }
@@ -25,12 +24,19 @@ impl Window {
     /// Opens a window with a first reading.
     pub fn open(id: WindowId, start: Start, needs: Needs, reading: ReadingRef<'_>, number: Number) -> Window {
         let summary = Summary::new(needs, reading.time(), number);
-        Window { id, start, labels: Labels::of(reading), summary }
+        Window { id, start, unit: reading.unit().map(Box::from), summary }
     }
 
-    /// Takes another reading.
+    /// Takes another reading. A unit that differs is none from then on.
     pub fn add(&mut self, reading: ReadingRef<'_>, number: Number) {
-        self.labels.keep_shared(reading);
+        if self.unit().map(str::as_bytes) != reading.unit_bytes() {
+            self.unit = None;
+        }
         self.summary.add(reading.time(), number);
+    }
+
+    /// The unit, if all readings had the same one.
+    pub fn unit(&self) -> Option<&str> {
+        self.unit.as_deref()
     }
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::*;
-use crate::reading::ReadingParts;
+use crate::reading::{ReadingParts, Tag};
 use crate::transform::settings::Value as Setting;
 
 /// The gateway's clock, in seconds, where it does not matter.
@@ -433,4 +433,27 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_series_has_its_tags_unless_it_goes_by_sensor() {
+    let passes = |by: &[(&str, Setting)]| {
+        let mut band = kind(&[&[delta(1.0)], by].concat()).make();
+        let tags: [&[(&str, &str)]; 5] =
+            [&[("a", "1")], &[("a", "2")], &[("a", "1"), ("b", "1")], &[("b", "1"), ("a", "1")], &[]];
+        tags.map(|tags| {
+            let tags: Vec<Tag<'_>> =
+                tags.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+            let (value, time) = (Value::Integer(7).into(), Timestamp::MIN);
+            let parts = ReadingParts { device: "d", sensor: "s", value, time, unit: None, tags: &tags };
+            let mut readings = Readings::default();
+            readings.push(&parts).expect("a reading");
+            let reading = readings.iter().next().expect("one reading");
+            let now = Moment { instant: Instant::now(), wall: wall(WALL) };
+            band.apply(reading, now, &mut Readings::default()) == Verdict::Pass
+        })
+    };
+    assert_eq!(passes(&[]), [true, true, true, false, true]);
+    assert_eq!(passes(&[("by", text("series"))]), [true, true, true, false, true]);
+    assert_eq!(passes(&[("by", text("sensor"))]), [true, false, false, false, false]);
 }

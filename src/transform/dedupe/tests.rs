@@ -59,8 +59,10 @@ fn check(memory: &mut dyn Transform, readings: &[(u64, i64, bool)]) {
 }
 
 #[test]
-fn readings_are_the_same_if_device_sensor_time_and_value_are() {
-    let tags = [("site".into(), "attic".into())];
+fn readings_are_the_same_if_series_time_and_value_are() {
+    let (site, room) = (("site".into(), "attic".into()), ("room".into(), "1".into()));
+    let [one_tag, two_tags, turned] =
+        [vec![site.clone()], vec![room.clone(), site.clone()], vec![site, room]];
     let one = Value::Integer(1);
     let different = [
         parts("d", "s", one, 0),
@@ -78,6 +80,8 @@ fn readings_are_the_same_if_device_sensor_time_and_value_are() {
         parts("ds", "s", one, 0),
         parts("d", "ss", one, 0),
         parts("s", "d", one, 0),
+        ReadingParts { tags: &one_tag, ..parts("d", "s", one, 0) },
+        ReadingParts { tags: &two_tags, ..parts("d", "s", one, 0) },
     ];
     let mut memory = kind("10m", 1000).make();
     let now = Instant::now();
@@ -86,10 +90,23 @@ fn readings_are_the_same_if_device_sensor_time_and_value_are() {
     }
     for parts in different {
         assert!(!look(&mut *memory, Turn::First, &parts, now), "{parts:?}");
-        let dressed = ReadingParts { unit: Some("V"), tags: &tags, ..parts };
+        let dressed = ReadingParts { unit: Some("V"), ..parts };
         assert!(!look(&mut *memory, Turn::First, &dressed, now), "{dressed:?}");
     }
-    assert_eq!(memory.stats(), Stats { remembered: 15, ..Stats::default() });
+    assert_eq!(memory.stats(), Stats { remembered: 17, ..Stats::default() });
+    let turned = ReadingParts { tags: &turned, ..parts("d", "s", one, 0) };
+    assert!(!look(&mut *memory, Turn::First, &turned, now));
+}
+
+#[test]
+fn by_sensor_tags_do_not_make_readings_differ() {
+    let tags = [("site".into(), "attic".into())];
+    let by = ("by", Setting::Text("sensor".to_owned()));
+    let mut settings = settings(&[("window", Setting::Text("10m".to_owned())), by]);
+    let mut memory = read(&mut settings).expect("settings without fault").make();
+    let plain = parts("d", "s", Value::Integer(1), 0);
+    assert!(look(&mut *memory, Turn::First, &plain, Instant::now()));
+    assert!(!look(&mut *memory, Turn::First, &ReadingParts { tags: &tags, ..plain }, Instant::now()));
 }
 
 #[test]
@@ -175,6 +192,9 @@ fn each_fault_in_the_settings_is_told() {
             settings.finish().into_iter().map(|fault| format!("{}: {}", fault.key, fault.problem)).collect();
         assert_eq!(faults, expected);
     };
+    let by = ("by", Setting::Text("device".to_owned()));
+    let window = ("window", Setting::Text("10m".to_owned()));
+    check(&[by, window], &["by: `device` is no way to tell series apart; known: series, sensor"]);
     check(&[], &["window: is missing: for how long the same reading is taken out, such as 10m"]);
     let (window, none) = (Setting::Text("31d".to_owned()), Setting::Integer(0));
     check(

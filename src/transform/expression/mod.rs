@@ -11,6 +11,8 @@
 //!   CEL multiplies no double with an int. It does compare them: `value > 2` is right.
 //! - There is no type checker. Names and functions are looked up at start, and each part of an expression is tried on
 //!   sample readings with a number, a boolean and a text; one that cannot work on any of them stops the start.
+//! - Durations and timestamps are the specification's, also where the crate's are not ([`times`]). One leaves out what
+//!   the specification takes and Go does not: there is no leap second.
 //! - `<` and its kin fail on NaN, where the specification says false (the crate's doing).
 //! - `tags` is never equal to a map literal that stands on the left of `==` (it is, on the right).
 //! - An expression has at most [`TEXT_BYTES_MAX`] bytes, [`DEPTH_MAX`] levels and two loops (`all`, `exists`, `map`,
@@ -27,6 +29,7 @@ mod fault;
 mod scalar;
 mod shape;
 mod syntax;
+mod times;
 mod trial;
 mod variables;
 
@@ -54,7 +57,7 @@ pub const DEPTH_MAX: usize = 64;
 pub const ROUNDS_MAX: usize = 10_000;
 
 /// The functions, types and macros of the language.
-static LANGUAGE: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+static LANGUAGE: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(times::language()));
 
 /// An expression that was checked and can be evaluated.
 pub struct Expression {

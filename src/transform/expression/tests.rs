@@ -1,6 +1,7 @@
 mod agreement;
 mod faults;
 mod robust;
+mod times;
 
 use super::*;
 use crate::reading::{ReadingParts, Readings, Tag, Value};

@@ -173,8 +173,8 @@ fn sign(operator: &str) -> &str {
         "_[_]" | "_[?_]" => "[]",
         "_?_:_" => "?",
         "_._" | "_?._" => ".",
-        "@in" => "in",
-        other => other.trim_matches('_'),
+        // The names of our own functions begin with an `@`, too.
+        other => other.trim_matches('_').trim_start_matches('@'),
     }
 }
 

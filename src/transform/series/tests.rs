@@ -3,19 +3,24 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::reading::{Readings, Value};
+use crate::reading::{Readings, Tag, Value};
 use crate::timestamp::Timestamp;
 
-type Names = (String, String);
+type Pair = (String, String);
 
 fn reading(device: &str, sensor: &str) -> Readings {
+    tagged(device, sensor, &[])
+}
+
+fn tagged(device: &str, sensor: &str, tags: &[(&str, &str)]) -> Readings {
+    let tags: Vec<Tag<'_>> = tags.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
     let parts = crate::reading::ReadingParts {
         device,
         sensor,
         value: Value::Integer(1).into(),
         time: Timestamp::MIN,
         unit: None,
-        tags: &[],
+        tags: &tags,
     };
     let mut readings = Readings::default();
     readings.push(&parts).expect("a reading");
@@ -29,7 +34,7 @@ fn touch<S: BuildHasher>(
     device: &str,
     sensor: &str,
     new: usize,
-) -> (SeriesId, usize, Option<(Names, usize)>) {
+) -> (SeriesId, usize, Option<(Pair, usize)>) {
     let readings = reading(device, sensor);
     let found = table.get_or_insert_with(readings.iter().next().expect("one reading"), || new);
     assert!(!found.is_new || *found.state == new);
@@ -37,18 +42,19 @@ fn touch<S: BuildHasher>(
     (found.id, *found.state, evicted)
 }
 
-fn owned((device, sensor): (&str, &str)) -> Names {
-    (device.to_owned(), sensor.to_owned())
+fn owned(names: SeriesNames<'_>) -> Pair {
+    (names.device.to_owned(), names.sensor.to_owned())
 }
 
 #[test]
 fn a_series_is_found_by_both_of_its_names() {
-    let mut table = SeriesTable::new(100);
+    let mut table = SeriesTable::new(100, By::Series);
     let long = "n".repeat(256);
     let names = [("a", "bc"), ("ab", "c"), ("a", "b"), ("a", "bcd"), ("tür", "°"), (&long, &long)];
     for (number, (device, sensor)) in names.into_iter().enumerate() {
         let (id, state, evicted) = touch(&mut table, device, sensor, number);
-        assert_eq!((table.names(id), state, evicted), ((device, sensor), number, None));
+        let names = (device.to_owned(), sensor.to_owned());
+        assert_eq!((owned(table.names(id)), state, evicted), (names, number, None));
     }
     for (number, (device, sensor)) in names.into_iter().enumerate() {
         assert_eq!(touch(&mut table, device, sensor, 99).1, number, "{device} {sensor}");
@@ -56,9 +62,59 @@ fn a_series_is_found_by_both_of_its_names() {
     assert_eq!(table.len(), names.len());
 }
 
+/// Which of these sets of tags have one series: a number for each, that of the first one of its series.
+fn series_of(by: By, sets: &[&[(&str, &str)]]) -> Vec<u32> {
+    let mut table = SeriesTable::new(100, by);
+    let mut series = |tags: &&[(&str, &str)]| {
+        let readings = tagged("d", "s", tags);
+        table.get_or_insert_with(readings.iter().next().expect("one reading"), || 0_usize).id.0
+    };
+    sets.iter().map(&mut series).collect()
+}
+
+#[test]
+fn a_set_of_tags_is_the_same_in_any_order_and_no_other() {
+    let (a, b, c) = (("a", "1"), ("b", "2"), ("c", "3"));
+    let sets: &[&[(&str, &str)]] = &[
+        &[],
+        &[a],
+        &[a, b, c],
+        &[c, a, b],
+        &[b, c, a],
+        &[a, b],
+        &[b, a],
+        &[("a", "2")],
+        &[("b", "1")],
+        &[("", "")],
+        &[("a", "1b")],
+        &[("a1", "")],
+        &[("a", "\n")],
+        &[("\na", "1")],
+    ];
+    assert_eq!(series_of(By::Series, sets), [0, 1, 2, 2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 10]);
+    assert_eq!(series_of(By::Sensor, sets), [0; 14]);
+}
+
+#[test]
+fn a_series_of_as_many_tags_as_there_may_be_gives_them_back_in_order() {
+    let names: Vec<_> = (0..32).map(|number| (format!("{number:0>256}"), "v".repeat(256))).collect();
+    let tags: Vec<_> = names.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let reversed: Vec<_> = tags.iter().rev().copied().collect();
+    let mut table = SeriesTable::new(100, By::Series);
+    for (tags, is_new) in [(&reversed, true), (&tags, false)] {
+        let readings = tagged("d", "s", tags);
+        let found = table.get_or_insert_with(readings.iter().next().expect("one reading"), || 0_usize);
+        assert_eq!((found.id, found.is_new), (SeriesId(0), is_new));
+    }
+    let kept: Vec<_> = table.names(SeriesId(0)).tags().collect();
+    assert!(kept.iter().map(|(name, value)| (&**name, &**value)).eq(tags));
+    table.remove(SeriesId(0));
+    assert_eq!(table.len(), 0);
+}
+
 #[test]
 fn a_full_table_forgets_what_was_not_used_and_hands_it_out() {
-    let mut table = SeriesTable::new(3);
+    let mut table = SeriesTable::new(3, By::Series);
     for (number, device) in ["a", "b", "c"].into_iter().enumerate() {
         touch(&mut table, device, "s", number);
     }
@@ -73,7 +129,7 @@ fn a_full_table_forgets_what_was_not_used_and_hands_it_out() {
 
 #[test]
 fn series_in_use_outlive_a_flood_of_others() {
-    let mut table = SeriesTable::new(100);
+    let mut table = SeriesTable::new(100, By::Series);
     for flood in 0..10_000 {
         let (_, state, _) = touch(&mut table, &format!("used-{}", flood % 40), "s", flood);
         assert!(state < 40, "forgotten before {flood}");
@@ -83,7 +139,7 @@ fn series_in_use_outlive_a_flood_of_others() {
 
 #[test]
 fn a_series_that_takes_the_place_of_a_removed_one_is_not_the_next_to_go() {
-    let mut table = SeriesTable::new(3);
+    let mut table = SeriesTable::new(3, By::Series);
     let ids = ["a", "b", "c"].map(|device| touch(&mut table, device, "s", 0).0);
     assert_eq!(table.remove(ids[0]), 0);
     assert_eq!(table.len(), 2);
@@ -95,7 +151,7 @@ fn a_series_that_takes_the_place_of_a_removed_one_is_not_the_next_to_go() {
 #[test]
 fn ten_times_as_many_series_as_there_is_room_for_leave_no_more_than_that() {
     for max_series in [1, 2, 63, 64, 65, CHUNK, CHUNK + 1] {
-        let mut table = SeriesTable::new(max_series);
+        let mut table = SeriesTable::new(max_series, By::Series);
         let mut evicted = 0;
         for number in 0..10 * max_series {
             evicted += usize::from(touch(&mut table, &number.to_string(), "s", number).2.is_some());
@@ -109,7 +165,7 @@ fn ten_times_as_many_series_as_there_is_room_for_leave_no_more_than_that() {
 #[test]
 #[should_panic(expected = "the number of a series that is there")]
 fn the_number_of_a_removed_series_is_refused() {
-    let mut table = SeriesTable::new(3);
+    let mut table = SeriesTable::new(3, By::Series);
     let (id, _, _) = touch(&mut table, "a", "s", 0);
     table.remove(id);
     table.get_mut(id);
@@ -143,7 +199,7 @@ fn check_against_a_map<S: BuildHasher>(
     max_series: usize,
     steps: &[Step],
 ) -> Result<(), TestCaseError> {
-    let mut model: HashMap<Names, (SeriesId, usize)> = HashMap::new();
+    let mut model: HashMap<Pair, (SeriesId, usize)> = HashMap::new();
     for (number, (device, sensor, is_removed)) in steps.iter().enumerate() {
         let names = (format!("d{device}"), format!("s{sensor}"));
         if *is_removed {
@@ -173,7 +229,7 @@ proptest! {
         max_series in 1usize..20,
         steps in prop::collection::vec(any::<Step>().prop_map(|(d, s, removed)| (d % 6, s % 6, removed)), 1..300),
     ) {
-        check_against_a_map(SeriesTable::new(max_series), max_series, &steps)?;
-        check_against_a_map(SeriesTable::with_seed(max_series, Constant), max_series, &steps)?;
+        check_against_a_map(SeriesTable::new(max_series, By::Series), max_series, &steps)?;
+        check_against_a_map(SeriesTable::with_seed(max_series, By::Sensor, Constant), max_series, &steps)?;
     }
 }

@@ -273,7 +273,7 @@ fn is_naive(got: &[f64], mut values: Vec<f64>) -> Result<(), TestCaseError> {
     prop_assert!(close(got[0], mean, largest), "mean {} {}", got[0], mean);
     prop_assert!(close(got[1], deviation, largest), "stddev {} {}", got[1], deviation);
     for (place, percent) in [(2, 50), (3, 95), (4, 99)] {
-        let exact = values[percent * (values.len() - 1) / 100];
+        let exact = values[(percent * values.len()).div_ceil(100) - 1];
         prop_assert!(
             (got[place] - exact).abs() <= 0.010_001 * exact.abs(),
             "p{} {} {}",

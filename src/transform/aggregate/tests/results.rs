@@ -26,9 +26,9 @@ fn each_function_gives_its_number_in_its_kind() {
     };
     //                                 mean min max count sum first last stddev p50 p95 p99
     check(&[Integer(7)], "7.0 7 7 1 7 7 7 0.0 7.0 7.0 7.0");
-    check(&[Integer(4), Integer(1), Integer(1)], "2.0 1 4 3 6 4 1 1.7320508075688772 1.0 1.0 1.0");
-    check(&[Double(0.5), Double(-2.5)], "-1.0 -2.5 0.5 2 -2.0 0.5 -2.5 2.1213203435596424 -2.5 -2.5 -2.5");
-    check(&[Integer(3), Double(0.0)], "1.5 0.0 3 2 3.0 3 0.0 2.1213203435596424 0.0 0.0 0.0");
+    check(&[Integer(4), Integer(1), Integer(1)], "2.0 1 4 3 6 4 1 1.7320508075688772 1.0 4.0 4.0");
+    check(&[Double(0.5), Double(-2.5)], "-1.0 -2.5 0.5 2 -2.0 0.5 -2.5 2.1213203435596424 -2.5 0.5 0.5");
+    check(&[Integer(3), Double(0.0)], "1.5 0.0 3 2 3.0 3 0.0 2.1213203435596424 0.0 3.0 3.0");
     check(&[Boolean(true), Boolean(false), Boolean(true), Boolean(true)], "0.75 0 1 4 3 1 1 0.5 1.0 1.0 1.0");
     let (max, mean) = (Integer(i64::MAX), "9.223372036854775e18");
     assert_eq!(aggregate("sum min", &[max, Integer(1)]), ["9.223372036854776e18", "1"]);
@@ -45,9 +45,18 @@ fn numbers_at_the_end_of_the_range_give_results_all_the_same() {
     let results = aggregate(ALL, &[Value::Double(f64::MAX), Value::Double(f64::MIN)]);
     let min = format!("{:?}", f64::MIN);
     let min = min.as_str();
-    assert_eq!(results, ["0.0", min, max, "2", "0.0", max, min, max, min, min, min]);
+    assert_eq!(results, ["0.0", min, max, "2", "0.0", max, min, max, min, max, max]);
     let many = [Value::Double(f64::MAX); 300];
     assert_eq!(aggregate("p50 p99 sum", &many), [max, max, max]);
+}
+
+#[test]
+fn percentiles_of_one_to_ten_are_those_of_the_nearest_rank() {
+    let values: Vec<_> = (1..=10).map(Value::Integer).collect();
+    assert_eq!(aggregate("p50 p95 p99", &values), ["5.0", "10.0", "10.0"]);
+    assert_eq!(aggregate("p50 p95 p99", &[Value::Integer(-3)]), ["-3.0", "-3.0", "-3.0"]);
+    let below: Vec<_> = (-20..0).map(Value::Integer).collect();
+    assert_eq!(aggregate("p50 p95 p99", &below), ["-11.0", "-2.0", "-1.0"]);
 }
 
 #[test]
@@ -71,9 +80,9 @@ fn first_and_last_go_by_the_readings_own_time() {
 }
 
 #[test]
-fn a_result_has_the_unit_and_the_tags_that_all_readings_share() {
-    type Labels<'a> = (Option<&'a str>, &'a [(&'a str, &'a str)]);
-    let check = |readings: &[Labels<'_>], expected: [&str; 2]| {
+fn a_result_has_the_tags_of_its_series_and_the_unit_that_all_readings_share() {
+    type Said<'a> = (Option<&'a str>, &'a [(&'a str, &'a str)]);
+    let check = |readings: &[Said<'_>], expected: [&str; 2]| {
         let mut trial = Trial::new("every = 10s, functions = max count");
         for (unit, tags) in readings {
             trial.apply(Given { unit: *unit, tags, ..Given::default() });
@@ -90,12 +99,44 @@ fn a_result_has_the_unit_and_the_tags_that_all_readings_share() {
     check(&[(Some("C"), &[]), (None, &[])], ["@0 window=10s"; 2]);
     check(&[(None, &[a]), (Some("C"), &[a])], ["@0 a=1 window=10s"; 2]);
     check(&[(None, &[a, b]), (None, &[a, b])], ["@0 a=1 b=2 window=10s"; 2]);
-    check(&[(None, &[a, b]), (None, &[b, a])], ["@0 a=1 b=2 window=10s"; 2]);
-    check(&[(None, &[a, b]), (None, &[b])], ["@0 b=2 window=10s"; 2]);
-    check(&[(None, &[b]), (None, &[a, b]), (None, &[b, a])], ["@0 b=2 window=10s"; 2]);
-    check(&[(None, &[a, b]), (None, &[("a", "2"), b])], ["@0 b=2 window=10s"; 2]);
-    check(&[(None, &[a, b]), (None, &[]), (None, &[a, b])], ["@0 window=10s"; 2]);
-    check(&[(Some("C"), &[a, ("window", "north"), b])], ["C @0 a=1 b=2 window=10s", "@0 a=1 b=2 window=10s"]);
+    check(&[(None, &[b, a]), (None, &[a, b]), (None, &[b, a])], ["@0 a=1 b=2 window=10s"; 2]);
+    let windowed = ["C @0 a=1 b=2 window=10s", "@0 a=1 b=2 window=10s"];
+    check(&[(Some("C"), &[a, ("window", "north"), b])], windowed);
+}
+
+#[test]
+fn readings_that_differ_in_a_tag_go_into_windows_of_their_own() {
+    let mut trial = Trial::new("every = 10s, functions = mean");
+    let tags: [&[(&str, &str)]; 6] = [
+        &[("mytag", "a")],
+        &[("mytag", "b")],
+        &[("mytag", "a"), ("room", "1")],
+        &[("room", "1"), ("mytag", "a")],
+        &[],
+        &[("window", "1s")],
+    ];
+    for (number, tags) in (1_u32..).zip(tags) {
+        trial.apply(Given { value: Value::Integer(i64::from(10 * number)), tags, ..Given::default() });
+    }
+    let mut all = trial.all();
+    all.sort();
+    let expected = [
+        "d t_mean 10.0 @0 mytag=a window=10s",
+        "d t_mean 20.0 @0 mytag=b window=10s",
+        "d t_mean 35.0 @0 mytag=a room=1 window=10s",
+        "d t_mean 50.0 @0 window=10s",
+        "d t_mean 60.0 @0 window=10s",
+    ];
+    assert_eq!(all, expected);
+}
+
+#[test]
+fn by_sensor_tags_do_not_count_and_are_left_out_of_the_result() {
+    let mut trial = Trial::new("by = sensor, every = 10s, functions = mean count");
+    for (value, tags) in [(10, &[("mytag", "a")]), (20, &[("mytag", "b")])] {
+        trial.apply(Given { value: Value::Integer(value), tags, ..Given::default() });
+    }
+    assert_eq!(trial.all(), ["d t_mean 15.0 @0 window=10s", "d t_count 2 @0 window=10s"]);
 }
 
 #[test]
@@ -111,6 +152,26 @@ fn the_last_of_as_many_tags_as_there_may_be_gives_way_to_the_window() {
     assert_eq!(got.len(), 32);
     assert_eq!(got[30], ("tag-30".to_owned(), "x".to_owned()));
     assert_eq!(got[31], ("window".to_owned(), "1500ms".to_owned()));
+    assert_eq!(trial.stats().tags_cut, 1);
+}
+
+#[test]
+fn results_that_lack_a_tag_are_counted_and_no_others() {
+    let names: Vec<_> = (0..32).map(|number| format!("tag-{number:02}")).collect();
+    let all: Vec<_> = names.iter().map(|name| (name.as_str(), "x")).collect();
+    let mut with_window = all.clone();
+    with_window[7] = ("window", "1s");
+    let check = |by: &str, tags: &[(&str, &str)], cut: u64| {
+        let mut trial = Trial::new(&format!("by = {by}, every = 10s, functions = sum max"));
+        trial.apply(Given { tags, ..Given::default() });
+        let tags = |result: &String| result.matches('=').count();
+        assert!(trial.all().iter().all(|result| tags(result) <= 32));
+        assert_eq!(trial.stats().tags_cut, cut, "{by}, {} tags", all.len());
+    };
+    check("series", &all, 2);
+    check("series", &all[..31], 0);
+    check("series", &with_window, 0);
+    check("sensor", &all, 0);
 }
 
 #[test]

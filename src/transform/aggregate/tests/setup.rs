@@ -40,6 +40,10 @@ fn every_fault_in_the_settings_is_told() {
         "every = 10s, functions = sum, max_series = 10000001",
         &["max_series: must be from 1 to 10000000, got 10000001"],
     );
+    check(
+        "by = tags, every = 10s, functions = sum",
+        &["by: `tags` is no way to tell series apart; known: series, sensor"],
+    );
     check("every = 10s, functions = sum, latenes = 1s", &["latenes: unknown key, did you mean `lateness`?"]);
 }
 
