@@ -38,7 +38,7 @@
 //! 10. [`cli`]: the commands.
 //!
 //! Small things that know nothing of the rest: [`listener`], [`metrics`], [`registry`], [`quantity`], [`backoff`],
-//! [`node_id`], [`filesystem`], [`tasks`].
+//! [`node_id`], [`filesystem`], [`tasks`], [`zstd_contexts`].
 
 pub mod backoff;
 pub mod buffer;
@@ -64,3 +64,4 @@ pub mod text;
 pub mod timestamp;
 pub mod transform;
 pub mod wal;
+pub mod zstd_contexts;

@@ -18,6 +18,7 @@ use super::trial::Tried;
 use super::wire::{Wire, WireAnswer, WireError, WireRequest};
 use crate::codec::{Blame, Encoder, FailedItem, NodeAnswer, Trial};
 use crate::registry::Registry;
+use crate::zstd_contexts;
 
 /// Most of an answer that is kept for people, in bytes.
 const EXCERPT_BYTES_MAX: usize = 1024;
@@ -461,7 +462,7 @@ async fn compress(compression: Compression, body: Bytes) -> Result<Bytes, String
     let job: fn(&[u8]) -> std::io::Result<Vec<u8>> = match compression {
         Compression::None => return Ok(body),
         Compression::Gzip => gzip,
-        Compression::Zstd => |body| zstd::bulk::compress(body, 1),
+        Compression::Zstd => zstd_contexts::compress,
     };
     let done = tokio::task::spawn_blocking(move || job(&body)).await;
     done.map_err(|error| error.to_string())?.map(Bytes::from).map_err(|error| error.to_string())

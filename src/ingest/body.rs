@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::content::Encoding;
 use super::error::IngestError;
+use crate::zstd_contexts;
 
 /// A refused body is read on, so that its sender sees the answer, up to this many times `server.max_body`.
 const DISCARD_FACTOR: u64 = 8;
@@ -152,11 +153,10 @@ pub(super) fn decompress<'a>(
         }
         // RFC 9110, section 8.4.1.2: some senders leave the zlib format out.
         Encoding::Deflate => read_bounded(flate2::read::DeflateDecoder::new(body), limit, held, broken),
-        Encoding::Zstd => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(broken)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(broken)?;
+        Encoding::Zstd => zstd_contexts::decompress(body, ZSTD_WINDOW_LOG_MAX, |decoder| {
             read_bounded(decoder, limit, held, broken)
-        }
+        })
+        .map_err(broken)?,
     };
     plain.map(Cow::Owned)
 }

@@ -12,6 +12,7 @@ use super::refusal::Refusal;
 use crate::codec::{DECODERS, Decoder, DeviceTags, Rules, UnknownFields};
 use crate::reading::Readings;
 use crate::timestamp::{Precision, Timestamp};
+use crate::zstd_contexts;
 
 /// Longest body, as sent and after decompression.
 pub const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -155,23 +156,27 @@ pub(super) fn decode(body: &Bytes, encoding: Encoding) -> Result<Readings, Refus
 }
 
 fn decompress(body: &[u8], encoding: Encoding) -> Result<Vec<u8>, Refusal> {
-    let broken = |error: io::Error| {
-        Refusal::new(StatusCode::BAD_REQUEST, format!("the body cannot be decompressed: {error}"))
-    };
-    let mut reader: Box<dyn Read + '_> = match encoding {
-        Encoding::Identity => Box::new(body),
-        Encoding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(body)),
+    match encoding {
+        Encoding::Identity => read(body, body.len()),
+        Encoding::Gzip => read(flate2::read::MultiGzDecoder::new(body), body.len()),
         Encoding::Zstd => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(broken)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(broken)?;
-            Box::new(decoder)
+            zstd_contexts::decompress(body, ZSTD_WINDOW_LOG_MAX, |decoder| read(decoder, body.len()))
+                .map_err(broken)?
         }
-    };
+    }
+}
+
+/// Reads what was compressed into so many bytes.
+fn read(mut reader: impl Read, bytes: usize) -> Result<Vec<u8>, Refusal> {
     // Readings compress about tenfold; more room is made as it turns out to be needed.
-    let mut plain = Vec::with_capacity(BODY_BYTES_MAX.min(8 * body.len()));
+    let mut plain = Vec::with_capacity(BODY_BYTES_MAX.min(8 * bytes));
     let limit = BODY_BYTES_MAX as u64 + 1;
     reader.by_ref().take(limit).read_to_end(&mut plain).map_err(broken)?;
     if plain.len() > BODY_BYTES_MAX { Err(too_large()) } else { Ok(plain) }
+}
+
+fn broken(error: io::Error) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, format!("the body cannot be decompressed: {error}"))
 }
 
 fn ndjson() -> &'static dyn Decoder {
