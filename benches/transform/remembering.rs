@@ -1,6 +1,8 @@
 //! Transforms that remember something of each series or reading: what they add to a reading's way through a chain, and
 //! the memory that it takes.
 //!
+//! Once without tags, and once with three on each reading, always in one order, as devices send them.
+//!
 //! The readings come round robin from all series, so that nothing that is remembered of one is near the processor when
 //! its next reading comes. The memory is printed if this is asked for by name: `cargo bench --bench transform --
 //! remembering`.
@@ -10,8 +12,9 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::Duration;
 
-use criterion::{Criterion, Throughput};
-use forebay::reading::{ReadingParts, Readings, Value};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput};
+use forebay::reading::{ReadingParts, Readings, Tag, Value};
 use forebay::timestamp::Timestamp;
 use forebay::transform::scope::Scope;
 use forebay::transform::settings::{Settings, Value as Setting};
@@ -27,6 +30,8 @@ const ROUNDS: usize = 10;
 const ROUND_LATER: Duration = Duration::from_secs(61);
 /// Series, or readings, of which the memory is measured.
 const REMEMBERED: usize = 1_000_000;
+
+const TAGS: &[(&str, &str)] = &[("building", "north-3"), ("floor", "2"), ("room", "2.114")];
 
 /// A name, and the kind of the one transform with its settings.
 type Case = (&'static str, Option<(&'static str, fn() -> Values)>);
@@ -51,9 +56,16 @@ pub fn bench(criterion: &mut Criterion) {
         let chains: Vec<Chain> = CASES.iter().map(print_memory).collect();
         drop(chains);
     }
-    let rounds = rounds();
     let mut group = criterion.benchmark_group("remembering");
     group.throughput(Throughput::Elements(SERIES as u64));
+    for (suffix, tags) in [("", &[][..]), (", three tags", TAGS)] {
+        bench_with(&mut group, suffix, tags);
+    }
+    group.finish();
+}
+
+fn bench_with(group: &mut BenchmarkGroup<'_, WallTime>, suffix: &str, tags: &[(&str, &str)]) {
+    let rounds = rounds(tags);
     for case in CASES {
         let mut chain = chain(case);
         let (start, number) = (Instant::now(), Cell::new(0));
@@ -64,9 +76,8 @@ pub fn bench(criterion: &mut Criterion) {
         };
         // All that can be known is known when it begins.
         (0..ROUNDS).for_each(|_| _ = black_box(next_round()));
-        group.bench_function(case.0, |bencher| bencher.iter(&mut next_round));
+        group.bench_function(format!("{}{suffix}", case.0), |bencher| bencher.iter(&mut next_round));
     }
-    group.finish();
 }
 
 /// How many go on.
@@ -85,14 +96,14 @@ fn chain((name, kind): &Case) -> Chain {
 }
 
 /// A reading of every series each, whose values walk at random.
-fn rounds() -> Vec<Readings> {
+fn rounds(tags: &[(&str, &str)]) -> Vec<Readings> {
     let mut random = fastrand::Rng::with_seed(7);
     let mut watts = vec![20_000; SERIES];
     let mut round = || {
         let mut readings = Readings::default();
         for (number, watts) in watts.iter_mut().enumerate() {
             *watts += random.i32(-300..=300);
-            push(number, f64::from(*watts) / 1_000.0, &mut readings);
+            push(number, f64::from(*watts) / 1_000.0, tags, &mut readings);
         }
         readings
     };
@@ -100,12 +111,14 @@ fn rounds() -> Vec<Readings> {
 }
 
 /// Appends a reading of a series, whose names have twenty bytes together.
-fn push(series: usize, value: f64, out: &mut Readings) {
+fn push(series: usize, value: f64, tags: &[(&str, &str)], out: &mut Readings) {
     let device = format!("device-{:06}", series / SENSORS);
     let sensor = format!("pow-{:03}", series % SENSORS);
     let time = Timestamp::from_nanos(1_700_000_000_000_000_000 + series as i64).expect("a good time");
     let value = Value::Double(value).into();
-    let parts = ReadingParts { device: &*device, sensor: &*sensor, value, time, unit: Some("kW"), tags: &[] };
+    let tags: Vec<Tag<'_>> = tags.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    let parts =
+        ReadingParts { device: &*device, sensor: &*sensor, value, time, unit: Some("kW"), tags: &tags };
     out.push(&parts).expect("a reading");
 }
 
@@ -117,7 +130,7 @@ fn print_memory(case: &Case) -> Chain {
     let before = resident_bytes();
     for series in 0..REMEMBERED {
         readings.truncate(Default::default());
-        push(series, 1.0, &mut readings);
+        push(series, 1.0, &[], &mut readings);
         push_through(&mut chain, &readings, Instant::now());
     }
     if let (Some(before), Some(after)) = (before, resident_bytes()) {
