@@ -1,10 +1,12 @@
 //! Builds the gateway from its settings, and owns the order in which it starts and stops.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use bytes::Bytes;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -19,15 +21,17 @@ use crate::buffer::{Buffer, BufferConfig, OpenError, Opened, Rest};
 use crate::config::Config;
 use crate::delivery::wire::{HttpClient, Wire};
 use crate::delivery::{NodeSource, Signals, TransportError, Worker};
-use crate::ingest::{self, Entrance, Front};
+use crate::ingest::{self, Entrance, Front, READINGS_PATH};
 use crate::listener::{self, Limits, Listener};
 use crate::metrics::Metrics;
-use crate::node::{Node, NodeError, NodeOptions};
+use crate::node::{Latest, LatestApi, Node, NodeError, NodeOptions};
 use crate::status::{self, Status};
 use crate::tasks;
 
 /// Longest time that answers under way get at the end of a stop.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// Where the embedded node of a gateway listens, unless that is taken.
+const EMBEDDED_NODE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 
 /// The surface of the gateway, as OpenAPI.
 #[derive(OpenApi)]
@@ -122,11 +126,15 @@ impl Gateway {
         let buffer = open_buffer(config.buffer.clone(), nodes, Arc::clone(&metrics)).await?;
         let (wire, random) = (Arc::new(client), fastrand::Rng::new());
         let ground = Ground { listener, address, buffer, wire, random, metrics };
-        Ok(Gateway { embedded, ..Gateway::start_on(ground, &config) })
+        Ok(Gateway::start_with(ground, &config, embedded))
     }
 
     /// Starts a gateway on a ground of any kind, in the runtime that this is called in; `config` names its nodes.
     pub fn start_on<L: Listener>(ground: Ground<L>, config: &Config) -> Gateway {
+        Gateway::start_with(ground, config, None)
+    }
+
+    fn start_with<L: Listener>(ground: Ground<L>, config: &Config, embedded: Option<Node>) -> Gateway {
         let Ground { listener, address, buffer, wire, random, metrics } = ground;
         let Opened { buffer, outlet, memos } = buffer;
         let draining = CancellationToken::new();
@@ -149,7 +157,12 @@ impl Gateway {
             metrics: Arc::clone(&metrics),
             openapi: openapi(),
         };
-        let entrance = entrance(config, &buffer, &memos, &draining, &metrics, status);
+        let latest = match &embedded {
+            Some(node) => node.latest(),
+            None => Latest::InNodes(config.delivery.nodes.iter().map(NodeSource::to_string).collect()),
+        };
+        let others = status.routes().merge(latest.routes(READINGS_PATH));
+        let entrance = entrance(config, &buffer, &memos, &draining, &metrics, others);
 
         let stop_serving = CancellationToken::new();
         let limits = Limits {
@@ -167,7 +180,7 @@ impl Gateway {
             worker: tokio::spawn(worker.run()),
             stop_serving,
             server: tokio::spawn(server),
-            embedded: None,
+            embedded,
         }
     }
 
@@ -288,14 +301,23 @@ async fn start_embedded_node(config: &mut Config) -> Result<Option<Node>, StartE
     if !config.delivery.nodes.is_empty() {
         return Ok(None);
     }
-    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let node = Node::start(NodeOptions { listen, data: config.embedded_node_data.clone() })
-        .await
-        .map_err(StartError::Node)?;
+    let node = embedded_node(&config.embedded_node_data).await.map_err(StartError::Node)?;
     let url: Url = format!("http://{}/v1/batches", node.address()).parse().expect("an address makes a URL");
     info!(url = %url, data = %config.embedded_node_data.display(), "no nodes configured, using the embedded one");
     config.delivery.nodes.push(NodeSource::Address(url));
     Ok(Some(node))
+}
+
+/// Starts a node at the address where people look for it, or at a free one of the loopback if that cannot be had.
+async fn embedded_node(data: &Path) -> Result<Node, NodeError> {
+    let options = |listen| NodeOptions { listen, data: data.to_owned() };
+    match Node::start(options(EMBEDDED_NODE)).await {
+        Err(NodeError::Bind { source, .. }) => {
+            info!(address = %EMBEDDED_NODE, error = %source, "the embedded node listens on a free port instead");
+            Node::start(options(SocketAddr::new(EMBEDDED_NODE.ip(), 0))).await
+        }
+        started => started,
+    }
 }
 
 /// Opens the buffer on a thread for blocking work: it may read a log first.
@@ -310,7 +332,7 @@ fn entrance(
     memos: &[Bytes],
     draining: &CancellationToken,
     metrics: &Arc<Metrics>,
-    status: Status,
+    others: Router,
 ) -> Entrance {
     let front = Front::new(
         config.ingest.clone(),
@@ -322,7 +344,7 @@ fn entrance(
         metrics,
     );
     front.restore(memos);
-    Entrance::new(front, status.routes(), status::PATHS, metrics)
+    Entrance::new(front, others, status::PATHS, metrics)
 }
 
 /// The OpenAPI document of the whole surface, as JSON.
@@ -330,6 +352,7 @@ pub fn openapi() -> String {
     let mut document = Api::openapi();
     document.merge(ingest::Api::openapi());
     document.merge(status::Api::openapi());
+    document.merge(LatestApi::openapi());
     document.to_json().expect("the document is made of our own types")
 }
 

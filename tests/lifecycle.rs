@@ -62,6 +62,69 @@ async fn forebay_alone_serves_with_a_node_of_its_own_that_keeps_the_readings() {
 }
 
 #[tokio::test]
+async fn the_last_readings_of_a_gateway_with_a_node_of_its_own_are_at_its_own_port() {
+    let directory = directory();
+    let process = Process::start(forebay(directory.path(), &[], &[ANY_PORT, ("batch.max_age", "10ms")]));
+    let gateway = process.gateway();
+    let readings = readings(30);
+    gateway.post(&readings).await.expect_status(202);
+    eventually("they are delivered", || async { gateway.account("delivered").await == 30 }).await;
+    let newest_first: Vec<Value> = readings.into_iter().rev().collect();
+    for (query, from, to) in [("", 0, 10), ("?latest=3", 0, 3), ("?latest=10000", 0, 30)] {
+        let reply = gateway.get(&format!("/v1/readings{query}")).await.expect_status(200);
+        assert_eq!(reply.header("content-type"), "application/x-ndjson");
+        let lines: Vec<Value> =
+            reply.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert_eq!(lines, newest_first[from..to], "{query}");
+    }
+    assert_eq!(gateway.get("/v1/readings?device=nobody&sensor=x").await.expect_status(200).text(), "");
+    for (query, words) in [
+        ("latest=0", "`latest` must be a whole number from 1 to 10000, got `0`"),
+        ("latest=10001", "got `10001`"),
+        ("latest=", "got ``"),
+        ("limit=3", "there is no parameter `limit`; known: device, sensor, latest"),
+        ("device=a&device=b", "is there twice"),
+    ] {
+        let detail = gateway.get(&format!("/v1/readings?{query}")).await.expect_problem(400).detail();
+        assert!(detail.contains(words), "{query}: {detail}");
+    }
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let put = gateway.send(client.put(gateway.url("/v1/readings"))).await.expect_problem(405);
+    let allowed: Vec<_> = put.header("allow").split(',').map(str::trim).collect();
+    assert!(["GET", "HEAD", "POST"].iter().all(|method| allowed.contains(method)), "{allowed:?}");
+    process.terminate();
+    process.ended().await.expect_status(0);
+}
+
+#[tokio::test]
+async fn a_taken_port_of_the_embedded_node_fails_no_start() {
+    // If somebody else has it, that is as good.
+    let taken = TcpListener::bind("127.0.0.1:8081");
+    let directories = [directory(), directory()];
+    let gateways = directories.each_ref().map(|directory| {
+        Process::start(forebay(directory.path(), &[], &[ANY_PORT, ("batch.max_age", "10ms")]))
+    });
+    for process in &gateways {
+        let gateway = process.gateway();
+        let status = gateway.get("/status").await.json();
+        let url = status["nodes"][0]["url"].as_str().expect("an address").to_owned();
+        assert!(url.starts_with("http://127.0.0.1:") && !url.contains(":8081/"), "{url}");
+        gateway.post(&readings(3)).await.expect_status(202);
+        eventually("they are delivered", || async { gateway.account("delivered").await == 3 }).await;
+    }
+    for process in gateways {
+        process.terminate();
+        let ended = process.ended().await.expect_status(0);
+        assert!(
+            ended.stderr.contains("the embedded node listens on a free port instead"),
+            "{}",
+            ended.stderr
+        );
+    }
+    drop(taken);
+}
+
+#[tokio::test]
 async fn sigterm_delivers_what_is_buffered_to_a_node_that_is_slow_and_exits_with_0() {
     let directory = directory();
     let node = FakeNode::always(Answer::status(200).after(Duration::from_millis(100))).await;

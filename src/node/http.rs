@@ -16,9 +16,9 @@ use tracing::error;
 
 use super::batch::{self, Head};
 use super::query;
-use super::reader::Rows;
+use super::reader::{Order, Rows};
 use super::refusal::Refusal;
-use super::store::{Store, StoreError};
+use super::store::{Health, Store, StoreError};
 use super::writer::{Batch, Stored};
 
 /// Batches in memory at a time.
@@ -66,11 +66,19 @@ async fn take_batch(
 }
 
 async fn readings(State(state): State<NodeState>, RawQuery(text): RawQuery) -> Result<Response, Refusal> {
-    let known = ["device", "sensor", "from", "to", "limit"];
+    let known = ["device", "sensor", "from", "to", "limit", "latest"];
     let query = query::parse(&text.unwrap_or_default(), &known)?;
-    let rows = state.store.read(query.filter, query.limit).await?;
+    let (order, limit) = match query.latest {
+        Some(latest) => (Order::NewestFirst, Some(latest)),
+        None => (Order::OldestFirst, query.limit),
+    };
+    Ok(ndjson(state.store.read(query.filter, order, limit).await?))
+}
+
+/// An answer with readings, sent in parts as they are read.
+pub(super) fn ndjson(rows: Rows) -> Response {
     let content_type = [(header::CONTENT_TYPE, "application/x-ndjson")];
-    Ok((content_type, Body::from_stream(stream::unfold(rows, next_part))).into_response())
+    (content_type, Body::from_stream(stream::unfold(rows, next_part))).into_response()
 }
 
 async fn next_part(mut rows: Rows) -> Option<(Result<Bytes, StoreError>, Rows)> {
@@ -92,7 +100,12 @@ async fn health(State(state): State<NodeState>) -> Result<Response, Refusal> {
     if !state.store.is_open() {
         return Err(StoreError::Stopped.into());
     }
-    Ok(json("{\"status\":\"ok\"}".to_owned()))
+    let Health { lost_readings, damage } = state.store.health();
+    if *lost_readings == 0 && damage.is_none() {
+        return Ok(json("{\"status\":\"ok\"}".to_owned()));
+    }
+    let told = serde_json::json!({ "status": "degraded", "lost_readings": lost_readings, "damage": damage });
+    Ok(json(told.to_string()))
 }
 
 async fn no_such_path(uri: Uri) -> Refusal {

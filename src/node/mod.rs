@@ -7,14 +7,17 @@
 //! | `POST /v1/batches` | takes NDJSON, plain or `gzip` or `zstd`; 200 `{"readings":N,"duplicate":false}` |
 //! | `GET /v1/readings` | the readings as NDJSON in canonical form, oldest first |
 //! | `GET /v1/count` | how many there are: `{"count":N}` |
-//! | `GET /healthz` | 200 `{"status":"ok"}` while batches are taken |
+//! | `GET /healthz` | 200 `{"status":"ok"}` while batches are taken; `degraded` with `lost_readings` and `damage` if some that were answered are gone, or the file is damaged |
 //!
 //! The two in the middle take the filters `device`, `sensor`, `from` (inclusive) and `to` (exclusive), the times
-//! in RFC 3339 or as milliseconds since the Unix epoch; `readings` takes `limit` too.
+//! in RFC 3339 or as milliseconds since the Unix epoch; `readings` takes `limit` too, or `latest`: so many, the newest
+//! first. Inside a gateway the last readings are at the gateway's port as well ([`Latest`]).
 //!
 //! **Promises.** A batch is stored whole or not at all, and a 2xx is sent after it has reached stable storage. A
 //! batch whose `Idempotency-Key` was stored before is answered 2xx and not stored again, also after a restart: the
-//! key is committed together with the readings. A value comes back as the kind that it was, to the last bit.
+//! key is committed together with the readings. A value comes back as the kind that it was, to the last bit. Readings
+//! that were answered with 2xx and are gone at a later start, because the log of SQLite was damaged, are told with
+//! their number, in the log and at `/healthz`.
 //!
 //! **Answers that are errors** are problems (RFC 9457): 400 for what is no NDJSON or no such parameter, 404, 405,
 //! 408 if a body stalls, 413, 415, 422 if a reading breaks the rules (nothing of its batch is stored), 503 if the
@@ -29,13 +32,18 @@
 //! | keys remembered | 1,000,000; the oldest go first |
 //! | connections | 256 |
 //! | queries at a time | 4; more wait for up to 10 s |
+//! | `latest` | 1 to 10,000 |
+//! | time for which readings stand in the log of SQLite alone | about 1 s, or 32 MiB |
 //! | time for which a reader of a long answer may stall | 30 s |
 //!
 //! How the store works stands in `store`; `http` maps it to requests.
 
+mod answered;
 mod batch;
+mod examination;
 mod http;
-
+mod journal;
+mod latest;
 mod query;
 mod reader;
 mod refusal;
@@ -49,6 +57,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -62,6 +71,7 @@ use crate::tasks;
 use store::{Store, StoreSettings};
 
 pub use batch::{BODY_BYTES_MAX, FORMAT};
+pub use latest::{Latest, LatestApi, LatestReadings};
 pub use store::StoreError;
 
 /// Longer than the 90 s for which the gateway's client keeps an idle connection, so that the client closes first.
@@ -125,6 +135,7 @@ pub struct Node {
     stop: DropGuard,
     server: JoinHandle<()>,
     writer: std::thread::JoinHandle<()>,
+    latest: LatestReadings,
 }
 
 impl Node {
@@ -138,14 +149,20 @@ impl Node {
         let opened = tokio::task::spawn_blocking(move || open(&options.data)).await;
         let (store, writer) = tasks::outcome(opened).await?;
         let stop = CancellationToken::new();
+        let latest = LatestReadings { readers: Arc::clone(store.readers()) };
         let limits = Limits { connections_max: CONNECTIONS_MAX, head_timeout: HEAD_TIMEOUT };
         let serving = listener::serve(listener, http::router(store), limits, stop.clone(), STOP_WITHIN);
-        Ok(Node { address, stop: stop.drop_guard(), server: tokio::spawn(serving), writer })
+        Ok(Node { address, stop: stop.drop_guard(), server: tokio::spawn(serving), writer, latest })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its readings, for a gateway in the same process.
+    pub fn latest(&self) -> Latest {
+        Latest::Here(self.latest.clone())
     }
 
     /// Takes nothing more, finishes what is under way for up to ten seconds, and closes the file.

@@ -12,9 +12,15 @@ pub(super) struct Query {
     pub(super) filter: Filter,
     /// At most so many readings.
     pub(super) limit: Option<u64>,
+    /// So many of the newest readings, the newest first.
+    pub(super) latest: Option<u64>,
 }
 
-/// Reads the parameters; `known` are the ones that the route takes.
+/// Most readings that `latest` gives.
+const LATEST_MAX: u64 = 10_000;
+
+/// Reads the parameters; `known` are the ones that the route takes, of `device`, `sensor`, `from`, `to`, `limit` and
+/// `latest`.
 pub(super) fn parse(text: &str, known: &[&str]) -> Result<Query, Refusal> {
     let mut query = Query::default();
     for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
@@ -27,13 +33,22 @@ pub(super) fn parse(text: &str, known: &[&str]) -> Result<Query, Refusal> {
             "sensor" => query.filter.sensor.replace(value.to_owned()).is_some(),
             "from" => query.filter.from.replace(time(name, value)?).is_some(),
             "to" => query.filter.to.replace(time(name, value)?).is_some(),
+            "latest" => query.latest.replace(latest(value)?).is_some(),
             _ => query.limit.replace(limit(value)?).is_some(),
         };
         if set_before {
             return Err(bad(format!("the parameter `{name}` is there twice")));
         }
     }
+    if query.limit.is_some() && query.latest.is_some() {
+        return Err(bad("`limit` and `latest` cannot stand beside each other, leave one out".to_owned()));
+    }
     Ok(query)
+}
+
+fn latest(text: &str) -> Result<u64, Refusal> {
+    let latest = text.parse().ok().filter(|latest| (1..=LATEST_MAX).contains(latest));
+    latest.ok_or_else(|| bad(format!("`latest` must be a whole number from 1 to {LATEST_MAX}, got `{text}`")))
 }
 
 fn time(name: &str, text: &str) -> Result<Timestamp, Refusal> {
@@ -60,7 +75,7 @@ fn bad(detail: String) -> Refusal {
 mod tests {
     use super::*;
 
-    const KNOWN: &[&str] = &["device", "sensor", "from", "to", "limit"];
+    const KNOWN: &[&str] = &["device", "sensor", "from", "to", "limit", "latest"];
 
     #[test]
     fn every_parameter_is_read() {
@@ -71,7 +86,8 @@ mod tests {
             from: Timestamp::from_nanos(1_500_000_000),
             to: Timestamp::from_nanos(2_000_000_000),
         };
-        assert_eq!(query.expect("good"), Query { filter, limit: Some(3) });
+        assert_eq!(query.expect("good"), Query { filter, limit: Some(3), latest: None });
+        assert_eq!(parse("latest=10000", KNOWN).expect("good").latest, Some(10_000));
         assert_eq!(parse("", KNOWN).expect("good"), Query::default());
     }
 
@@ -85,8 +101,13 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told() {
         for (text, expected) in [
-            ("devise=1", "there is no parameter `devise`; known: device, sensor, from, to, limit"),
+            ("devise=1", "there is no parameter `devise`; known: device, sensor, from, to, limit, latest"),
             ("device=1&device=2", "the parameter `device` is there twice"),
+            ("latest=0", "`latest` must be a whole number from 1 to 10000, got `0`"),
+            ("latest=10001", "`latest` must be a whole number from 1 to 10000, got `10001`"),
+            ("latest=all", "`latest` must be a whole number from 1 to 10000, got `all`"),
+            ("latest=1&latest=2", "the parameter `latest` is there twice"),
+            ("latest=1&limit=2", "`limit` and `latest` cannot stand beside each other, leave one out"),
             ("limit=-1", "`limit` must be a whole number, got `-1`"),
             ("to=-5", "`to` must be RFC 3339 or milliseconds since the Unix epoch: time must be from"),
             ("from=soon", "`from` must be RFC 3339 or milliseconds since the Unix epoch: time must be an"),

@@ -47,6 +47,15 @@ pub(super) struct Filter {
     pub(super) to: Option<Timestamp>,
 }
 
+/// In which order readings are given; those of one instant by when they came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// By the readings' own time.
+    OldestFirst,
+    /// The other way round.
+    NewestFirst,
+}
+
 /// The connections for queries.
 pub(super) struct Readers {
     path: PathBuf,
@@ -102,6 +111,7 @@ impl Readers {
     pub(super) async fn read(
         self: &Arc<Self>,
         filter: Filter,
+        order: Order,
         limit: Option<u64>,
     ) -> Result<Rows, StoreError> {
         let slot = self.slot().await?;
@@ -112,8 +122,8 @@ impl Readers {
         spawn_blocking(move || {
             let _slot = slot;
             let sink = Sink { runtime, sender };
-            let read =
-                readers.with_connection(interruptible, |connection| read(connection, &filter, limit, &sink));
+            let read = readers
+                .with_connection(interruptible, |connection| read(connection, &filter, order, limit, &sink));
             if let Err(error) = read {
                 sink.send(Err(error));
             }
@@ -263,13 +273,23 @@ fn count(connection: &Connection, filter: &Filter) -> Result<u64, StoreError> {
 }
 
 /// Sends the readings that pass, in parts, until they end or nobody reads any more.
-fn read(connection: &Connection, filter: &Filter, limit: Option<u64>, sink: &Sink) -> Result<(), StoreError> {
+fn read(
+    connection: &Connection,
+    filter: &Filter,
+    order: Order,
+    limit: Option<u64>,
+    sink: &Sink,
+) -> Result<(), StoreError> {
     // One snapshot: the names of its series are all there, and nothing is seen twice or half.
     let _snapshot = connection.unchecked_transaction()?;
     let (source, mut parameters) = from_where(filter);
     // A negative limit is none.
     parameters.push(limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX)).into());
-    let sql = format!("SELECT id, series, time, value {source} ORDER BY time, id LIMIT ?");
+    let order = match order {
+        Order::OldestFirst => "time, id",
+        Order::NewestFirst => "time DESC, id DESC",
+    };
+    let sql = format!("SELECT id, series, time, value {source} ORDER BY {order} LIMIT ?");
     let mut statement = connection.prepare(&sql)?;
     let mut rows = statement.query(params_from_iter(parameters))?;
     let mut names = SeriesNames { statement: connection.prepare(SeriesNames::SQL)?, known: HashMap::new() };

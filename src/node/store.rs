@@ -14,19 +14,21 @@
 //!
 //! One thread writes ([`writer`](super::writer)); queries run on a few read-only connections of their own
 //! ([`reader`](super::reader)). The journal is a write-ahead log with `synchronous = FULL`: a commit is on stable
-//! storage when it returns. Another process may have the file open too; SQLite's locks order the writers, and one
+//! storage when it returns. What stands in the log alone is moved into the file at every start, about every second, and
+//! at a stop: the log is cut to nothing then, so that one flipped bit in it costs a second of readings at most. What was
+//! answered and cannot be found again is told at the next start ([`answered`](super::answered)). Another process may have the file open too; SQLite's locks order the writers, and one
 //! that waits longer than [`StoreSettings::busy_timeout`] is told so.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use thiserror::Error;
 
-use super::reader::{Filter, Readers, Rows};
-use super::writer::{Batch, Stored, Writer};
+use super::reader::{Filter, Order, Readers, Rows};
+use super::writer::{Batch, Started, Stored, Writer};
 
 /// Version of the schema, kept in the file's `user_version`.
 const VERSION: i64 = 1;
@@ -66,12 +68,27 @@ pub(super) struct StoreSettings {
     pub(super) keys_max: i64,
     /// How long a writer waits for one of another process.
     pub(super) busy_timeout: Duration,
+    /// How long readings stand in the log of SQLite alone.
+    pub(super) checkpoint_every: Duration,
 }
 
 impl Default for StoreSettings {
     fn default() -> StoreSettings {
-        StoreSettings { keys_max: 1_000_000, busy_timeout: Duration::from_secs(5) }
+        StoreSettings {
+            keys_max: 1_000_000,
+            busy_timeout: Duration::from_secs(5),
+            checkpoint_every: Duration::from_secs(1),
+        }
     }
+}
+
+/// What was found wrong at the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Health {
+    /// Readings that were answered with 2xx, at any time, and could not be found at a later start.
+    pub(super) lost_readings: u64,
+    /// What is wrong with the file itself.
+    pub(super) damage: Option<String>,
 }
 
 /// Why the store did not do as it was told.
@@ -93,6 +110,14 @@ pub enum StoreError {
         id: i64,
         /// What is wrong with it.
         detail: String,
+    },
+    /// The file beside it, which says what was answered, cannot be had.
+    #[error("{path} cannot be used: {source}", path = path.display())]
+    Answered {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: Arc<io::Error>,
     },
     /// The system would not start the thread that writes.
     #[error("no thread could be started: {0}")]
@@ -116,6 +141,7 @@ impl From<rusqlite::Error> for StoreError {
 pub(super) struct Store {
     writer: Writer,
     readers: Arc<Readers>,
+    health: Arc<Health>,
 }
 
 impl Store {
@@ -128,8 +154,19 @@ impl Store {
         path: &Path,
         settings: StoreSettings,
     ) -> Result<(Store, std::thread::JoinHandle<()>), StoreError> {
-        let (writer, thread) = Writer::start(path, settings)?;
-        Ok((Store { writer, readers: Arc::new(Readers::new(path)) }, thread))
+        let Started { writer, thread, health } = Writer::start(path, settings)?;
+        let (readers, health) = (Arc::new(Readers::new(path)), Arc::new(health));
+        Ok((Store { writer, readers, health }, thread))
+    }
+
+    /// What was found wrong at the start.
+    pub(super) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Those who read.
+    pub(super) fn readers(&self) -> &Arc<Readers> {
+        &self.readers
     }
 
     /// Stores a batch, unless its key was stored before, and returns when it is on stable storage.
@@ -153,9 +190,14 @@ impl Store {
         self.readers.count(filter).await
     }
 
-    /// Reads the readings that pass the filter, oldest first, those of one instant in the order of arrival.
-    pub(super) async fn read(&self, filter: Filter, limit: Option<u64>) -> Result<Rows, StoreError> {
-        self.readers.read(filter, limit).await
+    /// Reads the readings that pass the filter.
+    pub(super) async fn read(
+        &self,
+        filter: Filter,
+        order: Order,
+        limit: Option<u64>,
+    ) -> Result<Rows, StoreError> {
+        self.readers.read(filter, order, limit).await
     }
 }
 
@@ -164,8 +206,8 @@ pub(super) fn open_writable(path: &Path, busy_timeout: Duration) -> Result<Conne
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(busy_timeout)?;
     connection.execute_batch(
-        // A checkpoint every 32 MiB instead of every 4: pages of the indexes that change again and again are
-        // written to the file once.
+        // A checkpoint every 32 MiB instead of every 4, if none is due by the clock: pages of the indexes that change
+        // again and again are written to the file once.
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA wal_autocheckpoint = 8192;
@@ -240,7 +282,7 @@ mod tests {
         }
 
         async fn read(&self, filter: Filter, limit: Option<u64>) -> Vec<String> {
-            let mut rows = self.store.read(filter, limit).await.expect("rows");
+            let mut rows = self.store.read(filter, Order::OldestFirst, limit).await.expect("rows");
             let mut text = Vec::new();
             while let Some(part) = rows.next().await {
                 text.extend_from_slice(&part.expect("a part"));
@@ -478,7 +520,8 @@ mod tests {
         store.put(None, readings([PLAIN])).await.expect("stored");
         let shell = store.shell();
         shell.execute_batch("INSERT INTO readings VALUES (99, 1, 5, x'0102')").expect("written");
-        let error = store.store.read(Filter::default(), None).await.expect_err("no reading");
+        let error =
+            store.store.read(Filter::default(), Order::OldestFirst, None).await.expect_err("no reading");
         assert!(error.to_string().starts_with("reading 99 in the store is not one: its value is"), "{error}");
     }
 
@@ -499,7 +542,8 @@ mod tests {
         for _ in 0..3 {
             let mut stalled = Vec::new();
             for _ in 0..4 {
-                stalled.push(store.store.read(Filter::default(), None).await.expect("rows"));
+                stalled
+                    .push(store.store.read(Filter::default(), Order::OldestFirst, None).await.expect("rows"));
             }
             drop(stalled);
         }

@@ -258,6 +258,47 @@ async fn a_node_is_healthy_while_it_takes_batches() {
 }
 
 #[tokio::test]
+async fn a_node_that_has_lost_readings_says_how_many_at_every_start() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().join("deep/data");
+    std::fs::create_dir_all(&data).expect("made");
+    let (mut answered, _) = answered::Answered::open(&data.join("readings.db-answered")).expect("made");
+    answered.note(answered::Marks { last: 7, checkpointed: 4, lost: 10 }).expect("noted");
+    let node = TestNode::start_in(directory).await;
+    let told = "{\"damage\":null,\"lost_readings\":13,\"status\":\"degraded\"}";
+    assert_eq!(node.text("/healthz").await, told);
+    node.node.stop().await;
+    let node = TestNode::start_in(node.directory).await;
+    assert_eq!(node.text("/healthz").await, told);
+}
+
+#[tokio::test]
+async fn the_latest_readings_come_newest_first() {
+    let node = TestNode::start().await;
+    let line = |second: i64, device: &str, value: i64| {
+        format!(
+            "{{\"device\":\"{device}\",\"sensor\":\"s\",\"value\":{value},\"time\":\"2007-02-01T00:00:0{second}Z\"}}\n"
+        )
+    };
+    let (a, b, c, d) = (line(2, "a", 1), line(1, "b", 2), line(2, "b", 3), line(3, "a", 4));
+    assert_eq!(answer(node.batch([a.clone(), b.clone(), c.clone(), d.clone()].concat())).await.0, 200);
+    for (query, expected) in [
+        ("?latest=10", vec![&d, &c, &a, &b]),
+        ("?latest=2", vec![&d, &c]),
+        ("?device=b&latest=1", vec![&c]),
+        ("?sensor=s&to=2007-02-01T00:00:03Z&latest=2", vec![&c, &a]),
+        ("?device=none&latest=5", vec![]),
+    ] {
+        let expected: String = expected.into_iter().map(String::as_str).collect();
+        assert_eq!(node.text(&format!("/v1/readings{query}")).await, expected, "{query}");
+    }
+    for query in ["latest=0", "latest=10001", "latest=x", "latest=1&limit=1"] {
+        let request = node.client.get(node.url(&format!("/v1/readings?{query}")));
+        assert_eq!(problem(request, "").await.0, 400, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn a_stopped_node_has_let_go_of_its_address_and_its_file() {
     let node = TestNode::start().await;
     let (address, data) = (node.node.address(), node.directory.path().join("deep/data"));

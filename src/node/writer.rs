@@ -1,17 +1,24 @@
 //! The one thread that writes: it takes all batches that wait, stores them in one transaction, answers all.
+//!
+//! Before it answers it notes up to which reading it has answered ([`answered`](super::answered)). About every
+//! [`StoreSettings::checkpoint_every`] it moves the log of SQLite into the file, if there is anything in it; a task
+//! wakes it for that when no batch comes.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Statement, Transaction, TransactionBehavior};
 use serde::Serializer as _;
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
-use super::store::{StoreError, StoreSettings, open_writable};
+use super::answered::{Answered, Marks};
+use super::examination::{Before, Examined};
+use super::store::{Health, StoreError, StoreSettings, open_writable};
 use crate::reading::{ReadingRef, Readings, Value};
 
 /// Batches that wait for the thread; more wait in their requests.
@@ -49,38 +56,59 @@ pub(super) struct Writer {
 type Answer = oneshot::Sender<Result<Stored, StoreError>>;
 
 #[derive(Debug)]
-struct Job {
+enum Job {
+    /// Store a batch.
+    Put(Put),
+    /// See whether the log of SQLite is to be moved into the file.
+    Look,
+}
+
+#[derive(Debug)]
+struct Put {
     batch: Batch,
     answer: Answer,
 }
 
+/// What [`Writer::start`] gives.
+pub(super) struct Started {
+    pub(super) writer: Writer,
+    pub(super) thread: JoinHandle<()>,
+    /// What was found wrong.
+    pub(super) health: Health,
+}
+
 impl Writer {
-    /// Opens the file in a thread of its own and returns when it is ready to write.
-    pub(super) fn start(
-        path: &Path,
-        settings: StoreSettings,
-    ) -> Result<(Writer, JoinHandle<()>), StoreError> {
+    /// Opens the file in a thread of its own and returns when it is ready to write. To be called within a runtime.
+    pub(super) fn start(path: &Path, settings: StoreSettings) -> Result<Started, StoreError> {
         let (jobs, queue) = mpsc::channel(BATCHES_QUEUED_MAX);
+        let before = Before::look(path)?;
         let connection = open_writable(path, settings.busy_timeout)?;
+        let Examined { answered, marks, health } = before.examine(&connection)?;
+        let mut log = Log { answered, marks, settings, looked_at: Instant::now(), notes_fail: false };
+        // Written in any case: what was told now is not to be found anew.
+        log.write(|answered, marks| answered.note(marks));
+        log.checkpoint(&connection);
         // Shows before the start that the tables are what this program expects.
         drop(Statements::prepare(&connection)?);
         let thread = std::thread::Builder::new().name("node-writer".to_owned());
         let thread = thread
             .spawn(move || {
                 let writing = Statements::prepare(&connection).map(|statements| {
-                    Writing { connection: &connection, statements, keys_max: settings.keys_max }.run(queue);
+                    Writing { connection: &connection, statements, log }.run(queue);
                 });
                 if let Err(error) = writing {
                     error!(error = %error, "store cannot be written");
                 }
             })
             .map_err(|error| StoreError::Thread(Arc::new(error)))?;
-        Ok((Writer { jobs }, thread))
+        tokio::spawn(wake(jobs.downgrade(), settings.checkpoint_every));
+        Ok(Started { writer: Writer { jobs }, thread, health })
     }
 
     pub(super) async fn put(&self, batch: Batch) -> Result<Stored, StoreError> {
         let (answer, answered) = oneshot::channel();
-        self.jobs.send(Job { batch, answer }).await.map_err(|_| StoreError::Stopped)?;
+        let put = Job::Put(Put { batch, answer });
+        self.jobs.send(put).await.map_err(|_| StoreError::Stopped)?;
         answered.await.map_err(|_| StoreError::Stopped)?
     }
 
@@ -89,11 +117,95 @@ impl Writer {
     }
 }
 
+/// Has the thread look at its log again and again, until nobody can put batches any more.
+async fn wake(jobs: mpsc::WeakSender<Job>, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        let Some(jobs) = jobs.upgrade() else { return };
+        // A queue that is full wakes it, too.
+        let _ = jobs.try_send(Job::Look);
+    }
+}
+
 struct Writing<'c> {
     connection: &'c Connection,
     statements: Statements<'c>,
-    keys_max: i64,
+    log: Log,
 }
+
+/// What stands in the log of SQLite alone, and what is noted of it.
+struct Log {
+    answered: Answered,
+    marks: Marks,
+    settings: StoreSettings,
+    /// When the log was last moved into the file, or that was tried.
+    looked_at: Instant,
+    /// Whether the last note could not be written.
+    notes_fail: bool,
+}
+
+impl Log {
+    /// Notes that readings with these ids are stored, before they are answered.
+    fn note(&mut self, ids: Ids) {
+        let Some((first, last)) = ids else { return };
+        if first <= self.marks.last {
+            // Readings were deleted by hand, and their ids are used again.
+            self.marks.checkpointed = self.marks.checkpointed.min(first - 1);
+        }
+        self.marks.last = last;
+        self.write(|answered, marks| answered.note(marks));
+    }
+
+    /// Moves the log of SQLite into the file and cuts it to nothing, if that is due.
+    fn look(&mut self, connection: &Connection) {
+        if self.marks.checkpointed < self.marks.last
+            && self.looked_at.elapsed() >= self.settings.checkpoint_every
+        {
+            self.checkpoint(connection);
+        }
+    }
+
+    fn checkpoint(&mut self, connection: &Connection) {
+        self.looked_at = Instant::now();
+        match empty_log(connection, self.settings.busy_timeout) {
+            Ok(Emptied::Yes) => {
+                self.marks.checkpointed = self.marks.last;
+                self.write(|answered, marks| answered.note(marks).and_then(|()| answered.sync()));
+            }
+            // Somebody reads: as much as could be was moved, and the rest is at the next time.
+            Ok(Emptied::No) => {}
+            Err(error) => warn!(error = %error, "the log of SQLite cannot be moved into readings.db"),
+        }
+    }
+
+    /// Writes to the file of notes. What is stored is stored without it; only a loss could not be told.
+    fn write(&mut self, write: impl FnOnce(&mut Answered, Marks) -> std::io::Result<()>) {
+        let written = write(&mut self.answered, self.marks);
+        if let Err(error) = &written
+            && !self.notes_fail
+        {
+            warn!(error = %error, "readings.db-answered cannot be written: a loss of readings could not be told");
+        }
+        self.notes_fail = written.is_err();
+    }
+}
+
+/// Whether the log of SQLite has nothing in it any more.
+enum Emptied {
+    Yes,
+    No,
+}
+
+/// Never waits for those who read: whoever put a batch waits for this thread.
+fn empty_log(connection: &Connection, busy_timeout: Duration) -> Result<Emptied, rusqlite::Error> {
+    connection.busy_timeout(Duration::ZERO)?;
+    let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+    connection.busy_timeout(busy_timeout)?;
+    Ok(if busy? == 0 { Emptied::Yes } else { Emptied::No })
+}
+
+/// The ids of the first and of the last reading of a commit; `None` if it had none.
+type Ids = Option<(i64, i64)>;
 
 struct Statements<'c> {
     insert_key: Statement<'c>,
@@ -126,19 +238,23 @@ impl Writing<'_> {
         let mut refusing = false;
         while let Some(first) = queue.blocking_recv() {
             let (batches, answers) = gather(first, &mut queue);
-            let outcome = self.commit(&batches, &mut series);
-            match &outcome {
-                Ok(_) if refusing => info!("store takes batches again"),
-                Err(error) if !refusing => error!(error = %error, "store refuses batches"),
-                Ok(_) | Err(_) => {}
+            if !batches.is_empty() {
+                let outcome = self.commit(&batches, &mut series);
+                match &outcome {
+                    Ok(_) if refusing => info!("store takes batches again"),
+                    Err(error) if !refusing => error!(error = %error, "store refuses batches"),
+                    Ok(_) | Err(_) => {}
+                }
+                refusing = outcome.is_err();
+                if refusing {
+                    // Some of its ids went with the transaction.
+                    series.clear();
+                }
+                answer(answers, outcome);
             }
-            refusing = outcome.is_err();
-            if refusing {
-                // Some of its ids went with the transaction.
-                series.clear();
-            }
-            answer(answers, outcome);
+            self.log.look(self.connection);
         }
+        self.log.checkpoint(self.connection);
     }
 
     /// Stores all batches or none. An error leaves the store as it was.
@@ -149,15 +265,22 @@ impl Writing<'_> {
     ) -> Result<Vec<Stored>, rusqlite::Error> {
         let transaction = Transaction::new_unchecked(self.connection, TransactionBehavior::Immediate)?;
         let mut stored = Vec::with_capacity(batches.len());
+        let mut ids = None;
         for batch in batches {
-            stored.push(self.store(batch, series)?);
+            stored.push(self.store(batch, series, &mut ids)?);
         }
-        self.statements.prune_keys.execute([self.keys_max])?;
+        self.statements.prune_keys.execute([self.log.settings.keys_max])?;
         transaction.commit()?;
+        self.log.note(ids);
         Ok(stored)
     }
 
-    fn store(&mut self, batch: &Batch, series: &mut SeriesCache) -> Result<Stored, rusqlite::Error> {
+    fn store(
+        &mut self,
+        batch: &Batch,
+        series: &mut SeriesCache,
+        ids: &mut Ids,
+    ) -> Result<Stored, rusqlite::Error> {
         if let Some(key) = &batch.key
             && self.statements.insert_key.execute([key])? == 0
         {
@@ -166,7 +289,8 @@ impl Writing<'_> {
         for reading in &batch.readings {
             let series = series.id(reading, &mut self.statements)?;
             let value = ToSqlOutput::Borrowed(to_sql(reading.value()));
-            self.statements.insert_reading.execute((series, reading.time().nanos(), value))?;
+            let id = self.statements.insert_reading.insert((series, reading.time().nanos(), value))?;
+            *ids = Some((ids.map_or(id, |(first, _)| first), id));
         }
         Ok(Stored::New)
     }
@@ -189,17 +313,19 @@ fn answer(answers: Vec<Answer>, outcome: Result<Vec<Stored>, rusqlite::Error>) {
     }
 }
 
-/// Takes what waits behind the first job, up to a commit's worth.
+/// Takes the batches of the first job and of those that wait behind it, up to a commit's worth.
 fn gather(first: Job, queue: &mut mpsc::Receiver<Job>) -> (Vec<Batch>, Vec<Answer>) {
-    let mut readings = first.batch.readings.len();
-    let (mut batches, mut answers) = (vec![first.batch], vec![first.answer]);
-    while readings < COMMIT_READINGS
-        && batches.len() < BATCHES_QUEUED_MAX
-        && let Ok(job) = queue.try_recv()
-    {
-        readings += job.batch.readings.len();
-        batches.push(job.batch);
-        answers.push(job.answer);
+    let mut readings = 0;
+    let (mut batches, mut answers) = (Vec::new(), Vec::new());
+    let mut next = Some(first);
+    while let Some(job) = next {
+        if let Job::Put(Put { batch, answer }) = job {
+            readings += batch.readings.len();
+            batches.push(batch);
+            answers.push(answer);
+        }
+        let has_room = readings < COMMIT_READINGS && batches.len() < BATCHES_QUEUED_MAX;
+        next = has_room.then(|| queue.try_recv().ok()).flatten();
     }
     (batches, answers)
 }

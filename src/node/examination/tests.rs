@@ -1,0 +1,224 @@
+use std::time::Duration;
+
+use super::*;
+use crate::node::reader::{Filter, Order};
+use crate::node::store::{Store, StoreSettings};
+use crate::node::writer::Batch;
+use crate::reading::{ReadingParts, Readings, Value};
+use crate::timestamp::Timestamp;
+
+const FILES: [&str; 3] = ["readings.db", "readings.db-wal", "readings.db-answered"];
+const LOG: &str = "readings.db-wal";
+const BATCHES: i64 = 30;
+const READINGS: i64 = 20;
+const ALL: u64 = (BATCHES * READINGS) as u64;
+
+/// All stands in the log of SQLite until the stop.
+fn late() -> StoreSettings {
+    StoreSettings { checkpoint_every: Duration::from_secs(3600), ..StoreSettings::default() }
+}
+
+fn batch(number: i64) -> Batch {
+    let mut readings = Readings::default();
+    for place in 0..READINGS {
+        let device = format!("device-{}", place % 7);
+        let parts = ReadingParts {
+            device: &device,
+            sensor: "s",
+            value: Value::Integer(number * READINGS + place).into(),
+            time: Timestamp::from_nanos((number * 31 % BATCHES + place) * 1_000_000).expect("after 1970"),
+            unit: None,
+            tags: &[],
+        };
+        readings.push(&parts).expect("a reading");
+    }
+    Batch { key: Some(format!("key-{number}")), readings }
+}
+
+fn open(directory: &Path, settings: StoreSettings) -> Result<Store, StoreError> {
+    Store::open(&directory.join("readings.db"), settings).map(|(store, _thread)| store)
+}
+
+/// A store with all batches in it.
+async fn filled(directory: &Path, settings: StoreSettings) -> Store {
+    let store = open(directory, settings).expect("it opens");
+    for number in 0..BATCHES {
+        store.put(batch(number)).await.expect("stored");
+    }
+    store
+}
+
+/// The files as a kill at this moment would leave them.
+fn killed(directory: &Path) -> tempfile::TempDir {
+    let killed = tempfile::tempdir().expect("a directory");
+    for file in FILES {
+        std::fs::copy(directory.join(file), killed.path().join(file)).expect("copied");
+    }
+    killed
+}
+
+fn length(directory: &Path, file: &str) -> usize {
+    usize::try_from(std::fs::metadata(directory.join(file)).expect("a file").len()).expect("it is small")
+}
+
+fn flip(directory: &Path, file: &str, byte: usize, bit: u32) {
+    let path = directory.join(file);
+    let mut bytes = std::fs::read(&path).expect("read");
+    bytes[byte] ^= 1 << bit;
+    std::fs::write(path, bytes).expect("written");
+}
+
+/// How many readings queries find, whichever way they are looked for.
+async fn found(store: &Store) -> u64 {
+    let counted = store.count(Filter::default()).await.expect("counted");
+    let of_sensor = Filter { sensor: Some("s".to_owned()), ..Filter::default() };
+    assert_eq!(store.count(of_sensor.clone()).await.expect("counted"), counted);
+    let mut rows = store.read(of_sensor, Order::OldestFirst, None).await.expect("rows");
+    let mut lines = 0;
+    while let Some(part) = rows.next().await {
+        lines += part.expect("a part").iter().filter(|byte| **byte == b'\n').count();
+    }
+    assert_eq!(lines as u64, counted);
+    counted
+}
+
+/// Bytes of a log to flip a bit of: all of its header and of the first frame's, and some of the rest.
+fn places(log_bytes: usize, step: usize) -> impl Iterator<Item = usize> {
+    (0..56).step_by(5).chain((56..log_bytes).step_by(step))
+}
+
+#[tokio::test]
+async fn a_kill_loses_nothing_and_nothing_is_told() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let _store = filled(directory.path(), late()).await;
+    let killed = killed(directory.path());
+    let store = open(killed.path(), late()).expect("it opens");
+    assert_eq!((found(&store).await, store.health()), (ALL, &Health::default()));
+}
+
+#[tokio::test]
+async fn a_bit_that_flips_in_the_log_after_a_kill_loses_nothing_or_is_told_with_its_number() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let _store = filled(directory.path(), late()).await;
+    let log_bytes = length(directory.path(), LOG);
+    let mut lost_at_most = 0;
+    for (number, byte) in places(log_bytes, log_bytes / 40).chain([log_bytes - 1]).enumerate() {
+        let killed = killed(directory.path());
+        flip(killed.path(), LOG, byte, number as u32 % 8);
+        let store = open(killed.path(), late()).expect("it opens");
+        let health = store.health().clone();
+        assert_eq!(found(&store).await + health.lost_readings, ALL, "byte {byte} of {log_bytes}");
+        assert_eq!(health.damage, None, "byte {byte}");
+        lost_at_most = lost_at_most.max(health.lost_readings);
+        // It goes on, and what was lost stays told and is not told anew.
+        store.put(batch(BATCHES)).await.expect("stored");
+        assert_eq!(found(&store).await + health.lost_readings, ALL + READINGS as u64);
+        let again = open(self::killed(killed.path()).path(), late()).expect("it opens");
+        assert_eq!(again.health(), &health, "byte {byte}");
+    }
+    assert!(lost_at_most > 0, "no flip did any harm: the test sees nothing");
+}
+
+#[tokio::test]
+async fn a_log_that_is_cut_short_or_gone_is_told() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let _store = filled(directory.path(), late()).await;
+    let log_bytes = length(directory.path(), LOG);
+    for left in [log_bytes - 1, log_bytes / 2, 31, 0] {
+        let killed = killed(directory.path());
+        let log = std::fs::read(killed.path().join(LOG)).expect("read");
+        std::fs::write(killed.path().join(LOG), &log[..left]).expect("cut");
+        let store = open(killed.path(), late()).expect("it opens");
+        let lost = store.health().lost_readings;
+        assert!(lost >= READINGS as u64, "{lost} with {left} bytes left");
+        assert_eq!(found(&store).await + lost, ALL, "{left} bytes left");
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_was_moved_into_the_file_already_does_no_harm_unseen() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let _store = filled(directory.path(), late()).await;
+    // As a start or a check would that is killed before it cuts the log to nothing.
+    let shell = Connection::open(directory.path().join("readings.db")).expect("it opens");
+    shell.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).expect("moved");
+    let log_bytes = length(directory.path(), LOG);
+    assert!(log_bytes > 100_000);
+    for (number, byte) in places(log_bytes, log_bytes / 40).enumerate() {
+        let killed = killed(directory.path());
+        flip(killed.path(), LOG, byte, number as u32 % 8);
+        // Pages of both ages beside each other may make no sense; that is told by not starting.
+        let Ok(store) = open(killed.path(), late()) else { continue };
+        let health = store.health().clone();
+        if health.damage.is_none() {
+            assert_eq!(found(&store).await + health.lost_readings, ALL, "byte {byte} of {log_bytes}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_stands_in_the_log_alone_is_moved_into_the_file_soon() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let soon = StoreSettings { checkpoint_every: Duration::from_millis(20), ..StoreSettings::default() };
+    let store = filled(directory.path(), soon).await;
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    while length(directory.path(), LOG) > 0 {
+        assert!(std::time::Instant::now() < until, "the log is emptied");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // The file alone has everything.
+    let alone = tempfile::tempdir().expect("a directory");
+    std::fs::copy(directory.path().join(FILES[0]), alone.path().join(FILES[0])).expect("copied");
+    assert_eq!(found(&open(alone.path(), late()).expect("it opens")).await, ALL);
+    assert_eq!(found(&store).await, ALL);
+}
+
+#[tokio::test]
+async fn a_reader_that_stays_holds_nothing_up() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let soon = StoreSettings { checkpoint_every: Duration::from_millis(1), ..StoreSettings::default() };
+    let store = filled(directory.path(), soon).await;
+    let shell = Connection::open(directory.path().join("readings.db")).expect("it opens");
+    let snapshot = shell.unchecked_transaction().expect("a transaction");
+    snapshot.query_row("SELECT count(*) FROM readings", [], |_| Ok(())).expect("counted");
+    let begun = std::time::Instant::now();
+    for number in 0..10 {
+        store.put(batch(BATCHES + number)).await.expect("stored");
+    }
+    assert!(begun.elapsed() < StoreSettings::default().busy_timeout);
+    assert_eq!(found(&store).await, ALL + 10 * READINGS as u64);
+}
+
+#[tokio::test]
+async fn readings_that_were_deleted_by_hand_are_not_told_as_lost() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = filled(directory.path(), late()).await;
+    let shell = Connection::open(directory.path().join("readings.db")).expect("it opens");
+    shell.execute_batch("DELETE FROM readings").expect("deleted");
+    store.put(batch(BATCHES)).await.expect("stored");
+    let killed = killed(directory.path());
+    let again = open(killed.path(), late()).expect("it opens");
+    assert_eq!((found(&again).await, again.health()), (READINGS as u64, &Health::default()));
+}
+
+#[tokio::test]
+async fn a_file_that_is_damaged_itself_is_told() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (store, thread) = Store::open(&directory.path().join("readings.db"), late()).expect("it opens");
+    for number in 0..BATCHES {
+        store.put(batch(number)).await.expect("stored");
+    }
+    drop(store);
+    thread.join().expect("it ends");
+    let bytes = length(directory.path(), FILES[0]);
+    let mut told = 0;
+    // The number of cells of each page but the first.
+    for page in 1..bytes / 4096 {
+        let damaged = tempfile::tempdir().expect("a directory");
+        std::fs::copy(directory.path().join(FILES[0]), damaged.path().join(FILES[0])).expect("copied");
+        flip(damaged.path(), FILES[0], page * 4096 + 4, 5);
+        told +=
+            usize::from(open(damaged.path(), late()).map_or(true, |store| store.health().damage.is_some()));
+    }
+    assert!(told * 10 >= (bytes / 4096 - 1) * 8, "{told} of {} pages", bytes / 4096 - 1);
+}
