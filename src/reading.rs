@@ -24,6 +24,7 @@
 mod error;
 mod number;
 mod stored;
+mod tags;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -31,6 +32,7 @@ use std::ops::Range;
 
 pub use error::ReadingError;
 pub use number::NumberText;
+pub use tags::{TagBytes, append_tag, tags_of};
 
 use crate::text::Text;
 use crate::timestamp::Timestamp;
@@ -211,7 +213,7 @@ impl Readings {
             return Err(ReadingError::UnitLength { got: unit.len() });
         }
         escape |= parts.unit.is_some_and(|unit| !unit.is_plain());
-        escape |= check_tags(parts.tags)?;
+        escape |= tags::check(parts.tags)?;
 
         let start = self.bytes.len();
         let (device, sensor) = (parts.device.as_str(), parts.sensor.as_str());
@@ -477,29 +479,6 @@ impl<'a> ReadingRef<'a> {
     }
 }
 
-/// The name and the value of a tag, as UTF-8.
-pub type TagBytes<'a> = (&'a [u8], &'a [u8]);
-
-/// Goes through tags in the encoding of a reading.
-pub fn tags_of(encoded: &[u8]) -> impl Iterator<Item = TagBytes<'_>> {
-    let mut rest = encoded;
-    std::iter::from_fn(move || {
-        let (lengths, after) = rest.split_at_checked(4)?;
-        let (name, after) = after.split_at(number(&lengths[..2]));
-        let (value, after) = after.split_at(number(&lengths[2..]));
-        rest = after;
-        Some((name, value))
-    })
-}
-
-/// Appends a tag in the encoding of a reading. Its name and its value are those of a reading.
-pub fn append_tag((name, value): TagBytes<'_>, encoded: &mut Vec<u8>) {
-    encoded.extend_from_slice(&small::<u16>(name.len()).to_le_bytes());
-    encoded.extend_from_slice(&small::<u16>(value.len()).to_le_bytes());
-    encoded.extend_from_slice(name);
-    encoded.extend_from_slice(value);
-}
-
 impl fmt::Debug for ReadingRef<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -527,20 +506,6 @@ fn check_name<'a>(field: Field, name: impl Text<'a>) -> Result<bool, ReadingErro
         Some((at, found)) => Err(ReadingError::ControlCharacter { field, found, at }),
         None => Ok(!name.is_plain()),
     }
-}
-
-fn check_tags(tags: &[Tag<'_>]) -> Result<bool, ReadingError> {
-    if tags.len() > TAGS_MAX {
-        return Err(ReadingError::TagCount { got: tags.len() });
-    }
-    let mut escape = false;
-    for (name, value) in tags {
-        if name.len() > TAG_BYTES_MAX || value.len() > TAG_BYTES_MAX {
-            return Err(ReadingError::TagLength { name: name.len(), value: value.len() });
-        }
-        escape |= !(&**name).is_plain() | !(&**value).is_plain();
-    }
-    Ok(escape)
 }
 
 /// What an encoded value is.

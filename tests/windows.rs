@@ -53,6 +53,47 @@ async fn kept_window_is_made_again_of_readings_that_a_later_transform_took_out()
 }
 
 #[tokio::test]
+async fn windows_of_series_that_differ_in_a_tag_are_made_again_after_a_crash_each_by_itself() {
+    let (live, crashed, node) = (directory(), directory(), FakeNode::start().await);
+    let file =
+        "[[transform]]\nkind = \"aggregate\"\nevery = \"1m\"\nfunctions = [\"p50\", \"p95\", \"count\"]\n";
+    let gateway = |at: &Path| TestGateway::new().on_disk(at).node(&node).file(file);
+    let tagged = |second: u32, value: i64, tags: Value| {
+        let mut reading = at(second, value);
+        reading["tags"] = tags;
+        reading
+    };
+    let of_a = (1..=10).map(|value| tagged(value, value.into(), json!({"site": "a", "floor": "1"})));
+    let of_b = (1..=3).map(|value| tagged(value, i64::from(value) * -100, json!({"site": "b"})));
+    let readings: Vec<_> = of_a.chain(of_b).collect();
+    let first = gateway(live.path()).start().await;
+    first.post(&readings).await.expect_status(202);
+    eventually("they are in their windows", || async { first.account("buffered").await == 13 }).await;
+    copy(live.path(), crashed.path());
+    let second = gateway(crashed.path()).start().await;
+    // The same set of tags in another order, a minute later, closes the windows.
+    let later = [tagged(61, 7, json!({"floor": "1", "site": "a"})), tagged(61, 7, json!({"site": "b"}))];
+    second.post(&later).await.expect_status(202);
+    eventually("the results arrive", || async { node.count() == 6 }).await;
+    let mut results: Vec<_> = node
+        .readings()
+        .iter()
+        .map(|result| format!("{} {} {}", result["sensor"], result["value"], result["tags"]).replace('"', ""))
+        .collect();
+    results.sort();
+    let (a, b) = ("{floor:1,site:a,window:1m}", "{site:b,window:1m}");
+    let expected = [
+        format!("power_count 10 {a}"),
+        format!("power_count 3 {b}"),
+        format!("power_p50 -200.0 {b}"),
+        format!("power_p50 5.0 {a}"),
+        format!("power_p95 -100.0 {b}"),
+        format!("power_p95 10.0 {a}"),
+    ];
+    assert_eq!(results, expected);
+}
+
+#[tokio::test]
 async fn kept_windows_close_early_when_they_fill_the_buffer() {
     for disk in [false, true] {
         let (directory, node) = (directory(), FakeNode::start().await);
