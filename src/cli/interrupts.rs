@@ -1,30 +1,57 @@
-//! The signals that ask a process to stop.
+//! The signals that a process listens to.
 
 use anyhow::Context as _;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{debug, warn};
 
-/// SIGTERM and SIGINT, from the moment of listening on.
+/// SIGTERM and SIGINT, which ask the process to stop, and those that must not end it: SIGHUP, SIGUSR1, SIGUSR2.
 #[derive(Debug)]
 pub(super) struct Interrupts {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
+    user_1: Signal,
+    user_2: Signal,
+}
+
+/// Starts a runtime and listens for signals in it: from now on none of them ends the process by itself. It is to be
+/// called early: a signal that comes before does what the system does.
+pub(super) fn listen() -> anyhow::Result<(Runtime, Interrupts)> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    let interrupts = {
+        let _in_runtime = runtime.enter();
+        Interrupts::listen()?
+    };
+    Ok((runtime, interrupts))
 }
 
 impl Interrupts {
-    /// Listens. From now on the signals no longer end the process by themselves.
-    pub(super) fn listen() -> anyhow::Result<Interrupts> {
+    /// Listens, in a runtime.
+    fn listen() -> anyhow::Result<Interrupts> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
         Ok(Interrupts {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+            user_1: listen(SignalKind::user_defined1())?,
+            user_2: listen(SignalKind::user_defined2())?,
         })
     }
 
-    /// Waits for the next signal of either kind.
+    /// Waits for the next signal that asks to stop. Dropped half-way, none is lost.
     pub(super) async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hang_up.recv() => warn!(
+                    "SIGHUP: the settings are not read again, there is no reload yet; restart to use changed settings"
+                ),
+                _ = self.user_1.recv() => debug!("SIGUSR1 is ignored"),
+                _ = self.user_2.recv() => debug!("SIGUSR2 is ignored"),
+            }
         }
     }
 }

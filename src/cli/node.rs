@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use clap::Args;
 use tracing::{Level, error, info};
 
 use super::address_file::{AddressFile, Server};
-use super::interrupts::Interrupts;
+use super::interrupts::{self, Interrupts};
 use super::{DONE, FAILED, logging};
 use crate::config::{LogConfig, LogFormat};
 use crate::node::{Node, NodeOptions};
@@ -26,11 +26,11 @@ pub(super) struct NodeArguments {
 
 /// Runs the node until SIGTERM or SIGINT; a second signal ends it at once. Returns the exit status.
 pub(super) fn run(arguments: NodeArguments) -> u8 {
+    let listening = interrupts::listen();
     logging::start(LogConfig { format: LogFormat::Text, level: Level::INFO });
     let options = NodeOptions { listen: arguments.listen, data: arguments.data };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let served = runtime.context("cannot start the runtime").and_then(|runtime| {
-        let served = runtime.block_on(serve(options));
+    let served = listening.and_then(|(runtime, interrupts)| {
+        let served = runtime.block_on(serve(options, interrupts));
         // What still runs after a second signal is not waited for.
         runtime.shutdown_background();
         served
@@ -41,8 +41,7 @@ pub(super) fn run(arguments: NodeArguments) -> u8 {
     })
 }
 
-async fn serve(options: NodeOptions) -> anyhow::Result<u8> {
-    let mut interrupts = Interrupts::listen()?;
+async fn serve(options: NodeOptions, mut interrupts: Interrupts) -> anyhow::Result<u8> {
     let (listen, data) = (options.listen, options.data.clone());
     // The error says all that its causes say, so that they are not told again.
     let started = Node::start(options).await;

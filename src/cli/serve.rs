@@ -6,7 +6,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{error, warn};
 
 use super::address_file::{AddressFile, Server};
-use super::interrupts::Interrupts;
+use super::interrupts::{self, Interrupts};
 use super::settings::SettingsArguments;
 use super::{DONE, FAILED, MISUSED, logging};
 use crate::config::{Config, WithoutEffect};
@@ -21,23 +21,22 @@ pub(super) struct ServeArguments {
 
 /// Runs the gateway and returns the exit status.
 pub(super) fn run(arguments: &ServeArguments) -> u8 {
+    // First of all: from here on a signal is listened to.
+    let listening = interrupts::listen();
     let Some(config) = arguments.settings.read() else { return MISUSED };
     logging::start(config.log);
     for WithoutEffect { setting, why } in &config.without_effect {
         warn!(key = setting.key, origin = %setting.origin, why, "this setting has no effect");
     }
     raise_open_files_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let served =
-        runtime.context("cannot start the runtime").and_then(|runtime| runtime.block_on(serve(config)));
+    let served = listening.and_then(|(runtime, interrupts)| runtime.block_on(serve(config, interrupts)));
     served.unwrap_or_else(|error| {
         error!("{error:#}");
         FAILED
     })
 }
 
-async fn serve(config: Config) -> anyhow::Result<u8> {
-    let mut interrupts = Interrupts::listen()?;
+async fn serve(config: Config, mut interrupts: Interrupts) -> anyhow::Result<u8> {
     let listen = config.server.listen;
     let mut gateway = Gateway::start(config).await.context("the gateway does not start")?;
     let _address_file = AddressFile::leave(Server::Gateway, listen, gateway.address());
