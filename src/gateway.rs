@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use bytes::Bytes;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -25,7 +24,7 @@ use crate::ingest::{self, Entrance, Front, READINGS_PATH};
 use crate::listener::{self, Limits, Listener};
 use crate::metrics::Metrics;
 use crate::node::{Latest, LatestApi, Node, NodeError, NodeOptions};
-use crate::status::{self, Status};
+use crate::status::{self, Status, Watch};
 use crate::tasks;
 
 /// Longest time that answers under way get at the end of a stop.
@@ -104,6 +103,7 @@ pub struct Gateway {
     worker: JoinHandle<()>,
     stop_serving: CancellationToken,
     server: JoinHandle<()>,
+    watch: Watch,
     embedded: Option<Node>,
 }
 
@@ -147,22 +147,24 @@ impl Gateway {
             signals.clone(),
             random,
         );
-        let status = Status {
+        let front = front(config, &buffer, &memos, &draining, &metrics);
+        let status = Arc::new(Status {
             started_at: Instant::now(),
             buffer_config: config.buffer.clone(),
             buffer: Arc::clone(&buffer),
             delivery: worker.status(),
             dead_letters: worker.dead_letters(),
             draining: draining.clone(),
+            rejections: front.rejections(),
             metrics: Arc::clone(&metrics),
             openapi: openapi(),
-        };
+        });
         let latest = match &embedded {
             Some(node) => node.latest(),
             None => Latest::InNodes(config.delivery.nodes.iter().map(NodeSource::to_string).collect()),
         };
-        let others = status.routes().merge(latest.routes(READINGS_PATH));
-        let entrance = entrance(config, &buffer, &memos, &draining, &metrics, others);
+        let others = Arc::clone(&status).routes().merge(latest.routes(READINGS_PATH));
+        let entrance = Entrance::new(front, others, status::PATHS, &metrics);
 
         let stop_serving = CancellationToken::new();
         let limits = Limits {
@@ -180,6 +182,7 @@ impl Gateway {
             worker: tokio::spawn(worker.run()),
             stop_serving,
             server: tokio::spawn(server),
+            watch: Watch::start(status),
             embedded,
         }
     }
@@ -227,6 +230,8 @@ impl Gateway {
         if worker_failed || server_failed {
             error!(delivery = worker_failed, http_server = server_failed, "stopped after a part had failed");
         }
+        // What was given up and not told yet is told before the end.
+        drop(self.watch);
         let ended = Ended { undelivered, rest, failed: worker_failed || server_failed };
         ended.tell();
         ended
@@ -326,14 +331,13 @@ async fn open_buffer(config: BufferConfig, nodes: usize, metrics: Arc<Metrics>) 
     tasks::outcome(opened).await
 }
 
-fn entrance(
+fn front(
     config: &Config,
     buffer: &Arc<dyn Buffer>,
     memos: &[Bytes],
     draining: &CancellationToken,
     metrics: &Arc<Metrics>,
-    others: Router,
-) -> Entrance {
+) -> Front {
     let front = Front::new(
         config.ingest.clone(),
         config.server.max_connections,
@@ -344,7 +348,7 @@ fn entrance(
         metrics,
     );
     front.restore(memos);
-    Entrance::new(front, others, status::PATHS, metrics)
+    front
 }
 
 /// The OpenAPI document of the whole surface, as JSON.

@@ -32,7 +32,8 @@
 //! 4. [`wal`]: a log of byte records, its files and what it promises of them.
 //! 5. [`buffer::disk`]: readings, batches and settlements in that log, and the one thread that writes them.
 //! 6. [`routing`] and [`delivery`]: which node, when, and what its answer leads to.
-//! 7. [`ingest`] and [`status`]: the HTTP surface, with [`problem`] for what went wrong.
+//! 7. [`ingest`] and [`status`]: the HTTP surface, with [`problem`] for what went wrong and [`rejections`] for what
+//!    was turned away last.
 //! 8. [`node`]: the embedded node, a small store on SQLite.
 //! 9. [`config`] and [`gateway`]: the settings; what is built from them, in which order it starts and stops.
 //! 10. [`cli`]: the commands.
@@ -57,6 +58,7 @@ pub mod problem;
 pub mod quantity;
 pub mod reading;
 pub mod registry;
+pub mod rejections;
 pub mod routing;
 pub mod status;
 pub mod tasks;

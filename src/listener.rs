@@ -17,6 +17,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +65,25 @@ pub trait Listener: Send + Sync + 'static {
     ///
     /// What the system says; the next connection may be there all the same.
     fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+
+    /// Who is at the other end of a connection, if that is known.
+    fn peer(_stream: &Self::Stream) -> Option<SocketAddr> {
+        None
+    }
+}
+
+/// A service that is told of each connection.
+pub trait Connected: Clone {
+    /// The service for one connection, from `peer`; dropped, with its clones, when the connection has ended.
+    #[must_use]
+    fn connected(&self, peer: Option<SocketAddr>) -> Self;
+}
+
+/// A router does not care who is there.
+impl Connected for axum::Router {
+    fn connected(&self, _: Option<SocketAddr>) -> axum::Router {
+        self.clone()
+    }
 }
 
 impl Listener for TcpListener {
@@ -75,6 +95,10 @@ impl Listener for TcpListener {
         // refuses the option is already gone, and hyper will notice.
         let _ = stream.set_nodelay(true);
         Ok(stream)
+    }
+
+    fn peer(stream: &TcpStream) -> Option<SocketAddr> {
+        stream.peer_addr().ok()
     }
 }
 
@@ -91,7 +115,7 @@ pub async fn serve<L, S>(
     stop_within: Duration,
 ) where
     L: Listener,
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Connected + Send + 'static,
     S::Future: Send,
 {
     let connections_max = u32::try_from(limits.connections_max).unwrap_or(u32::MAX).max(1);
@@ -130,7 +154,7 @@ fn http(head_timeout: Duration) -> http1::Builder {
 async fn accept<L, S>(listener: &L, slots: &Arc<Semaphore>, connections: &Connections<S>)
 where
     L: Listener,
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Connected + Send + 'static,
     S::Future: Send,
 {
     let mut warnings = Warnings::default();
@@ -138,7 +162,7 @@ where
         let slot = slot.expect("the semaphore is never closed");
         let Some(accepted) = connections.unless_stopped(listener.accept()).await else { return };
         match accepted {
-            Ok(stream) => connections.start(stream, slot),
+            Ok(stream) => connections.start(L::peer(&stream), stream, slot),
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
                 if warnings.is_due(Instant::now()) {
@@ -164,7 +188,7 @@ struct Connections<S> {
 
 impl<S> Connections<S>
 where
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Connected + Send + 'static,
     S::Future: Send,
 {
     async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
@@ -172,7 +196,7 @@ where
     }
 
     /// Serves one connection in a task of its own, which holds `slot` until it ends.
-    fn start<I>(&self, stream: I, slot: OwnedSemaphorePermit)
+    fn start<I>(&self, peer: Option<SocketAddr>, stream: I, slot: OwnedSemaphorePermit)
     where
         I: AsyncRead + AsyncWrite + Send + 'static,
     {
@@ -180,7 +204,8 @@ where
         // read while a write is pending, so that the time-out for heads does not run.
         let mut stream = TimeoutWriter::new(stream);
         stream.set_timeout(Some(self.write_timeout));
-        let connection = self.http.serve_connection(TokioIo::new(Box::pin(stream)), self.front.clone());
+        let front = Front { service: self.front.service.connected(peer) };
+        let connection = self.http.serve_connection(TokioIo::new(Box::pin(stream)), front);
         // A token of its own: the connections would otherwise meet at one lock at every request.
         let stop = self.stop.child_token();
         let cut_off = self.cut_off.clone();
@@ -204,7 +229,6 @@ where
 }
 
 /// The service as hyper calls it: no layer, box or allocation of ours between the two.
-#[derive(Clone)]
 struct Front<S> {
     service: S,
 }
@@ -252,7 +276,6 @@ mod tests {
     use super::*;
     use axum::Router;
     use axum::routing::get;
-    use std::net::SocketAddr;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::sync::Notify;
     use tokio::task::JoinHandle;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use prometheus::core::Collector;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
     exponential_buckets,
 };
 
@@ -120,12 +120,30 @@ pub const TABLE: &[Row] = &[
     gauge("transform_open_windows", &["transform"], "Windows of the transform that are open."),
     counter("copies_missing_total", &["reason"], "Copies of batches that were given up, by the reason."),
     counter("retries_total", &["node", "reason"], "Batches that will be sent again, by what went wrong."),
+    gauge("connections", &[], "Connections that are open on the address that takes readings."),
     counter("http_requests_total", &["path", "status"], "Requests answered, by path and status."),
+    counter(
+        "requests_refused_total",
+        &["reason"],
+        "Requests of which nothing was taken, answered with 4xx or 5xx, by reason.",
+    ),
     histogram("http_request_seconds", &["path"], "Time from a request's head to its answer's head."),
     counter(
         "idempotency_keys_forgotten_total",
         &[],
         "Keys of clients forgotten before their time: more came than are remembered, or the disk had no room for them.",
+    ),
+    gauge(
+        "ready",
+        &["check"],
+        "Whether the check of `/readyz` is well: `intake`, `storage`, `nodes`, `dead_letters`.",
+    ),
+    gauge("dead_letters", &[], "Dead letters that wait in the files for somebody to look at them."),
+    gauge("dead_letter_bytes", &[], "Bytes of the files of dead letters."),
+    gauge(
+        "disk_free_bytes",
+        &["directory"],
+        "Bytes that can still be written where the buffer and the dead letters are.",
     ),
     gauge("build_info", &["version"], "Always 1; the version is in the label."),
 ];
@@ -166,8 +184,12 @@ pub struct Metrics {
     pub copies_missing: IntCounterVec,
     /// `retries_total`
     pub retries: IntCounterVec,
+    /// `connections`
+    pub connections: IntGauge,
     /// `http_requests_total`
     pub http_requests: IntCounterVec,
+    /// `requests_refused_total`
+    pub requests_refused: IntCounterVec,
     /// `http_request_seconds`
     pub http_request_seconds: HistogramVec,
     /// `idempotency_keys_forgotten_total`
@@ -201,17 +223,22 @@ impl Metrics {
             delivery_seconds: histograms("delivery_seconds", seconds.clone()),
             copies_missing: counters("copies_missing_total"),
             retries: counters("retries_total"),
+            connections: IntGauge::new(format!("{PREFIX}connections"), row("connections").help)
+                .expect("a good name"),
             http_requests: counters("http_requests_total"),
+            requests_refused: counters("requests_refused_total"),
             http_request_seconds: histograms("http_request_seconds", seconds),
             idempotency_keys_forgotten: counters("idempotency_keys_forgotten_total")
                 .with_label_values::<&str>(&[]),
             registry: registry.clone(),
         };
-        let counters = [&metrics.readings_rejected, &metrics.batches, &metrics.retries];
+        let counters =
+            [&metrics.readings_rejected, &metrics.batches, &metrics.retries, &metrics.requests_refused];
         for counters in counters.into_iter().chain([&metrics.http_requests, &metrics.copies_missing]) {
             register(Box::new(counters.clone()));
         }
         register(Box::new(metrics.idempotency_keys_forgotten.clone()));
+        register(Box::new(metrics.connections.clone()));
         register(Box::new(metrics.buffer_damaged_records.clone()));
         for histograms in
             [&metrics.batch_readings, &metrics.batch_bytes, &metrics.commit_seconds, &metrics.commit_readings]

@@ -23,7 +23,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (4, &["delivery/"]),
     (3, &["buffer/"]),
     (2, &["codec/", "routing/", "transform/"]),
-    (1, &["reading.rs", "reading/", "wal/"]),
+    (1, &["reading.rs", "reading/", "rejections.rs", "rejections/", "wal/"]),
     (
         0,
         &[
@@ -77,6 +77,7 @@ const POLICIES: &[&str] = &[
     "ingest/idempotency/keys.rs",
     "ingest/idempotency/memo.rs",
     "ingest/idempotency/store.rs",
+    "status/watch/condition.rs",
 ];
 
 /// What a policy has no use for: clocks, tasks, random numbers of its own, files, sockets, other threads.

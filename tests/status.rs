@@ -89,6 +89,9 @@ async fn readyz_is_ready_and_full_and_ready_again() {
     assert_eq!(body["checks"]["buffer"]["ok"], false);
     let reason = body["checks"]["buffer"]["reason"].as_str().expect("a reason");
     assert!(reason.contains("5 readings of 5"), "{reason}");
+    assert_eq!(body["checks"]["intake"], json!({ "ok": false, "reason": reason }));
+    assert_eq!(gateway.metric(r#"forebay_ready{check="intake"}"#).await, Some(0.0));
+    assert_eq!(gateway.metric(r#"forebay_ready{check="storage"}"#).await, Some(1.0));
     assert_eq!(body["checks"]["nodes"], json!({ "ok": true, "reason": null }));
     assert_eq!(body["checks"]["storage"], json!({ "ok": true, "reason": null }));
 
@@ -153,24 +156,44 @@ async fn a_node_is_shown_with_its_breaker_and_its_last_error_also_after_it_has_r
 }
 
 #[tokio::test]
-async fn readyz_is_degraded_with_the_reason_when_every_node_is_down_and_readings_are_taken_all_the_same() {
+async fn readyz_is_degraded_and_200_while_no_node_is_up_because_readings_are_taken() {
     let (first, second) =
         (FakeNode::start().await, FakeNode::always(Answer::status(401).body("no key")).await);
     let (gone, wrong) = (first.id(), second.id());
     let gateway = gateway(&first).node(&second).set("cluster.health.failures", 2).start().await;
     let address = first.stop().await;
+    let checked = async || gateway.metric(r#"forebay_ready{check="nodes"}"#).await;
+    assert_eq!(checked().await, Some(1.0));
+    gateway.get("/readyz?require=nodes").await.expect_status(200);
     gateway.post(&readings(3)).await.expect_status(202);
-    eventually("both are down", || async { readiness(&gateway).await.0 == 503 }).await;
-    let (_, body) = readiness(&gateway).await;
-    assert_eq!(body["status"], "degraded");
+    eventually("both are down", || async { readiness(&gateway).await.1["status"] == "degraded" }).await;
+    let (status, body) = readiness(&gateway).await;
+    assert_eq!((status, &body["checks"]["intake"]["ok"]), (200, &json!(true)), "{body}");
     let reason = body["checks"]["nodes"]["reason"].as_str().expect("a reason");
     assert!(reason.contains(&gone) && reason.contains(&wrong) && reason.contains("401"), "{reason}");
+    let required = gateway.get("/readyz?require=nodes").await.expect_status(503).json();
+    assert_eq!((&required["status"], checked().await), (&json!("degraded"), Some(0.0)));
+    let detail = gateway.get("/readyz?require=node").await.expect_problem(400).detail();
+    assert!(detail.contains("`node`") && detail.contains("allowed: nodes"), "{detail}");
     gateway.post(&readings(2)).await.expect_status(202);
 
     // One that is up is enough.
     let _first = FakeNode::start_at(address).await;
-    eventually("it is ready again", || async { readiness(&gateway).await.0 == 200 }).await;
+    eventually("it is ready again", || async { readiness(&gateway).await.1["status"] == "ready" }).await;
+    gateway.get("/readyz?require=nodes").await.expect_status(200);
     eventually("all is delivered", || async { gateway.account("delivered").await == 5 }).await;
+}
+
+#[tokio::test]
+async fn readyz_is_not_full_where_the_oldest_readings_make_room() {
+    let node = FakeNode::always(Answer::status(503)).await;
+    let gateway = gateway(&node).set("buffer.max_readings", 5).set("buffer.on_full", "drop_oldest");
+    let gateway = gateway.set("cluster.retry.initial", "1s").set("cluster.retry.max", "2s").start().await;
+    for _ in 0..3 {
+        gateway.post(&readings(5)).await.expect_status(202);
+        let (status, body) = readiness(&gateway).await;
+        assert_eq!((status, &body["checks"]["intake"]["ok"]), (200, &json!(true)), "{body}");
+    }
 }
 
 #[tokio::test]
@@ -305,6 +328,12 @@ async fn every_metric_of_the_contract_is_there_with_its_type() {
         ("retries_total", "counter", &format!(r#"{{node="{}",reason="busy"}} 1"#, node.id())),
         ("http_requests_total", "counter", r#"{path="/v1/readings",status="202"} 1"#),
         ("http_request_seconds", "histogram", r#"_count{path="/v1/readings"} 1"#),
+        ("requests_refused_total", "counter", r#"{reason="body"} 0"#),
+        ("connections", "gauge", " "),
+        ("ready", "gauge", r#"{check="dead_letters"} 1"#),
+        ("dead_letters", "gauge", " 0"),
+        ("dead_letter_bytes", "gauge", " 0"),
+        ("disk_free_bytes", "gauge", r#"{directory="#),
         ("build_info", "gauge", &format!(r#"{{version="{}"}} 1"#, env!("CARGO_PKG_VERSION"))),
     ] {
         assert_eq!(metrics.kind(&format!("forebay_{name}")), Some(kind), "{name}");
@@ -383,6 +412,222 @@ async fn what_is_in_flight_and_how_old_the_oldest_is_can_be_seen() {
     .await;
 }
 
+#[tokio::test]
+async fn open_connections_are_counted() {
+    let node = FakeNode::start().await;
+    let gateway = gateway(&node).start().await;
+    let connections = async || gateway.metric("forebay_connections").await.expect("a number");
+    let before = connections().await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(gateway.raw().await);
+    }
+    eventually("they are counted", || async { connections().await == before + 3.0 }).await;
+    drop(clients);
+    eventually("they are not counted any more", || async { connections().await == before }).await;
+}
+
+#[tokio::test]
+async fn dead_letters_that_wait_are_counted_whoever_changes_the_files() {
+    let place = support::process::directory();
+    let node = FakeNode::always(Answer::status(422).body("no")).await;
+    let letters = place.path().join("dead-letters");
+    std::fs::create_dir(&letters).expect("made");
+    std::fs::write(letters.join("00000001.ndjson"), "{\"of\":\"an earlier run\"}\n").expect("written");
+    let gateway = gateway(&node).on_disk(place.path()).start().await;
+    let waiting = async || {
+        let numbers = ["forebay_dead_letters", "forebay_dead_letter_bytes"];
+        (gateway.metric(numbers[0]).await, gateway.metric(numbers[1]).await)
+    };
+    assert_eq!(waiting().await, (Some(1.0), Some(24.0)));
+    gateway.post(&readings(3)).await.expect_status(202);
+    eventually("they are set aside", || async { gateway.account("dead_lettered").await == 3 }).await;
+    assert_eq!(waiting().await.0, Some(4.0));
+    std::fs::remove_file(letters.join("00000001.ndjson")).expect("removed");
+    assert_eq!(waiting().await, (Some(0.0), Some(0.0)));
+    for directory in ["buffer", "dead-letters"] {
+        let directory = place.path().join(directory);
+        let name = format!("forebay_disk_free_bytes{{directory=\"{}\"}}", directory.display());
+        assert!(gateway.metric(&name).await > Some(0.0), "{name}");
+    }
+}
+
+// What was turned away
+
+/// What was turned away, the newest first.
+async fn rejections(gateway: &RunningGateway) -> Vec<Value> {
+    let answer = gateway.get("/status/rejections").await.expect_status(200).json();
+    answer["rejections"].as_array().expect("a list").clone()
+}
+
+#[tokio::test]
+async fn each_reading_that_is_turned_away_is_told_with_its_device_its_reason_and_what_was_sent() {
+    let node = FakeNode::start().await;
+    let gateway = gateway(&node).start().await;
+    assert_eq!(rejections(&gateway).await, Vec::<Value>::new());
+    let good = r#"{"device":"good","sensor":"s","value":1}"#;
+    let bad = r#"{"device":"pump-13","sensor":"s","value":null}"#;
+    let unknown = r#"{"device":"pump-14","sensor":"s","valeu":2}"#;
+    let record = r#"{"n":"t","v":"x"}"#;
+    let cases = [
+        ("/v1/readings", "application/json", bad.to_owned(), "pump-13", bad),
+        ("/v1/readings", "application/json", format!("[{good}, {unknown} ]"), "pump-14", unknown),
+        ("/v1/readings", "application/x-ndjson", format!("\n{good}\n\n{bad}\n"), "pump-13", bad),
+        (
+            "/v1/readings",
+            "application/senml+json",
+            format!(r#"[{{"bn":"urn:dev:mac:7:","n":"t","v":1}},{record}]"#),
+            "urn:dev:mac:7",
+            record,
+        ),
+        (
+            "/write",
+            "text/plain",
+            "m,device=a v=1\nm,device=pump-15 v=x".to_owned(),
+            "pump-15",
+            "m,device=pump-15 v=x",
+        ),
+        ("/api/v2/write", "text/plain", "m,host=pump-16 v=".to_owned(), "pump-16", "m,host=pump-16 v="),
+    ];
+    for (path, content_type, body, device, sample) in cases {
+        let request = gateway.request(path).header("content-type", content_type).body(body.clone());
+        gateway.send(request).await;
+        let newest = rejections(&gateway).await.swap_remove(0);
+        assert_eq!((&newest["path"], &newest["address"]), (&json!(path), &json!("127.0.0.1")), "{newest}");
+        assert_eq!((&newest["device"], &newest["sample"]), (&json!(device), &json!(sample)), "{body}");
+        assert_eq!(newest["key"], Value::Null);
+        let reason = newest["reason"].as_str().expect("a reason");
+        let counted = format!("forebay_readings_rejected_total{{reason=\"{reason}\"}}");
+        assert!(gateway.metric(&counted).await > Some(0.0), "{reason}");
+        assert!(newest["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{newest}");
+        let at: jiff::Timestamp = newest["at"].as_str().expect("an instant").parse().expect("RFC 3339");
+        assert!(jiff::Timestamp::now().duration_since(at).as_secs() < 60, "{newest}");
+    }
+    assert_eq!(rejections(&gateway).await.len(), 6);
+}
+
+#[tokio::test]
+async fn a_compressed_body_and_one_that_is_decoded_elsewhere_are_told_alike() {
+    let node = FakeNode::start().await;
+    let gateway = gateway(&node).start().await;
+    let bad = json!({ "device": "pump-13", "sensor": "s" });
+    let many = [readings(2000), vec![bad.clone()]].concat();
+    gateway.post(&many).await.expect_status(202);
+    let zipped = support::compression::gzip(&support::to_json(&[bad.clone()]));
+    let request = gateway.request("/v1/readings").header("content-encoding", "gzip").body(zipped);
+    gateway.send(request).await.expect_status(422);
+    let told = rejections(&gateway).await;
+    assert_eq!(told.len(), 2);
+    for entry in told {
+        assert_eq!(
+            (&entry["device"], &entry["sample"]),
+            (&json!("pump-13"), &json!(bad.to_string())),
+            "{entry}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_whole_is_told_and_counted_under_its_reason() {
+    let node = FakeNode::always(Answer::status(503)).await;
+    let gateway = gateway(&node).set("buffer.max_readings", 5).set("server.max_body", "4KiB");
+    let gateway = gateway.set("server.request_timeout", "200ms").start().await;
+    let counted = async |reason: &str| {
+        gateway.metric(&format!("forebay_requests_refused_total{{reason=\"{reason}\"}}")).await
+    };
+    let post = |content_type: &str, body: &str| {
+        gateway.request("/v1/readings").header("content-type", content_type.to_owned()).body(body.to_owned())
+    };
+    let asking = |query: &str, body: &str| {
+        let path = format!("/v1/readings?{query}");
+        gateway.request(&path).header("content-type", "application/json").body(body.to_owned())
+    };
+    let reading = r#"{"device":"pump-13","sensor":"s","value":1}"#;
+    let long = format!("[\"{}\"]", "x".repeat(5000));
+    let cases = [
+        (
+            post("application/json", "{\"device\":\"pump-13\", no"),
+            400,
+            "body",
+            json!("{\"device\":\"pump-13\", no"),
+        ),
+        (post("application/json", &long), 413, "too_large", Value::Null),
+        (post("text/csv", reading), 415, "media_type", Value::Null),
+        (post("application/json", reading).header("content-encoding", "br"), 415, "encoding", Value::Null),
+        (post("application/json", "x").header("content-encoding", "gzip"), 400, "body", json!("x")),
+        (asking("ack=disk", reading), 422, "ack", Value::Null),
+        (asking("precision=h", reading), 400, "query", Value::Null),
+        (
+            post("application/json", reading).header("idempotency-key", "\"a"),
+            400,
+            "idempotency_key",
+            Value::Null,
+        ),
+        (gateway.request("/v1/reading").body(reading), 404, "not_found", Value::Null),
+        (gateway.request("/status").body(reading), 405, "method", Value::Null),
+    ];
+    for (number, (request, status, reason, sample)) in cases.into_iter().enumerate() {
+        let before = counted(reason).await.expect("every reason is shown from the start");
+        gateway.send(request).await.expect_status(status);
+        assert_eq!(counted(reason).await, Some(before + 1.0), "{reason}");
+        let told = rejections(&gateway).await;
+        assert_eq!(told.len(), number + 1, "{told:?}");
+        let newest = &told[0];
+        assert_eq!((&newest["reason"], &newest["sample"]), (&json!(reason), &sample), "{newest}");
+        assert_eq!(newest["address"], "127.0.0.1", "{newest}");
+    }
+    let mut slow = gateway.raw().await;
+    slow.send(&support::post_head("Content-Length: 9\r\n")).await;
+    eventually("it is too slow", || async { counted("too_slow").await == Some(1.0) }).await;
+    assert_eq!(rejections(&gateway).await[0]["reason"], "too_slow");
+    gateway.post(&readings(5)).await.expect_status(202);
+    gateway.post_body("application/json", reading).await.expect_status(503);
+    let full = &rejections(&gateway).await[0];
+    assert_eq!((&full["reason"], &full["device"]), (&json!("full"), &json!("pump-13")), "{full}");
+    assert_eq!((counted("full").await, &full["sample"]), (Some(1.0), &json!(reading)));
+    // What is asked for and is not there is no request of a device.
+    gateway.get("/favicon.ico").await.expect_status(404);
+    assert_eq!(rejections(&gateway).await[0]["reason"], "full");
+}
+
+#[tokio::test]
+async fn of_a_request_at_most_ten_readings_are_told_and_of_all_the_last_two_hundred() {
+    let node = FakeNode::start().await;
+    let gateway = gateway(&node).start().await;
+    let bad = |number: usize| json!({ "device": format!("d{number}"), "sensor": "s" });
+    gateway.post(&(0..150).map(bad).collect::<Vec<_>>()).await.expect_status(422);
+    let told = rejections(&gateway).await;
+    let devices: Vec<_> = told.iter().map(|entry| entry["device"].as_str().expect("a device")).collect();
+    assert_eq!(devices, (0..10).rev().map(|number| format!("d{number}")).collect::<Vec<_>>());
+    for number in 0..210 {
+        gateway.post(&[bad(1000 + number)]).await.expect_status(422);
+    }
+    let told = rejections(&gateway).await;
+    assert_eq!(
+        (told.len(), &told[0]["device"], &told[199]["device"]),
+        (200, &json!("d1209"), &json!("d1010"))
+    );
+}
+
+#[tokio::test]
+async fn what_is_told_of_rejections_shows_no_secret_and_no_control_character() {
+    let node = FakeNode::start().await;
+    let gateway = gateway(&node).start().await;
+    let request =
+        gateway.request("/write?db=x&u=me&p=s3cret&precision=y").header("authorization", "Token s3cret");
+    gateway.send(request.body("m v=1")).await.expect_status(400);
+    let request =
+        gateway.request("/write?p=s3cret").body("m,device=a\u{1b}[31m\u{202e} v=x\u{9b},token=\"s3cret\"");
+    gateway.send(request).await.expect_status(400);
+    gateway.send(gateway.request("/nowhere?p=s3cret").body("x")).await.expect_status(404);
+    let body = b"\xff\xfe\x00{\"password\":\"s3cret\"}".to_vec();
+    gateway.post_body("application/json", body).await.expect_status(400);
+    let answer = gateway.get("/status/rejections").await.text();
+    assert!(!answer.contains("s3cret") && !answer.contains("db="), "{answer}");
+    assert!(!answer.chars().any(|character| character.is_control() || character == '\u{202e}'), "{answer}");
+    assert_eq!(rejections(&gateway).await.len(), 4, "{answer}");
+}
+
 // The page and the document
 
 #[tokio::test]
@@ -399,7 +644,7 @@ async fn the_page_shows_the_state_and_makes_harmless_what_nodes_said() {
     assert!(page(gateway.get("/").await).contains(">ready<"));
 
     gateway.post(&readings(1234)).await.expect_status(202);
-    eventually("the node is down", || async { readiness(&gateway).await.0 == 503 }).await;
+    eventually("the node is down", || async { readiness(&gateway).await.1["status"] == "degraded" }).await;
     let html = page(gateway.get("/").await);
     assert!(html.contains(">degraded<") && html.contains("1,234") && html.contains("401"), "{html}");
     assert!(!html.contains("<script") && html.contains("&lt;script&gt;"), "{html}");

@@ -266,6 +266,11 @@ impl FromStr for Fsync {
 }
 
 impl BufferConfig {
+    /// Whether the kind keeps readings in files.
+    pub fn is_on_disk(&self) -> bool {
+        self.kind().acks.contains(&Ack::Disk)
+    }
+
     /// The kind that is named.
     pub fn kind(&self) -> &'static Kind {
         KINDS.find(self.kind).expect("the name comes from the table")
@@ -388,9 +393,20 @@ pub trait Buffer: Send + Sync + fmt::Debug {
     /// Takes no more. What is held is still handed out; after it, [`Outlet::pull`] says that nothing more comes.
     fn close(&self);
 
-    /// Why no readings can be taken, in words for people; `None` if they can, or if only room is missing. It does not
-    /// block.
+    /// What is wrong, in words for people: why no readings can be taken, or why some that are held cannot be read; `None`
+    /// if nothing is, or if only room is missing. It does not block.
     fn trouble(&self) -> Option<String>;
+
+    /// Whether no readings can be stored at all, so that every request is refused; otherwise [`Buffer::trouble`] is about
+    /// what is stored already.
+    fn is_failing(&self) -> bool {
+        self.trouble().is_some()
+    }
+
+    /// Why requests find no room although the accounts have some, in words for people.
+    fn overfull(&self) -> Option<String> {
+        None
+    }
 
     /// Ends the buffer once it is closed and the outlet is gone: what it keeps is on stable storage then, and every
     /// [`Buffer::push`] has its answer but those that wait for delivery. Returns what becomes of readings that are

@@ -109,6 +109,10 @@ impl Decoder for Influx {
         }
         Ok(decoded)
     }
+
+    fn layout(&self) -> super::Layout {
+        super::Layout::EveryLine
+    }
 }
 
 /// Reads a line of a body that is not UTF-8 as a whole. The line may be.

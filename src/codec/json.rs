@@ -30,6 +30,10 @@ impl Decoder for Json {
         }
         .map_err(|error| decode_error(&error, 0))
     }
+
+    fn layout(&self) -> super::Layout {
+        super::Layout::Array
+    }
 }
 
 impl Encoder for Json {

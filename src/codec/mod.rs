@@ -18,6 +18,7 @@ mod device_tag;
 mod diagnosis;
 mod elasticsearch;
 mod encoder;
+mod excerpt;
 mod influx;
 mod json;
 mod ndjson;
@@ -42,6 +43,7 @@ pub use encoder::{
     Blame, ClickhouseConfig, ElasticsearchConfig, Encoder, FailedItem, FormatConfig, InfluxConfig, Integers,
     MakeEncoder, NodeAnswer, Trial, Unwritable,
 };
+pub use excerpt::{Excerpt, Layout};
 pub use influx::DeviceTags;
 pub use senml::labels as senml_labels;
 
@@ -83,6 +85,9 @@ pub trait Decoder: Sync + Debug {
     ///
     /// [`DecodeError`] if the body is not of this format; nothing of it may be taken then.
     fn decode(&self, body: &[u8], rules: &Rules) -> Result<Decoded, DecodeError>;
+
+    /// Where the readings of a body stand, for showing those that were turned away.
+    fn layout(&self) -> Layout;
 }
 
 /// What to do with a field that no reading has.
@@ -161,6 +166,10 @@ pub struct Rejection {
     pub pointer: String,
     /// What was wrong, and what is allowed.
     pub detail: String,
+    /// What kind of fault it is.
+    pub reason: Reason,
+    /// How many readings went with it.
+    pub readings: usize,
 }
 
 /// Why readings are turned away, for metrics.
@@ -193,6 +202,11 @@ impl Reason {
         ("number", Reason::Number),
         ("strict", Reason::Strict),
     ];
+
+    /// The name in metrics.
+    pub fn name(self) -> &'static str {
+        Reason::NAMES[self as usize].0
+    }
 }
 
 impl From<&ReadingError> for Reason {
@@ -234,7 +248,7 @@ impl Rejections {
         self.counts[reason as usize] += readings as u64;
         if self.listed.len() < REJECTIONS_LISTED_MAX {
             let (pointer, detail) = describe();
-            self.listed.push(Rejection { index, pointer, detail });
+            self.listed.push(Rejection { index, pointer, detail, reason, readings });
         }
     }
 

@@ -38,6 +38,10 @@ impl Decoder for Ndjson {
         }
         Ok(decoded)
     }
+
+    fn layout(&self) -> super::Layout {
+        super::Layout::NonBlankLines
+    }
 }
 
 impl Encoder for Ndjson {

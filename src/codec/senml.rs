@@ -54,6 +54,15 @@ impl Decoder for Senml {
         let text = utf8(body)?;
         scan::scan(text, rules).or_else(|_uncommon| read::read(text, rules))
     }
+
+    fn layout(&self) -> super::Layout {
+        super::Layout::SenmlArray
+    }
+}
+
+/// The device of a name in two parts, if the name says one.
+pub(super) fn device<'a>(base_name: &'a str, name: &'a str) -> Option<&'a str> {
+    name::split(base_name, name).map(|source| source.device)
 }
 
 /// The labels that a record may have, by their names.

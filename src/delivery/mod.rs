@@ -57,7 +57,7 @@ use crate::transform::TransformConfig;
 
 pub use batcher::BatchConfig;
 pub use breaker::{BreakerState, HealthConfig};
-pub use dead_letter::{DeadLetter, DeadLetterConfig, DeadLetterError, DeadLetters};
+pub use dead_letter::{DeadLetter, DeadLetterConfig, DeadLetterError, DeadLetters, Waiting};
 pub use lookups::{Resolve, SystemResolver};
 pub use node_status::{DeliveryStatus, NodeStatus, TransformStatus};
 pub use nodes::{Failure, NODES_MAX};

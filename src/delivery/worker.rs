@@ -50,8 +50,8 @@ const DRAIN_PAUSE_MAX: Duration = Duration::from_secs(1);
 const CLOSE_MAX: usize = 4;
 /// Shortest pause before a reading is tried again whose dead letter could not be written.
 const BURY_PAUSE: Duration = Duration::from_secs(1);
-/// Shortest time between two lines about that.
-const BURY_TELL_EVERY: Duration = Duration::from_secs(60);
+/// Shortest time between two lines about windows that fill the buffer.
+const WINDOWS_TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// How the worker is told to stop.
 #[derive(Clone, Debug, Default)]
@@ -86,8 +86,6 @@ pub struct Worker {
     dead_letters: DeadLetters,
     /// Readings that become dead letters.
     burying: JoinSet<Buried>,
-    /// When it was told last that they cannot be written.
-    told_of_burying_trouble: Option<Instant>,
     stragglers: Stragglers,
     straggler_bytes: usize,
     /// When the stop no longer waits for copies that are on their way, once all else is done.
@@ -191,7 +189,6 @@ impl Worker {
             lanes: Lanes::new(config.batch, Arc::clone(&config.format), BatchKeys::new(&mut random)),
             dead_letters: DeadLetters::new(config.dead_letter.clone()),
             burying: JoinSet::new(),
-            told_of_burying_trouble: None,
             stragglers: Stragglers::default(),
             straggler_bytes: 0,
             leave_at: None,

@@ -3,9 +3,11 @@
 //! Whatever happens to a request is counted here, and answered: a panic, which would be a defect of ours, as 500.
 
 use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
 use axum::Router;
 use axum::response::Response;
@@ -14,19 +16,26 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::{Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
+use prometheus::IntGauge;
 use tokio::time::Instant;
 use tower::Service;
 
 use super::dialect::{Dialect, PATHS};
+use super::evidence::Sender;
 use super::observe::Observe;
+use super::refusal::{self, RefusalCounters};
 use super::{Front, READINGS_PATH};
+use crate::listener::Connected;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
+use crate::rejections::{Rejected, RejectionEntry};
 
 /// The whole HTTP surface.
 #[derive(Clone, Debug)]
 pub struct Entrance {
     shared: Arc<Shared>,
+    /// Who sends the requests; `None` before there is a connection.
+    client: Option<Arc<Client>>,
 }
 
 #[derive(Debug)]
@@ -34,6 +43,37 @@ struct Shared {
     front: Front,
     router: Router,
     observe: Observe,
+    refusals: RefusalCounters,
+    /// `connections`
+    connections: IntGauge,
+}
+
+/// A connection that is open.
+#[derive(Debug)]
+struct Client {
+    address: Option<IpAddr>,
+    connections: IntGauge,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.connections.dec();
+    }
+}
+
+impl Connected for Entrance {
+    fn connected(&self, peer: Option<SocketAddr>) -> Entrance {
+        let connections = self.shared.connections.clone();
+        connections.inc();
+        let client = Client { address: peer.map(|peer| peer.ip()), connections };
+        Entrance { shared: Arc::clone(&self.shared), client: Some(Arc::new(client)) }
+    }
+}
+
+/// What a request is answered with, and why nothing of it was taken, if nothing was.
+struct Answer {
+    response: Response,
+    refusal: Option<&'static str>,
 }
 
 impl Entrance {
@@ -44,7 +84,14 @@ impl Entrance {
         let router = PATHS.iter().fold(others, |router, (path, _)| router.route(path, post(not_found)));
         let router =
             router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(());
-        Entrance { shared: Arc::new(Shared { front, router, observe: Observe::new(metrics, &known) }) }
+        let shared = Shared {
+            front,
+            router,
+            observe: Observe::new(metrics, &known),
+            refusals: RefusalCounters::new(metrics),
+            connections: metrics.connections.clone(),
+        };
+        Entrance { shared: Arc::new(shared), client: None }
     }
 }
 
@@ -59,13 +106,18 @@ impl Service<Request<Incoming>> for Entrance {
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let shared = Arc::clone(&self.shared);
+        let address = self.client.as_ref().and_then(|client| client.address);
         async move {
             let started = Instant::now();
             let path = shared.observe.index(request.uri().path());
             // The paths that take readings stand in front.
-            let dialect = PATHS.get(path).map(|(_, dialect)| *dialect);
-            let answer = AssertUnwindSafe(shared.answer(request, dialect)).catch_unwind().await;
-            let response = answer.unwrap_or_else(|_panic| defect(dialect));
+            let taking = PATHS.get(path).copied();
+            let answer = AssertUnwindSafe(shared.answer(request, taking, address)).catch_unwind().await;
+            let Answer { response, refusal } =
+                answer.unwrap_or_else(|_panic| defect(taking.map(|(_, dialect)| dialect)));
+            if let Some(reason) = refusal {
+                shared.refusals.count(reason);
+            }
             shared.observe.record(path, response.status(), started.elapsed().as_secs_f64());
             Ok(response)
         }
@@ -74,14 +126,30 @@ impl Service<Request<Incoming>> for Entrance {
 }
 
 impl Shared {
-    async fn answer(&self, request: Request<Incoming>, dialect: Option<Dialect>) -> Response {
-        if let Some(dialect) = dialect
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        taking: Option<(&'static str, Dialect)>,
+        address: Option<IpAddr>,
+    ) -> Answer {
+        if let Some((path, dialect)) = taking
             && request.method() == Method::POST
         {
-            return self.front.post(request, dialect).await;
+            let (response, refusal) = self.front.post(request, dialect, Sender { path, address }).await;
+            return Answer { response, refusal };
         }
+        let (method, uri) = (request.method().clone(), request.uri().clone());
         let Ok(response) = self.router.clone().call(request).await;
-        response
+        let refusal = refusal::of_status(response.status());
+        if let Some(reason) = refusal.filter(|reason| *reason == "method" || !method.is_safe()) {
+            let status = response.status();
+            let detail = format!("{method}: {status}");
+            let path = uri.path();
+            let rejected = Rejected { path, address, device: None, reason, detail: &detail, sample: None };
+            let entry = RejectionEntry::new(rejected, SystemTime::now());
+            self.front.rejections.record(vec![entry], []);
+        }
+        Answer { response, refusal }
     }
 }
 
@@ -101,9 +169,11 @@ async fn method_not_allowed(uri: Uri) -> Response {
     )
 }
 
-fn defect(dialect: Option<Dialect>) -> Response {
+fn defect(dialect: Option<Dialect>) -> Answer {
     tracing::error!("a request failed inside the gateway");
-    refuse(dialect, StatusCode::INTERNAL_SERVER_ERROR, "the gateway failed while it answered")
+    let status = StatusCode::INTERNAL_SERVER_ERROR;
+    let response = refuse(dialect, status, "the gateway failed while it answered");
+    Answer { response, refusal: refusal::of_status(status) }
 }
 
 fn refuse(dialect: Option<Dialect>, status: StatusCode, detail: &str) -> Response {

@@ -121,6 +121,43 @@ impl IngestError {
         }
     }
 
+    /// Why, in a word, for `forebay_requests_refused_total`: one of [`super::refusal::REASONS`].
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            IngestError::MediaType { .. } => "media_type",
+            IngestError::Encoding { .. } => "encoding",
+            IngestError::Query { .. } => "query",
+            IngestError::Ack { .. } => "ack",
+            IngestError::Key(_) | IngestError::KeyOfOther | IngestError::KeyUnderWay => "idempotency_key",
+            IngestError::BodyTooLarge { .. }
+            | IngestError::ExpandsTooFar { .. }
+            | IngestError::Push(PushError::TooLarge { .. }) => "too_large",
+            IngestError::BodyTooSlow { .. } => "too_slow",
+            IngestError::BodyBroken(_) | IngestError::Compression { .. } | IngestError::Decode(_) => "body",
+            IngestError::AllRejected(_) | IngestError::Strict(_) => "readings",
+            IngestError::Busy | IngestError::TooManyWait | IngestError::TooManyKeys => "busy",
+            IngestError::Push(PushError::Full { .. }) => "full",
+            IngestError::Push(PushError::Storage { .. }) => "storage",
+            IngestError::Push(PushError::Closed) => "stopping",
+            IngestError::Push(_) | IngestError::NotDelivered(_) => "not_delivered",
+            IngestError::Internal => "internal",
+        }
+    }
+
+    /// Whether the sender has to mend something, and no reading of the request is known.
+    pub(super) fn is_of_sender(&self) -> bool {
+        let is_told_otherwise = matches!(
+            self,
+            IngestError::AllRejected(_)
+                | IngestError::Strict(_)
+                | IngestError::Push(PushError::Full { .. } | PushError::Storage { .. } | PushError::Closed)
+                | IngestError::NotDelivered(_)
+                | IngestError::KeyUnderWay
+                | IngestError::Internal
+        );
+        !is_told_otherwise
+    }
+
     /// The header that belongs to this error, if there is one.
     pub(super) fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
@@ -162,7 +199,7 @@ impl IntoResponse for IngestError {
 
 /// The rejections as answers show them.
 pub(super) fn faults(listed: Vec<Rejection>) -> Vec<ReadingFault> {
-    let fault = |Rejection { index, pointer, detail }| ReadingFault { index, pointer, detail };
+    let fault = |Rejection { index, pointer, detail, .. }| ReadingFault { index, pointer, detail };
     listed.into_iter().map(fault).collect()
 }
 

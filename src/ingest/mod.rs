@@ -20,10 +20,12 @@ mod content;
 mod dialect;
 mod entrance;
 mod error;
+mod evidence;
 mod idempotency;
 mod influx;
 mod observe;
 mod readings;
+mod refusal;
 mod schema;
 
 use std::sync::Arc;
@@ -38,6 +40,7 @@ use utoipa::OpenApi;
 use crate::buffer::{Ack, Buffer};
 use crate::codec::{DeviceTags, Reason, UnknownFields};
 use crate::metrics::Metrics;
+use crate::rejections::RejectionLog;
 use body::BodyBudget;
 use idempotency::Idempotency;
 
@@ -96,6 +99,8 @@ pub struct Front {
     draining: CancellationToken,
     /// `readings_rejected_total` by reason, in the order of [`Reason::NAMES`].
     rejected: Vec<IntCounter>,
+    /// What was turned away last, for people.
+    rejections: Arc<RejectionLog>,
 }
 
 impl Front {
@@ -125,7 +130,13 @@ impl Front {
             bodies,
             draining,
             rejected,
+            rejections: Arc::default(),
         }
+    }
+
+    /// What was turned away last.
+    pub fn rejections(&self) -> Arc<RejectionLog> {
+        Arc::clone(&self.rejections)
     }
 
     /// Remembers the keys of requests from before the start, which the buffer has kept.

@@ -18,6 +18,7 @@ use super::body::{self, Held};
 use super::content::{Content, Encoding, Strictness};
 use super::dialect::Dialect;
 use super::error::{IngestError, faults};
+use super::evidence::{Evidence, Sender};
 use super::idempotency::{Answer, Claim, Digest, Idempotency, Turn};
 use crate::buffer::{self, Ack, Buffer};
 use crate::codec::{Decoded, Rules};
@@ -139,16 +140,31 @@ impl Taken {
 fn post() {}
 
 impl Front {
-    /// Answers a `POST` to a path that takes readings.
-    pub(super) async fn post(&self, request: Request<Incoming>, dialect: Dialect) -> Response {
-        dialect.answer(self.take(request, dialect).await)
+    /// Answers a `POST` to a path that takes readings. The second value says why nothing was taken, if nothing was.
+    pub(super) async fn post(
+        &self,
+        request: Request<Incoming>,
+        dialect: Dialect,
+        sender: Sender,
+    ) -> (Response, Option<&'static str>) {
+        let mut evidence = Evidence::default();
+        let outcome = self.take(request, dialect, &mut evidence).await;
+        let error = outcome.as_ref().err();
+        evidence.record(sender, error, &self.config.device_tags, &self.rejections);
+        let refusal = error.map(IngestError::reason);
+        (dialect.answer(outcome), refusal)
     }
 
     /// Takes the readings of a request, whole or not at all.
     ///
     /// Dropped half-way (the client hung up), the readings are in the buffer or not; the books balance either way. A
     /// request with a key that has come as far as the buffer goes on by itself.
-    async fn take(&self, request: Request<Incoming>, dialect: Dialect) -> Result<Taken, IngestError> {
+    async fn take(
+        &self,
+        request: Request<Incoming>,
+        dialect: Dialect,
+        evidence: &mut Evidence,
+    ) -> Result<Taken, IngestError> {
         let (head, body) = request.into_parts();
         let (content, key) = match self.admit(&head, &body, dialect) {
             Ok(admitted) => admitted,
@@ -159,15 +175,16 @@ impl Front {
         };
         let mut held = self.bodies.hold();
         let body = body::read(body, self.config.max_body, self.config.request_timeout, &mut held).await?;
+        evidence.see_body(&body, content.decoder);
         let turn = match self.claim(key, content, &body).await? {
             None => None,
             Some(Claim::First(turn)) => Some(turn),
             Some(Claim::Again(answer)) => return Ok(Taken::Before(Accepted::again(answer))),
         };
-        let decoded = self.decode(body, content, &mut held).await?;
+        let decoded = self.decode(body, content, &mut held, evidence).await?;
         // The body is gone, its readings are here.
         held.replace(decoded.readings.bytes_held())?;
-        let (readings, mut accepted) = self.judge(decoded, content)?;
+        let (readings, mut accepted) = self.judge(decoded, content, evidence)?;
         let request = buffer::Request {
             readings,
             format: content.format,
@@ -222,23 +239,34 @@ impl Front {
         }
     }
 
-    async fn decode(&self, body: Bytes, content: Content, held: &mut Held) -> Result<Decoded, IngestError> {
+    async fn decode(
+        &self,
+        body: Bytes,
+        content: Content,
+        held: &mut Held,
+        evidence: &mut Evidence,
+    ) -> Result<Decoded, IngestError> {
         let rules = self.rules(content);
         let limit = self.config.max_body;
         if content.encoding == Encoding::Identity && body.len() <= INLINE_BYTES_MAX {
-            return decode_within(&body, content, rules, limit);
+            return decode_within(&body, content, rules, limit, evidence);
         }
         // As many at a time as there are cores: more would only hold more memory.
         let _turn = self.decoding.acquire().await.map_err(|_closed| IngestError::Internal)?;
         let mut lent = std::mem::replace(held, self.bodies.hold());
+        let mut seen = std::mem::take(evidence);
         let work = move || {
-            let plain = body::decompress(&body, content.encoding, limit, &mut lent)?;
-            Ok((decode_within(&plain, content, rules, limit)?, lent))
+            let plain = body::decompress(&body, content.encoding, limit, &mut lent);
+            let decoded = plain.and_then(|plain| {
+                seen.see_body(&plain, content.decoder);
+                decode_within(&plain, content, rules, limit, &mut seen)
+            });
+            (decoded, lent, seen)
         };
         let done = tokio::task::spawn_blocking(work).await;
-        let (decoded, lent) = done.map_err(|_panic| IngestError::Internal).and_then(|result| result)?;
-        *held = lent;
-        Ok(decoded)
+        let (decoded, lent, seen) = done.map_err(|_panic| IngestError::Internal)?;
+        (*held, *evidence) = (lent, seen);
+        decoded
     }
 
     fn rules(&self, content: Content) -> Rules {
@@ -271,10 +299,16 @@ impl Front {
     }
 
     /// Decides what a request whose body was read is answered with, if the buffer takes its readings.
-    fn judge(&self, mut decoded: Decoded, content: Content) -> Result<(Readings, Accepted), IngestError> {
+    fn judge(
+        &self,
+        mut decoded: Decoded,
+        content: Content,
+        evidence: &mut Evidence,
+    ) -> Result<(Readings, Accepted), IngestError> {
         let rejected = decoded.rejections.count();
         if rejected > 0 {
             if content.strictness == Strictness::AllOrNone {
+                evidence.see_strict(decoded.readings.len());
                 decoded.rejections.add_strict(decoded.readings.len());
             }
             self.count_rejections(&decoded);
@@ -348,9 +382,12 @@ fn decode_within(
     content: Content,
     rules: Rules,
     max_body: usize,
+    evidence: &mut Evidence,
 ) -> Result<Decoded, IngestError> {
     let expanded = body.len().saturating_mul(EXPANSION_OF_BODY).saturating_add(EXPANSION_FREE_BYTES);
     let limit = expanded.min(max_body.saturating_mul(EXPANSION_OF_MAX_BODY).max(EXPANSION_FREE_BYTES));
-    let decoded = content.decoder.decode(body, &Rules { encoded_bytes_max: limit, ..rules })?;
+    let rules = Rules { encoded_bytes_max: limit, ..rules };
+    let decoded = content.decoder.decode(body, &rules)?;
+    evidence.see_rejections(body, &decoded.rejections, &rules.device_tags);
     if decoded.overflowed { Err(IngestError::ExpandsTooFar { limit }) } else { Ok(decoded) }
 }

@@ -1,17 +1,19 @@
-//! What the gateway says about itself: `/healthz`, `/readyz`, `/metrics`, `/status`, the page at `/`, and the
-//! OpenAPI document.
+//! What the gateway says about itself: `/healthz`, `/readyz`, `/metrics`, `/status`, what was turned away last, the page
+//! at `/`, and the OpenAPI document; and in the log, what goes wrong for a while (`watch`).
 //!
 //! All of it is read from one snapshot of the accounts, so that the books add up in every answer.
 
+mod disks;
 mod page;
 mod readiness;
 mod report;
 mod samples;
+mod watch;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -21,18 +23,24 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use utoipa::{OpenApi, ToSchema};
 
-use crate::buffer::{Buffer, BufferConfig, Snapshot};
+use crate::buffer::{Buffer, BufferConfig, OnFull, Snapshot};
 use crate::delivery::{DeadLetters, DeliveryStatus, NodeStatus, TransformStatus};
 use crate::metrics::Metrics;
-use readiness::Readiness;
+use crate::problem::Problem;
+use crate::rejections::{RejectionEntry, RejectionLog};
+use disks::Disks;
+use readiness::{Readiness, Required};
 use report::Report;
 
+pub use watch::Watch;
+
 /// The paths that are served here.
-pub const PATHS: &[&str] = &["/", "/healthz", "/readyz", "/metrics", "/status", "/openapi.json"];
+pub const PATHS: &[&str] =
+    &["/", "/healthz", "/readyz", "/metrics", "/status", "/status/rejections", "/openapi.json"];
 
 /// What this part of the OpenAPI document is made from.
 #[derive(OpenApi)]
-#[openapi(paths(health, readiness, metrics, status, page, openapi))]
+#[openapi(paths(health, readiness, metrics, status, rejections, page, openapi))]
 #[derive(Debug)]
 pub struct Api;
 
@@ -51,6 +59,8 @@ pub struct Status {
     pub dead_letters: DeadLetters,
     /// Cancelled when no more requests are taken.
     pub draining: CancellationToken,
+    /// What was turned away last.
+    pub rejections: Arc<RejectionLog>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The OpenAPI document, as JSON.
@@ -60,8 +70,14 @@ pub struct Status {
 /// One consistent view.
 struct View {
     snapshot: Snapshot,
-    /// Why no readings can be taken.
+    /// What is wrong with the buffer.
     trouble: Option<String>,
+    /// Whether that keeps readings from being taken.
+    is_failing: bool,
+    /// Why the next request would be refused for want of room.
+    full: Option<String>,
+    /// Whether no more requests are taken.
+    is_draining: bool,
     /// Why refused readings stay in the buffer.
     dead_letter_trouble: Option<String>,
     nodes: Vec<NodeStatus>,
@@ -73,30 +89,47 @@ struct View {
 
 impl Status {
     /// The routes.
-    pub fn routes(self) -> Router {
-        let status = Arc::new(self);
+    pub fn routes(self: Arc<Self>) -> Router {
         Router::new()
             .route("/", get(page))
             .route("/healthz", get(health))
             .route("/readyz", get(readiness))
             .route("/metrics", get(metrics))
             .route("/status", get(self::status))
+            .route("/status/rejections", get(rejections))
             .route("/openapi.json", get(openapi))
-            .with_state(status)
+            .with_state(self)
     }
 
     fn view(&self) -> View {
         // At one moment: the accounts are those of these nodes.
         let (nodes, snapshot) = self.delivery.nodes_and(|| self.buffer.accounts().snapshot());
         View {
+            full: self.full(&snapshot),
             snapshot,
             trouble: self.buffer.trouble(),
+            is_failing: self.buffer.is_failing(),
+            is_draining: self.draining.is_cancelled(),
             dead_letter_trouble: self.dead_letters.trouble(),
             nodes,
             nodes_needed: self.delivery.needed(),
             oldest_seconds: self.delivery.oldest_age(Instant::now()).as_secs_f64(),
             transforms: self.delivery.transforms(),
         }
+    }
+
+    /// Why the next request would be refused for want of room, or would have to wait for it. Where the oldest readings
+    /// make room, there is some.
+    fn full(&self, held: &Snapshot) -> Option<String> {
+        let makes_room = matches!(self.buffer_config.on_full, OnFull::DropOldest { .. });
+        let accounts = || {
+            let limit = held.limit;
+            format!(
+                "the buffer holds {} readings of {} and {} bytes of {}",
+                held.ledger.buffered, limit.readings, held.held_bytes, limit.bytes
+            )
+        };
+        (held.full && !makes_room).then(accounts).or_else(|| self.buffer.overfull())
     }
 }
 
@@ -115,20 +148,46 @@ async fn health() -> Response {
 }
 
 /// Whether the gateway should be sent readings.
-#[utoipa::path(get, path = "/readyz", responses(
-    (status = 200, description = "Ready.", body = Readiness),
-    (status = 503, description = "Draining, full, or degraded; the checks say why.", body = Readiness),
-))]
-async fn readiness(State(status): State<Arc<Status>>) -> Response {
-    let readiness = Readiness::of(&status.view(), status.draining.is_cancelled());
-    let code = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    json(code, &readiness)
+#[utoipa::path(get, path = "/readyz",
+    params(("require" = Option<String>, Query, description = "`nodes`: 503 also while no node is up.")),
+    responses(
+        (status = 200, description = "`ready`; or `degraded`: readings are taken, and something needs a look; the checks say what.", body = Readiness),
+        (status = 400, description = "`require` has another value.", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`draining`, `failing` or `full`: readings are not taken; the checks say why. With `require=nodes` also while no node is up.", body = Readiness),
+    )
+)]
+async fn readiness(State(status): State<Arc<Status>>, RawQuery(query): RawQuery) -> Response {
+    let required = match Required::from_query(query.as_deref().unwrap_or_default()) {
+        Ok(required) => required,
+        Err(detail) => return Problem::new(StatusCode::BAD_REQUEST, detail).into_response(),
+    };
+    let readiness = Readiness::of(&status.view());
+    let is_ready = readiness.is_ready(required);
+    json(if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &readiness)
+}
+
+/// What was turned away last.
+#[derive(Debug, Serialize, ToSchema)]
+struct LastRejections<'a> {
+    /// Readings and requests that were turned away, at most 200, the newest first; of one request at most 10 readings.
+    #[schema(value_type = Vec<RejectionEntry>)]
+    rejections: Vec<&'a RejectionEntry>,
+}
+
+/// The last readings and requests that were turned away.
+#[utoipa::path(get, path = "/status/rejections", responses((status = 200, description = "The newest first.", body = LastRejections)))]
+async fn rejections(State(status): State<Arc<Status>>) -> Response {
+    let newest = status.rejections.newest();
+    json(StatusCode::OK, &LastRejections { rejections: newest.iter().map(AsRef::as_ref).collect() })
 }
 
 /// The metrics, in Prometheus' text format.
 #[utoipa::path(get, path = "/metrics", responses((status = 200, description = "Prometheus text format.", body = String, content_type = "text/plain")))]
 async fn metrics(State(status): State<Arc<Status>>) -> Response {
-    text("text/plain; version=0.0.4; charset=utf-8", status.metrics.encode(samples::samples(&status.view())))
+    let disks = Disks::look(&status).await;
+    let mut samples = samples::samples(&status.view());
+    samples.extend(disks.samples());
+    text("text/plain; version=0.0.4; charset=utf-8", status.metrics.encode(samples))
 }
 
 /// The state of the gateway.
@@ -141,7 +200,7 @@ async fn status(State(status): State<Arc<Status>>) -> Response {
 #[utoipa::path(get, path = "/", responses((status = 200, description = "A page.", body = String, content_type = "text/html")))]
 async fn page(State(status): State<Arc<Status>>) -> Response {
     let view = status.view();
-    let readiness = Readiness::of(&view, status.draining.is_cancelled());
+    let readiness = Readiness::of(&view);
     text("text/html; charset=utf-8", page::render(&Report::of(&status, &view), &readiness))
 }
 

@@ -21,7 +21,7 @@ table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #8884; vertical-align: top; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; width: 12rem; }
 .ready, .up { color: #2a8a3e; }
-.draining, .full, .degraded, .down { color: #c0392b; }
+.draining, .full, .failing, .degraded, .down { color: #c0392b; }
 meter { width: 100%; }
 </style>
 </head>
@@ -40,13 +40,10 @@ pub(super) fn render(report: &Report, readiness: &Readiness) -> String {
         duration(report.uptime_seconds)
     );
     let checks = &readiness.checks;
-    for check in [&checks.intake, &checks.storage, &checks.buffer, &checks.nodes] {
+    for (_, check) in checks.named() {
         if let Some(reason) = &check.reason {
             let _ = writeln!(html, "<p class=\"{}\">{}</p>", readiness.status, escape(reason));
         }
-    }
-    if let Some(trouble) = &report.dead_letters.trouble {
-        let _ = writeln!(html, "<p class=\"degraded\">{}</p>", escape(trouble));
     }
     ledger(report, &mut html);
     buffer(report, &mut html);

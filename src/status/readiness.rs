@@ -1,6 +1,7 @@
 //! `/readyz`: whether the gateway should be sent readings, and why not.
 
 use serde::Serialize;
+use url::form_urlencoded;
 use utoipa::ToSchema;
 
 use super::View;
@@ -8,7 +9,8 @@ use super::View;
 /// Whether the gateway should be sent readings.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Readiness {
-    /// `ready`, `draining`, `full` or `degraded`.
+    /// `ready`; `degraded` (readings are taken, but something needs a look); or why none are taken: `draining`, `failing`
+    /// or `full`.
     #[schema(example = "ready")]
     pub(super) status: &'static str,
     /// The checks and their reasons.
@@ -18,9 +20,9 @@ pub(super) struct Readiness {
 /// The checks.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Checks {
-    /// Whether requests are taken.
+    /// Whether requests are taken: the gateway is not shutting down, and there is room.
     pub(super) intake: Check,
-    /// Whether readings can be stored.
+    /// Whether readings can be stored, and read again.
     pub(super) storage: Check,
     /// Whether there is room.
     pub(super) buffer: Check,
@@ -30,13 +32,48 @@ pub(super) struct Checks {
     pub(super) dead_letters: Check,
 }
 
+impl Checks {
+    /// The checks that are metrics, by their names there.
+    pub(super) fn named(&self) -> [(&'static str, &Check); 4] {
+        let Checks { intake, storage, nodes, dead_letters, .. } = self;
+        [("intake", intake), ("storage", storage), ("nodes", nodes), ("dead_letters", dead_letters)]
+    }
+}
+
 /// One check.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct Check {
     /// Whether all is well.
     pub(super) ok: bool,
     /// What is not.
     pub(super) reason: Option<String>,
+}
+
+/// What else than taking readings is required of a gateway that is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Required {
+    /// Nothing.
+    Intake,
+    /// That readings can get on to nodes.
+    Nodes,
+}
+
+impl Required {
+    /// Reads the query of `/readyz`: `require=nodes`. Other parameters may be meant for whatever stands in front.
+    pub(super) fn from_query(query: &str) -> Result<Required, String> {
+        let mut required = Required::Intake;
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            required = match (name.as_ref(), value.as_ref()) {
+                ("require", "nodes") => Required::Nodes,
+                ("require", other) => {
+                    let other: String = other.chars().take(64).collect();
+                    return Err(format!("query parameter `require` is `{other}`; allowed: nodes"));
+                }
+                _ => required,
+            };
+        }
+        Ok(required)
+    }
 }
 
 impl Check {
@@ -47,50 +84,42 @@ impl Check {
     fn bad(reason: String) -> Check {
         Check { ok: false, reason: Some(reason) }
     }
+
+    fn unless(reason: Option<String>) -> Check {
+        reason.map_or_else(Check::good, Check::bad)
+    }
 }
 
 impl Readiness {
-    pub(super) fn of(view: &View, draining: bool) -> Readiness {
+    pub(super) fn of(view: &View) -> Readiness {
+        let buffer = Check::unless(view.full.clone());
         let checks = Checks {
-            intake: intake(draining),
-            storage: storage(view),
-            buffer: buffer(view),
+            intake: if view.is_draining {
+                Check::bad("the gateway is shutting down".to_owned())
+            } else {
+                buffer.clone()
+            },
+            storage: Check::unless(view.trouble.clone()),
+            buffer,
             nodes: nodes(view),
-            dead_letters: dead_letters(view),
+            // Until it is mended, refused readings stay in the buffer, and what comes after them waits.
+            dead_letters: Check::unless(view.dead_letter_trouble.clone()),
         };
-        let status = match &checks {
-            Checks { intake, .. } if !intake.ok => "draining",
-            Checks { storage, .. } if !storage.ok => "degraded",
-            Checks { buffer, .. } if !buffer.ok => "full",
-            Checks { nodes, .. } if !nodes.ok => "degraded",
-            Checks { dead_letters, .. } if !dead_letters.ok => "degraded",
-            _ => "ready",
+        let status = match checks.named().iter().all(|(_, check)| check.ok) {
+            _ if view.is_draining => "draining",
+            _ if view.is_failing => "failing",
+            _ if !checks.buffer.ok => "full",
+            true => "ready",
+            false => "degraded",
         };
         Readiness { status, checks }
     }
 
-    pub(super) fn is_ready(&self) -> bool {
-        self.status == "ready"
+    /// Whether readings should be sent here.
+    pub(super) fn is_ready(&self, required: Required) -> bool {
+        let takes = matches!(self.status, "ready" | "degraded");
+        takes && (required == Required::Intake || self.checks.nodes.ok)
     }
-}
-
-fn intake(draining: bool) -> Check {
-    if draining { Check::bad("the gateway is shutting down".to_owned()) } else { Check::good() }
-}
-
-fn storage(view: &View) -> Check {
-    view.trouble.clone().map_or_else(Check::good, Check::bad)
-}
-
-fn buffer(view: &View) -> Check {
-    if !view.snapshot.full {
-        return Check::good();
-    }
-    let (held, limit) = (&view.snapshot, view.snapshot.limit);
-    Check::bad(format!(
-        "the buffer holds {} readings of {} and {} bytes of {}",
-        held.ledger.buffered, limit.readings, held.held_bytes, limit.bytes
-    ))
 }
 
 /// Too many nodes down is no reason to refuse readings, but nothing gets on: that must not go unnoticed.
@@ -114,11 +143,6 @@ fn nodes(view: &View) -> Check {
     Check::bad(format!("{up} of the {needed} nodes are up that each batch has to reach: {told}"))
 }
 
-/// Until it is mended, refused readings stay in the buffer, and what comes after them waits.
-fn dead_letters(view: &View) -> Check {
-    view.dead_letter_trouble.clone().map_or_else(Check::good, Check::bad)
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::time::Instant;
@@ -127,39 +151,92 @@ mod tests {
     use crate::buffer::accounts::Bounds;
     use crate::buffer::{Accounts, Amount};
 
-    /// A buffer with room for this many readings, and with this trouble.
-    fn view(readings: u64, trouble: Option<&str>) -> View {
-        let limit = Amount { readings, bytes: 1 };
-        let bounds = Bounds { limit, least: Amount { readings: 1, bytes: 1 } };
-        let snapshot = Accounts::new(bounds, 0, Instant::now()).snapshot();
-        let trouble = trouble.map(str::to_owned);
+    /// A gateway without nodes that needs none, in which all is well.
+    fn view() -> View {
+        let limit = Amount { readings: 1, bytes: 1 };
+        let bounds = Bounds { limit, least: limit };
         View {
-            snapshot,
-            trouble,
+            snapshot: Accounts::new(bounds, 0, Instant::now()).snapshot(),
+            trouble: None,
+            is_failing: false,
+            full: None,
+            is_draining: false,
             dead_letter_trouble: None,
             nodes: Vec::new(),
-            nodes_needed: 1,
+            nodes_needed: 0,
             oldest_seconds: 0.0,
             transforms: Vec::new(),
         }
     }
 
     #[test]
-    fn a_buffer_that_cannot_store_is_degraded_with_the_reason_also_when_it_is_full() {
-        for room in [0, 1] {
-            let readiness = Readiness::of(&view(room, Some("no space left")), false);
-            assert_eq!((readiness.status, readiness.is_ready()), ("degraded", false));
-            assert_eq!(readiness.checks.storage.reason.as_deref(), Some("no space left"));
-            assert!(!readiness.checks.storage.ok);
-        }
-        assert_eq!(Readiness::of(&view(1, Some("no space left")), true).status, "draining");
-        let unburied = View { dead_letter_trouble: Some("they are full".to_owned()), ..view(1, None) };
-        let unburied = Readiness::of(&View { nodes_needed: 0, ..unburied }, false);
+    fn whatever_keeps_readings_from_being_taken_is_503_and_all_else_is_200() {
+        let check = |change: fn(&mut View), status: &str, takes: bool, goes_on: bool| {
+            let mut view = view();
+            change(&mut view);
+            let readiness = Readiness::of(&view);
+            let ready = [Required::Intake, Required::Nodes].map(|required| readiness.is_ready(required));
+            assert_eq!((readiness.status, ready), (status, [takes, goes_on]), "{readiness:?}");
+        };
+        check(|_| {}, "ready", true, true);
+        check(|view| view.nodes_needed = 1, "degraded", true, false);
+        check(|view| view.dead_letter_trouble = Some("they are full".to_owned()), "degraded", true, true);
+        // Something that is stored cannot be read; readings are taken all the same.
+        check(|view| view.trouble = Some("bad sector".to_owned()), "degraded", true, true);
+        check(|view| view.full = Some("1 of 1".to_owned()), "full", false, false);
+        let failing: fn(&mut View) = |view| {
+            view.is_failing = true;
+            view.trouble = Some("no space left".to_owned());
+        };
+        check(failing, "failing", false, false);
+        let also_full: fn(&mut View) = |view| {
+            view.is_failing = true;
+            view.full = Some("1 of 1".to_owned());
+            view.nodes_needed = 1;
+        };
+        check(also_full, "failing", false, false);
+        let all: fn(&mut View) = |view| {
+            view.is_failing = true;
+            view.is_draining = true;
+            view.full = Some("1 of 1".to_owned());
+        };
+        check(all, "draining", false, false);
+    }
+
+    #[test]
+    fn each_check_has_its_reason_and_a_full_buffer_is_one_of_the_intake() {
+        let text = |text: &str| Some(text.to_owned());
+        let view = View {
+            trouble: text("no space left"),
+            full: text("1 of 1"),
+            dead_letter_trouble: text("they are full"),
+            nodes_needed: 1,
+            ..view()
+        };
+        let checks = Readiness::of(&view).checks;
+        let reasons = checks.named().map(|(name, check)| (name, check.ok, check.reason.as_deref()));
+        let unknown = "no node is known: the names of the nodes are not found";
         assert_eq!(
-            (unburied.status, unburied.checks.dead_letters.reason.as_deref()),
-            ("degraded", Some("they are full"))
+            reasons,
+            [
+                ("intake", false, Some("1 of 1")),
+                ("storage", false, Some("no space left")),
+                ("nodes", false, Some(unknown)),
+                ("dead_letters", false, Some("they are full")),
+            ]
         );
-        let full = Readiness::of(&view(0, None), false);
-        assert!(full.status == "full" && full.checks.storage.ok);
+    }
+
+    #[test]
+    fn the_query_may_require_nodes_and_nothing_else() {
+        let check = |query: &str, expected: Result<Required, ()>| {
+            assert_eq!(Required::from_query(query).map_err(drop), expected, "{query}");
+        };
+        check("", Ok(Required::Intake));
+        check("verbose", Ok(Required::Intake));
+        check("require=nodes", Ok(Required::Nodes));
+        check("require=n%6fdes&x=1", Ok(Required::Nodes));
+        check("require=node", Err(()));
+        check("require", Err(()));
     }
 }

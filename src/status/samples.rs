@@ -8,6 +8,7 @@ use crate::delivery::TransformStatus;
 use crate::metrics::{Sample, sample};
 
 use super::View;
+use super::readiness::Readiness;
 
 /// The label of nodes that have gone, once others have their places.
 const GONE: &str = "gone";
@@ -24,6 +25,9 @@ pub(super) fn samples(view: &View) -> Vec<Sample> {
         sample("buffer_limit_bytes", &[], view.snapshot.limit.bytes as f64),
         sample("buffer_oldest_seconds", &[], view.oldest_seconds),
     ];
+    for (name, check) in Readiness::of(view).checks.named() {
+        samples.push(sample("ready", &[name], f64::from(u8::from(check.ok))));
+    }
     for (format, accepted) in DECODERS.names().zip(&ledger.accepted) {
         samples.push(sample("readings_accepted_total", &[format], *accepted as f64));
     }

@@ -143,6 +143,11 @@ impl Process {
         kill_process(pid(&self.child), Signal::INT).expect("it runs");
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(pid(&self.child), signal).expect("it runs");
+    }
+
     /// Ends it as a crash does: it does nothing more, whatever it was doing.
     pub async fn kill(self) -> Finished {
         kill_process(pid(&self.child), Signal::KILL).expect("it is there until it is waited for");

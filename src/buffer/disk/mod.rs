@@ -264,6 +264,16 @@ impl Buffer for Disk {
         self.trouble.detail()
     }
 
+    fn is_failing(&self) -> bool {
+        self.trouble.reason().is_some()
+    }
+
+    fn overfull(&self) -> Option<String> {
+        let (held, limit) = (self.trouble.disk_bytes(), self.bytes_max);
+        let text = || format!("the files of the buffer take {held} bytes of {limit}");
+        (held > limit).then(text)
+    }
+
     fn close(&self) {
         self.accounts.close();
         self.inbox.close(Closing::NoReadings);

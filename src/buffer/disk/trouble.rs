@@ -24,17 +24,17 @@ struct Texts {
 }
 
 impl Trouble {
-    /// Nothing can be written. `detail` is for the operator, `reason` for those whose requests are refused. Returns
-    /// whether that is news.
-    pub fn set(&self, detail: String, reason: String) -> bool {
-        let before = self.texts().writing.replace((detail, reason));
+    /// Nothing can be written. `detail` is for the operator, `reason` for those whose requests are refused.
+    pub fn set(&self, detail: String, reason: String) {
+        self.texts().writing = Some((detail, reason));
         self.is_set.store(true, Ordering::Release);
-        before.is_none()
     }
 
-    /// It can be written again. Returns whether that is news.
-    pub fn clear(&self) -> bool {
-        self.is_set.swap(false, Ordering::AcqRel) && self.texts().writing.take().is_some()
+    /// It can be written again.
+    pub fn clear(&self) {
+        if self.is_set.swap(false, Ordering::AcqRel) {
+            self.texts().writing = None;
+        }
     }
 
     /// Some of what waits cannot be read, or can again.

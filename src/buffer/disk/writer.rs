@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tracing::{error, info, warn};
+use tracing::warn;
 
 use super::checkpoint::{Books, Checkpointed, Gain};
 use super::entry::{Accepted, Note, Settlement};
@@ -182,7 +182,7 @@ impl Writer {
         match self.commit(commands, durability, clock.retry_at.is_some()) {
             Ok(()) => {
                 clock.retry_at = None;
-                self.settle_trouble();
+                self.trouble.clear();
             }
             Err(()) => clock.retry_at = Some(Instant::now() + RETRY_EVERY),
         }
@@ -432,19 +432,11 @@ impl Writer {
         self.handover.begin().hand_on_unwritten(Record::new(parts));
     }
 
-    /// Says what is wrong, once.
+    /// Says what is wrong, to those who ask; the log of the gateway is one of them.
     fn fail(&mut self, error: &LogError) -> String {
         let reason = error.error.to_string();
-        if self.trouble.set(error.to_string(), reason.clone()) {
-            error!(%error, "nothing can be written to the buffer on disk; requests get 503 until it can");
-        }
+        self.trouble.set(error.to_string(), reason.clone());
         reason
-    }
-
-    fn settle_trouble(&mut self) {
-        if self.trouble.clear() {
-            info!("the buffer on disk can be written again");
-        }
     }
 
     /// Has the next segment's file made elsewhere before it is needed.

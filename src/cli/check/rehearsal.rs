@@ -143,7 +143,7 @@ impl<W: Write> Rehearsal<'_, W> {
         let decoder = DECODERS.find(decoder).expect("the table has known names");
         let decoded =
             decoder.decode(&text, &rules).map_err(|error| RehearsalError::Decode { path: path(), error })?;
-        for Rejection { index, pointer, detail } in &decoded.rejections.listed {
+        for Rejection { index, pointer, detail, .. } in &decoded.rejections.listed {
             writeln!(self.out, "rejects the reading with the index {index}, {pointer}: {detail}")?;
         }
         self.rejected = decoded.rejections.count();

@@ -20,6 +20,7 @@
 //! Files are opened for each append, since others may have removed or rewritten them in between.
 
 mod append;
+mod census;
 mod directory;
 pub mod letter;
 mod lines;
@@ -37,6 +38,8 @@ use crate::filesystem;
 use crate::quantity::format_size;
 use crate::timestamp::Timestamp;
 
+use census::Census;
+pub use census::Waiting;
 pub use directory::{Directory, LetterFile};
 pub use lines::{Line, Lines};
 
@@ -44,6 +47,8 @@ pub use lines::{Line, Lines};
 pub const FILE_BYTES: u64 = 16 << 20;
 /// Most of a node's answer that is kept, in bytes.
 pub const BODY_BYTES_MAX: usize = 1024;
+/// Most of it that the log shows, in characters.
+const WORDS_CHARS_MAX: usize = 200;
 
 /// The settings of the dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,12 +135,29 @@ pub struct DeadLetters {
     config: Arc<DeadLetterConfig>,
     /// Why the last append failed. Held for setting and reading it.
     trouble: Arc<Mutex<Option<String>>>,
+    /// What the last letters were about. Held for setting and reading it.
+    latest: Arc<Mutex<Option<String>>>,
+    counted: Arc<Counted>,
+}
+
+/// What is known of the letters that wait.
+#[derive(Debug, Default)]
+struct Counted {
+    /// Held while the files are looked at, by whoever came first.
+    census: Mutex<Census>,
+    /// What it found last. Held for setting and reading it.
+    found: Mutex<Option<Waiting>>,
 }
 
 impl DeadLetters {
     /// Will keep letters as the settings say. Nothing is made or looked at before the first one.
     pub fn new(config: DeadLetterConfig) -> DeadLetters {
-        DeadLetters { config: Arc::new(config), trouble: Arc::default() }
+        DeadLetters {
+            config: Arc::new(config),
+            trouble: Arc::default(),
+            latest: Arc::default(),
+            counted: Arc::default(),
+        }
     }
 
     /// Keeps letters, all or none, and returns when they are on stable storage. It blocks: on the disk, and for up to
@@ -155,7 +177,36 @@ impl DeadLetters {
             false => append::append(&Directory::new(&self.config.path), &lines, self.config.max_bytes),
         };
         *self.lock_trouble() = kept.as_ref().err().map(ToString::to_string);
+        if let (Ok(()), Some(last)) = (&kept, letters.last()) {
+            *lock(&self.latest) = Some(last.words());
+        }
         kept
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.config.path
+    }
+
+    /// What the last letter was about, in words; `None` if there was none since the start.
+    pub fn latest(&self) -> Option<String> {
+        lock(&self.latest).clone()
+    }
+
+    /// What waits in the files, also of earlier runs. It blocks on the disk, and gives what was found last if somebody else
+    /// looks at this moment, or if the directory cannot be read.
+    pub fn waiting(&self) -> Option<Waiting> {
+        if let Ok(mut census) = self.counted.census.try_lock()
+            && let Ok(found) = census.look(&Directory::new(&self.config.path))
+        {
+            *lock(&self.counted.found) = Some(found);
+        }
+        self.last_waiting()
+    }
+
+    /// What was found last; `None` if nobody has looked yet. It does not block.
+    pub fn last_waiting(&self) -> Option<Waiting> {
+        *lock(&self.counted.found)
     }
 
     /// Why letters cannot be kept, for people; `None` if the last append went well, or there was none. It does not
@@ -165,6 +216,22 @@ impl DeadLetters {
     }
 
     fn lock_trouble(&self) -> std::sync::MutexGuard<'_, Option<String>> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.trouble)
     }
+}
+
+impl DeadLetter {
+    /// What it is about, for the log.
+    fn words(&self) -> String {
+        let DeadLetter { reason, status, node, body, .. } = self;
+        let answer: String = body.chars().take(WORDS_CHARS_MAX).collect();
+        match node.is_empty() {
+            true => format!("{reason}: {answer}"),
+            false => format!("{reason} by {node} with {status}: {answer}"),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use tokio::time::Instant;
-use tracing::{debug, error};
+use tracing::debug;
 
 use super::Worker;
 use super::pending::{Death, Pending, Refusal, State};
@@ -113,11 +113,9 @@ impl Worker {
         if kept.is_ok() || !waits_for_letters {
             pending.batch.parts.iter().for_each(|part| self.in_flight -= part.come_back());
         }
-        let Err(reason) = kept else { return self.settle(number, now) };
-        let is_told = self.told_of_burying_trouble.is_some_and(|at| now < at + super::BURY_TELL_EVERY);
-        if !is_told {
-            self.told_of_burying_trouble = Some(now);
-            error!(reason, "dead letters cannot be written; refused readings stay in the buffer");
+        // Why they cannot be written is told by the gateway's log, which asks for it.
+        if kept.is_ok() {
+            return self.settle(number, now);
         }
         let (random, pause_max) = (self.random.f64(), self.pause_max());
         let Some(pending) = self.batches.get_mut(&number) else { return };

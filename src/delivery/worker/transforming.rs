@@ -127,7 +127,7 @@ impl Worker {
         // A few readings in windows may keep much on disk that is not needed otherwise.
         if (is_nearly_full && held > used.readings / 2) || self.outlet.is_nearly_full() {
             self.transforms.close_early(now);
-            if self.told_of_full_windows.is_none_or(|at| now >= at + super::BURY_TELL_EVERY) {
+            if self.told_of_full_windows.is_none_or(|at| now >= at + super::WINDOWS_TELL_EVERY) {
                 self.told_of_full_windows = Some(now);
                 warn!(held, "windows are closed before their time: what they hold fills the buffer");
             }

@@ -1,0 +1,279 @@
+//! The last readings and requests that were turned away, for the person who asks why readings are missing, and how many
+//! of each device, for the log.
+//!
+//! Only what is turned away passes here: a reading that is accepted costs nothing. Limits: [`ENTRIES_MAX`] entries are
+//! kept, of them at most [`ENTRIES_PER_REQUEST_MAX`] of one request, each with at most [`SAMPLE_BYTES_MAX`] bytes of
+//! what was sent; [`PAIRS_MAX`] devices with a reason are counted by name between two readings of the counts.
+
+mod harmless;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::timestamp::Timestamp;
+pub use harmless::{SAMPLE_BYTES_MAX, harmless, sample};
+
+/// Most entries that are kept; the oldest goes for a new one.
+pub const ENTRIES_MAX: usize = 200;
+/// Most readings of one request that get an entry each.
+pub const ENTRIES_PER_REQUEST_MAX: usize = 10;
+/// Most pairs of a device and a reason that are counted by name; others are counted together.
+pub const PAIRS_MAX: usize = 1000;
+/// Longest detail that is kept, in characters.
+const DETAIL_CHARS_MAX: usize = 400;
+/// Longest path that is kept, in characters.
+const PATH_CHARS_MAX: usize = 200;
+/// Longest name of a device that is kept, in characters.
+const DEVICE_CHARS_MAX: usize = 256;
+
+/// A reading or a whole request that was turned away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct RejectionEntry {
+    /// When, as RFC 3339.
+    pub at: String,
+    /// The path of the request, without its query.
+    #[schema(example = "/v1/readings")]
+    pub path: String,
+    /// The address that the request came from; not set if it is not known.
+    #[schema(example = "10.0.0.7")]
+    pub address: Option<String>,
+    /// The name of the key that the request came with; not set as long as there are no keys.
+    pub key: Option<String>,
+    /// The device of the reading; of a request that was refused whole, the first device that its body names. Not set if
+    /// none can be read.
+    #[schema(example = "pump-13")]
+    pub device: Option<String>,
+    /// Why, in a word: for a reading as in `forebay_readings_rejected_total`, for a request as in
+    /// `forebay_requests_refused_total`.
+    #[schema(example = "time")]
+    pub reason: &'static str,
+    /// What was wrong, and what is allowed.
+    pub detail: String,
+    /// The first 200 bytes of the reading, the line or the body, with control characters written out and without what
+    /// looks like a secret; not set if the body was not read.
+    pub sample: Option<String>,
+}
+
+/// What is known of a reading or a request that is turned away.
+#[derive(Clone, Copy, Debug)]
+pub struct Rejected<'a> {
+    /// The path, without the query.
+    pub path: &'a str,
+    /// Who sent it.
+    pub address: Option<std::net::IpAddr>,
+    /// Whose reading it is.
+    pub device: Option<&'a str>,
+    /// Why, in a word.
+    pub reason: &'static str,
+    /// Why, in a sentence.
+    pub detail: &'a str,
+    /// What was sent, or how it begins.
+    pub sample: Option<&'a [u8]>,
+}
+
+impl RejectionEntry {
+    /// Keeps what is known, harmless to look at and bounded.
+    pub fn new(rejected: Rejected<'_>, now: SystemTime) -> RejectionEntry {
+        let bounded = |text: &str, chars: usize| harmless(&text.chars().take(chars).collect::<String>());
+        RejectionEntry {
+            at: Timestamp::from_system(now).to_string(),
+            path: bounded(rejected.path, PATH_CHARS_MAX),
+            address: rejected.address.map(|address| address.to_canonical().to_string()),
+            key: None,
+            device: rejected.device.map(|device| bounded(device, DEVICE_CHARS_MAX)),
+            reason: rejected.reason,
+            detail: bounded(rejected.detail, DETAIL_CHARS_MAX),
+            sample: rejected.sample.map(sample),
+        }
+    }
+}
+
+/// So many readings of a device were turned away for a reason.
+#[derive(Clone, Copy, Debug)]
+pub struct Count<'a> {
+    /// The device, if it is known.
+    pub device: Option<&'a str>,
+    /// The reason.
+    pub reason: &'static str,
+    /// How many.
+    pub readings: u64,
+}
+
+/// What was turned away since it was asked last.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Readings, by device and reason.
+    pairs: HashMap<(Box<str>, &'static str), u64>,
+    /// Readings of devices that are not known, or beyond [`PAIRS_MAX`], by reason.
+    others: HashMap<&'static str, u64>,
+    /// Requests of which no reading is known, by reason.
+    requests: HashMap<&'static str, u64>,
+}
+
+impl Tally {
+    fn add(&mut self, Count { device, reason, readings }: Count<'_>) {
+        let Some(device) = device.filter(|_| self.pairs.len() < PAIRS_MAX) else {
+            *self.others.entry(reason).or_default() += readings;
+            return;
+        };
+        let device: String = device.chars().take(DEVICE_CHARS_MAX).collect();
+        *self.pairs.entry((device.into_boxed_str(), reason)).or_default() += readings;
+    }
+
+    /// In words: the devices with the most readings first, at most `devices_max` pairs of a device and a reason, the
+    /// rest summed up. The second number is how many were named.
+    pub fn words(&self, devices_max: usize) -> (String, usize) {
+        let mut pairs: Vec<_> = self.pairs.iter().collect();
+        pairs.sort_by(|(left, most), (right, more)| more.cmp(most).then(left.cmp(right)));
+        let (named, rest) = pairs.split_at(devices_max.min(pairs.len()));
+        let mut words: Vec<String> = named
+            .iter()
+            .map(|((device, reason), readings)| format!("{}: {readings} ({reason})", harmless(device)))
+            .collect();
+        let mut others = self.others.clone();
+        for ((_, reason), readings) in rest {
+            *others.entry(*reason).or_default() += **readings;
+        }
+        let what = if named.is_empty() { "devices not named" } else { "all others" };
+        words.extend(by_reason(what, &others));
+        words.extend(by_reason("whole requests", &self.requests));
+        (words.join("; "), named.len())
+    }
+}
+
+/// Numbers by reason, in words; `None` if there are none.
+fn by_reason(what: &str, numbers: &HashMap<&'static str, u64>) -> Option<String> {
+    let mut numbers: Vec<_> = numbers.iter().collect();
+    numbers.sort_unstable();
+    let numbers: Vec<_> =
+        numbers.into_iter().map(|(reason, number)| format!("{number} ({reason})")).collect();
+    (!numbers.is_empty()).then(|| format!("{what}: {}", numbers.join(", ")))
+}
+
+/// The last readings and requests that were turned away.
+#[derive(Debug, Default)]
+pub struct RejectionLog {
+    /// Held for moving a few pointers and counting; never while a body is looked at, never across an await.
+    kept: Mutex<KeptRejections>,
+    /// Readings that were turned away so far, and requests of which no reading is known.
+    count: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct KeptRejections {
+    /// The newest last.
+    entries: VecDeque<Arc<RejectionEntry>>,
+    tally: Tally,
+}
+
+impl RejectionLog {
+    /// Keeps entries, the newest last, and counts readings.
+    pub fn record<'a>(&self, entries: Vec<RejectionEntry>, counts: impl IntoIterator<Item = Count<'a>>) {
+        let entries: Vec<_> = entries.into_iter().map(Arc::new).collect();
+        let mut kept = self.lock();
+        kept.entries.extend(entries);
+        let beyond = kept.entries.len().saturating_sub(ENTRIES_MAX);
+        let gone: Vec<_> = kept.entries.drain(..beyond).collect();
+        let mut readings = 0;
+        for count in counts {
+            readings += count.readings;
+            kept.tally.add(count);
+        }
+        drop(kept);
+        drop(gone);
+        self.count.fetch_add(readings, Ordering::Relaxed);
+    }
+
+    /// Counts a request that was turned away before its readings were known, because of what its sender did.
+    pub fn count_request(&self, reason: &'static str) {
+        *self.lock().tally.requests.entry(reason).or_default() += 1;
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The entries, the newest first.
+    pub fn newest(&self) -> Vec<Arc<RejectionEntry>> {
+        self.lock().entries.iter().rev().cloned().collect()
+    }
+
+    /// Readings that were turned away so far, and requests of which no reading is known.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// What was turned away since this was asked last, by device and reason.
+    pub fn take_tally(&self) -> Tally {
+        std::mem::take(&mut self.lock().tally)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, KeptRejections> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(detail: &str) -> RejectionEntry {
+        let (address, device, sample) = (Some([10, 0, 0, 7].into()), Some("pump-13"), Some(&b"{}"[..]));
+        let rejected = Rejected { path: "/write", address, device, reason: "time", detail, sample };
+        RejectionEntry::new(rejected, SystemTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn the_last_two_hundred_are_kept_and_the_newest_comes_first() {
+        let log = RejectionLog::default();
+        for number in 0..250 {
+            log.record(vec![entry(&number.to_string())], []);
+        }
+        let kept: Vec<_> = log.newest().iter().map(|entry| entry.detail.clone()).collect();
+        assert_eq!(kept, (50..250).rev().map(|number: i32| number.to_string()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn whatever_is_sent_an_entry_stays_small() {
+        let long = "x\u{202e}".repeat(100_000);
+        let rejected = Rejected {
+            path: &long,
+            address: None,
+            device: Some(&long),
+            reason: "limit",
+            detail: &long,
+            sample: Some(long.as_bytes()),
+        };
+        let entry = RejectionEntry::new(rejected, SystemTime::now());
+        let bytes = entry.path.len() + entry.detail.len() + entry.device.map_or(0, |device| device.len());
+        assert!(bytes + entry.sample.map_or(0, |sample| sample.len()) < 8 * 1024, "{bytes}");
+    }
+
+    #[test]
+    fn devices_are_counted_by_name_up_to_a_bound_and_told_with_the_most_first() {
+        let log = RejectionLog::default();
+        let count = |device, reason, readings| Count { device, reason, readings };
+        log.record(Vec::new(), [count(Some("b"), "time", 2), count(Some("a"), "type", 2)]);
+        log.record(Vec::new(), [count(Some("c"), "time", 9), count(None, "strict", 4)]);
+        assert_eq!(log.count(), 17);
+        let tally = log.take_tally();
+        let check = |devices, words: &str, named| assert_eq!(tally.words(devices), (words.to_owned(), named));
+        check(20, "c: 9 (time); a: 2 (type); b: 2 (time); all others: 4 (strict)", 3);
+        check(1, "c: 9 (time); all others: 4 (strict), 2 (time), 2 (type)", 1);
+        check(0, "devices not named: 4 (strict), 11 (time), 2 (type)", 0);
+        assert_eq!(log.take_tally(), Tally::default());
+        log.count_request("body");
+        assert_eq!(
+            (log.take_tally().words(20), log.count()),
+            (("whole requests: 1 (body)".to_owned(), 0), 18)
+        );
+
+        let names: Vec<String> = (0..2 * PAIRS_MAX).map(|number| number.to_string()).collect();
+        log.record(Vec::new(), names.iter().map(|name| count(Some(name), "time", 1)));
+        let tally = log.take_tally();
+        assert_eq!((tally.pairs.len(), tally.others["time"]), (PAIRS_MAX, PAIRS_MAX as u64));
+        assert_eq!(log.count(), 18 + 2 * PAIRS_MAX as u64);
+    }
+}
