@@ -1,6 +1,9 @@
 //! What an answer to a trial says of a node, as far as any format can tell.
 
+use std::borrow::Cow;
+
 use super::NodeAnswer;
+use super::report::{members, text};
 
 /// Most characters of an answer that are shown.
 const SHOWN_CHARS_MAX: usize = 300;
@@ -39,6 +42,22 @@ pub(super) fn is_unknown_path(answer: &NodeAnswer<'_>) -> bool {
     // Other stores repeat in a 400 what devices sent, but not at its beginning.
     let is_its_own = answer.body.starts_with("remoteAddr: ");
     answer.status == 400 && is_its_own && answer.body.contains("unsupported path requested")
+}
+
+/// What a node says is wrong: the member `error` or else `message` of a JSON object, also of one that was cut, or the whole
+/// body.
+pub(super) fn error_text(body: &str) -> Cow<'_, str> {
+    let member = |wanted: &str| {
+        let found = members(body.as_bytes()).find(|(name, _)| *name == wanted.as_bytes());
+        found.and_then(|(_, value)| text(value))
+    };
+    member("error").or_else(|| member("message")).unwrap_or_else(|| body.trim().into())
+}
+
+/// Whether an answer with this status can blame the readings by its words. Of 400 and 422 the status says it; the others
+/// that are left out speak of the request as a whole (credentials, size), or ask for patience.
+pub(super) fn may_blame_readings(status: u16) -> bool {
+    !matches!(status, 200..=400 | 401 | 408 | 413 | 422 | 425 | 429 | 503)
 }
 
 /// What a node says, to be put after other words; nothing if it says nothing.

@@ -137,7 +137,8 @@ pub trait Encoder: Send + Sync + Debug {
     }
 
     /// Says whose fault an error is, where nodes of this kind tell it otherwise than by the status. Answers of success are
-    /// shown here too, unless they speak of readings one by one: some stores begin one and then fail.
+    /// shown here too, unless they speak of readings one by one: some stores begin one and then fail. What is common to all
+    /// formats is not repeated here: [`super::judge`] asks this.
     fn blame(&self, _answer: &NodeAnswer<'_>) -> Option<Blame> {
         None
     }

@@ -26,6 +26,7 @@
 mod cursor;
 mod digits;
 mod encode;
+mod error;
 mod fault;
 mod line;
 mod value;

@@ -21,9 +21,11 @@ mod encoder;
 mod excerpt;
 mod influx;
 mod json;
+mod judge;
 mod ndjson;
 mod object;
 mod remote_write;
+mod report;
 mod scan;
 mod senml;
 mod value;
@@ -45,6 +47,7 @@ pub use encoder::{
 };
 pub use excerpt::{Excerpt, Layout};
 pub use influx::DeviceTags;
+pub use judge::{Judgement, is_page, judge};
 pub use senml::labels as senml_labels;
 
 /// Most rejections of one request that are listed.

@@ -28,7 +28,7 @@ use snap::raw::{Encoder as Snappy, max_compress_len};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::device_tag::{DEVICE, EXPORTED, beside_device};
-use super::diagnosis::{diagnose_status, is_unknown_path, said};
+use super::diagnosis::{diagnose_status, error_text, is_unknown_path, may_blame_readings, said};
 use super::encoder::{Blame, Encoder, NodeAnswer, Trial, Unwritable};
 use crate::reading::ReadingRef;
 
@@ -126,11 +126,10 @@ impl Encoder for RemoteWrite {
         match answer.status {
             // The specification has a sender try again after 429 and 5xx only; Thanos answers 409 to samples that it has.
             409 => Some(Blame::Readings),
-            // Prometheus before 2.43; later ones answer 400.
-            500 if answer.body.starts_with("too old sample") => Some(Blame::Readings),
             400 if is_unknown_path(answer) => Some(Blame::Setup),
             // It came otherwise than it was sent, or the node takes something else there.
             400 if is_not_understood(answer) => Some(Blame::Node),
+            status if may_blame_readings(status) && blames_readings(answer) => Some(Blame::Readings),
             _ => None,
         }
     }
@@ -159,6 +158,27 @@ impl Encoder for RemoteWrite {
 
 const WRONG_PATH: &str = "takes no remote write at this path: that is /api/v1/write (Prometheus with \
     --web.enable-remote-write-receiver, VictoriaMetrics), /api/v1/push (Mimir, Cortex) or /api/v1/receive (Thanos)";
+
+/// Whether the store says that it will never take these samples. Prometheus gives some of these the status 500 in some of its
+/// releases (`too old sample` before 2.43, a label that is there twice), and so does what is built on it. Errors repeat what
+/// devices sent; only words that stand before that are looked at.
+fn blames_readings(answer: &NodeAnswer<'_>) -> bool {
+    let text = error_text(answer.body);
+    OF_READINGS.iter().any(|beginning| text.starts_with(beginning))
+}
+
+/// How errors begin that blame samples.
+const OF_READINGS: [&str; 9] = [
+    "out of order sample",
+    "out of bounds",
+    "too old sample",
+    "duplicate sample for timestamp",
+    "invalid sample",
+    "invalid metric name",
+    "invalid labels",
+    "empty labelset",
+    "label name \"",
+];
 
 /// What Prometheus says of a body that is no Snappy, or no `WriteRequest`.
 fn is_not_understood(answer: &NodeAnswer<'_>) -> bool {

@@ -91,21 +91,23 @@ async fn readings_arrive_as_lines_with_the_promised_headers() {
 async fn what_line_protocol_cannot_hold_becomes_a_dead_letter_and_the_rest_is_delivered() {
     let directory = directory();
     let node = FakeNode::start().await;
-    let gateway = gateway(directory.path(), &node, 4).start().await;
+    let gateway = gateway(directory.path(), &node, 5).start().await;
     let sent = [
         reading("#1", 1, json!({})),
         reading("s", 2, json!({"path": "C:\\"})),
         reading("s", 3, json!({"path": "C:\\x"})),
         reading("s", 4, json!({"note": "two\nlines"})),
+        reading("s", 5, json!({"note": "a\ttab"})),
     ];
     gateway.post(&sent).await.expect_status(202);
-    expect_settled(&gateway, 1, 3).await;
+    expect_settled(&gateway, 1, 4).await;
     let [batch] = &node.received()[..] else { panic!("one batch: {:?}", node.received()) };
     assert_eq!(text(batch), "s,device=m\\ 7,path=C:\\x value=3i 1170288000000000001\n");
     assert_eq!(batch.header("forebay-readings"), "1");
     let letters = letters(directory.path());
-    assert_eq!(letters.len(), 3);
-    for (letter, (reading, word)) in letters.iter().zip([(0, "comment"), (1, "backslash"), (3, "line feed")])
+    assert_eq!(letters.len(), 4);
+    for (letter, (reading, word)) in
+        letters.iter().zip([(0, "comment"), (1, "backslash"), (3, "line feed"), (4, "tab")])
     {
         assert_eq!(letter["reading"], sent[reading]);
         assert_eq!((&letter["reason"], &letter["node"]), (&json!("unwritable"), &json!("")));

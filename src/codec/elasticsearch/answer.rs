@@ -8,6 +8,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::super::diagnosis::may_blame_readings;
+use super::super::report::members;
 use super::super::{Blame, FailedItem, NodeAnswer};
 
 /// Most of what is said of one document that is kept, in bytes.
@@ -46,11 +48,17 @@ pub(super) fn failed_items(body: &[u8], readings: usize) -> Result<Vec<FailedIte
     failed.iter().map(|(index, outcome)| outcome.failed(*index)).collect()
 }
 
-/// Says whose fault it is when a whole request failed; `None` leaves it to the status. No document can cause these.
+/// Says whose fault it is when a whole request failed; `None` leaves it to the status.
 pub(super) fn blame(answer: &NodeAnswer<'_>) -> Option<Blame> {
     let words = ["explicit index in bulk is not allowed", "Malformed action/metadata line"];
-    let is_setup = answer.status == 400 && words.iter().any(|words| answer.body.contains(words));
-    is_setup.then_some(Blame::Setup)
+    if answer.status == 400 && words.iter().any(|words| answer.body.contains(words)) {
+        return Some(Blame::Setup);
+    }
+    let error =
+        members(answer.body.as_bytes()).find(|(name, _)| *name == b"error").map(|(_, value)| value)?;
+    // Of an error that was cut, nothing is known beyond the status.
+    let cause = serde_json::Deserializer::from_slice(error).into_iter::<Cause>().next()?.ok()?;
+    cause.blame(answer.status)
 }
 
 #[derive(serde::Deserialize)]
@@ -101,12 +109,29 @@ impl Outcome<'_> {
         let cause = self.cause();
         let told = || self.error.map_or_else(|| "no reason given".to_owned(), |error| error.get().to_owned());
         let detail = cause.as_ref().map_or_else(told, Cause::to_string);
-        let blame = cause.is_some_and(|cause| cause.is_setup()).then_some(Blame::Setup);
+        let blame = cause.as_ref().and_then(|cause| cause.blame(status));
         Ok(FailedItem { index, status, detail: beginning(detail), blame })
     }
 }
 
 impl Cause {
+    /// Whose fault an error is, where the status does not tell.
+    fn blame(&self, status: u16) -> Option<Blame> {
+        if self.is_setup() {
+            return Some(Blame::Setup);
+        }
+        (may_blame_readings(status) && self.is_document()).then_some(Blame::Readings)
+    }
+
+    /// Whether this document will never be taken: it was read, and does not fit. Pipelines and plugins give such errors the
+    /// status 500.
+    fn is_document(&self) -> bool {
+        let kinds =
+            ["mapper_parsing_exception", "document_parsing_exception", "strict_dynamic_mapping_exception"];
+        self.kind.as_deref().is_some_and(|kind| kinds.contains(&kind))
+            || self.caused_by.as_ref().is_some_and(|cause| cause.is_document())
+    }
+
     /// Whether every document would meet the same until somebody changes something, although the status of the item speaks
     /// of the document.
     ///
@@ -116,10 +141,17 @@ impl Cause {
         match self.kind.as_deref().unwrap_or_default() {
             "index_closed_exception" | "invalid_index_name_exception" => true,
             "illegal_argument_exception" => {
-                let beginnings = ["pipeline with id [", "no write index is defined for alias ["];
+                let beginnings = [
+                    "pipeline with id [",
+                    "no write index is defined for alias [",
+                    "Number of documents in the index can't exceed",
+                    "number of documents in the index cannot exceed",
+                ];
                 reason == "data stream timestamp field [@timestamp] is missing"
                     || beginnings.iter().any(|beginning| reason.starts_with(beginning))
             }
+            // There is no room for the shards of a new index.
+            "validation_exception" => reason.starts_with("Validation Failed: 1: this action would add ["),
             _ => self.caused_by.as_ref().is_some_and(|cause| cause.is_setup()),
         }
     }

@@ -7,12 +7,12 @@
 //! Line protocol escapes commas, spaces and equals signs with a backslash, and has nothing to escape the backslash with:
 //! InfluxDB 1 and 2 take it as it stands, and one at the end of a tag swallows what follows. VictoriaMetrics and
 //! InfluxDB 3 make one of two, and lose lines with one before a comma or space. So a name or tag can only be written if
-//! each of its backslashes stands before an ordinary character.
+//! each of its backslashes stands before an ordinary character. Nor is there a way to write a line feed in them, or a tab: to
+//! InfluxDB 3 it ends what it stands in, as a space does. Other control characters are ordinary ones to all stores.
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
-
+use super::error::Error;
 use crate::codec::device_tag::{DEVICE, beside_device};
 use crate::codec::diagnosis::{diagnose_status, is_unknown_path, said};
 use crate::codec::encoder::{Blame, Encoder, InfluxConfig, Integers, NodeAnswer, Trial, Unwritable};
@@ -29,7 +29,8 @@ const COMMENT: Unwritable = Unwritable::NoSuchText("sensor: a line that begins w
 const BACKSLASH: Unwritable = Unwritable::NoSuchText(
     "name or tag: a backslash stands at its end, or before a backslash, comma, space or equals sign",
 );
-const LINE_FEED: Unwritable = Unwritable::NoSuchText("tag: there is a line feed in it");
+const LINE_FEED: Unwritable = Unwritable::NoSuchText("name or tag: there is a line feed in it");
+const TAB: Unwritable = Unwritable::NoSuchText("name or tag: there is a tab in it");
 const NAMELESS: Unwritable = Unwritable::NoSuchText("tag: it has no name");
 const KEPT: Unwritable =
     Unwritable::NoSuchText("tag: the stores keep the names time, _measurement and _field for themselves");
@@ -88,9 +89,7 @@ impl Encoder for InfluxEncoder {
     }
 
     fn blame(&self, answer: &NodeAnswer<'_>) -> Option<Blame> {
-        // What nodes say of a line repeats what devices sent: only the beginning of it is theirs.
-        let error = Error::of(answer);
-        (error.is_of_setup() || is_unknown_path(answer)).then_some(Blame::Setup)
+        if is_unknown_path(answer) { Some(Blame::Setup) } else { Error::of(answer).blame() }
     }
 
     fn trials(&self) -> Vec<Trial> {
@@ -132,47 +131,6 @@ impl Encoder for InfluxEncoder {
 const WRONG_PATH: &str = "takes no line protocol at this path: that is /write?db=NAME (InfluxDB 1, VictoriaMetrics) or \
     /api/v2/write?org=ORG&bucket=BUCKET (InfluxDB 2 and later)";
 
-/// What a node says is wrong.
-#[derive(Debug)]
-struct Error<'a> {
-    status: u16,
-    text: Cow<'a, str>,
-}
-
-/// As InfluxDB writes it: version 1 `error`, version 2 `message`.
-#[derive(Deserialize)]
-struct Told<'a> {
-    #[serde(borrow)]
-    error: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    message: Option<Cow<'a, str>>,
-}
-
-impl<'a> Error<'a> {
-    fn of(answer: &NodeAnswer<'a>) -> Error<'a> {
-        let body = answer.body.trim();
-        let told = serde_json::from_str::<Told<'_>>(body).ok();
-        let text = told.and_then(|told| told.error.or(told.message));
-        Error { status: answer.status, text: text.unwrap_or(body.into()) }
-    }
-
-    fn says(&self, beginning: &str) -> bool {
-        self.text.starts_with(beginning)
-    }
-
-    /// Whether any batch would be answered like this, although the status says otherwise.
-    fn is_of_setup(&self) -> bool {
-        match self.status {
-            400 => {
-                let beginnings = ["database is required", "invalid precision", "invalid consistency"];
-                beginnings.iter().any(|beginning| self.says(beginning))
-            }
-            500 => self.says("retention policy not found"),
-            _ => false,
-        }
-    }
-}
-
 /// A part of a line that is escaped in its own way.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
@@ -212,10 +170,11 @@ fn write_tags(reading: ReadingRef<'_>, line: &mut Vec<u8>) -> Result<(), Unwrita
 
 fn write_escaped(text: &[u8], part: Part, line: &mut Vec<u8>) -> Result<(), Unwritable> {
     let mut rest = text;
-    while let Some(at) = rest.iter().position(|byte| matches!(byte, b',' | b' ' | b'=' | b'\\' | b'\n')) {
+    while let Some(at) = rest.iter().position(|byte| is_special(*byte)) {
         line.extend_from_slice(&rest[..at]);
         match (rest[at], rest.get(at + 1)) {
             (b'\n', _) => return Err(LINE_FEED),
+            (b'\t', _) => return Err(TAB),
             (b'\\', None | Some(b'\\' | b',' | b' ' | b'=')) => return Err(BACKSLASH),
             (b'\\', Some(_)) => {}
             (b'=', _) if part == Part::Measurement => {}
@@ -226,6 +185,11 @@ fn write_escaped(text: &[u8], part: Part, line: &mut Vec<u8>) -> Result<(), Unwr
     }
     line.extend_from_slice(rest);
     Ok(())
+}
+
+/// Whether a byte needs care in a name or tag.
+fn is_special(byte: u8) -> bool {
+    matches!(byte, b',' | b' ' | b'=' | b'\\' | b'\n' | b'\t')
 }
 
 /// Writes a value that is a text. Anything may stand in it, line feeds too.
@@ -312,7 +276,12 @@ mod tests {
         check("d\"", "\"s", &[("\"", "5\" x")], "\"s,\"=5\"\\ x,device=d\"");
         check("d", "s", &[("empty", ""), ("time", ""), ("", "")], "s,device=d");
         check("d", "s\\x", &[("a\\b", "\\n\\\"\\é")], "s\\x,a\\b=\\n\\\"\\é,device=d");
-        check("d", "s", &[("t", "a\r\tb\0")], "s,device=d,t=a\r\tb\0");
+        check(
+            "d",
+            "s",
+            &[("t", "a\rb\0\u{1}\u{b}\u{c}\u{7f}\u{85}")],
+            "s,device=d,t=a\rb\0\u{1}\u{b}\u{c}\u{7f}\u{85}",
+        );
         check("d", "s", &[("device", "x")], "s,device=d,exported_device=x");
         check(
             "d",
@@ -338,6 +307,11 @@ mod tests {
         check("d", "s", &[("a", "x\ny")], LINE_FEED);
         check("d", "s", &[("a\n", "x")], LINE_FEED);
         check("d", "s", &[("a", "x\\\n")], LINE_FEED);
+        for tab in ["\t", "x\ty", "\tx", "x\t", "x\\\ty"] {
+            check("d", "s", &[("a", tab)], TAB);
+            check("d", "s", &[(tab, "a")], TAB);
+            check("d", "s", &[("site", "x"), ("a", tab)], TAB);
+        }
         check("d", "s", &[("", "x")], NAMELESS);
         for name in RESERVED {
             check("d", "s", &[(name, "x")], KEPT);

@@ -271,7 +271,25 @@ fn errors_are_blamed_on_whom_they_are_about() {
     check(400, "out of bounds\n", None);
     check(404, "remote write receiver needs to be enabled with …", None);
     check(500, "disk full", None);
-    check(500, "too old sample\n", Some(Blame::Readings));
+    for words in [
+        "too old sample",
+        "out of order sample",
+        "out of order sample for series {__name__=\"s\"}",
+        "out of bounds",
+        "duplicate sample for timestamp; overrides not allowed: existing 1, new value 2",
+        "label name \"x\" is not unique: invalid sample",
+        "invalid metric name or labels, got {__name__=\"\"}",
+    ] {
+        for status in [403, 404, 500, 502] {
+            check(status, &format!("{words}\n"), Some(Blame::Readings));
+            check(status, &format!("{{\"status\":\"error\",\"error\":{words:?}}}"), Some(Blame::Readings));
+        }
+        for status in [401, 408, 413, 429, 503] {
+            check(status, words, None);
+        }
+    }
+    // What devices sent stands behind the words of the store.
+    check(500, "write failed: {x=\"out of order sample\"}", None);
     check(409, "store locally: conflict", Some(Blame::Readings));
     check(400, "snappy: corrupt input\n", Some(Blame::Node));
     check(400, "proto: illegal wireType 7\n", Some(Blame::Node));

@@ -137,12 +137,45 @@ fn an_error_that_every_document_would_meet_is_a_matter_of_setup_and_no_document_
         );
     }
     check(json!({"type": argument, "reason": "Limit of total fields [1000] has been exceeded"}), None);
+    check(
+        json!({"type": argument, "reason": "Number of documents in the index can't exceed [2147483519]"}),
+        Some(Blame::Setup),
+    );
+    let shards = "Validation Failed: 1: this action would add [2] shards, but this cluster currently has [1000]/[1000]";
+    check(json!({"type": "validation_exception", "reason": shards}), Some(Blame::Setup));
+}
+
+#[test]
+fn a_document_that_does_not_fit_is_to_blame_whatever_the_status_of_its_item_is() {
+    let check = |status: u16, error: Value, expected: Option<Blame>| {
+        let items = failed_items(bulk(true, &[&failed(status, &error)]).as_bytes(), 1).expect("an answer");
+        assert_eq!(items[0].blame, expected, "{status} {error}");
+    };
+    for kind in ["mapper_parsing_exception", "document_parsing_exception", "strict_dynamic_mapping_exception"]
+    {
+        let outer = json!({"type": "exception", "reason": "java.lang.IllegalArgumentException", "caused_by": {"type": kind, "reason": "r"}});
+        for error in [json!({"type": kind, "reason": "r"}), outer] {
+            check(500, error.clone(), Some(Blame::Readings));
+            check(404, error.clone(), Some(Blame::Readings));
+            for status in [400, 429, 503] {
+                check(status, error.clone(), None);
+            }
+        }
+    }
+    for kind in [
+        "es_rejected_execution_exception",
+        "unavailable_shards_exception",
+        "exception",
+        "illegal_argument_exception",
+    ] {
+        check(500, json!({"type": kind, "reason": "mapper_parsing_exception"}), None);
+    }
 }
 
 #[test]
 fn whole_requests_are_judged_by_their_status_but_for_what_no_reading_can_cause() {
     let headers = HeaderMap::new();
-    let blame = |status, body| blame(&NodeAnswer { status, headers: &headers, body });
+    let blame = |status, body: &str| blame(&NodeAnswer { status, headers: &headers, body });
     let explicit = r#"{"error":{"root_cause":[{"type":"illegal_argument_exception","reason":"explicit index in bulk is not allowed"}]},"status":400}"#;
     assert_eq!(blame(400, explicit), Some(Blame::Setup));
     assert_eq!(
@@ -154,6 +187,9 @@ fn whole_requests_are_judged_by_their_status_but_for_what_no_reading_can_cause()
     );
     assert_eq!(blame(400, r#"{"error":"else"}"#), None);
     assert_eq!(blame(500, explicit), None);
+    let mapping = r#"{"error":{"type":"mapper_parsing_exception","reason":"r"},"status":500}"#;
+    assert_eq!((blame(500, mapping), blame(400, mapping)), (Some(Blame::Readings), None));
+    assert_eq!(blame(500, &mapping[..50]), None, "of what was cut only the status is known");
 }
 
 #[test]
