@@ -120,7 +120,7 @@ impl Config {
         let ingest = ingest(&mut layers, request_timeout);
         let buffer = buffer::read(&mut layers, request_timeout, ingest.keys.window);
         without_effect.extend(buffer::without_effect(&layers, &buffer));
-        let delivery = delivery::read(&mut layers);
+        let delivery = delivery::read(&mut layers, server.listen);
         without_effect.extend(delivery::without_effect(&layers, &delivery));
         let config = Config {
             server,

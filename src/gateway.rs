@@ -19,13 +19,14 @@ use utoipa::OpenApi;
 use crate::buffer::{Buffer, BufferConfig, OpenError, Opened, Rest};
 use crate::config::Config;
 use crate::delivery::wire::{HttpClient, Wire};
-use crate::delivery::{NodeSource, Signals, TransportError, Worker};
+use crate::delivery::{DeliveryConfig, NodeSource, Signals, TransportError, Worker};
 use crate::ingest::{self, Entrance, Front, READINGS_PATH};
 use crate::listener::{self, Limits, Listener};
 use crate::metrics::Metrics;
 use crate::node::{Latest, LatestApi, Node, NodeError, NodeOptions};
 use crate::status::{self, Status, Watch};
 use crate::tasks;
+use crate::via::Via;
 
 /// Longest time that answers under way get at the end of a stop.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -141,13 +142,13 @@ impl Gateway {
         let signals = Signals::default();
         let worker = Worker::over(
             wire,
-            config.delivery.clone(),
+            DeliveryConfig { own_address: Some(address), ..config.delivery.clone() },
             outlet,
             Arc::clone(&metrics),
             signals.clone(),
             random,
         );
-        let front = front(config, &buffer, &memos, &draining, &metrics);
+        let front = front(config, &buffer, &memos, &draining, &metrics, worker.via());
         let status = Arc::new(Status {
             started_at: Instant::now(),
             buffer_config: config.buffer.clone(),
@@ -337,6 +338,7 @@ fn front(
     memos: &[Bytes],
     draining: &CancellationToken,
     metrics: &Arc<Metrics>,
+    via: Arc<Via>,
 ) -> Front {
     let front = Front::new(
         config.ingest.clone(),
@@ -346,7 +348,8 @@ fn front(
         config.buffer.kind().acks,
         draining.clone(),
         metrics,
-    );
+    )
+    .with_via(via);
     front.restore(memos);
     front
 }

@@ -39,7 +39,7 @@
 //! 10. [`cli`]: the commands.
 //!
 //! Small things that know nothing of the rest: [`listener`], [`metrics`], [`registry`], [`quantity`], [`backoff`],
-//! [`node_id`], [`filesystem`], [`tasks`], [`zstd_contexts`].
+//! [`node_id`], [`filesystem`], [`tasks`], [`zstd_contexts`], [`via`].
 
 pub mod backoff;
 pub mod buffer;
@@ -65,5 +65,6 @@ pub mod tasks;
 pub mod text;
 pub mod timestamp;
 pub mod transform;
+pub mod via;
 pub mod wal;
 pub mod zstd_contexts;

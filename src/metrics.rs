@@ -83,11 +83,12 @@ pub const TABLE: &[Row] = &[
     histogram("batch_bytes", &[], "Bytes in a batch's body before compression when it is first sent."),
     histogram("delivery_seconds", &["node"], "Time from sending a batch to its answer."),
     gauge("node_up", &["node"], "Whether the node is taken to be up."),
+    gauge("node_failing", &["node"], "Whether the node has failed and has had no success since."),
     gauge("node_ejected", &["node"], "Whether the node is sent nothing but trials because it is down."),
     gauge(
         "node_latency_seconds",
         &["node"],
-        "What a request to the node takes at present; failures count as long ones.",
+        "What the node's answers take, as measured; absent before the first one.",
     ),
     gauge(
         "node_oldest_waiting_seconds",

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use support::arrivals::{assert_keys_carry_the_same, received};
 use support::{
     Answer, FakeNode, RawNode, Reading, ReceivedBatch, RunningGateway, TestGateway, eventually, node_status,
-    read_head, reading, readings,
+    read_head, reading, readings, to_json,
 };
 
 /// Longer than any test: what takes it does not happen.
@@ -428,6 +428,64 @@ async fn a_node_that_is_set_up_wrongly_is_down_with_the_reason_and_nothing_is_gi
         assert_keys_carry_the_same(&node.received());
     }
     assert_eq!(elsewhere.requests(), 0, "redirects are not followed");
+}
+
+#[tokio::test]
+async fn a_request_that_has_come_through_this_gateway_before_is_508_on_every_path_and_nothing_is_taken() {
+    let node = FakeNode::start().await;
+    let gateway = TestGateway::new().node(&node).start().await;
+    gateway.post(&readings(1)).await.expect_status(202);
+    eventually("it arrives", || async { node.count() == 1 }).await;
+    let id = node.received()[0].header("forebay-via");
+    assert!(id.len() >= 16 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{id}");
+    for via in [id.clone(), format!("other, {id}"), format!("{id},other")] {
+        let request =
+            |path: &str, body: &[u8]| gateway.request(path).header("forebay-via", &via).body(body.to_vec());
+        let json = to_json(&readings(1));
+        let looped = gateway.send(request("/v1/readings", &json)).await.expect_problem(508);
+        assert!(looped.detail().contains("loop"), "{}", looped.detail());
+        for path in ["/write?db=x", "/api/v2/write"] {
+            let looped = gateway.send(request(path, b"m,device=d value=1")).await.expect_status(508);
+            assert!(looped.text().contains("loop"), "{}", looped.text());
+        }
+    }
+    assert_eq!(gateway.account("accepted").await, 1);
+    // Those of others are taken, and named to the nodes.
+    let other =
+        gateway.request("/v1/readings").header("forebay-via", "other-gateway").body(to_json(&readings(1)));
+    gateway.send(other).await.expect_status(202);
+    eventually("it arrives", || async { node.requests() == 2 }).await;
+    assert_eq!(node.received()[1].header("forebay-via"), format!("other-gateway, {id}"));
+}
+
+#[tokio::test]
+async fn gateways_that_send_to_each_other_find_it_out_and_give_nothing_up() {
+    // The second one sends to where the first will be.
+    let place = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let back = TestGateway::new().node_at(format!("http://{place}/v1/readings")).start().await;
+    let first =
+        TestGateway::new().set("server.listen", place).node_at(back.url("/v1/readings")).start().await;
+    first.post(&readings(3)).await.expect_status(202);
+    let id = place.to_string();
+    eventually("the loop is found", || async { node_status(&back, &id).await["state"] == "down" }).await;
+    let reason = node_status(&back, &id).await["reason"].as_str().expect("a reason").to_owned();
+    assert!(reason.contains("508") && reason.contains("come back to this gateway"), "{reason}");
+    eventually("the first has its answer", || async { first.account("delivered").await == 3 }).await;
+    assert_eq!(back.account("buffered").await, 3);
+    assert_eq!(first.account("accepted").await, 3, "nothing came in again");
+}
+
+#[tokio::test]
+async fn a_node_that_answers_508_is_down_with_that_reason_and_nothing_is_given_up() {
+    let node = FakeNode::always(Answer::status(508).body("a loop")).await;
+    let gateway = TestGateway::new().node(&node).start().await;
+    gateway.post(&readings(3)).await.expect_status(202);
+    eventually("it is down", || async { node_status(&gateway, &node.id()).await["state"] == "down" }).await;
+    let reason = node_status(&gateway, &node.id()).await["reason"].as_str().expect("a reason").to_owned();
+    assert!(reason.contains("come back to this gateway: a loop"), "{reason}");
+    assert_eq!(gateway.account("buffered").await, 3);
+    node.answer_otherwise(Answer::status(200));
+    eventually("it is settled", || async { gateway.account("delivered").await == 3 }).await;
 }
 
 #[tokio::test]

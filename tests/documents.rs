@@ -39,13 +39,22 @@ const FLOORS: &[(u8, &[&str])] = &[
             "problem.rs",
             "listener.rs",
             "zstd_contexts.rs",
+            "via.rs",
         ],
     ),
 ];
 
 /// Where HTTP statuses may appear; `cli/load/` and `cli/dead_letters/` are clients of the gateway.
-const HTTP_IS_SPOKEN: &[&str] =
-    &["ingest/", "status/", "node/", "problem.rs", "delivery/transport.rs", "cli/load/", "cli/dead_letters/"];
+const HTTP_IS_SPOKEN: &[&str] = &[
+    "ingest/",
+    "status/",
+    "node/",
+    "problem.rs",
+    "delivery/transport.rs",
+    "delivery/transport/",
+    "cli/load/",
+    "cli/dead_letters/",
+];
 
 /// Policies, and what else decides without acting.
 const POLICIES: &[&str] = &[

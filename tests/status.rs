@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
-use support::{Answer, FakeNode, Gate, Reply, RunningGateway, TestGateway, eventually, readings};
+use support::{
+    Answer, FakeNode, Gate, Reply, RunningGateway, TestGateway, eventually, node_status, readings,
+};
 
 fn gateway(node: &FakeNode) -> TestGateway {
     TestGateway::new().node(node)
@@ -124,7 +126,9 @@ async fn a_node_is_shown_with_its_breaker_and_its_last_error_also_after_it_has_r
     assert_eq!((&shown["breaker"], &shown["ejected"]), (&json!("open"), &json!(true)), "{shown}");
     let trial = shown["trial_in_seconds"].as_f64().expect("a trial");
     assert!((0.0..=1.5).contains(&trial), "{shown}");
-    assert!(shown["latency_seconds"].as_f64().expect("a number") > 1.0, "a failure counts as a long request");
+    assert_eq!(shown["state"], "down", "{shown}");
+    let is_measured = |seconds: Option<f64>| seconds.is_some_and(|seconds| seconds < 1.0);
+    assert!(is_measured(shown["latency_seconds"].as_f64()), "what was measured, and no penalty: {shown}");
     let text = shown["last_error"]["text"].as_str().expect("an error");
     assert!(text.contains("401") && shown["reason"] == text, "{shown}");
     let metric =
@@ -133,7 +137,11 @@ async fn a_node_is_shown_with_its_breaker_and_its_last_error_also_after_it_has_r
         (metric("ejected", &bad.id()).await, metric("ejected", &good.id()).await),
         (Some(1.0), Some(0.0))
     );
-    assert!(metric("latency_seconds", &bad.id()).await > Some(1.0));
+    assert!(is_measured(metric("latency_seconds", &bad.id()).await));
+    assert_eq!(
+        (metric("failing", &bad.id()).await, metric("failing", &good.id()).await),
+        (Some(1.0), Some(0.0))
+    );
     assert_eq!(metric("oldest_waiting_seconds", &bad.id()).await, Some(0.0));
     let page = gateway.get("/").await.expect_status(200).text();
     assert!(page.contains("breaker open, ejected, next trial in "), "{page}");
@@ -153,6 +161,45 @@ async fn a_node_is_shown_with_its_breaker_and_its_last_error_also_after_it_has_r
     let at = after["last_error"]["at"].as_str().expect("an instant");
     let at: jiff::Timestamp = at.parse().expect("RFC 3339");
     assert!(jiff::Timestamp::now().duration_since(at).as_secs() < 60, "{at}");
+}
+
+#[tokio::test]
+async fn a_node_is_failing_from_its_first_failure_on_until_a_success_and_its_latency_is_measured_or_unknown()
+{
+    let first = FakeNode::start().await;
+    let id = first.id();
+    let gateway = gateway(&first)
+        .set("cluster.health.failures", 1000)
+        .set("cluster.health.failure_ratio", 1.0)
+        .set("batch.max_readings", 1)
+        .start()
+        .await;
+    let node = || node_status(&gateway, &id);
+    let metric = async |name: &str| gateway.metric(&format!("forebay_node_{name}{{node=\"{id}\"}}")).await;
+    let page = async || gateway.get("/").await.expect_status(200).text();
+    let shown = node().await;
+    assert_eq!(
+        (&shown["state"], &shown["up"], &shown["latency_seconds"]),
+        (&json!("up"), &json!(true), &json!(null))
+    );
+    assert_eq!((metric("failing").await, metric("latency_seconds").await), (Some(0.0), None));
+    assert!(page().await.contains("<td>–</td>"), "an unknown latency is no number");
+
+    let address = first.stop().await;
+    gateway.post(&readings(1)).await.expect_status(202);
+    eventually("it is failing", || async { node().await["state"] == "failing" }).await;
+    let shown = node().await;
+    assert_eq!((&shown["up"], &shown["latency_seconds"]), (&json!(true), &json!(null)), "{shown}");
+    assert!(shown["reason"].as_str().expect("a reason").to_lowercase().contains("refused"), "{shown}");
+    assert_eq!((metric("failing").await, metric("up").await), (Some(1.0), Some(1.0)));
+    assert_eq!(metric("latency_seconds").await, None);
+    assert!(page().await.contains("<span class=\"failing\">failing</span>"));
+
+    let _again = FakeNode::start_at(address).await;
+    eventually("it is up", || async { node().await["state"] == "up" }).await;
+    let shown = node().await;
+    assert!(shown["latency_seconds"].as_f64().is_some_and(|seconds| seconds < 5.0), "{shown}");
+    assert_eq!(metric("failing").await, Some(0.0));
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use super::dead_letters::shown;
 use super::settings::SettingsArguments;
 use super::{DONE, FAILED, MISUSED};
 use crate::config::{Config, WithoutEffect};
-use crate::delivery::{NodeSource, Trials};
+use crate::delivery::{NodeSource, Trials, is_own};
 use rehearsal::RehearsalError;
 
 /// Most lines that are shown of what was found at a node.
@@ -149,7 +149,11 @@ async fn try_name(
     }
     let mut tried = Vec::new();
     for address in addresses {
-        let found = try_node(source, Some(address), config, trials).await;
+        let is_own = config.delivery.own_address.is_some_and(|own| is_own(address, own));
+        let found = match is_own {
+            true => Err("is this gateway itself, and is not sent to".to_owned()),
+            false => try_node(source, Some(address), config, trials).await,
+        };
         tried.push((format!("{source} at {address}"), found));
     }
     tried

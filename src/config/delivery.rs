@@ -1,6 +1,7 @@
 //! The settings of the delivery.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::backoff::Backoff;
 use crate::codec::ENCODERS;
 use crate::delivery::{
     BatchConfig, COMPRESSIONS, Compression, DNS_PREFIX, DeliveryConfig, Failover, HealthConfig, NODES_MAX,
-    NodeSource, ReplicateConfig, ShardConfig, SystemResolver,
+    NodeSource, ReplicateConfig, ShardConfig, SystemResolver, is_reserved, leads_to,
 };
 use crate::node;
 use crate::node_id::NodeId;
@@ -31,7 +32,8 @@ const NODES_MAX_SETTING: i64 = NODES_MAX as i64;
 const FAILOVERS: Registry<Failover> =
     Registry { what: "failover", members: &[("next", Failover::Next), ("wait", Failover::Wait)] };
 
-pub(super) fn read(layers: &mut Layers) -> DeliveryConfig {
+/// Reads the settings of a gateway that listens on `listen`.
+pub(super) fn read(layers: &mut Layers, listen: SocketAddr) -> DeliveryConfig {
     let retry = Backoff {
         initial: duration(layers, "cluster.retry.initial", MILLISECOND..=HOUR),
         max: duration(layers, "cluster.retry.max", MILLISECOND..=24 * HOUR),
@@ -54,6 +56,7 @@ pub(super) fn read(layers: &mut Layers) -> DeliveryConfig {
         nodes: layers.get("cluster.nodes", |raw| node_sources(&raw.list()?)),
         resolve_every: duration(layers, "cluster.resolve_every", MILLISECOND..=24 * HOUR),
         resolver: Arc::new(SystemResolver),
+        own_address: Some(listen),
         route: *choice(layers, "cluster.route", &ROUTES),
         format: choice(layers, "cluster.format", &ENCODERS)(&format),
         compression: *choice(layers, "cluster.compression", &COMPRESSIONS),
@@ -76,6 +79,7 @@ pub(super) fn read(layers: &mut Layers) -> DeliveryConfig {
             straggler_timeout: duration(layers, "cluster.replicate.straggler_timeout", Duration::ZERO..=HOUR),
         },
     };
+    refuse_own_address(layers, &config, listen);
     refuse_copies_that_cannot_be(layers, &config);
     refuse_compressions_that_nodes_cannot_undo(layers, &config);
     refuse_other_times_than_are_written(layers, &config);
@@ -110,6 +114,17 @@ pub(super) fn without_effect(layers: &Layers, config: &DeliveryConfig) -> Vec<Wi
         Some(WithoutEffect { setting: setting.clone(), why })
     };
     made.filter_map(without).collect()
+}
+
+/// Notes a fault if a node is this gateway itself: whatever it sends there comes in again.
+fn refuse_own_address(layers: &mut Layers, config: &DeliveryConfig, listen: SocketAddr) {
+    for node in config.nodes.iter().filter(|node| leads_to(node, listen)) {
+        let fault = format!(
+            "must name other servers: `{node}` is this gateway itself (server.listen = {listen}), and readings that are \
+             sent there come in again; leave cluster.nodes out to use the gateway's own node"
+        );
+        layers.fault("cluster.nodes", fault);
+    }
 }
 
 /// Notes a fault if batches are to go to several nodes, and could never go to enough.
@@ -190,9 +205,16 @@ fn refuse_what_the_embedded_node_does_not_take(layers: &mut Layers, config: &Del
     }
 }
 
+/// What is said of a header that nobody else may set.
+const RESERVED: &str = "must not be set here: HTTP, the format of the bodies or Forebay itself sets this header; allowed are \
+    others, such as authorization or x-api-key";
+
 fn headers(layers: &mut Layers) -> HeaderMap {
     let header = |name: &str, value: &str| {
         let name: HeaderName = name.parse().map_err(|_| "is not the name of an HTTP header".to_owned())?;
+        if is_reserved(&name) {
+            return Err(RESERVED.to_owned());
+        }
         let mut value: HeaderValue = value.parse().map_err(|_| "must be visible ASCII".to_owned())?;
         value.set_sensitive(true);
         Ok((name, value))
@@ -222,8 +244,9 @@ fn node_source(text: &str) -> Result<NodeSource, String> {
 }
 
 fn node_url(text: &str, example: &str) -> Result<Url, String> {
-    // What stands before an `@` may be a password, and faults are logged.
+    // What stands before an `@` or behind a `?` may be a password, and faults are logged.
     let shown = text.rsplit_once('@').map_or(text.to_owned(), |(_, rest)| format!("…@{rest}"));
+    let shown = shown.split_once('?').map_or(shown.clone(), |(before, _)| format!("{before}?…"));
     let url: Url =
         text.parse().map_err(|error| format!("`{shown}` is not an address, {example}: {error}"))?;
     match url.scheme() {
@@ -291,6 +314,68 @@ mod tests {
         check("influx", "db=d&precision=ns", &[]);
         check("influx", "db=d", &[]);
         check("ndjson", "precision=s", &[]);
+    }
+
+    #[test]
+    fn a_node_that_is_this_gateway_itself_is_a_fault() {
+        let check = |listen: &str, nodes: &str, is_fault: bool| {
+            let read = read(&[("server.listen", listen), ("cluster.nodes", nodes)]);
+            let faults = read.err().unwrap_or_default();
+            let is_it = |fault: &String| fault.starts_with("cluster.nodes: must name other servers: `");
+            assert_eq!(faults.iter().any(is_it), is_fault, "{listen} {nodes}: {faults:?}");
+        };
+        for (listen, node) in [
+            ("127.0.0.1:8080", "http://127.0.0.1:8080/v1/readings"),
+            ("127.0.0.1:8080", "http://localhost:8080/"),
+            ("127.0.0.1:8080", "http://0.0.0.0:8080/write?db=x"),
+            ("127.0.0.1:80", "http://localhost/v1/readings"),
+            ("0.0.0.0:8080", "http://me:secret@127.0.0.9:8080/"),
+            ("[::]:8080", "http://[::1]:8080/"),
+            ("[::]:8080", "http://127.0.0.1:8080/"),
+            ("127.0.0.1:8080", "dns+http://localhost:8080/"),
+        ] {
+            check(listen, node, true);
+            check(listen, &format!("http://192.0.2.1:9000/x,{node}"), true);
+        }
+        check("127.0.0.1:8080", "http://127.0.0.1:8081/v1/readings", false);
+        check("127.0.0.1:8080", "http://192.0.2.1:8080/v1/readings", false);
+        check("127.0.0.1:0", "http://127.0.0.1:8080/v1/readings", false);
+    }
+
+    #[test]
+    fn a_header_that_the_request_has_of_its_own_is_a_fault_however_it_is_written() {
+        for name in [
+            "content-length",
+            "Content-Encoding",
+            "HOST",
+            "user-agent",
+            "forebay-via",
+            "content_length",
+            "X-Prometheus-Remote-Write-Version",
+        ] {
+            let variable = format!("FOREBAY__CLUSTER__HEADERS__{name}");
+            let faults = Config::read(None, &[(variable.clone(), "3".to_owned())]).expect_err("a fault");
+            let [fault] = &faults[..] else { panic!("one fault: {faults:?}") };
+            let text = fault.to_string();
+            assert!(
+                text.starts_with(&format!("environment variable {variable}: cluster.headers."))
+                    && text.contains("must not be set here")
+                    && text.contains("allowed are others"),
+                "{text}"
+            );
+        }
+        assert!(
+            read(&[("cluster.headers.authorization", "Bearer x"), ("cluster.headers.x-api-key", "y")])
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn what_is_said_of_an_address_that_is_none_shows_no_secret() {
+        for node in ["http://me:hush-hush@:80/x", "http://?p=hush-hush", "http://[::1/x?token=hush-hush"] {
+            let faults = read(&[("cluster.nodes", node)]).expect_err("a fault").join("\n");
+            assert!(!faults.contains("hush"), "{faults}");
+        }
     }
 
     #[test]

@@ -43,6 +43,28 @@ impl Latency {
     }
 }
 
+/// What the answers of one node took, for people: a moving average of what was measured, and nothing else.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Measured {
+    seconds: Option<f64>,
+}
+
+/// Weight of a new answer in the average that people see.
+const MEASURED_WEIGHT: f64 = 0.2;
+
+impl Measured {
+    /// Notes what an answer took.
+    pub fn observe(&mut self, took: Duration) {
+        let took = took.as_secs_f64();
+        self.seconds = Some(self.seconds.map_or(took, |known| known + MEASURED_WEIGHT * (took - known)));
+    }
+
+    /// The average in seconds; `None` before the first answer.
+    pub fn seconds(self) -> Option<f64> {
+        self.seconds
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,5 +78,15 @@ mod tests {
         latency.observe(Duration::from_millis(1), start + Duration::from_millis(10));
         assert!(latency.seconds(start + Duration::from_millis(10)) > 1.9);
         assert!(latency.seconds(start + DECAY * 3) < 0.1);
+    }
+
+    #[test]
+    fn what_people_see_is_what_answers_took_and_nothing_before_the_first() {
+        let mut measured = Measured::default();
+        assert_eq!(measured.seconds(), None);
+        measured.observe(Duration::from_millis(100));
+        assert_eq!(measured.seconds(), Some(0.1));
+        measured.observe(Duration::from_millis(200));
+        assert!((measured.seconds().expect("measured") - 0.12).abs() < 1e-9);
     }
 }

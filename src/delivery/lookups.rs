@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::own_address::is_own;
 use super::source::NodeSource;
 
 /// Longest that one look-up may take.
@@ -55,7 +56,14 @@ pub(super) struct Lookups {
 
 impl Lookups {
     /// Starts to look up every name among the sources: now, and each `every` from then on.
-    pub(super) fn start(sources: &[NodeSource], every: Duration, resolver: &Arc<dyn Resolve>) -> Lookups {
+    ///
+    /// Of what is found, `own` is left out, where this gateway listens itself.
+    pub(super) fn start(
+        sources: &[NodeSource],
+        every: Duration,
+        resolver: &Arc<dyn Resolve>,
+        own: Option<SocketAddr>,
+    ) -> Lookups {
         let (sender, found) = mpsc::channel(RESULTS_MAX);
         let mut tasks = JoinSet::new();
         for (source, name) in sources.iter().enumerate() {
@@ -67,6 +75,8 @@ impl Lookups {
                         name: name.clone(),
                         every,
                         resolver: Arc::clone(resolver),
+                        own,
+                        has_own: false,
                         found: sender.clone(),
                         is_known: false,
                         has_trouble: false,
@@ -101,6 +111,9 @@ struct Lookup {
     name: NodeSource,
     every: Duration,
     resolver: Arc<dyn Resolve>,
+    own: Option<SocketAddr>,
+    /// Whether this gateway itself was among what was found last.
+    has_own: bool,
     found: mpsc::Sender<Found>,
     /// Whether any address was ever found.
     is_known: bool,
@@ -125,14 +138,38 @@ impl Lookup {
         }
     }
 
-    async fn look_up(&self) -> Result<Vec<SocketAddr>, String> {
+    async fn look_up(&mut self) -> Result<Vec<SocketAddr>, String> {
         let (host, port) = self.name.host_and_port();
         let addresses = match tokio::time::timeout(LOOKUP_MAX, self.resolver.resolve(host, port)).await {
             Ok(found) => found.map_err(|error| error.to_string())?,
             Err(_elapsed) => return Err(format!("no answer within {LOOKUP_MAX:?}")),
         };
         let addresses: BTreeSet<_> = addresses.into_iter().collect();
-        if addresses.is_empty() { Err("no address".to_owned()) } else { Ok(addresses.into_iter().collect()) }
+        if addresses.is_empty() {
+            return Err("no address".to_owned());
+        }
+        let (own, others): (Vec<_>, Vec<_>) =
+            addresses.into_iter().partition(|address| self.is_own(*address));
+        self.tell_of_own(&own);
+        if others.is_empty() { Err("no address but this gateway's own".to_owned()) } else { Ok(others) }
+    }
+
+    fn is_own(&self, address: SocketAddr) -> bool {
+        self.own.is_some_and(|own| is_own(address, own))
+    }
+
+    /// Says once that the gateway itself is among the nodes, and once that it is no longer.
+    fn tell_of_own(&mut self, found: &[SocketAddr]) {
+        let had_own = std::mem::replace(&mut self.has_own, !found.is_empty());
+        match (had_own, found.first()) {
+            (false, Some(address)) => {
+                tracing::warn!(name = %self.name, %address, "this gateway is among its own nodes, and is not sent to");
+            }
+            (true, None) => {
+                tracing::info!(name = %self.name, "this gateway is no longer among its own nodes")
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
     }
 
     fn on_found(&mut self) {
@@ -189,7 +226,8 @@ mod tests {
         let resolver: Arc<dyn Resolve> = Arc::new(Scripted(Mutex::new(script.into_iter().collect())));
         let sources = ["http://fixed:1/x", "http://store:9000/x"].map(|url| url.parse().expect("a URL"));
         let [fixed, named] = sources;
-        Lookups::start(&[NodeSource::Address(fixed), NodeSource::Name(named)], EVERY, &resolver)
+        let own = "10.0.0.9:9000".parse().ok();
+        Lookups::start(&[NodeSource::Address(fixed), NodeSource::Name(named)], EVERY, &resolver, own)
     }
 
     #[tokio::test(start_paused = true)]
@@ -221,9 +259,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn where_this_gateway_listens_itself_is_no_node() {
+        let (own, other) = ("10.0.0.9:9000", "10.0.0.1:9000");
+        let start = Instant::now();
+        let mut lookups = lookups([Some(Ok(vec![own])), Some(Ok(vec![own, other])), Some(Ok(vec![other]))]);
+        let found = lookups.next().await;
+        assert_eq!(found.addresses, [other.parse().expect("an address")]);
+        assert_eq!(start.elapsed(), FIRST_EVERY, "what was found first was none");
+        assert_eq!(lookups.next().await, found);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn nothing_is_told_where_there_is_no_name() {
         let resolver: Arc<dyn Resolve> = Arc::new(SystemResolver);
-        let mut lookups = Lookups::start(&[], EVERY, &resolver);
+        let mut lookups = Lookups::start(&[], EVERY, &resolver, None);
         assert!(tokio::time::timeout(EVERY * 9, lookups.next()).await.is_err());
     }
 

@@ -37,6 +37,8 @@ mod limit;
 mod lookups;
 mod node_status;
 mod nodes;
+mod own_address;
+pub mod secrets;
 pub mod shards;
 mod source;
 pub mod transforms;
@@ -45,6 +47,7 @@ mod trial;
 pub mod wire;
 mod worker;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,11 +62,12 @@ pub use batcher::BatchConfig;
 pub use breaker::{BreakerState, HealthConfig};
 pub use dead_letter::{DeadLetter, DeadLetterConfig, DeadLetterError, DeadLetters, Waiting};
 pub use lookups::{Resolve, SystemResolver};
-pub use node_status::{DeliveryStatus, NodeStatus, TransformStatus};
+pub use node_status::{DeliveryStatus, NodeState, NodeStatus, TransformStatus};
 pub use nodes::{Failure, NODES_MAX};
+pub use own_address::{is_own, leads_to};
 pub use shards::Failover;
 pub use source::{DNS_PREFIX, NodeSource};
-pub use transport::{COMPRESSIONS, Compression};
+pub use transport::{COMPRESSIONS, Compression, is_reserved};
 pub use trial::Trials;
 pub use wire::TransportError;
 pub use worker::{Signals, Worker};
@@ -81,6 +85,8 @@ pub struct DeliveryConfig {
     pub resolve_every: Duration,
     /// Who looks them up.
     pub resolver: Arc<dyn Resolve>,
+    /// Where this gateway listens itself: no node may be there.
+    pub own_address: Option<SocketAddr>,
     /// Which of the nodes a batch goes to.
     pub route: &'static dyn Routing,
     /// The format of the bodies.

@@ -6,13 +6,35 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::breaker::BreakerState;
-use super::latency::Latency;
+use super::latency::Measured;
 use super::nodes::{Failure, Node};
 use crate::node_id::NodeId;
 use crate::transform::Stats;
 
 /// Why a node that has gone is not up.
 const GONE: &str = "gone: no longer among the addresses of its name";
+
+/// How a node does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeState {
+    /// Its last answer was no failure, or nothing was sent to it yet.
+    Up,
+    /// It has failed and has not had success since, but not often enough yet to be down: it is still used.
+    Failing,
+    /// It is taken to be down, or it is no longer among the addresses of its name.
+    Down,
+}
+
+impl NodeState {
+    /// Its name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            NodeState::Up => "up",
+            NodeState::Failing => "failing",
+            NodeState::Down => "down",
+        }
+    }
+}
 
 /// What others may know of a node.
 #[derive(Clone, Debug)]
@@ -23,8 +45,10 @@ pub struct NodeStatus {
     pub url: String,
     /// Whether batches may go there; otherwise it is no longer among the addresses of its name.
     pub present: bool,
-    /// Whether it is taken to be up, and present.
+    /// Whether it is taken to be up, and present; also while it fails and is not down yet.
     pub up: bool,
+    /// Whether it has failed and has not had success since, be it down or not.
+    pub failing: bool,
     /// What went wrong last; `None` since the last delivery.
     pub reason: Option<String>,
     /// What its breaker does.
@@ -39,7 +63,7 @@ pub struct NodeStatus {
     pub last_error: Option<Failure>,
     /// When the oldest reading was accepted that waits for this node alone.
     pub oldest_waiting: Option<Instant>,
-    latency: Latency,
+    measured: Measured,
 }
 
 impl NodeStatus {
@@ -49,6 +73,7 @@ impl NodeStatus {
             url: node.address.clone(),
             present: true,
             up: true,
+            failing: false,
             reason: None,
             breaker: BreakerState::Closed,
             ejected: false,
@@ -56,7 +81,7 @@ impl NodeStatus {
             in_flight_limit: 0,
             last_error: None,
             oldest_waiting: None,
-            latency: node.latency,
+            measured: node.measured,
         };
         status.update(node);
         status
@@ -70,7 +95,8 @@ impl NodeStatus {
         self.ejected = node.is_ejected;
         self.in_flight = node.in_flight;
         self.in_flight_limit = node.limit.get();
-        self.latency = node.latency;
+        self.measured = node.measured;
+        self.failing = node.is_present() && node.breaker.failures() > 0;
         self.last_error.clone_from(&node.last_error);
         let failure = node.last_error.as_ref().filter(|_| node.has_trouble);
         self.reason = if node.is_present() {
@@ -80,9 +106,18 @@ impl NodeStatus {
         };
     }
 
-    /// What a request to it takes at present, in seconds; failures count as long ones.
-    pub fn latency_seconds(&self, now: Instant) -> f64 {
-        self.latency.seconds(now)
+    /// How it does.
+    pub fn state(&self) -> NodeState {
+        match (self.up, self.failing) {
+            (true, false) => NodeState::Up,
+            (true, true) => NodeState::Failing,
+            (false, _) => NodeState::Down,
+        }
+    }
+
+    /// What its answers take, in seconds, as they were measured; `None` before the first.
+    pub fn latency_seconds(&self) -> Option<f64> {
+        self.measured.seconds()
     }
 
     /// How long the oldest reading has waited that waits for this node alone; nothing if there is none.

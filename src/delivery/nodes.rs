@@ -18,7 +18,7 @@ use url::Url;
 
 use super::breaker::{Breaker, Change, HealthConfig};
 use super::budget::Budget;
-use super::latency::Latency;
+use super::latency::{Latency, Measured};
 use super::limit::Limit;
 use super::node_status::{DeliveryStatus, NodeStatus};
 use super::source::{NodeSource, Place};
@@ -80,6 +80,8 @@ pub(super) struct Node {
     pub(super) in_flight: usize,
     pub(super) breaker: Breaker,
     pub(super) latency: Latency,
+    /// What its answers took.
+    pub(super) measured: Measured,
     pub(super) limit: Limit,
     budget: Budget,
     /// Until then the node asked to be left alone.
@@ -106,6 +108,7 @@ impl Node {
             in_flight: 0,
             breaker: Breaker::new(config.health, now),
             latency: Latency::new(now),
+            measured: Measured::default(),
             limit: Limit::new(config.max_in_flight),
             budget: Budget::new(now),
             not_before: None,
@@ -298,6 +301,9 @@ impl Nodes {
         // The latest wish holds, whatever comes back that was sent before it was known.
         let wish = answer.retry_after.map(|wait| now + wait.min(pause_max));
         heard_of.not_before = heard_of.not_before.max(wish);
+        if answer.status.is_some() {
+            heard_of.measured.observe(took);
+        }
         if answer.verdict == Verdict::Delivered {
             heard_of.has_trouble = false;
         } else {

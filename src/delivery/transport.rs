@@ -1,34 +1,36 @@
 //! One request to one node, and what its answer means.
 //!
-//! The only place in `delivery/` that knows HTTP statuses.
+//! The only place in `delivery/` that knows HTTP statuses. `headers` are those of a request, `answer` is what a node said,
+//! `retry_after` how long it wants to be left alone. No text of a node leaves this place with a secret of the settings in it
+//! ([`super::secrets`]).
+
+mod answer;
+mod headers;
+mod retry_after;
 
 use std::io::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{HeaderMap, HeaderValue};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
-use super::DeliveryConfig;
+use super::secrets::{Extent, Secrets};
 use super::trial::Tried;
-use super::wire::{Wire, WireAnswer, WireError, WireRequest};
-use crate::codec::{Blame, Encoder, FailedItem, NodeAnswer, Trial};
+use super::wire::{Wire, WireError, WireRequest};
+use super::{DeliveryConfig, NodeSource};
+use crate::codec::{Encoder, Trial};
 use crate::registry::Registry;
+use crate::via::{FOREBAY_VIA, Via};
 use crate::zstd_contexts;
+use answer::{ANSWER_BYTES_MAX, Reader, read_body, reason, unpacked};
+use headers::{FOREBAY_READINGS, IDEMPOTENCY_KEY};
 
-/// Most of an answer that is kept for people, in bytes.
-const EXCERPT_BYTES_MAX: usize = 1024;
-/// Most of an answer that is read so that the connection can be used again, in bytes.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// Longest that a node's `Retry-After` is honoured.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
-
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const FOREBAY_READINGS: HeaderName = HeaderName::from_static("forebay-readings");
+pub use answer::{Answer, RetryReason, Verdict, classify};
+pub use headers::is_reserved;
 
 /// How bodies are compressed, by the names in the configuration.
 pub const COMPRESSIONS: Registry<Compression> = Registry {
@@ -58,6 +60,10 @@ pub struct TransportConfig {
     pub format: Arc<dyn Encoder>,
     /// Headers that the configuration adds to every request.
     pub headers: HeaderMap,
+    /// What no text of a node may show.
+    pub secrets: Arc<Secrets>,
+    /// What requests say of the way that their readings have come.
+    pub via: Arc<Via>,
 }
 
 /// The batch, as far as the wire is concerned.
@@ -75,129 +81,6 @@ pub struct Parcel {
     pub body: Bytes,
 }
 
-/// What an answer, or its absence, means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The node has the batch.
-    Delivered,
-    /// The node cannot take it now.
-    Retry(RetryReason),
-    /// The node refuses these readings.
-    Refused,
-    /// The node wants smaller batches.
-    TooLarge,
-    /// The node is set up wrongly: this would happen to any batch.
-    Misconfigured,
-}
-
-impl Verdict {
-    /// The value of the label `outcome`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Verdict::Delivered => "delivered",
-            Verdict::Retry(_) => "unavailable",
-            Verdict::Refused => "refused",
-            Verdict::TooLarge => "too_large",
-            Verdict::Misconfigured => "misconfigured",
-        }
-    }
-
-    /// The value of the label `reason` of a retry.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Verdict::Retry(reason) => reason.name(),
-            other => other.name(),
-        }
-    }
-}
-
-/// Why a node could not take a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RetryReason {
-    /// No connection came about; the node has seen nothing.
-    Connect,
-    /// The connection broke while the batch was under way.
-    Broken,
-    /// No answer in time.
-    Timeout,
-    /// The node asked for patience (408, 409, 425, 429, 503).
-    Busy,
-    /// The node failed (5xx), or its answer cannot be understood.
-    ServerError,
-    /// The node has some of the readings, and could not take others.
-    Partly,
-    /// The request could not be made, through a fault of ours.
-    Internal,
-}
-
-impl RetryReason {
-    fn name(self) -> &'static str {
-        match self {
-            RetryReason::Connect => "connect",
-            RetryReason::Broken => "broken",
-            RetryReason::Timeout => "timeout",
-            RetryReason::Busy => "busy",
-            RetryReason::ServerError => "server_error",
-            RetryReason::Partly => "partly",
-            RetryReason::Internal => "internal",
-        }
-    }
-
-    /// Whether the node may have stored the batch all the same.
-    pub fn may_be_stored(self) -> bool {
-        match self {
-            RetryReason::Connect | RetryReason::Busy | RetryReason::Internal => false,
-            RetryReason::Broken | RetryReason::Timeout | RetryReason::ServerError | RetryReason::Partly => {
-                true
-            }
-        }
-    }
-
-    /// Whether fewer batches at a time may help.
-    pub fn is_overload(self) -> bool {
-        matches!(self, RetryReason::Timeout | RetryReason::Busy | RetryReason::Partly)
-    }
-}
-
-/// The answer to one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// What it means.
-    pub verdict: Verdict,
-    /// What people should read: the status, the beginning of the body, or the error.
-    pub detail: String,
-    /// How long the node asks to be left alone.
-    pub retry_after: Option<Duration>,
-    /// The status, if there is an answer.
-    pub status: Option<u16>,
-    /// The beginning of the body.
-    pub body: String,
-    /// Of a batch that was delivered, the readings that the node refused, by their places in the body.
-    pub refused: Vec<FailedItem>,
-    /// Whether the node has some of the readings of a batch that is to be sent again.
-    pub is_stored_in_part: bool,
-}
-
-impl Answer {
-    /// The answer when no request came about.
-    pub fn internal(detail: String) -> Answer {
-        Answer::none(RetryReason::Internal, detail)
-    }
-
-    fn none(reason: RetryReason, detail: String) -> Answer {
-        let verdict = Verdict::Retry(reason);
-        Answer {
-            verdict,
-            detail,
-            retry_after: None,
-            status: None,
-            body: String::new(),
-            refused: Vec::new(),
-            is_stored_in_part: false,
-        }
-    }
-}
-
 /// Sends batches.
 #[derive(Clone, Debug)]
 pub struct Transport {
@@ -207,29 +90,16 @@ pub struct Transport {
     format: Arc<dyn Encoder>,
     /// What every request has.
     headers: HeaderMap,
+    secrets: Arc<Secrets>,
+    via: Arc<Via>,
 }
 
 impl Transport {
     /// Sends over `wire`.
     pub fn new(config: TransportConfig, wire: Arc<dyn Wire>) -> Transport {
-        let agent = HeaderValue::from_static(concat!("forebay/", env!("CARGO_PKG_VERSION")));
-        let mut headers = HeaderMap::from_iter([(USER_AGENT, agent)]);
-        headers.extend(config.headers);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(config.format.content_type()));
-        for (name, value) in config.format.headers() {
-            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        // A body that is compressed as part of its format is not compressed once more.
-        let (compression, encoding) = match (config.format.content_encoding(), config.compression) {
-            (Some(encoding), _) => (Compression::None, Some(encoding)),
-            (None, Compression::None) => (Compression::None, None),
-            (None, Compression::Gzip) => (Compression::Gzip, Some("gzip")),
-            (None, Compression::Zstd) => (Compression::Zstd, Some("zstd")),
-        };
-        if let Some(encoding) = encoding {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
-        }
-        Transport { wire, timeout: config.timeout, compression, format: config.format, headers }
+        let (headers, compression) = headers::of_all(&config);
+        let TransportConfig { timeout, format, secrets, via, .. } = config;
+        Transport { wire, timeout, compression, format, headers, secrets, via }
     }
 
     /// Sends a batch and says what the answer means. Takes at most the configured time.
@@ -248,13 +118,20 @@ impl Transport {
         let mut headers = self.headers.clone();
         headers.insert(IDEMPOTENCY_KEY, key);
         headers.insert(FOREBAY_READINGS, HeaderValue::from(readings));
+        headers.insert(FOREBAY_VIA, self.via.header(Instant::now()));
         if let Some(host) = host {
             headers.insert(HOST, host);
         }
         let deadline = Instant::now() + self.timeout;
         match timeout_at(deadline, self.wire.post(WireRequest { url, headers, body })).await {
-            Ok(Ok(answer)) => read_answer(answer, &*self.format, readings, deadline).await,
-            Ok(Err(error)) => Answer::none(reason(&error), error.to_string()),
+            Ok(Ok(answer)) => {
+                let (format, secrets) = (&*self.format, &self.secrets);
+                Reader { format, secrets, readings, deadline }.read(answer).await
+            }
+            Ok(Err(error)) => Answer::none(
+                reason(&error),
+                self.secrets.hide(&error.to_string(), Extent::Whole).into_owned(),
+            ),
             Err(_elapsed) => Answer::none(RetryReason::Timeout, "no answer in time".to_owned()),
         }
     }
@@ -271,12 +148,14 @@ impl Transport {
             compress(self.compression, trial.body.clone().into()).await.map_err(WireError::Internal)?;
         let mut headers = self.headers.clone();
         headers.extend(host.map(|host| (HOST, host)));
+        headers.insert(FOREBAY_VIA, self.via.header(Instant::now()));
         // Of an empty body nothing is said otherwise, and ClickHouse for one wants it said.
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         let deadline = Instant::now() + self.timeout;
         let posted = timeout_at(deadline, self.wire.post(WireRequest { url, headers, body })).await;
         let (head, body) = posted.map_err(|elapsed| WireError::Timeout(elapsed.to_string()))??.into_parts();
         let body = read_body(body, ANSWER_BYTES_MAX, deadline).await;
+        let body = unpacked(body, &head.headers, ANSWER_BYTES_MAX).await;
         let body = String::from_utf8_lossy(&body.kept).into_owned();
         Ok(Tried { status: head.status.as_u16(), headers: head.headers, body })
     }
@@ -289,6 +168,25 @@ impl From<&DeliveryConfig> for TransportConfig {
             compression: config.compression,
             format: Arc::clone(&config.format),
             headers: config.headers.clone(),
+            secrets: Arc::new(Secrets::of(config.nodes.iter().map(NodeSource::url), &config.headers)),
+            via: Arc::new(Via::new(fastrand::u128(..))),
+        }
+    }
+}
+
+#[cfg(test)]
+impl TransportConfig {
+    /// Plain NDJSON, with neither headers nor secrets.
+    fn for_tests() -> TransportConfig {
+        TransportConfig {
+            timeout: Duration::from_secs(10),
+            compression: Compression::None,
+            format: crate::codec::ENCODERS.find("ndjson").expect("a format")(
+                &crate::codec::FormatConfig::default(),
+            ),
+            headers: HeaderMap::new(),
+            secrets: Arc::default(),
+            via: Arc::new(Via::new(7)),
         }
     }
 }
@@ -301,160 +199,6 @@ fn with_query(mut url: Url, query: Option<String>) -> Url {
         url.set_query(Some(&query));
     }
     url
-}
-
-/// What a status means (the table in the crate's contract with nodes).
-pub fn classify(status: StatusCode) -> Verdict {
-    match status.as_u16() {
-        200..=299 => Verdict::Delivered,
-        408 | 409 | 425 | 429 | 503 => Verdict::Retry(RetryReason::Busy),
-        413 => Verdict::TooLarge,
-        400 | 422 => Verdict::Refused,
-        501 => Verdict::Misconfigured,
-        500..=599 => Verdict::Retry(RetryReason::ServerError),
-        // 401, 403, 404, 405 and 3xx by the contract; of what it does not name, nothing is given up either.
-        _ => Verdict::Misconfigured,
-    }
-}
-
-/// Reads `Retry-After` (RFC 9110, section 10.2.3): whole seconds or a date.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default(),
-    };
-    Some(wait.min(RETRY_AFTER_MAX))
-}
-
-async fn read_answer(answer: WireAnswer, format: &dyn Encoder, readings: usize, deadline: Instant) -> Answer {
-    let (head, body) = answer.into_parts();
-    let items_max = format.item_answer_bytes_max(readings).filter(|_| head.status.is_success());
-    // Whatever comes of the body, the status has been said.
-    let body = read_body(body, items_max.unwrap_or(EXCERPT_BYTES_MAX), deadline).await;
-    let excerpt = String::from_utf8_lossy(&body.kept[..body.kept.len().min(EXCERPT_BYTES_MAX)]).into_owned();
-    let (status, retry_after) = (Some(head.status.as_u16()), retry_after(&head.headers, SystemTime::now()));
-    let answer = Answer {
-        verdict: classify(head.status),
-        detail: format!("{}: {}", head.status, excerpt.trim()),
-        retry_after,
-        status,
-        body: excerpt,
-        refused: Vec::new(),
-        is_stored_in_part: false,
-    };
-    match items_max {
-        Some(most) => judge_items(answer, items(&body, format, readings, most), readings),
-        None => {
-            let (status, headers) = (head.status.as_u16(), &head.headers);
-            let blame = match expects_tls(&answer.body) && !head.status.is_success() {
-                true => Some(Blame::Setup),
-                false => format.blame(&NodeAnswer { status, headers, body: &answer.body }),
-            };
-            Answer { verdict: blame.map_or(answer.verdict, verdict_of), ..answer }
-        }
-    }
-}
-
-/// Whether a server says that it was spoken to without TLS: servers written in Go, nginx and Apache tell it with 400, which
-/// says nothing of the readings.
-fn expects_tls(body: &str) -> bool {
-    let words = [
-        "Client sent an HTTP request to an HTTPS server",
-        "plain HTTP request was sent to HTTPS port",
-        "speaking plain HTTP to an SSL-enabled server port",
-    ];
-    words.iter().any(|words| body.contains(words))
-}
-
-/// The beginning of a body.
-#[derive(Debug)]
-struct Beginning {
-    kept: Vec<u8>,
-    /// Whether that is all.
-    is_whole: bool,
-}
-
-/// Keeps the beginning of a body. It is read to the end, within reason: a connection with an answer left in it cannot be
-/// used again.
-async fn read_body(
-    mut body: futures_util::stream::BoxStream<'static, Result<Bytes, WireError>>,
-    kept_max: usize,
-    deadline: Instant,
-) -> Beginning {
-    let mut kept = Vec::new();
-    let mut read = 0;
-    loop {
-        match timeout_at(deadline, body.next()).await {
-            Ok(None) => return Beginning { is_whole: read == kept.len(), kept },
-            Ok(Some(Ok(chunk))) if read <= kept_max.max(ANSWER_BYTES_MAX) => {
-                read += chunk.len();
-                kept.extend_from_slice(&chunk[..chunk.len().min(kept_max - kept.len())]);
-            }
-            Ok(Some(_)) | Err(_) => return Beginning { is_whole: false, kept },
-        }
-    }
-}
-
-/// What an answer says of readings one by one.
-fn items(
-    body: &Beginning,
-    format: &dyn Encoder,
-    readings: usize,
-    bytes_max: usize,
-) -> Result<Vec<FailedItem>, String> {
-    if !body.is_whole {
-        return Err(format!("it is longer than {bytes_max} bytes, or not complete"));
-    }
-    let failed = format.failed_items(&body.kept, readings)?;
-    match failed.iter().find(|item| item.index >= readings) {
-        Some(item) => Err(format!("it speaks of item {} of {readings}", item.index)),
-        None => Ok(failed),
-    }
-}
-
-/// What follows when a node took a batch, and not all of its readings. What would stop any batch comes before what stops
-/// some readings for a while, and that before what is refused for ever: the whole batch is sent again then.
-fn judge_items(answer: Answer, items: Result<Vec<FailedItem>, String>, readings: usize) -> Answer {
-    let failed = match items {
-        Ok(failed) => failed,
-        Err(error) => {
-            let detail = format!("the answer cannot be understood: {error}; it begins: {}", answer.body);
-            return Answer { verdict: Verdict::Retry(RetryReason::ServerError), detail, ..answer };
-        }
-    };
-    let by_status = |item: &FailedItem| {
-        StatusCode::from_u16(item.status).map_or(Verdict::Retry(RetryReason::ServerError), classify)
-    };
-    let meaning = |item: &FailedItem| item.blame.map_or_else(|| by_status(item), verdict_of);
-    let first = |is_it: fn(Verdict) -> bool| failed.iter().find(|item| is_it(meaning(item)));
-    let setup = first(|verdict| verdict == Verdict::Misconfigured).map(|item| (Verdict::Misconfigured, item));
-    let again = first(|verdict| matches!(verdict, Verdict::Retry(_) | Verdict::Delivered));
-    let again = again.map(|item| (Verdict::Retry(RetryReason::Partly), item));
-    match setup.or(again) {
-        Some((verdict, item)) => {
-            let detail = format!("item {} of the batch: {} {}", item.index, item.status, item.detail);
-            Answer { verdict, detail, is_stored_in_part: failed.len() < readings, ..answer }
-        }
-        None => Answer { refused: failed, ..answer },
-    }
-}
-
-fn verdict_of(blame: Blame) -> Verdict {
-    match blame {
-        Blame::Readings => Verdict::Refused,
-        Blame::Setup => Verdict::Misconfigured,
-        Blame::Node => Verdict::Retry(RetryReason::ServerError),
-    }
-}
-
-fn reason(error: &WireError) -> RetryReason {
-    match error {
-        WireError::Connect(_) => RetryReason::Connect,
-        WireError::Broken(_) => RetryReason::Broken,
-        WireError::Timeout(_) => RetryReason::Timeout,
-        WireError::Internal(_) => RetryReason::Internal,
-    }
 }
 
 /// Compresses on a thread for blocking work: a batch takes longer than a task may hold its worker.
@@ -476,11 +220,12 @@ fn gzip(body: &[u8]) -> std::io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt as _;
     use futures_util::future::BoxFuture;
+    use futures_util::{FutureExt as _, StreamExt as _};
+    use http::StatusCode;
 
     use super::*;
-    use crate::codec::FormatConfig;
+    use crate::delivery::wire::WireAnswer;
 
     const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -502,12 +247,7 @@ mod tests {
 
     /// What comes of a batch over a wire, and after how long.
     async fn send_over(wire: Scripted) -> (Answer, Duration) {
-        let config = TransportConfig {
-            timeout: TIMEOUT,
-            compression: Compression::None,
-            format: crate::codec::ENCODERS.find("ndjson").expect("a format")(&FormatConfig::default()),
-            headers: HeaderMap::new(),
-        };
+        let config = TransportConfig { timeout: TIMEOUT, ..TransportConfig::for_tests() };
         let transport = Transport::new(config, Arc::new(wire));
         let url = "http://node/".parse().expect("a URL");
         let started = Instant::now();
@@ -540,59 +280,6 @@ mod tests {
             let (answer, _) = send_over(Scripted(Some(Err(error)))).await;
             assert_eq!(answer.verdict, Verdict::Retry(reason));
             assert!(answer.detail.ends_with("words"), "{}", answer.detail);
-        }
-    }
-
-    #[test]
-    fn what_is_stored_in_part_is_known_whatever_stops_the_rest() {
-        let item = |index| FailedItem { index, status: 403, detail: String::new(), blame: None };
-        let judged = |failed: Vec<FailedItem>| {
-            judge_items(
-                Answer { verdict: Verdict::Delivered, ..Answer::internal(String::new()) },
-                Ok(failed),
-                3,
-            )
-        };
-        let in_part = judged(vec![item(0), item(2)]);
-        assert_eq!((in_part.verdict, in_part.is_stored_in_part), (Verdict::Misconfigured, true));
-        let not_at_all = judged((0..3).map(item).collect());
-        assert_eq!((not_at_all.verdict, not_at_all.is_stored_in_part), (Verdict::Misconfigured, false));
-    }
-
-    #[test]
-    fn each_status_means_what_the_contract_says() {
-        let check = |statuses: &[u16], expected: Verdict| {
-            for status in statuses {
-                let status = StatusCode::from_u16(*status).expect("a status");
-                assert_eq!(classify(status), expected, "{status}");
-            }
-        };
-        check(&[200, 201, 202, 204, 299], Verdict::Delivered);
-        check(&[408, 409, 425, 429, 503], Verdict::Retry(RetryReason::Busy));
-        check(&[500, 502, 504, 507, 599], Verdict::Retry(RetryReason::ServerError));
-        check(&[413], Verdict::TooLarge);
-        check(&[400, 422], Verdict::Refused);
-        check(
-            &[401, 403, 404, 405, 501, 301, 302, 307, 308, 304, 402, 410, 415, 418],
-            Verdict::Misconfigured,
-        );
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date_and_within_reason() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-        let check = |text: &str, seconds: Option<u64>| {
-            let headers =
-                HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(text).expect("a header"))]);
-            assert_eq!(retry_after(&headers, now), seconds.map(Duration::from_secs), "{text}");
-        };
-        check("7", Some(7));
-        check(" 7 ", Some(7));
-        check("99999999999", Some(300));
-        check(&httpdate::fmt_http_date(now + Duration::from_secs(20)), Some(20));
-        check(&httpdate::fmt_http_date(now - Duration::from_secs(20)), Some(0));
-        for text in ["-1", "soon", "1.5", ""] {
-            check(text, None);
         }
     }
 }

@@ -34,6 +34,7 @@ use crate::buffer::{Accounts, Amount, Kept, Outlet, Part};
 use crate::metrics::Metrics;
 use crate::routing::Spread;
 use crate::tasks;
+use crate::via::Via;
 use burying::Buried;
 use pending::{Pending, State};
 use stragglers::Stragglers;
@@ -70,6 +71,7 @@ pub struct Worker {
     accounts: Arc<Accounts>,
     metrics: Arc<Metrics>,
     transport: Transport,
+    via: Arc<Via>,
     nodes: Nodes,
     lookups: Lookups,
     signals: Signals,
@@ -167,7 +169,10 @@ impl Worker {
         signals: Signals,
         mut random: fastrand::Rng,
     ) -> Worker {
-        let transport = Transport::new(TransportConfig::from(&config), wire);
+        let batch_keys = BatchKeys::new(&mut random);
+        let via = Arc::new(Via::new(random.u128(..)));
+        let transport = TransportConfig { via: Arc::clone(&via), ..TransportConfig::from(&config) };
+        let transport = Transport::new(transport, wire);
         let now = Instant::now();
         let spread = config.route.spread();
         let needed = if spread == Spread::Copies { config.replicate.quorum } else { 1 };
@@ -181,12 +186,17 @@ impl Worker {
                 },
                 now,
             ),
-            lookups: Lookups::start(&config.nodes, config.resolve_every, &config.resolver),
+            lookups: Lookups::start(
+                &config.nodes,
+                config.resolve_every,
+                &config.resolver,
+                config.own_address,
+            ),
             spread,
             shards: Shards::new(config.max_in_flight),
             seen_availability: 0,
             must_regroup: true,
-            lanes: Lanes::new(config.batch, Arc::clone(&config.format), BatchKeys::new(&mut random)),
+            lanes: Lanes::new(config.batch, Arc::clone(&config.format), batch_keys),
             dead_letters: DeadLetters::new(config.dead_letter.clone()),
             burying: JoinSet::new(),
             stragglers: Stragglers::default(),
@@ -209,6 +219,7 @@ impl Worker {
             outlet,
             metrics,
             transport,
+            via,
             signals,
             random,
             pulled: VecDeque::new(),
@@ -228,6 +239,11 @@ impl Worker {
     /// What others may know of the delivery.
     pub fn status(&self) -> Arc<DeliveryStatus> {
         Arc::clone(self.nodes.status())
+    }
+
+    /// Which way readings come, for those who take them in.
+    pub fn via(&self) -> Arc<Via> {
+        Arc::clone(&self.via)
     }
 
     /// Where readings go that nodes refuse.

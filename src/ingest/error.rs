@@ -68,6 +68,11 @@ pub(super) enum IngestError {
     AllRejected(Rejections),
     #[error("{} of the readings were turned away, and the request is strict: none was taken", .0.count())]
     Strict(Rejections),
+    #[error(
+        "a loop: these readings have come through this gateway before (its id is in `Forebay-Via`); nothing of them was \
+         taken. Correct the nodes of the gateways, so that none leads back to one before it"
+    )]
+    Looped,
     #[error("the gateway failed while it read the request; nothing of it was taken")]
     Internal,
     #[error("{0}; nothing of the request was taken")]
@@ -118,6 +123,7 @@ impl IngestError {
             | IngestError::Push(_)
             | IngestError::NotDelivered(_) => StatusCode::SERVICE_UNAVAILABLE,
             IngestError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            IngestError::Looped => StatusCode::LOOP_DETECTED,
         }
     }
 
@@ -141,6 +147,7 @@ impl IngestError {
             IngestError::Push(PushError::Closed) => "stopping",
             IngestError::Push(_) | IngestError::NotDelivered(_) => "not_delivered",
             IngestError::Internal => "internal",
+            IngestError::Looped => "loop",
         }
     }
 

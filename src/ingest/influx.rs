@@ -237,6 +237,7 @@ pub(super) struct Parameters {
         (status = 415, description = "An encoding that is not taken.", body = ErrorV2),
         (status = 422, description = "The `Idempotency-Key` came with another request, or the acknowledgement cannot be given. With `ack=delivered` also: nodes refused readings of the request, which are kept as dead letters; the others were delivered.", body = ErrorV2),
         (status = 503, description = "The buffer is full, readings cannot be stored, or the gateway is shutting down; `Retry-After` says when to come again.", body = ErrorV2),
+        (status = 508, description = "The request has come through this gateway before: `Forebay-Via` has its id.", body = ErrorV2),
     )
 )]
 #[expect(dead_code, reason = "the document is made from it; the answer is `Front::post`")]
@@ -258,6 +259,7 @@ pub(super) fn write_v2() {}
         (status = 415, description = "An encoding that is not taken.", body = ErrorV1),
         (status = 422, description = "The `Idempotency-Key` came with another request, or the acknowledgement cannot be given. With `ack=delivered` also: nodes refused readings of the request, which are kept as dead letters; the others were delivered.", body = ErrorV1),
         (status = 503, description = "The buffer is full, readings cannot be stored, or the gateway is shutting down; `Retry-After` says when to come again.", body = ErrorV1),
+        (status = 508, description = "The request has come through this gateway before: `Forebay-Via` has its id.", body = ErrorV1),
     )
 )]
 #[expect(dead_code, reason = "the document is made from it; the answer is `Front::post`")]

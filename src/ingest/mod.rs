@@ -41,6 +41,7 @@ use crate::buffer::{Ack, Buffer};
 use crate::codec::{DeviceTags, Reason, UnknownFields};
 use crate::metrics::Metrics;
 use crate::rejections::RejectionLog;
+use crate::via::Via;
 use body::BodyBudget;
 use idempotency::Idempotency;
 
@@ -97,6 +98,8 @@ pub struct Front {
     keys: Option<Arc<Idempotency>>,
     /// Cancelled when no more requests are taken.
     draining: CancellationToken,
+    /// Which gateways readings have come through.
+    via: Arc<Via>,
     /// `readings_rejected_total` by reason, in the order of [`Reason::NAMES`].
     rejected: Vec<IntCounter>,
     /// What was turned away last, for people.
@@ -129,6 +132,7 @@ impl Front {
             acks,
             bodies,
             draining,
+            via: Arc::new(Via::new(fastrand::u128(..))),
             rejected,
             rejections: Arc::default(),
         }
@@ -137,6 +141,12 @@ impl Front {
     /// What was turned away last.
     pub fn rejections(&self) -> Arc<RejectionLog> {
         Arc::clone(&self.rejections)
+    }
+
+    /// The same, knowing the way that readings come and go on with.
+    #[must_use]
+    pub fn with_via(self, via: Arc<Via>) -> Front {
+        Front { via, ..self }
     }
 
     /// Remembers the keys of requests from before the start, which the buffer has kept.

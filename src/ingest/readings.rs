@@ -134,6 +134,7 @@ impl Taken {
         (status = 415, description = "A media type or encoding that is not taken.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 422, description = "Every reading was turned away, or one was and the request is strict, or the `Idempotency-Key` came with another request. With `ack=delivered` also: nodes refused readings of the request, which are kept as dead letters; the others were delivered.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 503, description = "The buffer is full, readings cannot be stored, or the gateway is shutting down; `Retry-After` says when to come again.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 508, description = "The request has come through this gateway before: `Forebay-Via` has its id.", body = crate::problem::Problem, content_type = "application/problem+json"),
     )
 )]
 #[expect(dead_code, reason = "the document is made from it; the answer is `Front::post`")]
@@ -207,6 +208,7 @@ impl Front {
         body: &Incoming,
         dialect: Dialect,
     ) -> Result<(Content, Option<Digest>), IngestError> {
+        self.via.check(&head.headers, Instant::now()).map_err(|_looped| IngestError::Looped)?;
         if self.draining.is_cancelled() {
             return Err(IngestError::Push(buffer::PushError::Closed));
         }

@@ -131,12 +131,12 @@ fn nodes(report: &Report, html: &mut String) {
     for node in &report.nodes {
         let _ = writeln!(
             html,
-            "<tr><td>{}</td><td>{}</td><td>{} of {}</td><td>{:.0} ms</td><td>{:.1} s</td><td class=\"number\">{}</td></tr>",
+            "<tr><td>{}</td><td>{}</td><td>{} of {}</td><td>{}</td><td>{:.1} s</td><td class=\"number\">{}</td></tr>",
             escape(&node.url),
             state(node),
             node.in_flight,
             node.in_flight_limit,
-            node.latency_seconds * 1000.0,
+            latency(node),
             node.oldest_waiting_seconds,
             thousands(node.delivered)
         );
@@ -144,10 +144,14 @@ fn nodes(report: &Report, html: &mut String) {
     *html += "</table>\n";
 }
 
-/// Up or down and why, what the breaker does, and what went wrong last.
+/// What its answers take; a dash while nothing is known.
+fn latency(node: &Node) -> String {
+    node.latency_seconds.map_or_else(|| "–".to_owned(), |seconds| format!("{:.0} ms", seconds * 1000.0))
+}
+
+/// Up, failing or down and why, what the breaker does, and what went wrong last.
 fn state(node: &Node) -> String {
-    let class = if node.up { "up" } else { "down" };
-    let mut html = format!("<span class=\"{class}\">{class}</span>");
+    let mut html = format!("<span class=\"{0}\">{0}</span>", node.state);
     if let Some(reason) = &node.reason {
         let _ = write!(html, " {}", escape(reason));
     }

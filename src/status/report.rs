@@ -118,7 +118,10 @@ pub(super) struct Node {
     pub(super) url: String,
     /// Whether batches may go there; otherwise it is no longer among the addresses of its name.
     pub(super) present: bool,
-    /// Whether it is taken to be up, and present.
+    /// How it does: `up`, `failing` (it has failed and has not had success since, but is not down yet) or `down`.
+    #[schema(example = "up")]
+    pub(super) state: &'static str,
+    /// Whether it is taken to be up, and present; also while it is failing.
     pub(super) up: bool,
     /// What went wrong last, unless it has taken a batch since.
     pub(super) reason: Option<String>,
@@ -129,9 +132,8 @@ pub(super) struct Node {
     pub(super) trial_in_seconds: Option<f64>,
     /// Whether it is sent nothing but trials because it is down.
     pub(super) ejected: bool,
-    /// What a request takes at present, a moving average; failures count as long requests, and it fades while nothing
-    /// is heard.
-    pub(super) latency_seconds: f64,
+    /// What its answers take, a moving average of what was measured; not set before the first answer.
+    pub(super) latency_seconds: Option<f64>,
     /// What went wrong last, also if all is well since.
     pub(super) last_error: Option<LastError>,
     /// Age of the oldest reading that waits for this node alone, 0 if there is none.
@@ -168,12 +170,13 @@ impl Node {
             id: node.id.to_string(),
             url: node.url.clone(),
             present: node.present,
+            state: node.state().name(),
             up: node.up,
             reason: node.reason.clone(),
             breaker: node.breaker.name(),
             trial_in_seconds: trial_in,
             ejected: node.ejected,
-            latency_seconds: node.latency_seconds(now),
+            latency_seconds: node.latency_seconds(),
             last_error,
             oldest_waiting_seconds: node.oldest_waiting_age(now).as_secs_f64(),
             in_flight: node.in_flight,

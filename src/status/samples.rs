@@ -61,7 +61,10 @@ pub(super) fn samples(view: &View) -> Vec<Sample> {
         }
         samples.push(sample("node_up", id, f64::from(u8::from(node.up))));
         samples.push(sample("node_ejected", id, f64::from(u8::from(node.ejected))));
-        samples.push(sample("node_latency_seconds", id, node.latency_seconds(now)));
+        samples.push(sample("node_failing", id, f64::from(u8::from(node.failing))));
+        if let Some(seconds) = node.latency_seconds() {
+            samples.push(sample("node_latency_seconds", id, seconds));
+        }
         samples.push(sample("node_oldest_waiting_seconds", id, node.oldest_waiting_age(now).as_secs_f64()));
         samples.push(sample("node_in_flight", id, node.in_flight as f64));
         samples.push(sample("node_in_flight_limit", id, node.in_flight_limit as f64));

@@ -1,5 +1,6 @@
 use super::*;
 use crate::delivery::breaker::BreakerState;
+use crate::delivery::node_status::NodeState;
 use crate::delivery::transport::RetryReason;
 
 const PROBE: Duration = Duration::from_secs(1);
@@ -267,7 +268,8 @@ fn what_others_see_is_what_is_and_has_no_secrets() {
     let until = now + PROBE;
     assert_eq!((seen().up, seen().ejected, seen().breaker), (false, true, BreakerState::Open { until }));
     assert_eq!(seen().reason.as_deref(), Some("500: out of order"));
-    assert!((seen().latency_seconds(now) - TIMEOUT.as_secs_f64()).abs() < 0.1);
+    assert_eq!((seen().state(), seen().failing), (NodeState::Down, true));
+    assert_eq!(seen().latency_seconds(), None, "a penalty is no latency");
     nodes.on_sent(0, Attempt::First, until);
     assert_eq!(seen().breaker, BreakerState::HalfOpen);
     hear(&mut nodes, 0, Verdict::Delivered, until);
@@ -278,4 +280,31 @@ fn what_others_see_is_what_is_and_has_no_secrets() {
     nodes.set_oldest_waiting(|node| (node == 0).then_some(now));
     send(&mut nodes, 0, Verdict::Delivered, until);
     assert_eq!(seen().oldest_waiting_age(now + PROBE * 3), PROBE * 3);
+}
+
+#[test]
+fn a_node_is_failing_from_its_first_failure_until_an_answer_that_is_none_and_its_latency_is_that_of_answers()
+{
+    let (mut nodes, now) = nodes(2);
+    let status = Arc::clone(nodes.status());
+    let seen = || (status.nodes()[0].state(), status.nodes()[0].up, status.nodes()[0].latency_seconds());
+    let answer = |verdict, status| Answer { verdict, status, ..Answer::internal("words".to_owned()) };
+    let took = Duration::from_millis(20);
+    let hear = |nodes: &mut Nodes, verdict, status| {
+        nodes.on_sent(0, Attempt::First, now);
+        nodes.on_answer(0, &answer(verdict, status), took, now, PROBE);
+    };
+    assert_eq!(seen(), (NodeState::Up, true, None));
+    let refused = Verdict::Retry(RetryReason::Connect);
+    hear(&mut nodes, refused, None);
+    assert_eq!(seen(), (NodeState::Failing, true, None), "no answer is no measurement");
+    hear(&mut nodes, Verdict::Refused, None);
+    for (verdict, status) in [(Verdict::Delivered, 200), (Verdict::Refused, 400), (Verdict::TooLarge, 413)] {
+        hear(&mut nodes, refused, None);
+        assert_eq!(seen().0, NodeState::Failing);
+        hear(&mut nodes, verdict, Some(status));
+        assert_eq!(seen(), (NodeState::Up, true, Some(0.02)), "{verdict:?}");
+    }
+    hear(&mut nodes, Verdict::Misconfigured, Some(404));
+    assert_eq!(seen(), (NodeState::Down, false, Some(0.02)));
 }

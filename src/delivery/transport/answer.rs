@@ -1,0 +1,393 @@
+//! What the answer to a batch means: the status, the headers, and what the format makes of the body.
+
+use std::io::Read as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use http::header::CONTENT_ENCODING;
+use http::response::Parts;
+use http::{HeaderMap, StatusCode};
+use tokio::time::{Instant, timeout_at};
+
+use super::retry_after::retry_after;
+use crate::codec::{Blame, Encoder, FailedItem, Judgement, NodeAnswer, is_page, judge};
+use crate::delivery::secrets::{Extent, Secrets};
+use crate::delivery::wire::{WireAnswer, WireError};
+
+/// Most of an answer that is kept for people, in bytes.
+const EXCERPT_BYTES_MAX: usize = 1024;
+/// How much of an answer is looked at for it, in bytes: secrets in it become shorter.
+const EXCERPT_WINDOW_BYTES: usize = 4 * EXCERPT_BYTES_MAX;
+/// Most of an answer that is read so that the connection can be used again, and by which it is judged, in bytes.
+pub(super) const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Longest text of a node about one reading, in bytes; it may have been cut there.
+const ITEM_BYTES_MAX: usize = 1024;
+/// Texts about single readings up to which secrets are hidden in them where they are; more of them take a thread's time.
+const ITEMS_INLINE_MAX: usize = 16;
+
+/// What an answer, or its absence, means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The node has the batch.
+    Delivered,
+    /// The node cannot take it now.
+    Retry(RetryReason),
+    /// The node refuses these readings.
+    Refused,
+    /// The node wants smaller batches.
+    TooLarge,
+    /// The node is set up wrongly: this would happen to any batch.
+    Misconfigured,
+}
+
+impl Verdict {
+    /// The value of the label `outcome`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Delivered => "delivered",
+            Verdict::Retry(_) => "unavailable",
+            Verdict::Refused => "refused",
+            Verdict::TooLarge => "too_large",
+            Verdict::Misconfigured => "misconfigured",
+        }
+    }
+
+    /// The value of the label `reason` of a retry.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Verdict::Retry(reason) => reason.name(),
+            other => other.name(),
+        }
+    }
+}
+
+/// Why a node could not take a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryReason {
+    /// No connection came about; the node has seen nothing.
+    Connect,
+    /// The connection broke while the batch was under way.
+    Broken,
+    /// No answer in time.
+    Timeout,
+    /// The node asked for patience (408, 409, 425, 429, 503).
+    Busy,
+    /// The node failed (5xx), or its answer cannot be understood.
+    ServerError,
+    /// The node has some of the readings, and could not take others.
+    Partly,
+    /// The request could not be made, through a fault of ours.
+    Internal,
+}
+
+impl RetryReason {
+    fn name(self) -> &'static str {
+        match self {
+            RetryReason::Connect => "connect",
+            RetryReason::Broken => "broken",
+            RetryReason::Timeout => "timeout",
+            RetryReason::Busy => "busy",
+            RetryReason::ServerError => "server_error",
+            RetryReason::Partly => "partly",
+            RetryReason::Internal => "internal",
+        }
+    }
+
+    /// Whether the node may have stored the batch all the same.
+    pub fn may_be_stored(self) -> bool {
+        match self {
+            RetryReason::Connect | RetryReason::Busy | RetryReason::Internal => false,
+            RetryReason::Broken | RetryReason::Timeout | RetryReason::ServerError | RetryReason::Partly => {
+                true
+            }
+        }
+    }
+
+    /// Whether fewer batches at a time may help.
+    pub fn is_overload(self) -> bool {
+        matches!(self, RetryReason::Timeout | RetryReason::Busy | RetryReason::Partly)
+    }
+}
+
+/// The answer to one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// What it means.
+    pub verdict: Verdict,
+    /// What people should read: the status, the beginning of the body, or the error.
+    pub detail: String,
+    /// How long the node asks to be left alone.
+    pub retry_after: Option<Duration>,
+    /// The status, if there is an answer.
+    pub status: Option<u16>,
+    /// The beginning of the body.
+    pub body: String,
+    /// Of a batch that was delivered, the readings that the node refused, by their places in the body.
+    pub refused: Vec<FailedItem>,
+    /// Whether the node has some of the readings of a batch that is to be sent again.
+    pub is_stored_in_part: bool,
+}
+
+impl Answer {
+    /// The answer when no request came about.
+    pub fn internal(detail: String) -> Answer {
+        Answer::none(RetryReason::Internal, detail)
+    }
+
+    /// The absence of an answer.
+    pub(super) fn none(reason: RetryReason, detail: String) -> Answer {
+        let verdict = Verdict::Retry(reason);
+        Answer {
+            verdict,
+            detail,
+            retry_after: None,
+            status: None,
+            body: String::new(),
+            refused: Vec::new(),
+            is_stored_in_part: false,
+        }
+    }
+}
+
+/// What a status means (the table in the crate's contract with nodes).
+pub fn classify(status: StatusCode) -> Verdict {
+    match status.as_u16() {
+        200..=299 => Verdict::Delivered,
+        408 | 409 | 425 | 429 | 503 => Verdict::Retry(RetryReason::Busy),
+        413 => Verdict::TooLarge,
+        400 | 422 => Verdict::Refused,
+        // 508 comes from a gateway that has sent the batch itself.
+        501 | 508 => Verdict::Misconfigured,
+        500..=599 => Verdict::Retry(RetryReason::ServerError),
+        // 401, 403, 404, 405 and 3xx by the contract; of what it does not name, nothing is given up either.
+        _ => Verdict::Misconfigured,
+    }
+}
+
+/// What is needed to read an answer.
+pub(super) struct Reader<'a> {
+    pub(super) format: &'a dyn Encoder,
+    pub(super) secrets: &'a Arc<Secrets>,
+    /// How many readings were sent.
+    pub(super) readings: usize,
+    pub(super) deadline: Instant,
+}
+
+impl Reader<'_> {
+    /// Reads the answer to a batch. Whatever comes of the body, the status has been said.
+    pub(super) async fn read(&self, answer: WireAnswer) -> Answer {
+        let (head, body) = answer.into_parts();
+        let items_max = self.format.item_answer_bytes_max(self.readings).filter(|_| head.status.is_success());
+        let kept_max = items_max.unwrap_or(ANSWER_BYTES_MAX);
+        let body = unpacked(read_body(body, kept_max, self.deadline).await, &head.headers, kept_max).await;
+        let answer = self.answer(&head, &body);
+        let text = String::from_utf8_lossy(&body.kept[..body.kept.len().min(ANSWER_BYTES_MAX)]);
+        match items_max {
+            // An empty body is always an answer.
+            Some(_) if body.kept.is_empty() && body.is_whole => answer,
+            Some(_) if is_page(&text) => {
+                no_answer(answer, Blame::Node, "is a web page, and no answer of such a node")
+            }
+            Some(most) => {
+                let items = items(&body, self.format, self.readings, most);
+                self.hide_in_items(judge_items(answer, items, self.readings)).await
+            }
+            None => {
+                let said = NodeAnswer { status: head.status.as_u16(), headers: &head.headers, body: &text };
+                match judge(self.format, &said) {
+                    Some(Judgement { blame, why: Some(why) }) => no_answer(answer, blame, why),
+                    Some(Judgement { blame, why: None }) => Answer { verdict: verdict_of(blame), ..answer },
+                    None => answer,
+                }
+            }
+        }
+    }
+
+    /// The answer as its status has it.
+    fn answer(&self, head: &Parts, body: &Beginning) -> Answer {
+        let excerpt = self.excerpt(body);
+        let looped = match head.status {
+            StatusCode::LOOP_DETECTED => "batches that are sent there come back to this gateway: ",
+            _ => "",
+        };
+        Answer {
+            verdict: classify(head.status),
+            detail: format!("{}: {looped}{}", head.status, excerpt.trim()),
+            retry_after: retry_after(&head.headers, SystemTime::now()),
+            status: Some(head.status.as_u16()),
+            body: excerpt,
+            refused: Vec::new(),
+            is_stored_in_part: false,
+        }
+    }
+
+    /// The beginning of a body for people, without secrets. They are hidden before it is cut: a part of one would not be
+    /// found.
+    fn excerpt(&self, body: &Beginning) -> String {
+        let window = &body.kept[..body.kept.len().min(EXCERPT_WINDOW_BYTES)];
+        let is_all = body.is_whole && window.len() == body.kept.len();
+        let text = String::from_utf8_lossy(window);
+        let mut text =
+            self.secrets.hide(&text, if is_all { Extent::Whole } else { Extent::Cut }).into_owned();
+        text.truncate(text.floor_char_boundary(EXCERPT_BYTES_MAX));
+        text
+    }
+
+    /// Hides secrets in what was said of single readings.
+    async fn hide_in_items(&self, mut answer: Answer) -> Answer {
+        answer.detail = self.secrets.hide(&answer.detail, Extent::Cut).into_owned();
+        let mut refused = std::mem::take(&mut answer.refused);
+        if refused.len() <= ITEMS_INLINE_MAX {
+            hide_in(&mut refused, self.secrets);
+            return Answer { refused, ..answer };
+        }
+        let secrets = Arc::clone(self.secrets);
+        let hide = move || {
+            hide_in(&mut refused, &secrets);
+            refused
+        };
+        match tokio::task::spawn_blocking(hide).await {
+            Ok(refused) => Answer { refused, ..answer },
+            Err(error) => Answer::internal(error.to_string()),
+        }
+    }
+}
+
+fn hide_in(items: &mut [FailedItem], secrets: &Secrets) {
+    for item in items {
+        let extent = if item.detail.len() + 4 > ITEM_BYTES_MAX { Extent::Cut } else { Extent::Whole };
+        item.detail = secrets.hide(&item.detail, extent).into_owned();
+    }
+}
+
+/// A success that is none.
+fn no_answer(answer: Answer, blame: Blame, why: &str) -> Answer {
+    let status = answer.status.unwrap_or_default();
+    let detail = format!("{status}, but the body {why}: {}", answer.body.trim());
+    Answer { verdict: verdict_of(blame), detail, ..answer }
+}
+
+/// The beginning of a body.
+#[derive(Debug)]
+pub(super) struct Beginning {
+    pub(super) kept: Vec<u8>,
+    /// Whether that is all.
+    is_whole: bool,
+}
+
+/// Keeps the beginning of a body. It is read to the end, within reason: a connection with an answer left in it cannot be
+/// used again.
+pub(super) async fn read_body(
+    mut body: BoxStream<'static, Result<Bytes, WireError>>,
+    kept_max: usize,
+    deadline: Instant,
+) -> Beginning {
+    let mut kept = Vec::new();
+    let mut read = 0;
+    loop {
+        match timeout_at(deadline, body.next()).await {
+            Ok(None) => return Beginning { is_whole: read == kept.len(), kept },
+            Ok(Some(Ok(chunk))) if read <= kept_max.max(ANSWER_BYTES_MAX) => {
+                read += chunk.len();
+                kept.extend_from_slice(&chunk[..chunk.len().min(kept_max - kept.len())]);
+            }
+            Ok(Some(_)) | Err(_) => return Beginning { is_whole: false, kept },
+        }
+    }
+}
+
+/// Undoes the compression of a body, as far as it came: nobody asked for it, but a proxy may do it all the same. What is
+/// not compressed as it claims to be stays as it is.
+pub(super) async fn unpacked(body: Beginning, headers: &HeaderMap, bytes_max: usize) -> Beginning {
+    let encoding = headers.get(CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let unpack: fn(&[u8], &mut Vec<u8>, u64) -> std::io::Result<usize> =
+        match &*encoding.trim().to_ascii_lowercase() {
+            "gzip" | "x-gzip" => {
+                |body, out, most| flate2::read::MultiGzDecoder::new(body).take(most).read_to_end(out)
+            }
+            "deflate" => |body, out, most| flate2::read::ZlibDecoder::new(body).take(most).read_to_end(out),
+            "zstd" => |body, out, most| zstd::stream::read::Decoder::new(body)?.take(most).read_to_end(out),
+            _ => return body,
+        };
+    let work = move || {
+        let mut plain = Vec::new();
+        // One byte more than is kept shows that there is more.
+        let is_sound = unpack(&body.kept, &mut plain, bytes_max as u64 + 1).is_ok();
+        if plain.is_empty() {
+            return body;
+        }
+        let is_whole = body.is_whole && is_sound && plain.len() <= bytes_max;
+        plain.truncate(bytes_max);
+        Beginning { kept: plain, is_whole }
+    };
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_panic| Beginning { kept: Vec::new(), is_whole: false })
+}
+
+/// What an answer says of readings one by one.
+fn items(
+    body: &Beginning,
+    format: &dyn Encoder,
+    readings: usize,
+    bytes_max: usize,
+) -> Result<Vec<FailedItem>, String> {
+    if !body.is_whole {
+        return Err(format!("it is longer than {bytes_max} bytes, or not complete"));
+    }
+    let failed = format.failed_items(&body.kept, readings)?;
+    match failed.iter().find(|item| item.index >= readings) {
+        Some(item) => Err(format!("it speaks of item {} of {readings}", item.index)),
+        None => Ok(failed),
+    }
+}
+
+/// What follows when a node took a batch, and not all of its readings. What would stop any batch comes before what stops
+/// some readings for a while, and that before what is refused for ever: the whole batch is sent again then.
+fn judge_items(answer: Answer, items: Result<Vec<FailedItem>, String>, readings: usize) -> Answer {
+    let failed = match items {
+        Ok(failed) => failed,
+        Err(error) => {
+            let detail = format!("the answer cannot be understood: {error}; it begins: {}", answer.body);
+            return Answer { verdict: Verdict::Retry(RetryReason::ServerError), detail, ..answer };
+        }
+    };
+    let by_status = |item: &FailedItem| {
+        StatusCode::from_u16(item.status).map_or(Verdict::Retry(RetryReason::ServerError), classify)
+    };
+    let meaning = |item: &FailedItem| item.blame.map_or_else(|| by_status(item), verdict_of);
+    let first = |is_it: fn(Verdict) -> bool| failed.iter().find(|item| is_it(meaning(item)));
+    let setup = first(|verdict| verdict == Verdict::Misconfigured).map(|item| (Verdict::Misconfigured, item));
+    let again = first(|verdict| matches!(verdict, Verdict::Retry(_) | Verdict::Delivered));
+    let again = again.map(|item| (Verdict::Retry(RetryReason::Partly), item));
+    match setup.or(again) {
+        Some((verdict, item)) => {
+            let detail = format!("item {} of the batch: {} {}", item.index, item.status, item.detail);
+            Answer { verdict, detail, is_stored_in_part: failed.len() < readings, ..answer }
+        }
+        None => Answer { refused: failed, ..answer },
+    }
+}
+
+fn verdict_of(blame: Blame) -> Verdict {
+    match blame {
+        Blame::Readings => Verdict::Refused,
+        Blame::Setup => Verdict::Misconfigured,
+        Blame::Node => Verdict::Retry(RetryReason::ServerError),
+    }
+}
+
+/// Why a batch is sent again when the wire brings no answer.
+pub(super) fn reason(error: &WireError) -> RetryReason {
+    match error {
+        WireError::Connect(_) => RetryReason::Connect,
+        WireError::Broken(_) => RetryReason::Broken,
+        WireError::Timeout(_) => RetryReason::Timeout,
+        WireError::Internal(_) => RetryReason::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests;
