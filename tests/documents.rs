@@ -38,6 +38,7 @@ const FLOORS: &[(u8, &[&str])] = &[
             "metrics.rs",
             "problem.rs",
             "listener.rs",
+            "tasks.rs",
             "zstd_contexts.rs",
             "via.rs",
         ],

@@ -660,6 +660,7 @@ async fn healthcheck_without_arguments_asks_what_its_user_runs_in_this_directory
 }
 
 /// A directory that the user of the processes of this test may not write to, and how to start one as that user.
+#[expect(clippy::type_complexity, reason = "it is said once")]
 fn denied() -> (tempfile::TempDir, impl Fn(&Path, &[&str], &[(&str, &str)]) -> Finished) {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
     use std::os::unix::process::CommandExt as _;
