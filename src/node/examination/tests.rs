@@ -18,21 +18,27 @@ fn late() -> StoreSettings {
     StoreSettings { checkpoint_every: Duration::from_secs(3600), ..StoreSettings::default() }
 }
 
+/// Its readings lie beside each other in the index, and those of another batch elsewhere.
 fn batch(number: i64) -> Batch {
+    Batch { key: Some(format!("key-{number}")), readings: readings(number * 200..number * 200 + READINGS) }
+}
+
+/// A reading for each of these milliseconds.
+fn readings(millis: std::ops::Range<i64>) -> Readings {
     let mut readings = Readings::default();
-    for place in 0..READINGS {
+    for place in millis {
         let device = format!("device-{}", place % 7);
         let parts = ReadingParts {
             device: &device,
             sensor: "s",
-            value: Value::Integer(number * READINGS + place).into(),
-            time: Timestamp::from_nanos((number * 31 % BATCHES + place) * 1_000_000).expect("after 1970"),
+            value: Value::Integer(place).into(),
+            time: Timestamp::from_nanos(place * 1_000_000).expect("after 1970"),
             unit: None,
             tags: &[],
         };
         readings.push(&parts).expect("a reading");
     }
-    Batch { key: Some(format!("key-{number}")), readings }
+    readings
 }
 
 fn open(directory: &Path, settings: StoreSettings) -> Result<Store, StoreError> {
@@ -137,13 +143,20 @@ async fn a_log_that_is_cut_short_or_gone_is_told() {
 
 #[tokio::test]
 async fn a_log_that_was_moved_into_the_file_already_does_no_harm_unseen() {
+    const OLD: i64 = 6000;
     let directory = tempfile::tempdir().expect("a directory");
-    let _store = filled(directory.path(), late()).await;
-    // As a start or a check would that is killed before it cuts the log to nothing.
+    let store = open(directory.path(), late()).expect("it opens");
+    store.put(Batch { key: None, readings: readings(0..OLD) }).await.expect("stored");
     let shell = Connection::open(directory.path().join("readings.db")).expect("it opens");
+    shell.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("moved");
+    for number in 0..BATCHES {
+        store.put(batch(number)).await.expect("stored");
+    }
+    // Moved, but not cut to nothing: as a kill in the middle of it leaves the two.
     shell.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).expect("moved");
     let log_bytes = length(directory.path(), LOG);
-    assert!(log_bytes > 100_000);
+    let all = OLD as u64 + ALL;
+    let mut whole = 0;
     for (number, byte) in places(log_bytes, log_bytes / 40).enumerate() {
         let killed = killed(directory.path());
         flip(killed.path(), LOG, byte, number as u32 % 8);
@@ -151,9 +164,11 @@ async fn a_log_that_was_moved_into_the_file_already_does_no_harm_unseen() {
         let Ok(store) = open(killed.path(), late()) else { continue };
         let health = store.health().clone();
         if health.damage.is_none() {
-            assert_eq!(found(&store).await + health.lost_readings, ALL, "byte {byte} of {log_bytes}");
+            whole += 1;
+            assert_eq!(found(&store).await + health.lost_readings, all, "byte {byte} of {log_bytes}");
         }
     }
+    assert!(whole >= 25, "only {whole} of the files were whole or could be mended");
 }
 
 #[tokio::test]
