@@ -29,6 +29,7 @@ use thiserror::Error;
 
 use super::reader::{Filter, Order, Readers, Rows};
 use super::writer::{Batch, Started, Stored, Writer};
+use crate::filesystem;
 
 /// Version of the schema, kept in the file's `user_version`.
 const VERSION: i64 = 1;
@@ -112,7 +113,7 @@ pub enum StoreError {
         detail: String,
     },
     /// The file beside it, which says what was answered, cannot be had.
-    #[error("{path} cannot be used: {source}", path = path.display())]
+    #[error("cannot use {}: {source}{}", path.display(), filesystem::advice_on_file(path, source))]
     Answered {
         /// The file.
         path: PathBuf,
