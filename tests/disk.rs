@@ -444,12 +444,12 @@ async fn an_end_that_leaves_delivered_readings_to_the_next_start_says_how_many()
     let mut running = site.open(1 << 20);
     running.push(0..10, Ack::Disk).await.expect("room");
     let (_, parts) = running.pull_readings(10).await;
-    site.fs.set_faults(Faults { write: 1.0, ..Faults::default() });
+    site.fs.set_calls_left(Some(0));
     running.deliver(parts, None);
     running.buffer.close();
     drop(running.outlet);
     assert_eq!(running.buffer.finish().await, Rest::KeptBut { lost: 0, sent_again: 10 });
-    site.fs.set_faults(Faults::default());
+    site.fs.set_calls_left(None);
     let running = site.open(1 << 20);
     assert_eq!(running.recovered(), 10);
     running.close().await;
@@ -531,4 +531,55 @@ fn a_runtime_that_ends_while_a_backlog_is_read_ends_without_a_panic() {
     release.join().expect("it only waits");
     // Whoever waits for the read is dropped soon; until then it goes on waiting.
     let _ = running.outlet.pull(&mut parts, 1).now_or_never();
+}
+
+/// Every file of a buffer, by its path below the buffer's.
+fn content(site: &Site) -> BTreeMap<String, Vec<u8>> {
+    let names = |directory: &str| {
+        let names = forebay::wal::Fs::list(&site.fs, &site.path().join(directory)).unwrap_or_default();
+        names.into_iter().map(|name| format!("{directory}{name}")).collect::<Vec<_>>()
+    };
+    let all = names("").into_iter().chain(names("keys/"));
+    all.map(|name| (name.clone(), site.fs.content(&site.path().join(name)))).collect()
+}
+
+#[tokio::test]
+async fn what_a_later_version_has_written_stops_the_start_in_words_and_stays_as_it_is() {
+    let later: [(&str, &str, fn(&Site)); 4] = [
+        ("segments", "version 2, and this program knows version 1", |site| {
+            let path = site.path().join("00000000000000000001.segment");
+            [7, 2048 + 7].into_iter().for_each(|place| site.fs.flip(&path, place, 3));
+        }),
+        ("segments of keys", "version 2, and this program knows version 1", |site| {
+            let path = site.path().join("keys/00000000000000000001.segment");
+            [7, 2048 + 7].into_iter().for_each(|place| site.fs.flip(&path, place, 3));
+        }),
+        ("checkpoints", "version 2, and this program knows version 1", |site| {
+            ["checkpoint-a", "checkpoint-b"]
+                .into_iter()
+                .for_each(|name| site.fs.flip(&site.path().join(name), 7, 3));
+        }),
+        ("a record", "is of kind 99, and this program knows 1 to", |site| {
+            let config = LogConfig::new(site.path(), 1 << 16);
+            let mut log = Log::open(Arc::new(site.fs.clone()), config, 1, &mut |_| {}).expect("it opens");
+            log.append(&[&[99; 40]]).expect("room");
+            log.commit(forebay::wal::Durability::Synced).expect("a sound disk");
+        }),
+    ];
+    for (what, words, write) in later {
+        let site = Site::new(28);
+        let mut running = site.open(1 << 20);
+        running.push_with_memo(0..3, Bytes::from_static(b"a memo")).await.expect("room");
+        let (_, parts) = running.pull_readings(3).await;
+        running.note("key", &parts).await.expect("a sound disk");
+        running.close().await;
+        write(&site);
+        let before = content(&site);
+        for _ in 0..2 {
+            let error = site.try_open(1 << 20).expect_err("it does not open").to_string();
+            assert!(error.contains(words), "{what}: {error}");
+            assert!(error.contains("start that version again"), "{what}: {error}");
+            assert!(content(&site) == before, "{what}: nothing has changed");
+        }
+    }
 }

@@ -157,7 +157,7 @@ fn open(fs: &FaultyFs, seed: u64) -> (Result<Log, LogError>, Told) {
         }
         Event::Record(record) => told.records.push((record.seq, record.segment, record.payload.to_vec())),
         Event::TornTail { .. } => {}
-        Event::CheckpointDamaged | Event::Damage(_) | Event::Missing(_) => {
+        Event::CheckpointDamaged | Event::Damage(_) | Event::Missing(_) | Event::CutShort(_) => {
             told.wrong.push(format!("{event:?}"))
         }
     };

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use faulty_fs::FaultyFs;
-use forebay::wal::{Durability, Event, Found, Fs as _, Limit, Log, LogConfig, record_bytes};
+use forebay::wal::{CutShort, Durability, Event, Found, Fs as _, Limit, Log, LogConfig, record_bytes};
 
 const LOGS: u64 = 60;
 /// Ways in which each log is damaged.
@@ -149,6 +149,7 @@ struct Salvage {
     lost: BTreeSet<u64>,
     /// Segments of which nothing can be read.
     unknown: BTreeSet<u64>,
+    cut_short: Option<CutShort>,
 }
 
 impl Salvage {
@@ -175,6 +176,7 @@ impl Salvage {
             Event::Damage(damage) if damage.seqs.is_empty() => _ = self.unknown.insert(damage.segment),
             Event::Damage(damage) => self.lost.extend(damage.seqs),
             Event::Missing(segment) => self.lost.extend(segment.seqs),
+            Event::CutShort(cut_short) => self.cut_short = Some(cut_short),
             Event::TornTail { .. } => {}
         }
     }
@@ -237,11 +239,18 @@ fn check_damaged(closed: &Closed, random: &mut fastrand::Rng) {
         assert!(!salvage.lost.contains(seq), "record {seq} is read, and said to be lost");
     }
     for (seq, record) in closed.records.iter().filter(|(_, record)| closed.needed.contains(&record.segment)) {
-        if salvage.records.contains_key(seq) || remains.ends_before(*seq) {
+        let is_cut_off = is_cut_off(closed, &remains_of, named, record);
+        if salvage.records.contains_key(seq) || (remains.ends_before(*seq) && !is_cut_off) {
             continue;
         }
-        assert!(!remains.whole.contains(seq), "record {seq} in {} is whole, and not read", record.segment);
-        let told = salvage.lost.contains(seq) || salvage.unknown.contains(&record.segment);
+        assert!(
+            !remains.whole.contains(seq) || is_cut_off,
+            "record {seq} in {} is whole, and not read",
+            record.segment
+        );
+        let is_behind_cut =
+            salvage.cut_short.is_some_and(|cut| cut.segment == record.segment && cut.seq <= *seq);
+        let told = salvage.lost.contains(seq) || salvage.unknown.contains(&record.segment) || is_behind_cut;
         // Without a checkpoint nobody knows which segments there were.
         assert!(
             told || salvage.checkpoint_damaged,
@@ -250,6 +259,18 @@ fn check_damaged(closed: &Closed, random: &mut fastrand::Rng) {
         );
     }
     goes_on(log, &fs, &remains_of, &salvage);
+}
+
+/// Whether a record is missing at the end of the youngest segment, and something says how large that was made.
+fn is_cut_off(closed: &Closed, fs: &FaultyFs, named: &BTreeSet<u64>, record: &Written) -> bool {
+    let name = segment_name(record.segment);
+    if closed.needed.last() != Some(&record.segment) || !names(fs).contains(&name) {
+        return false;
+    }
+    let (before, after) = (closed.fs.content(&path(&name)), fs.content(&path(&name)));
+    let same = |bytes: Range<usize>| after.get(bytes.clone()) == Some(&before[bytes]);
+    let says_size = named.contains(&record.segment) || same(0..44) || same(2048..2092);
+    says_size && record.bytes.start >= after.len()
 }
 
 /// A damaged log takes records as ever, and does not write over what it could not read.

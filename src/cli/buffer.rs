@@ -10,6 +10,7 @@ use super::{DONE, FAILED, MISUSED, logging};
 use crate::buffer::disk::inspect::{self, Report, SegmentReport};
 use crate::buffer::{BufferConfig, OpenError};
 use crate::codec::{ENCODERS, FormatConfig};
+use crate::wal::CutShort;
 
 /// Works on the buffer on disk of a gateway that is stopped.
 #[derive(Debug, Args)]
@@ -147,6 +148,13 @@ fn write_report(report: &Report, out: &mut impl Write) -> io::Result<()> {
     }
     for number in &report.missing {
         writeln!(out, "segment {number}: MISSING")?;
+    }
+    if let Some(CutShort { segment, bytes, made_bytes, seq }) = report.cut_short {
+        writeln!(
+            out,
+            "segment {segment}: CUT SHORT to {bytes} of at least {made_bytes} bytes; if records stood in what is gone, from \
+             record {seq} on, they are lost, and nobody knows how many"
+        )?;
     }
     if report.checkpoint_damaged {
         writeln!(out, "checkpoint: DAMAGED; what was delivered before may be sent again")?;

@@ -23,11 +23,13 @@ use bytes::Buf as _;
 use super::checksum::crc32c;
 use super::fs::{Fs, LogFile, renew};
 use super::segment::Segment;
+use super::version::{self, VERSION};
 
 /// The names of the two files.
 pub const NAMES: [&str; 2] = ["checkpoint-a", "checkpoint-b"];
 
-const MAGIC: &[u8; 8] = b"FBYCKP\x00\x01";
+/// What every version of a checkpoint begins with, before the byte with its version.
+const NAME: &[u8; 7] = b"FBYCKP\x00";
 const HEAD_BYTES: usize = 24;
 /// Least size of a file.
 const FILE_BYTES_MIN: usize = 64 * 1024;
@@ -222,6 +224,17 @@ fn without_sound(contents: [Content; 2]) -> Stored {
     }
 }
 
+/// The version of checkpoints that this one does not know: both say that they are of another one, or one does, by more
+/// than a flipped bit.
+pub fn foreign_version(checkpoints: [&[u8]; 2]) -> Option<u8> {
+    let found = checkpoints.map(|checkpoint| version::foreign(NAME, checkpoint));
+    match found {
+        [Some(first), Some(second)] => Some(first.max(second)),
+        [Some(alone), None] | [None, Some(alone)] => ((alone ^ VERSION).count_ones() > 1).then_some(alone),
+        [None, None] => None,
+    }
+}
+
 fn encode(generation: u64, checkpoint: &Checkpoint) -> Vec<u8> {
     let Checkpoint { position, segments, state } = checkpoint;
     let mut bytes = vec![0; 16];
@@ -236,7 +249,8 @@ fn encode(generation: u64, checkpoint: &Checkpoint) -> Vec<u8> {
         }
     }
     bytes.extend_from_slice(state);
-    bytes[..8].copy_from_slice(MAGIC);
+    bytes[..7].copy_from_slice(NAME);
+    bytes[7] = VERSION;
     let length = u32::try_from(bytes.len() - HEAD_BYTES).expect("a checkpoint is small");
     bytes[12..16].copy_from_slice(&length.to_le_bytes());
     let checksum = crc32c(&bytes[12..]);
@@ -245,7 +259,7 @@ fn encode(generation: u64, checkpoint: &Checkpoint) -> Vec<u8> {
 }
 
 fn decode(bytes: &[u8]) -> Option<(u64, Checkpoint)> {
-    let mut rest = bytes.strip_prefix(MAGIC)?;
+    let mut rest = bytes.strip_prefix(NAME)?.strip_prefix(&[VERSION])?;
     let checksum = rest.try_get_u32_le().ok()?;
     let length = u32::from_le_bytes(rest.get(..4)?.try_into().expect("four bytes"));
     let checked = rest.get(..12 + length as usize)?;

@@ -115,6 +115,8 @@ pub struct Log {
     pub(super) active: Option<Active>,
     /// The last segment that a start has found, if it can be gone on in.
     pub(super) unfinished: Option<u64>,
+    /// Files from before the start that are not needed, to be removed before anything is written.
+    pub(super) leftovers: Vec<PathBuf>,
     /// What a commit has kept and no sync has confirmed, in the segment before the next one.
     pub(super) left: Option<Left>,
     /// Records that were appended and not written yet.
@@ -294,6 +296,7 @@ impl Log {
     ///
     /// If it cannot be opened; the next record begins a new one then.
     pub fn go_on_in_last(&mut self) -> Result<(), LogError> {
+        self.remove_leftovers();
         let unfinished = self.unfinished.take();
         let Some(segment) = self.segments.last().filter(|last| unfinished == Some(last.number)) else {
             return Ok(());
@@ -310,6 +313,7 @@ impl Log {
 
     /// Goes on in a new segment with room for a record of so many bytes.
     fn roll(&mut self, record_bytes: u64) -> Result<(), LogError> {
+        self.remove_leftovers();
         // Whatever is in a later segment says that all before it was synced.
         self.sync()?;
         self.end = self.position();
@@ -363,9 +367,10 @@ impl Log {
         header: &Header,
         path: &Path,
     ) -> Result<(Arc<dyn LogFile>, PathBuf), LogError> {
+        let mark = [&header.encode()[..], &header.encode_size(spare.bytes)].concat();
         let Spare { file, path: from, .. } = spare;
         for place in HEADER_PLACES {
-            file.write_at(&header.encode(), place).map_err(LogError::at("write to", &from))?;
+            file.write_at(&mark, place).map_err(LogError::at("write to", &from))?;
         }
         file.sync().map_err(LogError::at("sync", &from))?;
         let Directory { fs, path: directory } = &self.directory;
@@ -405,6 +410,7 @@ impl Log {
     ///
     /// If it cannot be written. The next start may find it all the same.
     pub fn keep(&mut self, state: Vec<u8>, settled: &[u64]) -> Result<Vec<Segment>, LogError> {
+        self.remove_leftovers();
         self.commit(Durability::Synced)?;
         let (old, segments) = self.without(settled);
         let checkpoint = Checkpoint { position: self.position(), segments, state };
@@ -415,6 +421,14 @@ impl Log {
         written?;
         self.segments = checkpoint.segments;
         Ok(old)
+    }
+
+    /// A start changes nothing, so that a directory that is not understood stays as it is; the first one to write
+    /// removes what no start needs. A file that stays, on a disk that cannot be written, does no harm.
+    fn remove_leftovers(&mut self) {
+        for path in self.leftovers.drain(..) {
+            let _ = self.directory.fs.remove(&path);
+        }
     }
 
     fn write_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), LogError> {
@@ -436,6 +450,7 @@ impl Log {
     ///
     /// What the system says; they do not count any more, and what stays of them is found again at the next start.
     pub fn discard(&mut self, numbers: &[u64]) -> Result<(), LogError> {
+        self.remove_leftovers();
         let (old, segments) = self.without(numbers);
         self.segments = segments;
         self.let_all_go(&old)
@@ -465,8 +480,12 @@ impl Log {
         if self.spare.is_some() || segment.bytes < self.segment_bytes {
             return fs.remove(&path).map_err(LogError::at("remove", &path));
         }
-        // Its blocks are written already, and writing over them is what the disk does best.
+        // Its blocks are written already, and writing over them is what the disk does best. One that was cut short since
+        // has not all of them.
         let file = fs.open(&path).map_err(LogError::at("open", &path))?;
+        if file.size().map_err(LogError::at("read", &path))? < segment.bytes {
+            return fs.remove(&path).map_err(LogError::at("remove", &path));
+        }
         let to = self.spare_job(segment.bytes).path;
         fs.rename(&path, &to).map_err(LogError::at("rename", &path))?;
         self.spare = Some(Spare { file, path: to, bytes: segment.bytes });

@@ -28,6 +28,8 @@
 //! | 8 | sequence number of its first record |
 //! | 4 | salt |
 //! | 4 | CRC32C over the above |
+//! | 8 | bytes of the file as it was made; zeros here and in what follows are of an older version, which did not say |
+//! | 4 | CRC32C over all of the above but the other CRC32C, starting from the salt |
 //!
 //! From 4096 on it has records, each at a multiple of 8:
 //!
@@ -45,6 +47,10 @@
 //! the checkpoint) says that the missing one had been synced, it is damage. If nothing does, it was never
 //! acknowledged: the log ends there. A segment ends where the first of all later ones begins, so that records whose
 //! commit failed do not come back.
+//!
+//! A file is as large as it was made from the moment on at which it has its name. If the youngest is shorter, what stood
+//! at its end is gone, and that is told: nobody knows how many records it was. A record that is begun and not whole, or
+//! zeros where some stood, cannot be told from what was being written at the end.
 //!
 //! # After a sync that failed
 //!
@@ -68,14 +74,16 @@ mod quarantine;
 mod reader;
 mod segment;
 mod spare;
+mod version;
 
 pub use checkpoint::Position;
 pub use fs::{Fs, LogFile, OsFs, ReadOnlyFs};
 pub use log::{Directory, Durability, Log, LogConfig, LogError};
-pub use open::Event;
+pub use open::{CutShort, Event};
 pub use reader::{Damage, Found, Limit, Reader, Record, Start, record_bytes};
 pub use segment::Segment;
 pub use spare::{Spare, SpareJob};
+pub use version::refusal;
 
 #[cfg(test)]
 mod tests;

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::checkpoint::{Checkpoint, Position, Slots, Stored};
 use super::fs::{Fs, renew};
 use super::log::{Directory, Log, LogConfig, LogError};
-use super::reader::{Damage, Found, Limit, Record, Start};
-use super::segment::{self, HEADER_BYTES, HEADER_PLACES, Header, RECORDS_START, Segment};
+use super::reader::{Damage, Found, Limit, Reader, Record, Start};
+use super::segment::{self, HEADER_BYTES, HEADER_PLACES, Header, RECORDS_START, SIZE_BYTES, Segment};
 use super::spare::is_spare;
+use super::version;
 
 /// What is found when a log is opened.
 #[derive(Debug)]
@@ -33,13 +34,29 @@ pub enum Event<'a> {
     Damage(Damage),
     /// A segment that was needed, and is not there.
     Missing(Segment),
-    /// Bytes behind the last record were begun and never acknowledged; they do not count.
+    /// The youngest segment is shorter than it was made.
+    CutShort(CutShort),
+    /// Behind the last record one was begun that is not whole, and nothing says that it was ever synced: it does not
+    /// count.
     TornTail {
         /// The number of the segment.
         segment: u64,
         /// Where in the file they begin.
         offset: u64,
     },
+}
+
+/// The youngest segment is shorter than it was made: what stood at its end is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CutShort {
+    /// The number of the segment.
+    pub segment: u64,
+    /// Bytes that are left.
+    pub bytes: u64,
+    /// Bytes that it was made with, at least.
+    pub made_bytes: u64,
+    /// The sequence number of the first record that may have been in what is gone.
+    pub seq: u64,
 }
 
 impl Log {
@@ -50,7 +67,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// What the system says. Damage is no error.
+    /// What the system says, or that another version has written it. Damage is no error.
     pub fn open(
         fs: Arc<dyn Fs>,
         config: LogConfig,
@@ -65,6 +82,7 @@ impl Log {
         let names = fs.list(&path).map_err(LogError::at("read", &path))?;
         // What is seen now must be what a crash leaves: a segment that was begun, or removed, changes what counts.
         fs.sync_directory(&path).map_err(LogError::at("sync", &path))?;
+        version::check(fs.as_ref(), &path, &names)?;
         let opened = Slots::open(fs.as_ref(), &path, &names);
         let (slots, stored) = opened.map_err(LogError::at("read the checkpoint in", &path))?;
         let (checkpoint, gaps) = match stored {
@@ -78,7 +96,7 @@ impl Log {
         if replay.gaps == Gaps::MayBeSettled && replay.checkpoint.is_none() {
             replay.tell_of_checkpoint();
         }
-        replay.remove_leftovers();
+        let leftovers = replay.leave_out();
         let Replayed { segments, end, unfinished } = replay.run()?;
         Ok(Log {
             directory: replay.directory,
@@ -87,6 +105,7 @@ impl Log {
             segments,
             active: None,
             unfinished,
+            leftovers,
             left: None,
             pending: Vec::new(),
             end,
@@ -152,11 +171,36 @@ enum Ending {
     Torn,
 }
 
+/// What reading a segment comes to.
+struct Read {
+    ending: Ending,
+    /// Bytes of the file.
+    bytes: u64,
+}
+
 /// A segment that is to be read, and from where.
 struct Chapter {
     segment: Segment,
     start: Option<Start>,
     limit: Limit,
+    /// Bytes that the file was made with, as far as that is known.
+    made_bytes: u64,
+}
+
+impl Chapter {
+    /// What is missing at the end of it, if it is the last one: where the others end is known.
+    fn cut_short(&self, reader: &Reader) -> Option<CutShort> {
+        let Chapter { segment, limit, made_bytes, .. } = self;
+        let (bytes, made_bytes) = (reader.size(), *made_bytes);
+        let is_last = matches!(limit, Limit::Unknown { .. });
+        let seq = reader.position().seq;
+        (is_last && bytes < made_bytes).then_some(CutShort {
+            segment: segment.number,
+            bytes,
+            made_bytes,
+            seq,
+        })
+    }
 }
 
 impl Replay<'_> {
@@ -168,10 +212,9 @@ impl Replay<'_> {
         }
     }
 
-    /// Removes files that were to become segments, and segments that the checkpoint no longer needs. A file that
-    /// stays, on a disk that cannot be written, does no harm.
-    fn remove_leftovers(&mut self) {
-        let Directory { fs, path } = &self.directory;
+    /// Leaves out files that were to become segments, and segments that the checkpoint no longer needs. Returns those
+    /// that can be removed.
+    fn leave_out(&mut self) -> Vec<PathBuf> {
         let settled = |name: &str| {
             let (Some(number), Some(checkpoint)) = (segment::number_of(name), &self.checkpoint) else {
                 return false;
@@ -180,18 +223,15 @@ impl Replay<'_> {
                 && checkpoint.segments.iter().all(|segment| segment.number != number)
         };
         // What cannot be read was not settled, only left out of the checkpoint.
-        let is_readable = |name: &str| {
+        let is_readable = |name: &String| {
             let number = segment::number_of(name);
             let headers = number.map(|number| self.directory.headers(number));
-            headers.is_none_or(|headers| headers.is_ok_and(|(_, headers)| !headers.is_empty()))
+            headers.is_none_or(|headers| headers.is_ok_and(|headers| !headers.found.is_empty()))
         };
-        self.names.retain(|name| {
-            let goes = is_spare(name) || settled(name);
-            if goes && is_readable(name) {
-                let _ = fs.remove(&path.join(name));
-            }
-            !goes
-        });
+        let names = std::mem::take(&mut self.names).into_iter();
+        let (left_out, names) = names.partition::<Vec<_>, _>(|name| is_spare(name) || settled(name));
+        self.names = names;
+        left_out.into_iter().filter(is_readable).map(|name| self.directory.path.join(name)).collect()
     }
 
     /// Reads all there is.
@@ -211,6 +251,7 @@ impl Replay<'_> {
                         self.tell_of_checkpoint();
                     }
                     (self.visit)(Event::Missing(segment.clone()));
+                    self.tell_of_missing_end(segment, position, &files);
                 }
             }
         }
@@ -219,10 +260,13 @@ impl Replay<'_> {
         let chapters = self.chapters(&mut known, position, files)?;
         let mut ending = Ending::Torn;
         for chapter in &chapters {
-            ending = self.read(chapter, &mut end)?;
+            let read = self.read(chapter, &mut end)?;
+            ending = read.ending;
             if let Some(segment) = known.get_mut(&chapter.segment.number) {
                 let first = segment.seqs.start;
                 segment.seqs.end = end.seq.max(first);
+                // What was told of a file that is shorter than it was made is not told again after a checkpoint.
+                segment.bytes = segment.bytes.min(read.bytes);
             }
         }
         // A segment that cannot be read is not written over by the next one.
@@ -232,6 +276,16 @@ impl Replay<'_> {
         let last = chapters.last().map(|chapter| chapter.segment.number);
         let unfinished = last.filter(|last| ending == Ending::Clean && youngest == Some(*last));
         Ok(Replayed { segments: known.into_values().collect(), end, unfinished })
+    }
+
+    /// The segment is gone that was written to at the last checkpoint: if none comes after it, nobody knows what it
+    /// held beside what the checkpoint says.
+    fn tell_of_missing_end(&mut self, segment: &Segment, position: Position, files: &[u64]) {
+        let is_last = segment.number == position.segment && files.iter().all(|file| *file < segment.number);
+        if is_last && self.gaps == Gaps::AreLosses {
+            let (segment, made_bytes) = (segment.number, segment.bytes);
+            (self.visit)(Event::CutShort(CutShort { segment, bytes: 0, made_bytes, seq: position.seq }));
+        }
     }
 
     /// The segments that have records from `position` on, with their limits.
@@ -246,15 +300,16 @@ impl Replay<'_> {
         if let Some(segment) = known.get(&position.segment) {
             let start = Start { offset: position.offset, seq: position.seq };
             let limit = Limit::Unknown { proven: position.seq };
-            chapters.push(Chapter { segment: segment.clone(), start: Some(start), limit });
+            let made_bytes = segment.bytes;
+            chapters.push(Chapter { segment: segment.clone(), start: Some(start), limit, made_bytes });
         }
         for number in files.into_iter().filter(|number| *number > position.segment) {
-            let Some(segment) = self.describe(number)? else {
+            let Some((segment, made_bytes)) = self.describe(number)? else {
                 continue;
             };
             known.insert(number, segment.clone());
             let limit = Limit::Unknown { proven: segment.seqs.start };
-            chapters.push(Chapter { segment, start: None, limit });
+            chapters.push(Chapter { segment, start: None, limit, made_bytes });
         }
         // What a later segment begins with is where the earlier ones end.
         let mut below = None;
@@ -268,20 +323,22 @@ impl Replay<'_> {
         Ok(chapters)
     }
 
-    /// What the header of a segment says; `None`, and said so, if both are damaged.
-    fn describe(&mut self, number: u64) -> Result<Option<Segment>, LogError> {
-        let (bytes, headers) = self.directory.headers(number)?;
-        let found = headers.into_iter().find(|header| header.number == number);
-        let Some(Header { first_seq, salt, .. }) = found else {
+    /// What the header of a segment says, and the bytes that it was made with, as far as it says so; `None`, and said
+    /// so, if both headers are damaged.
+    fn describe(&mut self, number: u64) -> Result<Option<(Segment, u64)>, LogError> {
+        let Headers { bytes, found } = self.directory.headers(number)?;
+        let of_this = || found.iter().filter(|(header, _)| header.number == number);
+        let Some((Header { first_seq, salt, .. }, _)) = of_this().next() else {
             (self.visit)(Event::Damage(Damage { segment: number, bytes: 0..bytes, seqs: 0..0 }));
             return Ok(None);
         };
-        Ok(Some(Segment { number, salt, seqs: first_seq..first_seq, bytes }))
+        let made_bytes = of_this().find_map(|(_, made_bytes)| *made_bytes).unwrap_or(RECORDS_START);
+        Ok(Some((Segment { number, salt: *salt, seqs: *first_seq..*first_seq, bytes }, made_bytes)))
     }
 
     /// Tells of the records of one segment, and moves `end` behind them. Returns how they end.
-    fn read(&mut self, chapter: &Chapter, end: &mut Position) -> Result<Ending, LogError> {
-        let Chapter { segment, start, limit } = chapter;
+    fn read(&mut self, chapter: &Chapter, end: &mut Position) -> Result<Read, LogError> {
+        let Chapter { segment, start, limit, .. } = chapter;
         let first = start.map_or(segment.seqs.start, |start| start.seq);
         let void = matches!(limit, Limit::Below(below) if *below <= first);
         match self.gaps {
@@ -301,17 +358,21 @@ impl Replay<'_> {
                 Found::Damage(damage) => Event::Damage(damage),
             });
         }
-        if reader.is_torn() {
-            let offset = reader.position().offset;
+        let Start { offset, seq } = reader.position();
+        let cut_short = chapter.cut_short(&reader);
+        if let Some(cut_short) = cut_short {
+            (self.visit)(Event::CutShort(cut_short));
+        } else if reader.is_torn() {
             (self.visit)(Event::TornTail { segment: segment.number, offset });
         }
-        let Start { offset, seq } = reader.position();
         if matches!(limit, Limit::Unknown { .. }) {
             let from = start.map_or(RECORDS_START, |start| start.offset);
             self.renew(segment, from..offset)?;
         }
         *end = Position { segment: segment.number, offset, seq };
-        Ok(if reader.is_torn() { Ending::Torn } else { Ending::Clean })
+        let is_clean = !reader.is_torn() && cut_short.is_none();
+        let ending = if is_clean { Ending::Clean } else { Ending::Torn };
+        Ok(Read { ending, bytes: reader.size() })
     }
 
     /// Makes what was read durable: it may have been written by a process that was killed before its sync, and
@@ -323,18 +384,27 @@ impl Replay<'_> {
     }
 }
 
+/// What the front of a segment says.
+struct Headers {
+    /// Bytes of the file.
+    bytes: u64,
+    /// The headers that are sound, and the bytes that the file was made with, where they say so.
+    found: Vec<(Header, Option<u64>)>,
+}
+
 impl Directory {
-    /// The size of a segment, and the headers in it that are sound.
-    fn headers(&self, number: u64) -> Result<(u64, Vec<Header>), LogError> {
+    fn headers(&self, number: u64) -> Result<Headers, LogError> {
         let path = self.segment(number);
         let file = self.fs.open(&path).map_err(LogError::at("open", &path))?;
         let bytes = file.size().map_err(LogError::at("read", &path))?;
-        let mut headers = Vec::new();
+        let mut found = Vec::new();
         for place in HEADER_PLACES {
-            let mut header = [0; HEADER_BYTES];
-            let read = file.read_at(&mut header, place).map_err(LogError::at("read", &path))?;
-            headers.extend(Header::decode(&header[..read]));
+            let mut front = [0; HEADER_BYTES + SIZE_BYTES];
+            let read = file.read_at(&mut front, place).map_err(LogError::at("read", &path))?;
+            let header = Header::decode(&front[..read.min(HEADER_BYTES)]);
+            let size = |header: &Header| header.decode_size(front[..read].get(HEADER_BYTES..)?);
+            found.extend(header.map(|header| (header, size(&header))));
         }
-        Ok((bytes, headers))
+        Ok(Headers { bytes, found })
     }
 }

@@ -99,6 +99,11 @@ impl Reader {
         })
     }
 
+    /// Bytes of the file when it was opened.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Where the next record begins, or would.
     pub fn position(&self) -> Start {
         self.next

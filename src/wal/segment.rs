@@ -4,16 +4,20 @@ use std::ops::Range;
 
 use bytes::Buf as _;
 
-use super::checksum::crc32c;
+use super::checksum::{crc32c, crc32c_from};
+use super::version::{self, VERSION};
 
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 32;
+/// Bytes behind the header that say how large the file was made.
+pub const SIZE_BYTES: usize = 12;
 /// Where the header stands, twice: one damaged sector does not cost a segment.
 pub const HEADER_PLACES: [u64; 2] = [0, 2048];
 /// Where the first record begins.
 pub const RECORDS_START: u64 = 4096;
 
-const MAGIC: &[u8; 8] = b"FBYLOG\x00\x01";
+/// What every version of a segment begins with, before the byte with its version.
+pub const NAME: &[u8; 7] = b"FBYLOG\x00";
 const SUFFIX: &str = ".segment";
 
 /// What a segment says of itself.
@@ -32,7 +36,8 @@ impl Header {
     /// The bytes at the front of the file.
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
-        bytes[..8].copy_from_slice(MAGIC);
+        bytes[..7].copy_from_slice(NAME);
+        bytes[7] = VERSION;
         bytes[8..16].copy_from_slice(&self.number.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.first_seq.to_le_bytes());
         bytes[24..28].copy_from_slice(&self.salt.to_le_bytes());
@@ -44,10 +49,48 @@ impl Header {
     /// The header at the front of `bytes`; `None` if it is damaged or of another version.
     pub fn decode(bytes: &[u8]) -> Option<Header> {
         let bytes = bytes.get(..HEADER_BYTES)?;
-        let mut rest = bytes.strip_prefix(MAGIC)?;
+        let mut rest = bytes.strip_prefix(NAME)?.strip_prefix(&[VERSION])?;
         let header =
             Header { number: rest.get_u64_le(), first_seq: rest.get_u64_le(), salt: rest.get_u32_le() };
-        (crc32c(&bytes[..28]) == rest.get_u32_le()).then_some(header)
+        is_checked(bytes).then_some(header)
+    }
+
+    /// The bytes behind the header that say how large the file was made.
+    pub fn encode_size(&self, bytes: u64) -> [u8; SIZE_BYTES] {
+        let mut mark = [0; SIZE_BYTES];
+        mark[..8].copy_from_slice(&bytes.to_le_bytes());
+        mark[8..].copy_from_slice(&self.size_checksum(bytes).to_le_bytes());
+        mark
+    }
+
+    /// How large the file was made, as `mark` says; `None` if it is damaged, or if an older version made the file.
+    pub fn decode_size(&self, mark: &[u8]) -> Option<u64> {
+        let mut rest = mark.get(..SIZE_BYTES)?;
+        let bytes = rest.get_u64_le();
+        (self.size_checksum(bytes) == rest.get_u32_le()).then_some(bytes)
+    }
+
+    fn size_checksum(&self, bytes: u64) -> u32 {
+        // Without the header's own checksum: with it, every header would have the same.
+        crc32c_from(self.salt, &[&self.encode()[..HEADER_BYTES - 4], &bytes.to_le_bytes()])
+    }
+}
+
+/// Whether the bytes of a header have the checksum that stands behind them.
+fn is_checked(header: &[u8]) -> bool {
+    header
+        .get(HEADER_BYTES - 4..HEADER_BYTES)
+        .is_some_and(|checksum| crc32c(&header[..28]).to_le_bytes() == checksum)
+}
+
+/// The version of a segment that this one does not know, as its two headers say it: one of them is whole, or both say
+/// the same. A version that is only damaged is none.
+pub fn foreign_version(headers: [&[u8]; 2]) -> Option<u8> {
+    let foreign = headers.map(|header| version::foreign(NAME, header));
+    let whole = headers.iter().zip(foreign).find_map(|(header, found)| found.filter(|_| is_checked(header)));
+    match foreign {
+        [Some(first), Some(second)] if first == second => Some(first),
+        _ => whole,
     }
 }
 
@@ -97,6 +140,32 @@ mod tests {
             assert_eq!(Header::decode(&bytes), None, "bit {bit}");
         }
         assert_eq!(Header::decode(&bytes[..HEADER_BYTES - 1]), None);
+        let mark = header.encode_size(4096);
+        assert_eq!(header.decode_size(&mark), Some(4096));
+        assert_eq!(Header { number: 4, ..header }.decode_size(&mark), None, "it is another header's");
+        assert_eq!(header.decode_size(&[0; SIZE_BYTES]), None, "older versions write none");
+    }
+
+    #[test]
+    fn a_later_version_is_told_from_a_damaged_one() {
+        let known = Header { number: 3, first_seq: 7, salt: 9 }.encode();
+        let mut later = known;
+        later[7] = 2;
+        let damaged = later;
+        let checksum = crc32c(&later[..28]);
+        later[28..].copy_from_slice(&checksum.to_le_bytes());
+        let check = |first: &[u8], second: &[u8], expected| {
+            assert_eq!(foreign_version([first, second]), expected);
+            assert_eq!(foreign_version([second, first]), expected);
+        };
+        check(&known, &known, None);
+        check(&later, &later, Some(2));
+        check(&later, &known, Some(2));
+        check(&later, &[], Some(2));
+        check(&damaged, &damaged, Some(2));
+        check(&damaged, &known, None);
+        check(&damaged, &[0; HEADER_BYTES], None);
+        check(&[], &[], None);
     }
 
     #[test]

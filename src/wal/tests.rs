@@ -19,6 +19,7 @@ struct Told {
     damaged: Vec<std::ops::Range<u64>>,
     state: Option<Vec<u8>>,
     missing: Vec<u64>,
+    cut_short: Option<CutShort>,
     other: Vec<&'static str>,
 }
 
@@ -36,6 +37,7 @@ fn open(directory: &Path) -> (Log, Told) {
         Event::Record(record) => told.records.push((record.seq, record.payload.to_vec())),
         Event::Damage(damage) => told.damaged.push(damage.seqs),
         Event::Missing(segment) => told.missing.push(segment.number),
+        Event::CutShort(cut_short) => told.cut_short = Some(cut_short),
         Event::TornTail { .. } => told.other.push("torn"),
     };
     let log = Log::open(Arc::new(OsFs), config(directory), 7, visit).expect("it opens");
@@ -240,4 +242,67 @@ fn damaged_bytes_are_set_aside_as_they_are() {
     let path = log.directory().set_aside(&damage).expect("a sound disk").expect("some bytes");
     let segment = fs::read(directory.path().join(&segment_files(directory.path())[0])).expect("a file");
     assert_eq!(fs::read(path).expect("a file"), segment[4096 + 128..4096 + 256]);
+}
+
+#[test]
+fn a_youngest_segment_that_is_shorter_than_it_was_made_is_told_at_every_length_and_once() {
+    for checkpoints in [0, 1] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let name = {
+            let (mut log, _) = open(directory.path());
+            append(&mut log, 4, 100);
+            (0..checkpoints).for_each(|_| log.checkpoint(b"state".to_vec(), &[]).expect("a sound disk"));
+            append(&mut log, 4, 100);
+            segment_files(directory.path()).pop().expect("a segment")
+        };
+        let whole = fs::read(directory.path().join(&name)).expect("a segment");
+        let records = 4096 + 8 * 128;
+        let lengths =
+            (0..records + 200).step_by(61).chain([32, 44, 4096, records, whole.len() - 1, whole.len()]);
+        for length in lengths {
+            let what = format!("{length} bytes of {} are left, {checkpoints} checkpoints", whole.len());
+            fs::write(directory.path().join(&name), &whole[..length]).expect("written");
+            for name in ["checkpoint-a", "checkpoint-b"] {
+                // As it was: what is told is known from the next one on.
+                let _ = fs::copy(directory.path().join(name), directory.path().join(format!("kept-{name}")));
+            }
+            let (mut log, told) = open(directory.path());
+            if length == whole.len() {
+                assert_eq!(
+                    (told.cut_short, told.damaged.len(), told.records.len()),
+                    (None, 0, 8 - 4 * checkpoints)
+                );
+                continue;
+            }
+            let is_told = told.cut_short.is_some_and(|cut| {
+                let CutShort { segment, bytes, made_bytes, seq } = cut;
+                let read = told.records.last().map_or(1 + 4 * checkpoints as u64, |(seq, _)| seq + 1);
+                segment == 1
+                    && (bytes, seq) == (length as u64, read)
+                    && (made_bytes == whole.len() as u64 || (length < 44 && made_bytes > bytes))
+            });
+            assert!(
+                is_told || (length < 32 && checkpoints == 0 && told.damaged.len() == 1),
+                "{what}: {told:?}"
+            );
+            assert!(!told.other.contains(&"torn"), "{what}: {told:?}");
+            log.checkpoint(b"state".to_vec(), &[]).expect("a sound disk");
+            drop(log);
+            let (_, told) = open(directory.path());
+            assert!(told.cut_short.is_none() && told.damaged.is_empty(), "{what}, the second time: {told:?}");
+            for name in ["checkpoint-a", "checkpoint-b"] {
+                let (path, kept) =
+                    (directory.path().join(name), directory.path().join(format!("kept-{name}")));
+                fs::rename(kept, &path).or_else(|_| fs::remove_file(&path)).expect("a sound disk");
+            }
+        }
+        if checkpoints > 0 {
+            fs::remove_file(directory.path().join(&name)).expect("it was there");
+            let (_, told) = open(directory.path());
+            assert_eq!(
+                (told.missing.len(), told.cut_short.map(|cut| (cut.bytes, cut.seq))),
+                (1, Some((0, 5)))
+            );
+        }
+    }
 }

@@ -34,6 +34,8 @@
 //!
 //! Any other span is the number of a request and an index in it (8, 4), and the same for the first place behind (8, 4).
 
+use std::ops::RangeInclusive;
+
 use bytes::Buf as _;
 use prost::encoding::{decode_varint, encode_varint};
 use thiserror::Error;
@@ -45,6 +47,9 @@ const READINGS: u8 = 1;
 const BATCH: u8 = 2;
 const SETTLED: u8 = 3;
 const DERIVED: u8 = 4;
+
+/// The kinds that this version knows.
+pub const KINDS: RangeInclusive<u8> = READINGS..=DERIVED;
 
 /// Bytes before the memo.
 const ACCEPTED_HEAD_BYTES: usize = 25;
@@ -242,6 +247,11 @@ impl<'a> Entry<'a> {
             _ => None,
         };
         entry.ok_or(UnknownEntry)
+    }
+
+    /// The kind of a payload, if it is none that this version knows: a later one has written it.
+    pub fn foreign_kind(payload: &[u8]) -> Option<u8> {
+        payload.first().copied().filter(|kind| !KINDS.contains(kind))
     }
 
     /// The readings in a payload, wherever they come from; `None` if it holds none.

@@ -13,7 +13,7 @@ use crate::buffer::span::Span;
 use crate::buffer::{Amount, BufferConfig, OpenError};
 use crate::metrics::Metrics;
 use crate::reading::{ReadingRef, Readings};
-use crate::wal::{Damage, Found, Fs, Limit, LogError, OsFs, ReadOnlyFs, Segment};
+use crate::wal::{CutShort, Damage, Found, Fs, Limit, LogError, OsFs, ReadOnlyFs, Segment};
 
 /// One segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub struct Report {
     pub damaged: Vec<Damage>,
     /// Numbers of segments that were needed and are not there.
     pub missing: Vec<u64>,
+    /// The youngest segment, if it is shorter than it was made: what stood at its end is gone.
+    pub cut_short: Option<CutShort>,
     /// Whether there is a checkpoint, and it cannot be read.
     pub checkpoint_damaged: bool,
     /// Requests that were acknowledged and that nobody has any more.
@@ -65,7 +67,7 @@ impl Report {
     /// Whether everything can be read.
     pub fn is_sound(&self) -> bool {
         let damaged = self.all_damaged().next().is_some() || !self.missing.is_empty();
-        !damaged && !self.checkpoint_damaged && self.lost_requests == 0
+        !damaged && self.cut_short.is_none() && !self.checkpoint_damaged && self.lost_requests == 0
     }
 }
 
@@ -150,6 +152,7 @@ fn read_all(recovered: &Recovered, visit: &mut dyn FnMut(ReadingRef<'_>)) -> Res
         // Those of segments that are there are found again.
         damaged: recovered.damaged.iter().filter(|damage| is_elsewhere(recovered, damage)).cloned().collect(),
         missing: recovered.missing.clone(),
+        cut_short: recovered.cut_short,
         checkpoint_damaged: recovered.checkpoint_damaged,
         lost_requests: recovered.lost_requests,
         batches: recovered.state.notes.len(),

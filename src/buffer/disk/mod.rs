@@ -116,6 +116,7 @@ pub fn open_on(
     let segment_bytes = log_config.segment_bytes;
     let recovered = recovery::recover(fs, log_config, seed)?;
     let pinned = recovered.set_aside(&path);
+    metrics.buffer_damaged_records.inc_by(recovered.damaged_requests());
     let Recovered { log, state, resumed, records, unread_from, unread, amount, .. } = recovered;
     for (at, memo) in recovered.memos {
         kept.push(memo.clone());
@@ -129,7 +130,6 @@ pub fn open_on(
         info!(readings = amount.readings, bytes = amount.bytes, took = ?started.elapsed(), "readings found on disk");
         accounts.recover(amount);
     }
-    metrics.buffer_damaged_records.inc_by(recovered.lost_requests);
 
     let noted_spans = state.notes.values().flat_map(|note| note.spans.iter().copied());
     let taken = state.settled.iter().chain(noted_spans).collect();

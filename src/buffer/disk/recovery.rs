@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::cursor::{self, ReadRequest};
-use super::entry::{Accepted, Entry, Note, Settlement};
+use super::entry::{Accepted, Entry, KINDS, Note, Settlement};
 use super::handover::ReadFrom;
 use super::state::State;
 use crate::buffer::Amount;
@@ -20,7 +20,7 @@ use crate::buffer::lease::{Part, Record, RecordParts};
 use crate::buffer::outlet::{NoteId, Resumed};
 use crate::buffer::span::{Place, Span, SpanSet};
 use crate::buffer::waiters::Waiters;
-use crate::wal::{self, Damage, Event, Found, Fs, Limit, Log, LogConfig, LogError, Segment};
+use crate::wal::{self, CutShort, Damage, Event, Found, Fs, Limit, Log, LogConfig, LogError, Segment};
 
 /// What a start finds.
 #[derive(Debug)]
@@ -49,27 +49,32 @@ pub struct Recovered {
     pub checkpoint_damaged: bool,
     /// The segments that were needed and are not there.
     pub missing: Vec<u64>,
+    /// The youngest segment, if it is shorter than it was made.
+    pub cut_short: Option<CutShort>,
 }
 
 /// Opens the log in `directory` and finds out what is in it. It blocks.
 ///
 /// # Errors
 ///
-/// What the system says, or that a sound checkpoint has a state that this version does not know: what is settled cannot
-/// be told then, and every segment before it would look as if nothing in it were needed. Damage is no error: it is
-/// logged and counted; [`Recovered::set_aside`] sets it aside.
+/// What the system says, or that another version has written something here that this one does not know: what is
+/// settled cannot be told then, and segments would look as if nothing in them were needed. Nothing is changed in that
+/// case. Damage is no error: it is logged and counted; [`Recovered::set_aside`] sets it aside.
 pub fn recover(fs: Arc<dyn Fs>, config: LogConfig, seed: u64) -> Result<Recovered, LogError> {
     let mut replay = Replay { state: State { next_number: 1, ..State::default() }, ..Replay::default() };
     let path = config.directory.clone();
     let log = Log::open(fs, config, seed, &mut |event| replay.on(event))?;
     if replay.is_state_unknown {
-        let error = io::Error::new(io::ErrorKind::InvalidData, "another version of forebay has written it");
-        return Err(LogError { action: "understand the checkpoint in", path, error });
+        let error = wal::refusal(&path, "its state is none that this program knows");
+        return Err(LogError { action: "understand the checkpoint in", ..error });
+    }
+    if let Some(foreign) = replay.foreign {
+        return Err(foreign.refusal(&path));
     }
     let lost_in_replay = replay.lost_requests();
-    let Replay { mut state, mut damaged, memos, checkpoint_damaged, missing, .. } = replay;
+    let Replay { mut state, mut damaged, memos, checkpoint_damaged, missing, cut_short, .. } = replay;
     state.contents.retain(|number, _| log.segments().iter().any(|segment| segment.number == *number));
-    let mut walk = Walk::new(&mut state);
+    let mut walk = Walk::new(&mut state, cut_short);
     for segment in log.segments() {
         walk.through(&log, segment)?;
     }
@@ -101,10 +106,17 @@ pub fn recover(fs: Arc<dyn Fs>, config: LogConfig, seed: u64) -> Result<Recovere
         damaged,
         checkpoint_damaged,
         missing,
+        cut_short,
     })
 }
 
 impl Recovered {
+    /// Requests that are to be counted as damaged. Where nobody knows how many were in what is gone, one is counted, so
+    /// that it shows.
+    pub fn damaged_requests(&self) -> u64 {
+        self.lost_requests.max(u64::from(self.cut_short.is_some()))
+    }
+
     /// Copies what could not be read to where it stays, and says so. Returns the segments of which something could not
     /// be copied.
     pub fn set_aside(&self, path: &Path) -> Vec<u64> {
@@ -146,6 +158,29 @@ struct Replay {
     has_unknown_segment: bool,
     /// Whether the checkpoint is sound and its state is none that this version writes.
     is_state_unknown: bool,
+    /// The first record that another version has written.
+    foreign: Option<Foreign>,
+    cut_short: Option<CutShort>,
+}
+
+/// A record of a kind that this version does not know.
+struct Foreign {
+    segment: u64,
+    seq: u64,
+    kind: u8,
+}
+
+impl Foreign {
+    fn refusal(&self, log: &Path) -> LogError {
+        let Foreign { segment, seq, kind } = self;
+        let (first, last) = (KINDS.start(), KINDS.end());
+        wal::refusal(
+            log,
+            &format!(
+                "record {seq} in segment {segment} is of kind {kind}, and this program knows {first} to {last}"
+            ),
+        )
+    }
 }
 
 impl Replay {
@@ -171,10 +206,17 @@ impl Replay {
                 self.damaged.push(damage);
             }
             Event::Missing(segment) => self.on_missing(&segment),
+            Event::CutShort(cut_short) => {
+                tell_of(&cut_short);
+                self.cut_short = Some(cut_short);
+            }
             Event::TornTail { segment, offset } => {
-                info!(
+                warn!(
                     segment,
-                    offset, "what was being written at the last stop is cut off; it was never acknowledged"
+                    offset,
+                    "the last record on disk is begun and not whole, and nothing says that it was ever synced: either \
+                     it was being written at the last stop and was not acknowledged as stored, or the disk has \
+                     damaged it since; it does not count"
                 );
             }
         }
@@ -189,6 +231,10 @@ impl Replay {
             }
             Ok(Entry::Batch(note)) => self.state.note(record.seq, note),
             Ok(Entry::Settled(settlement)) => self.state.settle(&settlement),
+            Err(_) if Entry::foreign_kind(record.payload).is_some() => {
+                let kind = record.payload[0];
+                self.foreign.get_or_insert(Foreign { segment: record.segment, seq: record.seq, kind });
+            }
             Err(error) => warn!(seq = record.seq, segment = record.segment, %error, "passing over a record"),
         }
     }
@@ -235,6 +281,18 @@ impl Replay {
     }
 }
 
+fn tell_of(cut_short: &CutShort) {
+    let CutShort { segment, bytes, made_bytes, seq } = cut_short;
+    error!(
+        segment,
+        bytes,
+        made_bytes,
+        first_record = seq,
+        "a segment on disk is shorter than it was made; what stood at its end is lost: nobody knows whether that was \
+         readings, from this record on"
+    );
+}
+
 /// Finds what is not settled, segment by segment.
 struct Walk<'a> {
     state: &'a mut State,
@@ -244,22 +302,24 @@ struct Walk<'a> {
     unread: BTreeMap<u64, Amount>,
     damaged: Vec<Damage>,
     lost_requests: u64,
+    cut_short: Option<CutShort>,
 }
 
 impl Walk<'_> {
-    fn new(state: &mut State) -> Walk<'_> {
+    fn new(state: &mut State, cut_short: Option<CutShort>) -> Walk<'_> {
         let (requests, unread) = (BTreeMap::new(), BTreeMap::new());
-        Walk { state, requests, unread, damaged: Vec::new(), lost_requests: 0 }
+        Walk { state, requests, unread, damaged: Vec::new(), lost_requests: 0, cut_short }
     }
 
     /// Only segments are read that have something in a batch, or something that is settled and something that is
-    /// not: of the others it is known what they hold.
+    /// not, or that are shorter than they were made: of the others it is known what they hold.
     fn through(&mut self, log: &Log, segment: &Segment) -> Result<(), LogError> {
         let Some(content) = self.state.contents.get(&segment.number).cloned() else { return Ok(()) };
         if self.state.is_settled(segment.number) {
             return Ok(());
         }
-        if self.state.is_untouched(segment.number) {
+        let is_whole = self.cut_short.is_none_or(|cut_short| cut_short.segment != segment.number);
+        if is_whole && self.state.is_untouched(segment.number) {
             self.unread.insert(segment.number, content.amount);
             return Ok(());
         }
