@@ -783,6 +783,28 @@ fn a_segment_that_was_begun_in_vain_does_not_come_back_after_the_next_start() {
 }
 
 #[test]
+fn nothing_goes_on_in_a_segment_that_a_failed_checkpoint_may_have_let_go() {
+    let fs = FaultyFs::new(1);
+    let (log, _) = open(&fs, 1);
+    let mut log = log.expect("nothing fails");
+    log.append(&[b"a record"]).expect("nothing fails");
+    (0..2).for_each(|_| log.checkpoint(vec![0; 8], &[]).expect("nothing fails"));
+    drop(log);
+    let (log, _) = open(&fs, 2);
+    let mut log = log.expect("nothing fails");
+    fs.set_faults(Faults { sync: 1.0, ..Faults::default() });
+    log.checkpoint(vec![0; 8], &[1]).expect_err("the disk fails");
+    fs.set_faults(Faults::default());
+    log.go_on_in_last().expect("nothing fails");
+    log.append(&[b"another"]).expect("nothing fails");
+    log.commit(Durability::Synced).expect("nothing fails");
+    drop(log);
+    let (_, told) = open(&fs, 3);
+    assert!(told.wrong.is_empty(), "{:?}", told.wrong);
+    assert_eq!(told.records.last().map(|(seq, segment, _)| (*seq, *segment)), Some((2, 2)));
+}
+
+#[test]
 fn the_seeds_that_found_something_pass() {
     let found = [
         (1, "a checkpoint that a start had read, and that was not there after the next crash"),

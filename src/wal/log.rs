@@ -287,7 +287,8 @@ impl Log {
     }
 
     /// Goes on in the last segment that a start has found, if nothing stands in it behind its records: a log that
-    /// takes few records is not to begin a file at every start. Without it the next record begins a new one.
+    /// takes few records is not to begin a file at every start. Without it, and after a checkpoint was tried, the next
+    /// record begins a new one.
     ///
     /// Its records were made durable when the log was opened, and there is nothing in it that could be taken for one
     /// that follows them.
@@ -411,6 +412,8 @@ impl Log {
     /// If it cannot be written. The next start may find it all the same.
     pub fn keep(&mut self, state: Vec<u8>, settled: &[u64]) -> Result<Vec<Segment>, LogError> {
         self.remove_leftovers();
+        // One that fails may be found all the same, and the last segment may be settled in it.
+        self.unfinished = None;
         self.commit(Durability::Synced)?;
         let (old, segments) = self.without(settled);
         let checkpoint = Checkpoint { position: self.position(), segments, state };

@@ -212,8 +212,8 @@ impl Replay<'_> {
         }
     }
 
-    /// Leaves out files that were to become segments, and segments that the checkpoint no longer needs. Returns those
-    /// that can be removed.
+    /// Removes files that were to become segments, which hold nothing, and leaves out segments that the checkpoint no
+    /// longer needs. Returns those of them that can be removed.
     fn leave_out(&mut self) -> Vec<PathBuf> {
         let settled = |name: &str| {
             let (Some(number), Some(checkpoint)) = (segment::number_of(name), &self.checkpoint) else {
@@ -229,7 +229,12 @@ impl Replay<'_> {
             headers.is_none_or(|headers| headers.is_ok_and(|headers| !headers.found.is_empty()))
         };
         let names = std::mem::take(&mut self.names).into_iter();
-        let (left_out, names) = names.partition::<Vec<_>, _>(|name| is_spare(name) || settled(name));
+        let (spares, names) = names.partition::<Vec<_>, _>(|name| is_spare(name));
+        for name in spares {
+            // One that stays, on a disk that cannot be written, does no harm.
+            let _ = self.directory.fs.remove(&self.directory.path.join(name));
+        }
+        let (left_out, names) = names.into_iter().partition::<Vec<_>, _>(|name| settled(name));
         self.names = names;
         left_out.into_iter().filter(is_readable).map(|name| self.directory.path.join(name)).collect()
     }
