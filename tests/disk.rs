@@ -533,6 +533,9 @@ fn a_runtime_that_ends_while_a_backlog_is_read_ends_without_a_panic() {
     let _ = running.outlet.pull(&mut parts, 1).now_or_never();
 }
 
+/// What a later version has written, the words that tell of it, and how it is written.
+type Later = (&'static str, &'static str, fn(&Site));
+
 /// Every file of a buffer, by its path below the buffer's.
 fn content(site: &Site) -> BTreeMap<String, Vec<u8>> {
     let names = |directory: &str| {
@@ -545,7 +548,7 @@ fn content(site: &Site) -> BTreeMap<String, Vec<u8>> {
 
 #[tokio::test]
 async fn what_a_later_version_has_written_stops_the_start_in_words_and_stays_as_it_is() {
-    let later: [(&str, &str, fn(&Site)); 4] = [
+    let later: [Later; 4] = [
         ("segments", "version 2, and this program knows version 1", |site| {
             let path = site.path().join("00000000000000000001.segment");
             [7, 2048 + 7].into_iter().for_each(|place| site.fs.flip(&path, place, 3));

@@ -1,7 +1,6 @@
 //! What a start finds in the log: the state, the batches that may have been sent, and where the rest is to be read.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use super::cursor::{self, ReadRequest};
 use super::entry::{Accepted, Entry, KINDS, Note, Settlement};
