@@ -77,6 +77,9 @@ pub trait Connected: Clone {
     /// The service for one connection, from `peer`; dropped, with its clones, when the connection has ended.
     #[must_use]
     fn connected(&self, peer: Option<SocketAddr>) -> Self;
+
+    /// The connection has ended with something that is no request, which was answered with 400 or 431 below the service.
+    fn unreadable(&self, _detail: &str) {}
 }
 
 /// A router does not care who is there.
@@ -205,6 +208,7 @@ where
         let mut stream = TimeoutWriter::new(stream);
         stream.set_timeout(Some(self.write_timeout));
         let front = Front { service: self.front.service.connected(peer) };
+        let service = front.service.clone();
         let connection = self.http.serve_connection(TokioIo::new(Box::pin(stream)), front);
         // A token of its own: the connections would otherwise meet at one lock at every request.
         let stop = self.stop.child_token();
@@ -222,6 +226,9 @@ where
                 }
             };
             if let Some(Err(error)) = ended {
+                if error.is_parse() {
+                    service.unreadable(&error.to_string());
+                }
                 debug!(error = %error, "connection ended with an error");
             }
         });

@@ -632,9 +632,20 @@ async fn a_request_that_is_refused_whole_is_told_and_counted_under_its_reason() 
     let full = &rejections(&gateway).await[0];
     assert_eq!((&full["reason"], &full["device"]), (&json!("full"), &json!("pump-13")), "{full}");
     assert_eq!((counted("full").await, &full["sample"]), (Some(1.0), &json!(reading)));
+    let large = format!("GET / HTTP/1.1\r\nHost: forebay\r\nX-Large: {}\r\n\r\n", "x".repeat(40_000));
+    for (number, (head, detail)) in
+        [("no request at all\r\n\r\n", "HTTP"), (&large, "too large")].iter().enumerate()
+    {
+        let mut client = gateway.raw().await;
+        client.try_send(head).await;
+        eventually("it is counted", || async { counted("head").await == Some(number as f64 + 1.0) }).await;
+        let newest = &rejections(&gateway).await[0];
+        assert_eq!((&newest["reason"], &newest["path"]), (&json!("head"), &json!("")), "{newest}");
+        assert!(newest["detail"].as_str().is_some_and(|text| text.contains(detail)), "{newest}");
+    }
     // What is asked for and is not there is no request of a device.
     gateway.get("/favicon.ico").await.expect_status(404);
-    assert_eq!(rejections(&gateway).await[0]["reason"], "full");
+    assert_eq!(rejections(&gateway).await[0]["reason"], "head");
 }
 
 #[tokio::test]

@@ -281,6 +281,8 @@ mod tests {
                 None,
             ],
         );
+        let quoted = r#"{"value":"\"]},","device":"d"}"#;
+        check(array, &format!("[{quoted},1]"), &[0, 1], &[Some((quoted, Some("d"))), Some(("1", None))]);
         check(array, "\u{feff}[{\"device\":7}]", &[0], &[Some((r#"{"device":7}"#, None))]);
         check(array, "", &[0], &[None]);
         check(array, "[]", &[0], &[None]);

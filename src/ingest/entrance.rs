@@ -68,6 +68,12 @@ impl Connected for Entrance {
         let client = Client { address: peer.map(|peer| peer.ip()), connections };
         Entrance { shared: Arc::clone(&self.shared), client: Some(Arc::new(client)) }
     }
+
+    fn unreadable(&self, detail: &str) {
+        self.shared.refusals.count(refusal::HEAD);
+        let address = self.client.as_ref().and_then(|client| client.address);
+        self.shared.note_refusal("", address, refusal::HEAD, detail);
+    }
 }
 
 /// What a request is answered with, and why nothing of it was taken, if nothing was.
@@ -142,14 +148,15 @@ impl Shared {
         let Ok(response) = self.router.clone().call(request).await;
         let refusal = refusal::of_status(response.status());
         if let Some(reason) = refusal.filter(|reason| *reason == "method" || !method.is_safe()) {
-            let status = response.status();
-            let detail = format!("{method}: {status}");
-            let path = uri.path();
-            let rejected = Rejected { path, address, device: None, reason, detail: &detail, sample: None };
-            let entry = RejectionEntry::new(rejected, SystemTime::now());
-            self.front.rejections.record(vec![entry], []);
+            self.note_refusal(uri.path(), address, reason, &format!("{method}: {}", response.status()));
         }
         Answer { response, refusal }
+    }
+
+    /// Keeps a request that was refused before its body was looked at.
+    fn note_refusal(&self, path: &str, address: Option<IpAddr>, reason: &'static str, detail: &str) {
+        let rejected = Rejected { path, address, device: None, reason, detail, sample: None };
+        self.front.rejections.record(vec![RejectionEntry::new(rejected, SystemTime::now())], []);
     }
 }
 

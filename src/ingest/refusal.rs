@@ -30,8 +30,11 @@ pub(super) const REASONS: &[&str] = &[
     "bad_request",
     "loop",
     "internal",
+    HEAD,
     OTHER,
 ];
+/// What came is no request of HTTP, or its head is too large: answered with 400 or 431 below the front.
+pub(super) const HEAD: &str = "head";
 const OTHER: &str = "other";
 
 /// The reason that a status speaks of; `None` if it refuses nothing.
