@@ -3,6 +3,7 @@
 mod buffer;
 mod dead_letter;
 mod delivery;
+mod door;
 mod format;
 mod ingest;
 mod layers;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use crate::buffer::BufferConfig;
 use crate::codec::UnknownFields;
 use crate::delivery::DeliveryConfig;
+use crate::door::DoorConfig;
 use crate::ingest::{IngestConfig, KeysConfig};
 use crate::quantity::{format_duration, format_size, parse_duration, parse_size};
 use crate::registry::Registry;
@@ -50,6 +52,8 @@ const LOG_LEVELS: Registry<tracing::Level> = Registry {
 pub struct Config {
     /// The HTTP server.
     pub server: ServerConfig,
+    /// Who may come in.
+    pub door: DoorConfig,
     /// The HTTP front.
     pub ingest: IngestConfig,
     /// The buffer.
@@ -117,6 +121,7 @@ impl Config {
         let mut without_effect = Vec::new();
         let request_timeout = duration(&mut layers, "server.request_timeout", MILLISECOND..=HOUR);
         let server = server(&mut layers);
+        let door = door::read(&mut layers);
         let ingest = ingest(&mut layers, request_timeout);
         let buffer = buffer::read(&mut layers, request_timeout, ingest.keys.window);
         without_effect.extend(buffer::without_effect(&layers, &buffer));
@@ -124,6 +129,7 @@ impl Config {
         without_effect.extend(delivery::without_effect(&layers, &delivery));
         let config = Config {
             server,
+            door,
             ingest,
             buffer,
             delivery,

@@ -20,6 +20,7 @@ use crate::buffer::{Buffer, BufferConfig, OpenError, Opened, Rest};
 use crate::config::Config;
 use crate::delivery::wire::{HttpClient, Wire};
 use crate::delivery::{DeliveryConfig, NodeSource, Signals, TransportError, Worker};
+use crate::door::Door;
 use crate::ingest::{self, Entrance, Front, READINGS_PATH};
 use crate::listener::{self, Limits, Listener};
 use crate::metrics::Metrics;
@@ -165,7 +166,8 @@ impl Gateway {
             None => Latest::InNodes(config.delivery.nodes.iter().map(NodeSource::to_string).collect()),
         };
         let others = Arc::clone(&status).routes().merge(latest.routes(READINGS_PATH));
-        let entrance = Entrance::new(front, others, status::PATHS, &metrics);
+        let door = Door::new(config.door.clone(), address);
+        let entrance = Entrance::new(door, front, others, status::PATHS, &metrics);
 
         let stop_serving = CancellationToken::new();
         let limits = Limits {

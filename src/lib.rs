@@ -3,7 +3,7 @@
 //!
 //! # The path of a reading
 //!
-//! A request comes in through [`listener`] and [`ingest`], is decoded by [`codec`] into readings in one internal
+//! A request comes in through [`listener`], [`door`] and [`ingest`], is decoded by [`codec`] into readings in one internal
 //! encoding ([`reading`]), and finds room in the [`buffer`], whole or not at all. The buffer on disk
 //! ([`buffer::disk`]) writes it to its log ([`wal`]), with all requests that wait, and syncs once for them. Then it is
 //! answered with 202. The [`delivery`] pulls the oldest readings, gathers them into batches, has the buffer note which
@@ -38,7 +38,7 @@
 //! 9. [`config`] and [`gateway`]: the settings; what is built from them, in which order it starts and stops.
 //! 10. [`cli`]: the commands.
 //!
-//! Small things that know nothing of the rest: [`listener`], [`metrics`], [`registry`], [`quantity`], [`backoff`],
+//! Small things that know nothing of the rest: [`listener`], [`door`], [`metrics`], [`registry`], [`quantity`], [`backoff`],
 //! [`node_id`], [`filesystem`], [`tasks`], [`zstd_contexts`], [`via`].
 
 pub mod backoff;
@@ -47,6 +47,7 @@ pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod delivery;
+pub mod door;
 pub mod filesystem;
 pub mod gateway;
 pub mod ingest;

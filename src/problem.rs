@@ -56,11 +56,18 @@ impl Problem {
     }
 }
 
+/// A JSON document as every answer has it: with a line feed at its end, so that a terminal's prompt stands below it.
+pub fn json_line(value: &impl Serialize) -> Vec<u8> {
+    // Our own types, whose names are texts, can always be written.
+    let mut line = serde_json::to_vec(value).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::to_vec(&self).unwrap_or_default();
-        let mut response = (status, body).into_response();
+        let mut response = (status, json_line(&self)).into_response();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         response
     }

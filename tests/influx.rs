@@ -269,7 +269,7 @@ async fn a_body_that_is_not_what_its_encoding_says_is_400() {
 // 404, 405
 
 #[tokio::test]
-async fn other_methods_are_405_with_allow_and_what_clients_ask_beside_is_404() {
+async fn other_methods_are_405_with_allow_and_other_paths_are_404() {
     let setup = Setup::start().await;
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     for path in BOTH {
@@ -280,12 +280,65 @@ async fn other_methods_are_405_with_allow_and_what_clients_ask_beside_is_404() {
             error(reply, path, 405, "method not allowed");
         }
     }
-    // Telegraf creates its database, clients ask whether the server is well. Telegraf needs JSON in the answer.
-    let reply = setup.post("/query", "q=CREATE+DATABASE+%22telegraf%22").await.expect_problem(404);
-    assert_eq!(reply.json().get("results"), None);
-    for path in ["/ping", "/health", "/api/v2/ping", "/api/v3/write_lp", "/write/"] {
+    for path in ["/api/v2/ping", "/api/v3/write_lp", "/write/"] {
         setup.gateway.get(path).await.expect_problem(404);
     }
+}
+
+#[tokio::test]
+async fn what_clients_ask_before_they_write_is_answered_so_that_they_go_on() {
+    let setup = Setup::start().await;
+    // The clients of InfluxDB 1 and 2 look for the version.
+    let ping = setup.gateway.get("/ping").await.expect_status(204);
+    assert!(ping.header("x-influxdb-version").starts_with("1.8"), "{ping:?}");
+    let mut raw = setup.gateway.raw().await;
+    raw.send("HEAD /ping HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert!(!raw.reply_to_head().await.expect_status(204).header("x-influxdb-version").is_empty());
+    let verbose = setup.gateway.get("/ping?verbose=true").await.expect_status(200).json();
+    assert_eq!(verbose["version"], ping.header("x-influxdb-version"));
+    assert_eq!(setup.gateway.get("/ping?verbose=false&wait_for_leader=1s").await.status, 204);
+    // Those of InfluxDB 2 ask whether it is well.
+    let health = setup.gateway.get("/health").await.expect_status(200);
+    assert_eq!(health.header("content-type"), "application/json");
+    let health = health.json();
+    assert_eq!((&health["name"], &health["status"]), (&json!("influxdb"), &json!("pass")));
+    assert_eq!(health["checks"], json!([]));
+    // Telegraf makes its database by a form, others by the query; some list the databases first.
+    let done = json!({ "results": [{ "statement_id": 0 }] });
+    let form = setup
+        .post_with(
+            "/query",
+            &[("content-type", "application/x-www-form-urlencoded")],
+            "q=CREATE+DATABASE+%22telegraf%22",
+        )
+        .await;
+    assert_eq!(form.expect_status(200).json(), done);
+    for path in ["/query?q=SHOW+DATABASES&db=x&u=user&p=secret", "/query"] {
+        assert_eq!(setup.gateway.get(path).await.expect_status(200).json(), done);
+    }
+    for method in ["PUT", "DELETE"] {
+        for path in ["/ping", "/health", "/query"] {
+            let mut raw = setup.gateway.raw().await;
+            raw.send(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+            raw.reply().await.expect_problem(405);
+        }
+    }
+    setup.expect_nothing_taken().await;
+}
+
+#[tokio::test]
+async fn a_query_is_answered_however_long_its_body_is() {
+    let setup = Setup::start().await;
+    let done = json!({ "results": [{ "statement_id": 0 }] });
+    assert_eq!(setup.post("/query", "q".repeat(60_000)).await.expect_status(200).json(), done);
+    let mut raw = setup.gateway.raw().await;
+    raw.send("POST /query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n").await;
+    raw.try_send("q".repeat(100_000)).await;
+    assert_eq!(raw.reply().await.expect_status(200).json(), done);
+    // No length at all: there is nothing to wait for.
+    let mut raw = setup.gateway.raw().await;
+    raw.send("POST /query HTTP/1.0\r\n\r\n").await;
+    raw.reply().await.expect_status(200);
 }
 
 // 408, 409, 413, 415, 422, 503
@@ -320,7 +373,9 @@ async fn a_body_that_trickles_in_is_408() {
     let setup = Setup::with(|gateway| gateway.set("server.request_timeout", "100ms")).await;
     for path in BOTH {
         let mut client = setup.gateway.raw().await;
-        client.send(format!("POST {path} HTTP/1.1\r\nHost: forebay\r\nContent-Length: 1000\r\n\r\nm")).await;
+        client
+            .send(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nm"))
+            .await;
         let message = error(client.reply().await, path, 408, "unavailable");
         assert!(message.contains("100ms"), "{message}");
     }

@@ -538,6 +538,33 @@ async fn a_query_parameter_that_cannot_be_understood_is_400_and_the_known_values
 }
 
 #[tokio::test]
+async fn a_query_parameter_that_nobody_knows_is_400_and_the_nearest_one_is_named() {
+    let setup = Setup::start().await;
+    for (query, nearest) in [
+        ("stict=true", "strict"),
+        ("precison=s", "precision"),
+        ("Precision=s", "precision"),
+        ("akc=disk", "ack"),
+        ("ack=memory&unit=s", "strict, ack, precision"),
+        ("=x", "strict, ack, precision"),
+    ] {
+        let detail = setup.post_to(&format!("/v1/readings?{query}"), ONE).await.expect_problem(400).detail();
+        assert!(detail.contains(nearest), "{query}: {detail}");
+    }
+    let detail = setup.post_to("/v1/readings?stict=true", ONE).await.detail();
+    assert_eq!(
+        detail,
+        "query parameter `stict` is not known here, did you mean `strict`? Known: strict, ack, precision"
+    );
+    let twice = setup.post_to("/v1/readings?precision=s&precision=ms", ONE).await.expect_problem(400);
+    assert!(twice.detail().contains("`precision` is there more than once"), "{}", twice.detail());
+    setup.expect_nothing_taken().await;
+    for query in ["", "?", "?&", "?precision=ms&strict=false&ack=memory"] {
+        expect_accepted(setup.post_to(&format!("/v1/readings{query}"), ONE).await, 1);
+    }
+}
+
+#[tokio::test]
 async fn a_number_that_no_double_can_hold_is_the_fault_of_its_reading_alone() {
     let setup = Setup::start().await;
     let beyond = r#"{"device":"d","sensor":"s","value":1e999}"#;
@@ -622,6 +649,10 @@ async fn head_and_options_are_answered_on_every_path() {
         "/metrics",
         "/status",
         "/openapi.json",
+        "/page.css",
+        "/ping",
+        "/health",
+        "/query",
         "/v1/readings",
         "/write",
         "/x",
@@ -629,13 +660,13 @@ async fn head_and_options_are_answered_on_every_path() {
     ] {
         for method in ["HEAD", "OPTIONS"] {
             let mut client = setup.gateway.raw().await;
-            client.send(format!("{method} {path} HTTP/1.1\r\nHost: forebay\r\n\r\n")).await;
+            client.send(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
             let reply = if method == "HEAD" { client.reply_to_head().await } else { client.reply().await };
             assert!(reply.status.as_u16() < 500, "{method} {path}: {}", reply.status);
         }
     }
     let mut client = setup.gateway.raw().await;
-    client.send("HEAD /healthz HTTP/1.1\r\nHost: forebay\r\n\r\n").await;
+    client.send("HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     client.reply_to_head().await.expect_status(200);
     // The connection is still good: the answer had no body.
     client.post(ONE).await;
@@ -948,6 +979,33 @@ async fn the_same_key_with_another_request_is_422() {
 }
 
 #[tokio::test]
+async fn what_was_in_the_body_is_compared_and_not_how_it_was_compressed() {
+    let setup = Setup::start().await;
+    let post = async |encoding: &str, body: Vec<u8>| {
+        let request = setup.gateway.request(READINGS).header("idempotency-key", "\"a\"");
+        setup.gateway.send(request.header("content-encoding", encoding).body(body)).await
+    };
+    let first = post("gzip", gzip(ONE.as_bytes())).await.expect_status(202);
+    // As a client that compresses anew does it: in two members, or not at all.
+    let (one, two) = ONE.as_bytes().split_at(5);
+    for (encoding, body) in [
+        ("gzip", gzip(ONE.as_bytes())),
+        ("gzip", [gzip(one), gzip(two)].concat()),
+        ("deflate", zlib(ONE.as_bytes())),
+        ("zstd", zstd(ONE.as_bytes())),
+        ("identity", ONE.as_bytes().to_vec()),
+    ] {
+        expect_replayed(post(encoding, body).await, &first);
+    }
+    for (encoding, body) in [("gzip", gzip(b"[]")), ("zstd", zstd(b"[]")), ("identity", b"[]".to_vec())] {
+        let detail = post(encoding, body).await.expect_problem(422).detail();
+        assert!(detail.contains("another request"), "{encoding}: {detail}");
+    }
+    post("gzip", b"no gzip".to_vec()).await.expect_problem(400);
+    assert_eq!(setup.gateway.account("accepted").await, 1);
+}
+
+#[tokio::test]
 async fn a_key_whose_first_request_is_under_way_is_409() {
     let gate = Gate::default();
     let node = FakeNode::always(Answer::status(200).behind(&gate)).await;
@@ -1137,6 +1195,69 @@ async fn http_1_0_is_answered_and_the_connection_closed() {
     client.send(head + ONE).await;
     expect_accepted(client.reply().await, 1);
     assert!(client.end().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_post_that_says_no_length_is_411_on_every_path_and_nothing_is_lost_behind_a_success() {
+    let setup = Setup::start().await;
+    let line = "t,device=d value=1\n";
+    for (path, body) in
+        [("/v1/readings", ONE), ("/v1/readings", ""), ("/write?db=x", line), ("/api/v2/write?bucket=b", line)]
+    {
+        let heads = [
+            format!("POST {path} HTTP/1.0\r\n\r\n"),
+            format!("POST {path} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"),
+            format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
+            format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        ];
+        for head in heads {
+            let mut client = setup.gateway.raw().await;
+            client.send(head.clone() + body).await;
+            let reply = client.reply().await.expect_status(411);
+            assert!(reply.text().contains("Content-Length"), "{head}: {}", reply.text());
+            assert!(reply.header("connection").contains("close"), "{head}");
+            client.end().await;
+        }
+        // hyper refuses an empty value itself, without a body.
+        let mut client = setup.gateway.raw().await;
+        client
+            .send(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length:\r\n\r\n{body}"))
+            .await;
+        let status = client.reply().await.status.as_u16();
+        assert!([400, 411].contains(&status), "{status}");
+    }
+    setup.expect_nothing_taken().await;
+    // A length of 0 is an empty body.
+    for (path, status) in [("/v1/readings", 400), ("/write", 204), ("/api/v2/write", 204)] {
+        let mut client = setup.gateway.raw().await;
+        client.send(format!("POST {path} HTTP/1.0\r\nContent-Length: 0\r\n\r\n")).await;
+        client.reply().await.expect_status(status);
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_no_clear_length_is_refused_and_its_connection_closed() {
+    let setup = Setup::start().await;
+    let body = format!("{:x}\r\n{ONE}\r\n0\r\n\r\n", ONE.len());
+    for (lines, status) in [
+        ("Transfer-Encoding: foo, chunked\r\n", 501),
+        ("Transfer-Encoding: gzip, chunked\r\n", 501),
+        ("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", 501),
+        ("Transfer-Encoding: chunked, chunked\r\n", 400),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", 400),
+        ("Transfer-Encoding: chunked, gzip\r\n", 400),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", 400),
+        ("Content-Length: 5\r\nContent-Length: 6\r\n", 400),
+        ("Content-Length: 5, 6\r\n", 400),
+        ("Content-Length: +5\r\n", 400),
+    ] {
+        let mut client = setup.gateway.raw().await;
+        client.send(post_head(lines) + &body).await;
+        let reply = client.reply().await;
+        assert_eq!(reply.status.as_u16(), status, "{lines}: {}", reply.text());
+        client.end().await;
+    }
+    setup.expect_nothing_taken().await;
 }
 
 #[tokio::test]

@@ -682,7 +682,8 @@ async fn what_is_told_of_rejections_shows_no_secret_and_no_control_character() {
     gateway.post_body("application/json", body).await.expect_status(400);
     let answer = gateway.get("/status/rejections").await.text();
     assert!(!answer.contains("s3cret") && !answer.contains("db="), "{answer}");
-    assert!(!answer.chars().any(|character| character.is_control() || character == '\u{202e}'), "{answer}");
+    let line = answer.trim_end();
+    assert!(!line.chars().any(|character| character.is_control() || character == '\u{202e}'), "{answer}");
     assert_eq!(rejections(&gateway).await.len(), 4, "{answer}");
 }
 
@@ -697,9 +698,22 @@ async fn the_page_shows_the_state_and_makes_harmless_what_nodes_said() {
     let page = |reply: Reply| {
         let reply = reply.expect_status(200);
         assert!(reply.header("content-type").starts_with("text/html"));
-        reply.text()
+        let policy = reply.header("content-security-policy").to_owned();
+        for directive in ["default-src 'none'", "style-src 'self'", "frame-ancestors 'none'"] {
+            assert!(policy.contains(directive), "{policy}");
+        }
+        assert!(!policy.contains("unsafe-inline") && !policy.contains('*'), "{policy}");
+        assert_eq!(reply.header("x-content-type-options"), "nosniff");
+        let html = reply.text();
+        // The policy would make inline ones do nothing.
+        for inline in ["<style", "style=", "<script", "onclick", "src=", "href=\"http"] {
+            assert!(!html.contains(inline), "{inline} in {html}");
+        }
+        html
     };
     assert!(page(gateway.get("/").await).contains(">ready<"));
+    let style = gateway.get("/page.css").await.expect_status(200);
+    assert!(style.header("content-type").starts_with("text/css") && style.text().contains(".ready"));
 
     gateway.post(&readings(1234)).await.expect_status(202);
     eventually("the node is down", || async { readiness(&gateway).await.1["status"] == "degraded" }).await;
@@ -710,6 +724,29 @@ async fn the_page_shows_the_state_and_makes_harmless_what_nodes_said() {
     let status = gateway.get("/status").await.text();
     assert!(!status.contains("secret"), "{status}");
     assert!(!gateway.get("/metrics").await.text().contains("secret"));
+}
+
+#[tokio::test]
+async fn every_json_answer_ends_with_a_line_feed_and_no_browser_guesses_its_type() {
+    let node = FakeNode::start().await;
+    let gateway = gateway(&node).start().await;
+    let mut replies =
+        vec![gateway.post(&readings(1)).await, gateway.post_body("application/json", "{").await];
+    replies.push(gateway.post_body("text/plain", "x").await);
+    for path in
+        ["/healthz", "/readyz", "/status", "/openapi.json", "/health", "/query", "/nowhere", "/v1/readings"]
+    {
+        replies.push(gateway.get(path).await);
+    }
+    for path in ["/write", "/api/v2/write"] {
+        replies.push(gateway.send(gateway.request(path).body("m,host=h")).await);
+    }
+    for reply in replies {
+        let text = reply.text();
+        assert!(text.ends_with("}\n") && !text.ends_with("\n\n"), "{text:?}");
+        assert_eq!(reply.header("x-content-type-options"), "nosniff", "{text}");
+    }
+    assert_eq!(gateway.get("/metrics").await.header("x-content-type-options"), "nosniff");
 }
 
 #[tokio::test]
@@ -725,7 +762,7 @@ async fn openapi_is_3_1_and_has_every_path_with_its_answers() {
         assert!(document["paths"][path]["get"].is_object(), "{path}");
     }
     let post = &document["paths"]["/v1/readings"]["post"];
-    for status in ["202", "400", "408", "409", "413", "415", "422", "503"] {
+    for status in ["202", "400", "403", "408", "409", "411", "413", "415", "422", "503"] {
         assert!(post["responses"][status].is_object(), "{status}");
     }
     for media_type in ["application/json", "application/x-ndjson", "application/jsonl"] {
@@ -739,7 +776,7 @@ async fn openapi_is_3_1_and_has_every_path_with_its_answers() {
     assert!(key.is_some_and(|key| key["in"] == "header" && key["required"] != true), "{parameters:?}");
     for path in ["/write", "/api/v2/write"] {
         let post = &document["paths"][path]["post"];
-        for status in ["204", "400", "408", "409", "413", "415", "422", "503"] {
+        for status in ["204", "400", "403", "408", "409", "411", "413", "415", "422", "503"] {
             assert!(post["responses"][status].is_object(), "{path}: {status}");
         }
         assert!(post["requestBody"]["content"]["text/plain"].is_object(), "{path}");

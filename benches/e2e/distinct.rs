@@ -41,7 +41,7 @@ impl Request {
         };
         let body = format!("[{}]", (0..READINGS).map(reading).collect::<Vec<_>>().join(","));
         let head = format!(
-            "POST /v1/readings HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n\
+            "POST /v1/readings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\n\r\n",
             body.len()
         );

@@ -88,7 +88,7 @@ impl Workload {
         let body = sample::body(numbers, self.around);
         let (content_type, length) = (self.content_type, body.len());
         let head = format!(
-            "POST /v1/readings HTTP/1.1\r\nHost: gateway\r\nContent-Type: {content_type}\r\n\
+            "POST /v1/readings HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n\
              Content-Length: {length}\r\n\r\n"
         );
         (head + &body).into_bytes()

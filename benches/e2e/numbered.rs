@@ -41,7 +41,7 @@ fn render(index: u64) -> (Vec<u8>, Range<usize>) {
     let first = format!("[{BEFORE}{FIRST},\"time\":\"{time}\"}},");
     let body = sample::body(index * others..(index + 1) * others, [&first, ",", "]"]);
     let head = format!(
-        "POST /v1/readings HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n\
+        "POST /v1/readings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n",
         body.len()
     );

@@ -1,12 +1,11 @@
 //! Taking in a body: bounded in size, in time, and in what all bodies together may hold.
 
-use std::borrow::Cow;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
@@ -52,19 +51,29 @@ impl Held {
         self.bytes += bytes;
         if before + bytes > self.budget.limit { Err(IngestError::Busy) } else { Ok(()) }
     }
-}
 
-impl Held {
+    /// Holds `bytes` less.
+    fn shrink(&mut self, bytes: usize) {
+        let bytes = (bytes as u64).min(self.bytes);
+        self.budget.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.bytes -= bytes;
+    }
+
     /// Holds `bytes` instead of what was held until now.
     pub(super) fn replace(&mut self, bytes: usize) -> Result<(), IngestError> {
-        self.budget.held.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+        self.release();
         self.grow(bytes)
+    }
+
+    /// Holds nothing any more.
+    fn release(&mut self) {
+        self.budget.held.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.budget.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.release();
     }
 }
 
@@ -81,6 +90,8 @@ pub(super) async fn read(
     let read = tokio::time::timeout_at(deadline, collect(&mut body, limit, held)).await;
     match read.unwrap_or(Err(IngestError::BodyTooSlow { limit: within })) {
         Err(error @ (IngestError::BodyTooLarge { .. } | IngestError::Busy)) => {
+            // What was gathered is gone: others may have its room while this sender finishes.
+            held.release();
             discard(body, limit, deadline).await;
             Err(error)
         }
@@ -104,23 +115,64 @@ pub(super) async fn discard(mut body: Incoming, limit: usize, deadline: Instant)
 }
 
 async fn collect(body: &mut Incoming, limit: usize, held: &mut Held) -> Result<Bytes, IngestError> {
-    let first = next(body, limit, 0, held).await?.unwrap_or_default();
+    let length = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+    let Some(first) = next(body, limit, 0).await? else { return Ok(Bytes::new()) };
     if body.is_end_stream() {
+        held.grow(first.len())?;
         return Ok(first);
     }
-    let mut all = BytesMut::from(first);
-    while let Some(piece) = next(body, limit, all.len(), held).await? {
-        all.extend_from_slice(&piece);
+    let mut all = match length {
+        // The system gives memory as it is written to: a client that says a length and sends nothing takes none.
+        Some(length) => Gathering { bytes: Vec::with_capacity(length.min(limit)), size: Size::Known },
+        None => Gathering { bytes: Vec::new(), size: Size::Unknown },
+    };
+    all.add(&first, limit, held)?;
+    drop(first);
+    while let Some(piece) = next(body, limit, all.bytes.len()).await? {
+        all.add(&piece, limit, held)?;
     }
-    Ok(all.freeze())
+    Ok(all.bytes.into())
 }
 
-async fn next(
-    body: &mut Incoming,
-    limit: usize,
-    before: usize,
-    held: &mut Held,
-) -> Result<Option<Bytes>, IngestError> {
+/// A body of several pieces.
+struct Gathering {
+    bytes: Vec<u8>,
+    size: Size,
+}
+
+/// Whether the client has said how long its body is.
+enum Size {
+    Known,
+    Unknown,
+}
+
+impl Gathering {
+    fn add(&mut self, piece: &[u8], limit: usize, held: &mut Held) -> Result<(), IngestError> {
+        match self.size {
+            Size::Known => held.grow(piece.len())?,
+            Size::Unknown => make_room(&mut self.bytes, piece.len(), limit, held)?,
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(())
+    }
+}
+
+/// Makes room for `more` bytes, at least twice what there was, but not beyond `most` if that is enough. All that is
+/// reserved is held; for the time of the copy, the old room as well.
+fn make_room(bytes: &mut Vec<u8>, more: usize, most: usize, held: &mut Held) -> Result<(), IngestError> {
+    let (length, before) = (bytes.len(), bytes.capacity());
+    if before - length >= more {
+        return Ok(());
+    }
+    let room = (2 * before).min(most).max(length + more);
+    held.grow(room)?;
+    bytes.reserve_exact(room - length);
+    held.shrink(before);
+    Ok(())
+}
+
+/// The next piece of a body of which `before` bytes are there.
+async fn next(body: &mut Incoming, limit: usize, before: usize) -> Result<Option<Bytes>, IngestError> {
     loop {
         let Some(frame) = body.frame().await else { return Ok(None) };
         let frame = frame.map_err(|error| IngestError::BodyBroken(error.to_string()))?;
@@ -129,55 +181,70 @@ async fn next(
         if before + data.len() > limit {
             return Err(IngestError::BodyTooLarge { limit });
         }
-        held.grow(data.len())?;
         return Ok(Some(data));
     }
 }
 
-/// Undoes the encoding of a body. The result holds at most `limit` bytes, however small the body is.
+/// Undoes the encoding of a body. The result holds at most `limit` bytes, however small the body is; of the two, only
+/// the result is held afterwards.
 ///
 /// Takes as long as the bytes take; call it where blocking is allowed if they are many.
-pub(super) fn decompress<'a>(
-    body: &'a [u8],
+pub(super) fn decompress(
+    body: Bytes,
     encoding: Encoding,
     limit: usize,
     held: &mut Held,
-) -> Result<Cow<'a, [u8]>, IngestError> {
+) -> Result<Bytes, IngestError> {
     let broken =
         |error: io::Error| IngestError::Compression { encoding: encoding.name(), detail: error.to_string() };
+    let bytes = &body[..];
+    let room = first_room(bytes.len());
     let plain = match encoding {
-        Encoding::Identity => return Ok(Cow::Borrowed(body)),
-        Encoding::Gzip => read_bounded(flate2::read::MultiGzDecoder::new(body), limit, held, broken),
-        Encoding::Deflate if has_zlib_header(body) => {
-            read_bounded(flate2::read::ZlibDecoder::new(body), limit, held, broken)
+        Encoding::Identity => return Ok(body),
+        Encoding::Gzip => read_bounded(flate2::read::MultiGzDecoder::new(bytes), room, limit, held, broken),
+        Encoding::Deflate if has_zlib_header(bytes) => {
+            read_bounded(flate2::read::ZlibDecoder::new(bytes), room, limit, held, broken)
         }
         // RFC 9110, section 8.4.1.2: some senders leave the zlib format out.
-        Encoding::Deflate => read_bounded(flate2::read::DeflateDecoder::new(body), limit, held, broken),
-        Encoding::Zstd => zstd_contexts::decompress(body, ZSTD_WINDOW_LOG_MAX, |decoder| {
-            read_bounded(decoder, limit, held, broken)
+        Encoding::Deflate => {
+            read_bounded(flate2::read::DeflateDecoder::new(bytes), room, limit, held, broken)
+        }
+        Encoding::Zstd => zstd_contexts::decompress(bytes, ZSTD_WINDOW_LOG_MAX, |decoder| {
+            read_bounded(decoder, room, limit, held, broken)
         })
         .map_err(broken)?,
-    };
-    plain.map(Cow::Owned)
+    }?;
+    held.shrink(body.len());
+    Ok(plain.into())
+}
+
+/// How much room a body of so many compressed bytes is given at first: readings compress about tenfold.
+fn first_room(compressed_bytes: usize) -> usize {
+    compressed_bytes.saturating_mul(8).clamp(1024, 64 * 1024)
 }
 
 fn read_bounded(
     mut reader: impl Read,
+    first_room: usize,
     limit: usize,
     held: &mut Held,
     broken: impl Fn(io::Error) -> IngestError,
 ) -> Result<Vec<u8>, IngestError> {
-    const STEP: usize = 64 * 1024;
+    // One byte beyond the limit tells that there is more.
+    let most = limit.saturating_add(1);
     let mut out = Vec::new();
+    let mut more = first_room.min(most);
     loop {
-        let read = (&mut reader).take(STEP as u64).read_to_end(&mut out).map_err(&broken)?;
+        make_room(&mut out, more, most, held)?;
+        let room = out.capacity() - out.len();
+        let read = (&mut reader).take(room as u64).read_to_end(&mut out).map_err(&broken)?;
         if out.len() > limit {
             return Err(IngestError::BodyTooLarge { limit });
         }
-        if read == 0 {
+        if read < room {
             return Ok(out);
         }
-        held.grow(read)?;
+        more = 1;
     }
 }
 
@@ -186,5 +253,53 @@ fn has_zlib_header(body: &[u8]) -> bool {
     match body {
         [method, flags, ..] => method & 0x0f == 8 && u16::from_be_bytes([*method, *flags]).is_multiple_of(31),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn gzip(plain: &[u8]) -> Bytes {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(plain).expect("memory");
+        encoder.finish().expect("memory").into()
+    }
+
+    #[test]
+    fn what_is_reserved_for_a_body_is_held_and_what_it_was_made_from_is_not_any_more() {
+        let budget = BodyBudget::new(1 << 20);
+        for length in [0, 1, 1000, 64 * 1024, 100_000] {
+            let plain: Vec<u8> =
+                (0..length).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+            let body = gzip(&plain);
+            let mut held = budget.hold();
+            held.grow(body.len()).expect("room");
+            let made = decompress(body, Encoding::Gzip, 100_000, &mut held).expect("gzip");
+            assert_eq!(made, plain, "{length}");
+            let bytes = budget.held.load(Ordering::Relaxed);
+            assert!(
+                (length.into()..=(2 * u64::from(length)).max(64 * 1024)).contains(&bytes),
+                "{length}: {bytes}"
+            );
+            drop(held);
+            assert_eq!(budget.held.load(Ordering::Relaxed), 0);
+        }
+    }
+
+    #[test]
+    fn a_body_that_grows_beyond_what_all_may_hold_is_refused_before_it_takes_the_memory() {
+        let budget = BodyBudget::new(100_000);
+        let decompress = |body: Bytes, limit| {
+            let mut held = budget.hold();
+            held.grow(body.len()).expect("room");
+            decompress(body, Encoding::Gzip, limit, &mut held).map(|plain| plain.len())
+        };
+        let body = gzip(&vec![0; 90_000]);
+        assert!(matches!(decompress(body.clone(), 1 << 20), Err(IngestError::Busy)));
+        assert!(matches!(decompress(body, 50_000), Err(IngestError::BodyTooLarge { limit: 50_000 })));
+        assert_eq!(decompress(gzip(&[0; 40_000]), 50_000).expect("it fits"), 40_000);
     }
 }

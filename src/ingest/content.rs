@@ -16,6 +16,11 @@ use crate::timestamp::Precision;
 /// Longest piece of a header or parameter that an error repeats, in characters.
 const QUOTE_CHARS_MAX: usize = 64;
 
+const STRICT: &str = "strict";
+const ACK: &str = "ack";
+/// What a request may ask for in its query.
+const PARAMETERS: &[&str] = &[STRICT, ACK, "precision"];
+
 /// The content encodings that are taken, by their names in HTTP.
 pub(super) const ENCODINGS: Registry<Encoding> = Registry {
     what: "content encoding",
@@ -64,37 +69,53 @@ pub(super) struct Content {
 }
 
 impl Content {
-    /// Reads the head of a request in a `dialect`. `default_ack` is what it gets if it does not ask; it may ask for one
-    /// of `acks`.
-    pub(super) fn read(
-        head: &Parts,
-        dialect: Dialect,
-        default_ack: Ack,
-        acks: &'static [Ack],
-    ) -> Result<Content, IngestError> {
+    /// Reads what a request in a `dialect` says of its body. `default_ack` is what it gets if it does not ask.
+    pub(super) fn read(head: &Parts, dialect: Dialect, default_ack: Ack) -> Result<Content, IngestError> {
         let format = match dialect.format() {
             Some(name) => DECODERS.names().position(|known| known == name).ok_or(IngestError::Internal)?,
             None => find_format(head)?,
         };
-        let mut content = Content {
+        Ok(Content {
             decoder: DECODERS.members[format].1,
             format,
             encoding: find_encoding(head)?,
             strictness: Strictness::EachByItself,
             ack: default_ack,
             precision: dialect.default_precision(),
-        };
-        for (name, value) in form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()) {
-            match name.as_ref() {
-                "strict" => content.strictness = find_strictness(&value)?,
-                "ack" => content.ack = find_ack(&value, acks)?,
-                "precision" => content.precision = find_precision(&value, dialect)?,
-                // Others may be meant for whatever stands in front of the gateway.
-                _ => {}
+        })
+    }
+
+    /// Does what the query parameters ask for; the acknowledgement may be one of `acks`.
+    pub(super) fn ask(
+        &mut self,
+        query: Option<&str>,
+        dialect: Dialect,
+        acks: &'static [Ack],
+    ) -> Result<(), IngestError> {
+        let mut asked = [false; PARAMETERS.len()];
+        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            let Some(place) = PARAMETERS.iter().position(|known| *known == name) else {
+                dialect.check_unknown(&name)?;
+                continue;
+            };
+            if std::mem::replace(&mut asked[place], true) {
+                return Err(IngestError::QueryTwice { name: PARAMETERS[place] });
+            }
+            match PARAMETERS[place] {
+                STRICT => self.strictness = find_strictness(&value)?,
+                ACK => self.ack = find_ack(&value, acks)?,
+                _ => self.precision = find_precision(&value, dialect)?,
             }
         }
-        Ok(content)
+        Ok(())
     }
+}
+
+/// The refusal of a parameter that nobody knows.
+pub(super) fn unknown_parameter(name: &str) -> IngestError {
+    let distance = |known: &&str| strsim::osa_distance(&name.to_ascii_lowercase(), known);
+    let nearest = PARAMETERS.iter().copied().min_by_key(distance).unwrap_or_default();
+    IngestError::UnknownQuery { name: shorten(name), nearest, known: PARAMETERS }
 }
 
 /// The place of the format in its table.

@@ -4,6 +4,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
 use super::READINGS_PATH;
+use super::content::unknown_parameter;
 use super::error::IngestError;
 use super::influx::{self, Api};
 use super::readings::Taken;
@@ -53,6 +54,17 @@ impl Dialect {
         match self {
             Dialect::Own => Precision::Millis,
             Dialect::Influx(_) => Precision::Nanos,
+        }
+    }
+
+    /// Says whether a query parameter that nobody knows is passed over.
+    ///
+    /// On our own path it is a mistake, which could make seconds of milliseconds. The clients of InfluxDB send what
+    /// means nothing here (`db`, `org`, `bucket`, `u`, `p`, …), and InfluxDB passes over what it does not know.
+    pub(super) fn check_unknown(self, name: &str) -> Result<(), IngestError> {
+        match self {
+            Dialect::Own => Err(unknown_parameter(name)),
+            Dialect::Influx(_) => Ok(()),
         }
     }
 

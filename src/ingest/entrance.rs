@@ -1,4 +1,4 @@
-//! Where every request comes in: readings go straight to the front, all else to the router.
+//! Where every request comes in: through the [`Door`], then readings go straight to the front, all else to the router.
 //!
 //! Whatever happens to a request is counted here, and answered: a panic, which would be a defect of ours, as 500.
 
@@ -14,7 +14,8 @@ use axum::response::Response;
 use axum::routing::post;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use http::{Method, Request, StatusCode, Uri};
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use prometheus::IntGauge;
 use tokio::time::Instant;
@@ -25,6 +26,7 @@ use super::evidence::Sender;
 use super::observe::Observe;
 use super::refusal::{self, RefusalCounters};
 use super::{Front, READINGS_PATH};
+use crate::door::{self, Door};
 use crate::listener::Connected;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
@@ -40,6 +42,7 @@ pub struct Entrance {
 
 #[derive(Debug)]
 struct Shared {
+    door: Door,
     front: Front,
     router: Router,
     observe: Observe,
@@ -83,14 +86,21 @@ struct Answer {
 }
 
 impl Entrance {
-    /// Serves `front`, and `others` with the paths `paths` beside it.
-    pub fn new(front: Front, others: Router, paths: &[&'static str], metrics: &Arc<Metrics>) -> Entrance {
+    /// Serves `front`, and `others` with the paths `paths` beside it, to those whom `door` lets in.
+    pub fn new(
+        door: Door,
+        front: Front,
+        others: Router,
+        paths: &[&'static str],
+        metrics: &Arc<Metrics>,
+    ) -> Entrance {
         let known: Vec<_> = PATHS.iter().map(|(path, _)| *path).chain(paths.iter().copied()).collect();
         // Posts never get there; the routes tell other methods what is allowed.
         let router = PATHS.iter().fold(others, |router, (path, _)| router.route(path, post(not_found)));
         let router =
             router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(());
         let shared = Shared {
+            door,
             front,
             router,
             observe: Observe::new(metrics, &known),
@@ -138,6 +148,44 @@ impl Shared {
         taking: Option<(&'static str, Dialect)>,
         address: Option<IpAddr>,
     ) -> Answer {
+        let visitor = match self.door.admit(&request) {
+            Ok(visitor) => visitor,
+            Err(refusal) => return self.turn_away(request, taking, address, refusal).await,
+        };
+        if let Some(preflight) = visitor.preflight(&request) {
+            return Answer { response: preflight, refusal: None };
+        }
+        let mut answer = self.enter(request, taking, address).await;
+        visitor.dress(&mut answer.response);
+        answer
+    }
+
+    /// Answers who was not let in, and trusts the connection no further.
+    async fn turn_away(
+        &self,
+        request: Request<Incoming>,
+        taking: Option<(&'static str, Dialect)>,
+        address: Option<IpAddr>,
+        door::Refusal { status, detail }: door::Refusal,
+    ) -> Answer {
+        let (head, body) = request.into_parts();
+        self.front.turn_away(&head, body).await;
+        let refusal = refusal::of_status(status);
+        if let Some(reason) = refusal.filter(|_| !head.method.is_safe()) {
+            self.note_refusal(head.uri.path(), address, reason, &detail);
+        }
+        let mut response = refuse(taking.map(|(_, dialect)| dialect), status, &detail);
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        door::dress(&mut response);
+        Answer { response, refusal }
+    }
+
+    async fn enter(
+        &self,
+        request: Request<Incoming>,
+        taking: Option<(&'static str, Dialect)>,
+        address: Option<IpAddr>,
+    ) -> Answer {
         if let Some((path, dialect)) = taking
             && request.method() == Method::POST
         {
@@ -179,7 +227,8 @@ async fn method_not_allowed(uri: Uri) -> Response {
 fn defect(dialect: Option<Dialect>) -> Answer {
     tracing::error!("a request failed inside the gateway");
     let status = StatusCode::INTERNAL_SERVER_ERROR;
-    let response = refuse(dialect, status, "the gateway failed while it answered");
+    let mut response = refuse(dialect, status, "the gateway failed while it answered");
+    door::dress(&mut response);
     Answer { response, refusal: refusal::of_status(status) }
 }
 

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::buffer::{Ack, PushError};
 use crate::codec::{DECODERS, DecodeError, Rejection, Rejections};
+use crate::door::NO_LENGTH;
 use crate::problem::{Problem, ReadingFault};
 use crate::quantity::{format_duration, format_size};
 
@@ -23,12 +24,18 @@ const RETRY_UNDER_WAY: Duration = Duration::from_secs(1);
 /// Why a request is refused. Nothing of it was taken, but for the last case.
 #[derive(Debug, Error)]
 pub(super) enum IngestError {
+    #[error("{NO_LENGTH}")]
+    NoLength,
     #[error("media type `{got}` is not taken here; known: {}", media_types())]
     MediaType { got: String },
     #[error("content encoding `{got}` is not taken here; known: {}", ENCODINGS.names().collect::<Vec<_>>().join(", "))]
     Encoding { got: String },
     #[error("query parameter `{name}` is `{got}`; allowed: {allowed}")]
     Query { name: &'static str, got: String, allowed: String },
+    #[error("query parameter `{name}` is not known here, did you mean `{nearest}`? Known: {}", known.join(", "))]
+    UnknownQuery { name: String, nearest: &'static str, known: &'static [&'static str] },
+    #[error("query parameter `{name}` is there more than once; allowed: once")]
+    QueryTwice { name: &'static str },
     #[error("acknowledgement `{got}` cannot be given by this gateway; it can give: {}", ack_names(.allowed))]
     Ack { got: String, allowed: &'static [Ack] },
     #[error(
@@ -37,8 +44,8 @@ pub(super) enum IngestError {
     )]
     Key(KeyError),
     #[error(
-        "this `Idempotency-Key` came with another request; use a new key, or send the same body with the same type, \
-         encoding and parameters"
+        "this `Idempotency-Key` came with another request; use a new key, or send the same body with the same type and \
+         parameters"
     )]
     KeyOfOther,
     #[error("the first request with this `Idempotency-Key` is still under way")]
@@ -99,10 +106,13 @@ impl IngestError {
     /// The HTTP status.
     pub(super) fn status(&self) -> StatusCode {
         match self {
+            IngestError::NoLength => StatusCode::LENGTH_REQUIRED,
             IngestError::MediaType { .. } | IngestError::Encoding { .. } => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
             IngestError::Query { .. }
+            | IngestError::UnknownQuery { .. }
+            | IngestError::QueryTwice { .. }
             | IngestError::Key(_)
             | IngestError::BodyBroken(_)
             | IngestError::Compression { .. }
@@ -132,7 +142,10 @@ impl IngestError {
         match self {
             IngestError::MediaType { .. } => "media_type",
             IngestError::Encoding { .. } => "encoding",
-            IngestError::Query { .. } => "query",
+            IngestError::NoLength => "length",
+            IngestError::Query { .. } | IngestError::UnknownQuery { .. } | IngestError::QueryTwice { .. } => {
+                "query"
+            }
             IngestError::Ack { .. } => "ack",
             IngestError::Key(_) | IngestError::KeyOfOther | IngestError::KeyUnderWay => "idempotency_key",
             IngestError::BodyTooLarge { .. }
@@ -175,7 +188,10 @@ impl IngestError {
             // To come again would not help: nodes would refuse the same readings.
             IngestError::NotDelivered(PushError::Refused) => None,
             // The rest of the body is still to come: no further request can be read from this connection.
-            IngestError::BodyTooSlow { .. } => Some((CONNECTION, HeaderValue::from_static("close"))),
+            // And a body that nobody knows the end of must not be read as the next request.
+            IngestError::BodyTooSlow { .. } | IngestError::NoLength => {
+                Some((CONNECTION, HeaderValue::from_static("close")))
+            }
             IngestError::KeyUnderWay => Some((RETRY_AFTER, seconds(RETRY_UNDER_WAY))),
             IngestError::Push(PushError::Full { retry_after } | PushError::Storage { retry_after, .. }) => {
                 Some((RETRY_AFTER, seconds(*retry_after)))

@@ -26,7 +26,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::IngestError;
 use super::readings::Accepted;
 use crate::codec::{Reason, Rejections};
-use crate::problem::ReadingFault;
+use crate::problem::{ReadingFault, json_line};
 use crate::timestamp::Precision;
 
 /// The path of InfluxDB 2 and later.
@@ -130,10 +130,10 @@ impl Api {
     pub(super) fn error(self, status: StatusCode, message: String, line: Option<usize>) -> Response {
         let header = header_text(&message);
         let body = match self {
-            Api::V1 => serde_json::to_vec(&ErrorV1 { error: message }),
-            Api::V2 => serde_json::to_vec(&ErrorV2 { code: code(status), message, line }),
+            Api::V1 => json_line(&ErrorV1 { error: message }),
+            Api::V2 => json_line(&ErrorV2 { code: code(status), message, line }),
         };
-        let mut response = (status, body.unwrap_or_default()).into_response();
+        let mut response = (status, body).into_response();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if self == Api::V1 {
             response.headers_mut().insert(X_INFLUXDB_ERROR, header);
@@ -231,8 +231,10 @@ pub(super) struct Parameters {
         (status = 204, description = "Every line was taken, or there was none.",
             headers(("Idempotency-Replayed" = String, description = "`true` if this is the answer to an earlier request with the same `Idempotency-Key`; nothing was taken again."))),
         (status = 400, description = "Lines were turned away: some (`partial write`; the others were taken), all, or one of a strict request. Or a parameter has no such value, the body is not the compression that it claims to be, or the `Idempotency-Key` is none.", body = ErrorV2),
+        (status = 403, description = "The request comes from a web page that `server.origins` does not list.", body = ErrorV2),
         (status = 408, description = "The body did not arrive in time.", body = ErrorV2),
         (status = 409, description = "The first request with this `Idempotency-Key` is still under way; `Retry-After` says when to come again.", body = ErrorV2),
+        (status = 411, description = "The request does not say how long its body is.", body = ErrorV2),
         (status = 413, description = "The body, or the number of readings, is too large.", body = ErrorV2),
         (status = 415, description = "An encoding that is not taken.", body = ErrorV2),
         (status = 422, description = "The `Idempotency-Key` came with another request, or the acknowledgement cannot be given. With `ack=delivered` also: nodes refused readings of the request, which are kept as dead letters; the others were delivered.", body = ErrorV2),
@@ -253,8 +255,10 @@ pub(super) fn write_v2() {}
         (status = 204, description = "Every line was taken, or there was none.",
             headers(("Idempotency-Replayed" = String, description = "`true` if this is the answer to an earlier request with the same `Idempotency-Key`; nothing was taken again."))),
         (status = 400, description = "Lines were turned away: some (`partial write`; the others were taken), all, or one of a strict request. Or a parameter has no such value, the body is not the compression that it claims to be, or the `Idempotency-Key` is none. `X-Influxdb-Error` has the beginning of the error.", body = ErrorV1),
+        (status = 403, description = "The request comes from a web page that `server.origins` does not list.", body = ErrorV1),
         (status = 408, description = "The body did not arrive in time.", body = ErrorV1),
         (status = 409, description = "The first request with this `Idempotency-Key` is still under way; `Retry-After` says when to come again.", body = ErrorV1),
+        (status = 411, description = "The request does not say how long its body is.", body = ErrorV1),
         (status = 413, description = "The body, or the number of readings, is too large.", body = ErrorV1),
         (status = 415, description = "An encoding that is not taken.", body = ErrorV1),
         (status = 422, description = "The `Idempotency-Key` came with another request, or the acknowledgement cannot be given. With `ack=delivered` also: nodes refused readings of the request, which are kept as dead letters; the others were delivered.", body = ErrorV1),

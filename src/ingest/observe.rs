@@ -10,7 +10,7 @@ use crate::metrics::Metrics;
 /// What the label `path` says of a path that is not ours.
 const OTHER: &str = "other";
 /// The statuses that the gateway gives. One that is not here is looked up each time.
-const STATUSES: [u16; 13] = [200, 202, 204, 400, 404, 405, 408, 409, 413, 415, 422, 500, 503];
+const STATUSES: [u16; 16] = [200, 202, 204, 400, 403, 404, 405, 408, 409, 411, 413, 415, 421, 422, 500, 503];
 
 /// Counts requests by path and status. The labels come from our own routes, never from the request.
 #[derive(Debug)]

@@ -19,10 +19,11 @@ use super::content::{Content, Encoding, Strictness};
 use super::dialect::Dialect;
 use super::error::{IngestError, faults};
 use super::evidence::{Evidence, Sender};
-use super::idempotency::{Answer, Claim, Digest, Idempotency, Turn};
+use super::idempotency::{Answer, Claim, Digest, Fingerprint, Idempotency, Turn};
 use crate::buffer::{self, Ack, Buffer};
 use crate::codec::{Decoded, Rules};
-use crate::problem::ReadingFault;
+use crate::door::says_length;
+use crate::problem::{ReadingFault, json_line};
 use crate::reading::Readings;
 use crate::timestamp::Timestamp;
 
@@ -53,8 +54,7 @@ pub(super) struct Accepted {
 
 impl IntoResponse for Accepted {
     fn into_response(self) -> Response {
-        let body = serde_json::to_vec(&self).unwrap_or_default();
-        let mut response = (StatusCode::ACCEPTED, body).into_response();
+        let mut response = (StatusCode::ACCEPTED, json_line(&self)).into_response();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
     }
@@ -110,6 +110,22 @@ impl Taken {
     }
 }
 
+/// A request whose body was read.
+enum Begun {
+    /// It is to be taken, and this is its turn if it has a key.
+    Now(Decoded, Option<Turn>),
+    /// It was answered before.
+    Before(Answer),
+}
+
+/// Whether a key was looked up yet.
+enum Turns {
+    /// It was, if there is one.
+    Claimed(Option<Turn>),
+    /// It will be, once the body is decompressed.
+    Unclaimed(Option<(Digest, Arc<Idempotency>)>),
+}
+
 /// Takes readings.
 #[utoipa::path(
     post,
@@ -127,9 +143,11 @@ impl Taken {
     responses(
         (status = 202, description = "At least one reading was accepted, or there was none.", body = Accepted,
             headers(("Idempotency-Replayed" = String, description = "`true` if this is the answer to an earlier request with the same `Idempotency-Key`; nothing was taken again."))),
-        (status = 400, description = "The body is not what it claims to be, or the `Idempotency-Key` is none.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The body is not what it claims to be, a query parameter is not known or has no such value, or the `Idempotency-Key` or the `Host` is none.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The request comes from a web page that `server.origins` does not list.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 408, description = "The body did not arrive in time.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 409, description = "The first request with this `Idempotency-Key` is still under way; `Retry-After` says when to come again.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 411, description = "The request does not say how long its body is.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body, or the number of readings, is too large.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 415, description = "A media type or encoding that is not taken.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 422, description = "Every reading was turned away, or one was and the request is strict, or the `Idempotency-Key` came with another request. With `ack=delivered` also: nodes refused readings of the request, which are kept as dead letters; the others were delivered.", body = crate::problem::Problem, content_type = "application/problem+json"),
@@ -177,15 +195,16 @@ impl Front {
         let mut held = self.bodies.hold();
         let body = body::read(body, self.config.max_body, self.config.request_timeout, &mut held).await?;
         evidence.see_body(&body, content.decoder);
-        let turn = match self.claim(key, content, &body).await? {
-            None => None,
-            Some(Claim::First(turn)) => Some(turn),
-            Some(Claim::Again(answer)) => return Ok(Taken::Before(Accepted::again(answer))),
+        let (decoded, turn) = match self.begin(body, content, key, &mut held, evidence).await? {
+            Begun::Now(decoded, turn) => (decoded, turn),
+            Begun::Before(answer) => return Ok(Taken::Before(Accepted::again(answer))),
         };
-        let decoded = self.decode(body, content, &mut held, evidence).await?;
         // The body is gone, its readings are here.
         held.replace(decoded.readings.bytes_held())?;
         let (readings, mut accepted) = self.judge(decoded, content, evidence)?;
+        if self.draining.is_cancelled() {
+            return Err(IngestError::Push(buffer::PushError::Closed));
+        }
         let request = buffer::Request {
             readings,
             format: content.format,
@@ -209,66 +228,77 @@ impl Front {
         dialect: Dialect,
     ) -> Result<(Content, Option<Digest>), IngestError> {
         self.via.check(&head.headers, Instant::now()).map_err(|_looped| IngestError::Looped)?;
-        if self.draining.is_cancelled() {
-            return Err(IngestError::Push(buffer::PushError::Closed));
+        if !says_length(&head.headers) {
+            return Err(IngestError::NoLength);
         }
+        let mut content = Content::read(head, dialect, self.ack)?;
         let limit = self.config.max_body;
         if body.size_hint().lower() > limit as u64 {
             return Err(IngestError::BodyTooLarge { limit });
         }
-        let content = Content::read(head, dialect, self.ack, self.acks)?;
+        content.ask(head.uri.query(), dialect, self.acks)?;
         let key = if self.keys.is_some() { Idempotency::key(&head.headers)? } else { None };
         Ok((content, key))
     }
 
-    /// Begins a request that has a key: another may have come with it.
-    async fn claim(
-        &self,
-        key: Option<Digest>,
-        content: Content,
-        body: &[u8],
-    ) -> Result<Option<Claim>, IngestError> {
-        let (Some(key), Some(keys)) = (key, &self.keys) else { return Ok(None) };
-        let fingerprint = Digest::of_request(content, body).await;
-        keys.claim(key, fingerprint).map(Some)
-    }
-
     /// Lets the sender of a refused request finish, unless it waits to be asked for its body.
-    async fn turn_away(&self, head: &http::request::Parts, body: Incoming) {
+    pub(super) async fn turn_away(&self, head: &http::request::Parts, body: Incoming) {
         if !head.headers.contains_key(EXPECT) {
             let deadline = Instant::now() + self.config.request_timeout;
             body::discard(body, self.config.max_body, deadline).await;
         }
     }
 
-    async fn decode(
+    /// Reads the readings of a body, unless a request with its key was answered before: what counts for that is what
+    /// was in the body, and not how it was compressed.
+    async fn begin(
         &self,
         body: Bytes,
         content: Content,
+        key: Option<Digest>,
         held: &mut Held,
         evidence: &mut Evidence,
-    ) -> Result<Decoded, IngestError> {
-        let rules = self.rules(content);
-        let limit = self.config.max_body;
-        if content.encoding == Encoding::Identity && body.len() <= INLINE_BYTES_MAX {
-            return decode_within(&body, content, rules, limit, evidence);
+    ) -> Result<Begun, IngestError> {
+        let claim = key.zip(self.keys.clone());
+        if content.encoding != Encoding::Identity {
+            return self.decode_large(body, content, Turns::Unclaimed(claim), held, evidence).await;
         }
-        // As many at a time as there are cores: more would only hold more memory.
-        let _turn = self.decoding.acquire().await.map_err(|_closed| IngestError::Internal)?;
+        let turn = match claim {
+            None => None,
+            Some((key, keys)) => match keys.claim(key, Fingerprint::of_plain(content, &body).await)? {
+                Claim::First(turn) => Some(turn),
+                Claim::Again(answer) => return Ok(Begun::Before(answer)),
+            },
+        };
+        if body.len() <= INLINE_BYTES_MAX {
+            let decoded = decode_within(&body, content, self.rules(content), self.config.max_body, evidence)?;
+            return Ok(Begun::Now(decoded, turn));
+        }
+        self.decode_large(body, content, Turns::Claimed(turn), held, evidence).await
+    }
+
+    /// The same on a thread for blocking work, for as many bodies at a time as there are cores: more would only hold
+    /// more memory.
+    async fn decode_large(
+        &self,
+        body: Bytes,
+        content: Content,
+        turns: Turns,
+        held: &mut Held,
+        evidence: &mut Evidence,
+    ) -> Result<Begun, IngestError> {
+        let (rules, limit) = (self.rules(content), self.config.max_body);
+        let _permit = self.decoding.acquire().await.map_err(|_closed| IngestError::Internal)?;
         let mut lent = std::mem::replace(held, self.bodies.hold());
         let mut seen = std::mem::take(evidence);
         let work = move || {
-            let plain = body::decompress(&body, content.encoding, limit, &mut lent);
-            let decoded = plain.and_then(|plain| {
-                seen.see_body(&plain, content.decoder);
-                decode_within(&plain, content, rules, limit, &mut seen)
-            });
-            (decoded, lent, seen)
+            let begun = decompress_and_decode(body, content, turns, (rules, limit), &mut lent, &mut seen);
+            (begun, lent, seen)
         };
         let done = tokio::task::spawn_blocking(work).await;
-        let (decoded, lent, seen) = done.map_err(|_panic| IngestError::Internal)?;
+        let (begun, lent, seen) = done.map_err(|_panic| IngestError::Internal)?;
         (*held, *evidence) = (lent, seen);
-        decoded
+        begun
     }
 
     fn rules(&self, content: Content) -> Rules {
@@ -376,6 +406,31 @@ async fn push(
     request.until_taken = Some(Box::new(held));
     let _place = waiting.try_acquire().map_err(|_none_left| IngestError::TooManyWait)?;
     Ok(buffer.push(request).await?.ack)
+}
+
+/// What a large or compressed body comes to; its key is looked up between the two if it was not before.
+fn decompress_and_decode(
+    body: Bytes,
+    content: Content,
+    turns: Turns,
+    (rules, max_body): (Rules, usize),
+    held: &mut Held,
+    evidence: &mut Evidence,
+) -> Result<Begun, IngestError> {
+    let plain = body::decompress(body, content.encoding, max_body, held)?;
+    evidence.see_body(&plain, content.decoder);
+    let turn = match turns {
+        Turns::Claimed(turn) => turn,
+        Turns::Unclaimed(None) => None,
+        Turns::Unclaimed(Some((key, keys))) => {
+            match keys.claim(key, Fingerprint::of_decompressed(content, &plain))? {
+                Claim::First(turn) => Some(turn),
+                Claim::Again(answer) => return Ok(Begun::Before(answer)),
+            }
+        }
+    };
+    let decoded = decode_within(&plain, content, rules, max_body, evidence)?;
+    Ok(Begun::Now(decoded, turn))
 }
 
 /// Decodes a body whose readings may take only so many times its bytes.

@@ -17,6 +17,7 @@ use crate::buffer::accounts::Bounds;
 use crate::buffer::lease::Record;
 use crate::buffer::{Accounts, Amount, PushError, Receipt, Request, Rest};
 use crate::config::Config;
+use crate::door::{Door, DoorConfig};
 use crate::listener::{self, Limits};
 
 /// A buffer that notes the memos of what is pushed, and takes it as the disk would.
@@ -95,9 +96,10 @@ impl Served {
         let acks = &[Ack::Memory, Ack::Disk, Ack::Delivered];
         let front = Front::new(config, 10, buffer, Ack::Disk, acks, CancellationToken::new(), &metrics);
         front.restore(memos);
-        let entrance = Entrance::new(front, Router::new(), &[], &metrics);
         let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = socket.local_addr().expect("an address");
+        let door = Door::new(DoorConfig::default(), address);
+        let entrance = Entrance::new(door, front, Router::new(), &[], &metrics);
         let limits = Limits { connections_max: 10, head_timeout: Duration::from_secs(10) };
         let stop = CancellationToken::new();
         let server = tokio::spawn(listener::serve(socket, entrance, limits, stop, Duration::ZERO));

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::refusal::Refusal;
 use crate::codec::{DECODERS, Decoder, DeviceTags, Rules, UnknownFields};
+use crate::door::{NO_LENGTH, says_length};
 use crate::reading::Readings;
 use crate::timestamp::{Precision, Timestamp};
 use crate::zstd_contexts;
@@ -48,10 +49,20 @@ pub(super) struct Head {
 impl Head {
     /// Reads the header fields before a byte of the body is taken.
     pub(super) fn read(headers: &HeaderMap) -> Result<Head, Refusal> {
+        check_length(headers)?;
         check_media_type(headers)?;
         let encoding = encoding(headers)?;
         Ok(Head { key: key(headers)?, encoding })
     }
+}
+
+/// A body without a length looks like none to HTTP, and its readings would be gone with a 2xx.
+fn check_length(headers: &HeaderMap) -> Result<(), Refusal> {
+    if says_length(headers) {
+        return Ok(());
+    }
+    let refusal = Refusal::new(StatusCode::LENGTH_REQUIRED, NO_LENGTH);
+    Err(refusal.with_header("connection", "close"))
 }
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), Refusal> {

@@ -6,6 +6,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::stream;
@@ -20,6 +21,7 @@ use super::reader::{Order, Rows};
 use super::refusal::Refusal;
 use super::store::{Health, Store, StoreError};
 use super::writer::{Batch, Stored};
+use crate::door::{self, Door};
 
 /// Batches in memory at a time.
 const BATCHES_MAX: usize = 32;
@@ -31,8 +33,8 @@ struct NodeState {
     batches: Arc<Semaphore>,
 }
 
-/// The routes over a store.
-pub(super) fn router(store: Store) -> Router {
+/// The routes over a store, for those whom `door` lets in.
+pub(super) fn router(store: Store, door: Door) -> Router {
     let state = NodeState { store, batches: Arc::new(Semaphore::new(BATCHES_MAX)) };
     Router::new()
         .route("/v1/batches", post(take_batch))
@@ -42,7 +44,24 @@ pub(super) fn router(store: Store) -> Router {
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(CatchPanicLayer::custom(|_| defect().into_response()))
+        .layer(middleware::from_fn_with_state(Arc::new(door), let_in))
         .with_state(state)
+}
+
+/// Asks the door first, and dresses the answer.
+async fn let_in(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+    let visitor = match door.admit(&request) {
+        Ok(visitor) => visitor,
+        Err(refusal) => {
+            let refusal = Refusal::new(refusal.status, refusal.detail).with_header("connection", "close");
+            let mut response = refusal.into_response();
+            door::dress(&mut response);
+            return response;
+        }
+    };
+    let mut response = next.run(request).await;
+    visitor.dress(&mut response);
+    response
 }
 
 /// Takes a batch. If the client goes away meanwhile, the batch may be stored or not; its key tells.
@@ -124,5 +143,5 @@ fn defect() -> Refusal {
 }
 
 fn json(body: String) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+    ([(header::CONTENT_TYPE, "application/json")], body + "\n").into_response()
 }

@@ -20,8 +20,9 @@
 //! their number, in the log and at `/healthz`.
 //!
 //! **Answers that are errors** are problems (RFC 9457): 400 for what is no NDJSON or no such parameter, 404, 405,
-//! 408 if a body stalls, 413, 415, 422 if a reading breaks the rules (nothing of its batch is stored), 503 if the
-//! disk refuses or too many readers are at work.
+//! 408 if a body stalls, 411 if a batch says no length, 413, 415, 422 if a reading breaks the rules (nothing of its
+//! batch is stored), 503 if the disk refuses or too many readers are at work; and what the [`crate::door`] refuses, as
+//! on the gateway.
 //!
 //! | limit | value |
 //! |---|---|
@@ -65,6 +66,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::door::Door;
 use crate::filesystem;
 use crate::listener::{self, Limits};
 use crate::tasks;
@@ -151,7 +153,13 @@ impl Node {
         let stop = CancellationToken::new();
         let latest = LatestReadings { readers: Arc::clone(store.readers()) };
         let limits = Limits { connections_max: CONNECTIONS_MAX, head_timeout: HEAD_TIMEOUT };
-        let serving = listener::serve(listener, http::router(store), limits, stop.clone(), STOP_WITHIN);
+        let serving = listener::serve(
+            listener,
+            http::router(store, Door::of_node(address)),
+            limits,
+            stop.clone(),
+            STOP_WITHIN,
+        );
         Ok(Node { address, stop: stop.drop_guard(), server: tokio::spawn(serving), writer, latest })
     }
 

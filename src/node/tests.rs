@@ -76,13 +76,13 @@ async fn a_batch_is_stored_once_and_given_back_also_after_a_restart() {
     let body = format!("{LINE}\n{LINE}\n");
     for (key, duplicate) in [("\"key-1\"", false), ("\"key-1\"", true), ("key-1", true), ("key-2", false)] {
         let answered = answer(node.batch(body.clone()).header("idempotency-key", key)).await;
-        assert_eq!(answered, (200, format!("{{\"readings\":2,\"duplicate\":{duplicate}}}")), "{key}");
+        assert_eq!(answered, (200, format!("{{\"readings\":2,\"duplicate\":{duplicate}}}\n")), "{key}");
     }
     node.node.stop().await;
     let node = TestNode::start_in(node.directory).await;
     let again = answer(node.batch(body.clone()).header("idempotency-key", "key-2")).await;
-    assert_eq!(again, (200, "{\"readings\":2,\"duplicate\":true}".to_owned()));
-    assert_eq!(node.text("/v1/count").await, "{\"count\":4}");
+    assert_eq!(again, (200, "{\"readings\":2,\"duplicate\":true}\n".to_owned()));
+    assert_eq!(node.text("/v1/count").await, "{\"count\":4}\n");
     assert_eq!(node.text("/v1/readings").await, body.repeat(2));
 }
 
@@ -99,14 +99,18 @@ async fn compressed_batches_are_taken() {
         ("zstd", zstd, 1),
     ] {
         let answered = answer(node.batch(body).header("content-encoding", encoding)).await;
-        assert_eq!(answered, (200, format!("{{\"readings\":{readings},\"duplicate\":false}}")), "{encoding}");
+        assert_eq!(
+            answered,
+            (200, format!("{{\"readings\":{readings},\"duplicate\":false}}\n")),
+            "{encoding}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_batch_without_readings_is_taken() {
     let node = TestNode::start().await;
-    assert_eq!(answer(node.batch("\n")).await, (200, "{\"readings\":0,\"duplicate\":false}".to_owned()));
+    assert_eq!(answer(node.batch("\n")).await, (200, "{\"readings\":0,\"duplicate\":false}\n".to_owned()));
     assert_eq!(node.text("/v1/readings").await, "");
 }
 
@@ -127,10 +131,10 @@ async fn a_plain_body_beyond_the_limit_is_answered_with_413_before_it_is_sent() 
     let node = TestNode::start().await;
     let mut stream = tokio::net::TcpStream::connect(node.node.address()).await.expect("a connection");
     let length = BODY_BYTES_MAX + 1;
-    let head = format!("POST /v1/batches HTTP/1.1\r\nHost: here\r\nContent-Length: {length}\r\n\r\n");
+    let head = format!("POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
     tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes()).await.expect("sent");
     let mut answer = Vec::new();
-    while !answer.ends_with(b"}") {
+    while !answer.ends_with(b"}\n") {
         let read = tokio::io::AsyncReadExt::read_buf(&mut stream, &mut answer).await.expect("bytes");
         assert_ne!(read, 0, "closed");
     }
@@ -151,7 +155,7 @@ async fn a_broken_body_is_answered_with_400_and_the_place() {
     }
     let (status, _, _) = problem(node.batch(LINE).header("idempotency-key", "\"open"), "").await;
     assert_eq!(status, 400);
-    assert_eq!(node.text("/v1/count").await, "{\"count\":0}");
+    assert_eq!(node.text("/v1/count").await, "{\"count\":0}\n");
 }
 
 #[tokio::test]
@@ -162,10 +166,10 @@ async fn a_reading_that_breaks_the_rules_turns_the_whole_batch_away() {
     assert_eq!(response.status().as_u16(), 422);
     let body: serde_json::Value = serde_json::from_str(&response.text().await.expect("text")).expect("JSON");
     assert_eq!(body["errors"][0]["pointer"], "/1/device");
-    assert_eq!(node.text("/v1/count").await, "{\"count\":0}");
+    assert_eq!(node.text("/v1/count").await, "{\"count\":0}\n");
     // The key was not used up.
     let answered = answer(node.batch(LINE).header("idempotency-key", "a")).await;
-    assert_eq!(answered, (200, "{\"readings\":1,\"duplicate\":false}".to_owned()));
+    assert_eq!(answered, (200, "{\"readings\":1,\"duplicate\":false}\n".to_owned()));
 }
 
 #[tokio::test]
@@ -221,7 +225,7 @@ async fn queries_take_filters() {
         let expected: String = expected.into_iter().map(String::as_str).collect();
         assert_eq!(node.text(&format!("/v1/readings{query}")).await, expected, "{query}");
     }
-    assert_eq!(node.text("/v1/count?device=b&from=1170288003000").await, "{\"count\":1}");
+    assert_eq!(node.text("/v1/count?device=b&from=1170288003000").await, "{\"count\":1}\n");
 }
 
 #[tokio::test]
@@ -246,7 +250,7 @@ async fn sixteen_batches_at_a_time_are_all_stored() {
             assert_eq!(status, 200, "{text}");
         }
     }
-    assert_eq!(node.text("/v1/count").await, "{\"count\":64000}");
+    assert_eq!(node.text("/v1/count").await, "{\"count\":64000}\n");
 }
 
 #[tokio::test]
@@ -254,7 +258,7 @@ async fn a_node_is_healthy_while_it_takes_batches() {
     let node = TestNode::start().await;
     let response = node.get("/healthz").await;
     assert_eq!(response.status().as_u16(), 200);
-    assert_eq!(response.text().await.expect("text"), "{\"status\":\"ok\"}");
+    assert_eq!(response.text().await.expect("text"), "{\"status\":\"ok\"}\n");
 }
 
 #[tokio::test]
@@ -265,7 +269,7 @@ async fn a_node_that_has_lost_readings_says_how_many_at_every_start() {
     let (mut answered, _) = answered::Answered::open(&data.join("readings.db-answered")).expect("made");
     answered.note(answered::Marks { last: 7, checkpointed: 4, lost: 10 }).expect("noted");
     let node = TestNode::start_in(directory).await;
-    let told = "{\"damage\":null,\"lost_readings\":13,\"status\":\"degraded\"}";
+    let told = "{\"damage\":null,\"lost_readings\":13,\"status\":\"degraded\"}\n";
     assert_eq!(node.text("/healthz").await, told);
     node.node.stop().await;
     let node = TestNode::start_in(node.directory).await;
@@ -328,4 +332,46 @@ async fn a_node_that_cannot_start_says_why() {
     std::fs::write(data.join("readings.db"), "no database, but a text".repeat(100)).expect("written");
     let error = Node::start(NodeOptions { listen: free, data }).await.expect_err("no database").to_string();
     assert!(error.ends_with("readings.db: the store failed: file is not a database"), "{error}");
+}
+
+/// Sends bytes as they are, and returns all that is answered until the connection ends.
+async fn raw(node: &TestNode, bytes: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(node.node.address()).await.expect("a connection");
+    tokio::io::AsyncWriteExt::write_all(&mut stream, bytes.as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer).await.expect("an end");
+    String::from_utf8(answer).expect("text")
+}
+
+#[tokio::test]
+async fn a_batch_that_says_no_length_is_411_and_nothing_is_stored() {
+    let node = TestNode::start().await;
+    for head in [
+        "POST /v1/batches HTTP/1.0\r\n",
+        "POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n",
+    ] {
+        let answer = raw(&node, &format!("{head}\r\n{LINE}\n")).await;
+        assert!(answer.contains(" 411 ") && answer.contains("Content-Length"), "{answer}");
+    }
+    let empty = raw(&node, "POST /v1/batches HTTP/1.0\r\nContent-Length: 0\r\n\r\n").await;
+    assert!(empty.contains(" 200 "), "{empty}");
+    assert_eq!(node.text("/v1/count").await, "{\"count\":0}\n");
+}
+
+#[tokio::test]
+async fn no_web_page_and_no_name_that_was_made_to_mean_this_machine_reaches_the_node() {
+    let node = TestNode::start().await;
+    let host = reqwest::header::HOST;
+    let evil = problem(node.batch(LINE).header(&host, "evil.example"), "x-content-type-options").await;
+    assert_eq!((evil.0, evil.2.as_str()), (421, "nosniff"), "{}", evil.1);
+    let (status, detail, _) = problem(node.batch(LINE).header("origin", "http://evil.example"), "").await;
+    assert_eq!(status, 403, "{detail}");
+    let (status, detail, _) = problem(node.batch(LINE).header("sec-fetch-site", "cross-site"), "").await;
+    assert_eq!(status, 403, "{detail}");
+    for name in ["localhost", "127.0.0.1:1", "[::1]"] {
+        assert_eq!(answer(node.batch(LINE).header(&host, name)).await.0, 200, "{name}");
+    }
+    let health = node.client.get(node.url("/healthz")).header(&host, "node1:9000");
+    assert_eq!(answer(health).await, (200, "{\"status\":\"ok\"}\n".to_owned()));
+    assert_eq!(node.text("/v1/count").await, "{\"count\":3}\n");
 }

@@ -1,9 +1,11 @@
 //! What the gateway says about itself: `/healthz`, `/readyz`, `/metrics`, `/status`, what was turned away last, the page
-//! at `/`, and the OpenAPI document; and in the log, what goes wrong for a while (`watch`).
+//! at `/`, and the OpenAPI document; in the log, what goes wrong for a while (`watch`); and what it answers to the
+//! clients of InfluxDB that ask before they write (`influxdb`).
 //!
 //! All of it is read from one snapshot of the accounts, so that the books add up in every answer.
 
 mod disks;
+mod influxdb;
 mod page;
 mod readiness;
 mod report;
@@ -26,7 +28,7 @@ use utoipa::{OpenApi, ToSchema};
 use crate::buffer::{Buffer, BufferConfig, OnFull, Snapshot};
 use crate::delivery::{DeadLetters, DeliveryStatus, NodeStatus, TransformStatus};
 use crate::metrics::Metrics;
-use crate::problem::Problem;
+use crate::problem::{Problem, json_line};
 use crate::rejections::{RejectionEntry, RejectionLog};
 use disks::Disks;
 use readiness::{Readiness, Required};
@@ -35,12 +37,36 @@ use report::Report;
 pub use watch::Watch;
 
 /// The paths that are served here.
-pub const PATHS: &[&str] =
-    &["/", "/healthz", "/readyz", "/metrics", "/status", "/status/rejections", "/openapi.json"];
+pub const PATHS: &[&str] = &[
+    "/",
+    "/page.css",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/status",
+    "/status/rejections",
+    "/openapi.json",
+    influxdb::PATHS[0],
+    influxdb::PATHS[1],
+    influxdb::PATHS[2],
+];
 
 /// What this part of the OpenAPI document is made from.
 #[derive(OpenApi)]
-#[openapi(paths(health, readiness, metrics, status, rejections, page, openapi))]
+#[openapi(paths(
+    health,
+    readiness,
+    metrics,
+    status,
+    rejections,
+    page,
+    style,
+    openapi,
+    influxdb::ping,
+    influxdb::health,
+    influxdb::query,
+    influxdb::post_query
+))]
 #[derive(Debug)]
 pub struct Api;
 
@@ -92,6 +118,7 @@ impl Status {
     pub fn routes(self: Arc<Self>) -> Router {
         Router::new()
             .route("/", get(page))
+            .route("/page.css", get(style))
             .route("/healthz", get(health))
             .route("/readyz", get(readiness))
             .route("/metrics", get(metrics))
@@ -99,6 +126,7 @@ impl Status {
             .route("/status/rejections", get(rejections))
             .route("/openapi.json", get(openapi))
             .with_state(self)
+            .merge(influxdb::routes())
     }
 
     fn view(&self) -> View {
@@ -201,22 +229,31 @@ async fn status(State(status): State<Arc<Status>>) -> Response {
 async fn page(State(status): State<Arc<Status>>) -> Response {
     let view = status.view();
     let readiness = Readiness::of(&view);
-    text("text/html; charset=utf-8", page::render(&Report::of(&status, &view), &readiness))
+    let mut response =
+        text("text/html; charset=utf-8", page::render(&Report::of(&status, &view), &readiness));
+    response.headers_mut().extend(page::HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    response
+}
+
+/// How the page looks.
+#[utoipa::path(get, path = "/page.css", responses((status = 200, description = "The style sheet of the page.", body = String, content_type = "text/css")))]
+async fn style() -> Response {
+    text("text/css; charset=utf-8", page::STYLE)
 }
 
 /// This document.
 #[utoipa::path(get, path = "/openapi.json", responses((status = 200, description = "OpenAPI 3.1.", content_type = "application/json")))]
 async fn openapi(State(status): State<Arc<Status>>) -> Response {
-    text("application/json", status.openapi.clone())
+    text("application/json", format!("{}\n", status.openapi))
 }
 
 fn json(code: StatusCode, body: &impl Serialize) -> Response {
-    let mut response = text("application/json", serde_json::to_string(body).unwrap_or_default());
+    let mut response = text("application/json", json_line(body));
     *response.status_mut() = code;
     response
 }
 
-fn text(content_type: &'static str, body: String) -> Response {
+fn text(content_type: &'static str, body: impl IntoResponse) -> Response {
     let mut response = body.into_response();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

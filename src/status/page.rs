@@ -1,6 +1,8 @@
-//! The page at `/`: the state of the gateway for people. It needs no script and loads nothing else.
+//! The page at `/`: the state of the gateway for people. It needs no script, and loads its style sheet and nothing else.
 
 use std::fmt::Write as _;
+
+use http::header::{CONTENT_SECURITY_POLICY, HeaderName, REFERRER_POLICY, X_FRAME_OPTIONS};
 
 use super::readiness::Readiness;
 use super::report::{Node, Report};
@@ -12,21 +14,24 @@ const HEAD: &str = r#"<!doctype html>
 <meta http-equiv="refresh" content="5">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Forebay</title>
-<style>
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { margin-bottom: 0; }
-h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #8884; vertical-align: top; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; width: 12rem; }
-.ready, .up { color: #2a8a3e; }
-.draining, .full, .failing, .degraded, .down { color: #c0392b; }
-meter { width: 100%; }
-</style>
+<link rel="stylesheet" href="/page.css">
 </head>
 <body>
 "#;
+
+/// Headers of the page: what it shows comes from nodes and devices, so that a text which slipped through must find
+/// nothing to run, load or send; and no other site may show it in a frame.
+pub(super) const HEADERS: [(HeaderName, &str); 3] = [
+    (
+        CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (X_FRAME_OPTIONS, "DENY"),
+    (REFERRER_POLICY, "no-referrer"),
+];
+
+/// The style sheet of the page, a file of its own because the policy takes no styles from within the page.
+pub(super) const STYLE: &str = include_str!("page.css");
 
 /// Renders the page.
 pub(super) fn render(report: &Report, readiness: &Readiness) -> String {

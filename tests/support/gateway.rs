@@ -162,9 +162,14 @@ impl RunningGateway {
         self.send(self.client.get(self.url(path))).await
     }
 
-    /// Sends a request and reads the whole answer.
+    /// Sends a request and reads the whole answer. Of an empty body the client would not say the length by itself.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Reply {
-        Reply::read(request.send().await.expect("an answer")).await
+        let mut request = request.build().expect("a request");
+        let is_empty = request.body().is_none_or(|body| body.as_bytes() == Some(&[]));
+        if request.method() == reqwest::Method::POST && is_empty {
+            request.headers_mut().insert(http::header::CONTENT_LENGTH, 0.into());
+        }
+        Reply::read(self.client.execute(request).await.expect("an answer")).await
     }
 
     /// The ledger, which must add up whenever it is asked for.

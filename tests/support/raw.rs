@@ -108,7 +108,9 @@ impl RawClient {
 
 /// The head of a `POST /v1/readings` of JSON with these header lines more, each with its line end.
 pub fn post_head(headers: &str) -> String {
-    format!("POST /v1/readings HTTP/1.1\r\nHost: forebay\r\nContent-Type: application/json\r\n{headers}\r\n")
+    format!(
+        "POST /v1/readings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{headers}\r\n"
+    )
 }
 
 /// One chunk of a chunked body.

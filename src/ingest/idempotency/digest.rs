@@ -23,25 +23,6 @@ impl Digest {
         Digest::cut(Sha256::new_with_prefix(key))
     }
 
-    /// The digest of a body as it was received, and of all that decides what it means: two requests with the same
-    /// one ask for the same. Others get a turn while a large body is hashed.
-    pub(in crate::ingest) async fn of_request(content: Content, body: &[u8]) -> Digest {
-        let mut sha = Sha256::new();
-        // Names, not numbers: tables may be in another order after a restart with another version.
-        for word in meaning(content) {
-            sha.update(word);
-            sha.update(b"\0");
-        }
-        let mut pieces = body.chunks(STEP_BYTES).peekable();
-        while let Some(piece) = pieces.next() {
-            sha.update(piece);
-            if pieces.peek().is_some() {
-                tokio::task::yield_now().await;
-            }
-        }
-        Digest::cut(sha)
-    }
-
     fn cut(sha: Sha256) -> Digest {
         let whole: [u8; 32] = sha.finalize().into();
         let mut half = [0; Digest::BYTES];
@@ -50,13 +31,75 @@ impl Digest {
     }
 }
 
-fn meaning(content: Content) -> [&'static str; 5] {
+/// What a request asks for: its body, decompressed, and all that decides what that means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::ingest) struct Fingerprint {
+    pub(super) digest: Digest,
+    pub(super) came: Came,
+}
+
+/// How a body came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Came {
+    /// As it is.
+    Plain,
+    /// Compressed.
+    Compressed,
+}
+
+/// The digest of an earlier request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) digest: Digest,
+    pub(super) of: Of,
+}
+
+/// What the digest of an earlier request was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    /// The body, decompressed.
+    Content,
+    /// The body as it was sent, with the name of its encoding, as version 0.1 had it.
+    Transfer,
+}
+
+impl Fingerprint {
+    /// Of a body that came as it is. Others get a turn while a large body is hashed.
+    pub(in crate::ingest) async fn of_plain(content: Content, body: &[u8]) -> Fingerprint {
+        let mut sha = meaning(content);
+        let mut pieces = body.chunks(STEP_BYTES).peekable();
+        while let Some(piece) = pieces.next() {
+            sha.update(piece);
+            if pieces.peek().is_some() {
+                tokio::task::yield_now().await;
+            }
+        }
+        Fingerprint { digest: Digest::cut(sha), came: Came::Plain }
+    }
+
+    /// Of a body that came compressed. It takes as long as the body takes; call it where blocking is allowed.
+    pub(in crate::ingest) fn of_decompressed(content: Content, body: &[u8]) -> Fingerprint {
+        Fingerprint { digest: Digest::cut(meaning(content).chain_update(body)), came: Came::Compressed }
+    }
+
+    /// Whether the earlier request asked for the same, as far as anybody can tell: what 0.1 kept of a compressed body
+    /// cannot be compared, because the same body compressed anew has other bytes.
+    pub(super) fn is_same_as(self, kept: Kept) -> bool {
+        self.digest == kept.digest || (kept.of == Of::Transfer && self.came == Came::Compressed)
+    }
+}
+
+/// Begins with what decides the meaning of a body. Names, not numbers: tables may be in another order after a restart
+/// with another version.
+fn meaning(content: Content) -> Sha256 {
     let strictness = match content.strictness {
         Strictness::EachByItself => "each",
         Strictness::AllOrNone => "strict",
     };
     let format = DECODERS.members[content.format].0;
-    [format, content.encoding.name(), content.precision.name(), strictness, content.ack.name()]
+    // Where the encoding's name stood in 0.1: so the keys that it kept of bodies without one can be compared.
+    let words = [format, "identity", content.precision.name(), strictness, content.ack.name()];
+    words.iter().fold(Sha256::new(), |sha, word| sha.chain_update(word).chain_update(b"\0"))
 }
 
 #[cfg(test)]
@@ -73,7 +116,9 @@ mod tests {
         let (head, ()) = request.body(()).expect("a request").into_parts();
         let acks = &[Ack::Memory, Ack::Delivered];
         let dialect = Dialect::at(head.uri.path()).unwrap_or(Dialect::Own);
-        Content::read(&head, dialect, Ack::Memory, acks).expect("a request that is taken")
+        let mut content = Content::read(&head, dialect, Ack::Memory).expect("a type that is taken");
+        content.ask(head.uri.query(), dialect, acks).expect("parameters that are known");
+        content
     }
 
     #[tokio::test]
@@ -82,12 +127,10 @@ mod tests {
         let mut larger = large.clone();
         larger.push(b' ');
         let ndjson = &[("content-type", "application/x-ndjson")][..];
-        let gzip = &[("content-encoding", "gzip")][..];
-        let requests: [(&str, &[_], &[u8]); 11] = [
+        let requests: [(&str, &[_], &[u8]); 10] = [
             ("/", &[], b""),
             ("/", &[], b"[]"),
             ("/", ndjson, b""),
-            ("/", gzip, b""),
             ("/?precision=s", &[], b""),
             ("/write", &[], b""),
             ("/write?precision=m", &[], b""),
@@ -98,8 +141,10 @@ mod tests {
         ];
         let mut seen = Vec::new();
         for (path, headers, body) in requests {
-            let digest = Digest::of_request(content(path, headers), body).await;
+            let content = content(path, headers);
+            let digest = Fingerprint::of_plain(content, body).await.digest;
             assert!(!seen.contains(&digest), "{path} {headers:?} {}", body.len());
+            assert_eq!(Fingerprint::of_decompressed(content, body).digest, digest, "whoever hashes it");
             seen.push(digest);
         }
     }
@@ -108,16 +153,31 @@ mod tests {
     async fn what_only_looks_different_is_the_same_request() {
         let same = [
             content("/", &[]),
-            content("/?ack=memory&strict=false&precision=ms&else=1", &[]),
+            content("/?ack=memory&strict=false&precision=ms", &[]),
             content("/", &[("content-type", "application/json; charset=utf-8")]),
             content("/", &[("content-encoding", "identity")]),
+            content("/", &[("content-encoding", "gzip")]),
+            content("/", &[("content-encoding", "zstd")]),
         ];
-        let first = Digest::of_request(same[0], b"{}").await;
+        let first = Fingerprint::of_plain(same[0], b"{}").await;
         for content in same {
-            assert_eq!(Digest::of_request(content, b"{}").await, first, "{content:?}");
+            assert_eq!(Fingerprint::of_plain(content, b"{}").await, first, "{content:?}");
         }
         let (v1, v2) = (content("/write?db=a&precision=u", &[]), content("/api/v2/write?precision=us", &[]));
-        assert_eq!(Digest::of_request(v1, b"").await, Digest::of_request(v2, b"").await);
+        assert_eq!(Fingerprint::of_plain(v1, b"").await, Fingerprint::of_plain(v2, b"").await);
+    }
+
+    #[tokio::test]
+    async fn what_0_1_kept_is_compared_where_it_can_be_and_is_the_same_where_it_cannot() {
+        let plain = content("/", &[]);
+        // `printf 'json\0identity\0ms\0each\0memory\0{}' | sha256sum`
+        let expected = 0x4c35_b4dc_39eb_06b5_3e09_c5e4_9d71_1305_u128;
+        let kept = Kept { digest: Digest(expected.to_be_bytes()), of: Of::Transfer };
+        assert!(Fingerprint::of_plain(plain, b"{}").await.is_same_as(kept));
+        assert!(!Fingerprint::of_plain(plain, b"[]").await.is_same_as(kept));
+        let compressed = Fingerprint::of_decompressed(content("/", &[("content-encoding", "gzip")]), b"[]");
+        assert!(compressed.is_same_as(kept));
+        assert!(!compressed.is_same_as(Kept { of: Of::Content, ..kept }));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::digest::Digest;
+use super::digest::{Digest, Fingerprint, Kept, Of};
 use super::store::{Remembered, Store};
 use crate::buffer::Ack;
 
@@ -60,7 +60,7 @@ pub(super) enum Begin {
 pub(super) struct Keys {
     limits: Limits,
     started_at: Instant,
-    /// The fingerprints of the requests under way, by their keys.
+    /// The digests of the requests under way, by their keys.
     under_way: HashMap<Digest, Digest>,
     answers: Store,
 }
@@ -72,14 +72,14 @@ impl Keys {
     }
 
     /// Decides on a request with `key` that asks for what `fingerprint` stands for.
-    pub(super) fn begin(&mut self, key: Digest, fingerprint: Digest, now: Instant) -> Begin {
+    pub(super) fn begin(&mut self, key: Digest, fingerprint: Fingerprint, now: Instant) -> Begin {
         let now = self.millis(now);
         self.expire(now);
         if let Some(first) = self.under_way.get(&key) {
-            return if *first == fingerprint { Begin::UnderWay } else { Begin::OtherRequest };
+            return if *first == fingerprint.digest { Begin::UnderWay } else { Begin::OtherRequest };
         }
         if let Some((first, errors)) = self.answers.find(&key).filter(|(first, _)| first.until_millis > now) {
-            if first.fingerprint != fingerprint {
+            if !fingerprint.is_same_as(first.fingerprint) {
                 return Begin::OtherRequest;
             }
             let Remembered { accepted, rejected, ack, .. } = *first;
@@ -88,7 +88,7 @@ impl Keys {
         if self.under_way.len() >= self.limits.under_way {
             return Begin::Busy;
         }
-        self.under_way.insert(key, fingerprint);
+        self.under_way.insert(key, fingerprint.digest);
         Begin::First
     }
 
@@ -99,7 +99,8 @@ impl Keys {
 
     /// The request under way with this key was answered. Returns how many others were forgotten early for it.
     pub(super) fn remember(&mut self, key: Digest, answer: Answer, now: Instant) -> u64 {
-        let Some(fingerprint) = self.under_way.remove(&key) else { return 0 };
+        let Some(digest) = self.under_way.remove(&key) else { return 0 };
+        let fingerprint = Kept { digest, of: Of::Content };
         self.restore(key, fingerprint, answer, self.limits.window, now)
     }
 
@@ -108,7 +109,7 @@ impl Keys {
     pub(super) fn restore(
         &mut self,
         key: Digest,
-        fingerprint: Digest,
+        fingerprint: Kept,
         answer: Answer,
         left: Duration,
         now: Instant,
@@ -156,6 +157,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ingest::idempotency::digest::Came;
+
+    fn asked(number: u8) -> Fingerprint {
+        Fingerprint { digest: digest(number), came: Came::Plain }
+    }
+
+    fn kept(number: u8) -> Kept {
+        Kept { digest: digest(number), of: Of::Content }
+    }
 
     fn digest(number: u8) -> Digest {
         Digest([number; Digest::BYTES])
@@ -250,7 +260,7 @@ mod tests {
                 let now = started_at + passed;
                 match step {
                     Step::Begin { key, body } => {
-                        let begun = keys.begin(digest(key), digest(body), now);
+                        let begun = keys.begin(digest(key), asked(body), now);
                         prop_assert_eq!(begun, naive.begin(key, body, passed));
                     }
                     Step::Remember { key, errors_bytes } => {
@@ -278,12 +288,12 @@ mod tests {
         let started_at = Instant::now();
         let mut keys = Keys::new(LIMITS, started_at);
         for key in 0..200 {
-            assert_eq!(keys.begin(digest(key), digest(0), started_at), Begin::First);
+            assert_eq!(keys.begin(digest(key), asked(0), started_at), Begin::First);
             assert_eq!(keys.remember(digest(key), answer(1, 0), started_at), 0);
         }
         let later = started_at + LIMITS.window;
         for key in (0..200).rev() {
-            assert_eq!(keys.begin(digest(key), digest(1), later), Begin::First);
+            assert_eq!(keys.begin(digest(key), asked(1), later), Begin::First);
         }
         assert_eq!(keys.answers.len(), 0);
     }
@@ -293,10 +303,10 @@ mod tests {
         let started_at = Instant::now();
         let mut keys = Keys::new(LIMITS, started_at);
         for key in 0..100 {
-            keys.restore(digest(key), digest(0), answer(1, 10), LIMITS.window, started_at);
+            keys.restore(digest(key), kept(0), answer(1, 10), LIMITS.window, started_at);
         }
         let full = |keys: &mut Keys, errors_bytes, at| {
-            keys.restore(digest(200), digest(0), answer(1, errors_bytes), LIMITS.window, at)
+            keys.restore(digest(200), kept(0), answer(1, errors_bytes), LIMITS.window, at)
         };
         assert_eq!(full(&mut keys, 10, started_at), 1);
         assert_eq!(full(&mut keys, 1000, started_at + LIMITS.window), 0);
@@ -307,15 +317,15 @@ mod tests {
     fn a_restored_answer_has_the_time_that_is_left_and_the_later_of_two_counts() {
         let started_at = Instant::now();
         let mut keys = Keys::new(LIMITS, started_at);
-        let (key, first, second) = (digest(1), digest(2), digest(3));
-        keys.restore(key, first, answer(1, 0), Duration::from_secs(2), started_at);
-        keys.restore(key, second, answer(2, 0), Duration::from_secs(5), started_at);
-        keys.restore(digest(4), first, answer(3, 0), 100 * LIMITS.window, started_at);
+        let (key, first, second) = (digest(1), 2, 3);
+        keys.restore(key, kept(first), answer(1, 0), Duration::from_secs(2), started_at);
+        keys.restore(key, kept(second), answer(2, 0), Duration::from_secs(5), started_at);
+        keys.restore(digest(4), kept(first), answer(3, 0), 100 * LIMITS.window, started_at);
         let at = |seconds| started_at + Duration::from_secs(seconds);
-        assert_eq!(keys.begin(key, first, at(1)), Begin::OtherRequest);
-        assert_eq!(keys.begin(key, second, at(4)), Begin::Again(answer(2, 0)));
-        assert_eq!(keys.begin(key, second, at(5)), Begin::First);
-        assert_eq!(keys.begin(digest(4), first, at(9)), Begin::Again(answer(3, 0)));
-        assert_eq!(keys.begin(digest(4), first, at(10)), Begin::First);
+        assert_eq!(keys.begin(key, asked(first), at(1)), Begin::OtherRequest);
+        assert_eq!(keys.begin(key, asked(second), at(4)), Begin::Again(answer(2, 0)));
+        assert_eq!(keys.begin(key, asked(second), at(5)), Begin::First);
+        assert_eq!(keys.begin(digest(4), asked(first), at(9)), Begin::Again(answer(3, 0)));
+        assert_eq!(keys.begin(digest(4), asked(first), at(10)), Begin::First);
     }
 }

@@ -4,9 +4,9 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | version, 1 |
+//! | 1 | version: 2, or 1 as version 0.1 of the program wrote it |
 //! | 16 | digest of the key |
-//! | 16 | digest of the request |
+//! | 16 | digest of the request: of its body decompressed, or with version 1 as it was sent |
 //! | 8 | time of receipt, in nanoseconds since the Unix epoch |
 //! | 4 | readings accepted |
 //! | 4 | readings turned away |
@@ -18,20 +18,22 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
-use super::digest::Digest;
+use super::digest::{Digest, Kept, Of};
 use super::keys::Answer;
 use crate::buffer::Ack;
 use crate::codec::REJECTIONS_LISTED_MAX;
 use crate::problem::ReadingFault;
 use crate::timestamp::Timestamp;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Of version 0.1, which compared compressed bodies by their compressed bytes.
+const VERSION_OF_TRANSFER: u8 = 1;
 
 /// A key, the request that it came with, and what is answered to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Memo {
     pub(super) key: Digest,
-    pub(super) fingerprint: Digest,
+    pub(super) fingerprint: Kept,
     pub(super) received_at: Timestamp,
     pub(super) answer: Answer,
 }
@@ -39,7 +41,7 @@ pub(super) struct Memo {
 /// Why bytes are no memo.
 #[derive(Debug, Error)]
 pub(super) enum MemoError {
-    #[error("it has version {got}; this program reads version {VERSION}")]
+    #[error("it has version {got}; this program reads the versions {VERSION_OF_TRANSFER} and {VERSION}")]
     Version { got: u8 },
     #[error("it ends too early")]
     Short,
@@ -60,9 +62,12 @@ impl Memo {
     pub(super) fn encode(&self) -> Bytes {
         let answer = &self.answer;
         let mut bytes = BytesMut::with_capacity(50 + answer.errors.len());
-        bytes.extend_from_slice(&[VERSION]);
+        bytes.extend_from_slice(&[match self.fingerprint.of {
+            Of::Content => VERSION,
+            Of::Transfer => VERSION_OF_TRANSFER,
+        }]);
         bytes.extend_from_slice(&self.key.0);
-        bytes.extend_from_slice(&self.fingerprint.0);
+        bytes.extend_from_slice(&self.fingerprint.digest.0);
         bytes.extend_from_slice(&self.received_at.nanos().to_le_bytes());
         bytes.extend_from_slice(&answer.accepted.to_le_bytes());
         bytes.extend_from_slice(&answer.rejected.to_le_bytes());
@@ -81,11 +86,13 @@ impl Memo {
     ///
     /// [`MemoError`] for whatever [`Memo::encode`] does not write.
     pub(super) fn decode(mut bytes: &[u8]) -> Result<Memo, MemoError> {
-        match take(&mut bytes)? {
-            [VERSION] => {}
+        let of = match take(&mut bytes)? {
+            [VERSION] => Of::Content,
+            [VERSION_OF_TRANSFER] => Of::Transfer,
             [got] => return Err(MemoError::Version { got }),
-        }
-        let (key, fingerprint) = (Digest(take(&mut bytes)?), Digest(take(&mut bytes)?));
+        };
+        let key = Digest(take(&mut bytes)?);
+        let fingerprint = Kept { digest: Digest(take(&mut bytes)?), of };
         let received_at = Timestamp::from_nanos(i64::from_le_bytes(take(&mut bytes)?));
         let received_at = received_at.ok_or(MemoError::Time)?;
         let accepted = u32::from_le_bytes(take(&mut bytes)?);
@@ -145,7 +152,7 @@ mod tests {
         let errors = if errors.is_empty() { Vec::new() } else { serde_json::to_vec(errors).expect("JSON") };
         Memo {
             key: Digest([1; 16]),
-            fingerprint: Digest([2; 16]),
+            fingerprint: Kept { digest: Digest([2; 16]), of: Of::Content },
             received_at: Timestamp::from_nanos(received_nanos).expect("after 1970"),
             answer: Answer { accepted: 3, rejected: 200, ack, errors: errors.into() },
         }
@@ -162,13 +169,14 @@ mod tests {
     proptest! {
         #[test]
         fn a_memo_reads_back_as_it_was_written(
-            key: [u8; 16], fingerprint: [u8; 16], nanos in 0..i64::MAX, accepted: u32,
+            key: [u8; 16], fingerprint: [u8; 16], of in prop::sample::select(vec![Of::Content, Of::Transfer]), nanos in 0..i64::MAX, accepted: u32,
             ack in prop::sample::select(vec![Ack::Memory, Ack::Disk, Ack::Delivered]),
             texts in prop::collection::vec(".{0,40}", 0..100),
         ) {
             let faults: Vec<_> = texts.iter().enumerate().map(|(index, text)| fault(index, text)).collect();
             let mut memo = memo(ack, &faults, nanos);
-            (memo.key, memo.fingerprint, memo.answer.accepted) = (Digest(key), Digest(fingerprint), accepted);
+            let fingerprint = Kept { digest: Digest(fingerprint), of };
+            (memo.key, memo.fingerprint, memo.answer.accepted) = (Digest(key), fingerprint, accepted);
             prop_assert_eq!(decode(&memo.encode()), Ok(memo));
         }
 
@@ -201,7 +209,7 @@ mod tests {
             changed[place..place + bytes.len()].copy_from_slice(bytes);
             decode(&changed).expect_err("it is no memo")
         };
-        assert_eq!(with(0, &[2]), "it has version 2; this program reads version 1");
+        assert_eq!(with(0, &[3]), "it has version 3; this program reads the versions 1 and 2");
         assert_eq!(with(33, &(-1_i64).to_le_bytes()), "its time of receipt lies before 1970");
         assert_eq!(with(49, &[3]), "it has the acknowledgement 3; known: 0 to 2");
         assert!(with(50, b"{").starts_with("its errors cannot be read: "));

@@ -35,10 +35,11 @@ use tracing::{info, warn};
 
 use super::error::IngestError;
 use crate::timestamp::Timestamp;
+use digest::{Kept, Of};
 use keys::{Begin, Keys, Limits};
 use memo::Memo;
 
-pub(super) use digest::Digest;
+pub(super) use digest::{Digest, Fingerprint};
 pub(super) use header::KeyError;
 pub(super) use keys::Answer;
 
@@ -85,7 +86,7 @@ pub(super) enum Claim {
 pub(super) struct Turn {
     all: Arc<Idempotency>,
     key: Digest,
-    fingerprint: Digest,
+    digest: Digest,
     received_at: Timestamp,
     /// Whether its answer is remembered. From then on the key may be another's again, if it is forgotten early.
     is_answered: bool,
@@ -123,14 +124,18 @@ impl Idempotency {
     /// # Errors
     ///
     /// The request is not done if its key is under way or came with another request, or too many are under way.
-    pub(super) fn claim(self: &Arc<Self>, key: Digest, fingerprint: Digest) -> Result<Claim, IngestError> {
+    pub(super) fn claim(
+        self: &Arc<Self>,
+        key: Digest,
+        fingerprint: Fingerprint,
+    ) -> Result<Claim, IngestError> {
         match self.state().keys.begin(key, fingerprint, Instant::now()) {
             Begin::First => {
                 let received_at = Timestamp::from_system(SystemTime::now());
                 Ok(Claim::First(Turn {
                     all: Arc::clone(self),
                     key,
-                    fingerprint,
+                    digest: fingerprint.digest,
                     received_at,
                     is_answered: false,
                 }))
@@ -204,7 +209,8 @@ impl Idempotency {
 impl Turn {
     /// What the buffer is to keep with the readings, if they are answered like this.
     pub(super) fn memo(&self, answer: Answer) -> Bytes {
-        let Turn { key, fingerprint, received_at, .. } = *self;
+        let Turn { key, digest, received_at, .. } = *self;
+        let fingerprint = Kept { digest, of: Of::Content };
         Memo { key, fingerprint, received_at, answer }.encode()
     }
 
@@ -225,6 +231,7 @@ impl Drop for Turn {
 
 #[cfg(test)]
 mod tests {
+    use super::digest::Came;
     use super::*;
     use crate::buffer::Ack;
     use crate::metrics::Metrics;
@@ -238,7 +245,8 @@ mod tests {
     }
 
     fn claim(all: &Arc<Idempotency>, key: &[u8], body: &[u8]) -> Result<Claim, IngestError> {
-        all.claim(Digest::of_key(key), Digest::of_key(body))
+        let fingerprint = Fingerprint { digest: Digest::of_key(body), came: Came::Plain };
+        all.claim(Digest::of_key(key), fingerprint)
     }
 
     #[track_caller]
@@ -322,7 +330,7 @@ mod tests {
         let memo = |body: &[u8], seconds_ago: i64| {
             let memo = Memo {
                 key: Digest::of_key(b"key"),
-                fingerprint: Digest::of_key(body),
+                fingerprint: Kept { digest: Digest::of_key(body), of: Of::Content },
                 received_at: now.saturating_add_nanos(-seconds_ago * 1_000_000_000),
                 answer: answer(1, Ack::Disk),
             };

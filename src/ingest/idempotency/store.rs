@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 
-use super::digest::Digest;
+use super::digest::{Digest, Kept};
 use crate::buffer::Ack;
 
 /// Answers in a piece of the order.
@@ -19,7 +19,7 @@ const FREE: u32 = 0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Remembered {
     pub(super) key: Digest,
-    pub(super) fingerprint: Digest,
+    pub(super) fingerprint: Kept,
     /// When it is forgotten, in milliseconds since the start.
     pub(super) until_millis: u64,
     pub(super) accepted: u32,
@@ -180,12 +180,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ingest::idempotency::digest::Of;
 
     fn remembered(key: u8, accepted: u32) -> Remembered {
         let digest = Digest([key; Digest::BYTES]);
         Remembered {
             key: digest,
-            fingerprint: digest,
+            fingerprint: Kept { digest, of: Of::Content },
             until_millis: 0,
             accepted,
             rejected: 0,

@@ -1,0 +1,57 @@
+//! The settings of who may come in.
+
+use super::layers::Layers;
+use crate::door::{DoorConfig, Host, Origin};
+
+/// Reads `server.origins` and `server.hosts`.
+pub(super) fn read(layers: &mut Layers) -> DoorConfig {
+    let origin = |text: &String| {
+        Origin::parse(text).ok_or_else(|| {
+            format!("must be origins as browsers send them, such as https://dashboard.example or http://10.0.0.7:3000, got `{text}`")
+        })
+    };
+    let host = |text: &String| {
+        Host::parse(text).map(Host::into_owned).ok_or_else(|| {
+            format!(
+                "must be names or IP addresses, with a port or without, such as gateway.example, got `{text}`"
+            )
+        })
+    };
+    DoorConfig {
+        origins: layers.get("server.origins", |raw| raw.list()?.iter().map(origin).collect()),
+        hosts: layers.get("server.hosts", |raw| raw.list()?.iter().map(host).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(key: &str, value: &str) -> Result<DoorConfig, String> {
+        let variable = format!("FOREBAY__{}", key.to_uppercase().replace('.', "__"));
+        let mut layers = Layers::read(None, &[(variable, value.to_owned())]);
+        let config = super::read(&mut layers);
+        layers.faults.first().map_or(Ok(config), |fault| Err(format!("{}: {}", fault.key, fault.problem)))
+    }
+
+    #[test]
+    fn origins_and_hosts_are_checked_at_the_start() {
+        let config = read("server.origins", "https://Dashboard.example, http://[::1]:3000").expect("good");
+        assert_eq!((config.origins.len(), config.hosts.len()), (2, 0));
+        let config = read("server.hosts", "gw.example, gw:8443,192.0.2.7").expect("good");
+        assert_eq!((config.origins.len(), config.hosts.len()), (0, 3));
+        for (key, bad, allowed) in [
+            ("server.origins", "*", "must be origins as browsers send them"),
+            ("server.origins", "null", "must be origins as browsers send them"),
+            ("server.origins", "dashboard.example", "must be origins as browsers send them"),
+            ("server.origins", "https://dashboard.example/", "must be origins as browsers send them"),
+            ("server.hosts", "http://gw.example", "must be names or IP addresses"),
+            ("server.hosts", "gw example", "must be names or IP addresses"),
+            ("server.hosts", "gw.example/x", "must be names or IP addresses"),
+        ] {
+            let fault = read(key, bad).expect_err("a fault");
+            assert!(fault.starts_with(&format!("{key}: {allowed}")), "{fault}");
+            assert!(fault.ends_with(&format!("got `{bad}`")), "{fault}");
+        }
+    }
+}
