@@ -1,5 +1,7 @@
 //! What the buffer on disk promises, on a disk that fills up, fails, and loses power.
 
+#[path = "disk/order.rs"]
+mod order;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

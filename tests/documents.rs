@@ -85,6 +85,7 @@ const POLICIES: &[&str] = &[
     "delivery/lanes.rs",
     "delivery/latency.rs",
     "delivery/limit.rs",
+    "delivery/resumption.rs",
     "delivery/nodes.rs",
     "delivery/shards.rs",
     "ingest/idempotency/header.rs",

@@ -19,6 +19,7 @@ use super::accounts::Accounts;
 use super::hold::Hold;
 use super::lease::Part;
 use super::ledger::Outcome;
+use super::span::Place;
 use crate::reading::Readings;
 
 /// Names the note on a batch in the log.
@@ -118,6 +119,11 @@ pub trait Outlet: Send + fmt::Debug {
     ///
     /// Dropped half-way, nothing is handed out.
     fn pull<'a>(&'a mut self, parts: &'a mut Vec<Part>, most: usize) -> BoxFuture<'a, usize>;
+
+    /// What was there at the start and lies before this place was handed out, but for the batches that are resumed.
+    fn handed_out_to(&self) -> Place {
+        Place::END
+    }
 
     /// Hands out the oldest request that waits, if there is one at hand.
     fn try_pull(&mut self) -> Option<Part>;

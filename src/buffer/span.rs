@@ -16,6 +16,9 @@ pub struct Place {
 }
 
 impl Place {
+    /// Behind all places.
+    pub const END: Place = Place { seq: u64::MAX, index: u32::MAX };
+
     /// The place of a record's first reading.
     pub fn start_of(seq: u64) -> Place {
         Place { seq, index: 0 }

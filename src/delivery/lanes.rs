@@ -2,8 +2,8 @@
 //!
 //! Most routes have a single lane. Where every device has its own node ([`super::shards`]), a node that takes nothing
 //! must not hold up the others: the readings of a lane that has enough batches are parked, and those behind them go on
-//! to theirs. What is parked is in memory, so it is bounded: when its requests take 16 MiB, everything
-//! waits.
+//! to theirs. What is parked is in memory, so it is bounded: when its requests take 16 MiB (at a start twice that, for
+//! what may have to go before batches that are resumed), everything waits.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::batch::{Batch, BatchKeys};
 use super::batcher::{BatchConfig, Batcher};
+use super::resumption::Epoch;
 use super::shards::LaneId;
 use crate::buffer::Part;
 use crate::codec::Encoder;
@@ -25,12 +26,58 @@ const LANE_BATCHES_MAX: usize = 2;
 #[derive(Debug)]
 struct Lane {
     open: Batcher,
+    /// Where the readings of the open batch go among the resumed ones; all are of one epoch.
+    epoch: Epoch,
     /// What comes after the open batch.
-    parked: VecDeque<Part>,
+    parked: VecDeque<(Epoch, Part)>,
     /// Closed batches that are not settled.
     closed: usize,
+    /// The latest epoch of those.
+    closed_to: Epoch,
     /// How often everything had been taken out when its age was set.
     takes: u64,
+}
+
+/// What readings may have to go before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ahead {
+    /// Only readings that come later.
+    OfNone,
+    /// Batches that are resumed.
+    OfResumed,
+}
+
+impl Lane {
+    fn add(&mut self, epoch: Epoch, part: &mut Part, now: Instant) -> Option<Batch> {
+        if self.epoch != epoch && self.open.due().is_some() {
+            return self.close();
+        }
+        self.epoch = epoch;
+        let batch = self.open.add(part, now)?;
+        Some(self.number(batch))
+    }
+
+    fn close(&mut self) -> Option<Batch> {
+        let batch = self.open.close()?;
+        Some(self.number(batch))
+    }
+
+    fn number(&mut self, batch: Batch) -> Batch {
+        self.closed_to = self.closed_to.max(self.epoch);
+        Batch { number: self.epoch.number(batch.number), ..batch }
+    }
+
+    /// Takes out what was parked first, if a batch of it may be out of the buffer.
+    fn next_parked(&mut self) -> Option<(Epoch, Part)> {
+        let (epoch, _) = self.parked.front()?;
+        if self.has_room_for(*epoch) { self.parked.pop_front() } else { None }
+    }
+
+    /// Whether one more batch of an epoch may be out of the buffer. What goes before batches that are out always finds
+    /// room: they may wait for it.
+    fn has_room_for(&self, epoch: Epoch) -> bool {
+        self.closed < LANE_BATCHES_MAX || epoch < self.closed_to
+    }
 }
 
 /// All lanes.
@@ -71,8 +118,10 @@ impl Lanes {
         let Lanes { config, encoder, keys, lanes, takes, since, .. } = self;
         let lane = lanes.entry(id).or_insert_with(|| Lane {
             open: Batcher::new(*config, Arc::clone(encoder), keys.clone()),
+            epoch: Epoch::default(),
             parked: VecDeque::new(),
             closed: 0,
+            closed_to: Epoch::FIRST,
             takes: 0,
         });
         if lane.takes != *takes {
@@ -82,19 +131,21 @@ impl Lanes {
         lane
     }
 
-    /// Adds readings from the front of `part` to the open batch of a lane, as [`Batcher::add`] does.
-    pub fn add(&mut self, id: LaneId, part: &mut Part, now: Instant) -> Option<Batch> {
-        self.lane(id).open.add(part, now)
+    /// Adds readings from the front of `part`, which are all of one epoch, to the open batch of a lane, as
+    /// [`Batcher::add`] does. An open batch of another epoch is closed first, and returned.
+    pub fn add(&mut self, id: LaneId, epoch: Epoch, part: &mut Part, now: Instant) -> Option<Batch> {
+        self.lane(id).add(epoch, part, now)
     }
 
-    /// Adds what is parked to the open batch, until it is full.
+    /// Adds what is parked to the open batch, until it is full, if one more batch may be out of the buffer.
     pub fn add_parked(&mut self, id: LaneId, now: Instant) -> Option<Batch> {
         let lane = self.lanes.get_mut(&id)?;
-        while let Some(part) = lane.parked.front_mut() {
-            let full = lane.open.add(part, now);
+        while let Some((epoch, mut part)) = lane.next_parked() {
+            let full = lane.add(epoch, &mut part, now);
             if part.is_empty() {
                 self.parked_bytes -= part.unpark();
-                lane.parked.pop_front();
+            } else {
+                lane.parked.push_front((epoch, part));
             }
             if full.is_some() {
                 return full;
@@ -103,10 +154,12 @@ impl Lanes {
         None
     }
 
-    /// Keeps readings for later.
-    pub fn park(&mut self, id: LaneId, part: Part) {
+    /// Keeps readings for later, behind all that are parked of the same epoch or earlier ones.
+    pub fn park(&mut self, id: LaneId, epoch: Epoch, part: Part) {
         self.parked_bytes += part.park();
-        self.lane(id).parked.push_back(part);
+        let parked = &mut self.lane(id).parked;
+        let behind = parked.iter().rev().take_while(|(other, _)| epoch < *other).count();
+        parked.insert(parked.len() - behind, (epoch, part));
     }
 
     /// Whether readings of a lane are parked, so that others have to go behind them.
@@ -119,14 +172,33 @@ impl Lanes {
         self.lanes.iter().filter(|(_, lane)| !lane.parked.is_empty()).map(|(id, _)| *id).collect()
     }
 
-    /// Whether no more may be parked.
-    pub fn is_full(&self) -> bool {
-        self.parked_bytes >= PARKED_BYTES_MAX
+    /// Whether no more may be parked: `ahead` says whether it may have to go before batches that are resumed. Those wait
+    /// for it, so there is twice the room.
+    pub fn is_full(&self, ahead: Ahead) -> bool {
+        let bytes_max = match ahead {
+            Ahead::OfNone => PARKED_BYTES_MAX,
+            Ahead::OfResumed => 2 * PARKED_BYTES_MAX,
+        };
+        self.parked_bytes >= bytes_max
     }
 
-    /// Whether one more batch of a lane may be out of the buffer.
+    /// The lanes that have readings, and the earliest epoch of these.
+    pub fn epochs(&self) -> impl Iterator<Item = (LaneId, Epoch)> {
+        let earliest = |lane: &Lane| {
+            let open = lane.open.due().map(|_| lane.epoch);
+            open.into_iter().chain(lane.parked.iter().map(|(epoch, _)| *epoch)).min()
+        };
+        self.lanes.iter().filter_map(move |(id, lane)| Some((*id, earliest(lane)?)))
+    }
+
+    /// Whether one more batch of a lane may be out of the buffer: the open one.
     pub fn has_room(&self, id: LaneId) -> bool {
-        self.lanes.get(&id).is_none_or(|lane| lane.closed < LANE_BATCHES_MAX)
+        self.lanes.get(&id).is_none_or(|lane| lane.has_room_for(lane.epoch))
+    }
+
+    /// Whether a batch of an epoch may.
+    pub fn has_room_for(&self, id: LaneId, epoch: Epoch) -> bool {
+        self.lanes.get(&id).is_none_or(|lane| lane.has_room_for(epoch))
     }
 
     /// A batch of a lane is out of the buffer now.
@@ -136,12 +208,16 @@ impl Lanes {
 
     /// A batch of a lane is settled, or there is none any more.
     pub fn on_settled(&mut self, id: LaneId) {
-        self.lane(id).closed -= 1;
+        let lane = self.lane(id);
+        lane.closed -= 1;
+        if lane.closed == 0 {
+            lane.closed_to = Epoch::FIRST;
+        }
     }
 
     /// Closes the open batch of a lane, if it has readings.
     pub fn close(&mut self, id: LaneId) -> Option<Batch> {
-        self.lanes.get_mut(&id)?.open.close()
+        self.lanes.get_mut(&id)?.close()
     }
 
     /// The lanes whose open batch has readings, and when each has waited long enough.
@@ -161,7 +237,8 @@ impl Lanes {
 
     /// When the oldest reading of each lane was accepted that is here.
     pub fn oldest_of_each(&self) -> impl Iterator<Item = (LaneId, Instant)> {
-        let oldest = |lane: &Lane| lane.open.oldest().or_else(|| lane.parked.front().map(Part::accepted_at));
+        let parked = |lane: &Lane| lane.parked.front().map(|(_, part)| part.accepted_at());
+        let oldest = move |lane: &Lane| lane.open.oldest().or_else(|| parked(lane));
         self.lanes.iter().filter_map(move |(id, lane)| Some((*id, oldest(lane)?)))
     }
 
@@ -175,8 +252,9 @@ impl Lanes {
         self.takes += 1;
         let mut queues: Vec<VecDeque<Part>> = Vec::with_capacity(self.lanes.len());
         for lane in self.lanes.values_mut() {
-            self.parked_bytes -= lane.parked.iter().map(Part::unpark).sum::<u64>();
-            queues.push(lane.open.take_open().into_iter().chain(lane.parked.drain(..)).collect());
+            self.parked_bytes -= lane.parked.iter().map(|(_, part)| part.unpark()).sum::<u64>();
+            let parked = lane.parked.drain(..).map(|(_, part)| part);
+            queues.push(lane.open.take_open().into_iter().chain(parked).collect());
             // From now on it is that of all lanes.
             lane.open.set_since(None);
         }
@@ -228,6 +306,7 @@ mod tests {
     use crate::codec::{ENCODERS, FormatConfig};
 
     const A: LaneId = LaneId { home: 0, target: 0, turn: 0 };
+    const FIRST: Epoch = Epoch::FIRST;
     const B: LaneId = LaneId { home: 1, target: 1, turn: 0 };
 
     fn lanes(max_readings: usize) -> Lanes {
@@ -257,14 +336,14 @@ mod tests {
     #[test]
     fn what_is_parked_comes_after_what_is_open_and_in_its_order() {
         let (mut lanes, now) = (lanes(4), Instant::now());
-        assert!(lanes.add(A, &mut part(0, 3), now).is_none());
-        [part(3, 6), part(6, 9)].into_iter().for_each(|part| lanes.park(A, part));
+        assert!(lanes.add(A, FIRST, &mut part(0, 3), now).is_none());
+        [part(3, 6), part(6, 9)].into_iter().for_each(|part| lanes.park(A, FIRST, part));
         assert!(lanes.has_parked(A) && !lanes.has_parked(B) && lanes.with_parked() == [A]);
         let full = lanes.add_parked(A, now).expect("four readings");
         assert_eq!(contents(&full.parts), [0, 1, 2, 3]);
         assert_eq!(contents(&lanes.add_parked(A, now).expect("four more").parts), [4, 5, 6, 7]);
         assert!(lanes.add_parked(A, now).is_none() && !lanes.has_parked(A) && lanes.parked_bytes == 0);
-        lanes.park(A, part(9, 10));
+        lanes.park(A, FIRST, part(9, 10));
         assert_eq!(contents(&lanes.take_all()), [8, 9]);
         assert!(lanes.is_empty() && lanes.parked_bytes == 0);
     }
@@ -274,9 +353,9 @@ mod tests {
         let mut lanes = lanes(4);
         let mut whole = part(0, 4);
         let held = Record::amount(&numbered(0..4)).bytes;
-        lanes.park(A, whole.split_first(1));
-        lanes.park(B, whole.split_first(2));
-        lanes.park(A, whole);
+        lanes.park(A, FIRST, whole.split_first(1));
+        lanes.park(B, FIRST, whole.split_first(2));
+        lanes.park(A, FIRST, whole);
         assert_eq!(lanes.parked_bytes, held);
         lanes.add_parked(A, Instant::now());
         assert_eq!(lanes.parked_bytes, held, "one is left");
@@ -290,16 +369,16 @@ mod tests {
         let mut waiting = part(0, 1);
         for step in 0..5 {
             let id = LaneId { target: step, ..A };
-            lanes.add(id, &mut waiting, start + Duration::from_millis(700) * step as u32);
+            lanes.add(id, FIRST, &mut waiting, start + Duration::from_millis(700) * step as u32);
             let due: Vec<_> = lanes.due().map(|(_, due)| due).collect();
             assert_eq!(due, [start + Duration::from_secs(1)], "step {step}");
             waiting = lanes.take_all().remove(0);
             lanes.forget_unused();
         }
         let later = start + Duration::from_secs(60);
-        lanes.add(A, &mut part(1, 2), later);
+        lanes.add(A, FIRST, &mut part(1, 2), later);
         assert!(lanes.close(A).is_some(), "it is overdue");
-        lanes.add(A, &mut part(2, 3), later);
+        lanes.add(A, FIRST, &mut part(2, 3), later);
         assert_eq!(lanes.due().next(), Some((A, later + Duration::from_secs(1))), "the next one is young");
     }
 

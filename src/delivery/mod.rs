@@ -16,15 +16,16 @@
 //! batch now, `nodes` decides.
 //!
 //! Where the buffer outlives the process, what a batch is made of is noted there before the batch is first sent, and
-//! what was noted before a stop is resumed after it, ahead of all new batches. A log that cannot be written holds
-//! nothing up: the batch is sent without a note.
+//! what was noted before a stop is resumed after it, ahead of all new batches; where every device has its own node, behind
+//! earlier readings of its devices ([`resumption`]). A log that cannot be written holds nothing up: the batch is sent
+//! without a note.
 //!
 //! Limits: batches that are out of the buffer (to be noted, waiting or on their way) are at most `cluster.max_in_flight`
 //! for each node, and one more is open; where every device has its own node, two for each lane, one that is open, and
 //! what is parked ([`lanes`]). The rest stays in the buffer. The same batch always has the same key and the same readings.
 //!
 //! Pure parts, with time passed in: [`batcher`], [`breaker`], [`budget`], [`lanes`], `latency`, `limit`, `nodes`,
-//! [`shards`], [`crate::backoff`].
+//! [`resumption`], [`shards`], [`crate::backoff`].
 
 pub mod batch;
 pub mod batcher;
@@ -38,6 +39,7 @@ mod lookups;
 mod node_status;
 mod nodes;
 mod own_address;
+pub mod resumption;
 pub mod secrets;
 pub mod shards;
 mod source;

@@ -24,6 +24,7 @@ use super::dead_letter::DeadLetters;
 use super::lanes::Lanes;
 use super::lookups::{Found, Lookups};
 use super::nodes::{Nodes, NodesConfig};
+use super::resumption::Resumption;
 use super::shards::Shards;
 use super::transforms::Transforms;
 use super::transport::{Answer, Transport, TransportConfig};
@@ -84,6 +85,8 @@ pub struct Worker {
     seen_availability: u64,
     /// Whether it may have to be done again all the same.
     must_regroup: bool,
+    /// In which order the batches of the last run go, and what lies between them.
+    resumption: Resumption,
     lanes: Lanes,
     dead_letters: DeadLetters,
     /// Readings that become dead letters.
@@ -196,6 +199,7 @@ impl Worker {
             shards: Shards::new(config.max_in_flight),
             seen_availability: 0,
             must_regroup: true,
+            resumption: Resumption::default(),
             lanes: Lanes::new(config.batch, Arc::clone(&config.format), batch_keys),
             dead_letters: DeadLetters::new(config.dead_letter.clone()),
             burying: JoinSet::new(),

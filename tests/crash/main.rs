@@ -10,6 +10,7 @@ mod support;
 
 mod client;
 mod evidence;
+mod order;
 mod results;
 mod victim;
 mod weather;

@@ -18,9 +18,11 @@ pub fn directory() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory")
 }
 
-/// The binary, to be run in `directory`. Settings of the environment are not passed on.
+/// The binary, to be run in `directory`: the one that was just built, or what `FOREBAY_BIN` names, to see how another
+/// version fares. Settings of the environment are not passed on.
 pub fn forebay(directory: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    let binary = std::env::var_os("FOREBAY_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_forebay").into());
+    let mut command = Command::new(binary);
     command.current_dir(directory).args(arguments).stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("FOREBAY") {

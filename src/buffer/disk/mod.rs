@@ -142,6 +142,7 @@ pub fn open_on(
     let (answers, groups) = mpsc::unbounded_channel();
     tokio::spawn(writer::answer(groups));
     let reads = unread_from.is_some();
+    let first_unread = unread_from.map(|from| from.number);
     let handover = Arc::new(Handover::new(unread_from, unread, View::of(&log, &state)));
     let writer = Writer {
         log,
@@ -178,6 +179,7 @@ pub fn open_on(
         // What else they have is only needed while there is something to be read.
         records: if reads { records } else { HashMap::new() },
         taken,
+        unread_from: first_unread,
     });
     let buffer = Disk {
         config: config.clone(),

@@ -26,7 +26,7 @@ use crate::buffer::hold::{Hold, settle};
 use crate::buffer::lease::{Part, Record};
 use crate::buffer::ledger::{DeadLetterReason, Outcome};
 use crate::buffer::outlet::{Derivation, Deriving, Fate, Kept, NoteId, Noting, Outlet, Resumed};
-use crate::buffer::span::{Span, SpanSet};
+use crate::buffer::span::{Place, Span, SpanSet};
 use crate::metrics::Metrics;
 use crate::tasks;
 use crate::wal::{Directory, LogError};
@@ -65,6 +65,8 @@ pub struct OutletParts {
     pub records: HashMap<u64, Arc<Record>>,
     /// What was settled or in a batch at the start; it is not read again.
     pub taken: SpanSet,
+    /// The number of the first request that may be read; `None` if nothing is.
+    pub unread_from: Option<u64>,
 }
 
 /// The delivery's half of a buffer on disk.
@@ -73,6 +75,8 @@ pub struct DiskOutlet {
     parts: OutletParts,
     /// What was read and is not handed out yet.
     read: VecDeque<Part>,
+    /// All requests of the start before this number were read.
+    read_to: u64,
     cursor: Option<Cursor>,
     /// A read that is under way, on a thread where it may block.
     reading: Option<JoinHandle<(Cursor, Chunk, Arc<View>)>>,
@@ -84,7 +88,16 @@ pub struct DiskOutlet {
 impl DiskOutlet {
     /// Starts with what was found.
     pub fn new(parts: OutletParts) -> DiskOutlet {
-        DiskOutlet { parts, read: VecDeque::new(), cursor: None, reading: None, retry_at: None, tries: 0 }
+        let read_to = parts.unread_from.unwrap_or(u64::MAX);
+        DiskOutlet {
+            parts,
+            read: VecDeque::new(),
+            read_to,
+            cursor: None,
+            reading: None,
+            retry_at: None,
+            tries: 0,
+        }
     }
 
     async fn pull(&mut self, parts: &mut Vec<Part>, most: usize) -> usize {
@@ -149,6 +162,7 @@ impl DiskOutlet {
             }
             None => {}
         }
+        self.read_to = self.read_to.max(cursor.number());
         self.cursor = Some(cursor);
         if caught_up {
             self.on_caught_up(&view);
@@ -224,6 +238,7 @@ impl DiskOutlet {
         let missing = self.parts.handover.on_caught_up(view, number);
         let Some(missing) = missing else { return };
         self.settle_missing(missing);
+        self.read_to = u64::MAX;
         self.cursor = None;
         self.parts.records = HashMap::new();
         self.parts.taken = SpanSet::default();
@@ -242,6 +257,11 @@ impl Outlet for DiskOutlet {
 
     fn pull<'a>(&'a mut self, parts: &'a mut Vec<Part>, most: usize) -> BoxFuture<'a, usize> {
         self.pull(parts, most).boxed()
+    }
+
+    fn handed_out_to(&self) -> Place {
+        let next = self.read.front().and_then(Part::span);
+        next.map_or(Place::start_of(self.read_to), |span| span.from)
     }
 
     fn try_pull(&mut self) -> Option<Part> {

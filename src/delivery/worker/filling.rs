@@ -1,13 +1,15 @@
 //! From the buffer into batches: pulling, gathering, noting.
 
-use std::cmp::Reverse;
-
 use tokio::time::Instant;
 
 use super::pending::{Pending, State};
+use super::sending::Gate;
 use super::{CLOSE_MAX, PULL_MAX, PULL_PAUSE, Worker};
+use crate::buffer::span::Place;
 use crate::buffer::{Amount, Noted, Noting, Part, Resumed};
 use crate::delivery::batch::Batch;
+use crate::delivery::lanes::Ahead;
+use crate::delivery::resumption::{Epoch, Resumption, stands};
 use crate::delivery::shards::{Class, LaneId};
 use crate::routing::Spread;
 
@@ -91,7 +93,7 @@ impl Worker {
         let mut closed = 0;
         while closed < CLOSE_MAX && self.has_place() {
             let Some(part) = self.pulled.front_mut() else { break };
-            let batch = self.lanes.add(LaneId::default(), part, now);
+            let batch = self.lanes.add(LaneId::default(), Epoch::FIRST, part, now);
             if part.is_empty() {
                 self.pulled.pop_front();
             }
@@ -106,36 +108,52 @@ impl Worker {
     fn fill_lanes(&mut self, now: Instant) -> usize {
         let mut closed = 0;
         for lane in self.lanes.with_parked() {
-            while closed < CLOSE_MAX && self.lanes.has_room(lane) {
+            while closed < CLOSE_MAX {
                 let Some(batch) = self.lanes.add_parked(lane, now) else { break };
                 self.enqueue(lane, batch, now);
                 closed += 1;
             }
         }
-        while closed < CLOSE_MAX && !self.lanes.is_full() {
+        while closed < CLOSE_MAX {
             let Some(part) = self.pulled.front_mut() else { break };
             if part.is_empty() {
                 self.pulled.pop_front();
                 continue;
             }
+            let is_last = part.span().is_none_or(|span| self.resumption.is_behind(span.from));
+            if self.lanes.is_full(if is_last { Ahead::OfNone } else { Ahead::OfResumed }) {
+                break;
+            }
             // Without nodes there is no place to go.
             let Some((lane, run)) = self.shards.split_run(part) else { break };
-            closed += self.fill_lane(lane, run, now);
+            closed += match is_last {
+                true => self.fill_lane(lane, self.resumption.last_epoch(), run, now),
+                false => self.fill_lane_by_epochs(lane, run, now),
+            };
+        }
+        closed
+    }
+
+    fn fill_lane_by_epochs(&mut self, lane: LaneId, mut run: Part, now: Instant) -> usize {
+        let mut closed = 0;
+        while !run.is_empty() {
+            let (epoch, front) = self.resumption.split_run(&mut run);
+            closed += self.fill_lane(lane, epoch, front, now);
         }
         closed
     }
 
     /// Adds readings to a lane, and parks what finds no room. Returns how many batches were closed.
-    fn fill_lane(&mut self, lane: LaneId, mut run: Part, now: Instant) -> usize {
+    fn fill_lane(&mut self, lane: LaneId, epoch: Epoch, mut run: Part, now: Instant) -> usize {
         let mut closed = 0;
-        while !run.is_empty() && self.lanes.has_room(lane) && !self.lanes.has_parked(lane) {
-            if let Some(batch) = self.lanes.add(lane, &mut run, now) {
+        while !run.is_empty() && self.lanes.has_room_for(lane, epoch) && !self.lanes.has_parked(lane) {
+            if let Some(batch) = self.lanes.add(lane, epoch, &mut run, now) {
                 self.enqueue(lane, batch, now);
                 closed += 1;
             }
         }
         if !run.is_empty() {
-            self.lanes.park(lane, run);
+            self.lanes.park(lane, epoch, run);
         }
         closed
     }
@@ -164,14 +182,14 @@ impl Worker {
     }
 
     fn insert(&mut self, pending: Pending) {
-        pending.lane.into_iter().for_each(|lane| self.lanes.on_closed(lane));
+        pending.counted_lane().into_iter().for_each(|lane| self.lanes.on_closed(lane));
         self.batches.insert(pending.batch.number, pending);
     }
 
     /// Takes a batch out: it is settled, or becomes another one.
     pub(super) fn take(&mut self, number: u64) -> Option<Pending> {
         let pending = self.batches.remove(&number)?;
-        pending.lane.into_iter().for_each(|lane| self.lanes.on_settled(lane));
+        pending.counted_lane().into_iter().for_each(|lane| self.lanes.on_settled(lane));
         Some(pending)
     }
 
@@ -183,23 +201,47 @@ impl Worker {
         }
     }
 
-    /// Takes up the batches that were noted before the last stop, ahead of all new ones.
+    /// Takes up the batches that were noted before the last stop, ahead of all new ones; where every device has its own
+    /// node, in the order that its readings ask for.
     pub(super) fn resume(&mut self, now: Instant) {
         let mut resumed = self.outlet.resumed();
-        if self.spread == Spread::ByDevice {
-            // What was noted last need not be what is to be sent last: pieces of a batch are noted when it was refused.
-            let last = |parts: &[Part]| parts.iter().filter_map(Part::span).map(|span| span.to).max();
-            resumed.sort_by_key(|resumed| (last(&resumed.parts), Reverse(resumed.parts.len())));
+        for batch in &mut resumed {
+            batch.parts = self.transform_again(std::mem::take(&mut batch.parts), now);
         }
-        for Resumed { key, note, parts } in resumed {
-            let parts = self.transform_again(parts, now);
-            let batch = self.lanes.resume(key, parts);
+        let mut order: Vec<usize> = (0..resumed.len()).collect();
+        if self.spread == Spread::ByDevice {
+            let stands_of = |batch: &Resumed| batch.parts.iter().flat_map(stands).collect();
+            (order, self.resumption) = Resumption::of(&resumed.iter().map(stands_of).collect::<Vec<_>>());
+        }
+        let mut resumed: Vec<_> = resumed.into_iter().map(Some).collect();
+        for (nth, index) in order.into_iter().enumerate() {
+            let Some(Resumed { key, note, parts }) = resumed[index].take() else { continue };
+            let mut batch = self.lanes.resume(key, parts);
+            let mut behind = None;
+            if self.spread == Spread::ByDevice {
+                batch.number = self.resumption.number_of(nth, batch.number);
+                behind = Some(nth);
+            }
             self.observe_batch(&batch);
             let place = self.place_of(&batch.parts);
             let (lane, class) = place.map_or((None, Class::Mixed), |(lane, class)| (Some(lane), class));
             let pending = Pending::new(batch, Some(note), State::Waiting { due: now });
-            self.insert(Pending { lane, class, ..pending });
+            self.insert(Pending { lane, class, resumed: behind, ..pending });
         }
+    }
+
+    /// What resumed batches wait for; `None` if there are none.
+    pub(super) fn gate(&self) -> Option<Gate> {
+        if self.spread != Spread::ByDevice {
+            return None;
+        }
+        let first = self.batches.values().find_map(|pending| pending.resumed)?;
+        let waiting = self.untransformed.iter().chain(&self.made).chain(&self.pulled);
+        let waiting = waiting.filter_map(Part::span).map(|span| span.from);
+        let batched_to = waiting.chain([self.outlet.handed_out_to()]).min().unwrap_or(Place::END);
+        let lanes = self.lanes.epochs().map(|(lane, epoch)| (self.shards.class(lane), epoch)).collect();
+        let is_stuck = self.lanes.is_full(Ahead::OfResumed);
+        Some(Gate { batched_to, lanes, forced: is_stuck.then_some(first) })
     }
 
     /// The lane of readings that are a batch already; `None` if no node is known yet.

@@ -21,6 +21,9 @@ pub(super) struct Pending {
     pub(super) state: State,
     /// Where its readings were gathered; `None` if no node was known then.
     pub(super) lane: Option<LaneId>,
+    /// Its place among the batches that were resumed; `None` if it was not. Others may have to go before it that are not
+    /// made yet.
+    pub(super) resumed: Option<usize>,
     /// What it waits for.
     pub(super) class: Class,
     /// The nodes that it is on its way to.
@@ -100,6 +103,7 @@ impl Pending {
             note,
             state,
             lane: Some(LaneId::default()),
+            resumed: None,
             class: Class::Free,
             flights: Vec::new(),
             stored_on: Vec::new(),
@@ -109,6 +113,11 @@ impl Pending {
             delivered_to: None,
             rest: VecDeque::new(),
         }
+    }
+
+    /// The lane in which it takes up room. A resumed batch takes none: what has to go before it must find some.
+    pub(super) fn counted_lane(&self) -> Option<LaneId> {
+        self.lane.filter(|_| self.resumed.is_none())
     }
 
     /// Whether it may be sent to one more node, if so many are to have it.

@@ -6,6 +6,7 @@ use crate::delivery::shards::{Classes, Failover};
 use crate::routing::Spread;
 
 use super::Worker;
+use super::pending::Pending;
 
 impl Worker {
     /// Divides the devices among the nodes that are to be used now. What was gathered for others goes back, ahead of all
@@ -37,7 +38,7 @@ impl Worker {
         }
         let mut parts = VecDeque::new();
         for number in back {
-            parts.extend(self.take(number).into_iter().flat_map(super::pending::Pending::into_parts));
+            parts.extend(self.take(number).into_iter().flat_map(Pending::into_parts));
         }
         parts.extend(self.lanes.take_all());
         parts.extend(self.pulled.drain(..));
@@ -50,8 +51,8 @@ impl Worker {
     fn place_the_unplaced(&mut self) {
         for pending in self.batches.values_mut().filter(|pending| pending.lane.is_none()) {
             let Some((lane, class)) = self.shards.lane_of_all(&pending.batch.parts) else { return };
-            self.lanes.on_closed(lane);
             (pending.lane, pending.class) = (Some(lane), class);
+            pending.counted_lane().into_iter().for_each(|lane| self.lanes.on_closed(lane));
         }
     }
 
@@ -63,17 +64,21 @@ impl Worker {
                 continue;
             }
             let Some((new, _)) = self.shards.lane_of_all(&pending.batch.parts) else { return };
-            self.lanes.on_settled(old);
-            self.lanes.on_closed(new);
+            if pending.counted_lane().is_some() {
+                self.lanes.on_settled(old);
+                self.lanes.on_closed(new);
+            }
             pending.lane = Some(new);
         }
     }
 
-    /// The batches whose node is not to be used, and those that would come before them now.
+    /// The batches whose node is not to be used, and those that would come before them now. One that a node may have
+    /// stored stays: if an older one goes back, it was resumed, and what that one had goes before it once more.
     fn misplaced(&self) -> Vec<u64> {
         let mut back = Vec::new();
         let mut classes = Classes::default();
-        for (number, pending) in self.batches.iter().filter(|(_, pending)| pending.is_idle()) {
+        let can_go_back = |pending: &Pending| pending.is_idle() && !pending.batch.may_be_stored;
+        for (number, pending) in self.batches.iter().filter(|(_, pending)| can_go_back(pending)) {
             let is_misplaced = pending.lane.is_some_and(|lane| !self.shards.is_target(lane.target));
             if is_misplaced || classes.conflict(pending.class) {
                 back.push(*number);

@@ -10,11 +10,32 @@ use tracing::{debug, error};
 use super::pending::{Pending, State};
 use super::transforming::open_windows;
 use super::{Sending, Worker};
+use crate::buffer::span::Place;
 use crate::codec::FailedItem;
 use crate::delivery::nodes::Attempt;
-use crate::delivery::shards::{Classes, LaneId};
+use crate::delivery::resumption::Epoch;
+use crate::delivery::shards::{Class, Classes, LaneId};
 use crate::delivery::transport::{Answer, Parcel, Verdict};
 use crate::routing::Spread;
+
+/// How far the readings have come that no stop had noted, for the batches that are resumed.
+#[derive(Debug)]
+pub(super) struct Gate {
+    /// All that lie before this place are in lanes, or in batches.
+    pub(super) batched_to: Place,
+    /// What is in lanes, and when it goes at the earliest.
+    pub(super) lanes: Vec<(Class, Epoch)>,
+    /// A resumed batch that goes whatever is not in a lane: there is no room for more.
+    pub(super) forced: Option<usize>,
+}
+
+impl Gate {
+    /// Whether all is in batches that may have to go before the `nth` resumed one, which lies before `end`.
+    fn is_open(&self, nth: usize, end: Place, class: Class) -> bool {
+        let is_ahead = |(other, epoch): &(Class, Epoch)| epoch.is_before(nth) && other.conflicts(class);
+        (self.batched_to >= end || self.forced == Some(nth)) && !self.lanes.iter().any(is_ahead)
+    }
+}
 
 impl Worker {
     /// Sends what is due to nodes that have a free place, the oldest first.
@@ -36,8 +57,13 @@ impl Worker {
     fn due(&self, copies: usize, now: Instant) -> Vec<u64> {
         let mut older = Classes::default();
         let mut due = Vec::new();
+        let gate = self.gate();
+        let is_held = |pending: &Pending| {
+            let (Some(gate), Some(nth)) = (&gate, pending.resumed) else { return false };
+            !gate.is_open(nth, self.resumption.end(nth), pending.class)
+        };
         for (number, pending) in &self.batches {
-            if pending.is_due(copies, now) && !older.conflict(pending.class) {
+            if pending.is_due(copies, now) && !older.conflict(pending.class) && !is_held(pending) {
                 due.push(*number);
             }
             older.insert(pending.class);

@@ -1,0 +1,312 @@
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::delivery::shards::{Class, Classes};
+
+/// Devices of a history. Their turns differ, so that some batches may overtake others.
+const DEVICES: u64 = 5;
+const TURNS: u64 = 2;
+/// Most readings of a request, and of a batch.
+const REQUEST_MAX: u32 = 6;
+const BATCH_MAX: usize = 3;
+
+/// A step of a history is a number below this.
+const STEP_MAX: u8 = 16;
+/// Batches that are made and sent until a history is over: more than it can have left.
+const STEPS_TO_THE_END: usize = 1000;
+
+fn place(seq: u64, index: u32) -> Place {
+    Place { seq, index }
+}
+
+/// One record of the log. What a stop leaves of the log is some of its first records.
+#[derive(Clone, Debug)]
+enum Entry {
+    Accepted(Vec<Stand>),
+    Noted(Vec<Stand>),
+    Settled(Vec<Stand>),
+}
+
+/// A batch that is out of the buffer.
+#[derive(Clone, Debug)]
+struct Out {
+    stands: Vec<Stand>,
+    class: Class,
+    resumed: Option<usize>,
+    may_be_stored: bool,
+    /// How many records the log must have before it is sent.
+    noted_at: usize,
+}
+
+/// A gateway of one device order, its log, and what nodes have seen: the delivery, in as few words as there are.
+#[derive(Debug)]
+struct Gateway {
+    log: Vec<Entry>,
+    /// So many records survive whatever comes.
+    synced: usize,
+    next_seq: u64,
+    /// What is in no batch, in the order of places.
+    loose: VecDeque<Stand>,
+    batches: BTreeMap<u64, Out>,
+    resumption: Resumption,
+    count: u64,
+    generation: u64,
+    /// Where each device is at home.
+    homes: Vec<usize>,
+    rule: Rule,
+    /// The readings in the order in which they were sent first.
+    sent: Vec<Stand>,
+}
+
+/// Whether the order of resumption is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    Kept,
+    /// What was noted goes first, and what is loose after it.
+    NotedFirst,
+}
+
+impl Gateway {
+    fn new(rule: Rule) -> Gateway {
+        Gateway {
+            log: Vec::new(),
+            synced: 0,
+            next_seq: 1,
+            loose: VecDeque::new(),
+            batches: BTreeMap::new(),
+            resumption: Resumption::of(&[]).1,
+            count: 0,
+            generation: 0,
+            homes: vec![0; usize::try_from(DEVICES).expect("few")],
+            rule,
+            sent: Vec::new(),
+        }
+    }
+
+    fn live(&mut self, steps: &[u8], random: &mut fastrand::Rng) {
+        for step in steps {
+            match step {
+                0..4 => self.accept(random),
+                4..9 => self.gather(random),
+                9..12 => self.send(random),
+                12..14 => self.regroup(random),
+                _ => self.crash(random),
+            }
+        }
+    }
+
+    fn accept(&mut self, random: &mut fastrand::Rng) {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        let readings: Vec<_> = (0..random.u32(1..=REQUEST_MAX))
+            .map(|index| (random.u64(..DEVICES), place(seq, index)))
+            .collect();
+        self.loose.extend(&readings);
+        self.log.push(Entry::Accepted(readings));
+        self.synced = self.log.len();
+    }
+
+    fn class(&self, device: u64) -> Class {
+        let home = self.homes[usize::try_from(device).expect("few")];
+        Class::Of { generation: self.generation, home, turn: device % TURNS }
+    }
+
+    /// Makes a batch of what comes first, and notes it.
+    fn gather(&mut self, random: &mut fastrand::Rng) {
+        let Some(lead) = random.choice(self.loose.iter().copied().collect::<Vec<_>>()) else { return };
+        let class = self.class(lead.0);
+        let of_class = |stand: &&Stand| self.class(stand.0) == class;
+        let Some(first) = self.loose.iter().find(of_class) else { return };
+        let epoch_of = |stand: &Stand| match self.rule {
+            Rule::Kept => self.resumption.epoch(*stand),
+            Rule::NotedFirst => self.resumption.last_epoch(),
+        };
+        let epoch = epoch_of(first);
+        let same = self.loose.iter().filter(of_class).take_while(|stand| epoch_of(stand) == epoch);
+        let stands: Vec<_> = same.take(random.usize(1..=BATCH_MAX)).copied().collect();
+        self.loose.retain(|stand| !stands.contains(stand));
+        self.log.push(Entry::Noted(stands.clone()));
+        self.count += 1;
+        let out = Out { stands, class, resumed: None, may_be_stored: false, noted_at: self.log.len() };
+        self.batches.insert(epoch.number(self.count), out);
+    }
+
+    /// The batches that may be sent.
+    fn due(&self) -> Vec<u64> {
+        let mut older = Classes::default();
+        let mut due = Vec::new();
+        for (number, out) in &self.batches {
+            let is_ahead = |stand: &Stand| out.resumed.is_some_and(|nth| stand.1 < self.resumption.end(nth));
+            let is_held = self.rule == Rule::Kept && self.loose.iter().any(is_ahead);
+            if !older.conflict(out.class) && !is_held {
+                due.push(*number);
+            }
+            older.insert(out.class);
+        }
+        due
+    }
+
+    /// Sends a batch; its node takes it, and its answer comes or is lost.
+    fn send(&mut self, random: &mut fastrand::Rng) {
+        let Some(number) = random.choice(self.due()) else { return };
+        let Some(out) = self.batches.get_mut(&number) else { return };
+        // It is noted first, and all before it.
+        self.synced = self.synced.max(out.noted_at);
+        let news = out.stands.iter().filter(|stand| !self.sent.contains(stand)).copied();
+        let news: Vec<_> = news.collect();
+        self.sent.extend(news);
+        out.may_be_stored = true;
+        if random.bool() {
+            let out = self.batches.remove(&number).expect("it is there");
+            self.log.push(Entry::Settled(out.stands));
+        }
+    }
+
+    /// Nodes go out of use, and some devices have other homes.
+    fn regroup(&mut self, random: &mut fastrand::Rng) {
+        if random.u8(..4) == 0 {
+            self.generation += 1;
+            self.homes = self.homes.iter().map(|_| random.usize(..2)).collect();
+        }
+        let mut classes = Classes::default();
+        let mut back = Vec::new();
+        for (number, out) in self.batches.iter().filter(|(_, out)| !out.may_be_stored) {
+            if random.bool() || classes.conflict(out.class) {
+                back.push(*number);
+                classes.insert(out.class);
+            }
+        }
+        for number in back {
+            self.loose.extend(self.batches.remove(&number).expect("it is there").stands);
+        }
+        self.loose.make_contiguous().sort_by_key(|(_, place)| *place);
+    }
+
+    /// It stops in the middle of anything, and starts with what the log has.
+    fn crash(&mut self, random: &mut fastrand::Rng) {
+        self.log.truncate(random.usize(self.synced..=self.log.len()));
+        self.synced = self.log.len();
+        let mut unsettled = BTreeSet::new();
+        let mut notes: Vec<Vec<Stand>> = Vec::new();
+        for entry in &self.log {
+            match entry {
+                Entry::Accepted(stands) => {
+                    unsettled.extend(stands.iter().map(|(device, place)| (*place, *device)))
+                }
+                Entry::Noted(stands) => {
+                    notes.retain(|other| other.iter().all(|stand| !stands.contains(stand)));
+                    notes.push(stands.clone());
+                }
+                Entry::Settled(stands) => {
+                    notes.retain(|other| other.iter().all(|stand| !stands.contains(stand)));
+                    stands.iter().for_each(|(device, place)| {
+                        unsettled.remove(&(*place, *device));
+                    });
+                }
+            }
+        }
+        let noted: BTreeSet<_> = notes.iter().flatten().map(|(device, place)| (*place, *device)).collect();
+        self.loose = unsettled.difference(&noted).map(|(place, device)| (*device, *place)).collect();
+        let (order, resumption) = Resumption::of(&notes);
+        self.resumption = resumption;
+        self.batches.clear();
+        for (nth, index) in order.into_iter().enumerate() {
+            let stands = notes[index].clone();
+            let mut classes: Vec<_> = stands.iter().map(|(device, _)| self.class(*device)).collect();
+            classes.dedup();
+            let class = if let [one] = classes[..] { one } else { Class::Mixed };
+            self.count += 1;
+            let out = Out { stands, class, resumed: Some(nth), may_be_stored: true, noted_at: 0 };
+            self.batches.insert(self.resumption.number_of(nth, self.count), out);
+        }
+    }
+
+    /// Of each device, the readings were sent in their order.
+    fn is_in_order(&self) -> bool {
+        let mut last = BTreeMap::new();
+        self.sent.iter().all(|(device, place)| last.insert(*device, *place) < Some(*place))
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+    #[test]
+    fn over_any_number_of_stops_each_devices_readings_are_sent_in_their_order(
+        seed: u64,
+        steps in prop::collection::vec(0..STEP_MAX, 1..80),
+    ) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut gateway = Gateway::new(Rule::Kept);
+        gateway.live(&steps, &mut random);
+        prop_assert!(gateway.is_in_order(), "{gateway:#?}");
+        // Nothing waits for ever, and nothing is left behind.
+        for _ in 0..STEPS_TO_THE_END {
+            gateway.gather(&mut random);
+            gateway.send(&mut random);
+        }
+        prop_assert!(gateway.batches.is_empty() && gateway.loose.is_empty(), "{gateway:#?}");
+        prop_assert!(gateway.is_in_order(), "{gateway:#?}");
+    }
+}
+
+#[test]
+fn histories_find_it_where_what_was_noted_goes_first() {
+    let broken = (0..512).filter(|seed| {
+        let mut random = fastrand::Rng::with_seed(*seed);
+        let steps: Vec<u8> = (0..80).map(|_| random.u8(..STEP_MAX)).collect();
+        let mut gateway = Gateway::new(Rule::NotedFirst);
+        gateway.live(&steps, &mut random);
+        !gateway.is_in_order()
+    });
+    assert!(broken.count() > 10, "the histories are too tame to prove anything");
+}
+
+#[test]
+fn what_was_noted_last_goes_behind_what_is_loose_and_was_accepted_before_it() {
+    let (a, b) = (1, 2);
+    let later = vec![(a, place(5, 0)), (b, place(6, 0))];
+    let (order, resumption) = Resumption::of(std::slice::from_ref(&later));
+    assert_eq!(order, [0]);
+    let check = |stand: Stand, is_before: bool| {
+        assert_eq!(resumption.epoch(stand).is_before(0), is_before, "{stand:?}");
+    };
+    check((a, place(4, 9)), true);
+    check((b, place(5, 7)), true);
+    // Another device of the stretch goes where its place says.
+    check((3, place(5, 7)), true);
+    check((3, place(6, 1)), false);
+    check((a, place(7, 0)), false);
+    // It cannot be both behind one and before the other: what is noted goes first.
+    check((a, place(5, 7)), false);
+    assert!(resumption.is_behind(place(6, 1)) && !resumption.is_behind(place(6, 0)));
+}
+
+#[test]
+fn numbers_sort_as_the_order_says_however_many_there_are() {
+    let batches: Vec<Vec<Stand>> = (0..3).map(|seq| vec![(seq, place(seq, 0))]).collect();
+    let (_, resumption) = Resumption::of(&batches);
+    let numbers = [
+        Epoch(0).number(900),
+        resumption.number_of(0, 1),
+        Epoch(1).number(7),
+        resumption.number_of(1, 2),
+        Epoch(2).number(5),
+        resumption.number_of(2, 3),
+        resumption.last_epoch().number(4),
+        resumption.last_epoch().number(5),
+    ];
+    assert!(numbers.is_sorted_by(|one, other| one < other), "{numbers:?}");
+    assert_eq!(Epoch::FIRST.number(17), 17, "without resumed batches the count is the number");
+    assert!(Epoch(usize::MAX / 4).number(1) < Epoch(usize::MAX / 4).number(2));
+}
+
+#[test]
+fn batches_that_contradict_each_other_all_go() {
+    let (a, b) = (1, 2);
+    let one = vec![(a, place(1, 0)), (b, place(4, 0))];
+    let other = vec![(a, place(3, 0)), (b, place(2, 0))];
+    let (order, _) = Resumption::of(&[one, other]);
+    assert_eq!(order.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([0, 1]));
+}
