@@ -220,6 +220,80 @@ async fn what_a_dead_node_leaves_undelivered_stays_on_disk_and_the_next_start_de
 }
 
 #[tokio::test]
+async fn a_stop_with_a_buffer_on_disk_ends_within_a_second_once_no_node_is_up() {
+    let refuses = FakeNode::always(Answer::status(503)).await;
+    let gate = Gate::default();
+    let dies = FakeNode::always(Answer::status(200).behind(&gate)).await;
+    let dies_at = dies.url();
+    let dead = format!("http://{}/v1/batches", nobody());
+    // The one that dies is up when the stop begins, and holds a batch.
+    let cases = [dead.as_str(), &refuses.url(), &dies_at, "dns+http://nobody.invalid:9000/v1/batches"];
+    let mut dies = Some(dies);
+    for url in cases {
+        let directory = directory();
+        let settings = [
+            DISK,
+            ("server.shutdown_timeout", "15s"),
+            ("batch.max_age", "10ms"),
+            ("cluster.health.failures", "2"),
+            ("cluster.retry.initial", "10ms"),
+        ];
+        let process = serve(directory.path(), url, &settings);
+        let gateway = process.gateway();
+        gateway.post(&readings(7)).await.expect_status(202);
+        let waiting = gateway.request("/v1/readings?ack=delivered").body(to_json(&readings(1)));
+        let waiting = tokio::spawn(async move { waiting.send().await.expect("an answer").status().as_u16() });
+        eventually("both are taken", || async { gateway.account("accepted").await == 8 }).await;
+        if url == dies_at {
+            let node = dies.take().expect("once");
+            eventually("it has a batch", || async { node.requests() > 0 }).await;
+            process.terminate();
+            eventually("it is draining", || async { gateway.get("/readyz").await.status == 503 }).await;
+            node.stop().await;
+        } else {
+            process.terminate();
+        }
+        let begun = Instant::now();
+        let ended = process.ended().await.expect_status(0);
+        assert!(begun.elapsed() < Duration::from_secs(6), "{url}: {:?}", begun.elapsed());
+        assert_eq!(waiting.await.expect("no panic"), 503, "{url}: who waits is told");
+        assert!(
+            ended.stderr.contains("no node is up") && ended.stderr.contains("stay on disk"),
+            "{}",
+            ended.stderr
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_path_of_dead_letters_that_cannot_be_made_stops_the_start_and_fails_check() {
+    let directory = directory();
+    std::fs::write(directory.path().join("file"), "").expect("written");
+    let node = FakeNode::start().await;
+    let url = node.url();
+    let settings = |path| [ANY_PORT, ("cluster.nodes", url.as_str()), MEMORY, ("dead_letter.path", path)];
+    let check = |path| {
+        let command = forebay(directory.path(), &["check"], &settings(path));
+        tokio::task::spawn_blocking(|| run(command))
+    };
+    let ended = run(forebay(directory.path(), &["serve"], &settings("file/letters"))).expect_status(1);
+    assert!(
+        ended.stderr.contains("file/letters") && ended.stderr.contains("`dead_letter.path`"),
+        "{}",
+        ended.stderr
+    );
+    let checked = check("file/letters").await.expect("no panic").expect_status(1);
+    let line = checked.stdout.lines().find(|line| line.starts_with("dead_letter.path: ")).expect("a line");
+    assert!(line.contains("file/letters"), "{line}");
+    check("deep/letters").await.expect("no panic").expect_status(0);
+    assert!(!directory.path().join("deep").exists(), "check leaves nothing");
+    let process = Process::start(forebay(directory.path(), &["serve"], &settings("deep/letters")));
+    assert!(directory.path().join("deep/letters").is_dir());
+    process.terminate();
+    process.ended().await.expect_status(0);
+}
+
+#[tokio::test]
 async fn a_key_on_disk_gets_the_first_answer_again_after_a_restart() {
     let directory = directory();
     let node = FakeNode::start().await;

@@ -142,6 +142,11 @@ pub trait Outlet: Send + fmt::Debug {
     /// Whether what is not settled outlives the process.
     fn outlives_process(&self) -> bool;
 
+    /// Whether all that is not settled at present would outlive the process.
+    fn keeps_all(&self) -> bool {
+        self.outlives_process()
+    }
+
     /// Whether what is kept takes nearly as much room as it may, although few readings need it.
     fn is_nearly_full(&self) -> bool {
         false

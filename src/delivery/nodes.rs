@@ -206,6 +206,13 @@ impl Nodes {
         self.present().count()
     }
 
+    /// Whether some node may take a batch: it is up, and its last answer was no failure, or one is still to come.
+    pub(super) fn has_hope(&self) -> bool {
+        let takes =
+            |node: &Node| node.breaker.is_closed() && (node.breaker.failures() == 0 || node.in_flight > 0);
+        self.nodes.iter().any(|node| node.is_present() && takes(node))
+    }
+
     /// Whether the node is sent nothing but trials.
     pub(super) fn is_ejected(&self, node: usize) -> bool {
         self.nodes[node].is_ejected

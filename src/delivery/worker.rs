@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use super::batch::BatchKeys;
 use super::dead_letter::DeadLetters;
@@ -48,6 +49,9 @@ const PULL_MAX: usize = 256;
 const PULL_PAUSE: Duration = Duration::from_millis(1);
 /// Longest pause before a retry once the gateway stops: whatever the node asked for, there is no later.
 const DRAIN_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long a stop goes on while no node is up, if what is not delivered is kept for the next start. A second is
+/// promised, and the rest of the stop is within it.
+const HOPELESS_MAX: Duration = Duration::from_millis(700);
 /// Batches that are closed in one turn of the loop, so that a large request does not hold its thread for long.
 const CLOSE_MAX: usize = 4;
 /// Shortest pause before a reading is tried again whose dead letter could not be written.
@@ -95,6 +99,8 @@ pub struct Worker {
     straggler_bytes: usize,
     /// When the stop no longer waits for copies that are on their way, once all else is done.
     leave_at: Option<Instant>,
+    /// Since when the stop has had no node that is up.
+    hopeless_since: Option<Instant>,
     transforms: Transforms,
     /// Readings that were pulled and have not been through the transforms, the oldest first.
     untransformed: VecDeque<Part>,
@@ -206,6 +212,7 @@ impl Worker {
             stragglers: Stragglers::default(),
             straggler_bytes: 0,
             leave_at: None,
+            hopeless_since: None,
             accounts: Arc::clone(outlet.accounts()),
             kept: outlet.kept(),
             keeps_nothing: false,
@@ -255,7 +262,8 @@ impl Worker {
         self.dead_letters.clone()
     }
 
-    /// Delivers until the buffer is closed and everything in it is settled, or until it is told to abort.
+    /// Delivers until the buffer is closed and everything in it is settled, until it is told to abort, or until it is
+    /// told to drain and no node is up, where the buffer keeps what is left.
     ///
     /// Dropped half-way, batches on their way may have reached their node or not; nothing is settled that was not
     /// answered.
@@ -271,6 +279,10 @@ impl Worker {
             self.dispatch_stragglers(now);
             self.show_oldest();
             if self.is_done(now) {
+                return self.give_up_stragglers();
+            }
+            if self.is_hopeless(now) {
+                info!("no node is up; what is not delivered is kept for the next start");
                 return self.give_up_stragglers();
             }
             let alarm = self.alarm(now);
@@ -332,6 +344,16 @@ impl Worker {
         leave_at <= now || !self.stragglers.are_on_their_way()
     }
 
+    /// Whether a stop need not go on: no node has been up for a while, and what they do not get now, they get after the
+    /// next start.
+    fn is_hopeless(&mut self, now: Instant) -> bool {
+        if !self.draining || !self.outlet.keeps_all() || self.nodes.has_hope() {
+            self.hopeless_since = None;
+            return false;
+        }
+        *self.hopeless_since.get_or_insert(now) + HOPELESS_MAX <= now
+    }
+
     /// Whether nothing is to be settled.
     fn has_only_stragglers(&self) -> bool {
         self.pulled.is_empty() && self.batches.is_empty() && self.lanes.is_empty()
@@ -372,7 +394,8 @@ impl Worker {
         });
         let pull = (self.wants_more() && self.next_pull > now).then_some(self.next_pull);
         let transform = self.transform_alarm();
-        retry.chain(close).chain(pull).chain(transform).chain(self.straggler_alarm(now)).min()
+        let leave = self.hopeless_since.map(|since| since + HOPELESS_MAX);
+        retry.chain(close).chain(pull).chain(transform).chain(leave).chain(self.straggler_alarm(now)).min()
     }
 }
 

@@ -310,6 +310,10 @@ impl Outlet for DiskOutlet {
         true
     }
 
+    fn keeps_all(&self) -> bool {
+        self.parts.trouble.unwritten() == 0
+    }
+
     fn is_nearly_full(&self) -> bool {
         self.parts.trouble.disk_bytes() > self.parts.bytes_max / 4 * 3
     }
