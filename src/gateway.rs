@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +18,9 @@ use utoipa::OpenApi;
 
 use crate::buffer::{Buffer, BufferConfig, OpenError, Opened, Rest};
 use crate::config::Config;
+use crate::delivery::dead_letter::{Directory, Leftover};
 use crate::delivery::wire::{HttpClient, Wire};
-use crate::delivery::{DeliveryConfig, NodeSource, Signals, TransportError, Worker};
+use crate::delivery::{DeadLetterError, DeliveryConfig, NodeSource, Signals, TransportError, Worker};
 use crate::door::Door;
 use crate::ingest::{self, Entrance, Front, READINGS_PATH};
 use crate::listener::{self, Limits, Listener};
@@ -60,6 +61,11 @@ pub enum StartError {
     /// The buffer did not open.
     #[error(transparent)]
     Buffer(#[from] OpenError),
+    /// No dead letter could be kept.
+    #[error(
+        "dead letters could not be kept: {0}; `dead_letter.path` must name a directory that this user can make and write"
+    )]
+    DeadLetters(#[from] DeadLetterError),
     /// There is no HTTP client.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -121,6 +127,7 @@ impl Gateway {
         let listener =
             TcpListener::bind(address).await.map_err(|error| StartError::Listen { address, error })?;
         let address = listener.local_addr().map_err(|error| StartError::Listen { address, error })?;
+        try_out(config.delivery.dead_letter.path.clone()).await?;
         let embedded = start_embedded_node(&mut config).await?;
         let client = HttpClient::new(config.delivery.timeout, config.delivery.max_in_flight)?;
         let metrics = Arc::new(Metrics::new());
@@ -208,7 +215,8 @@ impl Gateway {
     ///
     /// 1. `/readyz` turns 503, and no new readings are taken;
     /// 2. the buffer is closed: whoever waits for room gets 503, and nothing more will come;
-    /// 3. what is buffered is delivered, for up to `server.shutdown_timeout`, batches no longer waiting for more;
+    /// 3. what is buffered is delivered, for up to `server.shutdown_timeout`, batches no longer waiting for more; where the
+    ///    buffer outlives the process, for no longer than a second once no node is up;
     /// 4. the buffer ends: what it keeps for the next start is on stable storage then;
     /// 5. the last answers go out (requests that waited for delivery), and the connections are closed;
     /// 6. the embedded node ends.
@@ -326,6 +334,12 @@ async fn embedded_node(data: &Path) -> Result<Node, NodeError> {
         }
         started => started,
     }
+}
+
+/// Makes the directory of dead letters, before a reading is refused that would have to go there.
+async fn try_out(path: PathBuf) -> Result<(), DeadLetterError> {
+    let try_out = move || Directory::new(&path).try_out(Leftover::TheDirectory);
+    tokio::task::spawn_blocking(try_out).await.expect("trying out does not panic")
 }
 
 /// Opens the buffer on a thread for blocking work: it may read a log first.

@@ -20,6 +20,33 @@ pub fn plain_length(text: &[u8]) -> usize {
     length + text[length..].iter().take_while(|byte| !is_special(**byte)).count()
 }
 
+/// Whether a terminal obeys a character instead of showing it, or would show other text than there is because of it: the
+/// controls C0, DEL and C1, the controls of the direction of writing, and the separators of lines and paragraphs.
+///
+/// This is the one rule for everything from outside that may come before a person's eyes; who writes it decides whether
+/// it is escaped ([`escape`]) or replaced.
+pub fn is_obeyed(letter: char) -> bool {
+    let turns = matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    letter.is_control() || turns
+}
+
+/// Appends a text with what a terminal obeys as `\uXXXX`, which JSON reads as the same inside of a string; but for what
+/// `passes`. What is no UTF-8 becomes U+FFFD.
+pub fn escape(text: &[u8], passes: impl Fn(char) -> bool, out: &mut Vec<u8>) {
+    for chunk in text.utf8_chunks() {
+        let mut plain = chunk.valid();
+        while let Some((at, letter)) = plain.char_indices().find(|(_, c)| is_obeyed(*c) && !passes(*c)) {
+            out.extend_from_slice(&plain.as_bytes()[..at]);
+            out.extend_from_slice(format!("\\u{:04x}", u32::from(letter)).as_bytes());
+            plain = &plain[at + letter.len_utf8()..];
+        }
+        out.extend_from_slice(plain.as_bytes());
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice("\u{fffd}".as_bytes());
+        }
+    }
+}
+
 /// A text, and what is known of it.
 pub trait Text<'a>: Copy {
     /// The text itself.
@@ -146,6 +173,32 @@ fn odd_ascii(word: u64) -> u64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_a_terminal_obeys_is_escaped_and_all_else_stays() {
+        let check = |text: &[u8], expected: &str| {
+            let mut escaped = Vec::new();
+            escape(text, |letter| letter == '\n', &mut escaped);
+            assert_eq!(String::from_utf8_lossy(&escaped), expected);
+        };
+        check("plain, ä, 温度, 🌡\n".as_bytes(), "plain, ä, 温度, 🌡\n");
+        check("a\u{1b}[2J\u{7f}\u{9b}31m\u{85}".as_bytes(), r"a\u001b[2J\u007f\u009b31m\u0085");
+        check(
+            "\u{202a}\u{202e}\u{2066}\u{2069}\u{200e}\u{200f}\u{61c}".as_bytes(),
+            r"\u202a\u202e\u2066\u2069\u200e\u200f\u061c",
+        );
+        check("\u{2028}\u{2029}\r\0".as_bytes(), r"\u2028\u2029\u000d\u0000");
+        check(b"a\x9b2Jb\xff", "a\u{fffd}2Jb\u{fffd}");
+        for letter in (0..=0x10_ffff).filter_map(char::from_u32) {
+            let mut escaped = Vec::new();
+            escape(format!("\"{letter}\"").as_bytes(), |_| false, &mut escaped);
+            let escaped = String::from_utf8(escaped).expect("UTF-8");
+            assert!(!escaped.chars().any(is_obeyed), "{letter:?}");
+            if !matches!(letter, '"' | '\\') {
+                assert_eq!(serde_json::from_str::<String>(&escaped).ok(), Some(letter.to_string()));
+            }
+        }
+    }
 
     proptest! {
         #[test]

@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use forebay::delivery::dead_letter::Origin;
 use forebay::delivery::{DeadLetter, DeadLetterConfig, DeadLetters};
 use forebay::timestamp::Timestamp;
 use serde_json::{Value, json};
@@ -30,6 +31,7 @@ fn letter(reading: &Reading, reason: &'static str, at: &str) -> DeadLetter {
         node: "10.0.0.1:9000".to_owned(),
         body: "no such\nsensor\u{1b}[2J".to_owned(),
         at: Timestamp::parse(at).expect("an instant"),
+        origin: None,
     }
 }
 
@@ -162,17 +164,148 @@ fn a_line_that_cannot_be_read_is_named_kept_and_fails_only_list() {
 }
 
 #[test]
-fn without_a_directory_there_are_no_dead_letters_and_none_is_made() {
+fn a_directory_that_is_not_there_is_named_with_the_setting_and_none_is_made() {
     let directory = directory();
-    for command in [&["list"] as &[&str], &["replay"], &["purge"], &["purge", "--yes"]] {
-        let done = dead_letters(directory.path(), command).expect_status(0);
-        expect(&done.stdout, "no dead letters");
+    let commands = [&["list"] as &[&str], &["list", "--json"], &["replay"], &["purge"], &["purge", "--yes"]];
+    for command in commands {
+        let done = dead_letters(directory.path(), command).expect_status(1);
+        assert_eq!(done.stdout, "");
+        for part in ["no directory data/dead-letters", "`dead_letter.path`", "--path"] {
+            expect(&done.stderr, part);
+        }
+        let elsewhere = dead_letters(directory.path(), &[command, &["--path", "else/where"]].concat());
+        expect(&elsewhere.expect_status(1).stderr, "no directory else/where");
     }
-    let elsewhere =
-        dead_letters(directory.path(), &["list", "--json", "--path", "elsewhere"]).expect_status(0);
-    assert_eq!(elsewhere.stdout, "");
     assert!(fs::read_dir(directory.path()).expect("a directory").next().is_none());
+    fs::write(directory.path().join("file"), "").expect("written");
+    let file = dead_letters(directory.path(), &["list", "--path", "file"]).expect_status(1);
+    expect(&file.stderr, "file is no directory");
     dead_letters(directory.path(), &["mend"]).expect_status(2);
+
+    fs::create_dir_all(directory.path().join(PATH)).expect("made");
+    for command in [&["list"] as &[&str], &["list", "--json"], &["replay"], &["purge"]] {
+        let done = dead_letters(directory.path(), command).expect_status(0);
+        expect(&(done.stdout + &done.stderr), "no dead letters");
+    }
+}
+
+#[test]
+fn what_no_letter_can_have_is_a_misuse_that_says_what_there_is() {
+    let directory = directory();
+    keep_refused(directory.path(), &readings(1));
+    for command in ["list", "replay", "purge"] {
+        let told = |option: &[&str]| {
+            let done = dead_letters(directory.path(), &[&[command], option].concat()).expect_status(2);
+            assert_eq!(done.stdout, "");
+            done.stderr
+        };
+        let reason = told(&["--reason", "refusd"]);
+        for part in ["refusd", "refused", "too_large", "not_numeric", "unwritable"] {
+            expect(&reason, part);
+        }
+        expect(&told(&["--reason", "damaged"]), "no letter has this reason");
+        expect(&told(&["--device", ""]), "1 to 256 bytes");
+        expect(&told(&["--sensor", "a\nb"]), "control characters");
+        told(&["--before", "yesterday"]);
+    }
+    assert_eq!(kept(directory.path()), readings(1));
+}
+
+/// Letters of a batch, as a crash between the lines and the settlement leaves them: the second and the third are there
+/// twice, the third in another file.
+fn keep_doubled(directory: &Path, of: &[Reading]) {
+    let one = |number: usize, at: &str| DeadLetter {
+        origin: Some(Origin { batch: "key-1".to_owned(), place: number as u64 }),
+        ..letter(&of[number], "refused", at)
+    };
+    let first = "2026-02-01T12:00:00Z";
+    keep(directory, &[one(0, first), one(1, first), one(2, first), one(1, "2026-02-01T12:00:07Z")]);
+    fs::write(directory.join(PATH).join("00000002.ndjson"), "no letter").expect("written");
+    keep(directory, &[one(2, "2026-02-01T12:00:08Z")]);
+    fs::remove_file(directory.join(PATH).join("00000002.ndjson")).expect("it is there");
+}
+
+#[test]
+fn a_letter_that_a_crash_wrote_twice_is_listed_once_and_purged_with_both_lines() {
+    let directory = directory();
+    keep_doubled(directory.path(), &readings(3));
+    let listed = dead_letters(directory.path(), &["list", "--json"]).expect_status(0);
+    expect(&listed.stderr, "3 dead letters");
+    let line = listed.stdout.lines().nth(2).expect("three lines");
+    expect(line, r#""batch":"key-1","place":2}"#);
+    assert_eq!(listed.stdout.lines().count(), 3);
+    expect(&dead_letters(directory.path(), &["list"]).expect_status(0).stdout, "3 dead letters");
+    // Only the first line of each came before that, and both go.
+    let before = ["--before", "2026-02-01T12:00:01Z", "--sensor", "voltage"];
+    let would = dead_letters(directory.path(), &[&["purge"], &before[..]].concat()).expect_status(2);
+    expect(&would.stdout, "would remove 3 dead letters");
+    let purged =
+        dead_letters(directory.path(), &[&["purge", "--yes"], &before[..]].concat()).expect_status(0);
+    expect(&purged.stdout, "removed 3 dead letters");
+    assert_eq!(kept(directory.path()), readings(0));
+}
+
+#[tokio::test]
+async fn a_letter_that_a_crash_wrote_twice_is_replayed_once() {
+    let node = FakeNode::start().await;
+    let gateway = TestGateway::new().node(&node).start().await;
+    let directory = directory();
+    keep_doubled(directory.path(), &readings(3));
+    let done = replay(directory.path(), &gateway, &[]).await.expect_status(0);
+    expect(&done.stdout, "replayed 3 dead letters");
+    expect_delivered(&node, &readings(3)).await;
+    assert_eq!(gateway.account("accepted").await, 3);
+    assert_eq!(kept(directory.path()), readings(0));
+}
+
+#[tokio::test]
+async fn a_letter_names_the_batch_that_the_node_saw_and_the_place_in_it() {
+    // Every third one is refused.
+    let is_bad = |reading: &Reading| reading["value"].as_u64().is_some_and(|number| number % 3 == 0);
+    let node = FakeNode::judging(move |batch| match batch.readings().iter().any(is_bad) {
+        true => Answer::status(422),
+        false => Answer::status(200),
+    })
+    .await;
+    let directory = directory();
+    let path = directory.path().join(PATH);
+    let gateway = TestGateway::new().set("dead_letter.path", path.display()).node(&node).start().await;
+    gateway.post(&readings(20)).await.expect_status(202);
+    eventually("all are settled", || async { gateway.account("buffered").await == 0 }).await;
+    let listed = dead_letters_meanwhile(directory.path(), &["list", "--json"]).await.expect_status(0);
+    assert_eq!(listed.stdout.lines().count(), 7);
+    for line in listed.stdout.lines() {
+        let letter: Reading = serde_json::from_str(line).expect("JSON");
+        let batches = node.received();
+        let batch = batches.iter().find(|batch| batch.key() == letter["batch"]).expect("the node saw it");
+        let place = usize::try_from(letter["place"].as_u64().expect("a place")).expect("small");
+        assert_eq!(batch.readings()[place], letter["reading"]);
+    }
+}
+
+/// Whether a terminal shows all of a text, and obeys nothing but its line ends.
+fn is_safe(text: &str) -> bool {
+    let turns = |c: char| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().all(|letter| letter == '\n' || !(letter.is_control() || turns(letter)))
+}
+
+#[test]
+fn what_a_terminal_would_obey_is_escaped_in_every_output() {
+    let directory = directory();
+    let mut bad = reading(0);
+    bad["sensor"] = "a\u{202e}b\u{2066}".into();
+    let body = "no\u{9b}2J\u{1b}[2J\u{85}\u{7f}\u{2028}\u{61c}\u{200f}";
+    let said = DeadLetter { body: body.to_owned(), ..letter(&bad, "refused", "2026-02-01T12:00:00Z") };
+    keep(directory.path(), &[said]);
+    let listed = dead_letters(directory.path(), &["list", "--json"]).expect_status(0).stdout;
+    assert!(is_safe(&listed), "{listed:?}");
+    let letter: Reading = serde_json::from_str(&listed).expect("JSON");
+    assert_eq!((&letter["reading"], letter["body"].as_str()), (&bad, Some(body)));
+    let listed = dead_letters(directory.path(), &["list"]).expect_status(0).stdout;
+    assert!(is_safe(&listed), "{listed:?}");
+    // Of a path, too.
+    let told = dead_letters(directory.path(), &["list", "--path", "no\u{202e}where"]).expect_status(1);
+    assert!(is_safe(&told.stderr) && told.stderr.contains("no\\u202ewhere"), "{:?}", told.stderr);
 }
 
 #[test]
@@ -181,7 +314,7 @@ fn a_directory_can_be_named_and_comes_from_the_settings_otherwise() {
     keep_refused(directory.path(), &readings(2));
     let elsewhere = directory.path().join("elsewhere");
     fs::rename(directory.path().join(PATH), &elsewhere).expect("moved");
-    expect(&dead_letters(directory.path(), &["list"]).expect_status(0).stdout, "no dead letters");
+    expect(&dead_letters(directory.path(), &["list"]).expect_status(1).stderr, "no directory");
     let named = dead_letters(directory.path(), &["list", "--path", "elsewhere"]).expect_status(0);
     expect(&named.stdout, "2 dead letters");
     let set = [("dead_letter.path", elsewhere.to_str().expect("UTF-8"))];

@@ -30,6 +30,14 @@ pub enum DeadLetterReason {
 }
 
 impl DeadLetterReason {
+    /// Those for which a letter is written; of a damaged reading nothing is left that could stand in one.
+    pub const LETTERS: [DeadLetterReason; 4] = [
+        DeadLetterReason::Refused,
+        DeadLetterReason::TooLarge,
+        DeadLetterReason::NotNumeric,
+        DeadLetterReason::Unwritable,
+    ];
+
     /// Every reason with its name.
     pub const NAMES: &[(&str, DeadLetterReason)] = &[
         ("damaged", DeadLetterReason::Damaged),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::settings::SettingsArguments;
+use super::terminal::{Escaping, complain};
 use super::{DONE, FAILED, MISUSED, logging};
 use crate::buffer::disk::inspect::{self, Report, SegmentReport};
 use crate::buffer::{BufferConfig, OpenError};
@@ -48,7 +49,7 @@ pub(super) fn run(arguments: &BufferArguments) -> u8 {
     logging::start(config.log);
     let mut buffer = config.buffer;
     buffer.path = place.path.clone().unwrap_or(buffer.path);
-    let out = &mut BufWriter::new(io::stdout().lock());
+    let out = &mut BufWriter::new(Escaping::new(io::stdout().lock()));
     let done = match &arguments.command {
         Command::Verify(_) => verify(&buffer, out),
         Command::Dump(_) => dump(&buffer, out),
@@ -81,7 +82,7 @@ impl From<OpenError> for Failure {
 }
 
 fn fail(error: &dyn std::fmt::Display) -> u8 {
-    eprintln!("forebay: {error}");
+    complain(error);
     FAILED
 }
 

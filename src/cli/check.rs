@@ -16,8 +16,10 @@ use tokio::net::{TcpStream, ToSocketAddrs};
 
 use super::dead_letters::shown;
 use super::settings::SettingsArguments;
+use super::terminal::{Escaping, complain};
 use super::{DONE, FAILED, MISUSED};
 use crate::config::{Config, WithoutEffect};
+use crate::delivery::dead_letter::{Directory, Leftover};
 use crate::delivery::{NodeSource, Trials, is_own};
 use rehearsal::RehearsalError;
 
@@ -43,12 +45,12 @@ pub(super) fn run(arguments: &CheckArguments) -> u8 {
     if let Some(file) = &arguments.file {
         return rehearse(&config, file);
     }
-    match check(&config, &mut std::io::stdout().lock()) {
+    match check(&config, &mut Escaping::new(io::stdout().lock())) {
         Ok(status) => status,
         // Whoever reads, `head` for one, has seen enough. That is no fault, and no result either.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
         Err(error) => {
-            eprintln!("forebay: {error}");
+            complain(error);
             FAILED
         }
     }
@@ -56,12 +58,12 @@ pub(super) fn run(arguments: &CheckArguments) -> u8 {
 
 /// Tries the transforms and returns the exit status: 1 if the file cannot be read.
 fn rehearse(config: &Config, file: &Path) -> u8 {
-    let out = &mut BufWriter::new(io::stdout().lock());
+    let out = &mut BufWriter::new(Escaping::new(io::stdout().lock()));
     match rehearsal::run(config, file, out).and_then(|()| Ok(out.flush()?)) {
         Ok(()) => DONE,
         Err(RehearsalError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
         Err(error) => {
-            eprintln!("forebay: {error}");
+            complain(error);
             FAILED
         }
     }
@@ -69,12 +71,17 @@ fn rehearse(config: &Config, file: &Path) -> u8 {
 
 fn check(config: &Config, out: &mut impl Write) -> io::Result<u8> {
     write_settings(config, out)?;
+    let mut status = DONE;
+    let dead_letters = Directory::new(&config.delivery.dead_letter.path);
+    if let Err(error) = dead_letters.try_out(Leftover::Nothing) {
+        status = FAILED;
+        writeln!(out, "dead_letter.path: {}", shown(&error.to_string(), FOUND_CHARS_MAX))?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     if config.delivery.nodes.is_empty() {
         writeln!(out, "no nodes are configured: `forebay serve` starts one of its own")?;
     }
     let trials = Trials::new(&config.delivery).map_err(io::Error::other)?;
-    let mut status = DONE;
     for source in &config.delivery.nodes {
         let tried = match source {
             NodeSource::Address(_) => {

@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::address_file::{self, Entry, Server};
 use super::settings::SettingsArguments;
+use super::terminal::complain;
 use super::{DONE, FAILED, MISUSED};
 use crate::config::Origin;
 
@@ -35,7 +36,7 @@ pub(super) fn run(arguments: &HealthcheckArguments) -> u8 {
     match ask(&url) {
         Ok(()) => DONE,
         Err(error) => {
-            eprintln!("forebay: {url}: {error:#}");
+            complain(format_args!("{url}: {error:#}"));
             FAILED
         }
     }

@@ -5,14 +5,18 @@ use std::io::{self, IsTerminal as _};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt;
 
+use super::terminal::{Colours, LogLine};
 use crate::config::{LogConfig, LogFormat};
 
 /// Starts the log. A second call, as tests may make it, changes nothing.
 pub(super) fn start(config: LogConfig) {
     let level = LevelFilter::from_level(config.level);
-    let lines = fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
+    let is_coloured = config.format == LogFormat::Text && io::stderr().is_terminal();
+    let colours = if is_coloured { Colours::Some } else { Colours::None };
+    let lines = fmt().with_max_level(level).with_target(false);
+    let lines = lines.with_writer(move || LogLine::new(io::stderr(), colours));
     let _ = match config.format {
-        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).try_init(),
+        LogFormat::Text => lines.with_ansi(is_coloured).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
 }

@@ -12,6 +12,7 @@ mod logging;
 mod node;
 mod serve;
 mod settings;
+mod terminal;
 
 use std::process::ExitCode;
 

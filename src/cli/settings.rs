@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::terminal::complain;
 use crate::config::{Config, Fault, Origin};
 
 /// The variable that names the file.
@@ -45,7 +46,7 @@ impl SettingsArguments {
             Ok(config) => Some(config),
             Err(lines) => {
                 for line in lines {
-                    eprintln!("forebay: {line}");
+                    complain(line);
                 }
                 None
             }

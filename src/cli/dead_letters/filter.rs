@@ -2,20 +2,22 @@
 
 use clap::Args;
 
+use crate::buffer::ledger::DeadLetterReason;
 use crate::delivery::dead_letter::letter::Letter;
+use crate::reading::NAME_BYTES_MAX;
 use crate::timestamp::Timestamp;
 
 /// Which dead letters are meant: those for which all of it holds.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct Filter {
     /// Only those with this reason, such as refused or too_large
-    #[arg(long, value_name = "REASON")]
+    #[arg(long, value_name = "REASON", value_parser = parse_reason)]
     reason: Option<String>,
     /// Only readings of this device
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
     device: Option<String>,
     /// Only readings of this sensor
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
     sensor: Option<String>,
     /// Only those that were refused before this time, such as 2026-02-01T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
@@ -32,6 +34,25 @@ impl Filter {
             && is(&self.sensor, &letter.sensor)
             && self.before.is_none_or(|before| letter.at < before)
     }
+}
+
+/// A reason that letters may have.
+fn parse_reason(text: &str) -> Result<String, String> {
+    let known = || DeadLetterReason::LETTERS.iter().map(|reason| reason.name());
+    match known().find(|name| *name == text) {
+        Some(name) => Ok(name.to_owned()),
+        None => Err(format!(
+            "no letter has this reason; the reasons are {}",
+            known().collect::<Vec<_>>().join(", ")
+        )),
+    }
+}
+
+/// A name that a device or a sensor may have.
+fn parse_name(text: &str) -> Result<String, String> {
+    let is_one = (1..=NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
+    let told = || format!("names are 1 to {NAME_BYTES_MAX} bytes long and have no control characters");
+    if is_one { Ok(text.to_owned()) } else { Err(told()) }
 }
 
 fn parse_time(text: &str) -> Result<Timestamp, String> {
@@ -58,5 +79,12 @@ mod tests {
         assert!(Filter { before: before("2026-02-01T12:00:01Z"), ..all() }.takes(&letter));
         assert!(!Filter { before: before("2026-02-01T12:00:00Z"), ..all() }.takes(&letter));
         assert!(parse_time("yesterday").is_err());
+        for name in ["", "a\u{9b}", &"a".repeat(NAME_BYTES_MAX + 1)] {
+            assert!(parse_name(name).is_err(), "{name}");
+        }
+        assert_eq!(parse_name("pump 13/ä"), Ok("pump 13/ä".to_owned()));
+        let error = parse_reason("refusd").expect_err("a slip");
+        assert!(error.contains("refused, too_large, not_numeric, unwritable"), "{error}");
+        assert_eq!(parse_reason("unwritable"), Ok("unwritable".to_owned()));
     }
 }

@@ -7,8 +7,8 @@ use clap::Args;
 use super::filter::Filter;
 use super::scan::{Complaints, scan_file};
 use super::{DONE, FAILED, PlaceArguments, amount, shown};
-use crate::delivery::dead_letter::Directory;
 use crate::delivery::dead_letter::letter::Letter;
+use crate::delivery::dead_letter::{Directory, Letters};
 
 /// Most of a node's answer that is shown in a line for people, in characters.
 const BODY_CHARS: usize = 80;
@@ -17,7 +17,8 @@ const NAME_CHARS: usize = 256;
 
 #[derive(Debug, Args)]
 pub(super) struct ListArguments {
-    /// The lines as they are in the files, one JSON object each; the count goes to standard error
+    /// The lines as they are in the files, one JSON object each, with what a terminal would obey escaped; the count goes
+    /// to standard error
     #[arg(long)]
     json: bool,
     /// Show no more than so many; all are counted
@@ -36,9 +37,13 @@ pub(super) fn list(
     out: &mut impl Write,
 ) -> anyhow::Result<u8> {
     let (mut found, mut unreadable) = (0_u64, Complaints::default());
+    let mut met = Letters::default();
     let limit = arguments.limit.unwrap_or(u64::MAX);
     for file in directory.files()? {
         scan_file(directory, file.number, &arguments.filter, &mut unreadable, |letter| {
+            if !met.insert(&letter) {
+                return Ok(());
+            }
             found += 1;
             match (found <= limit, arguments.json) {
                 (true, true) => write_line(&letter, out)?,

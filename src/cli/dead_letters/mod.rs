@@ -15,12 +15,15 @@ mod scan;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
+use anyhow::bail;
 use clap::{Args, Subcommand};
 
 use super::settings::SettingsArguments;
+use super::terminal::{Escaping, complain};
 use super::{DONE, FAILED, MISUSED, logging};
 use crate::config::Config;
 use crate::delivery::dead_letter::Directory;
+use crate::text::is_obeyed;
 
 /// Works on the readings that nodes refused.
 #[derive(Debug, Args)]
@@ -59,19 +62,37 @@ pub(super) fn run(arguments: &DeadLettersArguments) -> u8 {
     let Some(config) = place.settings.read() else { return MISUSED };
     logging::start(config.log);
     let directory = Directory::new(place.path.as_ref().unwrap_or(&config.delivery.dead_letter.path));
-    let out = &mut BufWriter::new(io::stdout().lock());
-    let done = work(&arguments.command, &config, &directory, out);
+    let out = &mut BufWriter::new(Escaping::new(io::stdout().lock()));
+    let done = is_there(&directory).and_then(|()| work(&arguments.command, &config, &directory, out));
     match done.and_then(|status| Ok(out.flush().map(|()| status)?)) {
         Ok(status) => status,
         // Whoever reads, `head` for one, has seen enough.
         Err(error) if is_broken_pipe(&error) => DONE,
         Err(error) => {
             let _ = out.flush();
-            eprintln!("forebay: {error:#}");
+            complain(format_args!("{error:#}"));
             FAILED
         }
     }
 }
+
+/// Fails if there is no such directory: a gateway makes its own when it starts.
+fn is_there(directory: &Directory) -> anyhow::Result<()> {
+    let path = directory.path();
+    let found = std::fs::metadata(path);
+    match found.as_ref().map(std::fs::Metadata::is_dir) {
+        Ok(true) => Ok(()),
+        Ok(false) => bail!("{} is no directory; {NAME_IT}", path.display()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            bail!("there is no directory {}; a gateway makes it when it starts; {NAME_IT}", path.display())
+        }
+        Err(error) => bail!("cannot read {}: {error}; {NAME_IT}", path.display()),
+    }
+}
+
+/// What to do where it is not.
+const NAME_IT: &str =
+    "name that of the gateway with `--path`, or its settings with `--config` (`dead_letter.path`)";
 
 fn work(
     command: &Command,
@@ -111,10 +132,9 @@ pub(super) fn shown(text: &str, chars_max: usize) -> String {
 
 /// The letter itself, or a stand-in for what moves the cursor or turns the direction of writing.
 fn visible(letter: char) -> char {
-    let turns = matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     match letter {
         '\n' | '\r' | '\t' => ' ',
-        letter if letter.is_control() || turns => '\u{fffd}',
+        letter if is_obeyed(letter) => '\u{fffd}',
         letter => letter,
     }
 }

@@ -7,7 +7,8 @@ use clap::Args;
 use super::filter::Filter;
 use super::scan::{Complaints, scan_file};
 use super::{DONE, MISUSED, PlaceArguments, amount};
-use crate::delivery::dead_letter::{Directory, letter};
+use crate::delivery::dead_letter::letter::{self, Letter};
+use crate::delivery::dead_letter::{Directory, Letters};
 
 #[derive(Debug, Args)]
 pub(super) struct PurgeArguments {
@@ -28,17 +29,24 @@ pub(super) fn purge(
 ) -> anyhow::Result<u8> {
     let PurgeArguments { yes, filter, place: _ } = arguments;
     let (mut found, mut removed, mut unreadable) = (0_u64, 0_u64, Complaints::default());
-    for file in directory.files()? {
-        let mut in_file = 0;
-        scan_file(directory, file.number, filter, &mut unreadable, |_| {
-            in_file += 1;
+    // A letter may have several lines: all of them go, or none, and it counts once.
+    let mut meant = Letters::default();
+    let files = directory.files()?;
+    for file in &files {
+        scan_file(directory, file.number, filter, &mut unreadable, |letter| {
+            found += u64::from(meant.insert(&letter));
             anyhow::Ok(())
         })?;
-        found += in_file;
-        if *yes && in_file > 0 {
-            let goes = &mut |line: &[u8]| letter::read(line).is_ok_and(|letter| filter.takes(&letter));
-            removed += directory.remove(file.number, goes)?;
-        }
+    }
+    let mut gone = Letters::default();
+    for file in files.iter().filter(|_| *yes && found > 0) {
+        let is_meant = |letter: &Letter| meant.contains(letter) || filter.takes(letter);
+        let goes = &mut |line: &[u8]| {
+            let letter = letter::read(line).ok().filter(is_meant);
+            removed += u64::from(letter.as_ref().is_some_and(|letter| gone.insert(letter)));
+            letter.is_some()
+        };
+        directory.remove(file.number, goes)?;
     }
     unreadable.sum_up_unreadable();
     match (yes, found) {

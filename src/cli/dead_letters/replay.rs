@@ -123,6 +123,8 @@ impl Replay<'_> {
         if self.left > 0 {
             self.resume().await?;
         }
+        // Each letter is sent once, however many lines a crash wrote of it. What was noted is done with by now.
+        self.directory.remove_doubles()?;
         for file in self.directory.files()? {
             if self.left == 0 {
                 break;

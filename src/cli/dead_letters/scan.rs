@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::filter::Filter;
+use crate::cli::terminal::complain;
 use crate::delivery::dead_letter::letter::Letter;
 use crate::delivery::dead_letter::{DeadLetterError, Directory, Line};
 
@@ -19,7 +20,7 @@ impl Complaints {
     /// Tells one.
     pub(super) fn tell(&mut self, complaint: impl FnOnce() -> String) {
         if self.count < TOLD_MAX {
-            eprintln!("forebay: {}", complaint());
+            complain(complaint());
         } else if self.count == TOLD_MAX {
             eprintln!("forebay: there are more");
         }

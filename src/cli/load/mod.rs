@@ -61,6 +61,7 @@ use self::simulate::Simulation;
 use self::source::Plan;
 use self::tally::Tally;
 use crate::cli::http_client::{self, parse_address};
+use crate::cli::terminal::Escaping;
 use crate::cli::{DONE, FAILED, MISUSED};
 use crate::quantity::parse_duration;
 use crate::timestamp::Timestamp;
@@ -157,7 +158,7 @@ pub(super) fn run(arguments: &LoadArguments) -> u8 {
     match report {
         Ok(report) => {
             // Nobody there to read the summary is no fault; the exit status still tells.
-            let _ = write!(std::io::stdout(), "{report}");
+            let _ = write!(Escaping::new(std::io::stdout()), "{report}");
             if report.passed() { DONE } else { FAILED }
         }
         Err(error) => {

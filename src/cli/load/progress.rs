@@ -1,5 +1,6 @@
 //! What is shown on standard error while the command runs: a bar on a terminal, else a line every few seconds.
 
+use crate::cli::terminal::Escaping;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +48,7 @@ pub(super) async fn show(shared: Arc<Shared>, length: Length, done: Cancellation
 
 /// Writes a line to standard error; nobody there to read it is no fault.
 pub(super) fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(Escaping::new(std::io::stderr()), "{line}");
 }
 
 /// Tells a person at a terminal what goes on.

@@ -1,5 +1,6 @@
 //! The summary at the end, for people.
 
+use crate::text::is_obeyed;
 use std::fmt::{self, Display, Formatter, Write as _};
 use std::time::Duration;
 
@@ -183,7 +184,7 @@ pub(super) fn short(duration: Duration) -> String {
 
 /// Text from outside without what could move a terminal's cursor.
 fn printable(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
+    text.chars().map(|character| if is_obeyed(character) { ' ' } else { character }).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! One dead letter as a line of JSON.
 //!
 //! ```json
-//! {"reading":{…},"reason":"refused","status":400,"node":"…","body":"…","at":"2026-02-01T12:00:00Z"}
+//! {"reading":{…},"reason":"refused","status":400,"node":"…","body":"…","at":"2026-02-01T12:00:00Z","batch":"…","place":7}
 //! ```
 //!
 //! The reading is canonical JSON, `at` is RFC 3339 in UTC. Members that are not known are left alone when read, so
@@ -10,7 +10,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{BODY_BYTES_MAX, DeadLetter};
+use super::{BODY_BYTES_MAX, DeadLetter, Origin};
 use crate::timestamp::Timestamp;
 
 /// A letter as it was read from a line.
@@ -34,6 +34,8 @@ pub struct Letter {
     pub body: String,
     /// When it was refused.
     pub at: Timestamp,
+    /// Where the reading was; `None` in lines of earlier versions.
+    pub origin: Option<Origin>,
 }
 
 /// Appends a letter as a line, with its end.
@@ -45,6 +47,10 @@ pub fn write(letter: &DeadLetter, out: &mut Vec<u8>) {
     write_member("node", &letter.node, out);
     write_member("body", beginning(&letter.body), out);
     write_member("at", &letter.at.to_string(), out);
+    if let Some(Origin { batch, place }) = &letter.origin {
+        write_member("batch", batch, out);
+        write_member("place", place, out);
+    }
     out.extend_from_slice(b"}\n");
 }
 
@@ -82,6 +88,7 @@ pub fn read(line: &[u8]) -> Result<Letter, String> {
         node: members.node,
         body: members.body,
         at: Timestamp::parse(&members.at).map_err(|error| format!("`at`: {error}"))?,
+        origin: members.batch.zip(members.place).map(|(batch, place)| Origin { batch, place }),
     })
 }
 
@@ -99,6 +106,10 @@ struct Members<'a> {
     node: String,
     body: String,
     at: String,
+    #[serde(default)]
+    batch: Option<String>,
+    #[serde(default)]
+    place: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -119,6 +130,7 @@ mod tests {
             node: "127.0.0.1:9000".to_owned(),
             body: "no \"b\"\n\u{1b}[31m".to_owned(),
             at: Timestamp::parse("2026-02-01T12:00:00.5Z").expect("an instant"),
+            origin: Some(Origin { batch: "a-1".to_owned(), place: 7 }),
         }
     }
 
@@ -131,7 +143,7 @@ mod tests {
             concat!(
                 r#"{"reading":{"device":"a","sensor":"b\n","value":1.5,"time":"2007-02-01T00:00:00Z"},"#,
                 r#""reason":"refused","status":422,"node":"127.0.0.1:9000","#,
-                r#""body":"no \"b\"\n\u001b[31m","at":"2026-02-01T12:00:00.500Z"}"#,
+                r#""body":"no \"b\"\n\u001b[31m","at":"2026-02-01T12:00:00.500Z","batch":"a-1","place":7}"#,
                 "\n"
             )
         );
@@ -142,9 +154,10 @@ mod tests {
         let mut line = Vec::new();
         write(&letter(), &mut line);
         let read = read(line.strip_suffix(b"\n").expect("a line end")).expect("a letter");
-        let DeadLetter { reading, reason, status, node, body, at } = letter();
+        let DeadLetter { reading, reason, status, node, body, at, origin } = letter();
         assert_eq!((read.reading.as_bytes(), read.reason.as_str()), (&reading[..], reason));
         assert_eq!((read.status, read.node, read.body, read.at), (status, node, body, at));
+        assert_eq!(read.origin, origin);
         assert_eq!((read.device.as_str(), read.sensor.as_str()), ("a", "b\n"));
     }
 
@@ -172,6 +185,7 @@ mod tests {
         let reading = r#"{"device":"d","sensor":"s","value":1}"#;
         check(&format!(r#"{{"reading":{reading}{rest},"at":"yesterday"}}"#), "`at`: time must be");
         let later = format!(r#"{{"reading":{reading}{rest},"at":"2026-02-01T12:00:00Z","tries":3}}"#);
-        assert_eq!(read(later.as_bytes()).expect("a letter").line, later.as_bytes());
+        let read = read(later.as_bytes()).expect("a letter");
+        assert_eq!((&read.line[..], read.origin), (later.as_bytes(), None));
     }
 }

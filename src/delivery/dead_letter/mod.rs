@@ -5,10 +5,10 @@
 //!
 //! # The directory
 //!
-//! `dead_letter.path` is made with the first letter, not before. In it:
+//! `dead_letter.path` is made at the start of a gateway. In it:
 //!
 //! - `00000001.ndjson` and so on: the letters, a line each, in the order in which they came ([`letter`] has the
-//!   form). The next one begins when a file would grow beyond [`FILE_BYTES`], or when the last one ends in the middle
+//!   form; lines with the same batch and place are one letter: [`Letters`]). The next one begins when a file would grow beyond [`FILE_BYTES`], or when the last one ends in the middle
 //!   of a line or cannot be written to. Together they never take more than `dead_letter.max_bytes`: what does not fit
 //!   is not taken ([`DeadLetterError::Full`]), and its readings stay in the buffer.
 //! - `00000001.new`: a file that is being written again without some of its lines. What a crash leaves of it goes
@@ -25,6 +25,8 @@ mod directory;
 pub mod letter;
 mod lines;
 mod lock;
+mod origin;
+mod room;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +44,8 @@ use census::Census;
 pub use census::Waiting;
 pub use directory::{Directory, LetterFile};
 pub use lines::{Line, Lines};
+pub use origin::{Letters, Origin};
+pub use room::Leftover;
 
 /// Size from which on the next file is begun, in bytes. What is appended at once stands in one file.
 pub const FILE_BYTES: u64 = 16 << 20;
@@ -74,6 +78,8 @@ pub struct DeadLetter {
     pub body: String,
     /// When it was refused.
     pub at: Timestamp,
+    /// Where it was, by which the letter is known.
+    pub origin: Option<Origin>,
 }
 
 /// Why letters are not kept, or cannot be worked on.
@@ -150,7 +156,7 @@ struct Counted {
 }
 
 impl DeadLetters {
-    /// Will keep letters as the settings say. Nothing is made or looked at before the first one.
+    /// Will keep letters as the settings say.
     pub fn new(config: DeadLetterConfig) -> DeadLetters {
         DeadLetters {
             config: Arc::new(config),

@@ -19,6 +19,7 @@ fn letter(number: usize) -> DeadLetter {
         node: "node".to_owned(),
         body: "no".to_owned(),
         at: Timestamp::MIN.saturating_add_nanos(i64::try_from(number).expect("small")),
+        origin: None,
     }
 }
 
@@ -262,4 +263,56 @@ fn what_stands_beyond_the_end_of_a_file_after_a_crash_is_told_and_costs_no_other
     file.write_all_at(b"\0", line_bytes(1) + 4095).expect("written");
     kept.append(&[letter(2)]).expect("a sound disk");
     assert_eq!(read(above.path()), (vec![1, 2], 1));
+}
+
+#[test]
+fn a_letter_that_a_crash_wrote_twice_is_one_and_lines_without_an_origin_are_as_many_as_they_are() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    let of = |number: usize, batch: &str, place: u64| DeadLetter {
+        origin: Some(Origin { batch: batch.to_owned(), place }),
+        ..letter(number)
+    };
+    let kept = letters(path, NO_LIMIT);
+    kept.append(&[of(0, "a", 0), of(1, "a", 1), letter(2), letter(2)]).expect("a sound disk");
+    // A torn line makes the next append begin another file.
+    fs::write(Directory::new(path).file(2), "{\"reading\":{\"dev").expect("written");
+    kept.append(&[of(3, "a", 1), of(4, "b", 1), of(5, "b", 1), letter(2)]).expect("a sound disk");
+    let directory = Directory::new(path);
+    assert_eq!(directory.files().expect("a directory").len(), 3);
+
+    let mut met = Letters::default();
+    let mut values = Vec::new();
+    for file in directory.files().expect("a directory") {
+        let lines = directory.read(file.number).expect("it opens").into_iter().flatten();
+        let found = lines.filter_map(|line| line.expect("it reads").letter.ok());
+        values.extend(found.filter(|letter| met.insert(letter)).map(|letter| value(&letter.line)));
+    }
+    assert_eq!(
+        values,
+        [0, 1, 2, 2, 4, 2],
+        "the same place of the same batch, and nothing else, is the same letter"
+    );
+
+    assert_eq!(directory.remove_doubles().expect("a sound disk"), 2);
+    assert_eq!(read(path), (vec![0, 1, 2, 2, 4, 2], 1));
+    assert_eq!(directory.remove_doubles().expect("a sound disk"), 0);
+}
+
+#[test]
+fn a_directory_is_tried_out_and_what_was_made_for_it_stays_only_if_it_is_to() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("file");
+    fs::write(&file, "").expect("written");
+    let error =
+        Directory::new(&file.join("a/b")).try_out(Leftover::TheDirectory).expect_err("a file is in the way");
+    assert!(error.to_string().contains("file/a/b"), "{error}");
+    let deep = directory.path().join("a/b/c");
+    Directory::new(&deep).try_out(Leftover::Nothing).expect("a sound disk");
+    assert!(!directory.path().join("a").exists());
+    for leftover in [Leftover::TheDirectory, Leftover::Nothing] {
+        Directory::new(&deep).try_out(leftover).expect("a sound disk");
+        let left = fs::read_dir(&deep).expect("it was there before, or was to stay").count();
+        assert_eq!(left, 0, "{leftover:?}");
+    }
 }

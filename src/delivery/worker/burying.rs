@@ -14,6 +14,7 @@ use crate::buffer::{Fate, Part};
 use crate::codec::{FailedItem, Unwritable, write_reading};
 use crate::delivery::DeadLetter;
 use crate::delivery::batch::Unwritten;
+use crate::delivery::dead_letter::Origin;
 use crate::delivery::transport::Verdict;
 use crate::timestamp::Timestamp;
 
@@ -83,14 +84,15 @@ impl Worker {
         let at = Timestamp::from_system(std::time::SystemTime::now());
         // As they were accepted: one that is replayed goes through the transforms again.
         let readings = pending.batch.parts.iter().flat_map(Part::iter_as_accepted).enumerate();
-        let dead = readings.filter_map(|(index, reading)| Some((reading, pending.dead.get(&index)?)));
+        let dead = readings.filter_map(|(index, reading)| Some((index, reading, pending.dead.get(&index)?)));
         let letters: Vec<DeadLetter> = dead
-            .map(|(reading, Death { reason, node, status, detail })| {
+            .map(|(index, reading, Death { reason, node, status, detail })| {
                 let mut text = Vec::new();
                 write_reading(reading, &mut text);
                 let node = node.map_or_else(String::new, |node| self.nodes.get(node).id.to_string());
                 let (reason, body) = (reason.name(), detail.clone());
-                DeadLetter { reading: text, reason, status: *status, node, body, at }
+                let origin = Some(Origin { batch: key.clone(), place: index as u64 });
+                DeadLetter { reading: text, reason, status: *status, node, body, at, origin }
             })
             .collect();
         debug!(readings = letters.len(), "readings become dead letters");
