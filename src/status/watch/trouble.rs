@@ -89,8 +89,8 @@ impl Trouble {
         match self {
             Trouble::BufferFull => words(
                 Level::WARN,
-                "the buffer is full, requests are refused with 503",
-                "the buffer is still full, requests are refused with 503",
+                "the buffer is full, requests that find no room get 503",
+                "the buffer is still full, requests that find no room get 503",
                 "the buffer has room again",
                 "the nodes take less than comes in: look at them in /status, add some, or raise `buffer.max_readings` \
                  and `buffer.max_bytes`",
