@@ -39,7 +39,7 @@
 //! 10. [`cli`]: the commands.
 //!
 //! Small things that know nothing of the rest: [`listener`], [`door`], [`metrics`], [`registry`], [`quantity`], [`backoff`],
-//! [`node_id`], [`filesystem`], [`tasks`], [`zstd_contexts`], [`via`].
+//! [`node_id`], [`filesystem`], [`private_files`], [`tasks`], [`zstd_contexts`], [`via`].
 
 pub mod backoff;
 pub mod buffer;
@@ -55,6 +55,7 @@ pub mod listener;
 pub mod metrics;
 pub mod node;
 pub mod node_id;
+pub mod private_files;
 pub mod problem;
 pub mod quantity;
 pub mod reading;

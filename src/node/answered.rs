@@ -21,10 +21,12 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use crc_fast::CrcAlgorithm::Crc32Iscsi;
+
+use crate::private_files;
 
 const MAGIC: &[u8; 8] = b"FBANSWR1";
 const PLACE_BYTES: usize = 64;
@@ -65,9 +67,7 @@ pub(super) enum Note {
 impl Answered {
     /// Opens the file, or makes it, for its user alone.
     pub(super) fn open(path: &Path) -> io::Result<(Answered, Note)> {
-        let mut options = File::options();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(path)?;
+        let file = private_files::make_or_open(path, File::options().read(true).write(true))?;
         let is_new = file.metadata()?.len() == 0;
         // Room for both places, so that a full disk keeps no note from being written.
         file.set_len(FILE_BYTES)?;

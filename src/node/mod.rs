@@ -56,7 +56,6 @@ mod writer;
 use std::fs::OpenOptions;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +68,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::door::Door;
 use crate::filesystem;
 use crate::listener::{self, Limits};
-use crate::tasks;
+use crate::{private_files, tasks};
 use store::{Store, StoreSettings};
 
 pub use batch::{BODY_BYTES_MAX, FORMAT};
@@ -192,10 +191,10 @@ async fn bind(address: SocketAddr) -> Result<(SocketAddr, TcpListener), NodeErro
 
 fn open(data: &Path) -> Result<(Store, std::thread::JoinHandle<()>), NodeError> {
     let in_directory = |source| NodeError::Directory { path: data.to_owned(), source };
-    std::fs::create_dir_all(data).map_err(in_directory)?;
+    private_files::make_directory(data).map_err(in_directory)?;
     let path = data.join("readings.db");
     // SQLite would say no more than that it is unable to open the file. What it makes beside it has the mode of it.
-    let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
+    let opened = private_files::make_or_open(&path, OpenOptions::new().append(true));
     opened.map_err(|source| NodeError::File { path: path.clone(), source })?;
     let opened = Store::open(&path, StoreSettings::default());
     let opened = opened.map_err(|source| NodeError::Store { path, source })?;

@@ -8,6 +8,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::private_files;
+
 /// What the log asks of a file system.
 pub trait Fs: Send + Sync + fmt::Debug {
     /// Makes a directory and those above it.
@@ -90,7 +92,7 @@ pub struct OsFs;
 
 impl Fs for OsFs {
     fn create_directory(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
+        private_files::make_directory(path)
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
@@ -103,7 +105,8 @@ impl Fs for OsFs {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        let options = OpenOptions::new().read(true).write(true).truncate(true).clone();
+        let file = private_files::make_or_open(path, &options)?;
         Ok(Arc::new(OsFile(file)))
     }
 

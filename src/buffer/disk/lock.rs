@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::buffer::OpenError;
+use crate::private_files;
 use crate::wal::LogError;
 
 /// The name of the file that is locked; it holds the number of the process that has it.
@@ -28,7 +29,7 @@ impl Lock {
     /// [`OpenError::Locked`] if another process has it, [`OpenError::Directory`] if the directory cannot be made, or
     /// what the system says.
     pub fn take(directory: &Path) -> Result<Lock, OpenError> {
-        fs::create_dir_all(directory)
+        private_files::make_directory(directory)
             .map_err(|error| OpenError::Directory { path: directory.to_owned(), error })?;
         let path = directory.join(NAME);
         let failed = |error| OpenError::Io { path: path.clone(), error };
@@ -70,7 +71,7 @@ impl Lock {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    let opened = private_files::make_or_open(path, OpenOptions::new().read(true).write(true));
     opened.or_else(|error| match error.kind() {
         // What is there can be delivered, also from a disk that takes no more.
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => File::open(path),

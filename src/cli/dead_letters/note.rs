@@ -6,12 +6,13 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::dead_letter::Directory;
+use crate::private_files;
 
 /// The name of its file, which is also what keeps a second replay out.
 const NAME: &str = "replay";
@@ -42,9 +43,9 @@ impl Note {
     pub(super) fn take(directory: &Directory) -> anyhow::Result<Note> {
         let path = directory.path().join(NAME);
         let is_new = !path.exists();
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o640);
-        let file = options.open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        let options = OpenOptions::new().read(true).write(true).clone();
+        let file = private_files::make_or_open(&path, &options)
+            .with_context(|| format!("cannot open {}", path.display()))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

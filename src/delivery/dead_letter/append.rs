@@ -2,11 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 
-use super::directory::FILE_MODE;
 use super::lock::Lock;
 use super::{DeadLetterError, Directory, FILE_BYTES, LetterFile};
+use crate::private_files;
 
 /// Appends whole lines, at least one, as long as all files together take no more than `max_bytes`.
 ///
@@ -53,7 +53,7 @@ fn open_end(directory: &Directory, last: LetterFile) -> Result<Option<File>, Dea
 
 fn append_to_new(directory: &Directory, number: u64, lines: &[u8]) -> Result<(), DeadLetterError> {
     let path = directory.file(number);
-    let made = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&path);
+    let made = private_files::make_new(&path, OpenOptions::new().write(true));
     let mut file = made.map_err(DeadLetterError::io("make", &path))?;
     let put = put(&mut file, 0, lines).map_err(DeadLetterError::io("write", &path));
     // Without the second sync a crash can lose the new file's name.

@@ -2,20 +2,18 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::os::unix::fs::{MetadataExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use super::DeadLetterError;
 use super::lines::{Lines, Piece, Pieces};
 use super::lock::Lock;
+use crate::private_files;
 
 /// What every file of letters is called after its number.
 const SUFFIX: &str = ".ndjson";
 /// What a file is called while it is written again.
 const SUFFIX_NEW: &str = ".new";
-/// Who may read and write what is made here: the owner, and its group may read. Readings are nobody else's business.
-pub(super) const FILE_MODE: u32 = 0o640;
-
 /// A directory of dead letters; it need not be there.
 #[derive(Clone, Debug)]
 pub struct Directory {
@@ -154,7 +152,7 @@ impl Directory {
     pub(super) fn make(&self) -> Result<(), DeadLetterError> {
         let missing: Vec<&Path> = self.path.ancestors().take_while(|path| !path.exists()).collect();
         let failed = |error| DeadLetterError::io("make", &self.path)(error);
-        fs::create_dir_all(&self.path).map_err(failed)?;
+        private_files::make_directory(&self.path).map_err(failed)?;
         let above = missing.iter().filter_map(|made| made.parent());
         above.into_iter().try_for_each(sync_directory).map_err(failed)
     }
@@ -215,7 +213,8 @@ fn copy(old: &File, new: &Path, goes: &mut dyn FnMut(&[u8]) -> bool) -> io::Resu
 /// Makes a file that belongs to whom the old one belongs: a gateway that runs as another user than this command must
 /// be able to append to it.
 fn make_like(old: &File, new: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(new)?;
+    let options = OpenOptions::new().write(true).truncate(true).clone();
+    let file = private_files::make_or_open(new, &options)?;
     let (before, now) = (old.metadata()?, file.metadata()?);
     if (before.uid(), before.gid()) != (now.uid(), now.gid()) {
         // Whoever may not give it away keeps it; the gateway begins another file then.

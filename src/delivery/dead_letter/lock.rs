@@ -2,12 +2,12 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::DeadLetterError;
-use super::directory::FILE_MODE;
+use crate::private_files;
 
 /// The name of the file that is locked.
 const NAME: &str = "lock";
@@ -64,9 +64,9 @@ fn wait(directory: &Path, open: impl Fn(&Path) -> io::Result<File>) -> Result<Lo
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
-    options.open(path).or_else(|error| match error.kind() {
+    private_files::make_or_open(path, OpenOptions::new().read(true).write(true)).or_else(|error| match error
+        .kind()
+    {
         // Made by another user; a lock needs no writing.
         io::ErrorKind::PermissionDenied => File::open(path),
         _ => Err(error),

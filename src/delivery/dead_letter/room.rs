@@ -2,11 +2,10 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::directory::FILE_MODE;
 use super::{DeadLetterError, Directory};
+use crate::private_files;
 
 /// What is left of a directory that was made to try it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +42,7 @@ impl Directory {
 
     fn write_and_remove(&self) -> Result<(), DeadLetterError> {
         let path = self.path().join(format!("try-{}", std::process::id()));
-        let mut options = OpenOptions::new();
-        let made = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(&path);
+        let made = private_files::make_or_open(&path, OpenOptions::new().write(true).truncate(true));
         made.and_then(|_| fs::remove_file(&path)).map_err(DeadLetterError::io("write to", self.path()))
     }
 }

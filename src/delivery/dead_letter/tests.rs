@@ -5,7 +5,6 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::directory::FILE_MODE;
 use super::*;
 
 const NO_LIMIT: u64 = u64::MAX;
@@ -75,7 +74,7 @@ fn nothing_is_made_before_the_first_letter_and_it_is_nobody_elses_business() {
     assert_eq!(read(&path), (vec![1, 2, 3], 0));
     assert_eq!(names(&path), ["00000001.ndjson", "lock"]);
     let mode = fs::metadata(path.join("00000001.ndjson")).expect("a file").permissions().mode();
-    assert_eq!(mode & 0o777 & !FILE_MODE, 0, "{mode:o}");
+    assert_eq!(mode & 0o777, 0o600, "{mode:o}");
 }
 
 #[test]
