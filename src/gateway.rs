@@ -48,7 +48,7 @@ struct Api;
 #[derive(Debug, Error)]
 pub enum StartError {
     /// The address cannot be had.
-    #[error("cannot listen on {address}: {error}")]
+    #[error("cannot listen on {address}: {error}{}", listener::advice_on_address(*address, error))]
     Listen {
         /// The address.
         address: SocketAddr,

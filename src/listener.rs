@@ -278,6 +278,24 @@ impl Warnings {
     }
 }
 
+/// What to put after the system's words about an address that cannot be listened on: what is wrong with it, and what to do.
+pub fn advice_on_address(address: SocketAddr, error: &io::Error) -> String {
+    let (ip, port) = (address.ip(), address.port());
+    match error.kind() {
+        ErrorKind::AddrInUse => "; another program listens there: stop it, or choose another port".to_owned(),
+        ErrorKind::AddrNotAvailable => {
+            format!(
+                "; {ip} is no address of this machine: choose one that is, or 0.0.0.0 or [::] for all of them"
+            )
+        }
+        ErrorKind::PermissionDenied => format!(
+            "; the system keeps port {port} for privileged programs: choose a port from 1024 on, or give the program the \
+             capability CAP_NET_BIND_SERVICE"
+        ),
+        _ => String::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -613,6 +613,7 @@ async fn check_shows_the_effective_settings_and_hides_secrets() {
         place.path(),
         &["check"],
         &[
+            ANY_PORT,
             ("batch.max_age", "4s"),
             ("cluster.nodes", &node.url().replace("http://", "http://user:s3cret@")),
             ("cluster.headers.x-token", "s3cret"),
@@ -658,23 +659,175 @@ async fn check_tries_each_node_and_exits_with_1_if_one_is_dead() {
     let node = FakeNode::start().await;
     let dead = nobody();
     let nodes = format!("{},http://{dead}/v1/batches", node.url());
-    let ended = forebay_says(&["check"], &[("cluster.nodes", &nodes)]).expect_status(1);
+    let ended = forebay_says(&["check"], &[ANY_PORT, ("cluster.nodes", &nodes)]).expect_status(1);
     let line = |id: &str| {
         let line = ended.stdout.lines().find(|line| line.starts_with("node ") && line.contains(id));
         line.unwrap_or_else(|| panic!("{id} in\n{}", ended.stdout)).to_owned()
     };
     assert!(line(&dead.to_string()).contains("refused"), "{}", ended.stdout);
     assert_ne!(line(&node.id()), line(&dead.to_string()));
-    assert!(node.received().is_empty(), "a node that is tried is sent nothing");
-    forebay_says(&["check"], &[("cluster.nodes", &node.url())]).expect_status(0);
+    assert!(node.readings().is_empty(), "a node that is tried is sent nothing that it could store");
+    forebay_says(&["check"], &[ANY_PORT, ("cluster.nodes", &node.url())]).expect_status(0);
     // A name is looked up, and each of its addresses tried.
     let named = format!("dns+{}", node.url());
-    let ended = forebay_says(&["check"], &[("cluster.nodes", &named)]).expect_status(0);
+    let ended = forebay_says(&["check"], &[ANY_PORT, ("cluster.nodes", &named)]).expect_status(0);
     let line = format!("node {named} at {}: takes connections", node.id());
     assert!(ended.stdout.contains(&line), "{}", ended.stdout);
     let nowhere = "dns+http://no-such-name.invalid:9000/x";
-    let ended = forebay_says(&["check"], &[("cluster.nodes", nowhere)]).expect_status(1);
+    let ended = forebay_says(&["check"], &[ANY_PORT, ("cluster.nodes", nowhere)]).expect_status(1);
     assert!(ended.stdout.contains(&format!("node {nowhere}: is not found: ")), "{}", ended.stdout);
+}
+
+/// The lines that `check` begins with this word.
+fn found<'a>(ended: &'a Finished, word: &str) -> Vec<&'a str> {
+    ended.stdout.lines().filter(|line| line.starts_with(&format!("{word}: "))).collect()
+}
+
+/// Fails unless `check` found one fault, which says this.
+#[track_caller]
+fn expect_fault(ended: Finished, words: &[&str]) {
+    let ended = ended.expect_status(1);
+    let faults = found(&ended, "fault");
+    assert!(
+        faults.len() == 1 && words.iter().all(|words| faults[0].contains(words)),
+        "{words:?}: {}",
+        ended.stdout
+    );
+}
+
+#[tokio::test]
+async fn check_says_no_to_an_address_that_cannot_be_listened_on() {
+    let node = FakeNode::start().await;
+    let check = |listen: &str| {
+        forebay_says(&["check"], &[("server.listen", listen), ("cluster.nodes", &node.url()), MEMORY])
+    };
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    expect_fault(check(&address), &["server.listen: ", &address, "in use", "another program"]);
+    let everywhere = address.replace("127.0.0.1", "0.0.0.0");
+    expect_fault(check(&everywhere), &["server.listen: ", "another program"]);
+    // Addresses for documents, which no machine has.
+    expect_fault(check("192.0.2.1:0"), &["192.0.2.1 is no address of this machine"]);
+    expect_fault(check("[2001:db8::1]:8080"), &["2001:db8::1 is no address of this machine"]);
+    check(&nobody().to_string()).expect_status(0);
+    let ended = forebay_says(&["serve"], &[("server.listen", "192.0.2.1:0"), MEMORY]).expect_status(1);
+    assert!(ended.stderr.contains("192.0.2.1 is no address of this machine"), "{}", ended.stderr);
+
+    let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    if first_free.is_ok_and(|port| port.trim() == "1024") {
+        let (place, denied_run) = denied();
+        let settings = [("server.listen", "127.0.0.1:81"), ("cluster.nodes", &node.url()), MEMORY];
+        let ended = denied_run(place.path(), &["check"], &settings);
+        expect_fault(ended, &["the system keeps port 81 for privileged programs"]);
+    }
+}
+
+#[tokio::test]
+async fn check_finds_no_fault_in_a_gateway_that_runs_here_and_disturbs_it_in_nothing() {
+    let (place, elsewhere, node) = (directory(), directory(), FakeNode::start().await);
+    for kind in [MEMORY, DISK] {
+        let process = serve(place.path(), &node.url(), &[kind]);
+        let address = process.address().to_string();
+        let settings = [("server.listen", &*address), ("cluster.nodes", &node.url()), kind];
+        let ended = run(forebay(place.path(), &["check"], &settings)).expect_status(0);
+        let notes = found(&ended, "note").join("\n");
+        let words = format!("server.listen: {address} is in use by the gateway that runs here");
+        assert!(notes.contains(&words), "{}", ended.stdout);
+        assert_eq!(
+            notes.contains("buffer.path: data/buffer is in use by the gateway"),
+            kind == DISK,
+            "{notes}"
+        );
+        // Of another directory, it is another program.
+        let ended = run(forebay(elsewhere.path(), &["check"], &settings));
+        expect_fault(ended, &["server.listen: ", "another program"]);
+        process.gateway().post(&readings(3)).await.expect_status(202);
+        // Nor does a port of another program become right by it.
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = taken.local_addr().expect("an address").to_string();
+        let settings = [("server.listen", &*address), ("cluster.nodes", &node.url()), kind];
+        let ended = run(forebay(place.path(), &["check"], &settings));
+        expect_fault(ended, &["server.listen: ", "another program"]);
+        process.terminate();
+        let ended = process.ended().await.expect_status(0);
+        assert!(!ended.stderr.contains("ERROR") && !ended.stderr.contains("WARN"), "{}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn check_says_no_to_places_and_sizes_that_there_are_not_and_leaves_nothing_behind() {
+    let (place, node) = (directory(), FakeNode::start().await);
+    let file = place.path().join("file");
+    std::fs::write(&file, "").expect("written");
+    let check = |settings: &[(&str, &str)]| {
+        let url = node.url();
+        let settings = [&[ANY_PORT, ("cluster.nodes", &*url)], settings].concat();
+        run(forebay(place.path(), &["check"], &settings))
+    };
+    check(&[]).expect_status(0);
+    for path in ["/proc/nowhere", "file", "file/below"] {
+        expect_fault(check(&[("buffer.path", path)]), &["buffer.path: ", path, "cannot be used"]);
+    }
+    let (much, words) = ("1000TiB", "1000 TiB is more than the ");
+    expect_fault(check(&[("buffer.max_bytes", much)]), &["buffer.max_bytes: ", words, "are free"]);
+    expect_fault(check(&[("dead_letter.max_bytes", much)]), &["dead_letter.max_bytes: ", words, "are free"]);
+    expect_fault(check(&[MEMORY, ("buffer.max_bytes", much)]), &["buffer.max_bytes: ", words, "memory"]);
+    // What is not used is not looked at.
+    check(&[MEMORY, ("buffer.path", "/proc/nowhere")]).expect_status(0);
+    let names = std::fs::read_dir(place.path()).expect("it is there").count();
+    assert_eq!(names, 1, "the file alone is there");
+
+    let (place, denied_run) = denied();
+    let ended = denied_run(place.path(), &["check"], &[ANY_PORT, ("cluster.nodes", &node.url())]);
+    expect_fault(
+        ended,
+        &["buffer.path: data/buffer cannot be used", "this process runs as user ", "belongs to user "],
+    );
+}
+
+#[tokio::test]
+async fn check_says_no_to_a_path_that_a_node_does_not_know_whatever_the_format() {
+    for format in forebay::codec::ENCODERS.names() {
+        for (status, words) in [(404, "knows no such path"), (405, "takes no batches at this path")] {
+            let node = FakeNode::always(Answer::status(status)).await;
+            let settings = [ANY_PORT, MEMORY, ("cluster.nodes", &node.url()), ("cluster.format", format)];
+            let ended = forebay_says(&["check"], &settings).expect_status(1);
+            let line = ended.stdout.lines().find(|line| line.starts_with("node ")).expect("a line");
+            assert!(
+                line.contains(words) || line.contains("the address must end in /_bulk"),
+                "{format}: {line}"
+            );
+        }
+    }
+    // A real one, which stores nothing of it.
+    let place = directory();
+    let arguments = ["node", "--listen", "127.0.0.1:0", "--data", "node"];
+    let process = Process::start(forebay(place.path(), &arguments, &[]));
+    let check = |path: &str, compression: &str, status| {
+        let url = format!("http://{}{path}", process.address());
+        let settings = [ANY_PORT, MEMORY, ("cluster.nodes", &*url), ("cluster.compression", compression)];
+        forebay_says(&["check"], &settings).expect_status(status)
+    };
+    for compression in ["none", "gzip", "zstd"] {
+        let ended = check("/v1/batches", compression, 0);
+        assert!(
+            ended.stdout.contains(": takes connections, and a batch without readings (200)"),
+            "{}",
+            ended.stdout
+        );
+    }
+    check("/v1/batch", "none", 1);
+    check("/v1/readings", "none", 1);
+    let count = get_json(&format!("http://{}/v1/count", process.address())).await;
+    assert_eq!(count, json!({ "count": 0 }));
+}
+
+#[tokio::test]
+async fn check_says_how_long_the_buffer_lasts() {
+    let node = FakeNode::start().await;
+    let ended = forebay_says(&["check"], &[ANY_PORT, ("cluster.nodes", &node.url())]).expect_status(0);
+    let words = "at 1,000 readings a second, 2.8 hours if each is sent by itself";
+    assert!(found(&ended, "note").iter().any(|line| line.contains(words)), "{}", ended.stdout);
 }
 
 #[test]

@@ -1,8 +1,12 @@
-//! `forebay check`: the settings that would be used, and whether each node would take batches.
+//! `forebay check`: the settings that would be used, whether a start with them would go well, how long the buffer lasts,
+//! and whether each node would take batches. It changes nothing, and leaves nothing behind; a gateway may run meanwhile.
 //!
 //! A node is asked as a batch would be sent, with something that stores nothing. Where the format knows nothing of the kind,
 //! connecting is all that is tried: what a request would do there is not known.
 
+mod outlook;
+mod owner;
+mod place;
 mod rehearsal;
 
 use std::collections::BTreeSet;
@@ -18,9 +22,11 @@ use super::dead_letters::shown;
 use super::settings::SettingsArguments;
 use super::terminal::{Escaping, complain};
 use super::{DONE, FAILED, MISUSED};
+use crate::buffer::disk::{self, lock};
 use crate::config::{Config, WithoutEffect};
 use crate::delivery::dead_letter::{Directory, Leftover};
 use crate::delivery::{NodeSource, Trials, is_own};
+use crate::listener::advice_on_address;
 use rehearsal::RehearsalError;
 
 /// Most lines that are shown of what was found at a node.
@@ -28,7 +34,8 @@ const FOUND_LINES_MAX: usize = 40;
 /// Most characters of each.
 const FOUND_CHARS_MAX: usize = 1000;
 
-/// Shows the effective settings, with secrets hidden, and tries each node; or, with `--try`, the transforms.
+/// Shows the effective settings, with secrets hidden, says whether a start would go well, and tries each node; or, with
+/// `--try`, the transforms.
 #[derive(Debug, Args)]
 pub(super) struct CheckArguments {
     /// Runs the transforms over a file of readings instead, and prints what would be sent and what not, and why. The
@@ -39,7 +46,18 @@ pub(super) struct CheckArguments {
     settings: SettingsArguments,
 }
 
-/// Checks and returns the exit status: 1 if a node cannot be reached or would not take batches.
+/// What was found.
+#[derive(Debug)]
+enum Finding {
+    /// It is as it has to be.
+    Fine(String),
+    /// It works, and there is something to know.
+    Note(String),
+    /// The gateway would not start, or not work.
+    Fault(String),
+}
+
+/// Checks and returns the exit status: 1 if a start would fail, or a node cannot be reached or would not take batches.
 pub(super) fn run(arguments: &CheckArguments) -> u8 {
     let Some(config) = arguments.settings.read() else { return MISUSED };
     if let Some(file) = &arguments.file {
@@ -71,17 +89,14 @@ fn rehearse(config: &Config, file: &Path) -> u8 {
 
 fn check(config: &Config, out: &mut impl Write) -> io::Result<u8> {
     write_settings(config, out)?;
-    let mut status = DONE;
-    let dead_letters = Directory::new(&config.delivery.dead_letter.path);
-    if let Err(error) = dead_letters.try_out(Leftover::Nothing) {
-        status = FAILED;
-        writeln!(out, "dead_letter.path: {}", shown(&error.to_string(), FOUND_CHARS_MAX))?;
-    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    if config.delivery.nodes.is_empty() {
-        writeln!(out, "no nodes are configured: `forebay serve` starts one of its own")?;
-    }
     let trials = Trials::new(&config.delivery).map_err(io::Error::other)?;
+    let findings = surroundings(config);
+    let is_fault = |finding: &Finding| matches!(finding, Finding::Fault(_));
+    let mut status = if findings.iter().any(is_fault) { FAILED } else { DONE };
+    for finding in &findings {
+        write_finding(finding, out)?;
+    }
     for source in &config.delivery.nodes {
         let tried = match source {
             NodeSource::Address(_) => {
@@ -97,6 +112,102 @@ fn check(config: &Config, out: &mut impl Write) -> io::Result<u8> {
         }
     }
     Ok(status)
+}
+
+/// What a start would find on this machine: the address, the buffer, the room on its disks.
+fn surroundings(config: &Config) -> Vec<Finding> {
+    let is_on_disk = config.buffer.kind == "disk";
+    // What cannot be looked at cannot be used, which is told below.
+    let holder = if is_on_disk { lock::holder(&config.buffer.path).unwrap_or(None) } else { None };
+    let mut findings = vec![address(config.server.listen, holder)];
+    match holder {
+        Some(process) => findings.push(Finding::Note(format!(
+            "buffer.path: {} is in use by the gateway that runs{}: it has to be stopped before another one starts there",
+            config.buffer.path.display(),
+            if process == 0 { String::new() } else { format!(" as process {process}") },
+        ))),
+        None if is_on_disk => findings.push(place::look("buffer.path", &config.buffer.path)),
+        None => {}
+    }
+    if let Err(error) = Directory::new(&config.delivery.dead_letter.path).try_out(Leftover::Nothing) {
+        findings.push(Finding::Fault(format!("dead_letter.path: {error}")));
+    }
+    findings.extend(room(config));
+    findings.push(Finding::Note(outlook::of(&config.buffer)));
+    if config.delivery.nodes.is_empty() {
+        findings.push(Finding::Note(
+            "cluster.nodes: there are none: `forebay serve` starts one of its own".to_owned(),
+        ));
+        findings.push(place::look("data/node", &config.embedded_node_data));
+    }
+    findings
+}
+
+/// Whether the address can be listened on.
+fn address(listen: SocketAddr, holder: Option<u32>) -> Finding {
+    let error = match std::net::TcpListener::bind(listen) {
+        Ok(_) if listen.port() == 0 => {
+            return Finding::Fine(format!("server.listen: {listen} takes whichever port is free"));
+        }
+        Ok(_) => return Finding::Fine(format!("server.listen: {listen} can be listened on")),
+        Err(error) => error,
+    };
+    match owner::of(listen, holder).filter(|_| error.kind() == io::ErrorKind::AddrInUse) {
+        Some(process) => Finding::Note(format!(
+            "server.listen: {listen} is in use by the gateway that runs here as process {process}"
+        )),
+        None => {
+            let advice = advice_on_address(listen, &error);
+            Finding::Fault(format!("server.listen: {listen} cannot be listened on: {error}{advice}"))
+        }
+    }
+}
+
+/// What the limits in bytes find too little room for.
+fn room(config: &Config) -> Vec<Finding> {
+    let (buffer, letters) = (&config.buffer, &config.delivery.dead_letter);
+    let mut findings = Vec::new();
+    findings.extend(place::look_at_room(
+        "dead_letter.max_bytes",
+        letters.max_bytes,
+        "dead_letter.path",
+        &letters.path,
+    ));
+    if buffer.kind != "disk" {
+        findings.extend(place::look_at_memory("buffer.max_bytes", buffer.limit.bytes));
+        return findings;
+    }
+    findings.extend(place::look_at_room("buffer.max_bytes", buffer.limit.bytes, "buffer.path", &buffer.path));
+    if findings.is_empty() {
+        let files = disk::files_bytes_max(buffer.limit.bytes);
+        findings.extend(place::look_at_all_files(files, &buffer.path, letters.max_bytes, &letters.path));
+    }
+    findings
+}
+
+/// A size for people, rounded.
+fn about(bytes: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "it is rounded anyway")]
+    let mut number = bytes as f64;
+    let mut unit = "bytes";
+    for larger in ["KiB", "MiB", "GiB", "TiB"] {
+        if number < 1024.0 {
+            break;
+        }
+        (number, unit) = (number / 1024.0, larger);
+    }
+    let decimals = usize::from(unit != "bytes" && number.fract() >= 0.05);
+    format!("{number:.decimals$} {unit}")
+}
+
+/// A line about what was found on this machine.
+fn write_finding(finding: &Finding, out: &mut impl Write) -> io::Result<()> {
+    let (word, text) = match finding {
+        Finding::Fine(text) => ("ok", text),
+        Finding::Note(text) => ("note", text),
+        Finding::Fault(text) => ("fault", text),
+    };
+    writeln!(out, "{word}: {}", shown(text, FOUND_CHARS_MAX))
 }
 
 /// One line about a node; what takes more than one is set off, so that no node can seem to be another.

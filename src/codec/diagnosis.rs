@@ -37,6 +37,23 @@ pub fn diagnose_status(answer: &NodeAnswer<'_>) -> Result<String, String> {
     Err(format!("{advice} ({status}){}", said(answer)))
 }
 
+/// What the answer to a batch without readings says of a node that may be any program.
+///
+/// # Errors
+///
+/// In words for people, what is wrong and what to do about it.
+pub(super) fn diagnose_empty_batch(answer: &NodeAnswer<'_>) -> Result<String, String> {
+    let status = answer.status;
+    match status {
+        200..=299 => Ok(format!("takes connections, and a batch without readings ({status})")),
+        // It looks at what it gets, so the path is the right one. Nothing says that it must take nothing.
+        400 | 411 | 422 if !is_unknown_path(answer) => {
+            Ok(format!("takes connections, and refuses a batch without readings, as it may ({status})"))
+        }
+        _ => diagnose_status(answer),
+    }
+}
+
 /// Whether VictoriaMetrics knows no such path: it answers 400 where others answer 404.
 pub(super) fn is_unknown_path(answer: &NodeAnswer<'_>) -> bool {
     // Other stores repeat in a 400 what devices sent, but not at its beginning.
@@ -119,6 +136,29 @@ mod tests {
         check(429, "", Err("is busy or not ready; try again later (429)"));
         check(500, "", Err("fails; its log says more (500)"));
         check(400, "no", Err("does not take batches (400); it says: no"));
+    }
+
+    #[test]
+    fn whoever_looks_at_a_batch_without_readings_has_the_right_path() {
+        let headers = HeaderMap::new();
+        let check = |status: u16, expected: Result<&str, &str>| {
+            let words = diagnose_empty_batch(&NodeAnswer { status, headers: &headers, body: "" });
+            assert_eq!(words, expected.map(str::to_owned).map_err(str::to_owned));
+        };
+        check(204, Ok("takes connections, and a batch without readings (204)"));
+        for status in [400, 411, 422] {
+            let words =
+                format!("takes connections, and refuses a batch without readings, as it may ({status})");
+            check(status, Ok(&words));
+        }
+        check(404, Err("knows no such path; is the address in cluster.nodes complete? (404)"));
+        check(405, Err("takes no batches at this path; is the address in cluster.nodes complete? (405)"));
+        check(
+            415,
+            Err("does not take this format or compression; see cluster.format and cluster.compression (415)"),
+        );
+        check(401, Err("refuses the credentials, or wants some; see cluster.headers (401)"));
+        check(503, Err("is busy or not ready; try again later (503)"));
     }
 
     #[test]

@@ -5,9 +5,12 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
 use serde_json::value::RawValue;
 
+use super::diagnosis::diagnose_empty_batch;
 use super::object::{Care, Draft, Place, decode_error, is_beyond};
 use super::scan::{Scanner, Uncommon};
-use super::{DecodeError, Decoded, Decoder, Encoder, Rules, Unwritable, utf8, write_reading};
+use super::{
+    DecodeError, Decoded, Decoder, Encoder, NodeAnswer, Rules, Trial, Unwritable, utf8, write_reading,
+};
 use crate::reading::{ReadingRef, Readings};
 
 /// The format `json`.
@@ -53,6 +56,14 @@ impl Encoder for Json {
 
     fn finish_bytes(&self) -> usize {
         1
+    }
+
+    fn trials(&self) -> Vec<Trial> {
+        vec![Trial { query: None, body: b"[]".to_vec() }]
+    }
+
+    fn diagnose(&self, answer: &NodeAnswer<'_>) -> Result<String, String> {
+        diagnose_empty_batch(answer)
     }
 }
 

@@ -1,8 +1,11 @@
 //! NDJSON: one reading a line, as an object; blank lines do not count.
 
+use super::diagnosis::diagnose_empty_batch;
 use super::object::{Care, Draft, Place, decode_error, is_beyond};
 use super::scan::Scanner;
-use super::{DecodeError, Decoded, Decoder, Encoder, Rules, Unwritable, utf8, write_reading};
+use super::{
+    DecodeError, Decoded, Decoder, Encoder, NodeAnswer, Rules, Trial, Unwritable, utf8, write_reading,
+};
 use crate::reading::{ReadingRef, Readings};
 
 /// The format `ndjson`.
@@ -56,6 +59,15 @@ impl Encoder for Ndjson {
     }
 
     fn finish(&self, _key: &str, _body: &mut Vec<u8>) {}
+
+    fn trials(&self) -> Vec<Trial> {
+        // A batch without a line.
+        vec![Trial::default()]
+    }
+
+    fn diagnose(&self, answer: &NodeAnswer<'_>) -> Result<String, String> {
+        diagnose_empty_batch(answer)
+    }
 }
 
 /// Where the line begins that has the byte at `position`.

@@ -94,7 +94,7 @@ pub struct NodeOptions {
 #[derive(Debug, Error)]
 pub enum NodeError {
     /// The address is taken, or not one of this machine.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {source}{}", listener::advice_on_address(*address, source))]
     Bind {
         /// What was asked for.
         address: SocketAddr,

@@ -5,7 +5,8 @@ use super::support::{Answer, FakeNode};
 
 /// What it says of the nodes, and its exit status.
 async fn check(settings: &[(&str, &str)]) -> (Finished, String) {
-    let (place, settings): (_, Vec<_>) = (directory(), settings.to_vec());
+    let settings = [&[("server.listen", "127.0.0.1:0")], settings].concat();
+    let place = directory();
     let command = forebay(place.path(), &["check"], &settings);
     let ended = tokio::task::spawn_blocking(|| run(command)).await.expect("no panic");
     let nodes = ended.stdout.lines().skip_while(|line| !line.starts_with("node "));

@@ -70,6 +70,47 @@ impl Lock {
     }
 }
 
+/// The number of the process that has the directory, or 0 if it is not told; none if nobody has it. The lock is not
+/// taken, not even for a moment, where the system lists its locks: a gateway may be about to start.
+///
+/// # Errors
+///
+/// What the system says when the lock cannot be looked at. No directory and no lock are no error.
+pub fn holder(directory: &Path) -> io::Result<Option<u32>> {
+    let path = directory.join(NAME);
+    let found = match fs::metadata(&path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let written = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+    if let Ok(locks) = fs::read_to_string("/proc/locks") {
+        return Ok(holder_among(&locks, found.ino(), written));
+    }
+    let file = File::open(&path)?;
+    match file.try_lock_shared() {
+        Ok(()) => file.unlock().map(|()| None),
+        Err(TryLockError::WouldBlock) => Ok(Some(written.unwrap_or(0))),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Who has a lock, in the system's list of them (proc_locks(5)), on the file with this inode, into which the process with
+/// the number `written` has put it. The devices of the list are not those that files have on some file systems.
+fn holder_among(locks: &str, inode: u64, written: Option<u32>) -> Option<u32> {
+    let holder = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        // With an arrow in the second place, it waits.
+        let &[_, "FLOCK", _, _, process, file, ..] = &fields[..] else { return None };
+        let is_it = file.rsplit(':').next().and_then(|text| text.parse().ok()) == Some(inode);
+        // Of another name space, a process has no number here.
+        let process = process.parse::<u32>().unwrap_or(0);
+        let is_ours = written.is_none_or(|written| process == 0 || process == written);
+        (is_it && is_ours).then(|| if process == 0 { written.unwrap_or(0) } else { process })
+    };
+    locks.lines().find_map(holder)
+}
+
 fn open(path: &Path) -> io::Result<File> {
     let opened = private_files::make_or_open(path, OpenOptions::new().read(true).write(true));
     opened.or_else(|error| match error.kind() {
@@ -82,6 +123,36 @@ fn open(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_a_directory_is_known_without_taking_its_lock() {
+        let above = tempfile::tempdir().expect("a directory");
+        let path = above.path().join("buffer");
+        assert_eq!(holder(&path).expect("nothing there"), None);
+        assert!(!path.exists(), "nothing is made");
+        let lock = Lock::take(&path).expect("nobody has it");
+        assert_eq!(holder(&path).expect("it can be looked at"), Some(std::process::id()));
+        lock.check().expect("it is still ours");
+        drop(lock);
+        assert_eq!(holder(&path).expect("it can be looked at"), None);
+    }
+
+    #[test]
+    fn the_systems_list_of_locks_is_read_with_care() {
+        let check = |line: &str, written, expected| {
+            assert_eq!(holder_among(line, 753_900, written), expected, "{line}");
+        };
+        check("1: FLOCK  ADVISORY  WRITE 1447 fe:00:753900 0 EOF", Some(1447), Some(1447));
+        check("1: FLOCK  ADVISORY  WRITE 1447 fe:00:753900 0 EOF", None, Some(1447));
+        // The same inode of another file system.
+        check("1: FLOCK  ADVISORY  WRITE 1447 fe:01:753900 0 EOF", Some(9), None);
+        check("1: FLOCK  ADVISORY  WRITE 1447 fe:00:753901 0 EOF", Some(1447), None);
+        check("1: POSIX  ADVISORY  WRITE 1447 fe:00:753900 0 EOF", Some(1447), None);
+        check("1: -> FLOCK  ADVISORY  WRITE 1447 fe:00:753900 0 EOF", Some(1447), None);
+        // A process of another name space.
+        check("1: FLOCK  ADVISORY  WRITE 0 fe:00:753900 0 EOF", Some(7), Some(7));
+        check("\n1:\nFLOCK x\n", Some(7), None);
+    }
 
     #[test]
     fn a_directory_that_was_moved_away_or_replaced_is_not_the_one_that_was_locked() {

@@ -28,7 +28,7 @@ mod entry;
 mod handover;
 mod inbox;
 pub mod inspect;
-mod lock;
+pub mod lock;
 mod memos;
 mod outlet;
 mod recovery;
@@ -63,7 +63,7 @@ use super::{
     Ack, Amount, Buffer, BufferConfig, OpenError, Opened, PushError, Receipt, Request, Rest, Settled,
 };
 use crate::metrics::Metrics;
-use crate::reading::READING_BYTES_MIN;
+use crate::reading::{READING_BYTES_MIN, Readings};
 use crate::timestamp::Timestamp;
 use crate::wal::{Fs, LogConfig, OsFs};
 
@@ -113,7 +113,6 @@ pub fn open_on(
     let memos_config = MemosConfig { fs: Arc::clone(&fs), seed, kept: config.memos_kept, forgotten };
     let (mut memos, mut kept) = Memos::open(memos_config, &path, now)?;
     let log_config = log_config(&path, config.limit.bytes);
-    let segment_bytes = log_config.segment_bytes;
     let recovered = recovery::recover(fs, log_config, seed)?;
     let pinned = recovered.set_aside(&path);
     metrics.buffer_damaged_records.inc_by(recovered.damaged_requests());
@@ -138,7 +137,7 @@ pub fn open_on(
     trouble.set_disk_bytes(log.bytes());
     let (kept_sender, kept_by_log) = mpsc::unbounded_channel();
     let directory = log.directory().clone();
-    let bytes_max = config.limit.bytes.saturating_add(config.limit.bytes / 4 + 8 * segment_bytes);
+    let bytes_max = files_bytes_max(config.limit.bytes);
     let (answers, groups) = mpsc::unbounded_channel();
     tokio::spawn(writer::answer(groups));
     let reads = unread_from.is_some();
@@ -191,6 +190,17 @@ pub fn open_on(
         lock,
     };
     Ok(Opened { buffer: Arc::new(buffer), outlet: Box::new(outlet), memos: kept })
+}
+
+/// Most bytes that the files of the log may take, of a buffer with this bound; then requests find it full.
+pub fn files_bytes_max(bytes_max: u64) -> u64 {
+    let segment_bytes = log_config(Path::new(""), bytes_max).segment_bytes;
+    bytes_max.saturating_add(bytes_max / 4 + 8 * segment_bytes)
+}
+
+/// Bytes of the bound that a request with these readings, and without a key, takes.
+pub fn request_bytes(readings: &Readings) -> u64 {
+    Accepted::record_bytes(0, readings.encoded_bytes())
 }
 
 /// The settings of the log of a buffer with this bound.

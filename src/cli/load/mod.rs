@@ -12,7 +12,8 @@
 //!
 //! A reading is *acknowledged* once a 202 counts it as accepted, *refused* as long as the answer is another, and
 //! *unknown* when the answer was lost. 429 and 503 are waited out and sent again until the time is up. The
-//! audit then looks for each acknowledged reading on the nodes. Simulated devices have new names in every run.
+//! audit then looks for each acknowledged reading on the nodes. A run passes, with exit status 0, if every request was
+//! taken whole at its first try, and the audit, unless it is left out, finds each reading once. Simulated devices have new names in every run.
 //! A file's readings may be on the nodes already: those are counted before the run, and only what it adds is judged.
 //!
 //! # Limits
@@ -55,6 +56,7 @@ use self::http::HttpError;
 use self::node::{NodeReader, PAGE_READINGS};
 use self::pacer::Pacer;
 use self::progress::{Length, note, say};
+pub(in crate::cli) use self::report::grouped;
 use self::report::{LedgerChange, Report};
 use self::sender::Shared;
 use self::simulate::Simulation;

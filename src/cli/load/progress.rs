@@ -59,8 +59,9 @@ pub(super) fn note(line: &str) {
 }
 
 fn bar(length: Length) -> ProgressBar {
+    // The text stands below the bar and is never cut: on a narrow terminal it goes on in the next line.
     let style =
-        ProgressStyle::with_template("{bar:20} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+        ProgressStyle::with_template("{bar:40}\n{msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(length.end()).with_style(style)
 }
 
@@ -98,8 +99,61 @@ fn line(tally: &Tally, elapsed: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::Mutex;
+
     use super::*;
     use http::StatusCode;
+    use indicatif::{ProgressDrawTarget, TermLike};
+
+    /// A terminal of 40 columns that keeps what is written to it.
+    #[derive(Clone, Debug, Default)]
+    struct Terminal(Arc<Mutex<String>>);
+
+    impl TermLike for Terminal {
+        fn width(&self) -> u16 {
+            40
+        }
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(text)
+        }
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.0.lock().expect("nothing panics").push_str(text);
+            Ok(())
+        }
+        fn clear_line(&self) -> io::Result<()> {
+            Ok(())
+        }
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn nothing_is_cut_off_on_a_narrow_terminal() {
+        let mut tally = Tally::new();
+        (0..1234).for_each(|_| tally.add_error("timed out", String::new));
+        let line = line(&tally, Duration::from_secs(2));
+        let terminal = Terminal::default();
+        let bar = bar(Length::Time(Duration::from_secs(10)));
+        bar.set_draw_target(ProgressDrawTarget::term_like(Box::new(terminal.clone())));
+        bar.set_message(line.clone());
+        bar.force_draw();
+        let written = terminal.0.lock().expect("nothing panics").clone();
+        assert!(line.ends_with("errors 1,234") && written.contains(&line), "{written:?}");
+    }
 
     #[test]
     fn a_line_says_how_the_run_goes() {

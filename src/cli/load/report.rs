@@ -31,14 +31,34 @@ pub(super) struct LedgerChange {
 }
 
 impl Report {
-    /// Whether something was accepted and the audit, if one was asked for, has nothing against it.
+    /// Whether everything that was sent was acknowledged at the first try, and the audit, if there was one, has nothing
+    /// against it.
     pub(super) fn passed(&self) -> bool {
-        let audit = match &self.audit {
-            None | Some(Ok(Audit::LeftOut(_))) => true,
-            Some(Ok(Audit::Done(verdict))) => verdict.passed(),
-            Some(Err(_)) => false,
-        };
-        audit && self.tally.accepted > 0
+        self.faults().is_empty()
+    }
+
+    /// What speaks against the run, in words.
+    fn faults(&self) -> Vec<String> {
+        let Tally { sent, accepted, rejected, .. } = self.tally;
+        let counted = [
+            (self.tally.error_count(), "requests failed"),
+            // Those that were taken at a later try included: the gateway did not keep up.
+            (self.tally.refusals(), "requests were refused"),
+            (rejected, "readings were turned away"),
+            (sent.saturating_sub(accepted).saturating_sub(rejected), "readings were not acknowledged"),
+        ];
+        let counted = counted.iter().filter(|(count, _)| *count > 0);
+        let mut faults: Vec<_> = counted.map(|(count, what)| format!("{} {what}", grouped(*count))).collect();
+        if accepted == 0 {
+            faults.push("nothing was accepted".to_owned());
+        }
+        match &self.audit {
+            None | Some(Ok(Audit::LeftOut(_))) => {}
+            Some(Ok(Audit::Done(verdict))) if verdict.passed() => {}
+            Some(Ok(Audit::Done(_))) => faults.push("the audit found faults".to_owned()),
+            Some(Err(_)) => faults.push("the audit could not be done".to_owned()),
+        }
+        faults
     }
 }
 
@@ -75,7 +95,11 @@ impl Display for Report {
         if self.rate > 0 {
             writeln!(out, "          {} from when it was due to 202", percentiles(&tally.since_due))?;
         }
-        self.write_audit(out)
+        self.write_audit(out)?;
+        match &self.faults()[..] {
+            [] => writeln!(out, "result    passed"),
+            faults => writeln!(out, "result    failed: {}", faults.join(", ")),
+        }
     }
 }
 
@@ -158,7 +182,7 @@ fn percentiles(histogram: &super::histogram::Histogram) -> String {
 }
 
 /// A number with a comma between thousands.
-pub(super) fn grouped(number: u64) -> String {
+pub(in crate::cli) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -250,17 +274,51 @@ latency   p50 1.20 ms, p99 1.20 ms, max 1.20 ms from sending to 202
 audit: 1000 acknowledged, 999 found once, 1 missing, 0 more than once; of 20 without an answer 10 arrived
        missing: device d
        the gateway's ledger meanwhile: dropped: 1
+result    failed: 1 requests failed, 1 requests were refused, 20 readings were not acknowledged, the audit found faults
 ";
         assert_eq!(report().to_string(), expected);
+    }
+
+    /// A run of which everything was acknowledged at once, but for what this does to it.
+    fn run(change: impl FnOnce(&mut Tally)) -> Report {
+        let mut tally = Tally::new();
+        (tally.sent, tally.requests, tally.accepted) = (1000, 100, 1000);
+        change(&mut tally);
+        Report { tally, audit: None, ..report() }
     }
 
     #[test]
     fn a_run_passes_if_something_was_accepted_and_the_audit_has_nothing_against_it() {
         assert!(!report().passed());
-        assert!(Report { audit: None, ..report() }.passed());
+        let good = || run(|_| {});
+        assert!(good().passed());
         let left_out = || Some(Ok(Audit::LeftOut("no node".to_owned())));
-        assert!(Report { audit: left_out(), ..report() }.passed());
-        assert!(!Report { audit: Some(Err(AuditError::TooMany { most: 1 })), ..report() }.passed());
+        assert!(Report { audit: left_out(), ..good() }.passed());
+        assert!(!Report { audit: Some(Err(AuditError::TooMany { most: 1 })), ..good() }.passed());
         assert!(!Report { audit: left_out(), tally: Tally::new(), ..report() }.passed());
+    }
+
+    #[test]
+    fn a_run_in_which_anything_was_not_acknowledged_at_once_fails_and_says_what() {
+        let check = |change: fn(&mut Tally), expected: &str| {
+            for audit in [None, Some(Ok(Audit::LeftOut("no node".to_owned())))] {
+                let report = Report { audit, ..run(change) };
+                assert!(!report.passed(), "{report}");
+                let last = report.to_string().lines().last().expect("a result").to_owned();
+                assert_eq!(last, format!("result    failed: {expected}"));
+            }
+        };
+        let refuse = |tally: &mut Tally| {
+            (0..1234).for_each(|_| tally.add_refusal(StatusCode::SERVICE_UNAVAILABLE, String::new));
+        };
+        // Refused, and taken at a later try.
+        check(refuse, "1,234 requests were refused");
+        check(|tally| tally.add_error("timed out", String::new), "1 requests failed");
+        check(|tally| (tally.accepted, tally.rejected) = (990, 10), "10 readings were turned away");
+        check(|tally| tally.accepted = 980, "20 readings were not acknowledged");
+        check(
+            |tally| (tally.accepted, tally.rejected) = (0, 1000),
+            "1,000 readings were turned away, nothing was accepted",
+        );
     }
 }

@@ -24,8 +24,8 @@ use crate::cli::http_client::{causes, read, retry_after};
 
 /// Pause after an error, so that a gateway that is away is not asked as fast as the machine can.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
-/// How much of an answer's body is shown as an example.
-const EXAMPLE_CHARS: usize = 300;
+/// How much of an answer's body is shown as an example: a problem with all the errors that it lists.
+const EXAMPLE_CHARS: usize = 16_384;
 
 /// What all connections of a run share.
 #[derive(Debug)]
@@ -144,8 +144,10 @@ impl Shared {
         let body = body.unwrap_or_default();
         let answer = classify(status, &headers, &body, readings, SystemTime::now());
         let example = || {
-            let text: String = String::from_utf8_lossy(&body).chars().take(EXAMPLE_CHARS).collect();
-            format!("{status}: {text}")
+            let text = String::from_utf8_lossy(&body);
+            let shown: String = text.chars().take(EXAMPLE_CHARS).collect();
+            let rest = if shown.len() < text.len() { "… (there is more of it)" } else { "" };
+            format!("{status}: {shown}{rest}")
         };
         self.tally(|tally| match &answer {
             Answer::Taken { .. } | Answer::TakenInPart { .. } => {}
