@@ -799,6 +799,12 @@ async fn check_says_no_to_a_path_that_a_node_does_not_know_whatever_the_format()
             );
         }
     }
+    for format in ["ndjson", "json", "influx", "remote-write"] {
+        let node = FakeNode::always(Answer::status(200).body("<!DOCTYPE html><title>Sign in")).await;
+        let settings = [ANY_PORT, MEMORY, ("cluster.nodes", &node.url()), ("cluster.format", format)];
+        let ended = forebay_says(&["check"], &settings).expect_status(1);
+        assert!(ended.stdout.contains(": its answer is a web page"), "{format}: {}", ended.stdout);
+    }
     // A real one, which stores nothing of it.
     let place = directory();
     let arguments = ["node", "--listen", "127.0.0.1:0", "--data", "node"];

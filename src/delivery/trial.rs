@@ -10,7 +10,7 @@ use super::source::Place;
 use super::transport::{Transport, TransportConfig};
 use super::wire::{HttpClient, TransportError, WireError};
 use super::{DeliveryConfig, NodeSource};
-use crate::codec::{Encoder, NodeAnswer, Trial};
+use crate::codec::{Encoder, NodeAnswer, Trial, judge};
 
 /// Tries nodes with what the format of the cluster has for it.
 #[derive(Debug)]
@@ -77,7 +77,12 @@ impl Trials {
             *value = hidden.unwrap_or_else(|| HeaderValue::from_static(""));
         }
         let answer = NodeAnswer { status: tried.status, headers: &tried.headers, body: &tried.body };
-        self.format.diagnose(&answer).map(hide).map_err(hide)
+        let found = self.format.diagnose(&answer).map(hide).map_err(hide)?;
+        // What a batch's answer would not pass for, a trial's does not either.
+        match judge(&*self.format, &answer).and_then(|judgement| judgement.why) {
+            Some(why) => Err(format!("its answer {why} ({})", tried.status)),
+            None => Ok(found),
+        }
     }
 }
 
