@@ -21,9 +21,12 @@ const MARKS_OF_CONTAINERS: [&str; 2] = ["/.dockerenv", "/run/.containerenv"];
 ///
 /// # Errors
 ///
-/// What the system says.
+/// What the system says, or that the file system has no room to speak of, such as `/proc`.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let found = rustix::fs::statvfs(path)?;
+    if found.f_blocks == 0 {
+        return Err(io::Error::other("the file system keeps nothing"));
+    }
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
@@ -285,6 +288,7 @@ mod tests {
         let above = tempfile::tempdir().expect("a directory");
         assert!(free_bytes(above.path()).expect("a file system") > 0);
         assert!(free_bytes(&above.path().join("absent")).is_err());
+        assert!(!Path::new("/proc/self").exists() || free_bytes(Path::new("/proc")).is_err());
         assert_eq!(nearest_existing(&above.path().join("a/b")), above.path());
     }
 }

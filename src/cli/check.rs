@@ -242,10 +242,20 @@ async fn try_node(
     trials: Option<&Trials>,
 ) -> Result<String, String> {
     let timeout = config.delivery.timeout;
-    match (trials, address) {
-        (Some(trials), address) => trials.run(source, address).await,
-        (None, Some(address)) => connect(address, timeout).await,
-        (None, None) => connect(source.host_and_port(), timeout).await,
+    let connected = async {
+        match address {
+            Some(address) => connect(address, timeout).await,
+            None => connect(source.host_and_port(), timeout).await,
+        }
+    };
+    match trials {
+        None => connected.await,
+        Some(trials) => {
+            if trials.allow_silence() {
+                connected.await?;
+            }
+            trials.run(source, address).await
+        }
     }
 }
 

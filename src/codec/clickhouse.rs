@@ -74,7 +74,7 @@ impl Encoder for Clickhouse {
     /// What columns the table has, and whether an insert of nothing is taken: no other request shows whether the user may.
     fn trials(&self) -> Vec<Trial> {
         let describe = query(&format!("DESCRIBE TABLE {} FORMAT JSONEachRow", self.place.name()));
-        let trial = |query| Trial { query: Some(self.with_token(query, TRIAL_KEY)), body: Vec::new() };
+        let trial = |query| Trial { query: Some(self.with_token(query, TRIAL_KEY)), ..Trial::default() };
         vec![trial(describe), trial(self.insert.clone())]
     }
 

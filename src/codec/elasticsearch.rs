@@ -93,7 +93,7 @@ impl Encoder for Elasticsearch {
 
     /// A bulk request without actions, which is refused where bulk requests are taken.
     fn trials(&self) -> Vec<Trial> {
-        vec![Trial { query: None, body: b"\n".to_vec() }]
+        vec![Trial { body: b"\n".to_vec(), ..Trial::default() }]
     }
 
     fn diagnose(&self, answer: &NodeAnswer<'_>) -> Result<String, String> {
@@ -208,7 +208,7 @@ mod tests {
     fn an_empty_bulk_request_is_refused_where_bulk_requests_are_taken() {
         let check = |status: u16, body: &str, expected: Result<&str, &str>| {
             let encoder = Elasticsearch::new(&ElasticsearchConfig::default());
-            assert_eq!(encoder.trials(), [Trial { query: None, body: b"\n".to_vec() }]);
+            assert_eq!(encoder.trials(), [Trial { body: b"\n".to_vec(), ..Trial::default() }]);
             let told = encoder.diagnose(&NodeAnswer { status, headers: &http::HeaderMap::new(), body });
             let ((Ok(told), Ok(expected)) | (Err(told), Err(expected))) = (&told, expected) else {
                 panic!("{told:?} is not {expected:?}")

@@ -166,6 +166,18 @@ pub struct Trial {
     pub query: Option<String>,
     /// The body.
     pub body: Vec<u8>,
+    /// What it means that no answer comes.
+    pub silence: Silence,
+}
+
+/// What it means that a node does not answer a [`Trial`] in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Silence {
+    /// It would not answer batches either.
+    #[default]
+    Fault,
+    /// Nothing: nodes of the format may be any program, and need not answer what has no readings in it.
+    Allowed,
 }
 
 /// Why a format cannot hold a reading.

@@ -9,7 +9,8 @@ use super::diagnosis::diagnose_empty_batch;
 use super::object::{Care, Draft, Place, decode_error, is_beyond};
 use super::scan::{Scanner, Uncommon};
 use super::{
-    DecodeError, Decoded, Decoder, Encoder, NodeAnswer, Rules, Trial, Unwritable, utf8, write_reading,
+    DecodeError, Decoded, Decoder, Encoder, NodeAnswer, Rules, Silence, Trial, Unwritable, utf8,
+    write_reading,
 };
 use crate::reading::{ReadingRef, Readings};
 
@@ -59,7 +60,7 @@ impl Encoder for Json {
     }
 
     fn trials(&self) -> Vec<Trial> {
-        vec![Trial { query: None, body: b"[]".to_vec() }]
+        vec![Trial { query: None, body: b"[]".to_vec(), silence: Silence::Allowed }]
     }
 
     fn diagnose(&self, answer: &NodeAnswer<'_>) -> Result<String, String> {

@@ -43,7 +43,7 @@ pub use canonical::write_reading;
 pub use diagnosis::diagnose_status;
 pub use encoder::{
     Blame, ClickhouseConfig, ElasticsearchConfig, Encoder, FailedItem, FormatConfig, InfluxConfig, Integers,
-    MakeEncoder, NodeAnswer, Trial, Unwritable,
+    MakeEncoder, NodeAnswer, Silence, Trial, Unwritable,
 };
 pub use excerpt::{Excerpt, Layout};
 pub use influx::DeviceTags;

@@ -4,7 +4,8 @@ use super::diagnosis::diagnose_empty_batch;
 use super::object::{Care, Draft, Place, decode_error, is_beyond};
 use super::scan::Scanner;
 use super::{
-    DecodeError, Decoded, Decoder, Encoder, NodeAnswer, Rules, Trial, Unwritable, utf8, write_reading,
+    DecodeError, Decoded, Decoder, Encoder, NodeAnswer, Rules, Silence, Trial, Unwritable, utf8,
+    write_reading,
 };
 use crate::reading::{ReadingRef, Readings};
 
@@ -62,7 +63,7 @@ impl Encoder for Ndjson {
 
     fn trials(&self) -> Vec<Trial> {
         // A batch without a line.
-        vec![Trial::default()]
+        vec![Trial { silence: Silence::Allowed, ..Trial::default() }]
     }
 
     fn diagnose(&self, answer: &NodeAnswer<'_>) -> Result<String, String> {

@@ -137,7 +137,7 @@ impl Encoder for RemoteWrite {
     fn trials(&self) -> Vec<Trial> {
         let mut body = Vec::new();
         self.finish("", &mut body);
-        vec![Trial { query: None, body }]
+        vec![Trial { body, ..Trial::default() }]
     }
 
     fn diagnose(&self, answer: &NodeAnswer<'_>) -> Result<String, String> {

@@ -22,7 +22,7 @@ use super::secrets::{Extent, Secrets};
 use super::trial::Tried;
 use super::wire::{Wire, WireError, WireRequest};
 use super::{DeliveryConfig, NodeSource};
-use crate::codec::{Encoder, Trial};
+use crate::codec::{Encoder, Silence, Trial};
 use crate::registry::Registry;
 use crate::via::{FOREBAY_VIA, Via};
 use crate::zstd_contexts;
@@ -32,6 +32,8 @@ use headers::{FOREBAY_READINGS, IDEMPOTENCY_KEY};
 pub use answer::{Answer, RetryReason, Verdict, classify};
 pub use headers::is_reserved;
 
+/// Longest wait for the answer to a trial that a node need not answer.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// How bodies are compressed, by the names in the configuration.
 pub const COMPRESSIONS: Registry<Compression> = Registry {
     what: "compression",
@@ -151,7 +153,11 @@ impl Transport {
         headers.insert(FOREBAY_VIA, self.via.header(Instant::now()));
         // Of an empty body nothing is said otherwise, and ClickHouse for one wants it said.
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        let deadline = Instant::now() + self.timeout;
+        let patience = match trial.silence {
+            Silence::Fault => self.timeout,
+            Silence::Allowed => self.timeout.min(SILENCE_MAX),
+        };
+        let deadline = Instant::now() + patience;
         let posted = timeout_at(deadline, self.wire.post(WireRequest { url, headers, body })).await;
         let (head, body) = posted.map_err(|elapsed| WireError::Timeout(elapsed.to_string()))??.into_parts();
         let body = read_body(body, ANSWER_BYTES_MAX, deadline).await;

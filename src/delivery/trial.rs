@@ -10,7 +10,7 @@ use super::source::Place;
 use super::transport::{Transport, TransportConfig};
 use super::wire::{HttpClient, TransportError, WireError};
 use super::{DeliveryConfig, NodeSource};
-use crate::codec::{Encoder, NodeAnswer, Trial, judge};
+use crate::codec::{Encoder, NodeAnswer, Silence, Trial, judge};
 
 /// Tries nodes with what the format of the cluster has for it.
 #[derive(Debug)]
@@ -40,6 +40,11 @@ impl Trials {
         Ok(Some(Trials { transport, format, trials, secrets }))
     }
 
+    /// Whether a node that says nothing passes, so that connecting to it has to be tried by itself.
+    pub fn allow_silence(&self) -> bool {
+        self.trials.iter().any(|trial| trial.silence == Silence::Allowed)
+    }
+
     /// Tries a node, if `source` is a name the one at `address`, and says in words for people what was found. Each trial
     /// takes at most as long as a batch may; the first that finds a fault is the last.
     ///
@@ -63,6 +68,11 @@ impl Trials {
     async fn try_out(&self, place: &Place, trial: &Trial) -> Result<String, String> {
         let answer = self.transport.try_out(place.url.clone(), place.host.clone(), trial).await;
         let hide = |text: String| self.secrets.hide(&text, Extent::Whole).into_owned();
+        if matches!(answer, Err(WireError::Timeout(_))) && trial.silence == Silence::Allowed {
+            return Ok(
+                "takes connections, and answers nothing to a batch without readings, as it may".to_owned()
+            );
+        }
         let mut tried = answer.map_err(|error| match error {
             WireError::Connect(cause) => hide(format!("cannot be reached: {cause}")),
             WireError::Timeout(_) => "did not answer in time".to_owned(),
