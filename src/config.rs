@@ -173,6 +173,7 @@ fn ingest(layers: &mut Layers, request_timeout: Duration) -> IngestConfig {
         unknown_fields: *choice(layers, "ingest.unknown_fields", &UNKNOWN_FIELDS),
         max_future: duration(layers, "ingest.max_future", Duration::ZERO..=CENTURY),
         max_past: duration(layers, "ingest.max_past", Duration::ZERO..=CENTURY),
+        earliest: ingest::earliest(layers),
         keys: KeysConfig {
             window: duration(layers, "ingest.idempotency_window", Duration::ZERO..=30 * 24 * HOUR),
             answers: count(layers, "ingest.idempotency_keys", 1..=100_000_000),
@@ -290,6 +291,7 @@ mod tests {
         assert_eq!(config.server.shutdown_timeout, Duration::from_secs(25));
         assert_eq!(config.ingest.unknown_fields, UnknownFields::Reject);
         assert_eq!((config.ingest.max_future, config.ingest.max_past), (HOUR, Duration::ZERO));
+        assert_eq!(config.ingest.earliest.to_string(), "2001-01-01T00:00:00Z");
         assert_eq!((config.ingest.keys.window, config.ingest.keys.answers), (HOUR / 6, 500_000));
         assert_eq!(config.buffer.limit, Amount { readings: 10_000_000, bytes: 1 << 30 });
         assert_eq!((config.buffer.kind, config.buffer.ack), ("disk", Ack::Disk));

@@ -3,6 +3,7 @@
 //! The calendar arithmetic is Howard Hinnant's (`chrono`-compatible low-level date algorithms); the tests
 //! compare it with the `jiff` crate over the whole range.
 
+pub mod decimal;
 mod reader;
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -86,7 +87,8 @@ impl Precision {
         }
     }
 
-    fn nanos(self) -> i64 {
+    /// How many nanoseconds it has.
+    pub fn nanos(self) -> i64 {
         match self {
             Precision::Seconds => NANOS_PER_SECOND,
             Precision::Millis => 1_000_000,
@@ -97,7 +99,8 @@ impl Precision {
         }
     }
 
-    fn noun(self) -> &'static str {
+    /// What it counts, in words.
+    pub fn noun(self) -> &'static str {
         match self {
             Precision::Seconds => "seconds",
             Precision::Millis => "milliseconds",
@@ -146,30 +149,17 @@ impl Timestamp {
         Timestamp::from_nanos(nanos).ok_or(TimeError::Range { precision })
     }
 
-    /// Reads a number with a fraction since the Unix epoch.
+    /// Reads a decimal number since the Unix epoch, in any form of JSON: with a fraction, an exponent, or both.
     ///
-    /// The digits that count are those of the shortest decimal that names the double, so that
-    /// 1170288000.123456 s becomes exactly …123456000 ns.
+    /// Every digit down to the nanosecond counts, and what lies beyond is cut off: 1170288000.1234567899 s is exactly
+    /// …123456789 ns.
     ///
     /// # Errors
     ///
     /// [`TimeError::Range`] for what lies before 1970 or after 2262.
-    pub fn from_double(number: f64, precision: Precision) -> Result<Timestamp, TimeError> {
-        let range = TimeError::Range { precision };
-        // 10^19 of any unit is past 2262, and below it `Display` writes no exponent.
-        if !(0.0..1e19).contains(&number) {
-            return Err(range);
-        }
-        let text = number.to_string();
-        let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
-        let whole: i64 = whole.parse().map_err(|_| range.clone())?;
-        let mut nanos = whole.checked_mul(precision.nanos()).ok_or(range.clone())?;
-        let mut place = precision.nanos();
-        for digit in fraction.bytes() {
-            place /= 10;
-            nanos = nanos.checked_add(i64::from(digit - b'0') * place).ok_or(range.clone())?;
-        }
-        Timestamp::from_nanos(nanos).ok_or(range)
+    pub fn from_decimal(number: &str, precision: Precision) -> Result<Timestamp, TimeError> {
+        let nanos = decimal::nanos(number, precision).ok().and_then(|nanos| i64::try_from(nanos).ok());
+        nanos.and_then(Timestamp::from_nanos).ok_or(TimeError::Range { precision })
     }
 
     /// Reads an RFC 3339 date and time (section 5.6) with its offset.
@@ -470,11 +460,14 @@ mod tests {
         check(Timestamp::from_integer(i64::MAX, Precision::Nanos), i64::MAX);
         check(Timestamp::from_integer(2, Precision::Minutes), 120_000_000_000);
         check(Timestamp::from_integer(2, Precision::Hours), 7_200_000_000_000);
-        check(Timestamp::from_double(1_170_288_000.123_456, Precision::Seconds), 1_170_288_000_123_456_000);
-        check(Timestamp::from_double(0.5, Precision::Nanos), 0);
-        check(Timestamp::from_double(1e9, Precision::Millis), 1_000_000_000_000_000);
-        for number in [-1.0, 1e19, 1e300, f64::NAN, f64::INFINITY] {
-            assert!(Timestamp::from_double(number, Precision::Millis).is_err(), "{number}");
+        check(Timestamp::from_decimal("1170288000.123456", Precision::Seconds), 1_170_288_000_123_456_000);
+        check(Timestamp::from_decimal("1170288000.123456789", Precision::Seconds), 1_170_288_000_123_456_789);
+        check(Timestamp::from_decimal("0.5", Precision::Nanos), 0);
+        check(Timestamp::from_decimal("1e9", Precision::Millis), 1_000_000_000_000_000);
+        check(Timestamp::from_decimal("9223372036854775807", Precision::Nanos), i64::MAX);
+        check(Timestamp::from_decimal("9223372036854.775807", Precision::Millis), i64::MAX);
+        for number in ["-1", "-0.000001", "1e19", "1e300", "1e999", "9223372036854.775808"] {
+            assert!(Timestamp::from_decimal(number, Precision::Millis).is_err(), "{number}");
         }
         assert!(Timestamp::from_integer(-1, Precision::Seconds).is_err());
         assert!(Timestamp::from_integer(i64::MAX, Precision::Seconds).is_err());

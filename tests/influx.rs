@@ -10,6 +10,8 @@ use support::{Answer, FakeNode, Gate, Reply, RunningGateway, TestGateway, eventu
 const V1: &str = "/write?db=telegraf&rp=&u=user&p=secret&consistency=one";
 const V2: &str = "/api/v2/write?bucket=b&org=o";
 const BOTH: [&str; 2] = [V1, V2];
+/// For `ingest.earliest`, where times are small numbers.
+const EPOCH: &str = "1970-01-01T00:00:00Z";
 /// What Telegraf sends of a machine, more or less.
 const LINE: &str = "mem,host=web-1,region=eu active=25i,used_percent=71.5 1170288000000000000\n";
 
@@ -132,7 +134,7 @@ async fn a_body_that_holds_no_line_is_taken() {
 #[tokio::test]
 async fn times_count_in_the_precision_that_was_asked_for_and_in_nanoseconds_otherwise() {
     const HERE: &str = r#"{"device":"d","sensor":"m","value":1,"time":"1970-01-01T02:00:00Z"}"#;
-    let setup = Setup::start().await;
+    let setup = Setup::with(|gateway| gateway.set("ingest.earliest", EPOCH)).await;
     let both =
         [("", 1), ("ns", 1), ("n", 1), ("us", 1000), ("u", 1000), ("ms", 1_000_000), ("s", 1_000_000_000)];
     // A parameter without a value says nothing.
@@ -165,7 +167,10 @@ async fn times_count_in_the_precision_that_was_asked_for_and_in_nanoseconds_othe
 
 #[tokio::test]
 async fn other_tags_may_name_the_device() {
-    let setup = Setup::with(|gateway| gateway.set("ingest.influx_device_tags", "serial,host")).await;
+    let setup = Setup::with(|gateway| {
+        gateway.set("ingest.influx_device_tags", "serial,host").set("ingest.earliest", EPOCH)
+    })
+    .await;
     expect_taken(setup.post(V2, "m,device=d,host=h,serial=s value=1i 0\nm,host=h value=2i 0").await);
     let reply = setup.post(V2, "m,device=d value=1i 0").await;
     let message = error(reply, V2, 400, "invalid");
@@ -185,18 +190,73 @@ async fn other_tags_may_name_the_device() {
 async fn a_partial_write_keeps_the_good_lines_and_names_the_others() {
     for path in BOTH {
         let setup = Setup::start().await;
-        let body = format!("{LINE}\n# a comment\nmem,region=eu a=1\n{LINE}mem,host=h a=1,b=x 0\n");
+        let body = format!("{LINE}\n# a comment\nmem,region=eu a=1\n{LINE}mem,host=h a=1,a=2\n");
         let message = error(setup.post(path, body).await, path, 400, "invalid");
         assert_eq!(
             message,
             "partial write: 4 readings were taken; unable to parse or take 2 lines: line 4, column 14: the line has no \
-             tag that names its device; known: `device`, `host`, the first one counts; line 6, column 18: the field `b` \
-             is `x`; allowed: a number, a whole number with `i` or `u` behind it, true, false, or a text in double quotes"
+             tag that names its device; known: `device`, `host`, the first one counts; line 6, column 16: the field `a` \
+             is there twice"
         );
         setup.lines(4).await;
         let rejected = |reason: &str| format!(r#"forebay_readings_rejected_total{{reason="{reason}"}}"#);
-        assert_eq!(setup.gateway.metric(&rejected("field")).await, Some(1.0));
-        assert_eq!(setup.gateway.metric(&rejected("type")).await, Some(1.0));
+        assert_eq!(setup.gateway.metric(&rejected("field")).await, Some(2.0));
+    }
+}
+
+#[tokio::test]
+async fn a_field_that_is_no_value_costs_that_field_alone() {
+    for path in BOTH {
+        let setup = Setup::start().await;
+        let body = "mem,host=h a=1,b=NaN,c=2i,d=x,e= 1170288000000000000\n";
+        let message = error(setup.post(path, body).await, path, 400, "invalid");
+        assert_eq!(
+            message,
+            "partial write: 2 readings were taken; unable to parse or take 3 fields: line 1, column 18: the field `b` is \
+             `NaN`, which is no finite number; line 1, column 29: the field `d` is `x`; allowed: a number, a whole number \
+             with `i` or `u` behind it, true, false, or a text in double quotes; line 1, column 33: the field `e` has no \
+             value"
+        );
+        let lines = setup.lines(2).await;
+        assert!(lines[0].contains("\"mem_a\"") && lines[1].contains("\"mem_c\""), "{lines:?}");
+        let rejected = |reason: &str| format!(r#"forebay_readings_rejected_total{{reason="{reason}"}}"#);
+        for reason in ["number", "type", "field"] {
+            assert_eq!(setup.gateway.metric(&rejected(reason)).await, Some(1.0), "{reason}");
+        }
+        let strict = setup.post(&format!("{path}&strict=true"), body).await;
+        let message = error(strict, path, 400, "invalid");
+        assert!(message.starts_with("the request is strict, and nothing of it was taken; "), "{message}");
+        assert!(message.contains("take 3 fields: "), "{message}");
+        assert_eq!(setup.gateway.account("accepted").await, 2);
+    }
+}
+
+#[tokio::test]
+async fn seconds_sent_as_nanoseconds_are_turned_away_and_the_unit_that_fits_is_named() {
+    let setup = Setup::start().await;
+    for path in BOTH {
+        let message = error(setup.post(path, "m,device=d value=1i 1170288000").await, path, 400, "invalid");
+        assert!(message.contains("did you mean `precision=s`?"), "{message}");
+        expect_taken(setup.post(&format!("{path}&precision=s"), "m,device=d value=1i 1170288000").await);
+    }
+    assert_eq!(setup.gateway.metric(r#"forebay_readings_rejected_total{reason="time"}"#).await, Some(2.0));
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_is_no_part_of_the_first_measurement() {
+    let setup = Setup::start().await;
+    for path in BOTH {
+        expect_taken(setup.post(path, format!("\u{feff}{LINE}")).await);
+    }
+    for pair in setup.lines(4).await.chunks(2) {
+        assert!(pair[0].contains(r#""sensor":"mem_active""#), "{pair:?}");
+    }
+    for path in BOTH {
+        let body: Vec<u8> = LINE.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let message = error(setup.post(path, [&b"\xff\xfe"[..], &body].concat()).await, path, 400, "invalid");
+        assert!(message.contains("UTF-16"), "{message}");
+        let message = error(setup.post(path, r#"{"device":"d"}"#).await, path, 400, "invalid");
+        assert!(message.contains("looks like JSON") && message.contains("`/v1/readings`"), "{message}");
     }
 }
 
@@ -465,24 +525,25 @@ async fn the_same_key_gets_the_first_answer_again_in_the_shape_of_its_path() {
         let again = expect_taken(keyed(path, &taken, LINE.to_owned()).await);
         assert_eq!(again.header("idempotency-replayed"), "true");
 
-        let first = keyed(path, key, partial.clone()).await;
-        let again = keyed(path, key, partial.clone()).await;
-        assert_eq!(
-            (first.header("idempotency-replayed"), again.header("idempotency-replayed")),
-            ("", "true")
-        );
-        assert_eq!(error(first, path, 400, "invalid"), error(again, path, 400, "invalid"));
-
-        let other = keyed(path, key, LINE.to_owned()).await;
+        let other = keyed(path, &taken, partial.clone()).await;
         let message = error(other, path, 422, "unprocessable entity");
         assert!(message.contains("came with another request"), "{message}");
     }
-    assert_eq!(setup.gateway.account("accepted").await, 8);
+    assert_eq!(setup.gateway.account("accepted").await, 4);
     // The same lines under the same key are the same request on both paths, each told in its own shape.
-    let again = keyed(V2, "one", partial.clone()).await;
+    let again = expect_taken(keyed(V2, "\"one-taken\"", LINE.to_owned()).await);
     assert_eq!(again.header("idempotency-replayed"), "true");
-    let message = error(again, V2, 400, "invalid");
-    assert!(message.starts_with("partial write: 2 readings were taken"), "{message}");
+    // A partial write asks for another body: it is not remembered, and its key is free for that.
+    for path in BOTH {
+        for _ in 0..2 {
+            let reply = keyed(path, "partial", partial.clone()).await;
+            assert_eq!(reply.header("idempotency-replayed"), "");
+            let message = error(reply, path, 400, "invalid");
+            assert!(message.starts_with("partial write: 2 readings were taken"), "{message}");
+        }
+    }
+    assert_eq!(setup.gateway.account("accepted").await, 12);
+    assert_eq!(expect_taken(keyed(V1, "partial", LINE.to_owned()).await).header("idempotency-replayed"), "");
     // What was refused as a whole is done afresh.
     for _ in 0..2 {
         let refused = keyed(V2, "three", "m,host=h\n".to_owned()).await;
@@ -490,7 +551,7 @@ async fn the_same_key_gets_the_first_answer_again_in_the_shape_of_its_path() {
         error(refused, V2, 400, "invalid");
     }
     expect_taken(keyed(V2, "three", LINE.to_owned()).await);
-    assert_eq!(setup.gateway.account("accepted").await, 10);
+    assert_eq!(setup.gateway.account("accepted").await, 16);
     let error_of_key = keyed(V1, "\"", LINE.to_owned()).await;
     error(error_of_key, V1, 400, "invalid");
 }

@@ -15,6 +15,8 @@ use support::{
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
 const SENML: &str = "application/senml+json";
+/// For `ingest.earliest`, where times are small numbers.
+const EPOCH: &str = "1970-01-01T00:00:00Z";
 const ONE: &str = r#"{"device":"d","sensor":"s","value":1}"#;
 /// How long something that must not happen is watched.
 const WATCH: Duration = Duration::from_millis(100);
@@ -234,7 +236,7 @@ async fn at_most_100_errors_are_listed_and_all_are_counted() {
 
 #[tokio::test]
 async fn every_limit_of_a_reading_holds_at_its_exact_bound() {
-    let setup = Setup::start().await;
+    let setup = Setup::with(|gateway| gateway.set("ingest.earliest", EPOCH)).await;
     let names = |length: usize| "é".repeat(length / 2) + &"x".repeat(length % 2);
     let tags = |count: usize| (0..count).map(|tag| (format!("t{tag}"), json!("v"))).collect::<Value>();
     let tag = |name: usize, value: usize| json!({ names(name): names(value) });
@@ -285,7 +287,7 @@ async fn times_reach_to_2262_when_the_clock_is_not_asked() {
 
 #[tokio::test]
 async fn every_kind_of_value_and_time_arrives_in_canonical_form() {
-    let setup = Setup::start().await;
+    let setup = Setup::with(|gateway| gateway.set("ingest.earliest", EPOCH)).await;
     // The members of a reading as they are sent, value and time as they arrive.
     let cases = [
         (r#""value":0,"time":0"#, "0", "1970-01-01T00:00:00Z"),
@@ -347,6 +349,10 @@ async fn precision_is_the_unit_of_times_that_are_numbers() {
         ("", "1170288000123", "2007-02-01T00:00:00.123Z"),
         ("?precision=s", "1170288000", "2007-02-01T00:00:00Z"),
         ("?precision=s", "1170288000.25", "2007-02-01T00:00:00.250Z"),
+        ("?precision=s", "1170288000.123456789", "2007-02-01T00:00:00.123456789Z"),
+        ("?precision=s", "1.170288000123456789e9", "2007-02-01T00:00:00.123456789Z"),
+        ("", "1170288000123.456789", "2007-02-01T00:00:00.123456789Z"),
+        ("?precision=us", "1170288000123456.7899", "2007-02-01T00:00:00.123456789Z"),
         ("?precision=ms", "1170288000123", "2007-02-01T00:00:00.123Z"),
         ("?precision=us", "1170288000123456", "2007-02-01T00:00:00.123456Z"),
         ("?precision=ns", "1170288000123456789", "2007-02-01T00:00:00.123456789Z"),
@@ -460,7 +466,7 @@ async fn a_large_request_is_taken_whole_and_arrives_in_order() {
 
 #[tokio::test]
 async fn an_empty_unit_is_at_most_64_bytes_long() {
-    let setup = Setup::start().await;
+    let setup = Setup::with(|gateway| gateway.set("ingest.earliest", EPOCH)).await;
     let body = r#"{"device":"d","sensor":"s","value":1,"time":0,"unit":""}"#;
     expect_accepted(setup.post(JSON, body).await, 1);
 }
@@ -470,7 +476,7 @@ async fn an_empty_unit_is_at_most_64_bytes_long() {
 #[tokio::test]
 async fn a_body_that_is_not_json_is_400_with_line_and_column_and_nothing_is_taken() {
     let setup = Setup::start().await;
-    let cases: [(&str, Vec<u8>, &str); 17] = [
+    let cases: [(&str, Vec<u8>, &str); 18] = [
         (JSON, b"".to_vec(), "line 1, column 1"),
         (JSON, b"   ".to_vec(), "line 1, column 3"),
         (JSON, b"{".to_vec(), "line 1, column 1"),
@@ -487,11 +493,12 @@ async fn a_body_that_is_not_json_is_400_with_line_and_column_and_nothing_is_take
         (JSON, br#"{"device":"\ud800","sensor":"s","value":1}"#.to_vec(), "line 1, column "),
         (
             JSON,
-            format!("[{},\n{{\"device\":\"\\ud800\"}}]", ONE.replace('1', "1e999")).into_bytes(),
+            format!("[{},\n{{\"device\":\"\\ud800\"}}", ONE.replace('1', "1e999")).into_bytes(),
             "line 2, column ",
         ),
-        (NDJSON, format!("{ONE}\n\n{{\"device\":").into_bytes(), "line 3, column "),
-        (NDJSON, format!("{ONE}\n{ONE} {ONE}\n{ONE}").into_bytes(), "line 2, column 39"),
+        (NDJSON, b"\n\n{\"device\":".to_vec(), "line 3, column "),
+        (NDJSON, format!("{ONE} {ONE}\n{ONE}{ONE}").into_bytes(), "line 1, column 39"),
+        (NDJSON, b"\xff\n\xff".to_vec(), "line 1, column 1"),
     ];
     for (content_type, body, place) in cases {
         let shown = String::from_utf8_lossy(&body).into_owned();
@@ -499,6 +506,109 @@ async fn a_body_that_is_not_json_is_400_with_line_and_column_and_nothing_is_take
         assert!(detail.contains(place), "{shown}: {detail}");
     }
     setup.expect_nothing_taken().await;
+}
+
+#[tokio::test]
+async fn a_line_of_ndjson_that_is_no_json_is_turned_away_by_its_index() {
+    let setup = Setup::start().await;
+    let deep = format!(r#"{{"device":"d","sensor":"s","value":{}1{}}}"#, "[".repeat(200), "]".repeat(200));
+    let broken: [&[u8]; 6] = [
+        br#"{"device":"d","sensor":"s","value":-nan}"#,
+        br#"{"device":"d","sensor""#,
+        b"{\"device\":\"\xff\",\"sensor\":\"s\",\"value\":1}",
+        br#"{"device":"d","sensor":"s","value":1} x"#,
+        br#"{"device":"\ud800","sensor":"s","value":1}"#,
+        deep.as_bytes(),
+    ];
+    for line in broken {
+        let body = [ONE.as_bytes(), b"\n\n", line, b"\r\n", ONE.as_bytes(), b"\n"].concat();
+        let reply = setup.post(NDJSON, body.clone()).await.expect_status(202).json();
+        assert_eq!((&reply["accepted"], &reply["rejected"]), (&json!(2), &json!(1)), "{reply}");
+        assert_eq!((&reply["errors"][0]["index"], &reply["errors"][0]["pointer"]), (&json!(1), &json!("/1")));
+        let detail = reply["errors"][0]["detail"].as_str().expect("a detail");
+        assert!(detail.starts_with("line 3, column "), "{detail}");
+        let request = setup.gateway.request("/v1/readings?strict=true").header("content-type", NDJSON);
+        let problem = setup.gateway.send(request.body(body)).await.expect_problem(422).json();
+        assert_eq!(problem["errors"][0]["index"], 1, "{problem}");
+    }
+    assert_eq!(setup.gateway.account("accepted").await, 12);
+    let rejected = setup.gateway.metric(r#"forebay_readings_rejected_total{reason="type"}"#).await;
+    assert_eq!(rejected, Some(12.0));
+}
+
+#[tokio::test]
+async fn a_fault_that_leaves_an_array_whole_costs_its_element_alone() {
+    let setup = Setup::start().await;
+    let element =
+        |device: &str, value: &str| format!(r#"{{"device":"{device}","sensor":"s","value":{value}}}"#);
+    for broken in [
+        element("\\q", "1"),
+        element("\\ud800", "1"),
+        element("d", "\"\\u12\""),
+        element("d", "1e999"),
+        element("\\udc00", "-1e999"),
+    ] {
+        let reply = setup.post(JSON, format!("[{ONE},{broken},{ONE}]")).await.expect_status(202).json();
+        assert_eq!((&reply["accepted"], &reply["rejected"]), (&json!(2), &json!(1)), "{broken}: {reply}");
+        assert_eq!(reply["errors"][0]["index"], 1, "{reply}");
+        setup.post(JSON, format!("[{broken}]")).await.expect_problem(422);
+        setup.post_to("/v1/readings?strict=true", format!("[{ONE},{broken}]")).await.expect_problem(422);
+        setup.post(JSON, format!("[{ONE},{broken}")).await.expect_problem(400);
+    }
+    assert_eq!(setup.gateway.account("accepted").await, 10);
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_is_passed_over_in_every_format_and_encoding() {
+    let setup = Setup::start().await;
+    let marked = |body: &str| format!("\u{feff}{body}");
+    for (content_type, body) in [
+        (JSON, marked(ONE)),
+        (JSON, marked(&format!("[{ONE}]"))),
+        (NDJSON, marked(&format!("{ONE}\n"))),
+        (SENML, marked(r#"[{"n":"d/s","v":1}]"#)),
+    ] {
+        expect_accepted(setup.post(content_type, body.clone()).await, 1);
+        let wide: Vec<u8> = body.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let detail = setup.post(content_type, wide).await.expect_problem(400).detail();
+        assert!(detail.contains("UTF-16") && detail.contains("UTF-8"), "{detail}");
+    }
+    for compressed in [("gzip", gzip(marked(ONE).as_bytes())), ("zstd", zstd(marked(ONE).as_bytes()))] {
+        expect_accepted(setup.post_encoded(compressed.0, compressed.1).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn first_mistakes_are_answered_with_what_to_do() {
+    let setup = Setup::start().await;
+    let lines = format!("{ONE}\n{ONE}\n");
+    let array = format!("[{ONE},\n{ONE}]");
+    for (content_type, body, status, words) in [
+        (JSON, lines.as_str(), 400, "looks like NDJSON"),
+        (JSON, lines.as_str(), 400, "set `Content-Type: application/x-ndjson`"),
+        (NDJSON, array.as_str(), 400, "set `Content-Type: application/json`"),
+        (NDJSON, "[\n{}\n,{}\n]", 422, "set `Content-Type: application/json`"),
+        (NDJSON, "[{},{}]", 422, "set `Content-Type: application/json`"),
+        (JSON, "", 400, "the body is empty; send a reading as a JSON object"),
+        (SENML, "\n", 400, "the body is empty; send a SenML pack"),
+        (JSON, "device=d&sensor=s&value=1", 400, "looks like a form"),
+        (JSON, "cpu,host=h idle=1", 400, "looks like line protocol"),
+        (JSON, "<reading/>", 400, "looks like XML"),
+        ("application/x-www-form-urlencoded", ONE, 415, "add `-H 'Content-Type: application/json'`"),
+        ("text/plain", "cpu,host=h idle=1", 415, "`/api/v2/write`"),
+        (JSON, r#"{"device_id":"d"}"#, 422, "unknown field `device_id`, did you mean `device`?"),
+        (JSON, r#"{"device":"d","timestamp":0}"#, 422, "unknown field `timestamp`, did you mean `time`?"),
+        (JSON, r#"{"readings":[]}"#, 422, "send the array itself"),
+    ] {
+        let reply = setup.post(content_type, body.to_owned()).await.expect_status(status);
+        let told = reply.detail();
+        assert!(told.contains(words), "{body}: {told}");
+    }
+    for (path, status) in [("/", 405), ("/readings", 404), ("/api/v1/readings", 404), ("/v1/reading", 404)] {
+        let detail = setup.post_to(path, ONE).await.expect_problem(status).detail();
+        assert!(detail.contains("readings go to `/v1/readings`"), "{path}: {detail}");
+    }
+    assert_eq!(setup.gateway.account("accepted").await, 0);
 }
 
 #[tokio::test]
@@ -599,6 +709,9 @@ async fn deep_nesting_huge_names_and_duplicate_names_are_refused_and_do_no_harm(
         r#"{"device":"d","device":"e","sensor":"s","value":1}"#,
         r#"{"device":"d","sensor":"s","value":1,"value":1}"#,
         r#"{"device":"d","sensor":"s","value":1,"tags":{"a":"1","a":"2"}}"#,
+        r#"{"device":"d","sensor":"s","value":1,"tags":{"a":"1","\u0061":"1"}}"#,
+        r#"{"device":"d","values":{"a":1,"b":2,"\u0061":3}}"#,
+        r#"{"device":"d","sensor":"s","value":1,"unit":"V","unit":"V"}"#,
     ] {
         let detail = setup.post(JSON, twice).await.expect_problem(422).detail();
         assert!(detail.contains("twice"), "{detail}");
@@ -849,6 +962,11 @@ async fn strict_takes_all_or_none() {
     let problem = setup.post_to("/v1/readings?strict=true", mixed.clone()).await.expect_problem(422).json();
     assert_eq!(problem["errors"].as_array().map(Vec::len), Some(1), "{problem}");
     assert_eq!(problem["errors"][0]["pointer"], "/1/sensor");
+    assert_eq!(problem["rejected"], 1);
+    assert_eq!(
+        problem["detail"],
+        "1 reading was turned away, and the request is strict: nothing was taken; the first: `sensor` is missing"
+    );
     setup.expect_nothing_taken().await;
 
     expect_accepted(setup.post_to("/v1/readings?strict=true", format!("[{ONE},{ONE}]")).await, 2);
@@ -865,6 +983,28 @@ async fn an_acknowledgement_that_the_buffer_cannot_give_is_422() {
     for ack in ["memory", "delivered"] {
         let reply = setup.post_to(&format!("/v1/readings?ack={ack}"), ONE).await.expect_status(202);
         assert_eq!(reply.json()["ack"], ack);
+    }
+}
+
+#[tokio::test]
+async fn optional_fields_that_are_null_count_as_absent() {
+    let setup = Setup::start().await;
+    for fields in [
+        r#""sensor":"s","value":1,"time":null,"unit":null,"tags":null,"values":null"#,
+        r#""sensor":null,"value":null,"values":{"s":1}"#,
+    ] {
+        let body = format!(r#"{{"device":"d",{fields}}}"#);
+        expect_accepted(setup.post(JSON, body.clone()).await, 1);
+        expect_accepted(setup.post(NDJSON, body).await, 1);
+    }
+    let document = setup.gateway.get("/openapi.json").await.expect_status(200).json();
+    let properties = &document["components"]["schemas"]["Reading"]["properties"];
+    for field in ["time", "unit", "tags"] {
+        let text = properties[field].to_string();
+        assert!(text.contains("\"null\""), "{field}: {text}");
+    }
+    for value in [&properties["value"], &properties["values"]["additionalProperties"]] {
+        assert_eq!(value["type"], json!(["number", "boolean", "string"]), "{value}");
     }
 }
 
@@ -888,19 +1028,62 @@ async fn readings_too_far_from_the_clock_are_turned_away() {
 }
 
 #[tokio::test]
-async fn by_default_an_hour_ahead_is_too_far_and_no_past_is() {
+async fn by_default_an_hour_ahead_is_too_far_and_no_past_since_2001_is() {
     let setup = Setup::start().await;
     let now = i64::try_from(milliseconds_now()).expect("this age");
-    for (time, status) in [(0, 202), (now + 3_590_000, 202), (now + 3_610_000, 422)] {
+    let earliest = 978_307_200_000;
+    for (time, status) in
+        [(0, 422), (earliest - 1, 422), (earliest, 202), (now + 3_590_000, 202), (now + 3_610_000, 422)]
+    {
         let body = format!(r#"{{"device":"d","sensor":"s","value":1,"time":{time}}}"#);
         setup.post(JSON, body).await.expect_status(status);
     }
 }
 
 #[tokio::test]
+async fn a_reading_before_ingest_earliest_is_turned_away_and_the_unit_that_fits_is_named() {
+    let setup = Setup::start().await;
+    let post = async |content_type: &str, path: &str, body: String| {
+        let request = setup.gateway.request(path).header("content-type", content_type).body(body);
+        setup.gateway.send(request).await
+    };
+    let reading = |time: &str| format!(r#"{{"device":"d","sensor":"s","value":1,"time":{time}}}"#);
+    for (path, time, unit) in [
+        ("/v1/readings", "1170288000", "s"),
+        ("/v1/readings", "1.170288e9", "s"),
+        ("/v1/readings", "1170288000000000", "us"),
+        ("/v1/readings", "1170288000000000000", "ns"),
+        ("/v1/readings?precision=s", "1170288000000", "ms"),
+        ("/v1/readings?precision=us", "1170288000", "s"),
+        ("/v1/readings?precision=ns", "1170288000000", "ms"),
+    ] {
+        for (content_type, body) in
+            [(JSON, reading(time)), (JSON, format!("[{}]", reading(time))), (NDJSON, reading(time))]
+        {
+            let detail = post(content_type, path, body).await.expect_problem(422).detail();
+            assert!(detail.contains(&format!("did you mean `precision={unit}`?")), "{time}: {detail}");
+        }
+    }
+    for time in ["0", "\"2000-12-31T23:59:59.999999999Z\"", "\"1970-01-01T00:00:00Z\""] {
+        let detail = post(JSON, "/v1/readings", reading(time)).await.expect_problem(422).detail();
+        assert!(detail.contains("is earlier than 2001-01-01T00:00:00Z"), "{time}: {detail}");
+        assert!(!detail.contains("did you mean"), "{detail}");
+    }
+    let pack = r#"[{"n":"d/s","v":1,"t":1170288000000}]"#;
+    let detail = post(SENML, "/v1/readings", pack.to_owned()).await.expect_problem(422).detail();
+    assert!(detail.contains("it would fit as milliseconds, but SenML counts seconds"), "{detail}");
+    let pack = r#"[{"n":"d/s","v":1,"t":978307199}]"#;
+    post(SENML, "/v1/readings", pack.to_owned()).await.expect_problem(422);
+    setup.expect_nothing_taken().await;
+    assert_eq!(setup.gateway.metric(r#"forebay_readings_rejected_total{reason="time"}"#).await, Some(26.0));
+}
+
+#[tokio::test]
 async fn unknown_fields_are_passed_over_where_the_settings_say_so() {
-    let setup = Setup::with(|gateway| gateway.set("ingest.unknown_fields", "ignore")).await;
-    let extra = r#"{"device":"d","x":{"y":[1,{"z":1e999}]},"sensor":"s","value":1,"time":0,"x":2,"":null}"#;
+    let setup =
+        Setup::with(|gateway| gateway.set("ingest.unknown_fields", "ignore").set("ingest.earliest", EPOCH))
+            .await;
+    let extra = r#"{"device":"d","x":{"y":[1,{"z":1e999}]},"sensor":"s","value":1,"time":0,"X":2,"":null}"#;
     expect_accepted(setup.post(JSON, extra).await, 1);
     expect_accepted(setup.post(NDJSON, extra).await, 1);
     let expected = r#"{"device":"d","sensor":"s","value":1,"time":"1970-01-01T00:00:00Z"}"#;

@@ -6,12 +6,12 @@
 use std::borrow::Cow;
 
 use super::DeviceTags;
+use super::body::BYTE_ORDER_MARK;
 
 /// No more than the beginning of a body is looked through, in bytes.
 const SEARCH_BYTES_MAX: usize = 1 << 20;
 /// Longest piece in which a device is looked for, in bytes.
 const PIECE_BYTES_MAX: usize = 16 << 10;
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Where the readings of a body stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

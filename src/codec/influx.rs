@@ -11,7 +11,8 @@
 //! `1i` and `1u` are kept as whole numbers, `1` and `1.5` are doubles. An unsigned number that 64 bits signed do not
 //! hold becomes a double if that is exactly the same number, and is a fault if not: nothing is altered.
 //!
-//! A line is taken whole or not at all, and a bad one costs no other. Only a text may have line feeds in it; one that is
+//! A field that is no value costs itself alone, and anything else that is wrong with a line the whole line; a bad line
+//! costs no other. Only a text may have line feeds in it; one that is
 //! not closed takes all that follows with it, up to the next quotation mark, and the fault says how far that was. Blank
 //! lines and those that begin with `#` hold nothing, but they are counted: a fault names the line as an editor would.
 //!
@@ -19,7 +20,7 @@
 //!   says what is wrong.
 //!
 //! What InfluxDB 1 and 2 do is done here, where it does not contradict the rules of a reading: an unescaped `=` in the
-//! value of a tag, an empty value and a tag that is twice there are faults; `\=` is no escape in a measurement. Some
+//! value of a tag, an empty value and a tag that is twice there are faults, and so is a field; `\=` is no escape in a measurement. Some
 //! things differ: a line feed ends a name also after a backslash, a comment ends with its line whatever is in it, a tab
 //! separates like a space, and nothing may stand between a text and the comma or space that follows.
 
@@ -34,11 +35,11 @@ mod value;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{DecodeError, Decoded, Decoder, Reason, Rules};
+use super::{DecodeError, Decoded, Decoder, Looks, Reason, Rules};
 use crate::reading::Readings;
 pub use encode::InfluxEncoder;
-use fault::Fault;
-use line::{LineError, Parser};
+use fault::{Fault, Scope};
+use line::{FieldFaults, LineError, Parser};
 
 /// The format `influx`.
 #[derive(Debug)]
@@ -82,8 +83,17 @@ impl Decoder for Influx {
         &[]
     }
 
+    fn advice(&self, looks: Looks) -> Option<&'static str> {
+        match looks {
+            Looks::Object | Looks::SpreadObject | Looks::Objects | Looks::Array | Looks::Markup => {
+                looks.advice()
+            }
+            Looks::Empty | Looks::Form | Looks::Lines | Looks::Unknown => None,
+        }
+    }
+
     /// Never fails: what is no line costs no other line.
-    fn decode(&self, body: &[u8], rules: &Rules) -> Result<Decoded, DecodeError> {
+    fn read(&self, body: &[u8], rules: &Rules) -> Result<Decoded, DecodeError> {
         let mut decoded = Decoded { readings: Readings::with_capacity(body.len()), ..Decoded::default() };
         let (mut parser, mut numbers) = (Parser::new(rules), LineNumbers::default());
         let text = std::str::from_utf8(body).ok();
@@ -95,7 +105,14 @@ impl Decoder for Influx {
                 None => alone(&mut parser, body, at, &mut decoded.readings),
             };
             match next {
-                Ok(next) => at = next,
+                Ok(next) => {
+                    if let Some(faults) = parser.take_faults() {
+                        // The places of a line that was read alone count from its beginning.
+                        let start = if text.is_some() { 0 } else { at };
+                        reject_fields(faults, start, body, at..next, &mut numbers, &mut decoded);
+                    }
+                    at = next;
+                }
                 Err(LineError::Overflow) => {
                     decoded.overflowed = true;
                     break;
@@ -137,11 +154,33 @@ fn alone<'a>(
     }
 }
 
+/// Turns single fields of a line away, whose faults count their places from the byte `start`.
+fn reject_fields(
+    faults: FieldFaults,
+    start: usize,
+    body: &[u8],
+    line: Range<usize>,
+    numbers: &mut LineNumbers,
+    decoded: &mut Decoded,
+) {
+    for fault in faults.listed {
+        let fault = Fault { at: start + fault.at, ..fault };
+        reject(&fault, body, line.clone(), numbers, decoded);
+    }
+    for ((_, reason), count) in Reason::NAMES.iter().zip(faults.unlisted) {
+        decoded.rejections.count_unlisted(*reason, count);
+    }
+}
+
 fn reject(fault: &Fault, body: &[u8], line: Range<usize>, numbers: &mut LineNumbers, decoded: &mut Decoded) {
     let index = numbers.before(body, line.start);
-    decoded
-        .rejections
-        .add(index, fault.reason, 1, || (format!("/{index}"), describe(fault, body, line, index + 1)));
+    decoded.rejections.add(index, fault.reason, 1, || {
+        let field = match &fault.scope {
+            Scope::Line => String::new(),
+            Scope::Field(key) => format!("/{key}"),
+        };
+        (format!("/{index}{field}"), describe(fault, body, line, index + 1))
+    });
 }
 
 /// What is wrong with a line that has this number, and where. A text may make it run over several lines.
@@ -155,7 +194,7 @@ fn describe(fault: &Fault, body: &[u8], line: Range<usize>, number: usize) -> St
         place += &format!(" of line {row}");
     }
     let last = number + feeds_before(line.end - usize::from(body[..line.end].ends_with(b"\n")));
-    if last != number {
+    if last != number && fault.scope == Scope::Line {
         place += &format!(", up to line {last}");
     }
     format!("{place}: {}", fault.detail)

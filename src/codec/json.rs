@@ -6,10 +6,11 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor, va
 use serde_json::value::RawValue;
 
 use super::diagnosis::diagnose_empty_batch;
+use super::mended::Mended;
 use super::object::{Care, Draft, Place, decode_error, is_beyond};
 use super::scan::{Scanner, Uncommon};
 use super::{
-    DecodeError, Decoded, Decoder, Encoder, NodeAnswer, Rules, Silence, Trial, Unwritable, utf8,
+    DecodeError, Decoded, Decoder, Encoder, Looks, NodeAnswer, Rules, Silence, Trial, Unwritable, utf8,
     write_reading,
 };
 use crate::reading::{ReadingRef, Readings};
@@ -23,16 +24,24 @@ impl Decoder for Json {
         &["application/json"]
     }
 
-    fn decode(&self, body: &[u8], rules: &Rules) -> Result<Decoded, DecodeError> {
+    fn advice(&self, looks: Looks) -> Option<&'static str> {
+        match looks {
+            Looks::Empty => Some(
+                "the body is empty; send a reading as a JSON object, such as {\"device\":\"d\",\"sensor\":\"s\",\"value\":1}, or an array of them",
+            ),
+            Looks::Objects | Looks::Markup | Looks::Form | Looks::Lines => looks.advice(),
+            Looks::Object | Looks::SpreadObject | Looks::Array | Looks::Unknown => None,
+        }
+    }
+
+    fn read(&self, body: &[u8], rules: &Rules) -> Result<Decoded, DecodeError> {
         let text = utf8(body)?;
         if let Ok(decoded) = scan(text, rules) {
             return Ok(decoded);
         }
-        match read(text, Care::Fast, rules) {
-            Err(error) if is_beyond(&error) => read(text, Care::Slow, rules),
-            done => done,
-        }
-        .map_err(|error| decode_error(&error, 0))
+        parse(&Mended::plain(text), Care::Fast, rules)
+            .or_else(|error| parse_with_care(text, error, rules))
+            .map_err(|error| decode_error(&error, 0))
     }
 
     fn layout(&self) -> super::Layout {
@@ -85,10 +94,22 @@ fn scan(text: &str, rules: &Rules) -> Result<Decoded, Uncommon> {
     if scanner.is_at_end() { Ok(decoded) } else { Err(Uncommon) }
 }
 
-fn read(text: &str, care: Care, rules: &Rules) -> Result<Decoded, serde_json::Error> {
-    let mut decoded = decoded_for(text);
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    match (&mut deserializer).deserialize_any(Document { care, rules, decoded: &mut decoded }) {
+/// Reads a body in which the parser stopped at `error`, if that may be the fault of an element alone.
+#[cold]
+fn parse_with_care(
+    text: &str,
+    error: serde_json::Error,
+    rules: &Rules,
+) -> Result<Decoded, serde_json::Error> {
+    let is_array = text.trim_ascii_start().starts_with('[');
+    let mended = if is_array { Mended::of(text) } else { Mended::plain(text) };
+    if mended.is_changed() || is_beyond(&error) { parse(&mended, Care::Slow, rules) } else { Err(error) }
+}
+
+fn parse(body: &Mended<'_>, care: Care, rules: &Rules) -> Result<Decoded, serde_json::Error> {
+    let mut decoded = decoded_for(body.text());
+    let mut deserializer = serde_json::Deserializer::from_str(body.text());
+    match (&mut deserializer).deserialize_any(Document { body, care, rules, decoded: &mut decoded }) {
         Ok(()) => {}
         Err(error) if care == Care::Slow && is_beyond(&error) => Draft::refuse("a number", &mut decoded),
         Err(error) => return Err(error),
@@ -103,6 +124,7 @@ fn decoded_for(text: &str) -> Decoded {
 }
 
 struct Document<'a> {
+    body: &'a Mended<'a>,
     care: Care,
     rules: &'a Rules,
     decoded: &'a mut Decoded,
@@ -126,6 +148,7 @@ impl<'de> Visitor<'de> for Document<'_> {
         loop {
             let place = Place::Among(index);
             let element = Element {
+                body: self.body,
                 draft: &mut draft,
                 place,
                 care: self.care,
@@ -172,6 +195,7 @@ impl<'de> Visitor<'de> for Document<'_> {
 
 /// One element of the array.
 struct Element<'a, 'de> {
+    body: &'a Mended<'a>,
     draft: &'a mut Draft<'de>,
     place: Place,
     care: Care,
@@ -187,6 +211,10 @@ impl<'de> DeserializeSeed<'de> for Element<'_, 'de> {
             Care::Fast => self.draft.read(deserializer, self.place, self.care, self.rules, self.decoded),
             Care::Slow => {
                 let text = <&RawValue as serde::Deserialize>::deserialize(deserializer)?.get();
+                if let Some(detail) = self.body.fault_in(text) {
+                    Draft::refuse_part(self.place, &self.body.pointer_in(text), detail, self.decoded);
+                    return Ok(());
+                }
                 let element = &mut serde_json::Deserializer::from_str(text);
                 let read = self.draft.read(element, self.place, self.care, self.rules, self.decoded);
                 read.map_err(|error| serde::de::Error::custom(decode_error(&error, 0).detail))
@@ -196,317 +224,4 @@ impl<'de> DeserializeSeed<'de> for Element<'_, 'de> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use proptest::strategy::Strategy as _;
-
-    use super::*;
-    use crate::codec::{UnknownFields, tests};
-    use crate::timestamp::{Precision, Timestamp};
-
-    /// Decodes and shows what came out: canonical lines, then `pointer: detail` lines.
-    fn show(body: &str, rules: &Rules) -> String {
-        let decoded = Json.decode(body.as_bytes(), rules).expect("JSON");
-        let mut text = Vec::new();
-        for reading in &decoded.readings {
-            write_reading(reading, &mut text);
-            text.push(b'\n');
-        }
-        let mut text = String::from_utf8(text).expect("UTF-8");
-        for rejection in &decoded.rejections.listed {
-            text += &format!("{} {}: {}\n", rejection.index, rejection.pointer, rejection.detail);
-        }
-        text
-    }
-
-    #[track_caller]
-    fn check(body: &str, expected: &str) {
-        assert_eq!(show(body, &tests::rules()).trim_end(), expected, "{body}");
-    }
-
-    #[track_caller]
-    fn check_error(body: &str, expected: &str) {
-        let error = Json.decode(body.as_bytes(), &tests::rules()).expect_err("no JSON");
-        assert_eq!(error.to_string(), expected, "{body:.80}");
-    }
-
-    #[test]
-    fn an_object_is_one_reading_and_a_missing_time_is_the_time_of_receipt() {
-        check(
-            r#" {"value":230.10,"sensor":"voltage","device":"m7"} "#,
-            r#"{"device":"m7","sensor":"voltage","value":230.1,"time":"2007-02-01T00:00:00Z"}"#,
-        );
-    }
-
-    #[test]
-    fn values_are_kept_as_they_are() {
-        for (value, kept) in [
-            ("9223372036854775807", "9223372036854775807"),
-            ("-9223372036854775808", "-9223372036854775808"),
-            ("9223372036854775808", "9.223372036854776e+18"),
-            ("1e3", "1000.0"),
-            ("-0", "-0.0"),
-            ("true", "true"),
-            (r#""on\u00e9\"""#, r#""oné\"""#),
-            (r#""""#, r#""""#),
-        ] {
-            check(
-                &format!(r#"{{"device":"d","sensor":"s","value":{value}}}"#),
-                &format!(r#"{{"device":"d","sensor":"s","value":{kept},"time":"2007-02-01T00:00:00Z"}}"#),
-            );
-        }
-    }
-
-    #[test]
-    fn values_hold_several_sensors_and_each_is_judged_by_itself() {
-        check(
-            r#"[{"values":{"t":1,"a/b":null,"h":2},"device":"d","time":1170288000000,"unit":"K","tags":{"a":"b"}}]"#,
-            concat!(
-                r#"{"device":"d","sensor":"t","value":1,"time":"2007-02-01T00:00:00Z","unit":"K","tags":{"a":"b"}}"#,
-                "\n",
-                r#"{"device":"d","sensor":"h","value":2,"time":"2007-02-01T00:00:00Z","unit":"K","tags":{"a":"b"}}"#,
-                "\n0 /0/values/a~1b: a value must be a number, a boolean or a string, got null"
-            ),
-        );
-        check(r#"{"device":"d","values":{}}"#, "0 /values: `values` must name at least one sensor");
-        check(
-            r#"{"device":"d","values":{"a":1},"value":1}"#,
-            "0 /values: `values` stands instead of `sensor` and `value`, not beside them",
-        );
-        let decoded = Json.decode(br#"{"values":{"a":1,"b":2}}"#, &tests::rules()).expect("JSON");
-        assert_eq!(decoded.rejections.count(), 2);
-    }
-
-    #[test]
-    fn each_fault_is_told_with_its_pointer_and_what_to_do() {
-        let object = |fields: &str| format!(r#"{{"device":"d","sensor":"s",{fields}}}"#);
-        check(&object(r#""valeu":1"#), "0 /valeu: unknown field `valeu`, did you mean `value`?");
-        check(
-            &object(r#""value":1,"humidity":2"#),
-            "0 /humidity: unknown field `humidity`; a reading has `device`, `sensor`, `value`, `time`, `unit`, `tags`, `values`",
-        );
-        check(r#"{"sensor":"s","value":1}"#, "0 /device: `device` is missing");
-        check(r#"{"device":"d","value":1}"#, "0 /sensor: `sensor` is missing");
-        check(r#"{"device":"d","sensor":"s"}"#, "0 /value: `value` is missing");
-        check(
-            &object(r#""value":null"#),
-            "0 /value: a value must be a number, a boolean or a string, got null",
-        );
-        check(
-            &object(r#""value":[1]"#),
-            "0 /value: a value must be a number, a boolean or a string, got an array",
-        );
-        check(&object(r#""value":1,"value":2"#), "0 /value: `value` is there twice");
-        check(&object(r#""value":1,"unit":5"#), "0 /unit: `unit` must be a string, got a number");
-        check(
-            &object(r#""value":1,"time":true"#),
-            "0 /time: `time` must be an RFC 3339 string or a number, got a boolean",
-        );
-        check(&object(r#""value":1,"tags":[]"#), "0 /tags: `tags` must be an object, got an array");
-        check(&object(r#""value":1,"tags":{"a":1}"#), "0 /tags/a: a tag must be a string, got a number");
-        check(&object(r#""value":1,"tags":{"a":"1","a":"2"}"#), "0 /tags/a: the tag `a` is there twice");
-        check(r#"{"device":7,"sensor":"s","value":1}"#, "0 /device: `device` must be a string, got a number");
-        check(
-            "[1,null,[[]]]",
-            concat!(
-                "0 /0: a reading must be an object, got a number\n",
-                "1 /1: a reading must be an object, got null\n",
-                "2 /2: a reading must be an object, got an array"
-            ),
-        );
-        check("5", "0 : the body must be a reading, as an object, or an array of them, got a number");
-        check(
-            r#"{"device":"","sensor":"s","value":1}"#,
-            "0 /device: `device` must be 1 to 256 bytes long, got 0",
-        );
-    }
-
-    #[test]
-    fn what_a_client_sent_is_repeated_only_in_part() {
-        let name = "x".repeat(10_000);
-        let shown = show(&format!(r#"{{"{name}":1}}"#), &tests::rules());
-        assert!(shown.len() < 400, "{shown}");
-    }
-
-    #[test]
-    fn unknown_fields_can_be_passed_over() {
-        let rules = Rules { unknown_fields: UnknownFields::Ignore, ..tests::rules() };
-        assert_eq!(
-            show(r#"{"device":"d","sensor":"s","value":1,"x":{"y":[1]}}"#, &rules).trim_end(),
-            r#"{"device":"d","sensor":"s","value":1,"time":"2007-02-01T00:00:00Z"}"#
-        );
-    }
-
-    #[test]
-    fn times_count_in_the_unit_that_was_asked_for_and_keep_within_the_window() {
-        let rules = Rules {
-            precision: Precision::Seconds,
-            earliest: Timestamp::parse("2007-01-01T00:00:00Z").expect("a time"),
-            latest: Timestamp::parse("2007-03-01T00:00:00Z").expect("a time"),
-            ..tests::rules()
-        };
-        let body = r#"[{"device":"d","sensor":"s","value":1,"time":1170288000.25},
-                       {"device":"d","sensor":"s","value":1,"time":"2006-12-31T23:59:59Z"},
-                       {"device":"d","sensor":"s","value":1,"time":1170288000000}]"#;
-        assert_eq!(
-            show(body, &rules),
-            concat!(
-                r#"{"device":"d","sensor":"s","value":1,"time":"2007-02-01T00:00:00.250Z"}"#,
-                "\n",
-                "1 /1/time: `time` 2006-12-31T23:59:59Z is earlier than 2007-01-01T00:00:00Z, the earliest taken now\n",
-                "2 /2/time: time must be from 1970-01-01 to 2262-04-11; a number counts seconds unless `precision` says otherwise\n",
-            )
-        );
-    }
-
-    #[test]
-    fn a_number_beyond_all_doubles_is_the_fault_of_its_reading_alone() {
-        let good = r#"{"device":"d","sensor":"s","value":1}"#;
-        let line = r#"{"device":"d","sensor":"s","value":1,"time":"2007-02-01T00:00:00Z"}"#;
-        check(
-            &format!(r#"[{good},{{"device":"d","sensor":"s","value":-1e999}},{good}]"#),
-            &format!(
-                "{line}\n{line}\n1 /1/value: a value must be a finite number, got a number that no double can hold"
-            ),
-        );
-        check(
-            r#"{"device":"d","values":{"a":1e999}}"#,
-            "0 /values/a: a value must be a finite number, got a number that no double can hold",
-        );
-        check(
-            r#"{"device":"d","sensor":"s","value":1,"tags":1e999}"#,
-            "0 /tags: `tags` must be an object, got a number that no double can hold",
-        );
-        check("[1e999]", "0 /0: a reading must be an object, got a number");
-        check("1e999", "0 : the body must be a reading, as an object, or an array of them, got a number");
-        check(
-            r#"{"device":"d","sensor":"s","value":[1e999]}"#,
-            "0 /value: a value must be a finite number, got a number that no double can hold",
-        );
-        check_error(r#"[{"value":1e999},"#, "line 1, column 17: EOF while parsing a value");
-    }
-
-    #[test]
-    fn what_is_no_json_is_told_with_line_and_column() {
-        check_error("", "line 1, column 1: EOF while parsing a value");
-        check_error("[{\"device\":\n\"d\"", "line 2, column 3: EOF while parsing an object");
-        check_error(r#"{"value":NaN}"#, "line 1, column 10: expected value");
-        check_error("[] []", "line 1, column 4: trailing characters");
-        check_error("\u{feff}[]", "line 1, column 1: expected value");
-        check_error(&"[".repeat(100_000), "line 1, column 128: recursion limit exceeded");
-        check_error(
-            &format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)),
-            "line 1, column 128: recursion limit exceeded",
-        );
-        check_error(
-            &format!(r#"{{"tags":{}"#, r#"{"a":"#.repeat(100_000)),
-            "line 1, column 639: recursion limit exceeded",
-        );
-    }
-
-    /// Whether two ways to read a body led to the same readings and rejections.
-    pub(in crate::codec) fn same(scanned: &Decoded, read: &Decoded) -> bool {
-        let told = |decoded: &Decoded| {
-            let rejections = decoded.rejections.listed.iter();
-            rejections.map(|r| format!("{} {} {}", r.index, r.pointer, r.detail)).collect::<Vec<_>>()
-        };
-        scanned.readings == read.readings && told(scanned) == told(read)
-    }
-
-    /// An object that may be a reading, or nearly.
-    pub(in crate::codec) fn fragment() -> impl proptest::strategy::Strategy<Value = String> {
-        let scalar = proptest::sample::select(vec![
-            "1",
-            "-0",
-            "0",
-            "-0.0",
-            "01",
-            "1.",
-            ".5",
-            "1.50",
-            "-12.25e3",
-            "1E+2",
-            "1e",
-            "1e999",
-            "-1e-999",
-            "9223372036854775807",
-            "9223372036854775808",
-            "18446744073709551616",
-            "123456789012345678901234567890",
-            "true",
-            "false",
-            "null",
-            "tru",
-            "\"\"",
-            "\"a\"",
-            "\"\\n\"",
-            "\"é\"",
-            "\"\u{7f}\"",
-            "\"\u{85}\"",
-            "\"2007-02-01T00:00:00.5Z\"",
-            "[1]",
-            "{}",
-            "{\"a\":\"b\"}",
-            "{\"a\":1,\"b\":2.5}",
-            "\"",
-            "\"a\tb\"",
-            " 1 ",
-            "1 2",
-            "NaN",
-            "1170288000000",
-        ]);
-        let name = proptest::sample::select(vec![
-            "device",
-            "sensor",
-            "value",
-            "time",
-            "unit",
-            "tags",
-            "values",
-            "x",
-            "valu\\u0065",
-        ]);
-        let member = (name, scalar).prop_map(|(name, scalar)| format!("\"{name}\":{scalar}"));
-        let good = proptest::strategy::Just("\"device\":\"d\",\"sensor\":\"s\",\"value\":2.5".to_owned());
-        let members = proptest::collection::vec(proptest::prop_oneof![member, good], 0..4);
-        let space = proptest::sample::select(vec!["", " ", "\n", ",", "\t\r"]);
-        (members, space)
-            .prop_map(|(members, space)| format!("{{{space}{}}}", members.join(&format!(",{space}"))))
-    }
-
-    proptest::proptest! {
-        #![proptest_config(proptest::test_runner::Config::with_cases(4000))]
-
-        #[test]
-        fn the_scanner_agrees_with_serde_json(
-            objects in proptest::collection::vec(fragment(), 0..4),
-            frame in proptest::sample::select(vec![("[", "]"), ("", ""), ("[", ""), ("", "]"), (" [ ", " ] "), ("[", "] x")]),
-        ) {
-            let body = format!("{}{}{}", frame.0, objects.join(","), frame.1);
-            if let Ok(scanned) = scan(&body, &tests::rules()) {
-                let read = read(&body, Care::Fast, &tests::rules()).expect("what the scanner takes is JSON");
-                proptest::prop_assert!(same(&scanned, &read), "{} {:?} {:?}", body, scanned, read);
-            }
-        }
-    }
-
-    #[test]
-    fn the_common_form_is_scanned() {
-        for body in [
-            r#"{"device":"meter-1","sensor":"voltage","value":230.1}"#,
-            "[]",
-            r#" [ {"device":"d","sensor":"s","value":-1,"time":"2007-02-01T00:00:00Z","unit":"°C","tags":{"a":"b"}} ,
-                {"device":"d","values":{"a":1e3,"b":true,"c":"x"},"time":1170288000000} ] "#,
-        ] {
-            let scanned = scan(body, &tests::rules()).expect(body);
-            assert_eq!(scanned.rejections.count(), 0);
-        }
-    }
-
-    #[test]
-    fn all_rejections_are_counted_and_the_first_hundred_listed() {
-        let body = format!("[{}null]", "null,".repeat(249));
-        let decoded = Json.decode(body.as_bytes(), &tests::rules()).expect("JSON");
-        assert_eq!(decoded.rejections.count(), 250);
-        assert_eq!(decoded.rejections.listed.len(), 100);
-    }
-}
+pub(super) mod tests;

@@ -12,6 +12,7 @@
 //! A format is added as a file here and a row in [`DECODERS`] or [`ENCODERS`]; the tests at the end of this file
 //! then hold it to what every format promises.
 
+mod body;
 mod canonical;
 mod clickhouse;
 mod device_tag;
@@ -22,12 +23,16 @@ mod excerpt;
 mod influx;
 mod json;
 mod judge;
+mod mended;
+mod names;
 mod ndjson;
 mod object;
 mod remote_write;
 mod report;
 mod scan;
 mod senml;
+mod time;
+mod unknown;
 mod value;
 
 use std::fmt::Debug;
@@ -39,6 +44,7 @@ use crate::reading::{ReadingError, Readings};
 use crate::registry::Registry;
 use crate::timestamp::{Precision, Timestamp};
 
+pub use body::Looks;
 pub use canonical::write_reading;
 pub use diagnosis::diagnose_status;
 pub use encoder::{
@@ -82,15 +88,28 @@ pub trait Decoder: Sync + Debug {
     /// The media types of this format, in lower case; none if it has paths of its own, where any type is taken.
     fn media_types(&self) -> &'static [&'static str];
 
+    /// What is said of a body of which nothing can be taken and that looks like this; `None` if nothing is.
+    fn advice(&self, looks: Looks) -> Option<&'static str>;
+
+    /// Where the readings of a body stand, for showing those that were turned away.
+    fn layout(&self) -> Layout;
+
+    /// Reads a whole body that has no byte order mark.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if the body is not of this format; nothing of it may be taken then.
+    fn read(&self, body: &[u8], rules: &Rules) -> Result<Decoded, DecodeError>;
+
     /// Reads a whole body.
     ///
     /// # Errors
     ///
     /// [`DecodeError`] if the body is not of this format; nothing of it may be taken then.
-    fn decode(&self, body: &[u8], rules: &Rules) -> Result<Decoded, DecodeError>;
-
-    /// Where the readings of a body stand, for showing those that were turned away.
-    fn layout(&self) -> Layout;
+    fn decode(&self, body: &[u8], rules: &Rules) -> Result<Decoded, DecodeError> {
+        let body = body::unmarked(body)?;
+        body::advise(self.read(body, rules), body, |looks| self.advice(looks))
+    }
 }
 
 /// What to do with a field that no reading has.
@@ -122,23 +141,6 @@ pub struct Rules {
     pub device_tags: DeviceTags,
 }
 
-impl Rules {
-    /// Gives `time` back if a reading may have it.
-    ///
-    /// # Errors
-    ///
-    /// Says how far it is from what is taken.
-    fn check_time(&self, time: Timestamp) -> Result<Timestamp, String> {
-        if time < self.earliest {
-            return Err(format!("`time` {time} is earlier than {}, the earliest taken now", self.earliest));
-        }
-        if time > self.latest {
-            return Err(format!("`time` {time} is later than {}, the latest taken now", self.latest));
-        }
-        Ok(time)
-    }
-}
-
 /// What a body held.
 #[derive(Debug, Default)]
 pub struct Decoded {
@@ -146,6 +148,8 @@ pub struct Decoded {
     pub readings: Readings,
     /// The others.
     pub rejections: Rejections,
+    /// Why the first part of the body that is none of its format was turned away by itself; `None` if all of it is.
+    pub malformed: Option<DecodeError>,
     /// Whether the readings would have taken more than [`Rules::encoded_bytes_max`]. They are not complete then.
     pub overflowed: bool,
 }
@@ -255,9 +259,14 @@ impl Rejections {
         }
     }
 
-    /// Counts readings that went with another one of a `strict` request; they are not listed.
-    pub fn add_strict(&mut self, readings: usize) {
-        self.counts[Reason::Strict as usize] += readings as u64;
+    /// Counts readings without listing them.
+    pub fn count_unlisted(&mut self, reason: Reason, readings: u64) {
+        self.counts[reason as usize] += readings;
+    }
+
+    /// How many readings were themselves at fault: all but those that went with another one of a `strict` request.
+    pub fn count_at_fault(&self) -> u64 {
+        self.count() - self.counts[Reason::Strict as usize]
     }
 }
 
@@ -477,10 +486,12 @@ mod tests {
                 Ok(decoded) => {
                     assert!(decoded.readings.is_empty(), "{name}");
                     let last = decoded.rejections.listed.last().expect("a rejection");
-                    format!("line {}, {}", last.index + 1, last.detail)
+                    let line =
+                        if *name == "influx" { format!("line {}, ", last.index + 1) } else { String::new() };
+                    line + &last.detail
                 }
             };
-            let line = if *name == "influx" { "line" } else { "body" };
+            let line = if matches!(*name, "influx" | "ndjson") { "line" } else { "body" };
             assert_eq!(told, format!("line 2, column 3: the {line} is not UTF-8"), "{name}");
         }
     }

@@ -12,8 +12,9 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::names::Names;
 use super::value::{Json, JsonSeed, Key, KeySeed, TextSeed};
-use super::{DecodeError, Decoded, Reason, Rules, UnknownFields};
+use super::{DecodeError, Decoded, Reason, Rules, UnknownFields, unknown};
 use crate::reading::{Field, ReadingParts, TAGS_MAX, Tag};
 use crate::timestamp::Timestamp;
 
@@ -49,7 +50,10 @@ struct Fault {
 /// One object as far as it has been read. Used again for the next one, to keep its memory.
 #[derive(Debug, Default)]
 pub(super) struct Draft<'de> {
+    /// The fields that are there.
     seen: [bool; Field::NAMES.len()],
+    /// Those of them that say something: one that is null does not.
+    present: [bool; Field::NAMES.len()],
     device: Cow<'de, str>,
     sensor: Cow<'de, str>,
     value: Option<Json<'de>>,
@@ -57,8 +61,17 @@ pub(super) struct Draft<'de> {
     unit: Option<Cow<'de, str>>,
     tags: Vec<Tag<'de>>,
     values: Vec<(Cow<'de, str>, Json<'de>)>,
+    /// The names of fields that no reading has, where they are passed over.
+    unknown: Vec<Cow<'de, str>>,
+    /// What is remembered of the names in `tags`, in `values`, and of unknown fields.
+    names: [Names; 3],
     fault: Option<Fault>,
 }
+
+/// The places in [`Draft::names`].
+const TAG_NAMES: usize = 0;
+const VALUE_NAMES: usize = 1;
+const UNKNOWN_NAMES: usize = 2;
 
 impl<'de> Draft<'de> {
     /// Reads one object from `deserializer` and adds what it holds to `decoded`.
@@ -70,16 +83,31 @@ impl<'de> Draft<'de> {
         rules: &Rules,
         decoded: &mut Decoded,
     ) -> Result<(), D::Error> {
-        self.clear();
-        match deserializer.deserialize_any(ObjectVisitor { draft: self, care, rules }) {
-            Ok(()) => {}
-            Err(error) if care == Care::Slow && is_beyond(&error) => {
-                self.fault_at("", Reason::Type, not_an_object("a number"))
-            }
-            Err(error) => return Err(error),
-        }
+        self.parse(deserializer, care, rules)?;
         self.finish(place, rules, decoded);
         Ok(())
+    }
+
+    /// Reads one object from `deserializer`; what it holds is for [`Draft::finish`].
+    pub(super) fn parse<D: Deserializer<'de>>(
+        &mut self,
+        deserializer: D,
+        care: Care,
+        rules: &Rules,
+    ) -> Result<(), D::Error> {
+        self.clear();
+        match deserializer.deserialize_any(ObjectVisitor { draft: self, care, rules }) {
+            Err(error) if care == Care::Slow && is_beyond(&error) => {
+                self.fault_at("", Reason::Type, not_an_object("a number"));
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    /// Adds a rejection for an element that cannot be read; `rest` points to the part of it that is at fault.
+    pub(super) fn refuse_part(place: Place, rest: &str, detail: String, decoded: &mut Decoded) {
+        decoded.rejections.add(place.index(), Reason::Type, 1, || (place.pointer(rest), detail));
     }
 
     /// Adds a rejection for a body that is neither an object nor an array.
@@ -90,11 +118,13 @@ impl<'de> Draft<'de> {
 
     fn clear(&mut self) {
         self.seen = Default::default();
+        self.present = Default::default();
         self.value = None;
         self.time = None;
         self.unit = None;
         self.tags.clear();
         self.values.clear();
+        self.unknown.clear();
         self.fault = None;
     }
 
@@ -117,42 +147,64 @@ impl<'de> Draft<'de> {
         !std::mem::replace(&mut self.seen[field as usize], true)
     }
 
+    /// Notes that a field says something, unless it is null.
+    fn set_present(&mut self, field: Field, is_null: bool) {
+        self.present[field as usize] = !is_null;
+    }
+
     fn set_value(&mut self, json: Json<'de>) {
+        self.set_present(Field::Value, matches!(json, Json::Null));
         self.value = Some(json);
     }
 
     fn add_value(&mut self, sensor: Cow<'de, str>, json: Json<'de>) {
+        let before = self.values.iter().map(|(known, _)| &**known);
+        if !self.names[VALUE_NAMES].is_new(&sensor, before) {
+            self.twice("/values", "the sensor ", &sensor);
+        }
         self.values.push((sensor, json));
     }
 
     fn set_text(&mut self, field: Field, json: Json<'de>) {
+        self.set_present(field, matches!(json, Json::Null));
         match (field, json) {
             (Field::Device, Json::Text(text)) => self.device = text,
             (Field::Sensor, Json::Text(text)) => self.sensor = text,
             (Field::Unit, Json::Text(text)) => self.unit = Some(text),
+            (Field::Sensor | Field::Unit, Json::Null) => {}
             (_, other) => self.wrong_type(field, "a string", &other),
         }
     }
 
-    fn set_time(&mut self, json: Json<'de>, rules: &Rules) {
-        let time = match json {
-            Json::Text(text) => Timestamp::parse(&text),
-            Json::Integer(number) => Timestamp::from_integer(number, rules.precision),
-            Json::Double(number) => Timestamp::from_double(number, rules.precision),
-            other => return self.wrong_type(Field::Time, "an RFC 3339 string or a number", &other),
+    /// Takes the time, which is kept as text until here: a double would lose digits of a number.
+    fn set_time<E: serde::de::Error>(&mut self, json: &'de str, rules: &Rules) -> Result<(), E> {
+        let broken = |error: serde_json::Error| E::custom(decode_error(&error, 0).detail);
+        let time = match json.as_bytes() {
+            [b'"', .., b'"'] if !json.contains('\\') => rules.time_of_text(&json[1..json.len() - 1]),
+            [b'"', ..] => rules.time_of_text(&serde_json::from_str::<String>(json).map_err(broken)?),
+            [b'-' | b'0'..=b'9', ..] => rules.time_of_number(json),
+            [b'n', ..] => return Ok(()),
+            _ => {
+                // Read on: nesting is bounded there.
+                let other =
+                    JsonSeed.deserialize(&mut serde_json::Deserializer::from_str(json)).map_err(broken)?;
+                self.wrong_type(Field::Time, "an RFC 3339 string or a number", &other);
+                return Ok(());
+            }
         };
-        match time.map_err(|error| error.to_string()).and_then(|time| rules.check_time(time)) {
+        match time {
             Ok(time) => self.time = Some(time),
             Err(detail) => self.fault(Field::Time, Reason::Time, detail),
         }
+        Ok(())
     }
 
     fn add_tag(&mut self, name: Cow<'de, str>, json: Json<'de>) {
+        let before = self.tags.iter().map(|(known, _)| &**known);
+        if !self.names[TAG_NAMES].is_new(&name, before) {
+            return self.twice("/tags", "the tag ", &name);
+        }
         match json {
-            Json::Text(_) if self.tags.iter().any(|(known, _)| *known == name) => {
-                let detail = format!("the tag `{}` is there twice", shorten(&name));
-                self.fault_at(format_args!("/tags/{}", pointer_token(&name)), Reason::Field, detail);
-            }
             // One more than are allowed is enough to know that there are too many.
             Json::Text(value) if self.tags.len() <= TAGS_MAX => self.tags.push((name, value)),
             Json::Text(_) => {}
@@ -163,29 +215,32 @@ impl<'de> Draft<'de> {
         }
     }
 
-    fn unknown_field(&mut self, name: &str) {
-        if self.fault.is_some() {
-            return;
-        }
-        // A name much longer than ours is near to none of them; looking would cost its length.
-        let near = Field::NAMES.iter().filter(|(known, _)| known.len().abs_diff(name.len()) <= 2);
-        let nearest = near
-            .map(|(known, _)| (strsim::osa_distance(name, known), *known))
-            .min()
-            .filter(|(distance, _)| *distance <= 2);
-        let hint = match nearest {
-            Some((_, known)) => format!(", did you mean `{known}`?"),
-            None => {
-                let known: Vec<_> = Field::NAMES.iter().map(|(known, _)| format!("`{known}`")).collect();
-                format!("; a reading has {}", known.join(", "))
+    /// A field that no reading has.
+    fn unknown_field(&mut self, name: Cow<'de, str>, unknown_fields: UnknownFields) {
+        match unknown_fields {
+            UnknownFields::Reject if self.fault.is_none() => {
+                let detail = unknown::detail(&name);
+                self.fault_at(format_args!("/{}", pointer_token(&name)), Reason::Unknown, detail);
             }
-        };
-        let detail = format!("unknown field `{}`{hint}", shorten(name));
-        self.fault_at(format_args!("/{}", pointer_token(name)), Reason::Unknown, detail);
+            UnknownFields::Reject => {}
+            UnknownFields::Ignore => {
+                let before = self.unknown.iter().map(|known| &**known);
+                if !self.names[UNKNOWN_NAMES].is_new(&name, before) {
+                    self.twice("", "", &name);
+                }
+                self.unknown.push(name);
+            }
+        }
+    }
+
+    /// A name that is there twice in the place that `pointer` leads to.
+    fn twice(&mut self, pointer: &str, what: &str, name: &str) {
+        let detail = format!("{what}`{}` is there twice", shorten(name));
+        self.fault_at(format_args!("{pointer}/{}", pointer_token(name)), Reason::Field, detail);
     }
 
     /// Adds the readings of this object to `decoded`, or the reason why there are none.
-    fn finish(&mut self, place: Place, rules: &Rules, decoded: &mut Decoded) {
+    pub(super) fn finish(&mut self, place: Place, rules: &Rules, decoded: &mut Decoded) {
         if self.fault.is_none() {
             self.check_fields();
         }
@@ -194,7 +249,7 @@ impl<'de> Draft<'de> {
             return decoded.rejections.add(place.index(), fault.reason, self.values.len().max(1), describe);
         }
         let time = self.time.unwrap_or(rules.received_at);
-        match self.value.take() {
+        match self.value.take().filter(|_| !self.present[Field::Values as usize]) {
             Some(value) => self.push(&self.sensor, &value, time, place, None, decoded),
             None => {
                 for (sensor, value) in &self.values {
@@ -210,7 +265,7 @@ impl<'de> Draft<'de> {
 
     /// Checks that the fields make a reading, or several, together.
     fn check_fields(&mut self) {
-        let has = |field: Field| self.seen[field as usize];
+        let has = |field: Field| self.present[field as usize];
         let (several, sensor, value) = (has(Field::Values), has(Field::Sensor), has(Field::Value));
         let missing = |field: Field| (format!("/{}", field.name()), format!("`{}` is missing", field.name()));
         let (pointer, detail) = if !has(Field::Device) {
@@ -224,7 +279,7 @@ impl<'de> Draft<'de> {
             ("/values".to_owned(), "`values` must name at least one sensor".to_owned())
         } else if !several && !sensor {
             missing(Field::Sensor)
-        } else if !several && !value {
+        } else if !several && self.value.is_none() {
             missing(Field::Value)
         } else {
             return;
@@ -330,8 +385,7 @@ impl<'de> ObjectVisitor<'_, 'de> {
 
     fn field<A: MapAccess<'de>>(&mut self, field: Field, map: &mut A) -> Result<(), A::Error> {
         if !self.draft.see(field) {
-            let detail = format!("`{}` is there twice", field.name());
-            self.draft.fault(field, Reason::Field, detail);
+            self.draft.twice("", "", field.name());
             take(map, JsonSeed, self.care)?;
             return Ok(());
         }
@@ -341,11 +395,9 @@ impl<'de> ObjectVisitor<'_, 'de> {
                 self.draft.set_text(field, json);
             }
             Field::Value => self.draft.set_value(take(map, JsonSeed, self.care)?.unwrap_or(Json::Beyond)),
-            Field::Time => {
-                let json = take(map, JsonSeed, self.care)?.unwrap_or(Json::Beyond);
-                self.draft.set_time(json, self.rules);
-            }
+            Field::Time => self.draft.set_time(map.next_value::<&'de RawValue>()?.get(), self.rules)?,
             Field::Tags | Field::Values => {
+                self.draft.set_present(field, false);
                 let members = MembersSeed { draft: self.draft, field, care: self.care };
                 if take(map, members, self.care)?.is_none() {
                     self.draft.wrong_type(field, "an object", &Json::Beyond);
@@ -369,9 +421,7 @@ impl<'de> Visitor<'de> for ObjectVisitor<'_, 'de> {
                 Key::Known(field) => self.field(field, &mut map)?,
                 Key::Unknown(name) => {
                     take(&mut map, JsonSeed, self.care)?;
-                    if self.rules.unknown_fields == UnknownFields::Reject {
-                        self.draft.unknown_field(&name);
-                    }
+                    self.draft.unknown_field(name, self.rules.unknown_fields);
                 }
             }
         }
@@ -493,6 +543,7 @@ impl<'de> Visitor<'de> for MembersSeed<'_, 'de> {
     }
 
     fn visit_unit<E>(self) -> Result<(), E> {
-        self.no_object(&Json::Null)
+        self.draft.set_present(self.field, true);
+        Ok(())
     }
 }

@@ -10,6 +10,7 @@
 use std::borrow::Cow;
 
 use super::Rules;
+use super::names::Names;
 use crate::reading::{Field, NewValue, NumberText, Parts, Readings, Tag, Value};
 use crate::text::{PlainText, Text as _};
 use crate::timestamp::{TimeReader, Timestamp};
@@ -40,6 +41,7 @@ pub(super) struct Scanner<'de> {
     /// Kept for their memory; they belong to one object.
     tags: Vec<Tag<'de>>,
     values: Vec<(PlainText<'de>, NewValue<'de>)>,
+    names: Names,
 }
 
 /// The fields of one object.
@@ -63,6 +65,7 @@ impl<'de> Scanner<'de> {
             times: TimeReader::default(),
             tags: Vec::new(),
             values: Vec::new(),
+            names: Names::default(),
         }
     }
 
@@ -207,7 +210,7 @@ impl<'de> Scanner<'de> {
         }
         loop {
             let (name, value) = (self.name()?.as_str(), self.string()?.as_str());
-            if self.tags.iter().any(|(known, _)| known == name) {
+            if !self.names.is_new(name, self.tags.iter().map(|(known, _)| &**known)) {
                 return Err(Uncommon);
             }
             self.tags.push((Cow::Borrowed(name), Cow::Borrowed(value)));
@@ -225,6 +228,9 @@ impl<'de> Scanner<'de> {
         self.expect(b'{')?;
         loop {
             let (name, value) = (self.name()?, self.value()?);
+            if !self.names.is_new(name.as_str(), self.values.iter().map(|(known, _)| known.as_str())) {
+                return Err(Uncommon);
+            }
             self.values.push((name, value));
             if self.is_last(b'}')? {
                 return Ok(());
@@ -244,14 +250,9 @@ impl<'de> Scanner<'de> {
     fn time(&mut self, rules: &Rules) -> Result<Timestamp, Uncommon> {
         let time = match self.peek() {
             Some(b'"') => self.time_text()?,
-            _ => match self.number()? {
-                Value::Integer(number) => Timestamp::from_integer(number, rules.precision),
-                Value::Double(number) => Timestamp::from_double(number, rules.precision),
-                Value::Boolean(_) | Value::Text(_) => return Err(Uncommon),
-            }
-            .map_err(|_| Uncommon)?,
+            _ => Timestamp::from_decimal(self.number_text()?, rules.precision).map_err(|_| Uncommon)?,
         };
-        if (rules.earliest..=rules.latest).contains(&time) { Ok(time) } else { Err(Uncommon) }
+        if rules.takes_time(time) { Ok(time) } else { Err(Uncommon) }
     }
 
     fn time_text(&mut self) -> Result<Timestamp, Uncommon> {

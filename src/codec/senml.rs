@@ -36,7 +36,7 @@ mod read;
 mod record;
 mod scan;
 
-use super::{DecodeError, Decoded, Decoder, Rules, utf8};
+use super::{DecodeError, Decoded, Decoder, Looks, Rules, utf8};
 
 /// The version of SenML that RFC 8428 defines, and what a pack has that does not say (section 4.1).
 const VERSION: u32 = 10;
@@ -50,7 +50,17 @@ impl Decoder for Senml {
         &["application/senml+json"]
     }
 
-    fn decode(&self, body: &[u8], rules: &Rules) -> Result<Decoded, DecodeError> {
+    fn advice(&self, looks: Looks) -> Option<&'static str> {
+        match looks {
+            Looks::Empty => Some(
+                "the body is empty; send a SenML pack, an array of records such as [{\"n\":\"device/sensor\",\"v\":1}]",
+            ),
+            Looks::Objects | Looks::Markup | Looks::Form | Looks::Lines => looks.advice(),
+            Looks::Object | Looks::SpreadObject | Looks::Array | Looks::Unknown => None,
+        }
+    }
+
+    fn read(&self, body: &[u8], rules: &Rules) -> Result<Decoded, DecodeError> {
         let text = utf8(body)?;
         scan::scan(text, rules).or_else(|_uncommon| read::read(text, rules))
     }

@@ -3,6 +3,7 @@
 use super::layers::Layers;
 use crate::codec::DeviceTags;
 use crate::reading::TAG_BYTES_MAX;
+use crate::timestamp::{TimeError, Timestamp};
 
 /// Most tags that may name a device.
 const DEVICE_TAGS_MAX: usize = 16;
@@ -10,6 +11,20 @@ const DEVICE_TAGS_MAX: usize = 16;
 /// The tags that name the device of a line of line protocol.
 pub(super) fn device_tags(layers: &mut Layers) -> DeviceTags {
     layers.get("ingest.influx_device_tags", |raw| check(raw.list()?))
+}
+
+/// The time before which no reading is taken.
+pub(super) fn earliest(layers: &mut Layers) -> Timestamp {
+    layers.get("ingest.earliest", |raw| parse_earliest(&raw.text()?))
+}
+
+fn parse_earliest(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text).map_err(|error| match error {
+        TimeError::Range { .. } => format!("must be from 1970-01-01 to 2262-04-11, got `{text}`"),
+        TimeError::Syntax | TimeError::Calendar => format!(
+            "must be an RFC 3339 date and time with an offset, such as 2001-01-01T00:00:00Z, got `{text}`"
+        ),
+    })
 }
 
 fn check(names: Vec<String>) -> Result<DeviceTags, String> {
@@ -50,5 +65,23 @@ mod tests {
         check_names(&[], Err("must have from 1 to 16 names, got 0"));
         check_names(&["host", ""], Err("a name must be 1 to 256 bytes long, got 0"));
         check_names(&["host", "device", "host"], Err("`host` is there twice"));
+    }
+
+    #[test]
+    fn the_earliest_time_is_an_rfc_3339_text() {
+        for (text, expected) in [
+            ("2020-02-29T01:00:00.5+01:00", "2020-02-29T00:00:00.500Z"),
+            ("1970-01-01T00:00:00Z", "1970-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(parse_earliest(text).map(|time| time.to_string()), Ok(expected.to_owned()));
+        }
+        for text in ["", "0s", "2001", "2020-01-01", "2020-13-01T00:00:00Z", "2020-01-01T00:00:00"] {
+            let problem = "must be an RFC 3339 date and time with an offset, such as 2001-01-01T00:00:00Z";
+            assert_eq!(parse_earliest(text), Err(format!("{problem}, got `{text}`")));
+        }
+        for text in ["1969-12-31T23:59:59Z", "2263-01-01T00:00:00Z"] {
+            let problem = format!("must be from 1970-01-01 to 2262-04-11, got `{text}`");
+            assert_eq!(parse_earliest(text), Err(problem));
+        }
     }
 }

@@ -7,7 +7,7 @@ use super::READINGS_PATH;
 use super::content::unknown_parameter;
 use super::error::IngestError;
 use super::influx::{self, Api};
-use super::readings::Taken;
+use super::readings::{Accepted, Taken};
 use crate::problem::Problem;
 use crate::timestamp::Precision;
 
@@ -65,6 +65,15 @@ impl Dialect {
         match self {
             Dialect::Own => Err(unknown_parameter(name)),
             Dialect::Influx(_) => Ok(()),
+        }
+    }
+
+    /// Whether the answer is given again to the same `Idempotency-Key`: a partial write is none that a client may rely
+    /// on, it is an error that asks for another body.
+    pub(super) fn remembers(self, accepted: &Accepted) -> bool {
+        match self {
+            Dialect::Own => true,
+            Dialect::Influx(_) => accepted.rejected == 0,
         }
     }
 

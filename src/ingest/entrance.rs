@@ -216,12 +216,12 @@ async fn not_found(uri: Uri) -> Problem {
     )
 }
 
-async fn method_not_allowed(uri: Uri) -> Response {
-    refuse(
-        Dialect::at(uri.path()),
-        StatusCode::METHOD_NOT_ALLOWED,
-        "this path takes another method; `Allow` names it",
-    )
+async fn method_not_allowed(method: Method, uri: Uri) -> Response {
+    let mut detail = "this path takes another method; `Allow` names it".to_owned();
+    if method == Method::POST {
+        detail += &format!("; readings go to `{READINGS_PATH}`");
+    }
+    refuse(Dialect::at(uri.path()), StatusCode::METHOD_NOT_ALLOWED, &detail)
 }
 
 fn defect(dialect: Option<Dialect>) -> Answer {

@@ -26,7 +26,7 @@ const RETRY_UNDER_WAY: Duration = Duration::from_secs(1);
 pub(super) enum IngestError {
     #[error("{NO_LENGTH}")]
     NoLength,
-    #[error("media type `{got}` is not taken here; known: {}", media_types())]
+    #[error("media type `{got}` is not taken here; known: {}{}", media_types(), media_hint(.got))]
     MediaType { got: String },
     #[error("content encoding `{got}` is not taken here; known: {}", ENCODINGS.names().collect::<Vec<_>>().join(", "))]
     Encoding { got: String },
@@ -73,7 +73,7 @@ pub(super) enum IngestError {
     Decode(#[from] DecodeError),
     #[error("{}", all_rejected(.0))]
     AllRejected(Rejections),
-    #[error("{} of the readings were turned away, and the request is strict: none was taken", .0.count())]
+    #[error("{}", strict(.0))]
     Strict(Rejections),
     #[error(
         "a loop: these readings have come through this gateway before (its id is in `Forebay-Via`); nothing of them was \
@@ -211,7 +211,7 @@ impl IntoResponse for IngestError {
         let mut problem = Problem::new(self.status(), self.to_string());
         let header = self.header();
         if let IngestError::AllRejected(rejections) | IngestError::Strict(rejections) = self {
-            problem.rejected = Some(rejections.count());
+            problem.rejected = Some(rejections.count_at_fault());
             problem.errors = Some(faults(rejections.listed));
         }
         let mut response = problem.into_response();
@@ -236,6 +236,27 @@ fn all_rejected(rejections: &Rejections) -> String {
     }
 }
 
+fn strict(rejections: &Rejections) -> String {
+    let count = rejections.count_at_fault();
+    let subject = if count == 1 { "reading was" } else { "readings were" };
+    let first = rejections.listed.first().map(|first| format!("; the first: {}", first.detail));
+    format!(
+        "{count} {subject} turned away, and the request is strict: nothing was taken{}",
+        first.unwrap_or_default()
+    )
+}
+
+/// What a client probably meant that sent another type.
+fn media_hint(got: &str) -> &'static str {
+    match got.to_ascii_lowercase().as_str() {
+        "application/x-www-form-urlencoded" => {
+            "; `curl -d` says so unless it is told otherwise: add `-H 'Content-Type: application/json'`"
+        }
+        "text/plain" => "; line protocol goes to `/api/v2/write` or `/write`",
+        _ => "",
+    }
+}
+
 fn media_types() -> String {
     let types: Vec<_> =
         DECODERS.members.iter().flat_map(|(_, decoder)| decoder.media_types()).copied().collect();
@@ -257,6 +278,7 @@ fn seconds(duration: Duration) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::Reason;
 
     #[test]
     fn a_buffer_that_cannot_store_is_told_with_the_reason_and_when_to_come_again() {
@@ -269,6 +291,23 @@ mod tests {
         let response = error.into_response();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()[RETRY_AFTER], "7");
+    }
+
+    #[test]
+    fn a_strict_request_is_told_how_many_readings_are_at_fault_and_that_nothing_was_taken() {
+        let told = |at_fault: u64| {
+            let mut rejections = Rejections::default();
+            for index in 0..at_fault {
+                let describe = || (String::new(), format!("fault {index}"));
+                rejections.add(usize::try_from(index).expect("few"), Reason::Field, 1, describe);
+            }
+            rejections.count_unlisted(Reason::Strict, 2);
+            IngestError::Strict(rejections).to_string()
+        };
+        let rest = "turned away, and the request is strict: nothing was taken; the first: fault 0";
+        assert_eq!(told(1), format!("1 reading was {rest}"));
+        assert_eq!(told(2), format!("2 readings were {rest}"));
+        assert_eq!(told(150), format!("150 readings were {rest}"));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! | what | answer |
 //! |---|---|
 //! | every line was taken, or there was none | 204 without a body |
-//! | some lines were turned away, the others taken | 400, `partial write: …` |
+//! | some lines or fields were turned away, the others taken | 400, `partial write: …`; no key remembers it |
 //! | all lines were turned away, or one was and the request is strict | 400, nothing was taken |
 //! | any other refusal | the status that `/v1/readings` gives |
 //!
@@ -25,7 +25,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::error::IngestError;
 use super::readings::Accepted;
-use crate::codec::{Reason, Rejections};
+use crate::codec::Rejections;
 use crate::problem::{ReadingFault, json_line};
 use crate::timestamp::Precision;
 
@@ -70,7 +70,7 @@ pub(super) struct ErrorV2 {
     /// What kind of error it is.
     #[schema(example = "invalid")]
     code: &'static str,
-    /// What was wrong: the lines at fault, at most 100 of them, each with its number from 1.
+    /// What was wrong: the lines and fields at fault, at most 100 of them, each with the number of its line from 1.
     message: String,
     /// The line, from 1, if a single one was turned away.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,7 +80,7 @@ pub(super) struct ErrorV2 {
 /// An error as clients of InfluxDB 1 know it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ErrorV1 {
-    /// What was wrong: the lines at fault, at most 100 of them, each with its number from 1.
+    /// What was wrong: the lines and fields at fault, at most 100 of them, each with the number of its line from 1.
     #[schema(
         example = "partial write: 99 readings were taken; unable to parse or take 1 line: line 3, column 5: …"
     )]
@@ -101,8 +101,11 @@ impl Api {
         if accepted.rejected == 0 {
             return StatusCode::NO_CONTENT.into_response();
         }
-        let faults =
-            accepted.errors.iter().map(|ReadingFault { index, detail, .. }| (*index, detail.as_str()));
+        let faults = accepted.errors.iter().map(|ReadingFault { index, pointer, detail }| Named {
+            index: *index,
+            pointer,
+            detail,
+        });
         let lines = Lines::new(accepted.rejected, faults);
         let readings = if accepted.accepted == 1 { "reading was" } else { "readings were" };
         let message = format!("partial write: {} {readings} taken; {lines}", accepted.accepted);
@@ -168,35 +171,58 @@ fn header_text(message: &str) -> HeaderValue {
     HeaderValue::from_str(&text).expect("visible ASCII")
 }
 
-/// The lines that were turned away, in words.
+/// The lines and fields that were turned away, in words.
 struct Lines {
     text: String,
     /// The number of the line, if there is one alone.
     single: Option<usize>,
 }
 
+/// A line or a field that was turned away.
+#[derive(Clone, Copy)]
+struct Named<'a> {
+    index: usize,
+    pointer: &'a str,
+    detail: &'a str,
+}
+
+impl Named<'_> {
+    /// Whether it is one field of a line that was taken otherwise.
+    fn is_field(self) -> bool {
+        self.pointer.bytes().filter(|byte| *byte == b'/').count() > 1
+    }
+}
+
 impl Lines {
-    fn new<'a>(count: u64, listed: impl Iterator<Item = (usize, &'a str)>) -> Lines {
-        let (mut text, mut named, mut first) = (String::new(), 0, None);
-        for (index, detail) in listed {
+    fn new<'a>(count: u64, listed: impl Iterator<Item = Named<'a>>) -> Lines {
+        let (mut text, mut named, mut fields, mut first) = (String::new(), 0, 0, None);
+        for fault in listed {
             let before = if named == 0 { ": " } else { "; " };
-            let _ = write!(text, "{before}line {}, {detail}", index + 1);
-            first.get_or_insert(index + 1);
+            let _ = write!(text, "{before}line {}, {}", fault.index + 1, fault.detail);
+            first.get_or_insert(fault.index + 1);
             named += 1;
+            fields += u64::from(fault.is_field());
         }
         if count > named && named > 0 {
             let _ = write!(text, "; and {} more", count - named);
         }
-        let lines = if count == 1 { "line" } else { "lines" };
-        let text = format!("unable to parse or take {count} {lines}{text}");
+        let what = match (count, fields) {
+            (1, 0) => "line",
+            (1, _) => "field",
+            (_, 0) => "lines",
+            _ if fields == named => "fields",
+            _ => "lines or fields",
+        };
+        let text = format!("unable to parse or take {count} {what}{text}");
         Lines { text, single: first.filter(|_| count == 1) }
     }
 
     fn of(rejections: &Rejections) -> Lines {
+        let listed = rejections.listed.iter();
+        let named =
+            listed.map(|fault| Named { index: fault.index, pointer: &fault.pointer, detail: &fault.detail });
         // Readings that went with a line of a strict request stand in no line that is at fault.
-        let own = rejections.counts().filter(|(reason, _)| *reason != Reason::Strict);
-        let count = own.map(|(_, count)| count).sum();
-        Lines::new(count, rejections.listed.iter().map(|fault| (fault.index, fault.detail.as_str())))
+        Lines::new(rejections.count_at_fault(), named)
     }
 }
 
@@ -230,7 +256,7 @@ pub(super) struct Parameters {
     responses(
         (status = 204, description = "Every line was taken, or there was none.",
             headers(("Idempotency-Replayed" = String, description = "`true` if this is the answer to an earlier request with the same `Idempotency-Key`; nothing was taken again."))),
-        (status = 400, description = "Lines were turned away: some (`partial write`; the others were taken), all, or one of a strict request. Or a parameter has no such value, the body is not the compression that it claims to be, or the `Idempotency-Key` is none.", body = ErrorV2),
+        (status = 400, description = "Lines, or fields that are no values, were turned away: some (`partial write`; the others were taken), all, or one of a strict request. Or a parameter has no such value, the body is not the compression that it claims to be, or the `Idempotency-Key` is none.", body = ErrorV2),
         (status = 403, description = "The request comes from a web page that `server.origins` does not list.", body = ErrorV2),
         (status = 408, description = "The body did not arrive in time.", body = ErrorV2),
         (status = 409, description = "The first request with this `Idempotency-Key` is still under way; `Retry-After` says when to come again.", body = ErrorV2),
@@ -254,7 +280,7 @@ pub(super) fn write_v2() {}
     responses(
         (status = 204, description = "Every line was taken, or there was none.",
             headers(("Idempotency-Replayed" = String, description = "`true` if this is the answer to an earlier request with the same `Idempotency-Key`; nothing was taken again."))),
-        (status = 400, description = "Lines were turned away: some (`partial write`; the others were taken), all, or one of a strict request. Or a parameter has no such value, the body is not the compression that it claims to be, or the `Idempotency-Key` is none. `X-Influxdb-Error` has the beginning of the error.", body = ErrorV1),
+        (status = 400, description = "Lines, or fields that are no values, were turned away: some (`partial write`; the others were taken), all, or one of a strict request. Or a parameter has no such value, the body is not the compression that it claims to be, or the `Idempotency-Key` is none. `X-Influxdb-Error` has the beginning of the error.", body = ErrorV1),
         (status = 403, description = "The request comes from a web page that `server.origins` does not list.", body = ErrorV1),
         (status = 408, description = "The body did not arrive in time.", body = ErrorV1),
         (status = 409, description = "The first request with this `Idempotency-Key` is still under way; `Retry-After` says when to come again.", body = ErrorV1),
@@ -281,8 +307,10 @@ mod tests {
 
     #[test]
     fn lines_are_named_up_to_those_that_are_listed() {
-        let check = |count, listed: &[(usize, &str)], expected: (&str, Option<usize>)| {
-            let lines = Lines::new(count, listed.iter().copied());
+        let check = |count, listed: &[(usize, &'static str)], expected: (&str, Option<usize>)| {
+            let named =
+                |(index, detail): &(usize, &'static str)| Named { index: *index, pointer: "/3", detail };
+            let lines = Lines::new(count, listed.iter().map(named));
             assert_eq!((lines.text.as_str(), lines.single), expected);
         };
         check(1, &[(2, "a")], ("unable to parse or take 1 line: line 3, a", Some(3)));
@@ -293,6 +321,17 @@ mod tests {
             ("unable to parse or take 9 lines: line 1, a; line 3, b; and 7 more", None),
         );
         check(9, &[], ("unable to parse or take 9 lines", None));
+    }
+
+    #[test]
+    fn fields_are_told_apart_from_lines() {
+        let told = |count: u64, pointers: &[&'static str]| {
+            let named = pointers.iter().map(|pointer| Named { index: 0, pointer, detail: "a" });
+            Lines::new(count, named).text.split(':').next().unwrap_or_default().to_owned()
+        };
+        assert_eq!(told(1, &["/0/b"]), "unable to parse or take 1 field");
+        assert_eq!(told(2, &["/0/b", "/0/c"]), "unable to parse or take 2 fields");
+        assert_eq!(told(2, &["/0/b", "/1"]), "unable to parse or take 2 lines or fields");
     }
 
     #[test]

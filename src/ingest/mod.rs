@@ -41,6 +41,7 @@ use crate::buffer::{Ack, Buffer};
 use crate::codec::{DeviceTags, Reason, UnknownFields};
 use crate::metrics::Metrics;
 use crate::rejections::RejectionLog;
+use crate::timestamp::Timestamp;
 use crate::via::Via;
 use body::BodyBudget;
 use idempotency::Idempotency;
@@ -68,6 +69,8 @@ pub struct IngestConfig {
     pub max_future: Duration,
     /// How far behind the clock a reading may be; zero: any time.
     pub max_past: Duration,
+    /// No reading may be earlier.
+    pub earliest: Timestamp,
     /// How clients' keys are remembered.
     pub keys: KeysConfig,
     /// Which tag names the device in line protocol.

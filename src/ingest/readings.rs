@@ -21,7 +21,7 @@ use super::error::{IngestError, faults};
 use super::evidence::{Evidence, Sender};
 use super::idempotency::{Answer, Claim, Digest, Fingerprint, Idempotency, Turn};
 use crate::buffer::{self, Ack, Buffer};
-use crate::codec::{Decoded, Rules};
+use crate::codec::{Decoded, Reason, Rules};
 use crate::door::says_length;
 use crate::problem::{ReadingFault, json_line};
 use crate::reading::Readings;
@@ -143,7 +143,7 @@ enum Turns {
     responses(
         (status = 202, description = "At least one reading was accepted, or there was none.", body = Accepted,
             headers(("Idempotency-Replayed" = String, description = "`true` if this is the answer to an earlier request with the same `Idempotency-Key`; nothing was taken again."))),
-        (status = 400, description = "The body is not what it claims to be, a query parameter is not known or has no such value, or the `Idempotency-Key` or the `Host` is none.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The body is not what it claims to be (of NDJSON: not one line is), a query parameter is not known or has no such value, or the `Idempotency-Key` or the `Host` is none.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 403, description = "The request comes from a web page that `server.origins` does not list.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 408, description = "The body did not arrive in time.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 409, description = "The first request with this `Idempotency-Key` is still under way; `Retry-After` says when to come again.", body = crate::problem::Problem, content_type = "application/problem+json"),
@@ -214,6 +214,10 @@ impl Front {
         };
         let ack = match turn {
             None => push(&*self.buffer, &self.waiting, request, held).await?,
+            // Its key is free again once it is answered.
+            Some(_turn) if !dialect.remembers(&accepted) => {
+                push(&*self.buffer, &self.waiting, request, held).await?
+            }
             Some(turn) => self.push_in_turn(turn, accepted.answer(content.ack), request, held).await?,
         };
         accepted.ack = ack.name();
@@ -310,9 +314,9 @@ impl Front {
             precision: content.precision,
             received_at,
             earliest: if past.is_zero() {
-                Timestamp::MIN
+                self.config.earliest
             } else {
-                received_at.saturating_add_nanos(-nanos(past))
+                received_at.saturating_add_nanos(-nanos(past)).max(self.config.earliest)
             },
             latest: if future.is_zero() {
                 Timestamp::MAX
@@ -341,7 +345,7 @@ impl Front {
         if rejected > 0 {
             if content.strictness == Strictness::AllOrNone {
                 evidence.see_strict(decoded.readings.len());
-                decoded.rejections.add_strict(decoded.readings.len());
+                decoded.rejections.count_unlisted(Reason::Strict, decoded.readings.len() as u64);
             }
             self.count_rejections(&decoded);
             if content.strictness == Strictness::AllOrNone {

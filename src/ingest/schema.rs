@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::{IntoParams, ToSchema};
 
-/// One value of one sensor of one device at one instant, or several sensors at one instant in `values`.
+use crate::reading::TEXT_VALUE_BYTES_MAX;
+
+/// One value of one sensor of one device at one instant, or several sensors at one instant in `values`. An optional field
+/// that is null counts as absent.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(super) struct Reading {
     /// Who measured; 1 to 256 bytes, no control characters.
@@ -14,7 +18,7 @@ pub(super) struct Reading {
     /// What was measured; 1 to 256 bytes, no control characters.
     #[schema(min_length = 1, max_length = 256, example = "voltage")]
     sensor: Option<String>,
-    /// What came out.
+    #[schema(schema_with = value)]
     value: Option<Value>,
     /// When; the time of receipt if absent.
     time: Option<Time>,
@@ -23,29 +27,49 @@ pub(super) struct Reading {
     unit: Option<String>,
     /// At most 32 tags, names and values at most 256 bytes.
     tags: Option<BTreeMap<String, String>>,
-    /// Instead of `sensor` and `value`: several sensors read at one instant; it counts as that many readings.
+    #[schema(schema_with = values)]
     values: Option<BTreeMap<String, Value>>,
 }
 
 /// A value.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Value {
-    /// A finite number; whole ones that fit in 64 bits signed are kept exactly, others are doubles.
     Number(f64),
-    /// True or false.
     Boolean(bool),
-    /// A text of at most 4096 bytes.
     Text(String),
 }
 
-/// A time from 1970 to 2262.
+/// What a value may be.
+fn value() -> Object {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Number, Type::Boolean, Type::String]))
+        .max_length(Some(TEXT_VALUE_BYTES_MAX))
+        .description(Some(
+            "What came out: a finite number (whole ones that fit in 64 bits signed are kept exactly, others are \
+             doubles), true or false, or a text of at most 4096 bytes.",
+        ))
+        .build()
+}
+
+/// What `values` may be.
+fn values() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .additional_properties(Some(Schema::Object(value())))
+        .description(Some(
+            "Instead of `sensor` and `value`: several sensors read at one instant; it counts as that many readings.",
+        ))
+        .build()
+}
+
+/// A time from `ingest.earliest` (2001 by default, 1970 at the earliest) to 2262.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub(super) enum Time {
     /// RFC 3339 with an offset.
     Text(String),
-    /// A number since the Unix epoch, in the unit of `precision`.
+    /// A number since the Unix epoch, in the unit of `precision`; every digit counts, down to the nanosecond.
     Number(f64),
 }
 

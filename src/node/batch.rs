@@ -156,6 +156,11 @@ pub(super) fn decode(body: &Bytes, encoding: Encoding) -> Result<Readings, Refus
         }
     };
     let decoded = ndjson().decode(plain, &rules());
+    // A batch is whole or it is none: one broken line makes it no NDJSON.
+    let decoded = decoded.and_then(|mut decoded| match decoded.malformed.take() {
+        Some(error) => Err(error),
+        None => Ok(decoded),
+    });
     let decoded = decoded.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
     if decoded.overflowed {
         return Err(too_large());

@@ -135,7 +135,7 @@ impl<W: Write> Rehearsal<'_, W> {
             unknown_fields: config.ingest.unknown_fields,
             precision: if *decoder == "influx" { Precision::Nanos } else { Precision::Millis },
             received_at: self.now.wall,
-            earliest: Timestamp::MIN,
+            earliest: config.ingest.earliest,
             latest: Timestamp::MAX,
             encoded_bytes_max: usize::MAX,
             device_tags: config.ingest.device_tags.clone(),

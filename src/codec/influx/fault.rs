@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::super::object::shorten;
+use super::super::object::{pointer_token, shorten};
 use super::{DeviceTags, Reason};
-use crate::reading::ReadingError;
+use crate::reading::{Field, ReadingError};
 
 /// What is wrong with a line, and where.
 #[derive(Debug)]
@@ -13,11 +13,30 @@ pub(super) struct Fault {
     pub(super) at: usize,
     pub(super) reason: Reason,
     pub(super) detail: Cow<'static, str>,
+    pub(super) scope: Scope,
+}
+
+/// What a fault costs.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// The whole line.
+    Line,
+    /// One field alone; its key, as a token of a JSON pointer.
+    Field(String),
 }
 
 impl Fault {
     pub(super) fn new(at: usize, reason: Reason, detail: impl Into<Cow<'static, str>>) -> Fault {
-        Fault { at, reason, detail: detail.into() }
+        Fault { at, reason, detail: detail.into(), scope: Scope::Line }
+    }
+
+    /// The same fault, where it costs the field `key` alone.
+    pub(super) fn of_field(self, key: &str) -> Fault {
+        Fault { scope: Scope::Field(pointer_token(key)), ..self }
+    }
+
+    pub(super) fn field_twice(at: usize, key: &str) -> Fault {
+        Fault::new(at, Reason::Field, format!("the field `{}` is there twice", shorten(key)))
     }
 
     /// Something that must be there is not.
@@ -59,7 +78,11 @@ impl Fault {
             shorten(key),
             shorten(got)
         );
-        Fault::new(at, Reason::Type, detail)
+        Fault::new(at, Reason::Type, detail).of_field(key)
+    }
+
+    pub(super) fn empty_value(at: usize, key: &str) -> Fault {
+        Fault::field_without_value(at, key).of_field(key)
     }
 
     pub(super) fn not_whole(at: usize, key: &str, got: &str) -> Fault {
@@ -68,12 +91,12 @@ impl Fault {
             shorten(key),
             shorten(got)
         );
-        Fault::new(at, Reason::Number, detail)
+        Fault::new(at, Reason::Number, detail).of_field(key)
     }
 
     pub(super) fn not_finite(at: usize, key: &str, got: &str) -> Fault {
         let detail = format!("the field `{}` is `{}`, which is no finite number", shorten(key), shorten(got));
-        Fault::new(at, Reason::Number, detail)
+        Fault::new(at, Reason::Number, detail).of_field(key)
     }
 
     pub(super) fn not_closed(at: usize, key: &str) -> Fault {
@@ -94,5 +117,14 @@ impl Fault {
 
     pub(super) fn reading(at: usize, error: &ReadingError) -> Fault {
         Fault::new(at, Reason::from(error), error.to_string())
+    }
+
+    /// Why a field makes no reading: the fault of the field, unless it is one of what the whole line has.
+    pub(super) fn reading_of(at: usize, key: &str, error: &ReadingError) -> Fault {
+        let fault = Fault::reading(at, error);
+        match error.field() {
+            Field::Sensor | Field::Value | Field::Values => fault.of_field(key),
+            Field::Device | Field::Time | Field::Unit | Field::Tags => fault,
+        }
     }
 }

@@ -1,11 +1,14 @@
 //! One line.
 
-use super::super::Rules;
+use std::borrow::Cow;
+
+use super::super::names::Names;
+use super::super::{REJECTIONS_LISTED_MAX, Rules};
 use super::cursor::Cursor;
-use super::fault::Fault;
+use super::fault::{Fault, Scope};
 use super::{Reason, digits, value};
 use crate::reading::{ReadingError, ReadingParts, Readings, TAGS_MAX, Tag};
-use crate::timestamp::{TimeError, Timestamp};
+use crate::timestamp::Timestamp;
 
 /// The field whose sensor is called as the measurement is.
 const PLAIN_FIELD: &str = "value";
@@ -30,13 +33,53 @@ impl From<Fault> for LineError {
 pub(super) struct Parser<'a, 'r> {
     rules: &'r Rules,
     tags: Vec<Tag<'a>>,
+    /// The keys of the fields before the one that is read.
+    fields: Vec<Cow<'a, str>>,
+    names: Names,
     sensor: String,
     text: String,
+    /// What is wrong with fields of a line that is taken otherwise.
+    faults: FieldFaults,
+}
+
+/// Fields that cost no other: the first ones with what is wrong with them, the others as numbers.
+#[derive(Debug, Default)]
+pub(super) struct FieldFaults {
+    pub(super) listed: Vec<Fault>,
+    /// By [`Reason`], in the order of [`Reason::NAMES`].
+    pub(super) unlisted: [u64; Reason::NAMES.len()],
+}
+
+impl FieldFaults {
+    fn add(&mut self, fault: Fault) {
+        if self.listed.len() < REJECTIONS_LISTED_MAX {
+            self.listed.push(fault);
+        } else {
+            self.unlisted[fault.reason as usize] += 1;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.listed.is_empty()
+    }
 }
 
 impl<'a, 'r> Parser<'a, 'r> {
     pub(super) fn new(rules: &'r Rules) -> Parser<'a, 'r> {
-        Parser { rules, tags: Vec::new(), sensor: String::new(), text: String::new() }
+        Parser {
+            rules,
+            tags: Vec::new(),
+            fields: Vec::new(),
+            names: Names::default(),
+            sensor: String::new(),
+            text: String::new(),
+            faults: FieldFaults::default(),
+        }
+    }
+
+    /// What is wrong with single fields of the line that was read last; `None` if nothing is.
+    pub(super) fn take_faults(&mut self) -> Option<FieldFaults> {
+        if self.faults.is_empty() { None } else { Some(std::mem::take(&mut self.faults)) }
     }
 
     /// Reads the line that begins at `start`, pushes what it holds, and says where the next line begins. If it fails,
@@ -48,6 +91,7 @@ impl<'a, 'r> Parser<'a, 'r> {
         readings: &mut Readings,
     ) -> Result<usize, LineError> {
         let mut cursor = Cursor::new(text, start);
+        self.forget_faults();
         cursor.skip_blanks();
         if cursor.take_line_end() {
             return Ok(cursor.at);
@@ -71,14 +115,15 @@ impl<'a, 'r> Parser<'a, 'r> {
     }
 
     /// Reads the tags, and says which device they name.
-    fn tags(&mut self, cursor: &mut Cursor<'a>) -> Result<std::borrow::Cow<'a, str>, Fault> {
+    fn tags(&mut self, cursor: &mut Cursor<'a>) -> Result<Cow<'a, str>, Fault> {
         self.tags.clear();
         let mut device: Option<(usize, usize)> = None;
         while cursor.take(b',') {
             let at = cursor.at;
             let key = self.tag(cursor)?;
             let place = self.tags.len() - 1;
-            if self.tags[..place].iter().any(|(known, _)| *known == self.tags[place].0) {
+            let before = self.tags[..place].iter().map(|(known, _)| &**known);
+            if !self.names.is_new(&self.tags[place].0, before) {
                 return Err(Fault::tag_twice(at, &self.tags[place].0));
             }
             // Each is compared with all others, so there must not be many; one of them is the device.
@@ -133,6 +178,7 @@ impl<'a, 'r> Parser<'a, 'r> {
         if cursor.take_line_end() {
             return Err(Fault::missing(end, "the line has no fields").into());
         }
+        self.fields.clear();
         self.sensor.clear();
         self.sensor.push_str(measurement);
         self.sensor.push('_');
@@ -145,19 +191,15 @@ impl<'a, 'r> Parser<'a, 'r> {
             if !cursor.take(b'=') {
                 return Err(Fault::field_without_value(at, &key).into());
             }
-            let value = value::read(cursor, &key, &mut self.text)?;
-            self.sensor.truncate(measurement.len() + 1);
-            self.sensor.push_str(&key);
-            let sensor = if key == PLAIN_FIELD { measurement } else { &self.sensor };
-            let parts = ReadingParts {
-                device,
-                sensor,
-                value,
-                time: self.rules.received_at,
-                unit: None,
-                tags: &self.tags,
-            };
-            readings.push(&parts).map_err(|error| Fault::reading(at, &error))?;
+            if !self.names.is_new(&key, self.fields.iter().map(|known| &**known)) {
+                return Err(Fault::field_twice(at, &key).into());
+            }
+            if let Err(fault) = self.field(cursor, at, &key, (device, measurement), readings) {
+                match fault.scope {
+                    Scope::Line => return Err(fault.into()),
+                    Scope::Field(_) => self.faults.add(fault),
+                }
+            }
             if readings.encoded_bytes() > self.rules.encoded_bytes_max {
                 return Err(LineError::Overflow);
             }
@@ -166,6 +208,38 @@ impl<'a, 'r> Parser<'a, 'r> {
                 None | Some(b' ' | b'\t' | b'\r' | b'\n') => return Ok(()),
                 Some(_) => return Err(Fault::after_field(cursor.at, &key).into()),
             }
+            self.fields.push(key);
+        }
+    }
+
+    /// Reads the value of the field `key`, which begins at the byte `at`, and pushes a reading of it.
+    fn field(
+        &mut self,
+        cursor: &mut Cursor<'a>,
+        at: usize,
+        key: &str,
+        (device, measurement): (&str, &str),
+        readings: &mut Readings,
+    ) -> Result<(), Fault> {
+        let value = value::read(cursor, key, &mut self.text)?;
+        self.sensor.truncate(measurement.len() + 1);
+        self.sensor.push_str(key);
+        let sensor = if key == PLAIN_FIELD { measurement } else { &self.sensor };
+        let parts = ReadingParts {
+            device,
+            sensor,
+            value,
+            time: self.rules.received_at,
+            unit: None,
+            tags: &self.tags,
+        };
+        readings.push(&parts).map_err(|error| Fault::reading_of(at, key, &error))
+    }
+
+    /// Those of the line before, if it was turned away as a whole.
+    fn forget_faults(&mut self) {
+        if !self.faults.is_empty() {
+            self.faults = FieldFaults::default();
         }
     }
 
@@ -176,11 +250,15 @@ impl<'a, 'r> Parser<'a, 'r> {
             return Ok(None);
         }
         let at = cursor.at;
-        let precision = self.rules.precision;
-        let number = whole_number(cursor)?.ok_or(TimeError::Range { precision });
-        let time = number.and_then(|number| Timestamp::from_integer(number, precision));
-        let time = time.map_err(|error| error.to_string()).and_then(|time| self.rules.check_time(time));
-        let time = time.map_err(|detail| Fault::new(at, Reason::Time, detail))?;
+        let number = whole_number(cursor)?;
+        let time = number.and_then(|number| Timestamp::from_integer(number, self.rules.precision).ok());
+        let time = match time {
+            Some(time) if self.rules.takes_time(time) => time,
+            _ => self
+                .rules
+                .time_of_number(cursor.since(at))
+                .map_err(|detail| Fault::new(at, Reason::Time, detail))?,
+        };
         cursor.skip_blanks();
         if !cursor.take_line_end() {
             return Err(Fault::new(cursor.at, Reason::Type, "after the time, the line must end"));

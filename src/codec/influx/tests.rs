@@ -20,7 +20,7 @@ fn show(body: impl AsRef<[u8]>, rules: &Rules) -> String {
     }
     let mut out = String::from_utf8(out).expect("UTF-8");
     for fault in &decoded.rejections.listed {
-        assert_eq!(fault.pointer, format!("/{}", fault.index));
+        assert!(format!("{}/", fault.pointer).starts_with(&format!("/{}/", fault.index)));
         out.push_str(&format!("line {}, {}\n", fault.index + 1, fault.detail));
     }
     assert_eq!(decoded.rejections.count() as usize, decoded.rejections.listed.len());
@@ -295,8 +295,11 @@ fn what_is_missing_twice_there_or_out_of_place_is_told_with_its_column() {
         ("m,host=h a", "column 10: the field `a` has no value"),
         ("m,host=h a 0", "column 10: the field `a` has no value"),
         ("m,host=h a=", "column 12: the field `a` has no value"),
-        ("m,host=h a=,b=1", "column 12: the field `a` has no value"),
-        ("m,host=h a=1,b= 0", "column 16: the field `b` has no value"),
+        ("m,host=h a=1,a=2", "column 14: the field `a` is there twice"),
+        ("m,host=h a=x,b=1,a=1i 0", "column 18: the field `a` is there twice"),
+        ("m,host=h value=1,value=1 0", "column 18: the field `value` is there twice"),
+        (r"m,host=h a\,b=1,a\ b=2,a\,b=3", r"column 24: the field `a,b` is there twice"),
+        (r"m,host=h,a\=b=1,a\=b=2 value=1", r"column 17: the tag `a=b` is there twice"),
         (
             "m,host=h a=\"x\"y",
             "column 15: after the field `a`, a comma, a space or the end of the line must follow",
@@ -385,19 +388,56 @@ fn times_count_in_the_unit_that_was_asked_for_and_keep_within_the_window() {
 }
 
 #[test]
-fn a_line_with_one_bad_field_is_turned_away_as_a_whole_and_costs_no_other() {
-    let good = r#"{"device":"h","sensor":"m_a","value":1,"time":"1970-01-01T00:00:00Z"}"#;
-    let body = "m,host=h a=1i 0\nm,host=h a=1i,b=2i,c=x,d=\"\n\" 0\nm,host=h a=1i 0\nm,host=h a=1i,b=2i zero\nm,host=h a=1i 0\n";
+fn a_field_that_is_no_value_costs_itself_alone_and_another_fault_the_line() {
+    let good = |sensor: &str, value: &str| {
+        format!(r#"{{"device":"h","sensor":"m_{sensor}","value":{value},"time":"1970-01-01T00:00:00Z"}}"#)
+    };
+    let long = "x".repeat(4097);
+    let body = format!(
+        "m,host=h a=1i 0\nm,host=h a=2i,b=NaN,c=x,d=\"\n\",e=,f=9223372036854775808i 0\nm,host=h a=3i,b=\"{long}\" 0\n\
+         m,host=h a=1i,b=x zero\nm,host=h a=x 0\nm,host=h a=4i 0\n"
+    );
+    let expected = [
+        good("a", "1"),
+        good("a", "2"),
+        good("d", r#""\n""#),
+        good("a", "3"),
+        good("a", "4"),
+        "line 2, column 17: the field `b` is `NaN`, which is no finite number".to_owned(),
+        "line 2, column 23: the field `c` is `x`; allowed: a number, a whole number with `i` or `u` behind it, true, false, or a text in double quotes".to_owned(),
+        "line 2, column 5 of line 3: the field `e` has no value".to_owned(),
+        "line 2, column 8 of line 3: the field `f` is `9223372036854775808i`; a whole number fits in 64 bits signed, or a larger one with `u` is exactly a double".to_owned(),
+        "line 4, column 15: `value` must be at most 4096 bytes long as a string, got 4097".to_owned(),
+        "line 5, column 19: the time is `zero`; it must be a whole number".to_owned(),
+        "line 6, column 12: the field `a` is `x`; allowed: a number, a whole number with `i` or `u` behind it, true, false, or a text in double quotes".to_owned(),
+    ];
+    let expected: Vec<_> = expected.iter().map(String::as_str).collect();
+    check(&body, &expected);
+    let pointers: Vec<_> =
+        decode(body.as_bytes(), &nanos()).rejections.listed.into_iter().map(|fault| fault.pointer).collect();
+    assert_eq!(pointers, ["/1/b", "/1/c", "/1/e", "/1/f", "/3/b", "/4", "/5/a"]);
+    // Also in a body that is not UTF-8 as a whole.
     check(
-        body,
+        [b"m,host=\xff a=1\n", &b"m,host=h a=1i,b=x 0"[..]].concat(),
         &[
-            good,
-            good,
-            good,
-            "line 2, column 22, up to line 3: the field `c` is `x`; allowed: a number, a whole number with `i` or `u` behind it, true, false, or a text in double quotes",
-            "line 5, column 20: the time is `zero`; it must be a whole number",
+            &good("a", "1"),
+            "line 1, column 8: the line is not UTF-8",
+            "line 2, column 17: the field `b` is `x`; allowed: a number, a whole number with `i` or `u` behind it, true, false, or a text in double quotes",
         ],
     );
+}
+
+#[test]
+fn all_fields_at_fault_are_counted_and_the_first_hundred_listed() {
+    let fields: Vec<_> =
+        (0..1000).map(|number| format!("f{number}={}", if number % 2 == 0 { "x" } else { "NaN" })).collect();
+    let decoded = decode(format!("m,host=h {},good=1", fields.join(",")).as_bytes(), &nanos());
+    assert_eq!((decoded.readings.len(), decoded.rejections.listed.len()), (1, 100));
+    let counts: Vec<_> = decoded.rejections.counts().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(counts, [(Reason::Type, 500), (Reason::Number, 500)]);
+    // What was wrong with fields is forgotten with a line that is turned away as a whole.
+    let decoded = decode(format!("m,host=h {} zero\nm,host=h a=1", fields.join(",")).as_bytes(), &nanos());
+    assert_eq!((decoded.readings.len(), decoded.rejections.count()), (1, 1));
 }
 
 #[test]

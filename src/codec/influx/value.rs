@@ -81,7 +81,7 @@ fn quoted<'t, 'a: 't>(cursor: &mut Cursor<'a>, key: &str, text: &'t mut String) 
 /// A value that is no text.
 fn token(token: &str, at: usize, key: &str) -> Result<Value<'static>, Fault> {
     if token.is_empty() {
-        return Err(Fault::field_without_value(at, key));
+        return Err(Fault::empty_value(at, key));
     }
     if let Some((_, truth)) = BOOLEANS.iter().find(|(name, _)| *name == token) {
         return Ok(Value::Boolean(*truth));

@@ -8,6 +8,7 @@ use super::record::{Fault, Record};
 use super::{name, number};
 use crate::codec::Reason;
 use crate::reading::Value;
+use crate::timestamp::{Precision, decimal};
 
 /// How many base fields there are; they come first among the labels.
 const BASES: usize = Label::Version as usize + 1;
@@ -72,7 +73,7 @@ impl<'de> Base<'de> {
                 name::check(&text, true)?;
                 self.name = text;
             }
-            Label::BaseTime => self.nanos = number::nanos(&text).map_err(|_| time_beyond(label, &text))?,
+            Label::BaseTime => self.nanos = seconds(&text).map_err(|_| time_beyond(label, &text))?,
             Label::BaseUnit => self.unit = Some(text),
             Label::BaseValue => self.value = Some(number::value(&text).map_err(beyond)?),
             Label::BaseSum => {
@@ -153,6 +154,11 @@ impl<'de> Base<'de> {
     pub(super) fn set_by(&self, label: Label) -> usize {
         self.set_by.get(label as usize).copied().unwrap_or_default()
     }
+}
+
+/// A time in nanoseconds: those of SenML count seconds (section 4.5.3).
+pub(super) fn seconds(text: &str) -> Result<i128, decimal::Beyond> {
+    decimal::nanos(text, Precision::Seconds)
 }
 
 /// What is wrong with a number that no double can hold.

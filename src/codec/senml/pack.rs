@@ -1,13 +1,13 @@
 //! From records to readings: what a record means with the base fields that hold for it.
 
-use super::base::{Base, beyond, time_beyond};
+use super::base::{Base, beyond, seconds, time_beyond};
 use super::label::{Label, Labels};
 use super::name::{self, Word};
 use super::number;
 use super::record::{Fault, Record};
 use crate::codec::{Decoded, Reason, Rejections, Rules};
 use crate::reading::{Field, NewValue, Parts, ReadingError, Readings, Value};
-use crate::timestamp::Timestamp;
+use crate::timestamp::{Precision, Timestamp};
 
 /// Times below this are relative to the time of receipt (RFC 8428, section 4.5.3): 2^28 seconds.
 const ABSOLUTE_FROM_NANOS: i128 = (1 << 28) * 1_000_000_000;
@@ -161,7 +161,7 @@ impl<'a, 'de> Pack<'a, 'de> {
     /// The base time and the time, added (section 4.5.3).
     fn time(&self, record: &Record<'de>) -> Result<Timestamp, Fault> {
         let own = record.get(Label::Time).map(|text| {
-            number::nanos(text).map_err(|_| {
+            seconds(text).map_err(|_| {
                 let (reason, detail) = time_beyond(Label::Time, text);
                 Fault::new(record.index, Label::Time, reason, detail)
             })
@@ -172,21 +172,25 @@ impl<'a, 'de> Pack<'a, 'de> {
             if sum < ABSOLUTE_FROM_NANOS { i128::from(self.rules.received_at.nanos()) + sum } else { sum };
         let time = i64::try_from(nanos).ok().and_then(Timestamp::from_nanos);
         match time {
-            Some(time) if (self.rules.earliest..=self.rules.latest).contains(&time) => Ok(time),
-            _ => Err(self.time_fault(time, record)),
+            Some(time) if self.rules.takes_time(time) => Ok(time),
+            _ => Err(self.time_fault(sum, time, record)),
         }
     }
 
     #[cold]
-    fn time_fault(&self, time: Option<Timestamp>, record: &Record<'de>) -> Fault {
-        let Rules { earliest, latest, .. } = self.rules;
-        let detail = match time {
+    fn time_fault(&self, sum: i128, time: Option<Timestamp>, record: &Record<'de>) -> Fault {
+        let mut detail = match time {
             None => "`bt` and `t` must add up to a time from 1970-01-01 to 2262-04-11, in seconds; below 2^28 they count from the time of receipt".to_owned(),
-            Some(time) if time < *earliest => {
-                format!("the time {time} is earlier than {earliest}, the earliest taken now")
-            }
-            Some(time) => format!("the time {time} is later than {latest}, the latest taken now"),
+            Some(time) => format!("the time {}", self.rules.outside(time)),
         };
+        // A thousandth of a sum of seconds is what it would be if it counted milliseconds.
+        let in_unit = |unit: Precision| {
+            let nanos = sum / (i128::from(Precision::Seconds.nanos()) / i128::from(unit.nanos()));
+            i64::try_from(nanos).ok().and_then(Timestamp::from_nanos)
+        };
+        if let Some(unit) = self.rules.unit_that_fits(in_unit).filter(|unit| *unit != Precision::Seconds) {
+            detail += &format!("; it would fit as {}, but SenML counts seconds", unit.noun());
+        }
         let label = if record.seen.has(Label::Time) { Label::Time } else { Label::BaseTime };
         self.fault_of_field(label, record, Reason::Time, detail)
     }

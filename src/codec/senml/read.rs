@@ -1,10 +1,9 @@
 //! Any pack, read with serde_json.
 //!
 //! Records and values are taken as pieces of text, so that a number keeps its digits, and one beyond all doubles is
-//! the fault of its record alone. Cut out like that nothing bounds how deeply a value is nested; a look at the whole
+//! the fault of its record alone; so is an escape that stands for nothing. Cut out like that nothing bounds how deeply a value is nested; a look at the whole
 //! body before does.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserialize as _, Deserializer as _, Error as _, MapAccess, SeqAccess, Visitor};
@@ -12,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::pack::Pack;
 use super::record::{Record, noun};
+use crate::codec::mended::Mended;
 use crate::codec::object::decode_error;
 use crate::codec::value::TextSeed;
 use crate::codec::{DecodeError, Decoded, Rules};
@@ -23,15 +23,26 @@ pub(super) fn read(text: &str, rules: &Rules) -> Result<Decoded, DecodeError> {
     if let Some(at) = too_deep(text.as_bytes()) {
         return Err(DecodeError::at(text.as_bytes(), at, "recursion limit exceeded"));
     }
-    let mut pack = Pack::new(text, rules);
-    read_pack(text, &mut pack).map_err(|error| decode_error(&error, 0))?;
+    let plain = Mended::plain(text);
+    parse(&plain, rules)
+        .or_else(|error| {
+            let mended = Mended::of(text);
+            if mended.is_changed() { parse(&mended, rules) } else { Err(error) }
+        })
+        .map_err(|error| decode_error(&error, 0))
+}
+
+fn parse(body: &Mended<'_>, rules: &Rules) -> Result<Decoded, serde_json::Error> {
+    let mut pack = Pack::new(body.text(), rules);
+    read_pack(body, &mut pack)?;
     Ok(pack.finish())
 }
 
-fn read_pack<'de>(text: &'de str, pack: &mut Pack<'_, 'de>) -> Result<(), serde_json::Error> {
+fn read_pack<'de>(body: &'de Mended<'_>, pack: &mut Pack<'_, 'de>) -> Result<(), serde_json::Error> {
+    let text = body.text();
     let mut deserializer = serde_json::Deserializer::from_str(text);
     if text.trim_ascii_start().starts_with('[') {
-        deserializer.deserialize_seq(Records { pack })?;
+        deserializer.deserialize_seq(Records { body, pack })?;
     } else {
         let json = <&RawValue>::deserialize(&mut deserializer)?;
         pack.refuse(noun(json.get()));
@@ -61,6 +72,7 @@ fn too_deep(body: &[u8]) -> Option<usize> {
 }
 
 struct Records<'p, 'a, 'de> {
+    body: &'p Mended<'p>,
     pack: &'p mut Pack<'a, 'de>,
 }
 
@@ -80,8 +92,11 @@ impl<'de> Visitor<'de> for Records<'_, '_, 'de> {
                 continue;
             }
             record.begin(self.pack.next());
-            let read =
-                serde_json::Deserializer::from_str(text).deserialize_map(Fields { record: &mut record });
+            let fields = Fields { body: self.body, record: &mut record };
+            let read = serde_json::Deserializer::from_str(text).deserialize_map(fields);
+            if let Some(detail) = self.body.fault_in(text) {
+                record.fault_of_name(detail);
+            }
             read.map_err(|error| A::Error::custom(decode_error(&error, 0).detail))?;
             self.pack.take(&mut record);
         }
@@ -90,6 +105,7 @@ impl<'de> Visitor<'de> for Records<'_, '_, 'de> {
 }
 
 struct Fields<'r, 'de> {
+    body: &'r Mended<'r>,
     record: &'r mut Record<'de>,
 }
 
@@ -102,9 +118,14 @@ impl<'de> Visitor<'de> for Fields<'_, 'de> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(name) = map.next_key_seed(TextSeed)? {
-            let name: Cow<'_, str> = name;
             let json = map.next_value::<&'de RawValue>()?;
-            let taken = self.record.take(&name, json);
+            let taken = match self.body.fault_in(json.get()) {
+                Some(detail) => {
+                    self.record.take_broken(&name, detail);
+                    continue;
+                }
+                None => self.record.take(name, json),
+            };
             taken.map_err(|error| A::Error::custom(decode_error(&error, 0).detail))?;
         }
         Ok(())

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::label::{Kind, LABELS, Label, Labels};
 use crate::codec::Reason;
+use crate::codec::names::Names;
 use crate::codec::object::{pointer_token, shorten};
 
 /// Why a record is no reading.
@@ -43,6 +44,9 @@ pub(super) struct Record<'de> {
     /// The texts of those that are good: strings without quotes, numbers and booleans as they stand. What is there of
     /// other labels is from records before.
     texts: [Cow<'de, str>; LABELS],
+    /// The labels that are not known.
+    unknown: Vec<Cow<'de, str>>,
+    unknown_names: Names,
 }
 
 impl<'de> Record<'de> {
@@ -52,6 +56,7 @@ impl<'de> Record<'de> {
         self.seen = Labels::default();
         self.faulty = Labels::default();
         self.faults.clear();
+        self.unknown.clear();
     }
 
     /// Takes a field that has the type it must have. Returns whether it was not there before.
@@ -65,14 +70,14 @@ impl<'de> Record<'de> {
     /// # Errors
     ///
     /// A string that is none in spite of its form: half of a surrogate pair.
-    pub(super) fn take(&mut self, name: &str, json: &'de RawValue) -> Result<(), serde_json::Error> {
-        let label = Label::named(name);
+    pub(super) fn take(&mut self, name: Cow<'de, str>, json: &'de RawValue) -> Result<(), serde_json::Error> {
+        let label = Label::named(&name);
         let Some(kind) = label.kind() else {
             self.take_unknown(label, name);
             return Ok(());
         };
         if self.seen.has(label) {
-            self.fault(label, Reason::Field, format!("`{}` is there twice", label.name()));
+            self.fault(label, Reason::Field, twice(label.name()));
             return Ok(());
         }
         let json = json.get();
@@ -92,15 +97,39 @@ impl<'de> Record<'de> {
         Ok(())
     }
 
-    fn take_unknown(&mut self, label: Label, name: &str) {
+    fn take_unknown(&mut self, label: Label, name: Cow<'de, str>) {
         self.seen.insert(label);
-        if name.ends_with('_') && self.faulty.insert(label) {
+        if !self.unknown_names.is_new(&name, self.unknown.iter().map(|known| &**known)) {
+            self.fault_at(label, &name, Reason::Field, twice(&name));
+        } else if name.ends_with('_') {
             let detail = format!(
                 "the label `{}` ends in `_`: the record must not be read by who does not know it, and it is not known here",
-                shorten(name)
+                shorten(&name)
             );
-            let fault =
-                Fault { record: self.index, token: pointer_token(name), reason: Reason::Unknown, detail };
+            self.fault_at(label, &name, Reason::Unknown, detail);
+        }
+        self.unknown.push(name);
+    }
+
+    /// Notes a field whose value says nothing: a string with an escape that stands for none.
+    pub(super) fn take_broken(&mut self, name: &str, detail: String) {
+        let label = Label::named(name);
+        self.seen.insert(label);
+        self.fault_at(label, name, Reason::Type, detail);
+    }
+
+    /// Notes that something of a record says nothing, unless it is one of its values: the name of a label, then. It may
+    /// be one that would hold for the records to come.
+    pub(super) fn fault_of_name(&mut self, detail: String) {
+        if self.faults.is_empty() {
+            self.seen.insert(Label::UnknownBase);
+            self.fault_at(Label::UnknownBase, "", Reason::Type, detail);
+        }
+    }
+
+    fn fault_at(&mut self, label: Label, name: &str, reason: Reason, detail: String) {
+        if self.faulty.insert(label) {
+            let fault = Fault { record: self.index, token: pointer_token(name), reason, detail };
             self.faults.push((label, fault));
         }
     }
@@ -142,6 +171,10 @@ impl Kind {
             Kind::Boolean => BOOLEAN,
         }
     }
+}
+
+fn twice(name: &str) -> String {
+    format!("`{}` is there twice", shorten(name))
 }
 
 const STRING: &str = "a string";

@@ -205,7 +205,7 @@ fn the_update_time_is_passed_over() {
 fn labels_that_are_not_known_are_ignored_whatever_the_settings_say() {
     for unknown_fields in [UnknownFields::Reject, UnknownFields::Ignore] {
         let rules = Rules { unknown_fields, ..tests::rules() };
-        let body = r#"[{"n":"d/s","v":1,"V":2,"bx":{"v":[1,{}]},"_x":null,"":1e999,"vv":1,"vv":2}]"#;
+        let body = r#"[{"n":"d/s","v":1,"V":2,"bx":{"v":[1,{}]},"_x":null,"":1e999,"vv":1,"vw":2}]"#;
         assert_eq!(show(body, &rules).trim_end(), line("1", 0));
     }
 }
