@@ -102,6 +102,6 @@ pub fn read_answer(status: u16, body: &[u8]) {
     for (_, make) in ENCODERS.members {
         let encoder = make(&FormatConfig::default());
         let _ = encoder.failed_items(body, 3).map(|items| assert!(items.len() <= 3));
-        let _ = (encoder.blame(&answer), encoder.diagnose(&answer));
+        let _ = (encoder.blame(&answer), encoder.diagnose(&answer), codec::judge(&*encoder, &answer));
     }
 }

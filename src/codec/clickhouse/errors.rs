@@ -29,10 +29,12 @@ const READINGS: &[u32] = &[
     321, // VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
     349, // CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
     376, // CANNOT_PARSE_UUID
+    395, // FUNCTION_THROW_IF_VALUE_IS_NON_ZERO
     407, // DECIMAL_OVERFLOW
     441, // CANNOT_PARSE_DOMAIN_VALUE_FROM_STRING
     467, // CANNOT_PARSE_BOOL
     469, // VIOLATED_CONSTRAINT
+    691, // UNKNOWN_ELEMENT_OF_ENUM
 ];
 
 /// Every batch would meet the same until somebody changes something.
@@ -67,11 +69,18 @@ const SETUP: &[u32] = &[
     516, // AUTHENTICATION_FAILED
 ];
 
+/// What its message says when the rows of one insert belong to more partitions than it may: no other insert of the same
+/// rows fares better, and halves of them do. The code (252) is that of too many parts, which passes.
+const TOO_MANY_PARTITIONS: &str = "Too many partitions for single INSERT block";
+
 /// Says whose fault an answer is; `None` leaves it to the status.
 pub(super) fn blame(answer: &NodeAnswer<'_>) -> Option<Blame> {
     let is_success = (200..300).contains(&answer.status);
     match code(answer) {
         Some(117) if unknown_field(answer.body).is_some_and(is_in_every_row) => Some(Blame::Setup),
+        Some(252) if message(answer.body).is_some_and(|text| text.starts_with(TOO_MANY_PARTITIONS)) => {
+            Some(Blame::Readings)
+        }
         Some(code) if READINGS.contains(&code) => Some(Blame::Readings),
         Some(code) if SETUP.contains(&code) => Some(Blame::Setup),
         // Neither a success whose body is an exception nor a code that is no reading's fault gives readings up.
@@ -100,9 +109,14 @@ pub(super) fn code(answer: &NodeAnswer<'_>) -> Option<u32> {
     })
 }
 
-/// The field of a reading that has no column in the table. Messages repeat what readings hold, but not at their beginning.
+/// The message of an exception. Messages repeat what readings hold, but not at their beginning.
+fn message(body: &str) -> Option<&str> {
+    body.split_once("DB::Exception: ").map(|(_, message)| message)
+}
+
+/// The field of a reading that has no column in the table.
 fn unknown_field(body: &str) -> Option<&str> {
-    let rest = body.split_once("DB::Exception: ")?.1.strip_prefix(UNKNOWN_FIELD)?;
+    let rest = message(body)?.strip_prefix(UNKNOWN_FIELD)?;
     let end = rest.find(|character: char| !character.is_ascii_alphanumeric()).unwrap_or(rest.len());
     Some(&rest[..end])
 }
@@ -166,6 +180,16 @@ mod tests {
         check(403, Some("516"), "Code: 516. DB::Exception: Authentication failed", Some(Blame::Setup));
         check(500, Some("252"), "Code: 252. DB::Exception: Too many parts", None);
         check(400, Some("252"), "", Some(Blame::Node));
+        let partitions =
+            "Code: 252. DB::Exception: Too many partitions for single INSERT block (more than 100).";
+        check(500, Some("252"), partitions, Some(Blame::Readings));
+        check(500, None, &format!("Code: 252. DB::Exception: Too many parts: '{TOO_MANY_PARTITIONS}'"), None);
+        check(
+            500,
+            Some("691"),
+            "Code: 691. DB::Exception: Unknown element 'x' for enum",
+            Some(Blame::Readings),
+        );
     }
 
     #[test]

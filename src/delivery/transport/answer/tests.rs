@@ -1,4 +1,9 @@
+use std::io::Write as _;
+
+use http::HeaderValue;
+
 use super::*;
+use crate::codec::{ENCODERS, FormatConfig};
 
 #[test]
 fn what_is_stored_in_part_is_known_whatever_stops_the_rest() {
@@ -28,5 +33,117 @@ fn each_status_means_what_the_contract_says() {
     check(
         &[401, 403, 404, 405, 501, 508, 301, 302, 307, 308, 304, 402, 410, 415, 418],
         Verdict::Misconfigured,
+    );
+}
+
+/// What comes of an answer to a batch of one reading.
+async fn read(format: &str, status: u16, headers: &[(&'static str, &'static str)], body: &[u8]) -> Answer {
+    let format = ENCODERS.find(format).expect("a format")(&FormatConfig::default());
+    let url = "http://me:s3cret-pass@node/".parse().expect("a URL");
+    let secrets = Arc::new(Secrets::of([url].iter(), &HeaderMap::new()));
+    let chunks: Vec<_> = body.chunks(1000).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
+    let mut answer = WireAnswer::new(futures_util::stream::iter(chunks).boxed());
+    *answer.status_mut() = StatusCode::from_u16(status).expect("a status");
+    for (name, value) in headers {
+        answer.headers_mut().insert(*name, HeaderValue::from_static(value));
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    Reader { format: &*format, secrets: &secrets, readings: 1, deadline }.read(answer).await
+}
+
+const FAILED: Verdict = Verdict::Retry(RetryReason::ServerError);
+
+fn gzip(body: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(body).expect("memory");
+    encoder.finish().expect("memory")
+}
+
+#[tokio::test]
+async fn a_body_that_was_compressed_on_the_way_or_cut_is_judged_by_what_is_in_it() {
+    let page = format!("<!doctype html>{}", "<p>sign in</p>".repeat(20_000));
+    let zlib = {
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(page.as_bytes()).expect("memory");
+        encoder.finish().expect("memory")
+    };
+    let zstd = zstd::bulk::compress(page.as_bytes(), 1).expect("memory");
+    for format in ENCODERS.names() {
+        for (encoding, body) in [
+            ("gzip", gzip(page.as_bytes())),
+            ("X-GZIP", gzip(page.as_bytes())),
+            ("deflate", zlib.clone()),
+            ("zstd", zstd.clone()),
+        ] {
+            let whole = read(format, 200, &[("content-encoding", encoding)], &body).await;
+            assert_eq!(whole.verdict, FAILED, "{format} {encoding}");
+            assert!(
+                whole.detail.contains("is a web page") && whole.detail.contains("sign in"),
+                "{}",
+                whole.detail
+            );
+            let cut = read(format, 200, &[("content-encoding", encoding)], &body[..body.len() / 2]).await;
+            // Zstandard gives nothing of a block that is not complete.
+            assert!(cut.verdict == FAILED || encoding == "zstd", "{format} {encoding}: {}", cut.detail);
+        }
+        assert_eq!(read(format, 200, &[], page.as_bytes()).await.verdict, FAILED, "{format}");
+        assert_eq!(read(format, 204, &[], b"").await.verdict, Verdict::Delivered, "{format}");
+        assert_eq!(
+            read(format, 200, &[("content-encoding", "gzip")], b"").await.verdict,
+            Verdict::Delivered,
+            "{format}"
+        );
+    }
+    let other = read("ndjson", 200, &[("content-encoding", "gzip")], b"not compressed").await;
+    assert_eq!((other.verdict, other.body.as_str()), (Verdict::Delivered, "not compressed"));
+    let bulk = br#"{"errors":false,"items":[{"create":{"status":201}}]}"#;
+    let bulk = read("elasticsearch", 200, &[("content-encoding", "gzip")], &gzip(bulk)).await;
+    assert_eq!(bulk.verdict, Verdict::Delivered, "{}", bulk.detail);
+    // A little that becomes a lot is not unpacked further than it is read.
+    let bomb = read("ndjson", 500, &[("content-encoding", "gzip")], &gzip(&vec![b'x'; 5 << 20])).await;
+    assert_eq!((bomb.verdict, bomb.body.len()), (FAILED, EXCERPT_BYTES_MAX));
+}
+
+#[tokio::test]
+async fn secrets_are_hidden_before_a_text_is_cut_wherever_they_stand() {
+    for before in (0..EXCERPT_BYTES_MAX + 40).step_by(7) {
+        for secret in ["s3cret-pass", "%733cret-pass", "bWU6czNjcmV0LXBhc3M="] {
+            let body = format!("{} {secret} and more", "x".repeat(before));
+            for (format, status) in [("ndjson", 400), ("influx", 500), ("clickhouse", 404)] {
+                let answer = read(format, status, &[], body.as_bytes()).await;
+                for text in [&answer.body, &answer.detail] {
+                    // The beginning of what stands for it is all that may be there.
+                    let rest = text.replace('x', "");
+                    assert!(!["s3cr", "733c", "bWU6"].iter().any(|part| rest.contains(part)), "{rest}");
+                }
+            }
+        }
+    }
+    let long = "s3cret-pass ".repeat(3000);
+    let answer = read("ndjson", 500, &[], long.as_bytes()).await;
+    assert!(!answer.body.contains('s') && answer.body.len() <= EXCERPT_BYTES_MAX, "{}", answer.body);
+}
+
+#[tokio::test]
+async fn secrets_are_hidden_in_what_is_said_of_single_readings() {
+    for before in [0, 1005, 1010, 1020] {
+        let reason = format!("{}s3cret-pass is wrong", "x".repeat(before));
+        let error = serde_json::json!({"type": "t", "reason": reason});
+        let body =
+            serde_json::json!({"errors": true, "items": [{"create": {"status": 400, "error": error}}]});
+        let answer = read("elasticsearch", 200, &[], body.to_string().as_bytes()).await;
+        let [item] = &answer.refused[..] else { panic!("one: {answer:?}") };
+        let rest = item.detail.replace('x', "");
+        assert!(!rest.contains("s3cr") && !answer.body.contains("s3cr"), "{before}: {rest}");
+    }
+}
+
+#[tokio::test]
+async fn a_loop_is_told_in_words() {
+    let answer = read("ndjson", 508, &[], b"see Forebay-Via").await;
+    assert_eq!(answer.verdict, Verdict::Misconfigured);
+    assert_eq!(
+        answer.detail,
+        "508 Loop Detected: batches that are sent there come back to this gateway: see Forebay-Via"
     );
 }
