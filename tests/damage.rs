@@ -615,3 +615,17 @@ async fn a_last_record_that_is_not_whole_is_told_as_what_it_may_be() {
     let log = process.ended().await.expect_status(0).stderr;
     assert!(log.contains("or the disk has damaged it since") && !log.contains("never acknowledged"), "{log}");
 }
+
+#[tokio::test]
+async fn what_a_later_version_has_written_stops_the_start_in_words_that_are_said_once() {
+    let directory = twenty_readings_and_a_kill().await;
+    let mut segment = Segment::read(directory.path().join("buffer/00000000000000000001.segment"));
+    HEADERS.iter().for_each(|header| segment.bytes[header + 7] = 2);
+    fs::write(&segment.path, &segment.bytes).expect("a segment");
+    let failed = start_fails(directory.path());
+    let errors: Vec<_> = failed.stderr.lines().filter(|line| line.contains("ERROR")).collect();
+    let [error] = errors[..] else { panic!("{}", failed.stderr) };
+    assert_eq!(error.matches("it is of version 2, and this program knows version 1").count(), 1, "{error}");
+    assert!(fs::read(&segment.path).expect("it stays") == segment.bytes);
+    assert!(!directory.path().join("buffer/quarantine").exists());
+}

@@ -102,7 +102,7 @@ pub enum OpenError {
     },
     /// The log cannot be opened.
     #[error("{}", with_advice(.0))]
-    Log(#[from] LogError),
+    Log(LogError),
     /// Another process has it.
     #[error(
         "{} is in use by another gateway; stop that one, or give each gateway a `buffer.path` of its own",
@@ -112,6 +112,13 @@ pub enum OpenError {
         /// The directory.
         path: PathBuf,
     },
+}
+
+impl From<LogError> for OpenError {
+    /// No source: its words are those of the error itself, and are told once.
+    fn from(error: LogError) -> OpenError {
+        OpenError::Log(error)
+    }
 }
 
 /// What went wrong with the log, and what lets this process use its files. The log itself knows nothing of that.
