@@ -6,18 +6,20 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
-use super::{DeadLetterError, Directory};
+use super::lines::{Piece, Pieces};
+use super::{DeadLetterError, Directory, Letters, letter};
 
-/// Bytes that are read at once.
-const STEP_BYTES: usize = 64 * 1024;
+/// Letters that are remembered to be known if they come twice, 16 bytes each; of more than that, doubles count.
+const REMEMBERED_MAX: usize = 1 << 20;
 
 /// What waits in the files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
-    /// Letters.
+    /// Letters; one that a crash wrote twice counts once.
     pub letters: u64,
     /// Bytes of the files.
     pub bytes: u64,
@@ -27,6 +29,8 @@ pub struct Waiting {
 #[derive(Debug, Default)]
 pub(super) struct Census {
     files: BTreeMap<u64, CountedFile>,
+    /// The letters in them.
+    met: Letters,
 }
 
 /// A file as it was when it was counted.
@@ -35,49 +39,67 @@ struct CountedFile {
     inode: u64,
     changed: (i64, i64),
     bytes: u64,
+    /// Bytes up to the end of the last line that has one.
+    counted_bytes: u64,
     letters: u64,
 }
 
 impl Census {
     /// Looks at the directory. Blocks on the disk.
     pub(super) fn look(&mut self, directory: &Directory) -> Result<Waiting, DeadLetterError> {
-        let mut files = BTreeMap::new();
+        let is_gone = |(number, known): (&u64, &CountedFile)| {
+            !std::fs::metadata(directory.file(*number)).is_ok_and(|found| known.has_grown(&found))
+        };
+        if self.files.iter().any(is_gone) {
+            // What went may have been the first of two lines.
+            *self = Census::default();
+        }
         for file in directory.files()? {
             let path = directory.file(file.number);
-            match count(&path, self.files.get(&file.number).copied()) {
-                Ok(counted) => drop(files.insert(file.number, counted)),
+            match count(&path, self.files.get(&file.number).copied(), &mut self.met) {
+                Ok(counted) => drop(self.files.insert(file.number, counted)),
                 // Removed in between.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(DeadLetterError::io("read", &path)(error)),
             }
         }
-        self.files = files;
         let sum = |of: fn(&CountedFile) -> u64| self.files.values().map(of).sum();
         Ok(Waiting { letters: sum(|file| file.letters), bytes: sum(|file| file.bytes) })
     }
 }
 
-fn count(path: &std::path::Path, known: Option<CountedFile>) -> io::Result<CountedFile> {
+fn count(path: &Path, known: Option<CountedFile>, met: &mut Letters) -> io::Result<CountedFile> {
     let found = std::fs::metadata(path)?;
     if let Some(known) = known.filter(|known| known.is(&found)) {
         return Ok(known);
     }
     let mut file = File::open(path)?;
     let found = file.metadata()?;
-    let grown = known.filter(|known| known.inode == found.ino() && known.bytes <= found.len());
-    let (from, mut letters) = grown.map_or((0, 0), |known| (known.bytes, known.letters));
-    file.seek(SeekFrom::Start(from))?;
-    let mut rest = file.take(found.len() - from);
-    let mut step = vec![0; STEP_BYTES];
-    loop {
-        match rest.read(&mut step)? {
-            0 => break,
-            // A line that is not ended is no letter yet.
-            read => letters += memchr::memchr_iter(b'\n', &step[..read]).count() as u64,
+    let grown = known.filter(|known| known.has_grown(&found));
+    let (mut counted_bytes, mut letters) = grown.map_or((0, 0), |known| (known.counted_bytes, known.letters));
+    file.seek(SeekFrom::Start(counted_bytes))?;
+    let mut pieces = Pieces::new(BufReader::new(file).take(found.len() - counted_bytes));
+    let mut line_bytes = 0;
+    while let Some(piece) = pieces.next()? {
+        let (Piece::Line(bytes) | Piece::TooLong(bytes) | Piece::Rest(bytes)) = &piece;
+        line_bytes += bytes.len() as u64;
+        // A line that is not ended is no letter yet.
+        if bytes.last() == Some(&b'\n') {
+            counted_bytes += std::mem::take(&mut line_bytes);
+            letters += u64::from(!is_double(&piece, met));
         }
     }
     let changed = (found.mtime(), found.mtime_nsec());
-    Ok(CountedFile { inode: found.ino(), changed, bytes: found.len(), letters })
+    Ok(CountedFile { inode: found.ino(), changed, bytes: found.len(), counted_bytes, letters })
+}
+
+/// Whether an earlier line is the same letter.
+fn is_double(piece: &Piece<'_>, met: &mut Letters) -> bool {
+    let Piece::Line(line) = piece else { return false };
+    letter::read(line.trim_ascii()).is_ok_and(|letter| match met.len() < REMEMBERED_MAX {
+        true => !met.insert(&letter),
+        false => met.contains(&letter),
+    })
 }
 
 impl CountedFile {
@@ -85,6 +107,11 @@ impl CountedFile {
     fn is(&self, found: &Metadata) -> bool {
         let changed = (found.mtime(), found.mtime_nsec());
         (self.inode, self.changed, self.bytes) == (found.ino(), changed, found.len())
+    }
+
+    /// Whether the file is as it was, or has more at its end.
+    fn has_grown(&self, found: &Metadata) -> bool {
+        self.inode == found.ino() && self.bytes <= found.len()
     }
 }
 
@@ -120,6 +147,27 @@ mod tests {
         check(4, 11);
         remove_file(directory.file(2)).expect("removed");
         check(1, 2);
+    }
+
+    #[test]
+    fn a_letter_that_a_crash_wrote_twice_counts_once() {
+        let place = tempfile::tempdir().expect("a directory");
+        let directory = Directory::new(place.path());
+        let line = |place: u64| {
+            let reading = r#"{"device":"d","sensor":"s","value":1}"#;
+            let rest = r#""reason":"refused","status":400,"node":"n","body":"","at":"2026-02-01T12:00:00Z""#;
+            format!("{{\"reading\":{reading},{rest},\"batch\":\"a\",\"place\":{place}}}\n")
+        };
+        let mut census = Census::default();
+        let mut letters = || census.look(&directory).expect("it can be read").letters;
+        write(directory.file(1), line(0) + &line(1) + &line(1)).expect("written");
+        assert_eq!(letters(), 2);
+        write(directory.file(2), line(1) + &line(2)).expect("written");
+        assert_eq!(letters(), 3);
+        // The second line stays when the first has gone, and is the letter then.
+        write(place.path().join("new"), line(0)).expect("written");
+        rename(place.path().join("new"), directory.file(1)).expect("renamed");
+        assert_eq!(letters(), 3);
     }
 
     #[test]

@@ -32,6 +32,16 @@ impl Letters {
         letter.origin.as_ref().is_none_or(|origin| self.0.insert(origin.digest()))
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a letter with this origin was noted.
     pub fn contains(&self, letter: &Letter) -> bool {
         letter.origin.as_ref().is_some_and(|origin| self.0.contains(&origin.digest()))
