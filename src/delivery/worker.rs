@@ -52,6 +52,9 @@ const DRAIN_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long a stop goes on while no node is up, if what is not delivered is kept for the next start. A second is
 /// promised, and the rest of the stop is within it.
 const HOPELESS_MAX: Duration = Duration::from_millis(700);
+/// How often it is looked whether all is read that has to go before a batch that is resumed: reading what is settled
+/// wakes nobody.
+const RESUME_LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Batches that are closed in one turn of the loop, so that a large request does not hold its thread for long.
 const CLOSE_MAX: usize = 4;
 /// Shortest pause before a reading is tried again whose dead letter could not be written.
@@ -394,8 +397,16 @@ impl Worker {
         });
         let pull = (self.wants_more() && self.next_pull > now).then_some(self.next_pull);
         let transform = self.transform_alarm();
+        let resume = self.resumption_alarm(now);
         let leave = self.hopeless_since.map(|since| since + HOPELESS_MAX);
-        retry.chain(close).chain(pull).chain(transform).chain(leave).chain(self.straggler_alarm(now)).min()
+        retry
+            .chain(close)
+            .chain(pull)
+            .chain(transform)
+            .chain(leave)
+            .chain(resume)
+            .chain(self.straggler_alarm(now))
+            .min()
     }
 }
 

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::pending::{Pending, State};
 use super::sending::Gate;
-use super::{CLOSE_MAX, PULL_MAX, PULL_PAUSE, Worker};
+use super::{CLOSE_MAX, PULL_MAX, PULL_PAUSE, RESUME_LOOK_EVERY, Worker};
 use crate::buffer::span::Place;
 use crate::buffer::{Amount, Noted, Noting, Part, Resumed};
 use crate::delivery::batch::Batch;
@@ -228,6 +228,14 @@ impl Worker {
             let pending = Pending::new(batch, Some(note), State::Waiting { due: now });
             self.insert(Pending { lane, class, resumed: behind, ..pending });
         }
+    }
+
+    /// When to look again whether a resumed batch may go.
+    pub(super) fn resumption_alarm(&self, now: Instant) -> Option<Instant> {
+        let gate = self.gate()?;
+        let waits = |nth: usize| gate.batched_to < self.resumption.end(nth);
+        let is_waiting = self.batches.values().filter_map(|pending| pending.resumed).any(waits);
+        is_waiting.then_some(now + RESUME_LOOK_EVERY)
     }
 
     /// What resumed batches wait for; `None` if there are none.
