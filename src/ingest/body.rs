@@ -16,6 +16,9 @@ use crate::zstd_contexts;
 
 /// A refused body is read on, so that its sender sees the answer, up to this many times `server.max_body`.
 const DISCARD_FACTOR: u64 = 8;
+/// A body of a known length counts this many times what has come of it, up to that length: one that will find no room is
+/// refused early, before it has taken much of the memory, and who sends nothing takes no room from others.
+const AHEAD: usize = 8;
 /// Largest window that a zstd frame may ask for, as a power of two: 16 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 24;
 
@@ -123,7 +126,10 @@ async fn collect(body: &mut Incoming, limit: usize, held: &mut Held) -> Result<B
     }
     let mut all = match length {
         // The system gives memory as it is written to: a client that says a length and sends nothing takes none.
-        Some(length) => Gathering { bytes: Vec::with_capacity(length.min(limit)), size: Size::Known },
+        Some(length) => Gathering {
+            bytes: Vec::with_capacity(length.min(limit)),
+            size: Size::Known { length: length.min(limit), counted: 0 },
+        },
         None => Gathering { bytes: Vec::new(), size: Size::Unknown },
     };
     all.add(&first, limit, held)?;
@@ -142,14 +148,22 @@ struct Gathering {
 
 /// Whether the client has said how long its body is.
 enum Size {
-    Known,
+    /// It has. So many bytes of it count already.
+    Known {
+        length: usize,
+        counted: usize,
+    },
     Unknown,
 }
 
 impl Gathering {
     fn add(&mut self, piece: &[u8], limit: usize, held: &mut Held) -> Result<(), IngestError> {
         match self.size {
-            Size::Known => held.grow(piece.len())?,
+            Size::Known { length, ref mut counted } => {
+                let wanted = length.min(AHEAD * (self.bytes.len() + piece.len()));
+                held.grow(wanted.saturating_sub(*counted))?;
+                *counted = wanted.max(*counted);
+            }
             Size::Unknown => make_room(&mut self.bytes, piece.len(), limit, held)?,
         }
         self.bytes.extend_from_slice(piece);
@@ -287,6 +301,31 @@ mod tests {
             drop(held);
             assert_eq!(budget.held.load(Ordering::Relaxed), 0);
         }
+    }
+
+    #[test]
+    fn a_body_of_a_known_length_counts_ahead_of_what_has_come_and_never_beyond_its_length() {
+        let budget = BodyBudget::new(1 << 20);
+        let mut held = budget.hold();
+        let size = Size::Known { length: 10_000, counted: 0 };
+        let mut body = Gathering { bytes: Vec::with_capacity(10_000), size };
+        for (piece, counted) in [(100, 800), (900, 8000), (1000, 10_000), (8000, 10_000)] {
+            body.add(&vec![b' '; piece], 10_000, &mut held).expect("room");
+            assert_eq!(budget.held.load(Ordering::Relaxed), counted);
+        }
+        assert_eq!((body.bytes.len(), body.bytes.capacity()), (10_000, 10_000));
+    }
+
+    #[test]
+    fn a_body_of_an_unknown_length_counts_with_all_that_is_reserved_for_it() {
+        let budget = BodyBudget::new(1 << 20);
+        let mut held = budget.hold();
+        let mut body = Gathering { bytes: Vec::new(), size: Size::Unknown };
+        for piece in [100, 1, 99, 1000, 8800] {
+            body.add(&vec![b' '; piece], 10_000, &mut held).expect("room");
+            assert_eq!(budget.held.load(Ordering::Relaxed), body.bytes.capacity() as u64);
+        }
+        assert_eq!((body.bytes.len(), body.bytes.capacity()), (10_000, 10_000));
     }
 
     #[test]
