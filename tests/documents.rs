@@ -118,6 +118,9 @@ const NOT_IN_THE_LOG: &[&str] = &["crate::", "tokio", "futures", "async ", ".awa
 /// The one file of the log in which files are called by their names.
 const LOG_FILES: &str = "wal/fs.rs";
 
+/// What that file may use beside the system's own: the one place that says whose a new file is.
+const MAKES_FILES: &str = "use crate::private_files;";
+
 /// Most lines of a source file.
 const LINES_MAX: usize = 600;
 
@@ -463,8 +466,9 @@ fn the_log_knows_neither_readings_nor_anything_asynchronous_and_reaches_files_in
     let log: Vec<_> = programs.iter().filter(|(path, _)| is_in(path, &["wal/"])).collect();
     assert!(log.iter().any(|(path, _)| *path == LOG_FILES), "{LOG_FILES} is there");
     for (path, text) in log {
+        let beside = if path == LOG_FILES { text.replace(MAKES_FILES, "") } else { text.clone() };
         for word in NOT_IN_THE_LOG {
-            assert!(!text.contains(word), "src/{path} must not use {word}");
+            assert!(!beside.contains(word), "src/{path} must not use {word}");
         }
         assert!(path == LOG_FILES || !text.contains("std::fs"), "src/{path} must use {LOG_FILES}");
     }

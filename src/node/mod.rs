@@ -68,7 +68,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::door::Door;
 use crate::filesystem;
 use crate::listener::{self, Limits};
-use crate::{private_files, tasks};
+use crate::private_files;
+use crate::tasks;
 use store::{Store, StoreSettings};
 
 pub use batch::{BODY_BYTES_MAX, FORMAT};
