@@ -177,3 +177,27 @@ async fn what_windows_make_keeps_within_the_bound() {
         assert!(bytes <= 8.0 * 1024.0 * 1024.0 * 2.0, "disk {disk}: {bytes} of 8 MiB are held");
     }
 }
+
+#[tokio::test]
+async fn a_batch_of_the_last_run_goes_although_windows_fill_a_buffer_that_is_too_small_for_them() {
+    let (directory, node) = (directory(), FakeNode::always(Answer::status(503)).await);
+    let file =
+        "[[transform]]\nkind = \"aggregate\"\nevery = \"1h\"\nfunctions = [\"sum\"]\nsensors = [\"power\"]\n";
+    let gateway = || {
+        let gateway = TestGateway::new().on_disk(directory.path()).node(&node).file(file);
+        gateway.set("cluster.route", "shard").set("server.shutdown_timeout", "200ms")
+    };
+    let first = gateway().start().await;
+    let windowed: Vec<_> = (0..50).map(|second| at(second, 1)).collect();
+    first.post(&windowed).await.expect_status(202);
+    let mut other = at(50, 7);
+    other["sensor"] = "other".into();
+    first.post(&[other.clone()]).await.expect_status(202);
+    eventually("the batch with the later reading is tried", || async { node.requests() > 0 }).await;
+    let _ = first.stop().await;
+    node.answer_otherwise(Answer::status(200));
+    // Fewer readings than were found, so the buffer stays overfull until something goes out of it.
+    let second = gateway().set("buffer.max_readings", 10).start().await;
+    eventually("the batch goes", || async { node.readings().contains(&other) }).await;
+    drop(second);
+}

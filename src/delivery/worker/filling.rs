@@ -232,10 +232,14 @@ impl Worker {
 
     /// When to look again whether a resumed batch may go.
     pub(super) fn resumption_alarm(&self, now: Instant) -> Option<Instant> {
-        let gate = self.gate()?;
+        self.has_resumed_waiting().then_some(now + RESUME_LOOK_EVERY)
+    }
+
+    /// Whether a resumed batch waits for readings that are not in lanes yet.
+    pub(super) fn has_resumed_waiting(&self) -> bool {
+        let Some(gate) = self.gate() else { return false };
         let waits = |nth: usize| gate.batched_to < self.resumption.end(nth);
-        let is_waiting = self.batches.values().filter_map(|pending| pending.resumed).any(waits);
-        is_waiting.then_some(now + RESUME_LOOK_EVERY)
+        self.batches.values().filter_map(|pending| pending.resumed).any(waits)
     }
 
     /// What resumed batches wait for; `None` if there are none.

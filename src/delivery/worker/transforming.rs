@@ -84,6 +84,10 @@ impl Worker {
         if !self.to_derive.is_empty() || self.deriving.len() >= DERIVING_MAX {
             return true;
         }
+        // A batch of the last run waits until what lies before it has been through here, so nothing else would move.
+        if self.has_resumed_waiting() {
+            return false;
+        }
         let is_moving = !self.pulled.is_empty() || !self.batches.is_empty() || !self.deriving.is_empty();
         is_moving && self.is_overfull()
     }
