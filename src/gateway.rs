@@ -182,7 +182,6 @@ impl Gateway {
             head_timeout: config.server.idle_timeout,
         };
         let server = listener::serve(listener, entrance, limits, stop_serving.clone(), LAST_ANSWERS);
-        info!(%address, nodes = config.delivery.nodes.len(), buffer = config.buffer.kind, "gateway listening");
         Gateway {
             address,
             shutdown_timeout: config.server.shutdown_timeout,

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::address_file::{AddressFile, Server};
 use super::interrupts::{self, Interrupts};
@@ -37,9 +37,11 @@ pub(super) fn run(arguments: &ServeArguments) -> u8 {
 }
 
 async fn serve(config: Config, mut interrupts: Interrupts) -> anyhow::Result<u8> {
-    let listen = config.server.listen;
+    let (listen, nodes, buffer) = (config.server.listen, config.delivery.nodes.len(), config.buffer.kind);
     let mut gateway = Gateway::start(config).await.context("the gateway does not start")?;
     let _address_file = AddressFile::leave(Server::Gateway, listen, gateway.address());
+    // The file first: whoever reads this line finds it.
+    info!(address = %gateway.address(), nodes, buffer, "gateway listening");
     tokio::select! {
         () = interrupts.next() => {}
         () = gateway.failed() => {}

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::support::process::directory;
 use super::support::{Answer, FakeNode, Reading, TestGateway, eventually, reading};
-use super::{NEVER, expect_settled, letters};
+use super::{NEVER, block, expect_settled, letters};
 
 /// Readings whose first one is a text, which remote write cannot hold.
 fn with_text(count: usize) -> Vec<Reading> {
@@ -49,7 +49,6 @@ async fn copies_that_are_stored_while_letters_are_written_are_stragglers_and_eac
 
 /// A gateway with a batch of 90 readings whose one letter cannot be written.
 async fn blocked(node: &FakeNode, directory: &std::path::Path) -> super::support::RunningGateway {
-    fs::write(directory.join("dead-letters"), "a file").expect("written");
     let gateway = gateway(node, directory)
         .set("buffer.kind", "memory")
         .set("buffer.max_readings", 100)
@@ -60,6 +59,7 @@ async fn blocked(node: &FakeNode, directory: &std::path::Path) -> super::support
         .set("cluster.retry.max", "1m")
         .start()
         .await;
+    block(&directory.join("dead-letters"));
     gateway.post(&with_text(90)).await.expect_status(202);
     let is_told =
         || async { gateway.get("/readyz").await.json()["checks"]["dead_letters"]["ok"] == json!(false) };

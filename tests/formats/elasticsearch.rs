@@ -12,7 +12,7 @@ use super::support::{
     Answer, FakeNode, Reading, ReceivedBatch, RunningGateway, TestGateway, eventually, node_status, reading,
     readings, to_json,
 };
-use super::{NEVER, all_settled, expect_settled, json_lines, letters};
+use super::{NEVER, all_settled, block, expect_settled, json_lines, letters};
 
 /// What is stored, by its identifier.
 type Index = Arc<Mutex<BTreeMap<String, Reading>>>;
@@ -280,8 +280,8 @@ async fn dead_letters_that_find_no_room_are_tried_again_without_sending_the_batc
     })
     .await;
     let place = directory.path().join("dead-letters");
-    fs::write(&place, "a file where the directory is to be").expect("written");
     let gateway = gateway(directory.path(), &node, 20).start().await;
+    block(&place);
     gateway.post(&readings(20)).await.expect_status(202);
     let trouble = || async { gateway.get("/status").await.json()["dead_letters"]["trouble"].clone() };
     eventually("it is told", || async { trouble().await.is_string() }).await;

@@ -11,7 +11,7 @@ use super::support::process::directory;
 use super::support::{
     Answer, FakeNode, Reading, ReceivedBatch, TestGateway, eventually, reading, readings, to_json,
 };
-use super::{NEVER, all_settled, expect_settled, letters};
+use super::{NEVER, all_settled, block, expect_settled, letters};
 
 #[derive(Clone, PartialEq, Message)]
 struct WriteRequest {
@@ -199,11 +199,11 @@ async fn texts_that_cannot_be_written_down_hold_up_their_own_batch_and_no_other(
     let directory = directory();
     let node = FakeNode::start().await;
     let place = directory.path().join("blocked");
-    fs::write(&place, "a file").expect("written");
     let gateway = gateway(directory.path(), &node, 2)
         .set("dead_letter.path", place.join("dead-letters").display())
         .start()
         .await;
+    block(&place);
     gateway.post(&mixed(6, &[1])).await.expect_status(202);
     eventually("the others arrive", || async { gateway.account("delivered").await == 4 }).await;
     let trouble = || async {
