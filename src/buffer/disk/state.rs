@@ -10,6 +10,10 @@ use super::entry::{Note, Settlement, put_spans, take_spans};
 use crate::buffer::Amount;
 use crate::buffer::span::{Span, SpanSet};
 
+/// Stands at the end of a state, so that version 0.1, which ends its states before it, does not start on a directory
+/// whose keys it could not compare: it would take again what a client sends again.
+const FORMAT: u8 = 2;
+
 /// What a segment holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Content {
@@ -112,10 +116,11 @@ impl State {
             bytes.extend_from_slice(&count(note.len()));
             bytes.extend_from_slice(&note);
         }
+        bytes.push(FORMAT);
         bytes
     }
 
-    /// The state that [`State::encode`] gave; `None` if these bytes are none.
+    /// The state that [`State::encode`] gave, of this version or of 0.1; `None` if these bytes are no such state.
     pub fn decode(mut rest: &[u8]) -> Option<State> {
         let mut state = State { next_number: rest.try_get_u64_le().ok()?, ..State::default() };
         let spans = usize::try_from(rest.try_get_u32_le().ok()?).ok()?.checked_mul(SPAN_BYTES)?;
@@ -135,7 +140,7 @@ impl State {
             let super::entry::Entry::Batch(note) = super::entry::Entry::read(note).ok()? else { return None };
             state.notes.insert(seq, note);
         }
-        rest.is_empty().then_some(state)
+        matches!(rest, [] | [FORMAT]).then_some(state)
     }
 }
 
@@ -238,7 +243,10 @@ mod tests {
         assert_eq!(State::decode(&bytes), Some(state.clone()));
         let without = State::decode(&state.encode(&[1])).expect("a state");
         assert_eq!(without.contents.keys().collect::<Vec<_>>(), [&2]);
-        for at in 0..bytes.len() {
+        let of_0_1 = &bytes[..bytes.len() - 1];
+        assert_eq!(State::decode(of_0_1), Some(state));
+        assert_eq!(State::decode(&[of_0_1, &[FORMAT + 1]].concat()), None, "a later version has written it");
+        for at in 0..of_0_1.len() {
             assert_eq!(State::decode(&bytes[..at]), None);
             for byte in [0, 255] {
                 let mut bytes = bytes.clone();
