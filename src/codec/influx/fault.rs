@@ -123,7 +123,11 @@ impl Fault {
     pub(super) fn reading_of(at: usize, key: &str, error: &ReadingError) -> Fault {
         let fault = Fault::reading(at, error);
         match error.field() {
-            Field::Sensor | Field::Value | Field::Values => fault.of_field(key),
+            Field::Value | Field::Values => {
+                let detail = format!("the field `{}`: {}", shorten(key), fault.detail);
+                Fault { detail: detail.into(), ..fault }.of_field(key)
+            }
+            Field::Sensor => fault.of_field(key),
             Field::Device | Field::Time | Field::Unit | Field::Tags => fault,
         }
     }

@@ -336,7 +336,7 @@ fn the_limits_of_readings_hold() {
     );
     check_fault(
         &format!("m,host=h value=\"{}\"", "x".repeat(4097)),
-        "column 10: `value` must be at most 4096 bytes long as a string, got 4097",
+        "column 10: the field `value`: `value` must be at most 4096 bytes long as a string, got 4097",
     );
     let tags = |count: usize| (0..count).map(|number| format!(",t{number:02}=v")).collect::<String>();
     assert_eq!(decode(format!("m,host=h{} value=1", tags(32)).as_bytes(), &nanos()).readings.len(), 1);
@@ -407,7 +407,7 @@ fn a_field_that_is_no_value_costs_itself_alone_and_another_fault_the_line() {
         "line 2, column 23: the field `c` is `x`; allowed: a number, a whole number with `i` or `u` behind it, true, false, or a text in double quotes".to_owned(),
         "line 2, column 5 of line 3: the field `e` has no value".to_owned(),
         "line 2, column 8 of line 3: the field `f` is `9223372036854775808i`; a whole number fits in 64 bits signed, or a larger one with `u` is exactly a double".to_owned(),
-        "line 4, column 15: `value` must be at most 4096 bytes long as a string, got 4097".to_owned(),
+        "line 4, column 15: the field `b`: `value` must be at most 4096 bytes long as a string, got 4097".to_owned(),
         "line 5, column 19: the time is `zero`; it must be a whole number".to_owned(),
         "line 6, column 12: the field `a` is `x`; allowed: a number, a whole number with `i` or `u` behind it, true, false, or a text in double quotes".to_owned(),
     ];
