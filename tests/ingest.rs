@@ -559,6 +559,34 @@ async fn a_fault_that_leaves_an_array_whole_costs_its_element_alone() {
 }
 
 #[tokio::test]
+async fn an_element_of_an_array_that_is_no_json_costs_no_other() {
+    let setup = Setup::start().await;
+    let deep = format!("{}1{}", "[".repeat(130), "]".repeat(130));
+    let values = ["NaN", "-nan", "Infinity", "True", "None", "01", ".5", "0x10", "\"\t\"", "\"\n\"", &deep];
+    for value in values {
+        let bodies = [
+            (JSON, ONE, format!(r#"{{"device":"d","sensor":"s","value":{value}}}"#)),
+            (SENML, r#"{"n":"d/s","v":1}"#, format!(r#"{{"n":"d/s","v":{value}}}"#)),
+        ];
+        for (content_type, good, broken) in bodies {
+            let body = format!("[{good},{broken},{good}]");
+            let reply = setup.post(content_type, body.clone()).await.expect_status(202).json();
+            assert_eq!((&reply["accepted"], &reply["rejected"]), (&json!(2), &json!(1)), "{broken}: {reply}");
+            assert_eq!(reply["errors"][0]["index"], 1, "{reply}");
+            let request =
+                setup.gateway.request("/v1/readings?strict=true").header("content-type", content_type);
+            setup.gateway.send(request.body(body)).await.expect_problem(422);
+            setup.post(content_type, format!("[{broken},{{}}]")).await.expect_problem(422);
+            for none in [format!("[{broken}]"), format!("[{good},{broken}"), format!("[{good} {broken}]")] {
+                let detail = setup.post(content_type, none).await.expect_problem(400).detail();
+                assert!(detail.starts_with("line ") && detail.contains(", column "), "{detail}");
+            }
+        }
+    }
+    assert_eq!(setup.gateway.account("accepted").await, 44);
+}
+
+#[tokio::test]
 async fn a_byte_order_mark_is_passed_over_in_every_format_and_encoding() {
     let setup = Setup::start().await;
     let marked = |body: &str| format!("\u{feff}{body}");

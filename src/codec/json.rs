@@ -103,7 +103,13 @@ fn parse_with_care(
 ) -> Result<Decoded, serde_json::Error> {
     let is_array = text.trim_ascii_start().starts_with('[');
     let mended = if is_array { Mended::of(text) } else { Mended::plain(text) };
-    if mended.is_changed() || is_beyond(&error) { parse(&mended, Care::Slow, rules) } else { Err(error) }
+    let is_enough = mended.is_changed() || is_beyond(&error);
+    let read = if is_enough { parse(&mended, Care::Slow, rules) } else { Err(error) };
+    drop(mended);
+    read.or_else(|error| match Mended::elements_of(text) {
+        Some(mended) => parse(&mended, Care::Slow, rules).map_err(|_| error),
+        None => Err(error),
+    })
 }
 
 fn parse(body: &Mended<'_>, care: Care, rules: &Rules) -> Result<Decoded, serde_json::Error> {

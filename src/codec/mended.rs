@@ -1,15 +1,17 @@
-//! Bodies in which escapes stand for nothing, such as `\q` or half of a surrogate pair.
+//! Bodies with faults that leave their structure whole: escapes that stand for nothing, such as `\q` or half of a surrogate
+//! pair, and in arrays whatever else `elements.rs` knows.
 //!
-//! Such an escape leaves the structure of its body whole, but no general parser goes on behind it. So the body is
-//! copied with a question mark in the place of each such backslash, which changes neither its structure nor any place in
-//! it; the copy is parsed, and whatever differs from the body there is at fault.
+//! No general parser goes on behind such a fault. So the body is copied with something harmless in the place of each (a
+//! question mark for a backslash), which changes neither its structure nor any place in it; the copy is parsed, and
+//! whatever differs from the body there is at fault.
 
 use std::borrow::Cow;
 
-use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::object::pointer_token;
+use super::elements::{self, DEPTH_BEYOND, OF_ELEMENT, OF_VALUE};
+use super::object::{decode_error, pointer_token, shorten};
 use super::value::TextSeed;
 
 /// A body, and the text that is parsed in its place.
@@ -35,6 +37,13 @@ impl<'a> Mended<'a> {
         Mended { body, text: copy.map_or(Cow::Borrowed(body), Cow::Owned) }
     }
 
+    /// An array with all the faults within its elements mended; `None` if its structure is not whole, or if not one
+    /// element is JSON.
+    pub(super) fn elements_of(body: &'a str) -> Option<Mended<'a>> {
+        let text = String::from_utf8(elements::mended(body)?).ok()?;
+        Some(Mended { body, text: Cow::Owned(text) })
+    }
+
     /// What is to be parsed.
     pub(super) fn text(&self) -> &str {
         &self.text
@@ -48,9 +57,35 @@ impl<'a> Mended<'a> {
     /// What is wrong in a part of [`Mended::text`]; `None` if nothing is.
     pub(super) fn fault_in(&self, part: &str) -> Option<String> {
         let at = self.first_in(part)?;
-        let rest = &self.body[at..];
-        let shown: String = rest.chars().take(if rest.starts_with("\\u") { 6 } else { 2 }).collect();
-        Some(format!("a string has the escape `{shown}`, which stands for no character"))
+        Some(match self.text.as_bytes()[at] {
+            OF_VALUE => self.fault_of_value(at),
+            OF_ELEMENT => {
+                let start = part.as_ptr().addr() - self.text.as_ptr().addr();
+                fault_of_element(&self.body[start..start + part.len()])
+            }
+            _ => fault_of_string(&self.body[at..]),
+        })
+    }
+
+    /// What is wrong with a word, or with what is nested too deep.
+    fn fault_of_value(&self, at: usize) -> String {
+        let bytes = self.body.as_bytes();
+        if !elements::is_of_word(bytes[at]) {
+            return format!(
+                "the nesting goes too deep; at most {} arrays and objects, the outermost one among them, may stand in one another",
+                DEPTH_BEYOND - 1
+            );
+        }
+        let ends_word = |byte: &u8| !elements::is_of_word(*byte);
+        let start = bytes[..at].iter().rposition(ends_word).map_or(0, |before| before + 1);
+        let end = bytes[at..].iter().position(ends_word).map_or(bytes.len(), |length| at + length);
+        let word = shorten(&self.body[start..end]);
+        match bytes[start] {
+            b'0'..=b'9' | b'+' | b'-' | b'.' => format!("`{word}` is no number of JSON"),
+            _ => format!(
+                "`{word}` is no JSON; a value is a number, true, false, null, a string in double quotes, an array or an object"
+            ),
+        }
     }
 
     /// The pointer to the member of an object that is at fault; empty if its name is, or if it is no object.
@@ -68,6 +103,25 @@ impl<'a> Mended<'a> {
             .flatten()
             .map(|at| start + at)
     }
+}
+
+/// What is wrong with a string from here on.
+fn fault_of_string(rest: &str) -> String {
+    if let Some(control) = rest.chars().next().filter(|first| *first < ' ') {
+        let code = u32::from(control);
+        return format!(
+            "a string has the control character U+{code:04X} in it; JSON writes it as `\\u{code:04x}`"
+        );
+    }
+    let shown: String = rest.chars().take(if rest.starts_with("\\u") { 6 } else { 2 }).collect();
+    format!("a string has the escape `{shown}`, which stands for no character")
+}
+
+/// What is wrong with an element whose parts do not fit together.
+fn fault_of_element(element: &str) -> String {
+    let error = serde_json::from_str::<IgnoredAny>(element).err();
+    let detail = error.map_or_else(String::new, |error| format!(": {}", decode_error(&error, 0).detail));
+    format!("the element is no JSON{detail}")
 }
 
 /// Finds the first member whose value is at fault.
@@ -124,7 +178,7 @@ fn faulty_escapes(body: &[u8]) -> impl Iterator<Item = usize> + '_ {
 }
 
 /// How long the escape at the beginning of `text` is; `None` if it stands for nothing.
-fn escape_length(text: &[u8]) -> Option<usize> {
+pub(super) fn escape_length(text: &[u8]) -> Option<usize> {
     match text.get(1)? {
         b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(2),
         b'u' => match code_unit(text)? {

@@ -18,6 +18,7 @@ mod clickhouse;
 mod device_tag;
 mod diagnosis;
 mod elasticsearch;
+mod elements;
 mod encoder;
 mod excerpt;
 mod influx;

@@ -21,6 +21,10 @@
 //! begin with `b` too, as base fields do. A version (`bver`) above [`VERSION`] turns the whole pack away, wherever it
 //! stands; one that differs from that of the records before it is a fault like others.
 //!
+//! A record that is no JSON is turned away alone, as long as the pack says where it ends, and its readable base fields hold.
+//! Where a label cannot be read, it counts as an unknown one by what can be read of it; where no label can, the record may
+//! have had base fields, and all after it are turned away.
+//!
 //! More is taken than the RFC lets senders write, where it can mean only one thing: an exponent with `E`, a pack
 //! without records, a version written `10.0`.
 //!

@@ -296,6 +296,74 @@ fn an_escape_that_stands_for_nothing_costs_its_element_alone() {
 }
 
 #[test]
+fn a_fault_that_leaves_the_array_whole_costs_its_element_alone() {
+    let good = r#"{"device":"d","sensor":"s","value":1}"#;
+    let line = r#"{"device":"d","sensor":"s","value":1,"time":"2007-02-01T00:00:00Z"}"#;
+    let word = |word: &str| {
+        format!(
+            "/1/value: `{word}` is no JSON; a value is a number, true, false, null, a string in double quotes, an array or an object"
+        )
+    };
+    let number = |number: &str| format!("/1/value: `{number}` is no number of JSON");
+    let reading = |value: &str| format!(r#"{{"device":"d","sensor":"s","value":{value}}}"#);
+    let deep = format!("{}1{}", "[".repeat(130), "]".repeat(130));
+    let control = |code: &str| {
+        format!(
+            "a string has the control character U+{code} in it; JSON writes it as `\\u{}`",
+            code.to_lowercase()
+        )
+    };
+    let mut cases: Vec<(String, String)> = Vec::new();
+    for bare in ["NaN", "Infinity", "True", "None", "undefined", "nan", "é"] {
+        cases.push((reading(bare), word(bare)));
+    }
+    for bare in ["-nan", "-Infinity", "01", ".5", "+1", "0x10", "1.", "1e", "-", "1_000"] {
+        cases.push((reading(bare), number(bare)));
+    }
+    cases.extend([
+        (reading("\"a\tb\""), format!("/1/value: {}", control("0009"))),
+        (reading("\"a\nb\""), format!("/1/value: {}", control("000A"))),
+        (r#"{"device":"d","sensor":"s","value":1,"tags":{"a":"\u{1}"}}"#.replace("\\u{1}", "\u{1}"), format!("/1/tags: {}", control("0001"))),
+        (reading(&deep), "/1/value: the nesting goes too deep; at most 127 arrays and objects, the outermost one among them, may stand in one another".to_owned()),
+        ("NaN".to_owned(), word("NaN").replace("/value", "")),
+        (reading(""), "/1: the element is no JSON: expected value".to_owned()),
+        (reading("1,"), "/1: the element is no JSON: key must be a string".to_owned()),
+        (reading("1").replace("\"value\"", "value"), "/1: the element is no JSON: key must be a string".to_owned()),
+        (reading("1 2"), "/1: the element is no JSON: expected `,` or `}`".to_owned()),
+    ]);
+    for (element, told) in cases {
+        check(&format!("[{good},\n{element},{good}]"), &format!("{line}\n{line}\n1 {told}"));
+        // Where not one element is JSON, the body is none.
+        assert!(Json.decode(format!("[{element}]").as_bytes(), &tests::rules()).is_err(), "{element}");
+        // One that is, but is no reading, is enough.
+        assert!(Json.decode(format!("[{element},{{}}]").as_bytes(), &tests::rules()).is_ok(), "{element}");
+        // Beside numbers that no double holds, and escapes that stand for nothing.
+        let beside = format!("[{},{good},{element},{}]", reading("1e999"), reading(r#""\q""#));
+        let decoded = Json.decode(beside.as_bytes(), &tests::rules()).expect("JSON");
+        assert_eq!((decoded.readings.len(), decoded.rejections.count()), (1, 3), "{element}");
+    }
+}
+
+#[test]
+fn an_array_whose_structure_is_broken_is_told_with_line_and_column_and_nothing_is_taken() {
+    let good = r#"{"device":"d","sensor":"s","value":1}"#;
+    for broken in [
+        format!("[{good},{{\"value\":NaN}}"),
+        format!("[{good},{{\"value\":NaN,{good}]"),
+        format!("[{good},{{\"value\":NaN}} {good}]"),
+        format!("[{good} {good},NaN]"),
+        format!("[{good},{{\"device\":\"d,\"value\":NaN}},{good}]"),
+        format!("[{good},{{\"value\":[NaN}}]"),
+        format!("[{good},NaN,]"),
+        format!("[{good},NaN] {good}"),
+    ] {
+        let error = Json.decode(broken.as_bytes(), &tests::rules()).expect_err(&broken);
+        assert_eq!(error.line, 1);
+    }
+    check_error(r#"[{"value":NaN}]"#, "line 1, column 11: expected value");
+}
+
+#[test]
 fn what_is_no_json_is_told_with_line_and_column() {
     check_error(
         "",

@@ -48,10 +48,9 @@ impl<'a, 'de> Pack<'a, 'de> {
     }
 
     /// Takes something else in the place of the next record.
-    pub(super) fn take_other(&mut self, found: &str) {
+    pub(super) fn take_other(&mut self, detail: String) {
         let index = self.records;
         self.records += 1;
-        let detail = format!("a record must be an object, got {found}");
         self.reject(index, 1, Fault::new(index, Label::Unknown, Reason::Type, detail));
     }
 

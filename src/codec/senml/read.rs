@@ -1,8 +1,8 @@
 //! Any pack, read with serde_json.
 //!
 //! Records and values are taken as pieces of text, so that a number keeps its digits, and one beyond all doubles is
-//! the fault of its record alone; so is an escape that stands for nothing. Cut out like that nothing bounds how deeply a value is nested; a look at the whole
-//! body before does.
+//! the fault of its record alone; so is whatever else is wrong within a record. Cut out like that nothing bounds how
+//! deeply a value is nested; a look at the whole body before does.
 
 use std::fmt;
 
@@ -10,16 +10,21 @@ use serde::de::{Deserialize as _, Deserializer as _, Error as _, MapAccess, SeqA
 use serde_json::value::RawValue;
 
 use super::pack::Pack;
-use super::record::{Record, noun};
+use super::record::{Record, noun, unquote};
+use crate::codec::elements::DEPTH_BEYOND;
 use crate::codec::mended::Mended;
 use crate::codec::object::decode_error;
-use crate::codec::value::TextSeed;
 use crate::codec::{DecodeError, Decoded, Rules};
 
-/// The first depth of nesting that is an error, as in serde_json.
-const DEPTH_BEYOND: usize = 128;
-
 pub(super) fn read(text: &str, rules: &Rules) -> Result<Decoded, DecodeError> {
+    read_shallow(text, rules).or_else(|error| match Mended::elements_of(text) {
+        Some(mended) => parse(&mended, rules).map_err(|_| error),
+        None => Err(error),
+    })
+}
+
+/// Reads a pack that is JSON, apart from escapes that stand for nothing.
+fn read_shallow(text: &str, rules: &Rules) -> Result<Decoded, DecodeError> {
     if let Some(at) = too_deep(text.as_bytes()) {
         return Err(DecodeError::at(text.as_bytes(), at, "recursion limit exceeded"));
     }
@@ -88,14 +93,15 @@ impl<'de> Visitor<'de> for Records<'_, '_, 'de> {
         while let Some(json) = seq.next_element::<&'de RawValue>()? {
             let text = json.get();
             if !text.starts_with('{') {
-                self.pack.take_other(noun(text));
+                let found = || format!("a record must be an object, got {}", noun(text));
+                self.pack.take_other(self.body.fault_in(text).unwrap_or_else(found));
                 continue;
             }
             record.begin(self.pack.next());
             let fields = Fields { body: self.body, record: &mut record };
             let read = serde_json::Deserializer::from_str(text).deserialize_map(fields);
             if let Some(detail) = self.body.fault_in(text) {
-                record.fault_of_name(detail);
+                record.fault_of_whole(detail);
             }
             read.map_err(|error| A::Error::custom(decode_error(&error, 0).detail))?;
             self.pack.take(&mut record);
@@ -117,16 +123,17 @@ impl<'de> Visitor<'de> for Fields<'_, 'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(name) = map.next_key_seed(TextSeed)? {
+        let broken = |error| A::Error::custom(decode_error(&error, 0).detail);
+        while let Some(quoted) = map.next_key::<&'de RawValue>()? {
+            let name = unquote(quoted.get()).map_err(broken)?;
             let json = map.next_value::<&'de RawValue>()?;
-            let taken = match self.body.fault_in(json.get()) {
-                Some(detail) => {
-                    self.record.take_broken(&name, detail);
-                    continue;
-                }
-                None => self.record.take(name, json),
-            };
-            taken.map_err(|error| A::Error::custom(decode_error(&error, 0).detail))?;
+            if let Some(detail) = self.body.fault_in(quoted.get()) {
+                self.record.take_broken_name(&name, detail);
+            } else if let Some(detail) = self.body.fault_in(json.get()) {
+                self.record.take_broken(&name, detail);
+            } else {
+                self.record.take(name, json).map_err(broken)?;
+            }
         }
         Ok(())
     }

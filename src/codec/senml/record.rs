@@ -118,9 +118,17 @@ impl<'de> Record<'de> {
         self.fault_at(label, name, Reason::Type, detail);
     }
 
-    /// Notes that something of a record says nothing, unless it is one of its values: the name of a label, then. It may
-    /// be one that would hold for the records to come.
-    pub(super) fn fault_of_name(&mut self, detail: String) {
+    /// Notes a label whose name says nothing. If what can be read of it is the name of a base field, it would hold for the
+    /// records to come; else it is the fault of this record alone.
+    pub(super) fn take_broken_name(&mut self, name: &str, detail: String) {
+        let label = Label::named(name);
+        self.seen.insert(label);
+        self.fault_at(label, "", Reason::Type, detail);
+    }
+
+    /// Notes that something is wrong with a record of which no label can be read. It may have had base fields, which would
+    /// hold for the records to come.
+    pub(super) fn fault_of_whole(&mut self, detail: String) {
         if self.faults.is_empty() {
             self.seen.insert(Label::UnknownBase);
             self.fault_at(Label::UnknownBase, "", Reason::Type, detail);
@@ -194,7 +202,7 @@ pub(super) fn noun(json: &str) -> &'static str {
 }
 
 /// What a JSON string says.
-fn unquote(json: &str) -> Result<Cow<'_, str>, serde_json::Error> {
+pub(super) fn unquote(json: &str) -> Result<Cow<'_, str>, serde_json::Error> {
     match json.get(1..json.len() - 1) {
         Some(text) if memchr::memchr(b'\\', text.as_bytes()).is_none() => Ok(Cow::Borrowed(text)),
         _ => serde_json::from_str(json).map(Cow::Owned),

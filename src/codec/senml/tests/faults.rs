@@ -175,13 +175,67 @@ fn an_escape_that_stands_for_nothing_costs_its_record_and_those_that_need_it() {
             detail("\\x")
         ),
     );
-    // Nobody knows whether a label that cannot be read would hold for what follows.
+    // A label that cannot be read is no base field unless it begins as one.
     check(
-        r#"[{"\ud800":1,"n":"d/s","v":1},{"n":"d/s","v":2}]"#,
-        &format!("0 /0: {0}\n1 /0: {0} (in record 0, and it holds for this one)", detail("\\ud800")),
+        r#"[{"\ud800":1,"n":"d/s","v":1},{"n":"d/s","v":2},{"n":"d/s","v":3,"x\q\n":1}]"#,
+        &format!("{}\n0 /0: {}\n2 /2: {}", line("2", 0), detail("\\ud800"), detail("\\q")),
     );
+    for name in [r"b\q", r"\u0062\q"] {
+        check(
+            &format!(r#"[{{"{name}":1,"v":"x","n":"d/s"}},{{"n":"d/s","v":2}}]"#),
+            &format!("0 /0: {0}\n1 /0: {0} (in record 0, and it holds for this one)", detail("\\q")),
+        );
+    }
     // Also where its label is passed over: it is the record that is at fault.
     check(r#"[{"n":"d/s","v":1,"x":"\q"}]"#, &format!("0 /0/x: {}", detail("\\q")));
+}
+
+#[test]
+fn a_fault_that_leaves_the_pack_whole_costs_its_record_alone() {
+    let number = |number: &str| format!("`{number}` is no number of JSON");
+    let word = |word: &str| {
+        format!(
+            "`{word}` is no JSON; a value is a number, true, false, null, a string in double quotes, an array or an object"
+        )
+    };
+    let tab = "a string has the control character U+0009 in it; JSON writes it as `\\u0009`";
+    let deep = format!("{}1{}", "[".repeat(130), "]".repeat(130));
+    let too_deep = "the nesting goes too deep; at most 127 arrays and objects, the outermost one among them, may stand in one another";
+    for (field, told) in [
+        ("\"v\":NaN", format!("/v: {}", word("NaN"))),
+        ("\"v\":-nan", format!("/v: {}", number("-nan"))),
+        ("\"v\":01", format!("/v: {}", number("01"))),
+        ("\"vb\":True", format!("/vb: {}", word("True"))),
+        ("\"vs\":\"a\tb\"", format!("/vs: {tab}")),
+        (&format!("\"v\":1,\"x\":{deep}"), format!("/x: {too_deep}")),
+        ("\"v\":1,\"x\t\":1", format!(": {tab}")),
+    ] {
+        // The base fields beside the fault hold on.
+        check(
+            &format!(r#"[{{"n":"d/s","v":1}},{{"bt":5,"n":"d/s",{field}}},{{"n":"d/s","v":3}}]"#),
+            &format!("{}\n{}\n1 /1{told}", line("1", 0), line("3", 5)),
+        );
+        assert!(decode(&format!(r#"[{{"n":"d/s",{field}}}]"#), &tests::rules()).is_err(), "{field}");
+    }
+    check(r#"[{"n":"d/s","v":1},NaN]"#, &format!("{}\n1 /1: {}", line("1", 0), word("NaN")));
+    // A base field at fault costs those that need it, and so may a record of which nothing can be read.
+    check(
+        r#"[{"bt":NaN,"n":"d/s","v":1},{"n":"d/s","v":2},{"bt":0,"n":"d/s","v":3}]"#,
+        &format!(
+            "{}\n0 /0/bt: {1}\n1 /0/bt: {1} (in record 0, and it holds for this one)",
+            line("3", 0),
+            word("NaN")
+        ),
+    );
+    let unreadable = "the element is no JSON: expected value";
+    check(
+        r#"[{"n":"d/s","v":1},{"n":"d/s","v":},{"n":"d/s","v":2}]"#,
+        &format!(
+            "{}\n1 /1: {unreadable}\n2 /1: {unreadable} (in record 1, and it holds for this one)",
+            line("1", 0)
+        ),
+    );
+    check_error(r#"[{"n":"d/s","v":1},{"v":NaN} {}]"#, "line 1, column 25: expected value");
 }
 
 #[test]
