@@ -1641,6 +1641,24 @@ async fn requests_that_wait_for_delivery_leave_connections_and_room_for_bodies_t
     gateway.post_body(NDJSON, body.clone()).await.expect_status(202);
     // A fourth would take the connections that others need.
     let request = gateway.request("/v1/readings?ack=delivered").header("content-type", NDJSON);
+#[tokio::test]
+async fn bodies_that_stay_half_sent_do_not_shut_out_others() {
+    let setup =
+        Setup::with(|gateway| gateway.set("server.max_body", "64KiB").set("server.max_pending", "256KiB"))
+            .await;
+    let mut waiting = Vec::new();
+    for sent in [1, 1, 1, 1, 1, 1, 9_000, 9_000, 9_000, 9_000] {
+        let mut client = setup.gateway.raw().await;
+        client.send(post_head("Content-Length: 65536\r\n") + &" ".repeat(sent)).await;
+        // It has not been refused either.
+        assert!(!client.hears_within(Duration::from_millis(10)).await);
+        waiting.push(client);
+    }
+    expect_accepted(setup.post(JSON, ONE).await, 1);
+    expect_accepted(setup.post(JSON, format!("{}{ONE}", " ".repeat(60_000))).await, 1);
+    drop(waiting);
+}
+
     let reply = gateway.send(request.body(body)).await.expect_problem(503);
     assert!(!reply.header("retry-after").is_empty());
     gateway.get("/healthz").await.expect_status(200);

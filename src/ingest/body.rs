@@ -16,9 +16,6 @@ use crate::zstd_contexts;
 
 /// A refused body is read on, so that its sender sees the answer, up to this many times `server.max_body`.
 const DISCARD_FACTOR: u64 = 8;
-/// A body of a known length counts this many times what has come of it, up to that length: one that will find no room is
-/// refused early, before it has taken much of the memory, and who sends nothing takes no room from others.
-const AHEAD: usize = 8;
 /// Largest window that a zstd frame may ask for, as a power of two: 16 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 24;
 
@@ -47,12 +44,15 @@ impl BodyBudget {
 }
 
 impl Held {
-    /// Holds `bytes` more.
+    /// Holds `bytes` more, or, if there is no room for all of them, what it held before: who is refused takes no room
+    /// from others.
     pub(super) fn grow(&mut self, bytes: usize) -> Result<(), IngestError> {
         let bytes = bytes as u64;
-        let before = self.budget.held.fetch_add(bytes, Ordering::Relaxed);
+        let grown = |held: u64| held.checked_add(bytes).filter(|held| *held <= self.budget.limit);
+        let done = self.budget.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown);
+        done.map_err(|_held| IngestError::Busy)?;
         self.bytes += bytes;
-        if before + bytes > self.budget.limit { Err(IngestError::Busy) } else { Ok(()) }
+        Ok(())
     }
 
     /// Holds `bytes` less.
@@ -124,64 +124,36 @@ async fn collect(body: &mut Incoming, limit: usize, held: &mut Held) -> Result<B
         held.grow(first.len())?;
         return Ok(first);
     }
-    let mut all = match length {
-        // The system gives memory as it is written to: a client that says a length and sends nothing takes none.
-        Some(length) => Gathering {
-            bytes: Vec::with_capacity(length.min(limit)),
-            size: Size::Known { length: length.min(limit), counted: 0 },
-        },
-        None => Gathering { bytes: Vec::new(), size: Size::Unknown },
-    };
-    all.add(&first, limit, held)?;
+    // No body is longer than its sender said.
+    let most = length.map_or(limit, |length| length.min(limit));
+    let mut all = Vec::new();
+    add(&mut all, &first, most, held)?;
     drop(first);
-    while let Some(piece) = next(body, limit, all.bytes.len()).await? {
-        all.add(&piece, limit, held)?;
+    while let Some(piece) = next(body, limit, all.len()).await? {
+        add(&mut all, &piece, most, held)?;
     }
-    Ok(all.bytes.into())
+    Ok(all.into())
 }
 
-/// A body of several pieces.
-struct Gathering {
-    bytes: Vec<u8>,
-    size: Size,
+/// Adds a piece to a body. The body never takes more than twice the bytes that have come of it: a length that was only
+/// said takes nothing from others, neither memory nor room in the budget.
+fn add(all: &mut Vec<u8>, piece: &[u8], most: usize, held: &mut Held) -> Result<(), IngestError> {
+    let come = all.len() + piece.len();
+    make_room(all, piece.len(), come.saturating_mul(2).min(most), held)?;
+    all.extend_from_slice(piece);
+    Ok(())
 }
 
-/// Whether the client has said how long its body is.
-enum Size {
-    /// It has. So many bytes of it count already.
-    Known {
-        length: usize,
-        counted: usize,
-    },
-    Unknown,
-}
-
-impl Gathering {
-    fn add(&mut self, piece: &[u8], limit: usize, held: &mut Held) -> Result<(), IngestError> {
-        match self.size {
-            Size::Known { length, ref mut counted } => {
-                let wanted = length.min(AHEAD * (self.bytes.len() + piece.len()));
-                held.grow(wanted.saturating_sub(*counted))?;
-                *counted = wanted.max(*counted);
-            }
-            Size::Unknown => make_room(&mut self.bytes, piece.len(), limit, held)?,
-        }
-        self.bytes.extend_from_slice(piece);
-        Ok(())
-    }
-}
-
-/// Makes room for `more` bytes, at least twice what there was, but not beyond `most` if that is enough. All that is
-/// reserved is held; for the time of the copy, the old room as well.
-fn make_room(bytes: &mut Vec<u8>, more: usize, most: usize, held: &mut Held) -> Result<(), IngestError> {
+/// Makes room for `more` bytes, for `wanted` in all if that is enough. All that is reserved is held, before it is
+/// reserved; the old room is not while it is copied, which each thread does for one body at a time.
+fn make_room(bytes: &mut Vec<u8>, more: usize, wanted: usize, held: &mut Held) -> Result<(), IngestError> {
     let (length, before) = (bytes.len(), bytes.capacity());
     if before - length >= more {
         return Ok(());
     }
-    let room = (2 * before).min(most).max(length + more);
-    held.grow(room)?;
+    let room = wanted.max(length + more);
+    held.grow(room - before)?;
     bytes.reserve_exact(room - length);
-    held.shrink(before);
     Ok(())
 }
 
@@ -249,7 +221,8 @@ fn read_bounded(
     let mut out = Vec::new();
     let mut more = first_room.min(most);
     loop {
-        make_room(&mut out, more, most, held)?;
+        let wanted = out.capacity().saturating_mul(2).min(most);
+        make_room(&mut out, more, wanted, held)?;
         let room = out.capacity() - out.len();
         let read = (&mut reader).take(room as u64).read_to_end(&mut out).map_err(&broken)?;
         if out.len() > limit {
@@ -304,28 +277,78 @@ mod tests {
     }
 
     #[test]
-    fn a_body_of_a_known_length_counts_ahead_of_what_has_come_and_never_beyond_its_length() {
+    fn a_body_takes_what_it_is_counted_for_and_at_most_twice_what_has_come_of_it() {
         let budget = BodyBudget::new(1 << 20);
-        let mut held = budget.hold();
-        let size = Size::Known { length: 10_000, counted: 0 };
-        let mut body = Gathering { bytes: Vec::with_capacity(10_000), size };
-        for (piece, counted) in [(100, 800), (900, 8000), (1000, 10_000), (8000, 10_000)] {
-            body.add(&vec![b' '; piece], 10_000, &mut held).expect("room");
-            assert_eq!(budget.held.load(Ordering::Relaxed), counted);
+        for most in [10_000, 64 * 1024, usize::MAX] {
+            let (mut held, mut body) = (budget.hold(), Vec::new());
+            assert_eq!(body.capacity(), 0, "nothing for a length that was only said");
+            for piece in [1, 100, 1, 99, 1000, 8799] {
+                add(&mut body, &vec![b' '; piece], most, &mut held).expect("room");
+                assert_eq!(budget.held.load(Ordering::Relaxed), body.capacity() as u64);
+                assert!(body.capacity() <= (2 * body.len()).min(most), "{most}: {}", body.capacity());
+            }
+            assert_eq!(body.len(), 10_000);
         }
-        assert_eq!((body.bytes.len(), body.bytes.capacity()), (10_000, 10_000));
     }
 
     #[test]
-    fn a_body_of_an_unknown_length_counts_with_all_that_is_reserved_for_it() {
-        let budget = BodyBudget::new(1 << 20);
-        let mut held = budget.hold();
-        let mut body = Gathering { bytes: Vec::new(), size: Size::Unknown };
-        for piece in [100, 1, 99, 1000, 8800] {
-            body.add(&vec![b' '; piece], 10_000, &mut held).expect("room");
-            assert_eq!(budget.held.load(Ordering::Relaxed), body.bytes.capacity() as u64);
+    fn bodies_that_wait_half_sent_leave_others_their_room() {
+        let (budget, length) = (BodyBudget::new(256 << 20), 8 << 20);
+        // Of each of these a seventh has come: 35 MiB of all, where 256 MiB may be held.
+        let waiting: Vec<_> = (0..33)
+            .map(|_| {
+                let (mut held, mut body) = (budget.hold(), Vec::new());
+                (0..17).for_each(|_| add(&mut body, &[b' '; 64 * 1024], length, &mut held).expect("room"));
+                (held, body)
+            })
+            .collect();
+        let come: usize = waiting.iter().map(|(_, body)| body.len()).sum();
+        assert!(budget.held.load(Ordering::Relaxed) <= 2 * come as u64);
+        for bytes in [37, length] {
+            budget.hold().grow(bytes).expect("room for others");
         }
-        assert_eq!((body.bytes.len(), body.bytes.capacity()), (10_000, 10_000));
+    }
+
+    #[test]
+    fn one_body_may_take_all_the_room_that_there_is() {
+        let budget = BodyBudget::new(64 * 1024);
+        let (mut held, mut body) = (budget.hold(), Vec::new());
+        for _ in 0..64 {
+            add(&mut body, &[b' '; 1024], 64 * 1024, &mut held).expect("room");
+        }
+        assert_eq!(budget.held.load(Ordering::Relaxed), 64 * 1024);
+    }
+
+    #[test]
+    fn large_bodies_that_come_at_once_stay_within_what_all_may_hold() {
+        let (budget, length, piece) = (BodyBudget::new(4 << 20), 128 << 10, vec![b' '; 8 << 10]);
+        let mut bodies: Vec<_> = (0..64).map(|_| Some((budget.hold(), Vec::new()))).collect();
+        for _ in 0..length / piece.len() {
+            for place in &mut bodies {
+                let Some((held, body)) = place else { continue };
+                if add(body, &piece, length, held).is_err() {
+                    *place = None;
+                }
+                assert!(budget.held.load(Ordering::Relaxed) <= 4 << 20);
+            }
+        }
+        let done = bodies.iter().flatten().filter(|(_, body)| body.len() == length).count();
+        assert_eq!(bodies.iter().flatten().count(), done, "each is whole or was refused");
+        assert_eq!(done, 32, "as many as there is room for");
+        drop(bodies);
+        assert_eq!(budget.held.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn who_is_refused_takes_no_room_from_others() {
+        let budget = BodyBudget::new(1000);
+        let (mut first, mut second) = (budget.hold(), budget.hold());
+        first.grow(600).expect("room");
+        assert!(matches!(second.grow(401), Err(IngestError::Busy)));
+        assert!(matches!(second.grow(usize::MAX), Err(IngestError::Busy)));
+        second.grow(400).expect("room");
+        drop((first, second));
+        assert_eq!(budget.held.load(Ordering::Relaxed), 0);
     }
 
     #[test]
