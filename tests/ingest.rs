@@ -815,6 +815,34 @@ async fn head_and_options_are_answered_on_every_path() {
 }
 
 // 408
+// 415
+
+#[tokio::test]
+async fn several_lines_of_a_header_are_one_list_and_several_codings_or_types_are_415() {
+    let setup = Setup::start().await;
+    let zipped = gzip(ONE.as_bytes());
+    for (encodings, body) in [
+        (["identity", "br"], ONE.as_bytes()),
+        (["gzip", "identity"], &zipped),
+        (["gzip", "gzip"], &zipped),
+        (["identity", "identity"], ONE.as_bytes()),
+    ] {
+        let request = setup.gateway.request("/v1/readings").header("content-encoding", encodings[0]);
+        let request = request.header("content-encoding", encodings[1]).body(body.to_vec());
+        let reply = setup.gateway.send(request).await.expect_problem(415);
+        assert!(reply.detail().contains(&encodings.join(", ")), "{}", reply.detail());
+        assert!(reply.header("accept-encoding").contains("gzip"));
+    }
+    for types in [[JSON, NDJSON], [JSON, JSON], [NDJSON, "text/plain"]] {
+        let request = setup.gateway.request("/v1/readings").header("content-type", types[0]);
+        let reply = setup.gateway.send(request.header("content-type", types[1]).body(ONE)).await;
+        let reply = reply.expect_problem(415);
+        assert!(reply.detail().contains("`Content-Type` is there more than once"), "{}", reply.detail());
+        assert!(reply.header("accept").contains(JSON));
+    }
+    setup.expect_nothing_taken().await;
+}
+
 
 #[tokio::test]
 async fn a_body_that_trickles_in_is_408_with_a_length_and_in_chunks() {

@@ -121,6 +121,9 @@ pub(super) fn unknown_parameter(name: &str) -> IngestError {
 /// The place of the format in its table.
 fn find_format(head: &Parts) -> Result<usize, IngestError> {
     let Some(content_type) = header(head, &CONTENT_TYPE) else { return Ok(0) };
+    if head.headers.get_all(&CONTENT_TYPE).iter().nth(1).is_some() {
+        return Err(IngestError::MediaTypeTwice);
+    }
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     let takes = |decoder: &dyn Decoder| {
         decoder.media_types().iter().any(|known| known.eq_ignore_ascii_case(media_type))
@@ -167,8 +170,11 @@ fn find_precision(value: &str, dialect: Dialect) -> Result<Precision, IngestErro
     })
 }
 
+/// The value of a header: one line, or several as the one list that they are (RFC 9110, section 5.3).
 fn header<'a>(head: &'a Parts, name: &HeaderName) -> Option<Cow<'a, str>> {
-    head.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()))
+    let mut lines = head.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let first = lines.next()?;
+    Some(lines.fold(first, |all, line| Cow::Owned(format!("{all}, {line}"))))
 }
 
 fn shorten(text: &str) -> String {

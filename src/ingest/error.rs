@@ -28,6 +28,11 @@ pub(super) enum IngestError {
     NoLength,
     #[error("media type `{got}` is not taken here; known: {}{}", media_types(), media_hint(.got))]
     MediaType { got: String },
+    #[error(
+        "the header `Content-Type` is there more than once; allowed: once, with one of {}",
+        media_types()
+    )]
+    MediaTypeTwice,
     #[error("content encoding `{got}` is not taken here; known: {}", ENCODINGS.names().collect::<Vec<_>>().join(", "))]
     Encoding { got: String },
     #[error("query parameter `{name}` is `{got}`; allowed: {allowed}")]
@@ -107,7 +112,7 @@ impl IngestError {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             IngestError::NoLength => StatusCode::LENGTH_REQUIRED,
-            IngestError::MediaType { .. } | IngestError::Encoding { .. } => {
+            IngestError::MediaType { .. } | IngestError::MediaTypeTwice | IngestError::Encoding { .. } => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
             IngestError::Query { .. }
@@ -140,7 +145,7 @@ impl IngestError {
     /// Why, in a word, for `forebay_requests_refused_total`: one of [`super::refusal::REASONS`].
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            IngestError::MediaType { .. } => "media_type",
+            IngestError::MediaType { .. } | IngestError::MediaTypeTwice => "media_type",
             IngestError::Encoding { .. } => "encoding",
             IngestError::NoLength => "length",
             IngestError::Query { .. } | IngestError::UnknownQuery { .. } | IngestError::QueryTwice { .. } => {
@@ -181,7 +186,9 @@ impl IngestError {
     /// The header that belongs to this error, if there is one.
     pub(super) fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
-            IngestError::MediaType { .. } => Some((ACCEPT, text(&media_types()))),
+            IngestError::MediaType { .. } | IngestError::MediaTypeTwice => {
+                Some((ACCEPT, text(&media_types())))
+            }
             IngestError::Encoding { .. } => {
                 Some((ACCEPT_ENCODING, text(&ENCODINGS.names().collect::<Vec<_>>().join(", "))))
             }

@@ -66,8 +66,7 @@ fn check_length(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), Refusal> {
-    let Some(given) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
-    let given = String::from_utf8_lossy(given.as_bytes()).to_ascii_lowercase();
+    let Some(given) = value(headers, &header::CONTENT_TYPE) else { return Ok(()) };
     let media_type = given.split(';').next().unwrap_or_default().trim();
     if ndjson().media_types().contains(&media_type) {
         return Ok(());
@@ -77,8 +76,7 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
-    let Some(given) = headers.get(header::CONTENT_ENCODING) else { return Ok(Encoding::Identity) };
-    let given = String::from_utf8_lossy(given.as_bytes()).to_ascii_lowercase();
+    let Some(given) = value(headers, &header::CONTENT_ENCODING) else { return Ok(Encoding::Identity) };
     match given.trim() {
         "identity" | "" => Ok(Encoding::Identity),
         "gzip" | "x-gzip" => Ok(Encoding::Gzip),
@@ -89,6 +87,12 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
                 .with_header("accept-encoding", ENCODINGS))
         }
     }
+}
+
+/// The value of a header in lower case: one line, or several as the one list that they are (RFC 9110, section 5.3).
+fn value(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let lines = headers.get_all(name).iter().map(|line| String::from_utf8_lossy(line.as_bytes()));
+    lines.map(|line| line.to_ascii_lowercase()).reduce(|all, line| format!("{all}, {line}"))
 }
 
 /// Reads the `Idempotency-Key`; `"a"` as the IETF draft writes it and a bare `a` are the same key.

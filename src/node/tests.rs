@@ -182,6 +182,16 @@ async fn unknown_types_and_encodings_are_answered_with_the_known_ones() {
     let request = node.batch("a").header("content-encoding", "br");
     let (status, _, accept) = problem(request, "accept-encoding").await;
     assert_eq!((status, accept.as_str()), (415, "gzip, zstd, identity"));
+    for (name, first, second) in [
+        ("content-encoding", "gzip", "identity"),
+        ("content-encoding", "identity", "br"),
+        ("content-type", "application/x-ndjson", "application/x-ndjson"),
+    ] {
+        let request = node.client.post(node.url("/v1/batches")).header(name, first).header(name, second);
+        let (status, detail, _) = problem(request.body(LINE), "accept").await;
+        assert_eq!(status, 415, "{name}");
+        assert!(detail.contains(&format!("{first}, {second}")), "{detail}");
+    }
     let typed = ["application/jsonl", "Application/X-NDJSON; charset=utf-8"];
     for media_type in typed {
         let request = node.client.post(node.url("/v1/batches")).header("content-type", media_type);
