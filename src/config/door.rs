@@ -6,14 +6,14 @@ use crate::door::{DoorConfig, Host, Origin};
 /// Reads `server.origins` and `server.hosts`.
 pub(super) fn read(layers: &mut Layers) -> DoorConfig {
     let origin = |text: &String| {
-        Origin::parse(text).ok_or_else(|| {
-            format!("must be origins as browsers send them, such as https://dashboard.example or http://10.0.0.7:3000, got `{text}`")
+        Origin::parse(text).filter(|_| is_no_pattern(text)).ok_or_else(|| {
+            format!("must be origins as browsers send them, such as https://dashboard.example or http://10.0.0.7:3000, each in full, got `{text}`")
         })
     };
     let host = |text: &String| {
-        Host::parse(text).map(Host::into_owned).ok_or_else(|| {
+        Host::parse(text).filter(|_| is_no_pattern(text)).map(Host::into_owned).ok_or_else(|| {
             format!(
-                "must be names or IP addresses, with a port or without, such as gateway.example, got `{text}`"
+                "must be names or IP addresses, with a port or without, such as gateway.example, each in full, got `{text}`"
             )
         })
     };
@@ -21,6 +21,12 @@ pub(super) fn read(layers: &mut Layers) -> DoorConfig {
         origins: layers.get("server.origins", |raw| raw.list()?.iter().map(origin).collect()),
         hosts: layers.get("server.hosts", |raw| raw.list()?.iter().map(host).collect()),
     }
+}
+
+/// Whether it stands for itself. An asterisk may be in a name (RFC 3986), but whoever writes one here means many names,
+/// and it would stand for none of them.
+fn is_no_pattern(text: &str) -> bool {
+    !text.contains('*')
 }
 
 #[cfg(test)]
@@ -47,6 +53,11 @@ mod tests {
             ("server.origins", "https://dashboard.example/", "must be origins as browsers send them"),
             ("server.hosts", "http://gw.example", "must be names or IP addresses"),
             ("server.hosts", "gw example", "must be names or IP addresses"),
+            ("server.origins", "https://*.example", "must be origins as browsers send them"),
+            ("server.origins", "http://*", "must be origins as browsers send them"),
+            ("server.hosts", "*", "must be names or IP addresses"),
+            ("server.hosts", "*.example", "must be names or IP addresses"),
+            ("server.hosts", "gw-*:8443", "must be names or IP addresses"),
             ("server.hosts", "gw.example/x", "must be names or IP addresses"),
         ] {
             let fault = read(key, bad).expect_err("a fault");
