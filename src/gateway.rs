@@ -170,7 +170,7 @@ impl Gateway {
         });
         let latest = match &embedded {
             Some(node) => node.latest(),
-            None => Latest::InNodes(config.delivery.nodes.iter().map(NodeSource::to_string).collect()),
+            None => Latest::InNodes,
         };
         let others = Arc::clone(&status).routes().merge(latest.routes(READINGS_PATH));
         let door = Door::new(config.door.clone(), address);

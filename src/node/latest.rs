@@ -1,13 +1,14 @@
 //! The last readings of a gateway that keeps them in its own process, at the gateway's own port.
 //!
 //! `GET /v1/readings?device=&sensor=&latest=N` gives NDJSON, the newest by the readings' own time first. Where the
-//! readings are in nodes of their own, the answer is 404 and names them.
+//! readings are in nodes of their own, the answer is 405 and says so; it does not name them, whose addresses are nobody's
+//! business who may only post.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use utoipa::OpenApi;
@@ -19,8 +20,9 @@ use super::refusal::Refusal;
 
 /// Readings that are given if the request does not say how many.
 const LATEST_DEFAULT: u64 = 10;
-/// Nodes that an answer names; a cluster may have many.
-const NODES_NAMED_MAX: usize = 10;
+/// Why readings cannot be had from a gateway with nodes of their own.
+const IN_NODES: &str = "this gateway keeps no readings: its readings are in the nodes that are configured; ask those. \
+     `POST` takes readings here";
 
 /// What this part of the OpenAPI document is made from.
 #[derive(OpenApi)]
@@ -33,8 +35,8 @@ pub struct LatestApi;
 pub enum Latest {
     /// In this process. (Not the store itself: the thread that writes ends when nobody has the store any more.)
     Here(LatestReadings),
-    /// In these nodes, as they are set.
-    InNodes(Vec<String>),
+    /// In nodes that are configured.
+    InNodes,
 }
 
 /// The readings of an embedded node, to be read.
@@ -48,7 +50,7 @@ impl Latest {
     pub fn routes(self, path: &str) -> Router {
         match self {
             Latest::Here(readings) => Router::new().route(path, get(latest).with_state(readings)),
-            Latest::InNodes(nodes) => Router::new().route(path, any(elsewhere).with_state(nodes.into())),
+            Latest::InNodes => Router::new().route(path, any(elsewhere)),
         }
     }
 }
@@ -68,7 +70,7 @@ impl Latest {
     responses(
         (status = 200, description = "The newest first, a reading a line.", body = String, content_type = "application/x-ndjson"),
         (status = 400, description = "A parameter is unknown or out of range.", body = crate::problem::Problem, content_type = "application/problem+json"),
-        (status = 404, description = "The readings are in the configured nodes.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 405, description = "The readings are in the configured nodes.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 503, description = "Too many are reading, or the file cannot be read.", body = crate::problem::Problem, content_type = "application/problem+json"),
     )
 )]
@@ -82,21 +84,8 @@ async fn latest(
     Ok(ndjson(rows))
 }
 
-async fn elsewhere(State(nodes): State<Arc<[String]>>, method: Method) -> Response {
-    if method != Method::GET && method != Method::HEAD {
-        let detail = "this path takes another method; `Allow` names it";
-        let mut response = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, detail).into_response();
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
-        return response;
-    }
-    Refusal::new(StatusCode::NOT_FOUND, in_nodes(&nodes)).into_response()
-}
-
-fn in_nodes(nodes: &[String]) -> String {
-    let named = nodes.iter().take(NODES_NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
-    let more = match nodes.len().saturating_sub(NODES_NAMED_MAX) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    format!("this gateway keeps no readings: its readings are in the nodes, {named}{more}; ask those")
+async fn elsewhere(method: Method) -> Response {
+    let asks = method == Method::GET || method == Method::HEAD;
+    let detail = if asks { IN_NODES } else { "this path takes another method; `Allow` names it" };
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, detail).with_header("allow", "POST").into_response()
 }
