@@ -21,6 +21,7 @@
 //! `Transfer-Encoding` whose last coding is not `chunked`, or any with HTTP/1.0. Of a length beside a
 //! `Transfer-Encoding` it believes the latter, and closes the connection after the answer.
 
+mod ending;
 mod host;
 mod origin;
 
@@ -35,6 +36,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version};
 
+pub use ending::Ending;
 pub use host::Host;
 pub use origin::Origin;
 
@@ -77,6 +79,8 @@ pub struct Door {
     names: Names,
     /// What to do about a name that is not known.
     advice: &'static str,
+    /// Whose pages may use the address.
+    admitted: &'static str,
 }
 
 /// Whether the names of hosts are looked at.
@@ -114,13 +118,14 @@ impl Door {
         let is_loopback = address.ip().to_canonical().is_loopback();
         let names = if is_loopback || !config.hosts.is_empty() { Names::Known } else { Names::Any };
         let advice = "use an IP address or `localhost`, or list the name in `server.hosts`";
-        Door { config, names, advice }
+        Door { config, names, advice, admitted: "`server.origins` lists those that may" }
     }
 
     /// The door of an embedded node, which has no such settings.
     pub fn of_node(address: SocketAddr) -> Door {
         let advice = "use an IP address or `localhost`";
-        Door { advice, ..Door::new(DoorConfig::default(), address) }
+        let admitted = "pages of other sites never may; ask the gateway, or use a program";
+        Door { advice, admitted, ..Door::new(DoorConfig::default(), address) }
     }
 
     /// Decides on a request by its head.
@@ -202,19 +207,17 @@ impl Door {
             return Ok(line);
         }
         let is_own = origin.is_some_and(|origin| host.is_some_and(|host| origin.is_http_at(host)));
-        if is_own && !is_cross_site { Ok(None) } else { Err(foreign(line)) }
+        if is_own && !is_cross_site { Ok(None) } else { Err(self.foreign(line)) }
     }
-}
 
-fn foreign(origin: Option<&HeaderValue>) -> Refusal {
-    let from = match origin {
-        Some(line) => format!("from the web page of the origin `{}`", shown(line.as_bytes())),
-        None => "from the web page of another site".to_owned(),
-    };
-    let detail = format!(
-        "the request comes {from}, which may not use this address; `server.origins` lists those that may"
-    );
-    Refusal::new(StatusCode::FORBIDDEN, detail)
+    fn foreign(&self, origin: Option<&HeaderValue>) -> Refusal {
+        let from = match origin {
+            Some(line) => format!("from the web page of the origin `{}`", shown(line.as_bytes())),
+            None => "from the web page of another site".to_owned(),
+        };
+        let detail = format!("the request comes {from}, which may not use this address; {}", self.admitted);
+        Refusal::new(StatusCode::FORBIDDEN, detail)
+    }
 }
 
 /// Whether somebody follows a link to the page, or opens it.

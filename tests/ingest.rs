@@ -815,7 +815,6 @@ async fn head_and_options_are_answered_on_every_path() {
     expect_accepted(client.reply().await, 1);
 }
 
-// 408
 // 415
 
 #[tokio::test]
@@ -844,6 +843,7 @@ async fn several_lines_of_a_header_are_one_list_and_several_codings_or_types_are
     setup.expect_nothing_taken().await;
 }
 
+// 408
 
 #[tokio::test]
 async fn a_body_that_trickles_in_is_408_with_a_length_and_in_chunks() {
@@ -1455,7 +1455,8 @@ async fn a_post_that_says_no_length_is_411_on_every_path_and_nothing_is_lost_beh
             client.send(head.clone() + body).await;
             let reply = client.reply().await.expect_status(411);
             assert!(reply.text().contains("Content-Length"), "{head}: {}", reply.text());
-            assert!(reply.header("connection").contains("close"), "{head}");
+            let lines: Vec<_> = reply.headers.get_all("connection").iter().collect();
+            assert_eq!(lines, ["close"], "{head}");
             client.end().await;
         }
         // hyper refuses an empty value itself, without a body.
@@ -1473,6 +1474,27 @@ async fn a_post_that_says_no_length_is_411_on_every_path_and_nothing_is_lost_beh
         client.send(format!("POST {path} HTTP/1.0\r\nContent-Length: 0\r\n\r\n")).await;
         client.reply().await.expect_status(status);
     }
+}
+
+#[tokio::test]
+async fn whatever_a_post_without_a_length_asks_for_what_follows_is_not_the_next_request() {
+    let setup = Setup::start().await;
+    let hidden = "GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    for (path, status) in [("/query?q=x", 200), ("/status", 405), ("/nowhere", 404)] {
+        for version in ["1.0\r\nConnection: keep-alive", "1.1\r\nHost: localhost"] {
+            let mut client = setup.gateway.raw().await;
+            client.send(format!("POST {path} HTTP/{version}\r\n\r\n{hidden}")).await;
+            let reply = client.reply().await.expect_status(status);
+            let lines: Vec<_> = reply.headers.get_all("connection").iter().collect();
+            assert_eq!(lines, ["close"], "{path} {version}");
+            assert!(client.end().await.is_empty(), "{path} {version}");
+        }
+    }
+    let mut client = setup.gateway.raw().await;
+    let query = "POST /query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nq=x";
+    client.send(format!("{query}{hidden}")).await;
+    client.reply().await.expect_status(200);
+    client.reply().await.expect_status(204);
 }
 
 #[tokio::test]
@@ -1620,6 +1642,24 @@ async fn bodies_that_all_requests_hold_together_are_bounded() {
 }
 
 #[tokio::test]
+async fn bodies_that_stay_half_sent_do_not_shut_out_others() {
+    let setup =
+        Setup::with(|gateway| gateway.set("server.max_body", "64KiB").set("server.max_pending", "256KiB"))
+            .await;
+    let mut waiting = Vec::new();
+    for sent in [1, 1, 1, 1, 1, 1, 9_000, 9_000, 9_000, 9_000] {
+        let mut client = setup.gateway.raw().await;
+        client.send(post_head("Content-Length: 65536\r\n") + &" ".repeat(sent)).await;
+        // It has not been refused either.
+        assert!(!client.hears_within(Duration::from_millis(10)).await);
+        waiting.push(client);
+    }
+    expect_accepted(setup.post(JSON, ONE).await, 1);
+    expect_accepted(setup.post(JSON, format!("{}{ONE}", " ".repeat(60_000))).await, 1);
+    drop(waiting);
+}
+
+#[tokio::test]
 async fn many_values_with_large_tags_are_413_before_they_fill_the_memory() {
     let setup = Setup::start().await;
     let tags: Vec<_> = (0..32).map(|n| format!("\"{n:0>256}\":\"{}\"", "v".repeat(256))).collect();
@@ -1670,24 +1710,6 @@ async fn requests_that_wait_for_delivery_leave_connections_and_room_for_bodies_t
     gateway.post_body(NDJSON, body.clone()).await.expect_status(202);
     // A fourth would take the connections that others need.
     let request = gateway.request("/v1/readings?ack=delivered").header("content-type", NDJSON);
-#[tokio::test]
-async fn bodies_that_stay_half_sent_do_not_shut_out_others() {
-    let setup =
-        Setup::with(|gateway| gateway.set("server.max_body", "64KiB").set("server.max_pending", "256KiB"))
-            .await;
-    let mut waiting = Vec::new();
-    for sent in [1, 1, 1, 1, 1, 1, 9_000, 9_000, 9_000, 9_000] {
-        let mut client = setup.gateway.raw().await;
-        client.send(post_head("Content-Length: 65536\r\n") + &" ".repeat(sent)).await;
-        // It has not been refused either.
-        assert!(!client.hears_within(Duration::from_millis(10)).await);
-        waiting.push(client);
-    }
-    expect_accepted(setup.post(JSON, ONE).await, 1);
-    expect_accepted(setup.post(JSON, format!("{}{ONE}", " ".repeat(60_000))).await, 1);
-    drop(waiting);
-}
-
     let reply = gateway.send(request.body(body)).await.expect_problem(503);
     assert!(!reply.header("retry-after").is_empty());
     gateway.get("/healthz").await.expect_status(200);

@@ -121,6 +121,9 @@ fn on_loopback_a_name_that_is_not_listed_is_421_and_probes_are_exempt() {
     let node = Door::of_node("127.0.0.1:9000".parse().expect("an address"));
     let refusal = node.admit(&post(&["host: evil.example"])).expect_err("not known");
     assert!(refusal.status == 421 && !refusal.detail.contains("server.hosts"), "{refusal:?}");
+    let refusal =
+        node.admit(&post(&["host: localhost", "origin: http://evil.example"])).expect_err("foreign");
+    assert!(refusal.status == 403 && !refusal.detail.contains("server.origins"), "{refusal:?}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ use super::evidence::Sender;
 use super::observe::Observe;
 use super::refusal::{self, RefusalCounters};
 use super::{Front, READINGS_PATH};
-use crate::door::{self, Door};
+use crate::door::{self, Door, Ending};
 use crate::listener::Connected;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
@@ -126,14 +126,16 @@ impl Service<Request<Incoming>> for Entrance {
         async move {
             let started = Instant::now();
             let path = shared.observe.index(request.uri().path());
+            let ending = Ending::of(&request);
             // The paths that take readings stand in front.
             let taking = PATHS.get(path).copied();
             let answer = AssertUnwindSafe(shared.answer(request, taking, address)).catch_unwind().await;
-            let Answer { response, refusal } =
+            let Answer { mut response, refusal } =
                 answer.unwrap_or_else(|_panic| defect(taking.map(|(_, dialect)| dialect)));
             if let Some(reason) = refusal {
                 shared.refusals.count(reason);
             }
+            ending.settle(&mut response);
             shared.observe.record(path, response.status(), started.elapsed().as_secs_f64());
             Ok(response)
         }

@@ -263,7 +263,9 @@ pub(super) struct Parameters {
         (status = 411, description = "The request does not say how long its body is.", body = ErrorV2),
         (status = 413, description = "The body, or the number of readings, is too large.", body = ErrorV2),
         (status = 415, description = "An encoding that is not taken.", body = ErrorV2),
+        (status = 421, description = "The gateway is not known by the name in `Host`.", body = ErrorV2),
         (status = 422, description = "The `Idempotency-Key` came with another request, or the acknowledgement cannot be given. With `ack=delivered` also: nodes refused readings of the request, which are kept as dead letters; the others were delivered.", body = ErrorV2),
+        (status = 501, description = "A `Transfer-Encoding` other than `chunked` alone.", body = ErrorV2),
         (status = 503, description = "The buffer is full, readings cannot be stored, or the gateway is shutting down; `Retry-After` says when to come again.", body = ErrorV2),
         (status = 508, description = "The request has come through this gateway before: `Forebay-Via` has its id.", body = ErrorV2),
     )
@@ -287,7 +289,9 @@ pub(super) fn write_v2() {}
         (status = 411, description = "The request does not say how long its body is.", body = ErrorV1),
         (status = 413, description = "The body, or the number of readings, is too large.", body = ErrorV1),
         (status = 415, description = "An encoding that is not taken.", body = ErrorV1),
+        (status = 421, description = "The gateway is not known by the name in `Host`.", body = ErrorV1),
         (status = 422, description = "The `Idempotency-Key` came with another request, or the acknowledgement cannot be given. With `ack=delivered` also: nodes refused readings of the request, which are kept as dead letters; the others were delivered.", body = ErrorV1),
+        (status = 501, description = "A `Transfer-Encoding` other than `chunked` alone.", body = ErrorV1),
         (status = 503, description = "The buffer is full, readings cannot be stored, or the gateway is shutting down; `Retry-After` says when to come again.", body = ErrorV1),
         (status = 508, description = "The request has come through this gateway before: `Forebay-Via` has its id.", body = ErrorV1),
     )

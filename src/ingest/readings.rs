@@ -150,7 +150,9 @@ enum Turns {
         (status = 411, description = "The request does not say how long its body is.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body, or the number of readings, is too large.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 415, description = "A media type or encoding that is not taken.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 421, description = "The gateway is not known by the name in `Host`.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 422, description = "Every reading was turned away, or one was and the request is strict, or the `Idempotency-Key` came with another request. With `ack=delivered` also: nodes refused readings of the request, which are kept as dead letters; the others were delivered.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 501, description = "A `Transfer-Encoding` other than `chunked` alone.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 503, description = "The buffer is full, readings cannot be stored, or the gateway is shutting down; `Retry-After` says when to come again.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 508, description = "The request has come through this gateway before: `Forebay-Via` has its id.", body = crate::problem::Problem, content_type = "application/problem+json"),
     )

@@ -21,7 +21,7 @@ use super::reader::{Order, Rows};
 use super::refusal::Refusal;
 use super::store::{Health, Store, StoreError};
 use super::writer::{Batch, Stored};
-use crate::door::{self, Door};
+use crate::door::{self, Door, Ending};
 
 /// Batches in memory at a time.
 const BATCHES_MAX: usize = 32;
@@ -50,17 +50,21 @@ pub(super) fn router(store: Store, door: Door) -> Router {
 
 /// Asks the door first, and dresses the answer.
 async fn let_in(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
-    let visitor = match door.admit(&request) {
-        Ok(visitor) => visitor,
+    let ending = Ending::of(&request);
+    let mut response = match door.admit(&request) {
+        Ok(visitor) => {
+            let mut response = next.run(request).await;
+            visitor.dress(&mut response);
+            response
+        }
         Err(refusal) => {
             let refusal = Refusal::new(refusal.status, refusal.detail).with_header("connection", "close");
             let mut response = refusal.into_response();
             door::dress(&mut response);
-            return response;
+            response
         }
     };
-    let mut response = next.run(request).await;
-    visitor.dress(&mut response);
+    ending.settle(&mut response);
     response
 }
 
