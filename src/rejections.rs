@@ -6,6 +6,7 @@
 //! what was sent; [`PAIRS_MAX`] devices with a reason are counted by name between two readings of the counts.
 
 mod harmless;
+mod masker;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +17,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::timestamp::Timestamp;
+use harmless::beginning;
 pub use harmless::{SAMPLE_BYTES_MAX, harmless, sample};
 
 /// Most entries that are kept; the oldest goes for a new one.
@@ -77,17 +79,17 @@ pub struct Rejected<'a> {
 }
 
 impl RejectionEntry {
-    /// Keeps what is known, harmless to look at and bounded.
+    /// Keeps what is known, harmless to look at, without what looks like a secret, and bounded.
     pub fn new(rejected: Rejected<'_>, now: SystemTime) -> RejectionEntry {
         let bounded = |text: &str, chars: usize| harmless(&text.chars().take(chars).collect::<String>());
         RejectionEntry {
             at: Timestamp::from_system(now).to_string(),
-            path: bounded(rejected.path, PATH_CHARS_MAX),
+            path: beginning(rejected.path, PATH_CHARS_MAX),
             address: rejected.address.map(|address| address.to_canonical().to_string()),
             key: None,
             device: rejected.device.map(|device| bounded(device, DEVICE_CHARS_MAX)),
             reason: rejected.reason,
-            detail: bounded(rejected.detail, DETAIL_CHARS_MAX),
+            detail: beginning(rejected.detail, DETAIL_CHARS_MAX),
             sample: rejected.sample.map(sample),
         }
     }
@@ -233,6 +235,24 @@ mod tests {
         }
         let kept: Vec<_> = log.newest().iter().map(|entry| entry.detail.clone()).collect();
         assert_eq!(kept, (50..250).rev().map(|number: i32| number.to_string()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn neither_detail_nor_path_nor_sample_shows_a_secret() {
+        let rejected = Rejected {
+            path: "/x;token=hunter2",
+            address: None,
+            device: None,
+            reason: "type",
+            detail: "the field `password` is `hunter2`; allowed: a number. `POST http://u:hunter2@127.0.0.1/write`",
+            sample: Some(b"m,device=d password=hunter2"),
+        };
+        let entry = RejectionEntry::new(rejected, SystemTime::now());
+        assert!(!format!("{entry:?}").contains("hunter2"), "{entry:?}");
+        assert!(entry.detail.contains("allowed: a number"), "{entry:?}");
+        // The cut does not go through a secret before it is hidden.
+        let long = format!("{}`http://u:hunter2@h/`", "x".repeat(DETAIL_CHARS_MAX - 15));
+        assert!(!self::entry(&long).detail.contains("hunt"));
     }
 
     #[test]

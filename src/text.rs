@@ -21,13 +21,30 @@ pub fn plain_length(text: &[u8]) -> usize {
 }
 
 /// Whether a terminal obeys a character instead of showing it, or would show other text than there is because of it: the
-/// controls C0, DEL and C1, the controls of the direction of writing, and the separators of lines and paragraphs.
+/// controls C0, DEL and C1, the controls of the direction of writing, the separators of lines and paragraphs, and what
+/// takes no room of its own and hides in a text (joiners, soft hyphens, marks, tags, invisible signs).
 ///
 /// This is the one rule for everything from outside that may come before a person's eyes; who writes it decides whether
 /// it is escaped ([`escape`]) or replaced.
 pub fn is_obeyed(letter: char) -> bool {
     let turns = matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    letter.is_control() || turns
+    letter.is_control() || turns || hides(letter)
+}
+
+/// Whether a character takes no room of its own.
+fn hides(letter: char) -> bool {
+    matches!(
+        letter,
+        '\u{ad}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200d}'
+            | '\u{2060}'..='\u{2065}'
+            | '\u{206a}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
 }
 
 /// Appends a text with what a terminal obeys as `\uXXXX`, which JSON reads as the same inside of a string; but for what
@@ -37,7 +54,10 @@ pub fn escape(text: &[u8], passes: impl Fn(char) -> bool, out: &mut Vec<u8>) {
         let mut plain = chunk.valid();
         while let Some((at, letter)) = plain.char_indices().find(|(_, c)| is_obeyed(*c) && !passes(*c)) {
             out.extend_from_slice(&plain.as_bytes()[..at]);
-            out.extend_from_slice(format!("\\u{:04x}", u32::from(letter)).as_bytes());
+            // Beyond U+FFFF, JSON writes two.
+            for unit in letter.encode_utf16(&mut [0; 2]) {
+                out.extend_from_slice(format!("\\u{unit:04x}").as_bytes());
+            }
             plain = &plain[at + letter.len_utf8()..];
         }
         out.extend_from_slice(plain.as_bytes());
@@ -187,6 +207,8 @@ mod tests {
             "\u{202a}\u{202e}\u{2066}\u{2069}\u{200e}\u{200f}\u{61c}".as_bytes(),
             r"\u202a\u202e\u2066\u2069\u200e\u200f\u061c",
         );
+        check("a\u{ad}\u{180e}\u{feff}\u{fffb}\u{2064}".as_bytes(), r"a\u00ad\u180e\ufeff\ufffb\u2064");
+        check("\u{e0041}\u{1d173}".as_bytes(), r"\udb40\udc41\ud834\udd73");
         check("\u{2028}\u{2029}\r\0".as_bytes(), r"\u2028\u2029\u000d\u0000");
         check(b"a\x9b2Jb\xff", "a\u{fffd}2Jb\u{fffd}");
         for letter in (0..=0x10_ffff).filter_map(char::from_u32) {

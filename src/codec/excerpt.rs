@@ -12,6 +12,8 @@ use super::body::BYTE_ORDER_MARK;
 const SEARCH_BYTES_MAX: usize = 1 << 20;
 /// Longest piece in which a device is looked for, in bytes.
 const PIECE_BYTES_MAX: usize = 16 << 10;
+/// Shortest line that may be the beginning of a longer one, in bytes: shorter ones are whole.
+const CUT_BYTES_MIN: usize = 200;
 
 /// Where the readings of a body stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +47,7 @@ impl Layout {
         device_tags: &DeviceTags,
     ) -> Vec<Option<Excerpt<'a>>> {
         let mut pieces = Pieces::new(self, body);
-        let mut base = None;
+        let mut base = Member::Absent;
         let mut current: Option<(usize, Excerpt<'a>)> = None;
         let mut next = 0;
         let mut excerpts = Vec::new();
@@ -57,7 +59,7 @@ impl Layout {
                     base = text_member(text, "bn").or(base);
                 }
                 if next == place {
-                    let device = self.device(text, base.as_deref(), device_tags);
+                    let device = self.device(text, &base, device_tags);
                     current = Some((place, Excerpt { text, device }));
                 }
                 next += 1;
@@ -69,9 +71,11 @@ impl Layout {
     }
 
     /// The device of a piece.
-    fn device<'a>(self, piece: &'a [u8], base: Option<&str>, tags: &DeviceTags) -> Option<Cow<'a, str>> {
+    fn device<'a>(self, piece: &'a [u8], base: &Member<'_>, tags: &DeviceTags) -> Option<Cow<'a, str>> {
         match self {
-            Layout::Array | Layout::NonBlankLines => text_member(piece, "device"),
+            Layout::Array | Layout::NonBlankLines => {
+                text_member(piece, "device").text().filter(|device| !device.is_empty())
+            }
             Layout::SenmlArray => senml_device(piece, base),
             Layout::EveryLine => line_device(piece, tags),
         }
@@ -167,39 +171,82 @@ fn string_end(text: &[u8], start: usize) -> usize {
     text.len()
 }
 
+/// What an object has as one of its members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Member<'a> {
+    Absent,
+    Text(Cow<'a, str>),
+    /// It is no text, is there twice, or may stand where the object could not be read.
+    Unknown,
+}
+
+impl<'a> Member<'a> {
+    fn text(self) -> Option<Cow<'a, str>> {
+        match self {
+            Member::Text(text) => Some(text),
+            Member::Absent | Member::Unknown => None,
+        }
+    }
+
+    /// This member, or the one that holds as long as this is not there.
+    fn or(self, other: Member<'a>) -> Member<'a> {
+        if self == Member::Absent { other } else { self }
+    }
+}
+
 /// The text that an object has as its member `name`.
-fn text_member<'a>(object: &'a [u8], name: &str) -> Option<Cow<'a, str>> {
+fn text_member<'a>(object: &'a [u8], name: &str) -> Member<'a> {
     let object = &object[..object.len().min(PIECE_BYTES_MAX)];
-    let mut rest = object.trim_ascii_start().strip_prefix(b"{")?;
+    let Some(mut rest) = object.trim_ascii_start().strip_prefix(b"{") else { return Member::Absent };
+    let mut found = Member::Absent;
     loop {
         rest = rest.trim_ascii_start();
-        if rest.first() != Some(&b'"') {
-            return None;
+        let Some((key, value, after)) = first_member(rest) else {
+            // What cannot be read may name it.
+            let is_end = rest.first() == Some(&b'}');
+            return if is_end || found != Member::Absent { found } else { Member::Unknown };
+        };
+        if text(key).is_some_and(|key| key == name) {
+            if found != Member::Absent {
+                return Member::Unknown;
+            }
+            found = text(value).map_or(Member::Unknown, Member::Text);
         }
-        let (key, after) = rest.split_at(string_end(rest, 0));
-        let value = after.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
-        let (value, after) = value.split_at(value_end(value));
-        if key.len() > 2 && &key[1..key.len() - 1] == name.as_bytes() {
-            return text(value.trim_ascii_end());
-        }
-        rest = after.strip_prefix(b",")?;
+        rest = after.strip_prefix(b",").unwrap_or(after);
     }
 }
 
-/// A JSON string without its escapes, or as it stands there if they are wrong.
-fn text(value: &[u8]) -> Option<Cow<'_, str>> {
-    let inner = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+/// The name and the value of the member that `rest` begins with, and what follows.
+fn first_member(rest: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    rest.first().filter(|first| **first == b'"')?;
+    let (key, after) = rest.split_at(string_end(rest, 0).min(rest.len()));
+    let value = after.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+    let (value, after) = value.split_at(value_end(value));
+    Some((key, value.trim_ascii_end(), after))
+}
+
+/// What a JSON string says; `None` if it is none, or says nothing.
+fn text(string: &[u8]) -> Option<Cow<'_, str>> {
+    let inner = string.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    if string_end(string, 0) != string.len() {
+        return None;
+    }
     if !inner.contains(&b'\\') {
-        return Some(String::from_utf8_lossy(inner)).filter(|text| !text.is_empty());
+        return std::str::from_utf8(inner).ok().map(Cow::Borrowed);
     }
-    let unescaped = serde_json::from_slice::<String>(value).map(Cow::Owned);
-    Some(unescaped.unwrap_or_else(|_| String::from_utf8_lossy(inner)))
+    serde_json::from_slice::<String>(string).ok().map(Cow::Owned)
 }
 
-fn senml_device<'a>(record: &'a [u8], base: Option<&str>) -> Option<Cow<'a, str>> {
-    let name = text_member(record, "n").unwrap_or_default();
-    let source = super::senml::device(base.unwrap_or_default(), &name)?;
-    Some(Cow::Owned(source.to_owned()))
+fn senml_device<'a>(record: &'a [u8], base: &Member<'_>) -> Option<Cow<'a, str>> {
+    let known = |member: Member<'_>| match member {
+        Member::Absent => Some(String::new()),
+        Member::Text(text) => Some(text.into_owned()),
+        Member::Unknown => None,
+    };
+    let (base, name) = (known(base.clone())?, known(text_member(record, "n"))?);
+    super::senml::device(&base, &name)
+        .filter(|device| !device.is_empty())
+        .map(|device| Cow::Owned(device.to_owned()))
 }
 
 /// The device of a line: the first of the tags that it has.
@@ -215,6 +262,10 @@ fn line_device<'a>(line: &'a [u8], tags: &DeviceTags) -> Option<Cow<'a, str>> {
             found.push((&tag[..equals], value));
         }
         rest = after;
+    }
+    if rest.is_empty() && line.len() >= CUT_BYTES_MIN {
+        // The last value may go on.
+        found.pop();
     }
     let value = tags.names().find_map(|name| found.iter().find(|(tag, _)| *tag == name.as_bytes()))?.1;
     let value = String::from_utf8_lossy(value);
@@ -318,6 +369,50 @@ mod tests {
                 Some((r#"{"bn":"other/","v":1}"#, Some("other"))),
             ],
         );
+    }
+
+    #[test]
+    fn a_base_name_that_is_empty_escaped_or_no_text_ends_the_one_before() {
+        let device = |pack: &str, place: usize| {
+            let found = Layout::SenmlArray.excerpts(pack.as_bytes(), [place], &DeviceTags::default());
+            found.into_iter().flatten().next().expect(pack).device.map(Cow::into_owned)
+        };
+        let check = |record: &str, expected: Option<&str>| {
+            let pack = format!(r#"[{{"bn":"A/","n":"t","v":1}},{record},{{"n":"u/t"}}]"#);
+            assert_eq!(device(&pack, 1).as_deref(), expected, "{record}");
+        };
+        check(r#"{"bn":"","n":"B/t"}"#, Some("B"));
+        check(r#"{"b\u006e":"C/","n":"t"}"#, Some("C"));
+        check(r#"{"bn":"\u0043/","\u006e":"t"}"#, Some("C"));
+        check(r#"{"n":"t"}"#, Some("A"));
+        check(r#"{"bn":7,"n":"t"}"#, None);
+        check(r#"{"bn":"B\q/","n":"t"}"#, None);
+        check(r#"{"bn":"B/","bn":"C/","n":"t"}"#, None);
+        check(r#"{"n":7}"#, None);
+        assert_eq!(device(r#"[{"bn":"A/"},{"bn":7},{"n":"u/t"}]"#, 2), None);
+        assert_eq!(device(r#"[{"bn":"A/"},{"bn":""},{"n":"u/t"}]"#, 2).as_deref(), Some("u"));
+        let long =
+            format!(r#"[{{"bn":"A/"}},{{"x":"{}","bn":"B/"}},{{"n":"t"}}]"#, "x".repeat(PIECE_BYTES_MAX));
+        assert_eq!(device(&long, 2), None);
+    }
+
+    #[test]
+    fn no_device_is_named_rather_than_a_wrong_one() {
+        let check = |layout, piece: &str, expected| {
+            super::tests::check(layout, piece, &[0], &[Some((piece, expected))])
+        };
+        check(Layout::Array, r#"{"d\u0065vice":"E","value":"x"}"#, Some("E"));
+        check(Layout::NonBlankLines, r#"{"\u0064evice":"\u0045"}"#, Some("E"));
+        check(Layout::Array, r#"{"\q":1,"device":"d"}"#, Some("d"));
+        check(Layout::Array, r#"{"device":"a","device":"b"}"#, None);
+        check(Layout::Array, r#"{"device":"a","d\u0065vice":"b"}"#, None);
+        check(Layout::Array, r#"{"device":"a\q"}"#, None);
+        check(Layout::Array, r#"{"device":"a"x"b"}"#, None);
+        check(Layout::Array, r#"{"device":""}"#, None);
+        check(Layout::Array, r#"{"device":"cut of"#, None);
+        check(Layout::EveryLine, "m,device=whole", Some("whole"));
+        check(Layout::EveryLine, &format!("m,device={}", "x".repeat(CUT_BYTES_MIN)), None);
+        check(Layout::EveryLine, &format!("m,host=h,device=d v={}", "x".repeat(CUT_BYTES_MIN)), Some("d"));
     }
 
     #[test]

@@ -1,15 +1,14 @@
 //! What clients sent, made harmless for whoever looks at it: a terminal, a page, a log.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
+
+use super::masker::without_secrets;
+use crate::text::is_obeyed;
 
 /// Most of what was sent that a sample shows, in bytes.
 pub const SAMPLE_BYTES_MAX: usize = 200;
-/// What stands in a sample in the place of a secret.
-const HIDDEN: &str = "***";
-/// Names whose values are not shown, in lower case, whatever stands before them.
-const SECRET_NAMES: &[&str] =
-    &["password", "passwd", "passkey", "secret", "token", "authorization", "api_key", "api-key", "apikey"];
+/// Most of a text that is looked through for secrets, in characters.
+const READ_CHARS_MAX: usize = 2000;
 
 /// How `bytes` begin, as text: what is not UTF-8 is replaced, control characters are written out, and the values of names
 /// that speak of secrets are hidden.
@@ -23,13 +22,20 @@ pub fn sample(bytes: &[u8]) -> String {
     harmless(&without_secrets(&String::from_utf8_lossy(whole)))
 }
 
-/// Writes control characters, and those that change the direction of a text, as escapes.
+/// The beginning of a text in so many characters, with secrets hidden and harmless to look at.
+pub(super) fn beginning(text: &str, chars_max: usize) -> String {
+    // Secrets go before the text is cut: the half of one is not known any more.
+    let read: String = text.chars().take(READ_CHARS_MAX).collect();
+    harmless(&without_secrets(&read).chars().take(chars_max).collect::<String>())
+}
+
+/// Writes what a terminal obeys, and what hides in a text ([`is_obeyed`]), as escapes.
 pub fn harmless(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
             '\n' | '\r' | '\t' => out.extend(character.escape_default()),
-            _ if is_harmful(character) => {
+            _ if is_obeyed(character) => {
                 // Writing to a string does not fail.
                 let _ = write!(out, "\\u{{{:x}}}", u32::from(character));
             }
@@ -37,61 +43,6 @@ pub fn harmless(text: &str) -> String {
         }
     }
     out
-}
-
-/// Control characters of both kinds (C0, C1), the separators of lines and paragraphs, and what turns a text around or
-/// hides in it (Unicode Standard Annex 9, Trojan Source).
-fn is_harmful(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-}
-
-/// Hides what follows a name that speaks of a secret.
-fn without_secrets(text: &str) -> Cow<'_, str> {
-    let lower = text.to_ascii_lowercase();
-    let mut out = String::new();
-    let mut copied = 0;
-    let mut at = 0;
-    while let Some((start, name)) = next_name(&lower, at) {
-        at = start + name.len();
-        let Some(value) = value_after(&text[at..]) else { continue };
-        out.push_str(&text[copied..at + value.start]);
-        out.push_str(HIDDEN);
-        at += value.end;
-        copied = at;
-    }
-    if copied == 0 {
-        return Cow::Borrowed(text);
-    }
-    out.push_str(&text[copied..]);
-    Cow::Owned(out)
-}
-
-fn next_name<'a>(lower: &str, from: usize) -> Option<(usize, &'a str)> {
-    let found = SECRET_NAMES.iter().filter_map(|name| Some((from + lower[from..].find(name)?, *name)));
-    found.min()
-}
-
-/// Where the value stands in what follows its name: `": "value"`, `=value`, `: value`.
-fn value_after(rest: &str) -> Option<std::ops::Range<usize>> {
-    let gap = rest.find(|character: char| !matches!(character, '"' | '\'' | '\\' | ' ' | '\t'))?;
-    let separator = rest[gap..].chars().next().filter(|character| matches!(character, ':' | '='))?;
-    let after = gap + separator.len_utf8();
-    let start = after + rest[after..].find(|character: char| !matches!(character, ' ' | '\t'))?;
-    let value = &rest[start..];
-    let (start, length) = match value.strip_prefix(['"', '\'']) {
-        Some(quoted) => (start + 1, quoted.find(['"', '\'']).unwrap_or(quoted.len())),
-        None => {
-            let is_end = |character| match character {
-                ',' | '&' | '}' | '\n' | '\r' => true,
-                // In line protocol a space ends the tags; in a header it is part of the value.
-                ' ' => separator == '=',
-                _ => false,
-            };
-            (start, value.find(is_end).unwrap_or(value.len()))
-        }
-    };
-    (length > 0).then_some(start..start + length)
 }
 
 #[cfg(test)]

@@ -1,0 +1,230 @@
+//! The one masker through which whatever a client sent passes before a person sees it.
+//!
+//! Nobody knows the format of what was sent, least of all whether it is whole: it was turned away, and it may be cut. So
+//! the masker looks for names that speak of a secret, wherever they stand, and hides the value behind them: JSON, line
+//! protocol, forms, headers, XML and the sentences of this program are understood. Besides, it hides credentials behind the
+//! name of a scheme (`Bearer …`) and the user and password of an address. Where the end of a value is not sure, the rest of
+//! the text is hidden. A text is read a fixed number of times.
+
+mod names;
+mod values;
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use crate::text::is_obeyed;
+
+/// What stands in the place of a secret.
+pub(super) const HIDDEN: &str = "***";
+/// Words before credentials, in lower case.
+const SCHEMES: &[&str] = &["basic", "bearer", "token", "apikey", "digest", "negotiate"];
+
+/// Hides what looks like a secret.
+pub(super) fn without_secrets(text: &str) -> Cow<'_, str> {
+    let hidden = Masker::new(text).hidden();
+    if hidden.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut copied = 0;
+    for range in hidden {
+        out.push_str(&text[copied..range.start]);
+        out.push_str(HIDDEN);
+        copied = range.end;
+    }
+    out.push_str(&text[copied..]);
+    Cow::Owned(out)
+}
+
+/// A character, once the escapes of JSON, of line protocol and of addresses are undone, and where it stands.
+#[derive(Clone, Copy, Debug)]
+struct Unit {
+    start: usize,
+    end: usize,
+    letter: char,
+}
+
+impl Unit {
+    /// The unit that begins at `start`.
+    fn at(text: &str, start: usize) -> Option<Unit> {
+        let rest = &text[start..];
+        let first = rest.chars().next()?;
+        let unit = |length: usize, letter| Some(Unit { start, end: start + length, letter });
+        let hexadecimal = |from: usize, to: usize| {
+            let digits = rest.get(from..to).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
+            u32::from_str_radix(digits, 16).ok()
+        };
+        match first {
+            '\\' => {
+                let run = rest.len() - rest.trim_start_matches('\\').len();
+                match rest.as_bytes().get(run) {
+                    Some(b'u') if let Some(code) = hexadecimal(run + 1, run + 5) => {
+                        unit(run + 5, char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER))
+                    }
+                    Some(b'/') => unit(run + 1, '/'),
+                    // Line protocol escapes what would end a name.
+                    Some(b' ' | b',' | b'=') if run == 1 => unit(2, '_'),
+                    _ => unit(run, '\\'),
+                }
+            }
+            '%' => match hexadecimal(1, 3).and_then(char::from_u32).filter(char::is_ascii) {
+                Some(letter) => unit(3, letter),
+                None => unit(1, '%'),
+            },
+            letter => unit(letter.len_utf8(), letter),
+        }
+    }
+
+    fn is_of_word(self) -> bool {
+        self.letter.is_alphanumeric() || matches!(self.letter, '_' | '-' | '.')
+    }
+
+    fn is_quote(self) -> bool {
+        matches!(self.letter, '"' | '\'' | '`')
+    }
+}
+
+/// A text that is looked through.
+struct Masker<'a> {
+    text: &'a str,
+    units: Vec<Unit>,
+}
+
+impl<'a> Masker<'a> {
+    fn new(text: &'a str) -> Masker<'a> {
+        let mut units = Vec::with_capacity(text.len());
+        let mut at = 0;
+        while let Some(unit) = Unit::at(text, at) {
+            at = unit.end;
+            // What nobody sees does not part a name.
+            if unit.letter.is_whitespace() || !is_obeyed(unit.letter) {
+                units.push(unit);
+            }
+        }
+        Masker { text, units }
+    }
+
+    /// What must not be shown, in order.
+    fn hidden(&self) -> Vec<Range<usize>> {
+        let mut hidden = Vec::new();
+        let (mut at, mut phrase) = (0, 0);
+        while let Some(unit) = self.units.get(at) {
+            let end = if unit.is_of_word() { self.word_end(at) } else { at + 1 };
+            let found = match unit.letter {
+                ':' => self.userinfo(at),
+                _ if unit.is_of_word() => self.after_word(phrase, at..end),
+                _ => None,
+            };
+            at = end;
+            if let Some(range) = found {
+                at += self.units[at..].partition_point(|unit| unit.start < range.end);
+                hidden.extend((!range.is_empty()).then_some(range));
+                phrase = at;
+            } else if !unit.is_of_word() && unit.letter != ' ' {
+                phrase = at;
+            }
+        }
+        hidden
+    }
+
+    fn letter(&self, at: usize) -> Option<char> {
+        self.units.get(at).map(|unit| unit.letter)
+    }
+
+    fn letters(&self, units: Range<usize>) -> String {
+        self.units[units].iter().map(|unit| unit.letter).collect()
+    }
+
+    fn word_end(&self, at: usize) -> usize {
+        let length = self.units[at..].iter().take_while(|unit| unit.is_of_word()).count();
+        at + length
+    }
+
+    /// What a word asks to hide; `phrase` is where the words began that it ends.
+    fn after_word(&self, phrase: usize, word: Range<usize>) -> Option<Range<usize>> {
+        let gap = self.gap_end(word.end);
+        match self.letter(gap) {
+            Some(separator @ (':' | '=' | '>')) if self.is_secret(phrase, &word) => {
+                values::after(self.text, self.value_start(gap), separator)
+            }
+            _ => self.in_a_sentence(phrase, &word).or_else(|| self.after_scheme(&word)),
+        }
+    }
+
+    /// Where the quotation marks and blanks end that may stand between a name and its separator.
+    fn gap_end(&self, mut at: usize) -> usize {
+        while let Some(unit) = self.units.get(at) {
+            match unit.letter {
+                '\\' if matches!(self.letter(at + 1), Some('n' | 'r' | 't')) => at += 2,
+                '\\' | ']' | ')' => at += 1,
+                letter if unit.is_quote() || letter.is_whitespace() => at += 1,
+                _ => break,
+            }
+        }
+        at
+    }
+
+    /// Where the value begins in the text, behind a separator of one or two characters.
+    fn value_start(&self, separator: usize) -> usize {
+        let is_between = |unit: &&Unit| unit.letter.is_whitespace() || matches!(unit.letter, ':' | '=' | '>');
+        let length = self.units[separator..].iter().take_while(is_between).count();
+        self.units.get(separator + length).map_or(self.text.len(), |unit| unit.start)
+    }
+
+    fn is_secret(&self, phrase: usize, word: &Range<usize>) -> bool {
+        let name = self.letters(word.clone());
+        let before = word.start.checked_sub(1).and_then(|at| self.letter(at));
+        let is_quoted = self.units.get(word.end).is_some_and(|unit| unit.is_quote() || unit.letter == '\\');
+        // The `n` of an escaped line feed is none of the name.
+        let is_escape = before == Some('\\') && name.starts_with(['n', 'r', 't', 'b', 'f']);
+        names::is_secret(&name)
+            || (is_escape && names::is_secret(&name[1..]))
+            || (is_quoted && names::is_secret(&self.letters(phrase..word.end)))
+            || (matches!(before, None | Some('?' | '&')) && names::is_secret_in_query(&name))
+    }
+
+    /// ``the field `password` is `…` ``: up to the quotation mark at the end of the value, or all.
+    fn in_a_sentence(&self, phrase: usize, word: &Range<usize>) -> Option<Range<usize>> {
+        const IS: &str = "` is ";
+        let after = self.units.get(word.end)?.start;
+        if !self.text[after..].starts_with(IS) {
+            return None;
+        }
+        let name = self.letters(phrase..word.end);
+        let is_parameter = self.text[..self.units[phrase].start].ends_with("parameter `");
+        if !(names::is_secret(&name) || is_parameter && names::is_secret_in_query(&name)) {
+            return None;
+        }
+        let start = after + IS.len();
+        let value = &self.text[start..];
+        let start = start + usize::from(value.starts_with('`'));
+        let rest = &self.text[start..];
+        let end = ["`; ", "`, "].iter().filter_map(|end| rest.find(end)).min();
+        let end = end.or_else(|| rest.ends_with('`').then(|| rest.len() - 1));
+        Some(start..start + end.unwrap_or(rest.len()))
+    }
+
+    /// Credentials behind the name of their scheme.
+    fn after_scheme(&self, word: &Range<usize>) -> Option<Range<usize>> {
+        let scheme = self.letters(word.clone()).to_ascii_lowercase();
+        let is_gap = |unit: &&Unit| unit.letter.is_whitespace() || unit.letter == '+';
+        let gap = self.units[word.end..].iter().take_while(is_gap).count();
+        if gap == 0 || !SCHEMES.contains(&scheme.as_str()) {
+            return None;
+        }
+        let start = self.units.get(word.end + gap)?.start;
+        Some(start..start + values::run_end(&self.text[start..]))
+    }
+
+    /// What stands before the host in an address whose `:` is at `colon`.
+    fn userinfo(&self, colon: usize) -> Option<Range<usize>> {
+        if (self.letter(colon + 1), self.letter(colon + 2)) != (Some('/'), Some('/')) {
+            return None;
+        }
+        let start = self.units[colon + 2].end;
+        values::userinfo(&self.text[start..]).map(|end| start..start + end)
+    }
+}
+
+#[cfg(test)]
+mod tests;

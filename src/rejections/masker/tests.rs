@@ -1,0 +1,170 @@
+use super::*;
+use proptest::prelude::*;
+
+#[track_caller]
+fn check(text: &str, expected: &str) {
+    assert_eq!(without_secrets(text), expected);
+}
+
+#[test]
+fn a_secret_of_json_is_hidden_to_its_very_end() {
+    check(r#"{"device":"d","password":"it's-hunter2"}"#, r#"{"device":"d","password":"***"}"#);
+    check(r#"{"password":"a\"hunter2","v":1}"#, r#"{"password":"***","v":1}"#);
+    check(r#"{"password":"a\\","v":1}"#, r#"{"password":"***","v":1}"#);
+    check(r#"{"token":["x","hunter2"],"v":1}"#, r#"{"token":***,"v":1}"#);
+    check(r#"{"secret":{"a":"x","b":["}",{"c":"hunter2"}]},"v":1}"#, r#"{"secret":***,"v":1}"#);
+    check("{\"token\"\n:\r\n\t\"hunter2\"\n,\n\"v\":1}", "{\"token\"\n:\r\n\t\"***\"\n,\n\"v\":1}");
+    check(r#"{"pass\u0077ord":"hunter2","v":1}"#, r#"{"pass\u0077ord":"***","v":1}"#);
+    check(r#"{"\u006b\u0065\u0079":"hunter2"}"#, r#"{"\u006b\u0065\u0079":"***"}"#);
+    check(r#"{"note":"{\"token\":\"hunter2\",\"v\":1}"}"#, r#"{"note":"{\"token\":\"***\",\"v\":1}"}"#);
+    check(r#"{"password":-1.5e3,"v":1}"#, r#"{"password":***,"v":1}"#);
+    check(r#"{"v":1,"password":hunter 2}"#, r#"{"v":1,"password":***}"#);
+}
+
+#[test]
+fn where_the_end_of_a_secret_is_not_sure_the_rest_is_hidden() {
+    check(r#"{"password":"a"hunter2","v":1}"#, r#"{"password":"***"#);
+    check(r#"{"password":"a","hunter2","v":1}"#, r#"{"password":"***"#);
+    check(r#"{"token":["x","hunter2"#, r#"{"token":***"#);
+    check(r#"{"token":["x"},"hunter2"]"#, r#"{"token":***"#);
+    check(r#"{"x"y","token":"hunter2"}"#, r#"{"x"y","token":"***"}"#);
+    check("password: -----BEGIN KEY-----\nhunter2\n", "password: ***");
+}
+
+#[test]
+fn names_of_secrets_are_known_in_every_spelling_and_others_are_left() {
+    for name in [
+        "password",
+        "passwd",
+        "pwd",
+        "pass",
+        "pass_word",
+        "passphrase",
+        "token",
+        "secret",
+        "key",
+        "KEY",
+        "api_key",
+        "apikey",
+        "api key",
+        "key of the door",
+        "X-Api-Key",
+        "private_key",
+        "access-key",
+        "accessKey",
+        "key2",
+        "auth",
+        "Authorization",
+        "credential",
+        "credentials",
+        "bearer",
+        "user.pass",
+        "clientSecret",
+        "db_password_2",
+    ] {
+        check(&format!(r#"{{"{name}":"hunter2"}}"#), &format!(r#"{{"{name}":"***"}}"#));
+    }
+    for name in [
+        "keyboard",
+        "monkey",
+        "passage",
+        "author",
+        "compass",
+        "p",
+        "u",
+        "Idempotency-Key",
+        "device",
+        "sensor",
+    ] {
+        let text = format!(r#"{{"{name}":"shown"}}"#);
+        check(&text, &text);
+    }
+    check(r#"{"sensor":"token","value":1}"#, r#"{"sensor":"token","value":1}"#);
+}
+
+#[test]
+fn secrets_of_line_protocol_forms_headers_and_xml_are_hidden() {
+    check(r"m,device=d,token=a\ hunter2 b=x", "m,device=d,token=*** b=x");
+    check(r"m,api\ key=hunter2,device=d b=x", r"m,api\ key=***,device=d b=x");
+    check(r#"m,token=a"hunter2 b=1"#, "m,token=*** b=1");
+    check("m,device=d password=hunter2\nm,device=e v=1", "m,device=d password=***\nm,device=e v=1");
+    check(r#"m,device=d password="a b, c=1 \" hunter2",v=1 5"#, r#"m,device=d password="***",v=1 5"#);
+    check("user=x&pass=a,hunter2&v=1", "user=x&pass=***&v=1");
+    check("a=1&pass%77ord=hunter2&v=1", "a=1&pass%77ord=***&v=1");
+    check("u=admin&p=hunter2", "u=***&p=***");
+    check("m,p=1 u=2", "m,p=1 u=2");
+    check("authorization=Bearer aHVudGVyMg==", "authorization=***");
+    check("Authorization: Digest a=\"x\", b=\"hunter2\"\r\nX: y", "Authorization: ***\nX: y");
+    check("<a><password>hunter2</password></a>", "<a><password>***</password></a>");
+    check(r#"{"note":"x\npass=hunter2"}"#, r#"{"note":"x\npass=***"}"#);
+}
+
+#[test]
+fn credentials_behind_their_scheme_and_in_addresses_are_hidden() {
+    check(r#"{"device":"Bearer hunter2","v":1}"#, r#"{"device":"Bearer ***","v":1}"#);
+    check(r#"{"x":"basic  aHVudGVyMg==","v":1}"#, r#"{"x":"basic  ***","v":1}"#);
+    check(r#"{"x":"Token a\"hunter2"}"#, r#"{"x":"Token ***"}"#);
+    check(r#"{"x":"http://u:hunter2@h/","v":1}"#, r#"{"x":"http://***@h/","v":1}"#);
+    check(r#"{"x":"http:\/\/u:hunter2@h\/"}"#, r#"{"x":"http:\/\/***@h\/"}"#);
+    check(r#"{"x":"mqtt://u:hun/t@er2@h"}"#, r#"{"x":"mqtt://***@h"}"#);
+    check(r#"{"x":"http://u:hunter"#, r#"{"x":"http://***"#);
+    check("`http://u:hun ter2@h/` is", "`http://***");
+    check(r#"{"x":"/query?db=a&p=hunter2"}"#, r#"{"x":"/query?db=a&p=***"}"#);
+    check(
+        "`http://127.0.0.1:8086/write` and http://[::1]:80/",
+        "`http://127.0.0.1:8086/write` and http://[::1]:80/",
+    );
+}
+
+#[test]
+fn a_secret_that_a_sentence_repeats_is_hidden() {
+    check(
+        "the field `password` is `hun`ter2`; allowed: a number",
+        "the field `password` is `***`; allowed: a number",
+    );
+    check(
+        "the field `api key` is `hunter2`, which is no number",
+        "the field `api key` is `***`, which is no number",
+    );
+    check("query parameter `p` is `hunter2`", "query parameter `p` is `***`");
+    check("the field `p` is `12x`; allowed: a number", "the field `p` is `12x`; allowed: a number");
+    check("unknown field `token`", "unknown field `token`");
+}
+
+proptest! {
+    #[test]
+    fn no_text_around_a_secret_makes_it_panic(
+        text in r#"(token|key|pass|ü|"|'|`|:|=|>|<| |\\|,|\{|\}|\[|\]|&|\?|\n|%70|\\u0070|Bearer|://|@|` is |-----BEGIN){0,40}"#,
+    ) {
+        without_secrets(&text);
+    }
+
+    #[test]
+    fn no_secret_of_well_formed_json_is_shown(before in ".{0,20}", secret in ".{0,20}", after in ".{0,20}") {
+        let secret = format!("{secret}hunter2{secret}");
+        let json = serde_json::json!({"a": before, "password": [secret], "pwd": secret, "z": after}).to_string();
+        prop_assert!(!without_secrets(&json).contains("hunter2"), "{json}");
+    }
+}
+
+#[test]
+fn a_long_text_takes_time_in_proportion() {
+    for part in [
+        "\\",
+        "\"",
+        "token",
+        "token=a ",
+        "token:\"",
+        "://u",
+        "key\" ",
+        "[",
+        "pass ",
+        "a&",
+        "Bearer ",
+        "token=a,",
+        "key:\n ",
+        "`key` is `",
+    ] {
+        without_secrets(&part.repeat(2_000));
+    }
+}

@@ -1,0 +1,180 @@
+//! Where the value of a secret ends.
+
+use std::ops::Range;
+
+/// What a private key begins with: it has many lines.
+const PEM: &str = "-----BEGIN";
+/// Longest address in which a user is looked for, in bytes; a longer one is hidden with all that follows.
+const ADDRESS_BYTES_MAX: usize = 512;
+
+/// The value that begins at `start`, behind a separator; `None` if there is none.
+pub(super) fn after(text: &str, start: usize, separator: char) -> Option<Range<usize>> {
+    let rest = &text[start..];
+    let escapes = rest.len() - rest.trim_start_matches('\\').len();
+    let first = *rest.as_bytes().get(escapes)?;
+    let hidden_from = if matches!(first, b'"' | b'\'') { escapes + 1 } else { 0 };
+    let found = match first {
+        quote @ (b'"' | b'\'') => quoted(rest, escapes, quote, separator),
+        b'[' | b'{' if escapes == 0 => brackets(rest, separator).map(|end| 0..end),
+        _ if rest.starts_with(PEM) => None,
+        _ => bare(rest, separator, is_json(text)).map(|end| 0..end),
+    };
+    // Where it ends is not known.
+    let found = found.unwrap_or(hidden_from..rest.len());
+    Some(start + found.start..start + found.end)
+}
+
+fn is_json(text: &str) -> bool {
+    text.trim_start_matches(|letter: char| letter.is_whitespace() || letter == '\u{feff}')
+        .starts_with(['{', '['])
+}
+
+/// A string whose quotation marks have so many backslashes before them: what is between them.
+fn quoted(rest: &str, escapes: usize, quote: u8, separator: char) -> Option<Range<usize>> {
+    let start = escapes + 1;
+    let mut run = 0;
+    for (at, byte) in rest.bytes().enumerate().skip(start) {
+        if byte == b'\\' {
+            run += 1;
+            continue;
+        }
+        let ends = if escapes == 0 { run % 2 == 0 } else { run <= escapes };
+        if byte == quote && ends {
+            return is_followed_well(&rest[at + 1..], separator)
+                .then(|| start..at - if escapes == 0 { 0 } else { run });
+        }
+        run = 0;
+    }
+    None
+}
+
+/// Where an array or an object ends.
+fn brackets(rest: &str, separator: char) -> Option<usize> {
+    let bytes = rest.as_bytes();
+    let mut open = Vec::new();
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => {
+                at = string_end(&rest[at..]).map(|length| at + length)?;
+                continue;
+            }
+            b'[' => open.push(b']'),
+            b'{' => open.push(b'}'),
+            b']' | b'}' if open.pop() != Some(*byte) => return None,
+            b']' | b'}' if open.is_empty() => {
+                return is_followed_well(&rest[at + 1..], separator).then_some(at + 1);
+            }
+            b'\\' => return None,
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+/// How long a string is with its quotation marks; `None` if it does not end.
+fn string_end(text: &str) -> Option<usize> {
+    let mut is_escaped = false;
+    for (at, byte) in text.bytes().enumerate().skip(1) {
+        match byte {
+            b'"' if !is_escaped => return Some(at + 1),
+            _ => is_escaped = byte == b'\\' && !is_escaped,
+        }
+    }
+    None
+}
+
+/// Whether this follows the end of a value, and not its middle.
+fn is_followed_well(after: &str, separator: char) -> bool {
+    let next = after.trim_start();
+    match next.bytes().next() {
+        None => true,
+        Some(b'}' | b']' | b'"' | b'\\' | b'`') => true,
+        Some(b',') if separator == ':' => is_member(&next[1..]),
+        Some(b',' | b'&') => true,
+        Some(_) => separator == '=' && next.len() < after.len() && is_pair(next),
+    }
+}
+
+/// Whether this begins like a member of an object, as far as it is there.
+fn is_member(text: &str) -> bool {
+    let trimmed = text.trim_start();
+    let text = trimmed.trim_start_matches('\\');
+    if !text.starts_with('"') {
+        return text.is_empty();
+    }
+    // Within a string, there are backslashes before the marks.
+    let end =
+        if text.len() < trimmed.len() { text[1..].find('"').map(|at| at + 2) } else { string_end(text) };
+    end.is_none_or(|end| {
+        let after = text[end..].trim_start();
+        after.is_empty() || after.starts_with(':')
+    })
+}
+
+/// Whether this begins with a name, an equals sign and a value; the signs at the end of Base64 are none.
+fn is_pair(text: &str) -> bool {
+    let mut is_escaped = false;
+    let equals = text.bytes().position(|byte| {
+        let is_end = !is_escaped && matches!(byte, b' ' | b',' | b'=' | b'&' | b'"' | b'\n');
+        is_escaped = byte == b'\\' && !is_escaped;
+        is_end
+    });
+    let Some(equals) = equals.filter(|at| *at > 0 && text.as_bytes()[*at] == b'=') else { return false };
+    text.as_bytes().get(equals + 1).is_some_and(|byte| !matches!(byte, b' ' | b',' | b'=' | b'&' | b'\n'))
+}
+
+/// Where a value without quotation marks ends; `None` if that is not sure.
+fn bare(rest: &str, separator: char, is_json: bool) -> Option<usize> {
+    let mut is_escaped = false;
+    for (at, byte) in rest.bytes().enumerate() {
+        let next = || &rest[at + 1..];
+        let closes = || matches!(next().trim_start().bytes().next(), None | Some(b',' | b'}' | b']' | b':'));
+        let is_end = !is_escaped
+            && match (byte, separator) {
+                (b'<', '>') => true,
+                (b'"', _) => is_json && closes(),
+                (b'}' | b']', ':') => is_json && closes(),
+                (b',', ':') => is_json && next().trim_start().starts_with('"') && is_member(next()),
+                (b'\n', ':') => !is_json && !next().starts_with([' ', '\t']),
+                (b'\n', '=') => true,
+                (b',' | b' ' | b'&', '=') => is_pair(next()),
+                (b'`', '=') => matches!(next().bytes().next(), None | Some(b',' | b';' | b' ')),
+                _ => false,
+            };
+        if is_end {
+            return Some(at);
+        }
+        is_escaped = byte == b'\\' && !is_escaped;
+    }
+    None
+}
+
+/// Where a word ends that has quotation marks only with a backslash before them.
+pub(super) fn run_end(text: &str) -> usize {
+    let mut is_escaped = false;
+    let end = text.char_indices().find(|(_, letter)| {
+        let is_end = !is_escaped && (letter.is_whitespace() || matches!(letter, '"' | '`' | '<' | '>'));
+        is_escaped = *letter == '\\' && !is_escaped;
+        is_end
+    });
+    end.map_or(text.len(), |(at, _)| at)
+}
+
+/// How much of what stands behind `://` must be hidden.
+pub(super) fn userinfo(text: &str) -> Option<usize> {
+    let run = &text[..run_end(&text[..text.floor_char_boundary(ADDRESS_BYTES_MAX)])];
+    if run.len() + 4 > ADDRESS_BYTES_MAX {
+        return Some(text.len());
+    }
+    if let Some(at) = run.rfind('@') {
+        return Some(at);
+    }
+    let authority = &run[..run.find(['/', '?', '#']).unwrap_or(run.len())];
+    let host = if authority.starts_with('[') { authority.find(']').unwrap_or(0) } else { 0 };
+    let (_, port) = authority[host..].split_once(':')?;
+    let is_port = port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
+    // The password may be cut, or have a character in it that no address has.
+    (!is_port || authority.len() == text.len()).then_some(text.len())
+}
