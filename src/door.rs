@@ -27,6 +27,7 @@ mod origin;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 
 use axum::response::{IntoResponse as _, Response};
 use http::header::{
@@ -81,6 +82,8 @@ pub struct Door {
     advice: &'static str,
     /// Whose pages may use the address.
     admitted: &'static str,
+    /// The `Host` of the first request that was let in. Most clients send the same one, which is not read again then.
+    usual_host: OnceLock<HeaderValue>,
 }
 
 /// Whether the names of hosts are looked at.
@@ -118,7 +121,8 @@ impl Door {
         let is_loopback = address.ip().to_canonical().is_loopback();
         let names = if is_loopback || !config.hosts.is_empty() { Names::Known } else { Names::Any };
         let advice = "use an IP address or `localhost`, or list the name in `server.hosts`";
-        Door { config, names, advice, admitted: "`server.origins` lists those that may" }
+        let admitted = "`server.origins` lists those that may";
+        Door { config, names, advice, admitted, usual_host: OnceLock::new() }
     }
 
     /// The door of an embedded node, which has no such settings.
@@ -134,10 +138,34 @@ impl Door {
     ///
     /// [`Refusal`] says what is wrong with it. Close its connection: what it may still send is not to be trusted.
     pub fn admit<B>(&self, request: &Request<B>) -> Result<Visitor, Refusal> {
+        if self.is_usual(request) {
+            return Ok(Visitor { origin: None });
+        }
         check_codings(request.headers())?;
         let host = self.host(request)?;
         let origin = self.origin(request, host.as_ref())?;
+        // A host that came in because its path is exempt is not let in elsewhere.
+        if request.uri().authority().is_none() && host.is_some_and(|host| self.knows(&host)) {
+            request.headers().get(HOST).map(|line| self.usual_host.get_or_init(|| line.clone()));
+        }
         Ok(Visitor { origin: origin.cloned() })
+    }
+
+    /// Whether a request names the usual host, and has nothing else that is looked at here: one pass over its headers.
+    fn is_usual<B>(&self, request: &Request<B>) -> bool {
+        let Some(usual) = self.usual_host.get() else { return false };
+        let mut hosts = 0;
+        for (name, value) in request.headers() {
+            if *name == HOST {
+                hosts += 1;
+                if value != usual {
+                    return false;
+                }
+            } else if *name == TRANSFER_ENCODING || *name == ORIGIN || *name == SEC_FETCH_SITE {
+                return false;
+            }
+        }
+        hosts == 1 && request.uri().authority().is_none()
     }
 
     /// The host that a request is for; `None` for one of HTTP/1.0 that does not say.

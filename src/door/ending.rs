@@ -23,7 +23,7 @@ enum BodyEnd {
 impl Ending {
     /// Of a request.
     pub fn of<B>(request: &Request<B>) -> Ending {
-        let has_body = [Method::POST, Method::PUT, Method::PATCH].contains(request.method());
+        let has_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
         let is_unclear = has_body && !says_length(request.headers());
         let body = if is_unclear { BodyEnd::Unclear } else { BodyEnd::Clear };
         Ending { version: request.version(), body }
@@ -35,8 +35,8 @@ impl Ending {
         if self.body == BodyEnd::Unclear {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        let closes = response.headers().get(CONNECTION).is_some_and(|value| value == "close");
-        if closes && self.version == Version::HTTP_10 {
+        let closes = || response.headers().get(CONNECTION).is_some_and(|value| value == "close");
+        if self.version == Version::HTTP_10 && closes() {
             *response.version_mut() = Version::HTTP_10;
         }
     }

@@ -293,6 +293,26 @@ fn only_chunked_is_a_transfer_coding_and_only_once() {
 }
 
 #[test]
+fn a_host_that_came_in_before_lets_nothing_else_in() {
+    let door = loopback();
+    // A probe may come under any name, which is no reason to let others in under it.
+    let probe = |path| request("GET", path, Version::HTTP_11, &["host: evil.example"]);
+    expect(&door, &probe("/healthz"), 200);
+    expect(&door, &probe("/status"), 421);
+    for _ in 0..2 {
+        expect(&door, &post(&["host: localhost:8080"]), 200);
+        expect(&door, &post(&["host: evil.example"]), 421);
+        expect(&door, &post(&["host: localhost:8080", "host: localhost:8080"]), 400);
+        expect(&door, &post(&["host: localhost:8080", "origin: http://evil.example"]), 403);
+        expect(&door, &post(&["host: localhost:8080", "sec-fetch-site: cross-site"]), 403);
+        expect(&door, &post(&["host: localhost:8080", "transfer-encoding: foo, chunked"]), 501);
+        let absolute = request("POST", "http://evil.example/", Version::HTTP_11, &["host: localhost:8080"]);
+        expect(&door, &absolute, 421);
+        expect(&door, &post(&["content-length: 5"]), 400);
+    }
+}
+
+#[test]
 fn what_a_refusal_repeats_is_short_and_visible() {
     assert_eq!(shown("a\tb\u{202e}".as_bytes()), "a\\u{9}b\\u{202e}");
     assert_eq!(shown(&b"x".repeat(1000)).len(), QUOTE_CHARS_MAX);

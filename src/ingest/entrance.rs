@@ -129,7 +129,8 @@ impl Service<Request<Incoming>> for Entrance {
             let ending = Ending::of(&request);
             // The paths that take readings stand in front.
             let taking = PATHS.get(path).copied();
-            let answer = AssertUnwindSafe(shared.answer(request, taking, address)).catch_unwind().await;
+            let answered = shared.answer(request, taking, address);
+            let answer = AssertUnwindSafe(answered).catch_unwind().await;
             let Answer { mut response, refusal } =
                 answer.unwrap_or_else(|_panic| defect(taking.map(|(_, dialect)| dialect)));
             if let Some(reason) = refusal {
@@ -144,6 +145,7 @@ impl Service<Request<Incoming>> for Entrance {
 }
 
 impl Shared {
+    /// What is rare is boxed: it would make the future of every request larger, and futures are moved.
     async fn answer(
         &self,
         request: Request<Incoming>,
@@ -152,12 +154,18 @@ impl Shared {
     ) -> Answer {
         let visitor = match self.door.admit(&request) {
             Ok(visitor) => visitor,
-            Err(refusal) => return self.turn_away(request, taking, address, refusal).await,
+            Err(refusal) => return self.turn_away(request, taking, address, refusal).boxed().await,
         };
-        if let Some(preflight) = visitor.preflight(&request) {
-            return Answer { response: preflight, refusal: None };
-        }
-        let mut answer = self.enter(request, taking, address).await;
+        let mut answer = match taking.filter(|_| request.method() == Method::POST) {
+            Some((path, dialect)) => {
+                let (response, refusal) = self.front.post(request, dialect, Sender { path, address }).await;
+                Answer { response, refusal }
+            }
+            None => match visitor.preflight(&request) {
+                Some(preflight) => return Answer { response: preflight, refusal: None },
+                None => self.route(request, address).boxed().await,
+            },
+        };
         visitor.dress(&mut answer.response);
         answer
     }
@@ -182,18 +190,8 @@ impl Shared {
         Answer { response, refusal }
     }
 
-    async fn enter(
-        &self,
-        request: Request<Incoming>,
-        taking: Option<(&'static str, Dialect)>,
-        address: Option<IpAddr>,
-    ) -> Answer {
-        if let Some((path, dialect)) = taking
-            && request.method() == Method::POST
-        {
-            let (response, refusal) = self.front.post(request, dialect, Sender { path, address }).await;
-            return Answer { response, refusal };
-        }
+    /// Answers everything but the taking of readings.
+    async fn route(&self, request: Request<Incoming>, address: Option<IpAddr>) -> Answer {
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let Ok(response) = self.router.clone().call(request).await;
         let refusal = refusal::of_status(response.status());
