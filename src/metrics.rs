@@ -132,7 +132,8 @@ pub const TABLE: &[Row] = &[
     counter(
         "idempotency_keys_forgotten_total",
         &[],
-        "Keys of clients forgotten before their time: more came than are remembered, or the disk had no room for them.",
+        "Keys of clients forgotten before their time: more came than are remembered, the disk had no room for them, or \
+         they were damaged there (at least one for each start that finds so).",
     ),
     gauge(
         "ready",

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use support::process::{Finished, Process, directory, forebay, run};
-use support::readings;
+use support::{FakeNode, readings};
 
 const ANY_PORT: (&str, &str) = ("server.listen", "127.0.0.1:0");
 /// Nobody is there, so that everything stays on disk.
@@ -123,4 +123,77 @@ async fn a_directory_that_is_not_there_is_told_and_not_made() {
     }
     assert!(!directory.path().join("elsewhere").exists());
     run(forebay(directory.path(), &["buffer", "mend"], &[])).expect_status(2);
+}
+
+/// A gateway took requests with the keys 0 to 4, delivered them, and was stopped. Returns the file with the keys.
+async fn keys_left_behind(directory: &Path) -> PathBuf {
+    let node = FakeNode::start().await;
+    let url = node.url();
+    let settings = [ANY_PORT, ("cluster.nodes", &url), ("batch.max_age", "1ms")];
+    let process = Process::start(forebay(directory, &["serve"], &settings));
+    for key in 0..5 {
+        post_with_key(&process, key).await;
+    }
+    process.terminate();
+    process.ended().await.expect_status(0);
+    directory.join("data/buffer/keys/00000000000000000001.segment")
+}
+
+async fn post_with_key(process: &Process, key: usize) {
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let request = client.post(process.gateway().url("/v1/readings")).body(support::to_json(&readings(1)));
+    let answer = request.header("Idempotency-Key", format!("\"{key}\"")).send().await.expect("an answer");
+    assert_eq!(answer.status(), 202);
+}
+
+/// What a start counts as forgotten, and what it logs.
+async fn keys_forgotten(directory: &Path) -> (f64, String) {
+    let process = start(directory);
+    let forgotten = process.gateway().metric("forebay_idempotency_keys_forgotten_total").await;
+    process.terminate();
+    (forgotten.expect("it is counted"), process.ended().await.expect_status(0).stderr)
+}
+
+#[tokio::test]
+async fn remembered_keys_that_are_lost_are_told_by_verify_and_by_one_start() {
+    for length in [0, 100, 4096, 4500] {
+        let directory = directory();
+        let path = keys_left_behind(directory.path()).await;
+        buffer(directory.path(), "verify").expect_status(0);
+        let file = fs::File::options().write(true).open(path);
+        file.and_then(|file| file.set_len(length)).expect("a segment");
+        let verified = buffer(directory.path(), "verify").expect_status(1);
+        expect(
+            &verified.stdout,
+            "keys: remembered keys that are lost: an unknown number; a request that is sent",
+        );
+        let (forgotten, log) = keys_forgotten(directory.path()).await;
+        assert!(forgotten >= 1.0, "{length}: {forgotten}");
+        expect(&log, "remembered keys of clients on disk are lost");
+        expect(&log, "an unknown number");
+        let (forgotten, log) = keys_forgotten(directory.path()).await;
+        assert!(forgotten == 0.0 && !log.contains("ERROR"), "{length}: it is told once: {log}");
+        buffer(directory.path(), "verify").expect_status(0);
+    }
+}
+
+#[tokio::test]
+async fn damaged_keys_are_set_aside_by_repair() {
+    let directory = directory();
+    let path = keys_left_behind(directory.path()).await;
+    let mut bytes = fs::read(&path).expect("a segment");
+    bytes[4096 + 30] ^= 1;
+    fs::write(&path, bytes).expect("a segment");
+    let verified = buffer(directory.path(), "verify").expect_status(1);
+    expect(&verified.stdout, "keys: segment 1: bytes 4096 to");
+    expect(&verified.stdout, "remembered keys that are lost: 1;");
+    let quarantine = directory.path().join("data/buffer/keys/quarantine");
+    assert!(!quarantine.exists(), "nothing has changed");
+    let repaired = buffer(directory.path(), "repair").expect_status(0);
+    expect(&repaired.stdout, "keys/quarantine");
+    assert_eq!(fs::read_dir(quarantine).expect("a directory").count(), 1);
+    buffer(directory.path(), "verify").expect_status(0);
+    expect(&buffer(directory.path(), "repair").expect_status(0).stdout, "nothing was damaged");
+    let (forgotten, log) = keys_forgotten(directory.path()).await;
+    assert!(forgotten == 0.0 && !log.contains("ERROR"), "{log}");
 }

@@ -8,10 +8,10 @@ use clap::{Args, Subcommand};
 use super::settings::SettingsArguments;
 use super::terminal::{Escaping, complain};
 use super::{DONE, FAILED, MISUSED, logging};
-use crate::buffer::disk::inspect::{self, Report, SegmentReport};
+use crate::buffer::disk::inspect::{self, LostKeys, Report, SegmentReport};
 use crate::buffer::{BufferConfig, OpenError};
 use crate::codec::{ENCODERS, FormatConfig};
-use crate::wal::CutShort;
+use crate::wal::{CutShort, Damage};
 
 /// Works on the buffer on disk of a gateway that is stopped.
 #[derive(Debug, Args)]
@@ -120,6 +120,13 @@ fn repair(config: &BufferConfig, out: &mut impl Write) -> Result<u8, Failure> {
     } else {
         let quarantine = config.path.join("quarantine");
         writeln!(out, "what was damaged is set aside in {}", quarantine.display())?;
+        if !report.lost_keys.is_empty() {
+            writeln!(
+                out,
+                "what was damaged of remembered keys is set aside in {}",
+                config.path.join("keys/quarantine").display()
+            )?;
+        }
     }
     Ok(DONE)
 }
@@ -140,32 +147,76 @@ fn write_report(report: &Report, out: &mut impl Write) -> io::Result<()> {
         )?;
     }
     for damage in report.all_damaged() {
-        let (bytes, records) = (&damage.bytes, damage.seqs.end - damage.seqs.start);
-        writeln!(
-            out,
-            "segment {}: bytes {} to {} cannot be read: {records} records",
-            damage.segment, bytes.start, bytes.end
-        )?;
+        write_damage(damage, "", out)?;
     }
     for number in &report.missing {
-        writeln!(out, "segment {number}: MISSING")?;
+        writeln!(out, "segment {number}: MISSING{}", unknown_end(report, *number))?;
     }
-    if let Some(CutShort { segment, bytes, made_bytes, seq }) = report.cut_short {
-        writeln!(
-            out,
-            "segment {segment}: CUT SHORT to {bytes} of at least {made_bytes} bytes; if records stood in what is gone, from \
-             record {seq} on, they are lost, and nobody knows how many"
-        )?;
+    if let Some(cut_short) = report.cut_short.filter(|cut_short| !report.missing.contains(&cut_short.segment))
+    {
+        write_cut_short(&cut_short, "", out)?;
     }
     if report.checkpoint_damaged {
         writeln!(out, "checkpoint: DAMAGED; what was delivered before may be sent again")?;
     }
     if report.lost_requests > 0 {
-        writeln!(out, "{} requests are lost", report.lost_requests)?;
+        let are = if report.lost_requests == 1 { "request is" } else { "requests are" };
+        writeln!(out, "{} {are} lost", report.lost_requests)?;
     }
+    write_lost_keys(&report.lost_keys, out)?;
     let (unsettled, batches) = (report.unsettled(), report.batches);
     writeln!(
         out,
         "{unsettled} readings not delivered, {batches} batches may have been sent and are sent again"
+    )
+}
+
+/// What else may have been in a segment that is not there.
+fn unknown_end(report: &Report, missing: u64) -> String {
+    let cut_short = report.cut_short.filter(|cut_short| cut_short.segment == missing);
+    cut_short.map_or_else(String::new, |CutShort { seq, .. }| {
+        format!("; if records stood in it from record {seq} on, they are lost, and nobody knows how many")
+    })
+}
+
+/// Says what cannot be read of a segment, whose name comes after `of`.
+fn write_damage(damage: &Damage, of: &str, out: &mut impl Write) -> io::Result<()> {
+    let Damage { segment, bytes, seqs } = damage;
+    let records = seqs.end - seqs.start;
+    if bytes.is_empty() {
+        return writeln!(
+            out,
+            "{of}segment {segment}: {records} records are missing, and nothing of them is left"
+        );
+    }
+    writeln!(
+        out,
+        "{of}segment {segment}: bytes {} to {} cannot be read: {records} records",
+        bytes.start, bytes.end
+    )
+}
+
+fn write_cut_short(cut_short: &CutShort, of: &str, out: &mut impl Write) -> io::Result<()> {
+    let CutShort { segment, bytes, made_bytes, seq } = cut_short;
+    writeln!(
+        out,
+        "{of}segment {segment}: CUT SHORT to {bytes} of at least {made_bytes} bytes; if records stood in what is \
+         gone, from record {seq} on, they are lost, and nobody knows how many"
+    )
+}
+
+fn write_lost_keys(lost: &LostKeys, out: &mut impl Write) -> io::Result<()> {
+    for damage in &lost.damaged {
+        write_damage(damage, "keys: ", out)?;
+    }
+    if let Some(cut_short) = &lost.cut_short {
+        write_cut_short(cut_short, "keys: ", out)?;
+    }
+    if lost.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "keys: remembered keys that are lost: {lost}; a request that is sent again with one of them would be taken again"
     )
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::checkpoint::{Books, Checkpointed, Gain};
 use super::entry::{Entry, Settlement};
 use super::lock::Lock;
+pub use super::lost_keys::LostKeys;
 use super::memos::{Memos, MemosConfig};
 use super::recovery::{self, Recovered, lendable, report};
 use super::{log_config, unix_nanos};
@@ -51,6 +52,8 @@ pub struct Report {
     pub lost_requests: u64,
     /// Batches that may have been sent and are not settled.
     pub batches: usize,
+    /// Remembered keys that cannot be read any more.
+    pub lost_keys: LostKeys,
 }
 
 impl Report {
@@ -67,7 +70,8 @@ impl Report {
     /// Whether everything can be read.
     pub fn is_sound(&self) -> bool {
         let damaged = self.all_damaged().next().is_some() || !self.missing.is_empty();
-        !damaged && self.cut_short.is_none() && !self.checkpoint_damaged && self.lost_requests == 0
+        let is_log_sound = !damaged && self.cut_short.is_none() && !self.checkpoint_damaged;
+        is_log_sound && self.lost_requests == 0 && self.lost_keys.is_empty()
     }
 }
 
@@ -78,8 +82,10 @@ impl Report {
 ///
 /// [`OpenError`] if a gateway has the directory, or it cannot be read. Damage is no error.
 pub fn verify(config: &BufferConfig, visit: &mut dyn FnMut(ReadingRef<'_>)) -> Result<Report, OpenError> {
-    let (_lock, recovered) = open(config, Arc::new(ReadOnlyFs))?;
-    read_all(&recovered, visit).map_err(OpenError::from)
+    let fs = Arc::new(ReadOnlyFs);
+    let (_lock, recovered) = open(config, fs.clone())?;
+    let memos = open_memos(config, fs)?;
+    Ok(Report { lost_keys: memos.lost().clone(), ..read_all(&recovered, visit)? })
 }
 
 /// Reads the whole log, sets aside what cannot be read, and writes a checkpoint that says so: the next start finds
@@ -99,10 +105,9 @@ pub fn repair(config: &BufferConfig) -> Result<Report, OpenError> {
 /// As [`repair`].
 pub fn repair_on(fs: Arc<dyn Fs>, config: &BufferConfig) -> Result<Report, OpenError> {
     let (_lock, mut recovered) = open(config, Arc::clone(&fs))?;
-    let report = read_all(&recovered, &mut |_| {})?;
-    let forgotten = Metrics::new().idempotency_keys_forgotten;
-    let memos_config = MemosConfig { fs, seed: fastrand::u64(..), kept: config.memos_kept, forgotten };
-    let (mut memos, _) = Memos::open(memos_config, &config.path, unix_nanos())?;
+    let mut memos = open_memos(config, fs)?;
+    let report = Report { lost_keys: memos.lost().clone(), ..read_all(&recovered, &mut |_| {})? };
+    memos.tell_lost(unix_nanos())?;
     for (at, memo) in std::mem::take(&mut recovered.memos) {
         memos.keep(memo, at);
     }
@@ -145,6 +150,13 @@ fn open(config: &BufferConfig, fs: Arc<dyn Fs>) -> Result<(Lock, Recovered), Ope
     Ok((lock, recovered))
 }
 
+fn open_memos(config: &BufferConfig, fs: Arc<dyn Fs>) -> Result<Memos, LogError> {
+    let forgotten = Metrics::new().idempotency_keys_forgotten;
+    let memos_config = MemosConfig { fs, seed: fastrand::u64(..), kept: config.memos_kept, forgotten };
+    Memos::open(memos_config, &config.path, unix_nanos()).map(|(memos, _)| memos)
+}
+
+/// What is in the log of readings.
 fn read_all(recovered: &Recovered, visit: &mut dyn FnMut(ReadingRef<'_>)) -> Result<Report, LogError> {
     let segments = recovered.log.segments().iter();
     Ok(Report {
@@ -156,6 +168,7 @@ fn read_all(recovered: &Recovered, visit: &mut dyn FnMut(ReadingRef<'_>)) -> Res
         checkpoint_damaged: recovered.checkpoint_damaged,
         lost_requests: recovered.lost_requests,
         batches: recovered.state.notes.len(),
+        lost_keys: LostKeys::default(),
     })
 }
 

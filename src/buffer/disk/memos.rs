@@ -2,6 +2,8 @@
 //!
 //! A memo is durable with the readings of its request, in their record. Before the segment of that record may go,
 //! the memo is written here, where it stays as long as it is wanted. So keeping it costs no sync of its own.
+//!
+//! A record without a memo is a mark: what is missing before it was told.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -10,8 +12,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prometheus::IntCounter;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
+use super::lost_keys::LostKeys;
+use super::recovery;
 use crate::wal::{Durability, Event, Fs, Log, LogConfig, LogError};
 
 /// The directory below the buffer's own.
@@ -39,6 +43,8 @@ pub struct Memos {
     held: BTreeMap<u64, Held>,
     /// Counts what is forgotten before its time.
     forgotten: IntCounter,
+    /// What could not be read, and was not told yet.
+    lost: LostKeys,
     /// Whether it was told that there is no writing them.
     is_told: bool,
 }
@@ -89,7 +95,7 @@ impl Memos {
     pub fn open(config: MemosConfig, directory: &Path, now: i64) -> Result<(Memos, Vec<Bytes>), LogError> {
         let MemosConfig { fs, seed, kept, forgotten } = config;
         let config = LogConfig::new(directory.join(DIRECTORY), SEGMENT_BYTES);
-        let exists = fs.list(&config.directory).is_ok();
+        let exists = fs.list(&config.directory).is_ok_and(|names| !names.is_empty());
         let mut memos = Memos {
             log: None,
             open: Opening { fs, config, seed },
@@ -99,35 +105,84 @@ impl Memos {
             alone: 0,
             held: BTreeMap::new(),
             forgotten,
+            lost: LostKeys::default(),
             is_told: false,
         };
         let mut found = Vec::new();
         if exists {
-            let oldest = memos.oldest_wanted(now);
-            memos.log = Some(memos.read(&mut |at, memo| {
-                if at >= oldest {
-                    found.push(memo);
-                }
-            })?);
+            memos.log = Some(memos.read(now, &mut |memo| found.push(memo))?);
         }
         Ok((memos, found))
     }
 
-    fn read(&mut self, visit: &mut dyn FnMut(i64, Bytes)) -> Result<Log, LogError> {
-        let Opening { fs, config, seed } = &self.open;
-        let held = &mut self.held;
-        Log::open(Arc::clone(fs), config.clone(), *seed, &mut |event| match event {
+    /// Reads all there is, and shows `visit` what is still wanted.
+    fn read(&mut self, now: i64, visit: &mut dyn FnMut(Bytes)) -> Result<Log, LogError> {
+        let oldest = self.oldest_wanted(now);
+        let Memos { open: Opening { fs, config, seed }, held, lost, .. } = self;
+        let log = Log::open(Arc::clone(fs), config.clone(), *seed, &mut |event| match event {
             Event::Record(record) => {
                 let Some((time, memo)) = record.payload.split_first_chunk::<TIME_BYTES>() else { return };
                 let at = i64::from_le_bytes(*time);
-                held.entry(record.segment).or_default().add(at);
-                visit(at, Bytes::copy_from_slice(memo));
+                // What came before a memo that is not wanted any more is not wanted either.
+                if memo.is_empty() || at < oldest {
+                    lost.none_up_to(record.segment);
+                }
+                if !memo.is_empty() {
+                    held.entry(record.segment).or_default().add(at);
+                }
+                if !memo.is_empty() && at >= oldest {
+                    visit(Bytes::copy_from_slice(memo));
+                }
             }
-            Event::Damage(damage) if !damage.bytes.is_empty() => {
-                warn!(segment = damage.segment, bytes = ?damage.bytes, "some remembered keys on disk are damaged");
-            }
-            _ => {}
-        })
+            Event::Damage(damage) => lost.add_damage(damage),
+            Event::CutShort(cut_short) => lost.cut_short = Some(cut_short),
+            Event::TornTail { segment, offset } => info!(
+                segment,
+                offset,
+                "the last remembered key on disk is begun and not whole: either it was being written at the last stop, \
+                 and stands with its readings too, or the disk has damaged it since; it does not count"
+            ),
+            // This log has no checkpoint: it is always read as a whole.
+            Event::Checkpoint { .. } | Event::CheckpointDamaged | Event::Missing(_) => {}
+        })?;
+        lost.damaged.retain(|damage| !log.directory().is_set_aside(damage));
+        let readable = held.first_key_value().zip(held.last_key_value());
+        lost.count(readable.map(|((first, _), (last, _))| *first..=*last));
+        Ok(log)
+    }
+
+    /// What could not be read when the log was opened, and was not told before.
+    pub fn lost(&self) -> &LostKeys {
+        &self.lost
+    }
+
+    /// Sets aside what could not be read, counts and tells it, and marks it as told.
+    ///
+    /// # Errors
+    ///
+    /// If something cannot be set aside, or the mark cannot be written; the next start tells it again then.
+    pub fn tell_lost(&mut self, now: i64) -> Result<(), LogError> {
+        let lost = std::mem::take(&mut self.lost);
+        let Some(log) = self.log.as_mut().filter(|_| !lost.is_empty()) else { return Ok(()) };
+        let path = &self.open.config.directory;
+        let mut done = Ok(());
+        for damage in &lost.damaged {
+            let set_aside = log.directory().set_aside(damage);
+            recovery::report(path, damage, &set_aside);
+            done = done.and(set_aside.map(drop));
+        }
+        if let Some(cut_short) = &lost.cut_short {
+            recovery::tell_of(path, cut_short);
+        }
+        self.forgotten.inc_by(lost.number().unwrap_or(1));
+        error!(
+            keys = %lost,
+            "remembered keys of clients on disk are lost; a request that is sent again with one of them is taken again"
+        );
+        done?;
+        log.go_on_in_last()?;
+        log.append(&[&now.to_le_bytes()])?;
+        log.commit(Durability::Synced)
     }
 
     fn oldest_wanted(&self, now: i64) -> i64 {
@@ -161,7 +216,7 @@ impl Memos {
         let Some(now) = self.pending.back().map(|(at, _)| *at) else { return Ok(()) };
         let mut log = match self.log.take() {
             Some(log) => log,
-            None => self.read(&mut |_, _| {})?,
+            None => self.read(now, &mut drop)?,
         };
         let written = self.write(&mut log);
         if written.is_ok() {
@@ -334,5 +389,80 @@ mod tests {
         let (_, found) = open(directory.path(), SECOND);
         assert_eq!(found.len() as u64 + forgotten, 200, "what is forgotten is counted");
         assert!((100..200).contains(&found.len()), "{}", found.len());
+    }
+
+    /// Eight memos, two in each of four segments.
+    fn eight() -> tempfile::TempDir {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut memos, _) = open(directory.path(), 0);
+        for second in 0..8 {
+            memos.keep(Bytes::from(vec![second; 400_000]), i64::from(second) * SECOND);
+            memos.flush().expect("a sound disk");
+        }
+        assert_eq!(memos.held.values().map(|held| held.memos).collect::<Vec<_>>(), [2; 4]);
+        directory
+    }
+
+    fn segment(directory: &Path, number: u64) -> std::path::PathBuf {
+        directory.join(DIRECTORY).join(format!("{number:020}.segment"))
+    }
+
+    fn cut(path: &Path, bytes: u64) {
+        let file = std::fs::File::options().write(true).open(path);
+        file.and_then(|file| file.set_len(bytes)).expect("a segment");
+    }
+
+    fn flip(path: &Path, at: &[usize]) {
+        let mut bytes = std::fs::read(path).expect("a segment");
+        at.iter().for_each(|at| bytes[*at] ^= 0x55);
+        std::fs::write(path, bytes).expect("a segment");
+    }
+
+    const FIRST: usize = 4096 + 100;
+    const SECOND_RECORD: usize = 4096 + 400_000 + 200;
+
+    #[test]
+    fn keys_that_are_lost_on_disk_are_counted_and_told_once() {
+        type Harm = fn(&Path);
+        let cases: [(&str, Harm, Option<u64>, usize); 9] = [
+            ("a flipped bit", |path| flip(&segment(path, 1), &[FIRST]), Some(1), 7),
+            ("a flipped bit in the last segment", |path| flip(&segment(path, 4), &[FIRST]), Some(1), 7),
+            ("two flipped bits", |path| flip(&segment(path, 2), &[FIRST, SECOND_RECORD]), Some(2), 6),
+            ("a segment is gone", |path| std::fs::remove_file(segment(path, 2)).unwrap(), Some(2), 6),
+            ("a segment is empty", |path| cut(&segment(path, 2), 0), Some(2), 6),
+            ("a segment is cut", |path| cut(&segment(path, 3), 4096), Some(2), 6),
+            ("a segment has no header", |path| flip(&segment(path, 3), &[9, 2048 + 9]), Some(2), 6),
+            ("the last segment is cut", |path| cut(&segment(path, 4), 4096), None, 6),
+            ("the last segment is empty", |path| cut(&segment(path, 4), 0), None, 6),
+        ];
+        for (what, harm, number, left) in cases {
+            let directory = eight();
+            harm(directory.path());
+            let now = 10 * SECOND;
+            let (mut memos, found) = open(directory.path(), now);
+            let lost = (memos.lost().is_empty(), memos.lost().number(), found.len());
+            assert_eq!(lost, (false, number, left), "{what}: {:?}", memos.lost());
+            memos.tell_lost(now).expect("a sound disk");
+            assert_eq!(memos.forgotten.get(), number.unwrap_or(1), "{what}");
+            memos.keep(Bytes::from_static(b"young"), now);
+            memos.flush().expect("a sound disk");
+            let (memos, found) = open(directory.path(), now);
+            assert_eq!(memos.lost(), &LostKeys::default(), "{what}: it is told once");
+            assert_eq!(found.len(), left + 1, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_torn_tail_and_what_is_not_wanted_any_more_are_no_loss() {
+        let torn = eight();
+        flip(&segment(torn.path(), 4), &[SECOND_RECORD]);
+        let (memos, found) = open(torn.path(), 10 * SECOND);
+        assert_eq!((memos.lost(), found.len()), (&LostKeys::default(), 7));
+
+        let old = eight();
+        flip(&segment(old.path(), 1), &[FIRST]);
+        cut(&segment(old.path(), 2), 0);
+        let (memos, found) = open(old.path(), 3604 * SECOND + 1);
+        assert_eq!((memos.lost(), found.len()), (&LostKeys::default(), 3));
     }
 }

@@ -29,6 +29,7 @@ mod handover;
 mod inbox;
 pub mod inspect;
 pub mod lock;
+mod lost_keys;
 mod memos;
 mod outlet;
 mod recovery;
@@ -116,6 +117,8 @@ pub fn open_on(
     let recovered = recovery::recover(fs, log_config, seed)?;
     let pinned = recovered.set_aside(&path);
     metrics.buffer_damaged_records.inc_by(recovered.damaged_requests());
+    // Where it cannot be marked as told, the next start tells it again.
+    let _ = memos.tell_lost(now);
     let Recovered { log, state, resumed, records, unread_from, unread, amount, .. } = recovered;
     for (at, memo) in recovered.memos {
         kept.push(memo.clone());

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -60,8 +60,9 @@ pub struct Recovered {
 /// settled cannot be told then, and segments would look as if nothing in them were needed. Nothing is changed in that
 /// case. Damage is no error: it is logged and counted; [`Recovered::set_aside`] sets it aside.
 pub fn recover(fs: Arc<dyn Fs>, config: LogConfig, seed: u64) -> Result<Recovered, LogError> {
-    let mut replay = Replay { state: State { next_number: 1, ..State::default() }, ..Replay::default() };
     let path = config.directory.clone();
+    let state = State { next_number: 1, ..State::default() };
+    let mut replay = Replay { path: path.clone(), state, ..Replay::default() };
     let log = Log::open(fs, config, seed, &mut |event| replay.on(event))?;
     if replay.is_state_unknown {
         let error = wal::refusal(&path, "its state is none that this program knows");
@@ -130,11 +131,15 @@ impl Recovered {
 }
 
 /// Says what could not be read, and where it is.
-pub fn report(log: &Path, damage: &Damage, set_aside: &Result<Option<std::path::PathBuf>, LogError>) {
+pub fn report(log: &Path, damage: &Damage, set_aside: &Result<Option<PathBuf>, LogError>) {
     let (segment, bytes, records) = (damage.segment, &damage.bytes, damage.seqs.end - damage.seqs.start);
     match set_aside {
-        Ok(path) => error!(
-            log = %log.display(), segment, ?bytes, records, set_aside = ?path,
+        Ok(None) => error!(
+            log = %log.display(), segment, records,
+            "records are missing on disk, and nothing of them is left; everything around them is read"
+        ),
+        Ok(Some(path)) => error!(
+            log = %log.display(), segment, ?bytes, records, set_aside = %path.display(),
             "records on disk are damaged; everything around them is read"
         ),
         Err(error) => error!(
@@ -146,6 +151,7 @@ pub fn report(log: &Path, damage: &Damage, set_aside: &Result<Option<std::path::
 
 #[derive(Default)]
 struct Replay {
+    path: PathBuf,
     state: State,
     damaged: Vec<Damage>,
     memos: Vec<(i64, Bytes)>,
@@ -206,7 +212,7 @@ impl Replay {
             }
             Event::Missing(segment) => self.on_missing(&segment),
             Event::CutShort(cut_short) => {
-                tell_of(&cut_short);
+                tell_of(&self.path, &cut_short);
                 self.cut_short = Some(cut_short);
             }
             Event::TornTail { segment, offset } => {
@@ -280,15 +286,13 @@ impl Replay {
     }
 }
 
-fn tell_of(cut_short: &CutShort) {
+/// Says that a segment is shorter than it was made.
+pub fn tell_of(log: &Path, cut_short: &CutShort) {
     let CutShort { segment, bytes, made_bytes, seq } = cut_short;
     error!(
-        segment,
-        bytes,
-        made_bytes,
-        first_record = seq,
+        log = %log.display(), segment, bytes, made_bytes, first_record = seq,
         "a segment on disk is shorter than it was made; what stood at its end is lost: nobody knows whether that was \
-         readings, from this record on"
+         records, from this one on"
     );
 }
 
