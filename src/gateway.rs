@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,10 @@ use crate::buffer::{Buffer, BufferConfig, OpenError, Opened, Rest};
 use crate::config::Config;
 use crate::delivery::dead_letter::{Directory, Leftover};
 use crate::delivery::wire::{HttpClient, Wire};
-use crate::delivery::{DeadLetterError, DeliveryConfig, NodeSource, Signals, TransportError, Worker};
+use crate::delivery::{
+    DeadLetterConfig, DeadLetterError, DeadLetters, DeliveryConfig, NodeSource, Signals, TransportError,
+    Worker,
+};
 use crate::door::Door;
 use crate::ingest::{self, Entrance, Front, READINGS_PATH};
 use crate::listener::{self, Limits, Listener};
@@ -127,7 +130,7 @@ impl Gateway {
         let listener =
             TcpListener::bind(address).await.map_err(|error| StartError::Listen { address, error })?;
         let address = listener.local_addr().map_err(|error| StartError::Listen { address, error })?;
-        try_out(config.delivery.dead_letter.path.clone()).await?;
+        try_out(config.delivery.dead_letter.clone()).await?;
         let embedded = start_embedded_node(&mut config).await?;
         let client = HttpClient::new(config.delivery.timeout, config.delivery.max_in_flight)?;
         let metrics = Arc::new(Metrics::new());
@@ -135,7 +138,9 @@ impl Gateway {
         let buffer = open_buffer(config.buffer.clone(), nodes, Arc::clone(&metrics)).await?;
         let (wire, random) = (Arc::new(client), fastrand::Rng::new());
         let ground = Ground { listener, address, buffer, wire, random, metrics };
-        Ok(Gateway::start_with(ground, &config, embedded))
+        let gateway = Gateway::start_with(ground, &config, embedded);
+        gateway.watch.look_after_dead_letters();
+        Ok(gateway)
     }
 
     /// Starts a gateway on a ground of any kind, in the runtime that this is called in; `config` names its nodes.
@@ -336,8 +341,13 @@ async fn embedded_node(data: &Path) -> Result<Node, NodeError> {
 }
 
 /// Makes the directory of dead letters, before a reading is refused that would have to go there.
-async fn try_out(path: PathBuf) -> Result<(), DeadLetterError> {
-    let try_out = move || Directory::new(&path).try_out(Leftover::TheDirectory);
+async fn try_out(config: DeadLetterConfig) -> Result<(), DeadLetterError> {
+    let try_out = move || {
+        Directory::new(&config.path).try_out(Leftover::TheDirectory)?;
+        // Before the log takes the room. Without it a start goes on: letters may find room, or it is made later.
+        let _ = DeadLetters::new(config).keep_reserve();
+        Ok(())
+    };
     tokio::task::spawn_blocking(try_out).await.expect("trying out does not panic")
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 
 use super::lock::Lock;
+use super::reserve::Reserve;
 use super::{DeadLetterError, Directory, FILE_BYTES, LetterFile};
 use crate::private_files;
 
@@ -24,7 +25,17 @@ pub(super) fn append(directory: &Directory, lines: &[u8], max_bytes: u64) -> Res
         let path = directory.path().to_owned();
         return Err(DeadLetterError::Full { path, held, need, limit: max_bytes });
     }
-    match files.last() {
+    Reserve::of(directory, max_bytes).lend(need, || append_behind(directory, files.last(), lines))
+}
+
+/// Appends to the last file, or to a new one.
+fn append_behind(
+    directory: &Directory,
+    last: Option<&LetterFile>,
+    lines: &[u8],
+) -> Result<(), DeadLetterError> {
+    let need = lines.len() as u64;
+    match last {
         Some(last) if last.bytes.saturating_add(need) <= FILE_BYTES => match open_end(directory, *last)? {
             Some(mut file) => put(&mut file, last.bytes, lines)
                 .map_err(DeadLetterError::io("append to", &directory.file(last.number))),

@@ -15,6 +15,7 @@
 //!   with the next change.
 //! - `lock`: locked, and by its name still the same file, during every append and every change. Nobody holds it for
 //!   longer than it takes to write one file; whoever waits for it in vain gives up ([`DeadLetterError::Locked`]).
+//! - `reserve`: room for letters on a full disk ([`reserve`]). It is no letter, and does not count as one.
 //! - `replay`: made by `forebay dead-letters replay`, which notes there what it has sent and not heard of.
 //!
 //! Files are opened for each append, since others may have removed or rewritten them in between.
@@ -26,12 +27,14 @@ pub mod letter;
 mod lines;
 mod lock;
 mod origin;
+mod reserve;
 mod room;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use thiserror::Error;
@@ -45,6 +48,7 @@ pub use census::Waiting;
 pub use directory::{Directory, LetterFile};
 pub use lines::{Line, Lines};
 pub use origin::{Letters, Origin};
+use reserve::Reserve;
 pub use room::Leftover;
 
 /// Size from which on the next file is begun, in bytes. What is appended at once stands in one file.
@@ -144,6 +148,8 @@ pub struct DeadLetters {
     /// What the last letters were about. Held for setting and reading it.
     latest: Arc<Mutex<Option<String>>>,
     counted: Arc<Counted>,
+    /// Whether [`DeadLetters::look_after`] has something to do.
+    wants_care: Arc<AtomicBool>,
 }
 
 /// What is known of the letters that wait.
@@ -163,6 +169,7 @@ impl DeadLetters {
             trouble: Arc::default(),
             latest: Arc::default(),
             counted: Arc::default(),
+            wants_care: Arc::default(),
         }
     }
 
@@ -183,10 +190,49 @@ impl DeadLetters {
             false => append::append(&Directory::new(&self.config.path), &lines, self.config.max_bytes),
         };
         *self.lock_trouble() = kept.as_ref().err().map(ToString::to_string);
+        if !self.reserve().is_whole() {
+            self.want_care();
+        }
         if let (Ok(()), Some(last)) = (&kept, letters.last()) {
             *lock(&self.latest) = Some(last.words());
         }
         kept
+    }
+
+    /// Has the directory looked after soon.
+    pub fn want_care(&self) {
+        self.wants_care.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the directory is to be looked after; whoever asks does it.
+    pub fn takes_care(&self) -> bool {
+        self.wants_care.swap(false, Ordering::Relaxed)
+    }
+
+    /// Makes the reserve whole if there is room, and counts what waits if nobody has. What cannot be done now is wanted
+    /// again. It blocks on the disk.
+    pub fn look_after(&self) {
+        let kept = self.keep_reserve();
+        if self.last_waiting().is_none() {
+            self.waiting();
+        }
+        if kept.is_err() || !self.reserve().is_whole() {
+            self.want_care();
+        }
+    }
+
+    /// Makes room for letters on a full disk, if the directory is there and the disk has room now. It blocks on the
+    /// disk.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be locked; it is worth another try later.
+    pub fn keep_reserve(&self) -> Result<(), DeadLetterError> {
+        self.reserve().keep(&Directory::new(&self.config.path))
+    }
+
+    fn reserve(&self) -> Reserve {
+        Reserve::of(&Directory::new(&self.config.path), self.config.max_bytes)
     }
 
     /// The directory.
@@ -202,7 +248,12 @@ impl DeadLetters {
     /// What waits in the files, also of earlier runs. It blocks on the disk, and gives what was found last if somebody else
     /// looks at this moment, or if the directory cannot be read.
     pub fn waiting(&self) -> Option<Waiting> {
-        if let Ok(mut census) = self.counted.census.try_lock()
+        let census = match self.last_waiting() {
+            Some(_) => self.counted.census.try_lock().ok(),
+            // Whoever looks first finds something.
+            None => Some(lock(&self.counted.census)),
+        };
+        if let Some(mut census) = census
             && let Ok(found) = census.look(&Directory::new(&self.config.path))
         {
             *lock(&self.counted.found) = Some(found);

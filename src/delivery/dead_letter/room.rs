@@ -47,6 +47,7 @@ impl Directory {
     }
 }
 
-fn has_no_room(error: &io::Error) -> bool {
+/// Whether the disk is full, or the user's share of it.
+pub(super) fn has_no_room(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -52,10 +52,12 @@ fn value(line: &[u8]) -> usize {
     usize::try_from(letter["reading"]["value"].as_u64().expect("a number")).expect("small")
 }
 
+/// The names in a directory, without the reserve's.
 fn names(path: &Path) -> Vec<String> {
     let entries = fs::read_dir(path).expect("a directory");
     let mut names: Vec<_> =
         entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
+    names.retain(|name| name != reserve::NAME);
     names.sort();
     names
 }
@@ -314,4 +316,33 @@ fn a_directory_is_tried_out_and_what_was_made_for_it_stays_only_if_it_is_to() {
         let left = fs::read_dir(&deep).expect("it was there before, or was to stay").count();
         assert_eq!(left, 0, "{leftover:?}");
     }
+}
+
+#[test]
+fn letters_have_a_reserve_beside_them_that_counts_for_nothing() {
+    let above = tempfile::tempdir().expect("a directory");
+    let kept = letters(above.path(), line_bytes(1) * 2);
+    kept.append(&[letter(1), letter(2)]).expect("the limit is for letters alone");
+    let reserve = fs::metadata(above.path().join("reserve")).expect("it is there");
+    assert_eq!(reserve.len(), line_bytes(1) * 2, "no larger than all letters may be");
+    assert_eq!(read(above.path()), (vec![1, 2], 0));
+    assert_eq!(kept.waiting(), Some(Waiting { letters: 2, bytes: line_bytes(1) * 2 }));
+    assert!(!kept.takes_care());
+
+    // It goes while nobody writes letters, and comes again.
+    fs::remove_file(above.path().join("reserve")).expect("it is there");
+    kept.look_after();
+    assert!(above.path().join("reserve").exists() && !kept.takes_care());
+}
+
+#[test]
+fn a_directory_that_got_into_trouble_before_anybody_asked_has_its_last_count() {
+    let above = tempfile::tempdir().expect("a directory");
+    let path = above.path().join("letters");
+    letters(&path, NO_LIMIT).append(&[letter(1)]).expect("a sound disk");
+    let kept = letters(&path, NO_LIMIT);
+    kept.look_after();
+    fs::rename(&path, above.path().join("elsewhere")).expect("moved");
+    fs::write(&path, "no directory").expect("written");
+    assert_eq!(kept.waiting(), Some(Waiting { letters: 1, bytes: line_bytes(1) }));
 }

@@ -45,10 +45,22 @@ impl Watch {
             loop {
                 turn.tick().await;
                 let Some(watcher) = watched.upgrade() else { return };
-                watcher.lock().unwrap_or_else(PoisonError::into_inner).look(Instant::now());
+                let mut watcher = watcher.lock().unwrap_or_else(PoisonError::into_inner);
+                watcher.look(Instant::now());
+                let dead_letters = &watcher.status.dead_letters;
+                if dead_letters.takes_care() {
+                    let dead_letters = dead_letters.clone();
+                    drop(tokio::task::spawn_blocking(move || dead_letters.look_after()));
+                }
             }
         });
         Watch { watcher, task: task.abort_handle() }
+    }
+
+    /// Has the directory of the dead letters looked after, at the next look for the first time.
+    pub fn look_after_dead_letters(&self) {
+        let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        watcher.status.dead_letters.want_care();
     }
 }
 

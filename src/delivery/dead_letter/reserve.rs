@@ -1,0 +1,229 @@
+//! Room that is kept for letters on a full disk.
+//!
+//! A segment of the log goes when all of its readings are settled, and a refused reading is settled when its letter is on
+//! stable storage. Were there no room for a letter on a disk that the log itself has filled, no segment would ever go. So
+//! the directory has a file that is there for its room alone. Letters that find none get as much of it as they need, no
+//! more, so that others who fill the disk do not take the rest. It grows again when the disk has room.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+
+use super::lock::Lock;
+use super::room::has_no_room;
+use super::{DeadLetterError, Directory};
+use crate::{filesystem, private_files};
+
+/// The name of the file.
+pub(super) const NAME: &str = "reserve";
+/// Its size, in bytes: some hundred letters. It is never larger than `dead_letter.max_bytes`.
+pub(super) const RESERVE_BYTES: u64 = 256 << 10;
+/// What file systems give and take room by, in bytes.
+const PAGE_BYTES: u64 = PAGE.len() as u64;
+const PAGE: [u8; 4096] = [0; 4096];
+/// The disk must have so many times the size of the reserve before the reserve grows: the last room is the log's.
+const FREE_MIN: u64 = 2;
+
+/// The file, whether it is there or not.
+#[derive(Debug)]
+pub(super) struct Reserve {
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl Reserve {
+    /// That of a directory whose letters may take `max_bytes`.
+    pub(super) fn of(directory: &Directory, max_bytes: u64) -> Reserve {
+        Reserve { path: directory.path().join(NAME), bytes: RESERVE_BYTES.min(max_bytes) }
+    }
+
+    /// Whether it is as large as it is to be.
+    pub(super) fn is_whole(&self) -> bool {
+        self.held() >= self.bytes
+    }
+
+    /// Does something that needs `need` more bytes, and again each time that it finds no room and the reserve has some.
+    /// Only for whoever has the lock.
+    pub(super) fn lend<T>(
+        &self,
+        need: u64,
+        mut work: impl FnMut() -> Result<T, DeadLetterError>,
+    ) -> Result<T, DeadLetterError> {
+        let mut done = work();
+        while done.as_ref().is_err_and(is_no_room) && self.give_up(need) {
+            done = work();
+        }
+        match &done {
+            Ok(_) => self.grow_with_room(),
+            // All of it was not enough: it serves smaller ones.
+            Err(error) if is_no_room(error) => self.grow(),
+            Err(_) => {}
+        }
+        done
+    }
+
+    /// Makes the file, or makes it whole, if the directory is there and the disk has room. That there is none is no
+    /// fault: it is tried again later.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be locked.
+    pub(super) fn keep(&self, directory: &Directory) -> Result<(), DeadLetterError> {
+        if self.is_whole() || !self.has_room() {
+            return Ok(());
+        }
+        let _lock = Lock::take(directory.path())?;
+        self.grow_with_room();
+        Ok(())
+    }
+
+    /// Bytes that it has; none if something else has its name.
+    fn held(&self) -> u64 {
+        let found = fs::symlink_metadata(&self.path);
+        found.ok().filter(fs::Metadata::is_file).map_or(0, |found| found.len())
+    }
+
+    /// Gives room back for `need` bytes; false if there was none.
+    fn give_up(&self, need: u64) -> bool {
+        let held = self.held();
+        // The letters may begin a page, and their file may be new.
+        let going = need.div_ceil(PAGE_BYTES).saturating_add(1).saturating_mul(PAGE_BYTES);
+        if held == 0 {
+            return false;
+        }
+        let file = OpenOptions::new().write(true).open(&self.path);
+        file.and_then(|file| file.set_len(held.saturating_sub(going))).is_ok()
+    }
+
+    fn has_room(&self) -> bool {
+        let above = self.path.parent().filter(|above| above.is_dir());
+        let free = above.and_then(|above| filesystem::free_bytes(above).ok());
+        free.is_some_and(|free| free >= self.bytes.saturating_mul(FREE_MIN))
+    }
+
+    fn grow_with_room(&self) {
+        if !self.is_whole() && self.has_room() {
+            self.grow();
+        }
+    }
+
+    /// Takes as much room as there is, up to its size. Without any the letters are kept all the same.
+    fn grow(&self) {
+        let is_other = fs::symlink_metadata(&self.path).is_ok_and(|found| !found.is_file());
+        if is_other {
+            return;
+        }
+        let made = private_files::make_or_open(&self.path, OpenOptions::new().write(true));
+        let _ = made.and_then(|file| fill(&file, self.held(), self.bytes));
+    }
+}
+
+/// Fills a file with zeros up to a size, or up to where there is room.
+fn fill(file: &File, from: u64, to: u64) -> io::Result<()> {
+    let mut at = from;
+    while at < to {
+        let step = (to - at).min(PAGE_BYTES);
+        let part = &PAGE[..usize::try_from(step).unwrap_or(PAGE.len())];
+        if let Err(error) = file.write_all_at(part, at) {
+            // Half a step may be there.
+            return file.set_len(at).and(Err(error));
+        }
+        at += step;
+    }
+    // Some systems find out only now that there is no room: the file has none then.
+    file.sync_data().or_else(|error| file.set_len(from).and(Err(error)))
+}
+
+fn is_no_room(error: &DeadLetterError) -> bool {
+    matches!(error, DeadLetterError::Io { error, .. } if has_no_room(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn no_room() -> DeadLetterError {
+        DeadLetterError::io("append to", "letters".as_ref())(io::ErrorKind::StorageFull.into())
+    }
+
+    fn whole() -> (tempfile::TempDir, Directory, Reserve) {
+        let place = tempfile::tempdir().expect("a directory");
+        let directory = Directory::new(place.path());
+        let reserve = Reserve::of(&directory, u64::MAX);
+        reserve.keep(&directory).expect("a sound disk");
+        assert_eq!(reserve.held(), RESERVE_BYTES);
+        (place, directory, reserve)
+    }
+
+    #[test]
+    fn letters_that_find_no_room_get_as_much_of_the_reserve_as_they_need() {
+        let (_place, _, reserve) = whole();
+        // Others take the first room that is given back.
+        let enough = RESERVE_BYTES - 10 * PAGE_BYTES;
+        let mut tries = 0;
+        let mut left = None;
+        let kept = reserve.lend(PAGE_BYTES + 1, || {
+            tries += 1;
+            left = Some(reserve.held());
+            if reserve.held() > enough { Err(no_room()) } else { Ok(()) }
+        });
+        kept.expect("there is room in the end");
+        assert_eq!((tries, left), (5, Some(RESERVE_BYTES - 12 * PAGE_BYTES)));
+        assert!(reserve.is_whole(), "it grows again on a disk that has room");
+    }
+
+    #[test]
+    fn letters_that_need_more_than_the_reserve_fail_and_it_is_there_for_the_next() {
+        let (_place, _, reserve) = whole();
+        let mut left = Vec::new();
+        let kept = reserve.lend(RESERVE_BYTES, || {
+            left.push(reserve.held());
+            Err::<(), _>(no_room())
+        });
+        assert!(kept.as_ref().is_err_and(is_no_room), "{kept:?}");
+        assert_eq!(left, [RESERVE_BYTES, 0]);
+        assert!(reserve.is_whole());
+    }
+
+    #[test]
+    fn another_failure_than_no_room_costs_nothing_of_it() {
+        let (_place, directory, reserve) = whole();
+        let mut tries = 0;
+        let kept = reserve.lend(1, || {
+            tries += 1;
+            Err::<(), _>(DeadLetterError::Locked { path: directory.path().to_owned() })
+        });
+        assert!(kept.is_err() && tries == 1 && reserve.is_whole());
+    }
+
+    #[test]
+    fn the_reserve_is_private_small_where_letters_are_few_and_nothing_of_anybody_else() {
+        let (place, directory, reserve) = whole();
+        let mode = fs::metadata(&reserve.path).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{mode:o}");
+        assert!(directory.files().expect("a directory").is_empty(), "it is no file of letters");
+
+        let other = Directory::new(&place.path().join("other"));
+        let small = Reserve::of(&other, 5000);
+        small.keep(&other).expect("no directory is no fault");
+        assert!(!other.path().exists());
+        fs::create_dir(other.path()).expect("made");
+        small.keep(&other).expect("a sound disk");
+        assert_eq!(small.held(), 5000);
+        fs::remove_file(&small.path).expect("there");
+        let target = place.path().join("target");
+        fs::write(&target, "mine").expect("written");
+        std::os::unix::fs::symlink(&target, &small.path).expect("made");
+        small.keep(&other).expect("a sound disk");
+        assert!(!small.give_up(1) && fs::read(&target).expect("a file") == b"mine");
+    }
+
+    #[test]
+    fn a_full_disk_leaves_no_half_of_a_step() {
+        let full = OpenOptions::new().write(true).open("/dev/full").expect("the system has it");
+        assert!(fill(&full, 0, RESERVE_BYTES).is_err());
+    }
+}
