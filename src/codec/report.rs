@@ -13,15 +13,21 @@ const PLACES_MAX: usize = 256;
 /// - `"error"` with anything but nothing (`null`, `false`, 0, an empty text, object or array, or a word that denies it);
 /// - `"errors": true`;
 /// - `"status"` with an HTTP status from 400, or with `"error"`, `"fail"`, `"failed"` or `"failure"`;
-/// - `"success": false` or `"ok": false`.
+/// - `"success": false` or `"ok": false`;
+/// - `"results"` with an object in it that has such an `"error"`, as InfluxDB answers and those that are modelled on it.
 pub(super) fn reports_error(body: &[u8]) -> bool {
     members(body).any(|(name, value)| match name {
         b"error" => says_something(value),
         b"errors" => value.starts_with(b"true"),
         b"status" => is_error_status(value) || is_word(value, &["error", "fail", "failed", "failure"]),
         b"success" | b"ok" => value.starts_with(b"false"),
+        b"results" => elements(value).any(has_error),
         _ => false,
     })
+}
+
+fn has_error(value: &[u8]) -> bool {
+    members(value).any(|(name, value)| name == b"error" && says_something(value))
 }
 
 /// Whether a value is an HTTP status of an error, as a number.
@@ -38,7 +44,7 @@ pub(super) fn is_word(value: &[u8], words: &[&str]) -> bool {
 }
 
 /// Whether a value, of which the beginning may be all there is, is anything but nothing.
-pub(super) fn says_something(value: &[u8]) -> bool {
+fn says_something(value: &[u8]) -> bool {
     let denials = ["none", "null", "false", "ok", "success", "no error", "0"];
     match value {
         [b'"', rest @ ..] => !rest.is_empty() && rest[0] != b'"' && !is_word(value, &denials),
@@ -166,6 +172,10 @@ mod tests {
             r#"{"title":"x","status":500}"#,
             r#"{"success":false}"#,
             r#"{"ok":false,"x":1}"#,
+            r#"{"results":[{"statement_id":0,"error":"database not found: x"}]}"#,
+            r#"{"results":[{"statement_id":0},{"error":"x"}]}"#,
+            r#"{"results":[{"error":"cut of"#,
+            r#"{"took":1,"results":[{"status":"x","error":{"type":"y"}}]}"#,
         ] {
             check(error, true);
         }
@@ -191,6 +201,11 @@ mod tests {
             r#"{"success":true}"#,
             r#"[{"error":"x"}]"#,
             r#""error":"x""#,
+            r#"{"results":[{"statement_id":0}]}"#,
+            r#"{"results":[]}"#,
+            r#"{"results":[{"error":null},{"error":""}]}"#,
+            r#"{"results":"error"}"#,
+            r#"{"results":{"error":"x"}}"#,
         ] {
             check(fine, false);
         }

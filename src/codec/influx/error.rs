@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use crate::codec::diagnosis::{error_text, may_blame_readings};
 use crate::codec::encoder::{Blame, NodeAnswer};
-use crate::codec::report::{elements, is_word, members, says_something, text};
+use crate::codec::report::{is_word, members, text};
 
 /// What stands before the words that matter, each any number of times.
 const BEFORE: [&str; 6] = [
@@ -111,19 +111,16 @@ fn without_before(mut text: &str) -> &str {
     }
 }
 
-/// Whether the body of a success reports an error in a way of InfluxDB: a result with an `error`, as queries are answered
-/// (version 1), or `code` and `message` (version 2).
+/// Whether the body of a success reports an error in a way of version 2 of InfluxDB: with `code` and `message`. That of
+/// version 1 is known for every format.
 fn reports_error(body: &str) -> bool {
     let member =
         |wanted: &[u8]| members(body.as_bytes()).find(|(name, _)| *name == wanted).map(|(_, value)| value);
-    let has_error =
-        |value: &[u8]| members(value).any(|(name, value)| name == b"error" && says_something(value));
-    let in_results = member(b"results").is_some_and(|results| elements(results).any(has_error));
     let is_code = |code: &[u8]| match text(code) {
         Some(code) => !code.is_empty() && !is_word(format!("\"{code}\"").as_bytes(), &["ok", "success"]),
         None => matches!(code.first(), Some(b'4' | b'5')),
     };
-    in_results || member(b"message").is_some() && member(b"code").is_some_and(is_code)
+    member(b"message").is_some() && member(b"code").is_some_and(is_code)
 }
 
 #[cfg(test)]
@@ -206,13 +203,7 @@ mod tests {
 
     #[test]
     fn a_success_that_reports_an_error_is_the_failure_of_the_node() {
-        for error in [
-            r#"{"results":[{"statement_id":0,"error":"database not found: x"}]}"#,
-            r#"{"results":[{"statement_id":0},{"error":"x"}]}"#,
-            r#"{"results":[{"error":"cut of"#,
-            r#"{"code":"internal error","message":"timeout"}"#,
-            r#"{"message":"x","code":500}"#,
-        ] {
+        for error in [r#"{"code":"internal error","message":"timeout"}"#, r#"{"message":"x","code":500}"#] {
             assert_eq!(blame(200, error), Some(Blame::Node), "{error}");
         }
         for fine in [
