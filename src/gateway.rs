@@ -220,7 +220,7 @@ impl Gateway {
     /// 1. `/readyz` turns 503, and no new readings are taken;
     /// 2. the buffer is closed: whoever waits for room gets 503, and nothing more will come;
     /// 3. what is buffered is delivered, for up to `server.shutdown_timeout`, batches no longer waiting for more; where the
-    ///    buffer outlives the process, for no longer than a second once no node is up;
+    ///    buffer outlives the process, for no longer than a second once nothing that waits could get on;
     /// 4. the buffer ends: what it keeps for the next start is on stable storage then;
     /// 5. the last answers go out (requests that waited for delivery), and the connections are closed;
     /// 6. the embedded node ends.

@@ -1,5 +1,7 @@
 //! What is promised of the binary: how it starts, stops, and says what is wrong.
 
+#[path = "lifecycle/hope.rs"]
+mod hope;
 mod support;
 
 use std::net::{SocketAddr, TcpListener};
@@ -337,6 +339,35 @@ async fn a_second_sigterm_ends_it_at_once() {
     process.terminate();
     process.ended().await.expect_status(1);
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_second_signal_blames_nobody_for_what_it_cuts_short() {
+    let (directory, node) = (directory(), FakeNode::always(Answer::status(503)).await);
+    let settings = [
+        DISK,
+        ("server.shutdown_timeout", "60s"),
+        ("batch.max_age", "10ms"),
+        ("batch.max_readings", "2"),
+        ("cluster.max_in_flight", "32"),
+    ];
+    let process = serve(directory.path(), &node.url(), &settings);
+    let gateway = process.gateway();
+    for _ in 0..20 {
+        gateway.post(&readings(1000)).await.expect_status(202);
+    }
+    // The delivery is busy with the backlog when the second signal comes.
+    node.answer_otherwise(Answer::status(200));
+    process.terminate();
+    eventually("the backlog is on its way", || async { node.count() >= 100 }).await;
+    let begun = Instant::now();
+    process.terminate();
+    let ended = process.ended().await.expect_status(1);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    let (_, after) = ended.stderr.split_once("told to stop a second time").expect("a line that says so");
+    for word in ["cancelled", "failed", "node is down", "panicked", "WARN", "ERROR"] {
+        assert!(!after.contains(word), "{word}: {after}");
+    }
 }
 
 #[tokio::test]

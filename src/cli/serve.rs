@@ -29,14 +29,33 @@ pub(super) fn run(arguments: &ServeArguments) -> u8 {
         warn!(key = setting.key, origin = %setting.origin, why, "this setting has no effect");
     }
     raise_open_files_limit();
-    let served = listening.and_then(|(runtime, interrupts)| runtime.block_on(serve(config, interrupts)));
-    served.unwrap_or_else(|error| {
-        error!("{error:#}");
-        FAILED
-    })
+    let served = listening.and_then(|(runtime, interrupts)| {
+        let served = runtime.block_on(serve(config, interrupts))?;
+        if let Served::CutShort = served {
+            // What still works on a thread of its own is not waited for.
+            runtime.shutdown_background();
+        }
+        Ok(served)
+    });
+    match served {
+        Ok(Served::Stopped(ended)) => exit_status(ended),
+        Ok(Served::CutShort) => FAILED,
+        Err(error) => {
+            error!("{error:#}");
+            FAILED
+        }
+    }
 }
 
-async fn serve(config: Config, mut interrupts: Interrupts) -> anyhow::Result<u8> {
+/// How a gateway ended that had started.
+enum Served {
+    /// It stopped in order.
+    Stopped(Ended),
+    /// A second signal cut its stop short.
+    CutShort,
+}
+
+async fn serve(config: Config, mut interrupts: Interrupts) -> anyhow::Result<Served> {
     let (listen, nodes, buffer) = (config.server.listen, config.delivery.nodes.len(), config.buffer.kind);
     let mut gateway = Gateway::start(config).await.context("the gateway does not start")?;
     let _address_file = AddressFile::leave(Server::Gateway, listen, gateway.address());
@@ -50,10 +69,10 @@ async fn serve(config: Config, mut interrupts: Interrupts) -> anyhow::Result<u8>
         ended = gateway.stop() => ended,
         () = interrupts.next() => {
             error!("told to stop a second time: stopping at once");
-            return Ok(FAILED);
+            return Ok(Served::CutShort);
         }
     };
-    Ok(exit_status(ended))
+    Ok(Served::Stopped(ended))
 }
 
 fn exit_status(ended: Ended) -> u8 {

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use super::own_address::is_own;
 use super::source::NodeSource;
+use crate::tasks;
 
 /// Longest that one look-up may take.
 const LOOKUP_MAX: Duration = Duration::from_secs(5);
@@ -99,7 +100,7 @@ impl Lookups {
         }
         tokio::select! { biased;
             Some(found) = self.found.recv() => found,
-            Some(Err(error)) = self.tasks.join_next() => std::panic::resume_unwind(error.into_panic()),
+            Some(Err(error)) = self.tasks.join_next() => tasks::outcome(Err(error)).await,
             else => std::future::pending().await,
         }
     }

@@ -206,11 +206,11 @@ impl Nodes {
         self.present().count()
     }
 
-    /// Whether some node may take a batch: it is up, and its last answer was no failure, or one is still to come.
-    pub(super) fn has_hope(&self) -> bool {
-        let takes =
-            |node: &Node| node.breaker.is_closed() && (node.breaker.failures() == 0 || node.in_flight > 0);
-        self.nodes.iter().any(|node| node.is_present() && takes(node))
+    /// Whether a node may take a batch: it is up, and its last answer was no failure, or one is still to come.
+    pub(super) fn may_take(&self, node: usize) -> bool {
+        let node = &self.nodes[node];
+        let has_answer_to_come = node.breaker.failures() == 0 || node.in_flight > 0;
+        node.is_present() && node.breaker.is_closed() && has_answer_to_come
     }
 
     /// Whether the node is sent nothing but trials.

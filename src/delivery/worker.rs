@@ -3,6 +3,7 @@
 mod burying;
 mod eviction;
 mod filling;
+mod hope;
 mod pending;
 mod refusals;
 mod regrouping;
@@ -49,7 +50,7 @@ const PULL_MAX: usize = 256;
 const PULL_PAUSE: Duration = Duration::from_millis(1);
 /// Longest pause before a retry once the gateway stops: whatever the node asked for, there is no later.
 const DRAIN_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How long a stop goes on while no node is up, if what is not delivered is kept for the next start. A second is
+/// How long a stop goes on while nothing that waits could get on, if what is not delivered is kept for the next start. A second is
 /// promised, and the rest of the stop is within it.
 const HOPELESS_MAX: Duration = Duration::from_millis(700);
 /// How often it is looked whether all is read that has to go before a batch that is resumed: reading what is settled
@@ -102,7 +103,7 @@ pub struct Worker {
     straggler_bytes: usize,
     /// When the stop no longer waits for copies that are on their way, once all else is done.
     leave_at: Option<Instant>,
-    /// Since when the stop has had no node that is up.
+    /// Since when nothing that the stop waits for could get on.
     hopeless_since: Option<Instant>,
     transforms: Transforms,
     /// Readings that were pulled and have not been through the transforms, the oldest first.
@@ -266,7 +267,7 @@ impl Worker {
     }
 
     /// Delivers until the buffer is closed and everything in it is settled, until it is told to abort, or until it is
-    /// told to drain and no node is up, where the buffer keeps what is left.
+    /// told to drain and nothing that is left could get on, where the buffer keeps it.
     ///
     /// Dropped half-way, batches on their way may have reached their node or not; nothing is settled that was not
     /// answered.
@@ -285,7 +286,7 @@ impl Worker {
                 return self.give_up_stragglers();
             }
             if self.is_hopeless(now) {
-                info!("no node is up; what is not delivered is kept for the next start");
+                info!("{}", self.why_hopeless());
                 return self.give_up_stragglers();
             }
             let alarm = self.alarm(now);
@@ -293,7 +294,9 @@ impl Worker {
             // In this order: stop, make room, then take more. All futures here can be dropped without loss.
             tokio::select! { biased;
                 () = self.signals.abort.cancelled() => return self.give_up_stragglers(),
-                Some(done) = self.sending.join_next_with_id(), if !self.sending.is_empty() => self.on_done(done),
+                Some(done) = self.sending.join_next_with_id(), if !self.sending.is_empty() => {
+                    self.on_done(tasks::unless_cancelled(done).await);
+                }
                 Some(done) = self.burying.join_next(), if !self.burying.is_empty() => {
                     self.on_buried(tasks::outcome(done).await, Instant::now());
                 }
@@ -345,16 +348,6 @@ impl Worker {
         }
         let leave_at = *self.leave_at.get_or_insert(now + DRAIN_PAUSE_MAX);
         leave_at <= now || !self.stragglers.are_on_their_way()
-    }
-
-    /// Whether a stop need not go on: no node has been up for a while, and what they do not get now, they get after the
-    /// next start.
-    fn is_hopeless(&mut self, now: Instant) -> bool {
-        if !self.draining || !self.outlet.keeps_all() || self.nodes.has_hope() {
-            self.hopeless_since = None;
-            return false;
-        }
-        *self.hopeless_since.get_or_insert(now) + HOPELESS_MAX <= now
     }
 
     /// Whether nothing is to be settled.

@@ -25,6 +25,7 @@ use crate::codec::{Decoded, Reason, Rules};
 use crate::door::says_length;
 use crate::problem::{ReadingFault, json_line};
 use crate::reading::Readings;
+use crate::tasks;
 use crate::timestamp::Timestamp;
 
 /// Bodies up to this size are decoded where they arrive: at most about 0.3 ms. Larger ones, and compressed ones,
@@ -388,7 +389,7 @@ impl Front {
             pushed
         });
         // A panic is passed on: who waits is answered as if it had been here.
-        task.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
+        tasks::outcome(task.await).await
     }
 }
 

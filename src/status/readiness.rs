@@ -140,7 +140,9 @@ fn nodes(view: &View) -> Check {
     }
     let needed = view.nodes_needed;
     let told = if down.is_empty() { "no others are known".to_owned() } else { down.join("; ") };
-    Check::bad(format!("{up} of the {needed} nodes are up that each batch has to reach: {told}"))
+    let verb = if up == 1 { "is" } else { "are" };
+    let present = view.nodes.iter().filter(|node| node.present).count();
+    Check::bad(format!("{up} of {present} nodes {verb} up, and each batch has to reach {needed}: {told}"))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::delivery::DeadLetter;
 use crate::delivery::batch::Unwritten;
 use crate::delivery::dead_letter::Origin;
 use crate::delivery::transport::Verdict;
+use crate::tasks;
 use crate::timestamp::Timestamp;
 
 /// What became of the dead letters of a batch.
@@ -100,7 +101,7 @@ impl Worker {
         self.burying.spawn(async move {
             // It blocks on the disk.
             let write = move || dead_letters.append(&letters).map_err(|error| error.to_string());
-            let done = tokio::task::spawn_blocking(write).await;
+            let done = tasks::unless_cancelled(tokio::task::spawn_blocking(write).await).await;
             Buried { number, key, kept: done.unwrap_or_else(|error| Err(error.to_string())) }
         });
     }
@@ -119,9 +120,10 @@ impl Worker {
         if kept.is_ok() {
             return self.settle(number, now);
         }
-        let (random, pause_max) = (self.random.f64(), self.pause_max());
+        let (random, pause_max, draining) = (self.random.f64(), self.pause_max(), self.draining);
         let Some(pending) = self.batches.get_mut(&number) else { return };
         pending.batch.failures = pending.batch.failures.saturating_add(1);
+        pending.is_unburied = draining;
         let Backoff { max, .. } = self.config.retry;
         let pause = self.config.retry.delay(pending.batch.failures, random).max(super::BURY_PAUSE.min(max));
         let pause = pause.min(pause_max);

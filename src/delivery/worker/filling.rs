@@ -56,7 +56,7 @@ impl Worker {
     }
 
     /// Whether one more batch may be out of the buffer.
-    fn has_place(&self) -> bool {
+    pub(super) fn has_place(&self) -> bool {
         let places = self.nodes.present_count() * self.config.max_in_flight;
         self.batches.len() < places.div_ceil(self.copies().max(1))
     }

@@ -36,6 +36,8 @@ pub(super) struct Pending {
     pub(super) refusal: Option<Refusal>,
     /// Those of its readings that are to become dead letters, by their places in it.
     pub(super) dead: BTreeMap<usize, Death>,
+    /// Whether its letters could not be written since the stop began.
+    pub(super) is_unburied: bool,
     /// The node that the others count as delivered to.
     pub(super) delivered_to: Option<usize>,
     /// The pieces that come after it, the next one first.
@@ -110,6 +112,7 @@ impl Pending {
             refused_by: Vec::new(),
             refusal: None,
             dead: BTreeMap::new(),
+            is_unburied: false,
             delivered_to: None,
             rest: VecDeque::new(),
         }

@@ -100,7 +100,7 @@ impl Worker {
         };
         pending.flights.clear();
         pending.refused_by.clear();
-        pending.refusal = None;
+        (pending.refusal, pending.is_unburied) = (None, false);
         (pending.dead, pending.delivered_to) = (dead, None);
         pending.stored_on = stored_on;
         true
