@@ -7,6 +7,7 @@ mod door;
 mod format;
 mod ingest;
 mod layers;
+mod places;
 mod transform;
 
 use std::net::SocketAddr;
@@ -127,6 +128,7 @@ impl Config {
         without_effect.extend(buffer::without_effect(&layers, &buffer));
         let delivery = delivery::read(&mut layers, server.listen);
         without_effect.extend(delivery::without_effect(&layers, &delivery));
+        places::check(&mut layers, &buffer, &delivery.dead_letter);
         let config = Config {
             server,
             door,

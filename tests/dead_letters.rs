@@ -142,7 +142,7 @@ fn filters_say_which_are_meant() {
 }
 
 #[test]
-fn a_line_that_cannot_be_read_is_named_kept_and_fails_only_list() {
+fn a_line_that_cannot_be_read_is_named_and_kept_and_fails_a_list_and_no_purge() {
     let directory = directory();
     keep_refused(directory.path(), &readings(1));
     let path = directory.path().join(PATH).join("00000001.ndjson");
@@ -161,6 +161,48 @@ fn a_line_that_cannot_be_read_is_named_kept_and_fails_only_list() {
     expect(&purged.stderr, "2 lines cannot be read");
     let left = files(directory.path());
     assert_eq!(left.into_values().collect::<Vec<_>>(), [b"\nno letter\n{\"reading\":{\"dev"]);
+}
+
+#[tokio::test]
+async fn a_line_that_cannot_be_read_fails_a_replay_that_sends_the_others() {
+    let directory = directory();
+    keep_refused(directory.path(), &readings(1));
+    let path = directory.path().join(PATH).join("00000001.ndjson");
+    OpenOptions::new().append(true).open(&path).expect("a file").write_all(b"no letter\n").expect("written");
+    let node = FakeNode::start().await;
+    let gateway = TestGateway::new().node(&node).start().await;
+    for expected in ["replayed 1 dead letter", "replayed no dead letters"] {
+        let done = replay(directory.path(), &gateway, &[]).await.expect_status(1);
+        expect(&done.stdout, expected);
+        expect(&done.stderr, "1 line cannot be read");
+    }
+    assert_eq!(files(directory.path()).into_values().collect::<Vec<_>>(), [b"no letter\n"]);
+}
+
+#[test]
+fn a_directory_of_something_else_is_no_directory_of_dead_letters() {
+    let directory = directory();
+    let make = |path: &str| {
+        let path = directory.path().join(path);
+        fs::create_dir_all(path.parent().expect("below")).expect("made");
+        fs::write(path, "").expect("written");
+    };
+    ["data/buffer/lock", "data/buffer/checkpoint-a", "log/00000000000000000001.segment", "etc/passwd"]
+        .into_iter()
+        .for_each(make);
+    make("letters/lock");
+    for command in [&["list"] as &[&str], &["list", "--json"], &["replay"], &["purge"], &["purge", "--yes"]] {
+        let at = |path: &str| dead_letters(directory.path(), &[command, &["--path", path]].concat());
+        for path in ["data/buffer", "log"] {
+            expect(&at(path).expect_status(1).stderr, "is the directory of a buffer");
+        }
+        for path in ["data", "etc"] {
+            let done = at(path).expect_status(1);
+            expect(&done.stderr, "is no directory of dead letters");
+            expect(&done.stderr, "`--path`");
+        }
+        at("letters").expect_status(0);
+    }
 }
 
 #[test]

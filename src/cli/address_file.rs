@@ -17,6 +17,8 @@ use tracing::warn;
 
 /// What the names end in.
 const SUFFIX: &str = ".json";
+/// The same while a file is written.
+const SUFFIX_NEW: &str = ".new";
 /// Largest file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 4096;
 /// Most files that are looked at; from half as many on, those of dead processes are removed.
@@ -81,12 +83,15 @@ impl Entry {
         match (self.started, started(self.process)) {
             (Some(then), Some(now)) => then == now,
             (Some(_), None) if Path::new("/proc/self/stat").exists() => false,
-            _ => {
-                let process = i32::try_from(self.process).ok().and_then(Pid::from_raw);
-                process.is_some_and(|process| test_kill_process(process).is_ok())
-            }
+            _ => runs(self.process),
         }
     }
+}
+
+/// Whether a process with this number runs that this user may send signals to.
+fn runs(process: u32) -> bool {
+    let process = i32::try_from(process).ok().and_then(Pid::from_raw);
+    process.is_some_and(|process| test_kill_process(process).is_ok())
 }
 
 /// The gateways and nodes that this user started in the current directory, the dead ones included.
@@ -136,21 +141,32 @@ fn write_in(directory: &Path, entry: &Entry) -> io::Result<AddressFile> {
         _ => remove_dead(directory),
     }
     let path = directory.join(format!("{}{SUFFIX}", entry.process));
-    let new = directory.join(format!("{}.new", entry.process));
+    let new = directory.join(format!("{}{SUFFIX_NEW}", entry.process));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     file.write_all(serde_json::to_string(entry)?.as_bytes())?;
     fs::rename(&new, &path)?;
     Ok(AddressFile(path))
 }
 
-/// Removes what dead processes left, when that is a lot.
+/// Removes what dead processes left half written, and what else they left, when that is a lot.
 fn remove_dead(directory: &Path) {
+    halves(directory).for_each(|path| _ = fs::remove_file(path));
     let entries = read(directory);
     if entries.len() >= FILES_MAX / 2 {
         for (path, _) in entries.iter().filter(|(_, entry)| !entry.is_alive()) {
             let _ = fs::remove_file(path);
         }
     }
+}
+
+/// The files that dead processes were killed at.
+fn halves(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let names = fs::read_dir(directory).into_iter().flatten();
+    names.filter_map(|name| {
+        let name = name.ok()?;
+        let process = name.file_name().to_str()?.strip_suffix(SUFFIX_NEW)?.parse().ok()?;
+        (!runs(process)).then(|| name.path())
+    })
 }
 
 /// The entries in a directory. What is no entry is passed over.
@@ -226,6 +242,20 @@ mod tests {
         assert_eq!(found, [entry(Alive::Yes)]);
         drop(file);
         assert_eq!(fs::read_dir(&directory).expect("it is there").count(), 0);
+    }
+
+    #[test]
+    fn what_a_process_was_killed_at_goes_with_the_next_start() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let dead = i32::MAX;
+        let ours = format!("{}.new", std::process::id());
+        for name in [&format!("{dead}.new"), "0.new", &ours, "x.new"] {
+            fs::write(directory.path().join(name), "{").expect("written");
+        }
+        remove_dead(directory.path());
+        let left = |name: &str| directory.path().join(name).exists();
+        assert!(!left(&format!("{dead}.new")) && !left("0.new"));
+        assert!(left(&ours) && left("x.new"), "it runs, and nobody knows whose that is");
     }
 
     #[test]

@@ -70,7 +70,7 @@ mod frame;
 mod fs;
 mod log;
 mod open;
-mod quarantine;
+pub mod quarantine;
 mod reader;
 mod segment;
 mod spare;

@@ -6,7 +6,7 @@ use super::log::{Directory, LogError};
 use super::reader::Damage;
 
 /// The directory below the log's own.
-const DIRECTORY: &str = "quarantine";
+pub const DIRECTORY: &str = "quarantine";
 /// Bytes that are copied at once.
 const STEP_BYTES: u64 = 1024 * 1024;
 

@@ -19,7 +19,7 @@ use super::recovery;
 use crate::wal::{Durability, Event, Fs, Log, LogConfig, LogError};
 
 /// The directory below the buffer's own.
-const DIRECTORY: &str = "keys";
+pub const DIRECTORY: &str = "keys";
 const SEGMENT_BYTES: u64 = 1024 * 1024;
 /// Most bytes of all segments: about half a million keys. Beyond that the oldest are forgotten early.
 const LOG_BYTES_MAX: u64 = 64 * SEGMENT_BYTES;

@@ -66,7 +66,10 @@ use super::{
 use crate::metrics::Metrics;
 use crate::reading::{READING_BYTES_MIN, Readings};
 use crate::timestamp::Timestamp;
-use crate::wal::{Fs, LogConfig, OsFs};
+use crate::wal::{Fs, LogConfig, OsFs, quarantine};
+
+/// Directories that a buffer makes in its own.
+pub const DIRECTORIES_WITHIN: [&str; 2] = [memos::DIRECTORY, quarantine::DIRECTORY];
 
 const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
 const SEGMENT_BYTES_USUAL: u64 = 32 * 1024 * 1024;

@@ -24,6 +24,7 @@ use super::{DONE, FAILED, MISUSED, logging};
 use crate::config::Config;
 use crate::delivery::dead_letter::Directory;
 use crate::text::is_obeyed;
+use crate::wal::checkpoint;
 
 /// Works on the readings that nodes refused.
 #[derive(Debug, Args)]
@@ -36,7 +37,8 @@ pub(super) struct DeadLettersArguments {
 enum Command {
     /// Shows them, the oldest first. Exit status 1 if a line cannot be read
     List(list::ListArguments),
-    /// Sends them to a gateway again, and removes those that it takes. Exit status 1 if some stay that were to go
+    /// Sends them to a gateway again, and removes those that it takes. Exit status 1 if some stay that were to go, or a
+    /// line cannot be read
     Replay(replay::ReplayArguments),
     /// Removes them for good
     Purge(purge::PurgeArguments),
@@ -63,7 +65,8 @@ pub(super) fn run(arguments: &DeadLettersArguments) -> u8 {
     logging::start(config.log);
     let directory = Directory::new(place.path.as_ref().unwrap_or(&config.delivery.dead_letter.path));
     let out = &mut BufWriter::new(Escaping::new(io::stdout().lock()));
-    let done = is_there(&directory).and_then(|()| work(&arguments.command, &config, &directory, out));
+    let is_right = is_there(&directory).and_then(|()| is_of_letters(&directory));
+    let done = is_right.and_then(|()| work(&arguments.command, &config, &directory, out));
     match done.and_then(|status| Ok(out.flush().map(|()| status)?)) {
         Ok(status) => status,
         // Whoever reads, `head` for one, has seen enough.
@@ -89,6 +92,32 @@ fn is_there(directory: &Directory) -> anyhow::Result<()> {
         Err(error) => bail!("cannot read {}: {error}; {NAME_IT}", path.display()),
     }
 }
+
+/// Fails if a directory is none of dead letters: that of a gateway has letters or a lock, unless it is empty.
+fn is_of_letters(directory: &Directory) -> anyhow::Result<()> {
+    let path = directory.path();
+    if !directory.files()?.is_empty() {
+        return Ok(());
+    }
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(path)?.take(NAMES_MAX) {
+        names.extend(entry?.file_name().into_string());
+    }
+    if names.iter().any(|name| checkpoint::NAMES.contains(&name.as_str()) || name.ends_with(".segment")) {
+        bail!("{} is the directory of a buffer, and has no dead letters; {NAME_IT}", path.display());
+    }
+    let has_lock = path.join("lock").is_file();
+    if !names.is_empty() && !has_lock {
+        bail!(
+            "{} is no directory of dead letters: it has neither letters nor the file `lock` of a gateway; {NAME_IT}",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+/// Most names that are looked at to see what a directory is.
+const NAMES_MAX: usize = 10_000;
 
 /// What to do where it is not.
 const NAME_IT: &str =

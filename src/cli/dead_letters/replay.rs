@@ -84,7 +84,7 @@ pub(super) fn replay(
         eprintln!("forebay: {} turned away by the gateway, and kept", amount(turned_away));
     }
     done?;
-    Ok(if turned_away == 0 { DONE } else { FAILED })
+    Ok(if turned_away == 0 && replay.unreadable.count() == 0 { DONE } else { FAILED })
 }
 
 struct Replay<'a> {
