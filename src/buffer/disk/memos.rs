@@ -258,11 +258,13 @@ impl Memos {
         for segment in log.segments().iter().filter(|segment| segment.number != active) {
             let held = self.held.get(&segment.number).copied();
             let wanted = held.filter(|held| held.youngest >= oldest);
-            if wanted.is_none() || bytes > LOG_BYTES_MAX {
-                bytes -= segment.bytes;
-                old.push(segment.number);
-                forgotten += wanted.map_or(0, |held| held.memos);
+            // In their order: what is missing between two segments is always a loss.
+            if wanted.is_some() && bytes <= LOG_BYTES_MAX {
+                break;
             }
+            bytes -= segment.bytes;
+            old.push(segment.number);
+            forgotten += wanted.map_or(0, |held| held.memos);
         }
         self.discard(log, &old);
         self.forget(forgotten, "more came than are kept on disk");
