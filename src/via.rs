@@ -5,7 +5,7 @@
 //! it has, from the second round on: which of its readings came from where, a gateway does not know, and what it has sent
 //! before it heard of the others says nothing of them.
 //!
-//! Limits: [`REMEMBERED_MAX`] other gateways, each for [`REMEMBERED_FOR`] after it was seen last.
+//! Limits: `REMEMBERED_MAX` other gateways, each for `REMEMBERED_FOR` after it was seen last.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -12,7 +12,7 @@
 //! Base64 of whatever holds them; a beginning that the text was cut in, too. Case is not looked at.
 //!
 //! Limits: what is read of settings is bounded by them; a text is read once for each secret and each of a few views of it
-//! ([`views`]), so that the time grows with its length alone.
+//! (`views.rs`), so that the time grows with its length alone.
 
 mod views;
 

@@ -15,7 +15,7 @@
 //!   with the next change.
 //! - `lock`: locked, and by its name still the same file, during every append and every change. Nobody holds it for
 //!   longer than it takes to write one file; whoever waits for it in vain gives up ([`DeadLetterError::Locked`]).
-//! - `reserve`: room for letters on a full disk ([`reserve`]). It is no letter, and does not count as one.
+//! - `reserve`: room for letters on a full disk (`reserve.rs`). It is no letter, and does not count as one.
 //! - `replay`: made by `forebay dead-letters replay`, which notes there what it has sent and not heard of.
 //!
 //! Files are opened for each append, since others may have removed or rewritten them in between.

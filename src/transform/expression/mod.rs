@@ -11,7 +11,7 @@
 //!   CEL multiplies no double with an int. It does compare them: `value > 2` is right.
 //! - There is no type checker. Names and functions are looked up at start, and each part of an expression is tried on
 //!   sample readings with a number, a boolean and a text; one that cannot work on any of them stops the start.
-//! - Durations and timestamps are the specification's, also where the crate's are not ([`times`]). One leaves out what
+//! - Durations and timestamps are the specification's, also where the crate's are not (`times.rs`). One leaves out what
 //!   the specification takes and Go does not: there is no leap second.
 //! - `<` and its kin fail on NaN, where the specification says false (the crate's doing).
 //! - `tags` is never equal to a map literal that stands on the left of `==` (it is, on the right).
