@@ -13,7 +13,8 @@ use std::path::PathBuf;
 use super::lock::Lock;
 use super::room::has_no_room;
 use super::{DeadLetterError, Directory};
-use crate::{filesystem, private_files};
+use crate::filesystem;
+use crate::private_files;
 
 /// The name of the file.
 pub(super) const NAME: &str = "reserve";
