@@ -267,7 +267,7 @@ mod tests {
     use crate::buffer::{Ack, Amount, Fsync};
     use crate::delivery::{BatchConfig, DeadLetterConfig, HealthConfig};
 
-    fn read(file: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+    pub(super) fn read(file: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
         let path = tempfile::Builder::new().suffix(".toml").tempfile().expect("a file");
         std::fs::write(path.path(), file).expect("written");
         let environment: Vec<_> =
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_faults(file: &str, environment: &[(&str, &str)], expected: &[&str]) {
+    pub(super) fn check_faults(file: &str, environment: &[(&str, &str)], expected: &[&str]) {
         let faults = read(file, environment).expect_err("must be refused");
         assert_eq!(faults.lines().collect::<Vec<_>>(), expected);
     }

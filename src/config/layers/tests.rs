@@ -1,23 +1,6 @@
 //! Values that are set and say nothing.
 
-use crate::config::Config;
-
-/// Reads a settings file of this text; the faults as lines, with FILE for its name.
-fn read(file: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
-    let path = tempfile::Builder::new().suffix(".toml").tempfile().expect("a file");
-    std::fs::write(path.path(), file).expect("written");
-    let environment: Vec<_> = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    Config::read(Some(path.path()), &environment).map_err(|faults| {
-        let lines: Vec<_> = faults.iter().map(ToString::to_string).collect();
-        lines.join("\n").replace(&path.path().display().to_string(), "FILE")
-    })
-}
-
-#[track_caller]
-fn check_faults(file: &str, environment: &[(&str, &str)], expected: &[&str]) {
-    let faults = read(file, environment).expect_err("must be refused");
-    assert_eq!(faults.lines().collect::<Vec<_>>(), expected);
-}
+use crate::config::tests::{check_faults, read};
 
 #[test]
 fn a_value_that_is_set_and_says_nothing_is_a_fault_and_never_the_default() {
