@@ -693,6 +693,27 @@ fn what_a_start_has_read_stays_although_an_earlier_sync_of_it_failed() {
 }
 
 #[test]
+fn no_start_goes_on_behind_the_void_records_of_a_segment() {
+    // The checkpoint said that the next record comes behind the void one, and a start went on there: a reader of the
+    // segment came upon the void one first, and took what followed for damaged.
+    for_some_seeds(|_, fs| {
+        let (mut log, _) = opened(fs);
+        append(&mut log, 2, 100, Durability::Synced);
+        log.append(&[&[b'v'; 4000]]).expect("room");
+        fs.set_faults(Faults { sync: 1.0, ..Faults::default() });
+        log.commit(Durability::Synced).expect_err("the disk fails");
+        fs.set_faults(Faults::default());
+        checkpoint(&mut log, 1, &[]).expect("nothing fails");
+        fs.crash();
+        let (mut log, told) = opened(fs);
+        assert_eq!((told.records.len(), told.wrong.len()), (0, 0), "{:?}", told.wrong);
+        log.go_on_in_last().expect("nothing fails");
+        append(&mut log, 2, 100, Durability::Synced);
+        assert_eq!(readable(&log), [1, 2, 3, 4]);
+    });
+}
+
+#[test]
 fn a_checkpoint_that_was_written_and_not_synced_takes_no_segment_with_it() {
     // The start removed the segments that it settles, and the crash after it brought the older one back.
     for_some_seeds(|_, fs| {

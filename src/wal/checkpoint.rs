@@ -22,7 +22,7 @@ use bytes::Buf as _;
 
 use super::checksum::crc32c;
 use super::fs::{Fs, LogFile, renew};
-use super::segment::Segment;
+use super::segment::{RECORDS_START, Segment};
 use super::version::{self, VERSION};
 
 /// The names of the two files.
@@ -47,6 +47,13 @@ pub struct Position {
     pub offset: u64,
     /// The sequence number.
     pub seq: u64,
+}
+
+impl Position {
+    /// The first record of a segment.
+    pub(super) fn start_of(segment: u64, seq: u64) -> Position {
+        Position { segment, offset: RECORDS_START, seq }
+    }
 }
 
 /// What was known at one moment.

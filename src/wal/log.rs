@@ -245,7 +245,11 @@ impl Log {
     /// Passes a success on; after a failure nothing since the last commit counts.
     fn or_void(&mut self, done: Result<(), LogError>) -> Result<(), LogError> {
         if done.is_err() {
-            self.end = self.position();
+            if let Some(segment) = self.active() {
+                // Not behind the void records of this segment: a later start would go on there, and a reader of the
+                // whole segment would come upon them first.
+                self.end = Position::start_of(segment + 1, self.committed_seq);
+            }
             self.left = self.active.take().and_then(Active::leave).or(self.left.take());
             self.pending.clear();
             self.next_seq = self.committed_seq;
@@ -324,7 +328,7 @@ impl Log {
         let wanted = wanted.max(least);
         let number = self.end.segment + 1;
         // If this fails half-way, what is left of it must not be taken for the segment that comes in its place.
-        self.end = Position { segment: number, offset: RECORDS_START, seq: self.next_seq };
+        self.end = Position::start_of(number, self.next_seq);
         let spare = match self.spare.take_if(|spare| spare.bytes >= wanted) {
             Some(spare) => spare,
             None => self.make_spare(wanted, least)?,

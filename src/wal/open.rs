@@ -244,7 +244,7 @@ impl Replay<'_> {
         let checkpoint = self.checkpoint.take();
         let files: Vec<u64> = self.names.iter().filter_map(|name| segment::number_of(name)).collect();
         let mut known = BTreeMap::new();
-        let mut position = Position { segment: 0, offset: RECORDS_START, seq: 1 };
+        let mut position = Position::start_of(0, 1);
         if let Some(Checkpoint { position: at, segments, state }) = &checkpoint {
             position = *at;
             (self.visit)(Event::Checkpoint { state });
@@ -276,10 +276,11 @@ impl Replay<'_> {
         }
         // A segment that cannot be read is not written over by the next one.
         if let Some(segment) = youngest.filter(|youngest| *youngest > end.segment) {
-            end = Position { segment, offset: RECORDS_START, seq: end.seq };
+            end = Position::start_of(segment, end.seq);
         }
         let last = chapters.last().map(|chapter| chapter.segment.number);
         let unfinished = last.filter(|last| ending == Ending::Clean && youngest == Some(*last));
+        let unfinished = unfinished.filter(|last| self.directory.says_its_size(*last));
         Ok(Replayed { segments: known.into_values().collect(), end, unfinished })
     }
 
@@ -398,6 +399,13 @@ struct Headers {
 }
 
 impl Directory {
+    /// Whether this version made the segment. An older version wrote checkpoints whose position is behind void
+    /// records, and nothing can go on there.
+    fn says_its_size(&self, number: u64) -> bool {
+        let headers = self.headers(number);
+        headers.is_ok_and(|headers| headers.found.iter().any(|(_, made_bytes)| made_bytes.is_some()))
+    }
+
     fn headers(&self, number: u64) -> Result<Headers, LogError> {
         let path = self.segment(number);
         let file = self.fs.open(&path).map_err(LogError::at("open", &path))?;
