@@ -36,6 +36,7 @@ use http::header::{
     HOST, ORIGIN, TRANSFER_ENCODING, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version};
+use hyper::body::Body;
 
 pub use ending::Ending;
 pub use host::Host;
@@ -292,6 +293,12 @@ pub const NO_LENGTH: &str = "the request says neither `Content-Length` nor `Tran
 /// section 6.3), whatever its client sends then.
 pub fn says_length(headers: &HeaderMap) -> bool {
     headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING)
+}
+
+/// Whether nobody knows where the body of a request ends. Of a body of which something is to come, hyper does: the
+/// headers of most requests need no look.
+pub fn has_no_end(headers: &HeaderMap, body: &impl Body) -> bool {
+    body.is_end_stream() && !says_length(headers)
 }
 
 /// Text of a header as a refusal may repeat it: short, and visible.

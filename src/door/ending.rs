@@ -3,8 +3,9 @@
 use axum::response::Response;
 use http::header::CONNECTION;
 use http::{HeaderValue, Method, Request, Version};
+use hyper::body::Body;
 
-use super::says_length;
+use super::has_no_end;
 
 /// What a request says of the end of its body and of its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,9 +23,9 @@ enum BodyEnd {
 
 impl Ending {
     /// Of a request.
-    pub fn of<B>(request: &Request<B>) -> Ending {
+    pub fn of<B: Body>(request: &Request<B>) -> Ending {
         let has_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
-        let is_unclear = has_body && !says_length(request.headers());
+        let is_unclear = has_body && has_no_end(request.headers(), request.body());
         let body = if is_unclear { BodyEnd::Unclear } else { BodyEnd::Clear };
         Ending { version: request.version(), body }
     }
@@ -55,7 +56,7 @@ mod tests {
         if let Some(says) = says {
             response.headers_mut().insert(CONNECTION, says.parse().expect("a value"));
         }
-        Ending::of(&request.body(()).expect("a request")).settle(&mut response);
+        Ending::of(&request.body(String::new()).expect("a request")).settle(&mut response);
         response
     }
 

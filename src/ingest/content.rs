@@ -120,10 +120,12 @@ pub(super) fn unknown_parameter(name: &str) -> IngestError {
 
 /// The place of the format in its table.
 fn find_format(head: &Parts) -> Result<usize, IngestError> {
-    let Some(content_type) = header(head, &CONTENT_TYPE) else { return Ok(0) };
-    if head.headers.get_all(&CONTENT_TYPE).iter().nth(1).is_some() {
+    let mut lines = head.headers.get_all(&CONTENT_TYPE).iter();
+    let Some(content_type) = lines.next() else { return Ok(0) };
+    if lines.next().is_some() {
         return Err(IngestError::MediaTypeTwice);
     }
+    let content_type = String::from_utf8_lossy(content_type.as_bytes());
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     let takes = |decoder: &dyn Decoder| {
         decoder.media_types().iter().any(|known| known.eq_ignore_ascii_case(media_type))
@@ -133,7 +135,7 @@ fn find_format(head: &Parts) -> Result<usize, IngestError> {
 }
 
 fn find_encoding(head: &Parts) -> Result<Encoding, IngestError> {
-    let Some(encoding) = header(head, &CONTENT_ENCODING) else { return Ok(Encoding::Identity) };
+    let Some(encoding) = list(head, &CONTENT_ENCODING) else { return Ok(Encoding::Identity) };
     let name = encoding.trim().to_ascii_lowercase();
     // RFC 9110, section 8.4.1.3: `x-gzip` means the same.
     let name = if name == "x-gzip" { "gzip" } else { name.as_str() };
@@ -170,8 +172,8 @@ fn find_precision(value: &str, dialect: Dialect) -> Result<Precision, IngestErro
     })
 }
 
-/// The value of a header: one line, or several as the one list that they are (RFC 9110, section 5.3).
-fn header<'a>(head: &'a Parts, name: &HeaderName) -> Option<Cow<'a, str>> {
+/// The value of a header that is a list, which several lines make as well as one (RFC 9110, section 5.3).
+fn list<'a>(head: &'a Parts, name: &HeaderName) -> Option<Cow<'a, str>> {
     let mut lines = head.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
     let first = lines.next()?;
     Some(lines.fold(first, |all, line| Cow::Owned(format!("{all}, {line}"))))

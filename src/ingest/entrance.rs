@@ -79,12 +79,6 @@ impl Connected for Entrance {
     }
 }
 
-/// What a request is answered with, and why nothing of it was taken, if nothing was.
-struct Answer {
-    response: Response,
-    refusal: Option<&'static str>,
-}
-
 impl Entrance {
     /// Serves `front`, and `others` with the paths `paths` beside it, to those whom `door` lets in.
     pub fn new(
@@ -131,11 +125,8 @@ impl Service<Request<Incoming>> for Entrance {
             let taking = PATHS.get(path).copied();
             let answered = shared.answer(request, taking, address);
             let answer = AssertUnwindSafe(answered).catch_unwind().await;
-            let Answer { mut response, refusal } =
-                answer.unwrap_or_else(|_panic| defect(taking.map(|(_, dialect)| dialect)));
-            if let Some(reason) = refusal {
-                shared.refusals.count(reason);
-            }
+            let mut response =
+                answer.unwrap_or_else(|_panic| shared.defect(taking.map(|(_, dialect)| dialect)));
             ending.settle(&mut response);
             shared.observe.record(path, response.status(), started.elapsed().as_secs_f64());
             Ok(response)
@@ -151,23 +142,28 @@ impl Shared {
         request: Request<Incoming>,
         taking: Option<(&'static str, Dialect)>,
         address: Option<IpAddr>,
-    ) -> Answer {
+    ) -> Response {
         let visitor = match self.door.admit(&request) {
             Ok(visitor) => visitor,
             Err(refusal) => return self.turn_away(request, taking, address, refusal).boxed().await,
         };
-        let mut answer = match taking.filter(|_| request.method() == Method::POST) {
-            Some((path, dialect)) => {
-                let (response, refusal) = self.front.post(request, dialect, Sender { path, address }).await;
-                Answer { response, refusal }
-            }
+        let (mut response, refusal) = match taking.filter(|_| request.method() == Method::POST) {
+            Some((path, dialect)) => self.front.post(request, dialect, Sender { path, address }).await,
             None => match visitor.preflight(&request) {
-                Some(preflight) => return Answer { response: preflight, refusal: None },
+                Some(preflight) => return preflight,
                 None => self.route(request, address).boxed().await,
             },
         };
-        visitor.dress(&mut answer.response);
-        answer
+        self.count(refusal);
+        visitor.dress(&mut response);
+        response
+    }
+
+    /// Counts why nothing of a request was taken, if nothing was.
+    fn count(&self, refusal: Option<&'static str>) {
+        if let Some(reason) = refusal {
+            self.refusals.count(reason);
+        }
     }
 
     /// Answers who was not let in, and trusts the connection no further.
@@ -177,28 +173,43 @@ impl Shared {
         taking: Option<(&'static str, Dialect)>,
         address: Option<IpAddr>,
         door::Refusal { status, detail }: door::Refusal,
-    ) -> Answer {
+    ) -> Response {
         let (head, body) = request.into_parts();
         self.front.turn_away(&head, body).await;
         let refusal = refusal::of_status(status);
+        self.count(refusal);
         if let Some(reason) = refusal.filter(|_| !head.method.is_safe()) {
             self.note_refusal(head.uri.path(), address, reason, &detail);
         }
         let mut response = refuse(taking.map(|(_, dialect)| dialect), status, &detail);
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         door::dress(&mut response);
-        Answer { response, refusal }
+        response
     }
 
-    /// Answers everything but the taking of readings.
-    async fn route(&self, request: Request<Incoming>, address: Option<IpAddr>) -> Answer {
+    /// Answers everything but the taking of readings. The second value says why nothing was taken, if nothing was.
+    async fn route(
+        &self,
+        request: Request<Incoming>,
+        address: Option<IpAddr>,
+    ) -> (Response, Option<&'static str>) {
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let Ok(response) = self.router.clone().call(request).await;
         let refusal = refusal::of_status(response.status());
         if let Some(reason) = refusal.filter(|reason| *reason == "method" || !method.is_safe()) {
             self.note_refusal(uri.path(), address, reason, &format!("{method}: {}", response.status()));
         }
-        Answer { response, refusal }
+        (response, refusal)
+    }
+
+    /// Answers a request that failed inside the gateway.
+    fn defect(&self, dialect: Option<Dialect>) -> Response {
+        tracing::error!("a request failed inside the gateway");
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        self.count(refusal::of_status(status));
+        let mut response = refuse(dialect, status, "the gateway failed while it answered");
+        door::dress(&mut response);
+        response
     }
 
     /// Keeps a request that was refused before its body was looked at.
@@ -222,14 +233,6 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Response {
         detail += &format!("; readings go to `{READINGS_PATH}`");
     }
     refuse(Dialect::at(uri.path()), StatusCode::METHOD_NOT_ALLOWED, &detail)
-}
-
-fn defect(dialect: Option<Dialect>) -> Answer {
-    tracing::error!("a request failed inside the gateway");
-    let status = StatusCode::INTERNAL_SERVER_ERROR;
-    let mut response = refuse(dialect, status, "the gateway failed while it answered");
-    door::dress(&mut response);
-    Answer { response, refusal: refusal::of_status(status) }
 }
 
 fn refuse(dialect: Option<Dialect>, status: StatusCode, detail: &str) -> Response {

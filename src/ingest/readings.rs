@@ -22,7 +22,7 @@ use super::evidence::{Evidence, Sender};
 use super::idempotency::{Answer, Claim, Digest, Fingerprint, Idempotency, Turn};
 use crate::buffer::{self, Ack, Buffer};
 use crate::codec::{Decoded, Reason, Rules};
-use crate::door::says_length;
+use crate::door::has_no_end;
 use crate::problem::{ReadingFault, json_line};
 use crate::reading::Readings;
 use crate::tasks;
@@ -235,7 +235,7 @@ impl Front {
         dialect: Dialect,
     ) -> Result<(Content, Option<Digest>), IngestError> {
         self.via.check(&head.headers, Instant::now()).map_err(|_looped| IngestError::Looped)?;
-        if !says_length(&head.headers) {
+        if has_no_end(&head.headers, body) {
             return Err(IngestError::NoLength);
         }
         let mut content = Content::read(head, dialect, self.ack)?;
