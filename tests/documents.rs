@@ -1,4 +1,5 @@
-//! The documents say what the code does: README.md, ARCHITECTURE.md and the rest are compared with the sources.
+//! The documents say what the code does: README.md, ARCHITECTURE.md, the book in docs/ and the rest are compared with the
+//! sources.
 //!
 //! A failure here names the document and the line that is missing or too many. Either the code has changed and its
 //! document has not, or the other way round.
@@ -252,9 +253,9 @@ fn documented_defaults() -> Vec<Vec<String>> {
 }
 
 #[test]
-fn the_settings_in_the_readme_are_the_defaults_that_are_compiled_in() {
-    let rows = table("README.md", "| key | default | meaning |");
-    assert_eq!(rows, documented_defaults(), "README.md and config/default.toml");
+fn the_settings_in_the_book_are_the_defaults_that_are_compiled_in() {
+    let rows = table("docs/src/reference/settings.md", "| key | default | meaning |");
+    assert_eq!(rows, documented_defaults(), "the page and config/default.toml");
 
     let config = Config::read(None, &[]).expect("the defaults are good");
     let effective: BTreeSet<_> =
@@ -265,11 +266,11 @@ fn the_settings_in_the_readme_are_the_defaults_that_are_compiled_in() {
         .filter(|row| row[1] != "(empty)")
         .map(|row| (bare(&row[0]), bare(&row[1].replace('`', ""))))
         .collect();
-    assert_eq!(documented, effective, "README.md and what the program reads");
+    assert_eq!(documented, effective, "the page and what the program reads");
 }
 
 #[test]
-fn the_statuses_in_the_readme_are_those_that_the_front_answers() {
+fn the_statuses_in_the_book_are_those_that_the_front_answers() {
     let constant = |status: &StatusCode| {
         let name = status.canonical_reason().unwrap_or_default().to_uppercase();
         name.replace([' ', '-'], "_")
@@ -290,7 +291,7 @@ fn the_statuses_in_the_readme_are_those_that_the_front_answers() {
         }
     }
 
-    let rows = table("README.md", "| status | when | what to do |");
+    let rows = table("docs/src/reference/statuses.md", "| status | when | what to do |");
     let code = |row: &Vec<String>| row[0].parse::<u16>().expect("a status");
     let (reserved, documented): (Vec<_>, Vec<_>) =
         rows.iter().partition(|row| row[1].starts_with("reserved"));
@@ -299,7 +300,7 @@ fn the_statuses_in_the_readme_are_those_that_the_front_answers() {
 }
 
 #[test]
-fn the_metrics_in_the_readme_are_the_table_of_the_code() {
+fn the_metrics_in_the_book_are_the_table_of_the_code() {
     let rows: Vec<Vec<String>> = TABLE
         .iter()
         .map(|row| {
@@ -313,7 +314,7 @@ fn the_metrics_in_the_readme_are_the_table_of_the_code() {
             vec![format!("`{PREFIX}{}`", row.name), kind.to_owned(), labels, row.help.to_owned()]
         })
         .collect();
-    assert_eq!(table("README.md", "| name | kind | labels | help |"), rows);
+    assert_eq!(table("docs/src/reference/metrics.md", "| name | kind | labels | help |"), rows);
 }
 
 #[test]
@@ -322,7 +323,7 @@ fn overflow_policies_and_acknowledgements_are_told_in_the_words_of_the_code() {
         let rows = variants("src/buffer/mod.rs", name).into_iter();
         let rows: Vec<_> =
             rows.map(|(variant, doc)| vec![format!("`{}`", snake_case(&variant)), doc]).collect();
-        assert_eq!(table("README.md", head), rows, "README.md and {name}");
+        assert_eq!(table("docs/src/reference/acks.md", head), rows, "the page and {name}");
     };
     check("OnFull", "| on_full | what happens |");
     check("Ack", "| ack | what it promises |");
@@ -515,12 +516,12 @@ async fn the_openapi_document_has_every_path_that_is_served() {
         .collect();
     assert_eq!(routes.iter().map(String::as_str).collect::<BTreeSet<_>>(), served);
 
-    let mut rows: Vec<_> = table("README.md", "| path | method | what |")
+    let mut rows: Vec<_> = table("docs/src/sending/http.md", "| path | method | what |")
         .into_iter()
         .map(|row| (row[0].trim_matches('`').to_owned(), row[1].clone()))
         .collect();
     rows.sort();
-    assert_eq!(rows, documented, "README.md and the OpenAPI document");
+    assert_eq!(rows, documented, "the page and the OpenAPI document");
 
     let node = support::FakeNode::start().await;
     let gateway = TestGateway::new().node(&node).start().await;

@@ -1,4 +1,4 @@
-//! What is promised of `forebay check --try`, and of the examples in docs/transforms.md.
+//! What is promised of `forebay check --try`, and of the examples in docs/src/transforms/examples.md.
 
 mod support;
 
@@ -17,6 +17,8 @@ use support::{FakeNode, Reading, TestGateway, eventually, to_ndjson};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const HOUSEHOLD: &str = "tests/data/household_power_2007-02.csv";
+/// The page whose examples are tried.
+const TRANSFORMS: &str = "docs/src/transforms/examples.md";
 
 /// Runs the transforms of a settings file over a file.
 fn rehearse(directory: &Path, toml: &str, file: &Path) -> Finished {
@@ -40,7 +42,7 @@ fn blocks(document: &str) -> Vec<(String, String)> {
 
 #[test]
 fn the_examples_of_the_document_do_what_it_says() {
-    let document = fs::read_to_string(Path::new(ROOT).join("docs/transforms.md")).expect("a document");
+    let document = fs::read_to_string(Path::new(ROOT).join(TRANSFORMS)).expect("a document");
     let household = Path::new(ROOT).join(HOUSEHOLD);
     let directory = directory();
     let text = fs::read_to_string(&household).expect("readings");
@@ -104,7 +106,7 @@ fn a_file_is_read_as_its_name_says_and_what_cannot_be_is_told() {
         Path::new("a.json"),
     );
     let said = faulty.expect_status(2).stderr;
-    let document = fs::read_to_string(Path::new(ROOT).join("docs/transforms.md")).expect("a document");
+    let document = fs::read_to_string(Path::new(ROOT).join(TRANSFORMS)).expect("a document");
     assert!(document.contains(&format!("```console\n{said}```")), "the document has {said}");
     assert!(
         said.contains("transforms.toml:3: transform filter-1: keep: ")
@@ -250,7 +252,7 @@ fn counted(readings: &[Reading]) -> BTreeMap<String, usize> {
 
 #[test]
 fn the_metrics_in_the_document_are_there() {
-    let rows = table("docs/transforms.md", "| metric | what it tells |");
+    let rows = table(TRANSFORMS, "| metric | what it tells |");
     let documented: Vec<_> = rows.iter().flat_map(|cells| names(&cells[0])).collect();
     assert!(!documented.is_empty());
     for name in documented {
@@ -270,7 +272,7 @@ fn the_functions_in_the_document_are_those_of_the_code() {
     let faults = settings.finish();
     let fault = faults.iter().find(|fault| fault.key == "functions").expect("a fault");
     let (_, known) = fault.problem.split_once("known: ").expect("those that are known");
-    let rows = table("docs/transforms.md", "| function | result |");
+    let rows = table(TRANSFORMS, "| function | result |");
     let documented: Vec<_> = rows.iter().flat_map(|cells| names(&cells[0])).collect();
     assert_eq!(documented, known.split(", ").collect::<Vec<_>>());
 }
@@ -296,12 +298,15 @@ fn the_kinds_and_their_settings_in_the_documents_are_those_of_the_code() {
         let _ = read(&mut settings);
         code.push(((*kind).to_owned(), settings.known().iter().map(|key| (*key).to_owned()).collect()));
     }
-    let readme =
-        table("README.md", "| kind | what it does | settings beside `kind`, `name`, `devices`, `sensors` |");
-    let readme: Vec<_> = readme.iter().map(|cells| (names(&cells[0]).remove(0), names(&cells[2]))).collect();
-    assert_eq!(readme, code);
+    let overview = table(
+        "docs/src/transforms/overview.md",
+        "| kind | what it does | settings beside `kind`, `name`, `devices`, `sensors` |",
+    );
+    let overview: Vec<_> =
+        overview.iter().map(|cells| (names(&cells[0]).remove(0), names(&cells[2]))).collect();
+    assert_eq!(overview, code);
     let mut document: Vec<(String, Vec<String>)> = Vec::new();
-    for cells in table("docs/transforms.md", "| kind | setting | default | allowed |") {
+    for cells in table(TRANSFORMS, "| kind | setting | default | allowed |") {
         if let Some(kind) = names(&cells[0]).pop() {
             document.push((kind, Vec::new()));
         }

@@ -19,8 +19,8 @@ use support::{
 /// Longer than any test: what takes it does not happen.
 const NEVER: &str = "1h";
 
-/// The nodes in the order of a device's ranking, as README says: XXH64 of the device exclusive-or XXH64 of the
-/// address, mixed by the finalizer of `SplitMix64`; the highest leads.
+/// The nodes in the order of a device's ranking, as docs/src/delivering/routes.md says: XXH64 of the device
+/// exclusive-or XXH64 of the address, mixed by the finalizer of `SplitMix64`; the highest leads.
 fn ranking(device: &str, nodes: &[&FakeNode]) -> Vec<usize> {
     let score = |node: &FakeNode| {
         let hash = xxh64(device.as_bytes(), 0) ^ xxh64(node.url().as_bytes(), 0);

@@ -6,8 +6,8 @@ STORE is clickhouse, influxdb, prometheus or victoriametrics, listening on PORT 
 were sent, and those of CSV once for each DEVICE: its first column is the time, each other one a sensor. Device, sensor,
 tags, value and time must be those that were sent: values as the doubles that their text names (in ClickHouse 18.16, whose
 own reader of numbers is off by a unit in the last place now and then, as the doubles that it makes of that text), times to
-the nanosecond, or to the millisecond where the store has no more; names and tags as README says of the FORMAT. Nothing else may be there,
-and no reading twice.
+the nanosecond, or to the millisecond where the store has no more; names and tags as docs/src/delivering/formats.md
+says of the FORMAT. Nothing else may be there, and no reading twice.
 """
 
 import collections
