@@ -21,7 +21,7 @@
 //!   disk, after every restart.
 //! - Everything is bounded, and nothing from outside can cause a panic.
 //!
-//! The pages in `docs/src/` say what that means for users, `ARCHITECTURE.md` which test holds what.
+//! The pages in `docs/src/` say what that means for users, `docs/src/inside/invariants.md` which test holds what.
 //!
 //! # The parts, in reading order
 //!

@@ -122,6 +122,9 @@ const LOG_FILES: &str = "wal/fs.rs";
 /// What that file may use beside the system's own: the one place that says whose a new file is.
 const MAKES_FILES: &str = "use crate::private_files;";
 
+/// The page of what must never stop being true.
+const INVARIANTS: &str = "docs/src/inside/invariants.md";
+
 /// Most lines of a source file.
 const LINES_MAX: usize = 600;
 
@@ -400,13 +403,12 @@ fn every_source_uses_only_lower_floors_and_its_own_folder() {
 
 #[test]
 fn every_test_that_an_invariant_names_exists() {
-    let text = read("ARCHITECTURE.md");
-    let section = text.split("\n## ").find(|section| section.starts_with("Invariants")).expect("the section");
+    let page = read(INVARIANTS);
     let mut faults = Vec::new();
-    for name in quoted(section).filter(|name| name.contains(".rs::")) {
+    for name in quoted(&page).filter(|name| name.contains(".rs::")) {
         let (file, test) = name.split_once("::").expect("a file and a test");
         if !root().join(file).exists() || !has_test(&read(file), test) {
-            faults.push(format!("ARCHITECTURE.md names {name}, which is not there"));
+            faults.push(format!("{INVARIANTS} names {name}, which is not there"));
         }
     }
     // Where an invariant is held, its doc names the test too.
@@ -424,9 +426,9 @@ fn every_test_that_an_invariant_names_exists() {
             }
         }
     }
-    for (number, _) in section.match_indices("TODO(test)") {
-        let left: String = section[number..].chars().take_while(|c| *c != '\n').collect();
-        faults.push(format!("ARCHITECTURE.md: {left}"));
+    for (number, _) in page.match_indices("TODO(test)") {
+        let left: String = page[number..].chars().take_while(|c| *c != '\n').collect();
+        faults.push(format!("{INVARIANTS}: {left}"));
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
