@@ -1,5 +1,5 @@
 //! The documents say what the code does: README.md, ARCHITECTURE.md, the book in docs/ and the rest are compared with the
-//! sources.
+//! sources. `tests/reference.rs` writes what can be written from them.
 //!
 //! A failure here names the document and the line that is missing or too many. Either the code has changed and its
 //! document has not, or the other way round.
@@ -10,8 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use forebay::config::Config;
-use forebay::metrics::{Kind, PREFIX, TABLE};
+use forebay::ingest::{STATUSES, StatusRow};
 use http::StatusCode;
 use support::TestGateway;
 
@@ -198,82 +197,8 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
 }
 
-/// The variants of an enum with their docs, each as one line.
-#[track_caller]
-fn variants(source: &str, name: &str) -> Vec<(String, String)> {
-    let head = format!("pub enum {name} {{");
-    let text = read(source);
-    let body = text.lines().skip_while(|line| *line != head).skip(1).take_while(|line| *line != "}");
-    let (mut found, mut doc) = (Vec::new(), Vec::new());
-    for line in body {
-        // Fields of a variant are indented further.
-        let Some(line) = line.strip_prefix("    ").filter(|line| !line.starts_with([' ', '}'])) else {
-            continue;
-        };
-        match line.strip_prefix("///") {
-            Some(text) => doc.push(text.trim().to_owned()),
-            None => {
-                let variant: String = line.chars().take_while(char::is_ascii_alphanumeric).collect();
-                found.push((variant, std::mem::take(&mut doc).join(" ")));
-            }
-        }
-    }
-    assert!(!found.is_empty(), "{source} has {head}");
-    found
-}
-
-fn snake_case(name: &str) -> String {
-    let mut snake = String::new();
-    for letter in name.chars() {
-        if letter.is_ascii_uppercase() && !snake.is_empty() {
-            snake.push('_');
-        }
-        snake.push(letter.to_ascii_lowercase());
-    }
-    snake
-}
-
-/// The settings as the file of defaults has them: key, default, comment. A table without keys is one row.
-fn documented_defaults() -> Vec<Vec<String>> {
-    let (mut rows, mut table, mut comment) = (Vec::new(), String::new(), Vec::new());
-    for line in read("config/default.toml").lines() {
-        if let Some(text) = line.strip_prefix('#') {
-            comment.push(text.trim().to_owned());
-        } else if let Some((key, value)) = line.split_once(" = ") {
-            rows.push(vec![format!("`{table}.{key}`"), format!("`{value}`"), comment.join(" ")]);
-            comment.clear();
-        } else if let Some(name) = line.strip_prefix('[') {
-            table = name.trim_end_matches(']').to_owned();
-            if !comment.is_empty() {
-                rows.push(vec![format!("`{table}`"), "(empty)".to_owned(), comment.join(" ")]);
-            }
-            comment.clear();
-        } else {
-            comment.clear();
-        }
-    }
-    rows
-}
-
 #[test]
-fn the_settings_in_the_book_are_the_defaults_that_are_compiled_in() {
-    let rows = table("docs/src/reference/settings.md", "| key | default | meaning |");
-    assert_eq!(rows, documented_defaults(), "the page and config/default.toml");
-
-    let config = Config::read(None, &[]).expect("the defaults are good");
-    let effective: BTreeSet<_> =
-        config.settings.iter().map(|setting| (setting.key.clone(), setting.value.clone())).collect();
-    let bare = |cell: &str| cell.trim_matches(['`', '[', ']']).replace('"', "");
-    let documented: BTreeSet<_> = rows
-        .iter()
-        .filter(|row| row[1] != "(empty)")
-        .map(|row| (bare(&row[0]), bare(&row[1].replace('`', ""))))
-        .collect();
-    assert_eq!(documented, effective, "the page and what the program reads");
-}
-
-#[test]
-fn the_statuses_in_the_book_are_those_that_the_front_answers() {
+fn the_table_of_statuses_has_those_that_the_front_answers() {
     let constant = |status: &StatusCode| {
         let name = status.canonical_reason().unwrap_or_default().to_uppercase();
         name.replace([' ', '-'], "_")
@@ -294,42 +219,11 @@ fn the_statuses_in_the_book_are_those_that_the_front_answers() {
         }
     }
 
-    let rows = table("docs/src/reference/statuses.md", "| status | when | what to do |");
-    let code = |row: &Vec<String>| row[0].parse::<u16>().expect("a status");
-    let (reserved, documented): (Vec<_>, Vec<_>) =
-        rows.iter().partition(|row| row[1].starts_with("reserved"));
-    assert_eq!(reserved.into_iter().map(code).collect::<Vec<_>>(), [401, 429]);
-    assert_eq!(documented.into_iter().map(code).collect::<BTreeSet<_>>(), answered);
-}
-
-#[test]
-fn the_metrics_in_the_book_are_the_table_of_the_code() {
-    let rows: Vec<Vec<String>> = TABLE
-        .iter()
-        .map(|row| {
-            let kind = match row.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-                Kind::Histogram => "histogram",
-            };
-            let labels: Vec<_> = row.labels.iter().map(|label| format!("`{label}`")).collect();
-            let labels = if labels.is_empty() { "–".to_owned() } else { labels.join(", ") };
-            vec![format!("`{PREFIX}{}`", row.name), kind.to_owned(), labels, row.help.to_owned()]
-        })
-        .collect();
-    assert_eq!(table("docs/src/reference/metrics.md", "| name | kind | labels | help |"), rows);
-}
-
-#[test]
-fn overflow_policies_and_acknowledgements_are_told_in_the_words_of_the_code() {
-    let check = |name: &str, head: &str| {
-        let rows = variants("src/buffer/mod.rs", name).into_iter();
-        let rows: Vec<_> =
-            rows.map(|(variant, doc)| vec![format!("`{}`", snake_case(&variant)), doc]).collect();
-        assert_eq!(table("docs/src/reference/acks.md", head), rows, "the page and {name}");
-    };
-    check("OnFull", "| on_full | what happens |");
-    check("Ack", "| ack | what it promises |");
+    let (reserved, known): (Vec<&StatusRow>, Vec<_>) =
+        STATUSES.iter().partition(|row| row.when.starts_with("reserved"));
+    assert_eq!(reserved.iter().map(|row| row.status).collect::<Vec<_>>(), [401, 429]);
+    assert_eq!(known.iter().map(|row| row.status).collect::<BTreeSet<_>>(), answered);
+    assert!(STATUSES.is_sorted_by_key(|row| row.status), "they stand in their order");
 }
 
 #[test]

@@ -16,7 +16,7 @@ mod terminal;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Exit status of a command that did what it was asked.
 pub const DONE: u8 = 0;
@@ -45,6 +45,11 @@ enum Command {
     Load(load::LoadArguments),
     Buffer(buffer::BufferArguments),
     DeadLetters(dead_letters::DeadLettersArguments),
+}
+
+/// The command line, as `--help` tells it.
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Reads the arguments and runs the command that they name.

@@ -27,6 +27,7 @@ mod observe;
 mod readings;
 mod refusal;
 mod schema;
+mod statuses;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -50,6 +51,9 @@ pub use dialect::{Dialect, PATHS};
 pub use entrance::Entrance;
 pub use idempotency::KeysConfig;
 pub use influx::Api as InfluxApi;
+pub use refusal::REASONS as REFUSALS;
+pub use statuses::STATUSES;
+pub use statuses::StatusRow;
 
 /// The path that takes readings from the gateway's own clients; [`PATHS`] has those of others, too.
 pub const READINGS_PATH: &str = "/v1/readings";

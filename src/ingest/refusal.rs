@@ -5,33 +5,39 @@ use prometheus::IntCounter;
 
 use crate::metrics::Metrics;
 
-/// Every reason. Those of a request for readings come from [`super::error::IngestError::reason`], the others from the
-/// status.
-pub(super) const REASONS: &[&str] = &[
-    "full",
-    "storage",
-    "stopping",
-    "busy",
-    "body",
-    "readings",
-    "query",
-    "ack",
-    "idempotency_key",
-    "media_type",
-    "encoding",
-    "too_large",
-    "too_slow",
-    "not_delivered",
-    "not_found",
-    "method",
-    "length",
-    "host",
-    "origin",
-    "bad_request",
-    "loop",
-    "internal",
-    HEAD,
-    OTHER,
+/// Every reason with what it means, for `docs/src/reference/statuses.md`. Those of a request for readings come from the
+/// error, the others from the status.
+pub const REASONS: &[(&str, &str)] = &[
+    ("full", "the buffer has no room"),
+    ("storage", "the buffer cannot store readings now; the disk is full, for one"),
+    ("stopping", "the gateway is shutting down"),
+    (
+        "busy",
+        "too many bodies are being read, too many requests wait for delivery, or too many have an `Idempotency-Key`",
+    ),
+    ("body", "the body is not what it claims to be, or it broke off"),
+    ("readings", "every reading was turned away, or one was and the request is strict"),
+    ("query", "a query parameter is not known, is there twice, or has a value that it cannot have"),
+    ("ack", "the acknowledgement cannot be given by this gateway"),
+    (
+        "idempotency_key",
+        "the `Idempotency-Key` is not valid, came with another request, or its first request is under way",
+    ),
+    ("media_type", "the `Content-Type` is not known, or there are several"),
+    ("encoding", "the `Content-Encoding` is not known, or there are several"),
+    ("too_large", "the body, or what it holds, is larger than allowed"),
+    ("too_slow", "the body did not arrive in time"),
+    ("not_delivered", "`ack=delivered`: not all readings were delivered"),
+    ("not_found", "no such path"),
+    ("method", "another method than the path takes"),
+    ("length", "the request does not say how long its body is"),
+    ("host", "the gateway does not go by the name in `Host`"),
+    ("origin", "a web page of another origin that is not listed"),
+    ("bad_request", "`Host` or `Transfer-Encoding` is not valid"),
+    ("loop", "the readings have come through this gateway before"),
+    ("internal", "a defect in the gateway"),
+    (HEAD, "what came is not HTTP, or its head is too large"),
+    (OTHER, "any other, such as a transfer coding that is not known"),
 ];
 /// What came is no request of HTTP, or its head is too large: answered with 400 or 431 below the front.
 pub(super) const HEAD: &str = "head";
@@ -68,13 +74,13 @@ pub(super) struct RefusalCounters {
 impl RefusalCounters {
     /// Shows every reason from the start, so that an alert sees the first one.
     pub(super) fn new(metrics: &Metrics) -> RefusalCounters {
-        let counter = |reason: &&str| metrics.requests_refused.with_label_values(&[*reason]);
+        let counter = |(reason, _): &(&str, &str)| metrics.requests_refused.with_label_values(&[*reason]);
         RefusalCounters { counters: REASONS.iter().map(counter).collect() }
     }
 
     /// Counts a request.
     pub(super) fn count(&self, reason: &str) {
-        let known = |name| REASONS.iter().position(|known| *known == name);
+        let known = |name| REASONS.iter().position(|(known, _)| *known == name);
         if let Some(place) = known(reason).or_else(|| known(OTHER)) {
             self.counters[place].inc();
         }
@@ -91,7 +97,10 @@ mod tests {
             let reason = of_status(status);
             let refuses = status.as_u16() >= 400 && status != StatusCode::SERVICE_UNAVAILABLE;
             assert_eq!(reason.is_some(), refuses, "{status}");
-            assert!(reason.is_none_or(|reason| REASONS.contains(&reason)), "{status}");
+            assert!(
+                reason.is_none_or(|reason| REASONS.iter().any(|(known, _)| *known == reason)),
+                "{status}"
+            );
         }
     }
 }
