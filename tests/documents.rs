@@ -124,6 +124,20 @@ const MAKES_FILES: &str = "use crate::private_files;";
 /// The page of what must never stop being true.
 const INVARIANTS: &str = "docs/src/inside/invariants.md";
 
+/// The pages of the book, and the one that lists them.
+const BOOK: &str = "docs/src/";
+const SUMMARY: &str = "SUMMARY.md";
+
+/// Most lines and bytes of the documents that a stranger reads first.
+const LENGTHS: &[(&str, usize, usize)] =
+    &[("README.md", 170, 12 * 1024), ("ARCHITECTURE.md", 170, 10 * 1024)];
+
+/// Most lines of a page of the book.
+const PAGE_LINES_MAX: usize = 400;
+
+/// Most characters of a paragraph, in those and in the book; rows of tables are not counted.
+const PARAGRAPH_MAX: usize = 450;
+
 /// Most lines of a source file.
 const LINES_MAX: usize = 600;
 
@@ -144,7 +158,7 @@ fn files(folder: &str) -> Vec<String> {
             let entry = entry.expect("an entry");
             let path = entry.path();
             let name = path.strip_prefix(root()).expect("below the root").to_str().expect("UTF-8").to_owned();
-            if [".git", "target", "data", "fuzz/target", "fuzz/corpus", "fuzz/artifacts"]
+            if [".git", "target", "data", "docs/book", "fuzz/target", "fuzz/corpus", "fuzz/artifacts"]
                 .contains(&name.as_str())
             {
                 continue;
@@ -227,33 +241,122 @@ fn the_table_of_statuses_has_those_that_the_front_answers() {
 }
 
 #[test]
-fn every_relative_link_leads_to_a_file() {
-    let documents = files("").into_iter().filter(|path| path.ends_with(".md"));
-    for document in documents {
+fn every_relative_link_leads_to_a_file_and_to_a_heading_of_it() {
+    let mut faults = Vec::new();
+    for document in documents() {
         let folder = Path::new(&document).parent().map(PathBuf::from).unwrap_or_default();
-        let text = read(&document);
-        for rest in text.split("](").skip(1) {
-            let target = rest.split(')').next().unwrap_or_default();
-            let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
-            if path.contains("://") {
-                continue;
-            }
+        for target in links(&read(&document)) {
+            let (path, anchor) = target.split_once('#').unwrap_or((&target, ""));
             let file = if path.is_empty() { PathBuf::from(&document) } else { folder.join(path) };
-            assert!(root().join(&file).exists(), "{document} links to {target}, which is not there");
-            if !anchor.is_empty() {
-                let headings = read(file.to_str().expect("UTF-8"));
-                let found = headings.lines().any(|line| line.starts_with('#') && slug(line) == anchor);
-                assert!(found, "{document} links to {target}, and there is no such heading");
+            if !root().join(&file).exists() {
+                faults.push(format!("{document} links to {target}, which is not there"));
+            } else if !anchor.is_empty()
+                && !anchors(&read(file.to_str().expect("UTF-8"))).iter().any(|known| known == anchor)
+            {
+                faults.push(format!("{document} links to {target}, and there is no such heading"));
             }
         }
     }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// The anchor of a heading.
+#[test]
+fn every_page_of_the_book_is_in_its_summary_once() {
+    let mut listed = links(&read(&format!("{BOOK}{SUMMARY}")));
+    listed.sort();
+    let pages: Vec<String> = documents()
+        .iter()
+        .filter_map(|document| document.strip_prefix(BOOK))
+        .filter(|page| *page != SUMMARY)
+        .map(str::to_owned)
+        .collect();
+    assert!(!pages.is_empty(), "there is a book");
+    assert_eq!(listed, pages, "{BOOK}{SUMMARY} and the pages that are there");
+}
+
+#[test]
+fn no_document_is_longer_than_people_read() {
+    let mut faults = Vec::new();
+    for document in documents() {
+        let text = read(&document);
+        let known = LENGTHS.iter().find(|(name, ..)| *name == document);
+        let (lines, bytes) = match known {
+            Some((_, lines, bytes)) => (*lines, *bytes),
+            None if document.starts_with(BOOK) => (PAGE_LINES_MAX, usize::MAX),
+            None => continue,
+        };
+        if text.lines().count() > lines || text.len() > bytes {
+            let (has, size) = (text.lines().count(), text.len());
+            faults.push(format!("{document} has {has} lines and {size} bytes; at most {lines} and {bytes}"));
+        }
+        for line in outside_of_blocks(&text).filter(|line| !line.starts_with('|')) {
+            let characters = line.chars().count();
+            if characters > PARAGRAPH_MAX {
+                let beginning: String = line.chars().take(60).collect();
+                faults.push(format!("{document} has a paragraph of {characters} characters: {beginning}…"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Every document in Markdown, by its path from the root, in order.
+fn documents() -> Vec<String> {
+    files("").into_iter().filter(|path| path.ends_with(".md")).collect()
+}
+
+/// The lines of a document that are not in a block of code.
+fn outside_of_blocks(document: &str) -> impl Iterator<Item = &str> {
+    let mut is_inside = false;
+    document.lines().filter(move |line| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_inside ^= is_fence;
+        !is_inside && !is_fence
+    })
+}
+
+/// The relative links of a document, pictures included; what stands in backticks is no link.
+fn links(document: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for line in outside_of_blocks(document) {
+        let prose: String = line.split('`').step_by(2).collect();
+        for rest in prose.split("](").skip(1) {
+            let target = rest.split(')').next().unwrap_or_default();
+            if !target.contains("://") {
+                found.push(target.to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// The anchors of a document's headings, as GitHub and mdBook make them.
+fn anchors(document: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    for line in outside_of_blocks(document).filter(|line| line.starts_with('#')) {
+        let slug = slug(line);
+        let before = seen.entry(slug.clone()).or_default();
+        // A heading that is there again gets a number.
+        found.push(if *before == 0 { slug } else { format!("{slug}-{before}") });
+        *before += 1;
+    }
+    found
+}
+
+/// The anchor of a heading that is there once.
 fn slug(heading: &str) -> String {
     let words = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = words.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn links_and_anchors_are_found_as_markdown_has_them() {
+    let document = "# A `b_c`: d, e!\n[x](y.md#z), `[no](no.md)` and ![p](p.svg)\n```sh\n# no heading\n[no](no)\n```\n\
+                    ## Again\n## Again\n[far](https://example.org)\n";
+    assert_eq!(links(document), ["y.md#z", "p.svg"]);
+    assert_eq!(anchors(document), ["a-b_c-d-e", "again", "again-1"]);
 }
 
 #[test]
