@@ -31,15 +31,16 @@
 //!    happens when there is no room ([`buffer::OnFull`]).
 //! 4. [`wal`]: a log of byte records, its files and what it promises of them.
 //! 5. [`buffer::disk`]: readings, batches and settlements in that log, and the one thread that writes them.
-//! 6. [`routing`] and [`delivery`]: which node, when, and what its answer leads to.
-//! 7. [`ingest`] and [`status`]: the HTTP surface, with [`problem`] for what went wrong and [`rejections`] for what
+//! 6. [`transform`]: fewer readings, or better ones, before they are gathered into batches.
+//! 7. [`routing`] and [`delivery`]: which node, when, and what its answer leads to.
+//! 8. [`ingest`] and [`status`]: the HTTP surface, with [`problem`] for what went wrong and [`rejections`] for what
 //!    was turned away last.
-//! 8. [`node`]: the embedded node, a small store on SQLite.
-//! 9. [`config`] and [`gateway`]: the settings; what is built from them, in which order it starts and stops.
-//! 10. [`cli`]: the commands.
+//! 9. [`node`]: the embedded node, a small store on SQLite.
+//! 10. [`config`] and [`gateway`]: the settings; what is built from them, in which order it starts and stops.
+//! 11. [`cli`]: the commands.
 //!
-//! Small things that know nothing of the rest: [`listener`], [`door`], [`metrics`], [`registry`], [`quantity`], [`backoff`],
-//! [`node_id`], [`filesystem`], [`private_files`], [`tasks`], [`zstd_contexts`], [`via`].
+//! Small things that know nothing of the rest: [`text`], [`listener`], [`door`], [`metrics`], [`registry`], [`quantity`],
+//! [`backoff`], [`node_id`], [`filesystem`], [`private_files`], [`tasks`], [`zstd_contexts`], [`via`].
 
 pub mod backoff;
 pub mod buffer;

@@ -12,8 +12,8 @@
 //! Limits: a body is at most `server.max_body` bytes after decompression and arrives within
 //! `server.request_timeout`; all bodies under way, and what they hold once decoded, are at most `server.max_pending`
 //! bytes together; readings may not take many times the bytes of their body; large bodies are decoded one for each
-//! core at a time; at most half of the connections wait for delivery; connections and heads are bounded below, in [`crate::listener`]. A refused body is read on for a while, so that its sender sees
-//! the answer.
+//! core at a time; at most half of the connections wait for delivery; connections and heads are bounded below, in
+//! [`crate::listener`]. A refused body is read on for a while, so that its sender sees the answer.
 
 mod body;
 mod content;
