@@ -543,6 +543,29 @@ async fn the_openapi_document_has_every_path_that_is_served() {
     assert_eq!(gateway.stop().await.undelivered, 0);
 }
 
+/// What curl sends with `--json` in the first minute, and the answer that stands under it.
+#[tokio::test]
+async fn the_answers_of_the_first_minute_are_those_of_the_gateway() {
+    let node = support::FakeNode::start().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let gateway = TestGateway::new().on_disk(directory.path()).node(&node).start().await;
+    for document in ["README.md", "docs/src/start/first-minute.md"] {
+        let text = read(document);
+        let mut tried = 0;
+        for rest in text.split("```sh\ncurl --json '").skip(1) {
+            let (body, rest) =
+                rest.split_once("' http://127.0.0.1:8080/v1/readings\n```\n").expect("a request");
+            let (_, rest) = rest.split_once("```json\n").expect("an answer");
+            let (answer, _) = rest.split_once("```").expect("an end");
+            let reply = gateway.post_body("application/json", body.to_owned()).await.expect_status(202);
+            assert_eq!(reply.text(), answer, "{document}: {body}");
+            tried += 1;
+        }
+        assert_eq!(tried, 2, "{document}");
+    }
+    assert_eq!(gateway.stop().await.undelivered, 0);
+}
+
 #[test]
 fn no_text_speaks_of_the_machine_it_was_written_on() {
     // Put together here, so that this file is not the first to be found.
