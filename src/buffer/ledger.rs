@@ -81,7 +81,7 @@ pub enum Outcome {
 ///
 /// **Invariant**: `accepted + recovered + derived = delivered + dead_lettered + filtered + merged + dropped +
 /// buffered`, at every moment (`buffer::accounts::tests::the_books_balance_whatever_happens`, and over HTTP
-/// `the_ledger_adds_up_and_every_accepted_reading_arrives_once` in `tests/ledger.rs`).
+/// `the_ledger_adds_up_and_every_accepted_reading_arrives_once` in `tests/it/ledger.rs`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ledger {
     /// Taken in, by the format of their request, in the order of [`DECODERS`].

@@ -50,7 +50,7 @@ pub struct Unwritten {
 /// Readings that go to one node in one request.
 ///
 /// **Invariant**: the same key always goes with the same readings in the same order; whatever changes the readings
-/// makes a batch with another key (`a_key_never_carries_other_readings` in `tests/ledger.rs`).
+/// makes a batch with another key (`a_key_never_carries_other_readings` in `tests/it/ledger.rs`).
 #[derive(Debug)]
 pub struct Batch {
     /// Its place among the batches: a lower number is older.

@@ -1,6 +1,6 @@
 //! What the statuses of the paths that take readings mean to their clients.
 //!
-//! `docs/src/reference/statuses.md` is written from this table; `tests/documents.rs` holds it to what the front answers.
+//! `docs/src/reference/statuses.md` is written from this table; `tests/it/documents.rs` holds it to what the front answers.
 
 /// A status, for the people who make clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,675 @@
+//! What `forebay dead-letters` promises: it shows what nodes refused, sends it again without doubling it, and removes
+//! only what it was asked to.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::support::process::{Finished, Process, directory, forebay, run};
+use crate::support::{Answer, FakeNode, Reading, RunningGateway, TestGateway, eventually, reading, readings};
+use forebay::delivery::dead_letter::Origin;
+use forebay::delivery::{DeadLetter, DeadLetterConfig, DeadLetters};
+use forebay::timestamp::Timestamp;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// Where the settings have them, below a directory.
+const PATH: &str = "data/dead-letters";
+
+fn letter(reading: &Reading, reason: &'static str, at: &str) -> DeadLetter {
+    DeadLetter {
+        reading: serde_json::to_vec(reading).expect("JSON"),
+        reason,
+        status: 422,
+        node: "10.0.0.1:9000".to_owned(),
+        body: "no such\nsensor\u{1b}[2J".to_owned(),
+        at: Timestamp::parse(at).expect("an instant"),
+        origin: None,
+    }
+}
+
+/// Keeps letters as a gateway does.
+fn keep(directory: &Path, letters: &[DeadLetter]) {
+    let config = DeadLetterConfig { path: directory.join(PATH), max_bytes: 1 << 30 };
+    DeadLetters::new(config).append(letters).expect("a sound disk");
+}
+
+/// These readings were refused, one a second.
+fn keep_refused(directory: &Path, refused: &[Reading]) {
+    let at = |second: usize| format!("2026-02-01T12:{:02}:{:02}Z", second / 60 % 60, second % 60);
+    let letters: Vec<_> =
+        refused.iter().enumerate().map(|(n, reading)| letter(reading, "refused", &at(n))).collect();
+    keep(directory, &letters);
+}
+
+fn dead_letters(directory: &Path, arguments: &[&str]) -> Finished {
+    run(forebay(directory, &[&["dead-letters"], arguments].concat(), &[]))
+}
+
+/// The same while a gateway runs in this process.
+async fn dead_letters_meanwhile(directory: &Path, arguments: &[&str]) -> Finished {
+    let command = forebay(directory, &[&["dead-letters"], arguments].concat(), &[]);
+    tokio::task::spawn_blocking(|| run(command)).await.expect("no panic")
+}
+
+async fn replay(directory: &Path, gateway: &RunningGateway, more: &[&str]) -> Finished {
+    let url = gateway.url("");
+    dead_letters_meanwhile(directory, &[&["replay", "--gateway", &url], more].concat()).await
+}
+
+/// The readings of all letters that are there, in their order.
+fn kept(directory: &Path) -> Vec<Reading> {
+    let lines = dead_letters(directory, &["list", "--json"]).expect_status(0).stdout;
+    lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["reading"].clone()).collect()
+}
+
+/// All files of letters, with what is in them.
+fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = fs::read_dir(directory.join(PATH)).expect("a directory");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let letters = paths.filter(|path| path.extension().is_some_and(|extension| extension == "ndjson"));
+    letters.map(|path| (path.clone(), fs::read(path).expect("a file"))).collect()
+}
+
+#[track_caller]
+fn expect(text: &str, part: &str) {
+    assert!(text.contains(part), "{part:?} is not in\n{text}");
+}
+
+async fn expect_delivered(node: &FakeNode, expected: &[Reading]) {
+    eventually("the readings arrive", || async { node.count() >= expected.len() }).await;
+    let arrived: Vec<_> = node.stored().iter().flat_map(|batch| batch.readings()).collect();
+    assert_eq!(arrived, expected, "each once, in order");
+}
+
+#[test]
+fn list_shows_a_line_for_each_and_counts_them() {
+    let directory = directory();
+    let [first, second, third] = [reading(0), reading(1), reading(2)];
+    keep(directory.path(), &[letter(&first, "refused", "2026-02-01T12:00:00.5Z")]);
+    keep(directory.path(), &[letter(&second, "too_large", "2026-02-01T12:00:01Z")]);
+    keep(directory.path(), &[letter(&third, "refused", "2026-02-01T12:00:02Z")]);
+    let before = files(directory.path());
+
+    let listed = dead_letters(directory.path(), &["list"]).expect_status(0);
+    assert_eq!(
+        listed.stdout,
+        "2026-02-01T12:00:00.500Z  meter-0/voltage  refused  422  10.0.0.1:9000  no such sensor\u{fffd}[2J\n\
+         2026-02-01T12:00:01Z  meter-1/voltage  too_large  422  10.0.0.1:9000  no such sensor\u{fffd}[2J\n\
+         2026-02-01T12:00:02Z  meter-2/voltage  refused  422  10.0.0.1:9000  no such sensor\u{fffd}[2J\n\
+         3 dead letters\n"
+    );
+    let limited = dead_letters(directory.path(), &["list", "--limit", "1"]).expect_status(0);
+    assert_eq!(limited.stdout.lines().count(), 2);
+    expect(&limited.stdout, "1 of 3 dead letters");
+
+    let json = dead_letters(directory.path(), &["list", "--json"]).expect_status(0);
+    assert_eq!(json.stdout.as_bytes(), before.values().next().expect("one file").as_slice());
+    assert_eq!(json.stderr, "3 dead letters\n");
+    assert!(files(directory.path()) == before, "nothing has changed");
+}
+
+#[test]
+fn filters_say_which_are_meant() {
+    let directory = directory();
+    let mut other = reading(9);
+    other["sensor"] = json!("current");
+    keep(directory.path(), &[letter(&reading(0), "refused", "2026-02-01T12:00:00Z")]);
+    keep(directory.path(), &[letter(&reading(1), "too_large", "2026-02-01T12:00:01Z")]);
+    keep(directory.path(), &[letter(&other, "refused", "2026-02-01T12:00:02Z")]);
+    let check = |filter: &[&str], expected: &[Reading]| {
+        let listed = dead_letters(directory.path(), &[&["list", "--json"], filter].concat()).expect_status(0);
+        let found: Vec<Value> =
+            listed.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let found: Vec<_> = found.iter().map(|line| line["reading"].clone()).collect();
+        assert_eq!(found, expected, "{filter:?}");
+    };
+    check(&["--reason", "too_large"], &[reading(1)]);
+    check(&["--device", "meter-0"], &[reading(0)]);
+    check(&["--sensor", "current"], std::slice::from_ref(&other));
+    check(&["--before", "2026-02-01T13:00:01+01:00"], &[reading(0)]);
+    check(&["--reason", "refused", "--sensor", "voltage"], &[reading(0)]);
+    check(&["--device", "meter"], &[]);
+    let wrong = dead_letters(directory.path(), &["list", "--before", "yesterday"]).expect_status(2);
+    expect(&wrong.stderr, "RFC 3339");
+}
+
+#[test]
+fn a_line_that_cannot_be_read_is_named_and_kept_and_fails_a_list_and_no_purge() {
+    let directory = directory();
+    keep_refused(directory.path(), &readings(1));
+    let path = directory.path().join(PATH).join("00000001.ndjson");
+    let mut file = OpenOptions::new().append(true).open(&path).expect("a file");
+    file.write_all(b"\nno letter\n{\"reading\":{\"dev").expect("written");
+    keep_refused(directory.path(), &[reading(1)]);
+
+    let listed = dead_letters(directory.path(), &["list"]).expect_status(1);
+    expect(&listed.stdout, "2 dead letters");
+    expect(&listed.stderr, "00000001.ndjson:3: cannot be read");
+    expect(&listed.stderr, "00000001.ndjson:4: cannot be read");
+    expect(&listed.stderr, "2 lines cannot be read");
+
+    let purged = dead_letters(directory.path(), &["purge", "--yes"]).expect_status(0);
+    expect(&purged.stdout, "removed 2 dead letters");
+    expect(&purged.stderr, "2 lines cannot be read");
+    let left = files(directory.path());
+    assert_eq!(left.into_values().collect::<Vec<_>>(), [b"\nno letter\n{\"reading\":{\"dev"]);
+}
+
+#[tokio::test]
+async fn a_line_that_cannot_be_read_fails_a_replay_that_sends_the_others() {
+    let directory = directory();
+    keep_refused(directory.path(), &readings(1));
+    let path = directory.path().join(PATH).join("00000001.ndjson");
+    OpenOptions::new().append(true).open(&path).expect("a file").write_all(b"no letter\n").expect("written");
+    let node = FakeNode::start().await;
+    let gateway = TestGateway::new().node(&node).start().await;
+    for expected in ["replayed 1 dead letter", "replayed no dead letters"] {
+        let done = replay(directory.path(), &gateway, &[]).await.expect_status(1);
+        expect(&done.stdout, expected);
+        expect(&done.stderr, "1 line cannot be read");
+    }
+    assert_eq!(files(directory.path()).into_values().collect::<Vec<_>>(), [b"no letter\n"]);
+}
+
+#[test]
+fn a_directory_of_something_else_is_no_directory_of_dead_letters() {
+    let directory = directory();
+    let make = |path: &str| {
+        let path = directory.path().join(path);
+        fs::create_dir_all(path.parent().expect("below")).expect("made");
+        fs::write(path, "").expect("written");
+    };
+    ["data/buffer/lock", "data/buffer/checkpoint-a", "log/00000000000000000001.segment", "etc/passwd"]
+        .into_iter()
+        .for_each(make);
+    make("letters/lock");
+    for command in [&["list"] as &[&str], &["list", "--json"], &["replay"], &["purge"], &["purge", "--yes"]] {
+        let at = |path: &str| dead_letters(directory.path(), &[command, &["--path", path]].concat());
+        for path in ["data/buffer", "log"] {
+            expect(&at(path).expect_status(1).stderr, "is the directory of a buffer");
+        }
+        for path in ["data", "etc"] {
+            let done = at(path).expect_status(1);
+            expect(&done.stderr, "is no directory of dead letters");
+            expect(&done.stderr, "`--path`");
+        }
+        at("letters").expect_status(0);
+    }
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_named_with_the_setting_and_none_is_made() {
+    let directory = directory();
+    let commands = [&["list"] as &[&str], &["list", "--json"], &["replay"], &["purge"], &["purge", "--yes"]];
+    for command in commands {
+        let done = dead_letters(directory.path(), command).expect_status(1);
+        assert_eq!(done.stdout, "");
+        for part in ["no directory data/dead-letters", "`dead_letter.path`", "--path"] {
+            expect(&done.stderr, part);
+        }
+        let elsewhere = dead_letters(directory.path(), &[command, &["--path", "else/where"]].concat());
+        expect(&elsewhere.expect_status(1).stderr, "no directory else/where");
+    }
+    assert!(fs::read_dir(directory.path()).expect("a directory").next().is_none());
+    fs::write(directory.path().join("file"), "").expect("written");
+    let file = dead_letters(directory.path(), &["list", "--path", "file"]).expect_status(1);
+    expect(&file.stderr, "file is no directory");
+    dead_letters(directory.path(), &["mend"]).expect_status(2);
+
+    fs::create_dir_all(directory.path().join(PATH)).expect("made");
+    for command in [&["list"] as &[&str], &["list", "--json"], &["replay"], &["purge"]] {
+        let done = dead_letters(directory.path(), command).expect_status(0);
+        expect(&(done.stdout + &done.stderr), "no dead letters");
+    }
+}
+
+#[test]
+fn what_no_letter_can_have_is_a_misuse_that_says_what_there_is() {
+    let directory = directory();
+    keep_refused(directory.path(), &readings(1));
+    for command in ["list", "replay", "purge"] {
+        let told = |option: &[&str]| {
+            let done = dead_letters(directory.path(), &[&[command], option].concat()).expect_status(2);
+            assert_eq!(done.stdout, "");
+            done.stderr
+        };
+        let reason = told(&["--reason", "refusd"]);
+        for part in ["refusd", "refused", "too_large", "not_numeric", "unwritable"] {
+            expect(&reason, part);
+        }
+        expect(&told(&["--reason", "damaged"]), "no letter has this reason");
+        expect(&told(&["--device", ""]), "1 to 256 bytes");
+        expect(&told(&["--sensor", "a\nb"]), "control characters");
+        told(&["--before", "yesterday"]);
+    }
+    assert_eq!(kept(directory.path()), readings(1));
+}
+
+/// Letters of a batch, as a crash between the lines and the settlement leaves them: the second and the third are there
+/// twice, the third in another file.
+fn keep_doubled(directory: &Path, of: &[Reading]) {
+    let one = |number: usize, at: &str| DeadLetter {
+        origin: Some(Origin { batch: "key-1".to_owned(), place: number as u64 }),
+        ..letter(&of[number], "refused", at)
+    };
+    let first = "2026-02-01T12:00:00Z";
+    keep(directory, &[one(0, first), one(1, first), one(2, first), one(1, "2026-02-01T12:00:07Z")]);
+    fs::write(directory.join(PATH).join("00000002.ndjson"), "no letter").expect("written");
+    keep(directory, &[one(2, "2026-02-01T12:00:08Z")]);
+    fs::remove_file(directory.join(PATH).join("00000002.ndjson")).expect("it is there");
+}
+
+#[test]
+fn a_letter_that_a_crash_wrote_twice_is_listed_once_and_purged_with_both_lines() {
+    let directory = directory();
+    keep_doubled(directory.path(), &readings(3));
+    let listed = dead_letters(directory.path(), &["list", "--json"]).expect_status(0);
+    expect(&listed.stderr, "3 dead letters");
+    let line = listed.stdout.lines().nth(2).expect("three lines");
+    expect(line, r#""batch":"key-1","place":2}"#);
+    assert_eq!(listed.stdout.lines().count(), 3);
+    expect(&dead_letters(directory.path(), &["list"]).expect_status(0).stdout, "3 dead letters");
+    // Only the first line of each came before that, and both go.
+    let before = ["--before", "2026-02-01T12:00:01Z", "--sensor", "voltage"];
+    let would = dead_letters(directory.path(), &[&["purge"], &before[..]].concat()).expect_status(2);
+    expect(&would.stdout, "would remove 3 dead letters");
+    let purged =
+        dead_letters(directory.path(), &[&["purge", "--yes"], &before[..]].concat()).expect_status(0);
+    expect(&purged.stdout, "removed 3 dead letters");
+    assert_eq!(kept(directory.path()), readings(0));
+}
+
+#[tokio::test]
+async fn a_letter_that_a_crash_wrote_twice_is_replayed_once() {
+    let node = FakeNode::start().await;
+    let gateway = TestGateway::new().node(&node).start().await;
+    let directory = directory();
+    keep_doubled(directory.path(), &readings(3));
+    let done = replay(directory.path(), &gateway, &[]).await.expect_status(0);
+    expect(&done.stdout, "replayed 3 dead letters");
+    expect_delivered(&node, &readings(3)).await;
+    assert_eq!(gateway.account("accepted").await, 3);
+    assert_eq!(kept(directory.path()), readings(0));
+}
+
+#[tokio::test]
+async fn a_letter_names_the_batch_that_the_node_saw_and_the_place_in_it() {
+    // Every third one is refused.
+    let is_bad = |reading: &Reading| reading["value"].as_u64().is_some_and(|number| number % 3 == 0);
+    let node = FakeNode::judging(move |batch| match batch.readings().iter().any(is_bad) {
+        true => Answer::status(422),
+        false => Answer::status(200),
+    })
+    .await;
+    let directory = directory();
+    let path = directory.path().join(PATH);
+    let gateway = TestGateway::new().set("dead_letter.path", path.display()).node(&node).start().await;
+    gateway.post(&readings(20)).await.expect_status(202);
+    eventually("all are settled", || async { gateway.account("buffered").await == 0 }).await;
+    let listed = dead_letters_meanwhile(directory.path(), &["list", "--json"]).await.expect_status(0);
+    assert_eq!(listed.stdout.lines().count(), 7);
+    for line in listed.stdout.lines() {
+        let letter: Reading = serde_json::from_str(line).expect("JSON");
+        let batches = node.received();
+        let batch = batches.iter().find(|batch| batch.key() == letter["batch"]).expect("the node saw it");
+        let place = usize::try_from(letter["place"].as_u64().expect("a place")).expect("small");
+        assert_eq!(batch.readings()[place], letter["reading"]);
+    }
+}
+
+/// Whether a terminal shows all of a text, and obeys nothing but its line ends.
+fn is_safe(text: &str) -> bool {
+    let turns = |c: char| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().all(|letter| letter == '\n' || !(letter.is_control() || turns(letter)))
+}
+
+#[test]
+fn what_a_terminal_would_obey_is_escaped_in_every_output() {
+    let directory = directory();
+    let mut bad = reading(0);
+    bad["sensor"] = "a\u{202e}b\u{2066}".into();
+    let body = "no\u{9b}2J\u{1b}[2J\u{85}\u{7f}\u{2028}\u{61c}\u{200f}";
+    let said = DeadLetter { body: body.to_owned(), ..letter(&bad, "refused", "2026-02-01T12:00:00Z") };
+    keep(directory.path(), &[said]);
+    let listed = dead_letters(directory.path(), &["list", "--json"]).expect_status(0).stdout;
+    assert!(is_safe(&listed), "{listed:?}");
+    let letter: Reading = serde_json::from_str(&listed).expect("JSON");
+    assert_eq!((&letter["reading"], letter["body"].as_str()), (&bad, Some(body)));
+    let listed = dead_letters(directory.path(), &["list"]).expect_status(0).stdout;
+    assert!(is_safe(&listed), "{listed:?}");
+    // Of a path, too.
+    let told = dead_letters(directory.path(), &["list", "--path", "no\u{202e}where"]).expect_status(1);
+    assert!(is_safe(&told.stderr) && told.stderr.contains("no\\u202ewhere"), "{:?}", told.stderr);
+}
+
+#[test]
+fn a_directory_can_be_named_and_comes_from_the_settings_otherwise() {
+    let directory = directory();
+    keep_refused(directory.path(), &readings(2));
+    let elsewhere = directory.path().join("elsewhere");
+    fs::rename(directory.path().join(PATH), &elsewhere).expect("moved");
+    expect(&dead_letters(directory.path(), &["list"]).expect_status(1).stderr, "no directory");
+    let named = dead_letters(directory.path(), &["list", "--path", "elsewhere"]).expect_status(0);
+    expect(&named.stdout, "2 dead letters");
+    let set = [("dead_letter.path", elsewhere.to_str().expect("UTF-8"))];
+    let listed = run(forebay(directory.path(), &["dead-letters", "list"], &set)).expect_status(0);
+    expect(&listed.stdout, "2 dead letters");
+    let file = directory.path().join("forebay.toml");
+    fs::write(&file, "[dead_letter]\npath = \"elsewhere\"\n").expect("written");
+    let listed = dead_letters(directory.path(), &["list", "--config", "forebay.toml"]).expect_status(0);
+    expect(&listed.stdout, "2 dead letters");
+}
+
+#[test]
+fn purge_removes_what_is_meant_and_only_when_it_is_told_to() {
+    let directory = directory();
+    keep_refused(directory.path(), &readings(10));
+    let before = files(directory.path());
+    let asked = dead_letters(directory.path(), &["purge", "--device", "meter-1"]).expect_status(2);
+    expect(&asked.stdout, "would remove 2 dead letters");
+    assert!(files(directory.path()) == before, "nothing has changed");
+    let none = dead_letters(directory.path(), &["purge", "--device", "nobody"]).expect_status(0);
+    expect(&none.stdout, "no dead letters");
+
+    let purged = dead_letters(directory.path(), &["purge", "--device", "meter-1", "--yes"]).expect_status(0);
+    expect(&purged.stdout, "removed 2 dead letters");
+    let expected: Vec<_> =
+        readings(10).into_iter().filter(|reading| reading["device"] != "meter-1").collect();
+    assert_eq!(kept(directory.path()), expected);
+    let purged = dead_letters(directory.path(), &["purge", "--yes"]).expect_status(0);
+    expect(&purged.stdout, "removed 8 dead letters");
+    assert!(files(directory.path()).is_empty());
+}
+
+#[tokio::test]
+async fn replay_delivers_all_in_order_and_nothing_is_left_with_every_kind_of_buffer() {
+    for kind in ["memory", "disk"] {
+        let directory = directory();
+        keep_refused(directory.path(), &readings(2500));
+        let node = FakeNode::start().await;
+        let gateway = match kind {
+            "disk" => TestGateway::new().on_disk(directory.path()),
+            _ => TestGateway::new(),
+        };
+        // One batch on its way at a time, so that none overtakes another.
+        let gateway = gateway.node(&node).set("cluster.max_in_flight", 1).start().await;
+        let done = replay(directory.path(), &gateway, &[]).await.expect_status(0);
+        expect(&done.stdout, "replayed 2500 dead letters");
+        expect_delivered(&node, &readings(2500)).await;
+        assert!(files(directory.path()).is_empty());
+        let again = replay(directory.path(), &gateway, &[]).await.expect_status(0);
+        expect(&again.stdout, "no dead letters");
+        assert_eq!(gateway.account("accepted").await, 2500);
+        assert_eq!(gateway.stop().await.undelivered, 0);
+    }
+}
+
+#[tokio::test]
+async fn replay_sends_only_what_is_meant_and_no_more_than_its_limit() {
+    let directory = directory();
+    keep_refused(directory.path(), &readings(14));
+    let node = FakeNode::start().await;
+    let gateway = TestGateway::new().node(&node).start().await;
+    let done = replay(directory.path(), &gateway, &["--device", "meter-3", "--limit", "1"]).await;
+    expect(&done.expect_status(0).stdout, "replayed 1 dead letter");
+    expect_delivered(&node, &[reading(3)]).await;
+    let done = replay(directory.path(), &gateway, &["--limit", "0"]).await;
+    expect(&done.expect_status(0).stdout, "replayed no dead letters");
+    let done = replay(directory.path(), &gateway, &["--before", "2026-02-01T12:00:03Z"]).await;
+    expect(&done.expect_status(0).stdout, "replayed 3 dead letters");
+    assert_eq!(kept(directory.path()), readings(14)[4..]);
+    assert_eq!(gateway.stop().await.undelivered, 0);
+}
+
+#[tokio::test]
+async fn what_the_gateway_turns_away_stays_with_the_reason_and_the_rest_goes() {
+    let directory = directory();
+    let mut all = readings(400);
+    // More than an answer lists.
+    for bad in (0..300).step_by(2) {
+        all[bad]["time"] = json!("2261-01-01T00:00:00Z");
+    }
+    keep_refused(directory.path(), &all);
+    let node = FakeNode::start().await;
+    let gateway = TestGateway::new().node(&node).set("cluster.max_in_flight", 1).start().await;
+    let done = replay(directory.path(), &gateway, &[]).await.expect_status(1);
+    expect(&done.stdout, "replayed 250 dead letters");
+    expect(&done.stderr, "meter-0/voltage, refused at 2026-02-01T12:00:00Z, is turned away and kept: `time`");
+    expect(&done.stderr, "150 dead letters turned away by the gateway, and kept");
+    let (bad, good): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|reading| reading["time"].as_str() > Some("2200"));
+    expect_delivered(&node, &good).await;
+    assert_eq!(kept(directory.path()), bad);
+    // They may be replayed where they are welcome.
+    let tolerant = TestGateway::new().node(&node).set("ingest.max_future", "0s").start().await;
+    let done = replay(directory.path(), &tolerant, &[]).await.expect_status(0);
+    expect(&done.stdout, "replayed 150 dead letters");
+    for gateway in [gateway, tolerant] {
+        assert_eq!(gateway.stop().await.undelivered, 0);
+    }
+    assert_eq!(node.count(), 400);
+}
+
+#[tokio::test]
+async fn requests_become_smaller_where_a_gateway_takes_only_small_ones() {
+    let directory = directory();
+    let mut all = readings(300);
+    all[150]["tags"] = (0..30).map(|n| (format!("t{n}"), json!("x".repeat(200)))).collect();
+    keep_refused(directory.path(), &all);
+    let node = FakeNode::start().await;
+    let gateway = TestGateway::new().node(&node).set("server.max_body", "2KiB");
+    let gateway = gateway.set("cluster.max_in_flight", 1).start().await;
+    let done = replay(directory.path(), &gateway, &[]).await.expect_status(1);
+    expect(&done.stdout, "replayed 299 dead letters");
+    expect(&done.stderr, "the body is larger than 2KiB");
+    let large = all.remove(150);
+    expect_delivered(&node, &all).await;
+    assert_eq!(kept(directory.path()), [large]);
+    assert_eq!(gateway.stop().await.undelivered, 0);
+}
+
+#[tokio::test]
+async fn replay_waits_as_long_as_the_gateway_asks_and_comes_again_with_the_same_key() {
+    let directory = directory();
+    keep_refused(directory.path(), &readings(3));
+    let busy = |status| Answer::status(status).header("retry-after", 0);
+    let taken = Answer::status(202).body(r#"{"accepted":3,"rejected":0,"ack":"disk","errors":[]}"#);
+    // A node that plays the gateway.
+    let gateway = FakeNode::answering([busy(503), busy(429), busy(409), Answer::hang_up(), taken]).await;
+    let url = gateway.url().replace("/v1/batches", "");
+    let done =
+        dead_letters_meanwhile(directory.path(), &["replay", "--gateway", &url]).await.expect_status(0);
+    expect(&done.stdout, "replayed 3 dead letters");
+    let received = gateway.received();
+    assert_eq!(received.len(), 5);
+    assert!(received.iter().all(|request| request.key() == received[0].key()));
+    assert!(received.iter().all(|request| request.body == received[0].body));
+    assert!(files(directory.path()).is_empty());
+}
+
+#[tokio::test]
+async fn where_no_gateway_takes_them_all_stay_and_it_is_told() {
+    let directory = directory();
+    keep_refused(directory.path(), &readings(3));
+    let before = files(directory.path());
+    let settings = [("server.listen", "0.0.0.0:9")];
+    let command = forebay(directory.path(), &["dead-letters", "replay"], &settings);
+    let failed = tokio::task::spawn_blocking(|| run(command)).await.expect("no panic").expect_status(1);
+    expect(&failed.stderr, "http://127.0.0.1:9/v1/readings: no answer");
+    expect(&failed.stdout, "replayed no dead letters");
+
+    let part = Answer::status(202).body(r#"{"accepted":2,"rejected":1}"#);
+    for (answer, told) in [
+        (Answer::status(403).body("not for you"), "answered 403 Forbidden: not for you"),
+        (Answer::status(404), "answered 404 Not Found"),
+        (Answer::status(422), "answered 422 Unprocessable Entity"),
+        (part, "answered 202 Accepted"),
+    ] {
+        let gateway = FakeNode::always(answer).await;
+        let url = gateway.url().replace("/v1/batches", "");
+        let arguments = ["replay", "--gateway", &url];
+        let failed = dead_letters_meanwhile(directory.path(), &arguments).await.expect_status(1);
+        expect(&failed.stderr, told);
+        assert!(files(directory.path()) == before, "all stay: {told}");
+    }
+    let slow = FakeNode::always(Answer::never()).await;
+    let url = slow.url().replace("/v1/batches", "");
+    let arguments = ["replay", "--timeout", "100ms", "--gateway", &url];
+    let failed = dead_letters_meanwhile(directory.path(), &arguments).await.expect_status(1);
+    expect(&failed.stderr, "timed out");
+    assert!(files(directory.path()) == before, "all stay");
+    let wrong = dead_letters_meanwhile(directory.path(), &["replay", "--gateway", "gateway:8080"]).await;
+    expect(&wrong.expect_status(2).stderr, "http://127.0.0.1:8080");
+}
+
+/// A way to a gateway on which answers get lost.
+struct LossyProxy {
+    address: SocketAddr,
+    /// Has one for each answer that the gateway gave and nobody saw.
+    swallowed: mpsc::UnboundedReceiver<()>,
+    server: JoinHandle<()>,
+}
+
+/// What becomes of a connection whose answer was swallowed.
+#[derive(Clone, Copy)]
+enum Then {
+    HangUp,
+    SayNothing,
+}
+
+impl LossyProxy {
+    /// Swallows the answer to the first request of each of the first `connections` connections.
+    async fn start(gateway: SocketAddr, connections: usize, then: Then) -> LossyProxy {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (swallow, swallowed) = mpsc::unbounded_channel();
+        let server = tokio::spawn(async move {
+            for number in 0.. {
+                let (mut client, _) = listener.accept().await.expect("a connection");
+                let mut gateway = TcpStream::connect(gateway).await.expect("the gateway is there");
+                let swallow = (number < connections).then(|| swallow.clone());
+                tokio::spawn(async move {
+                    let Some(swallow) = swallow else {
+                        let _ = tokio::io::copy_bidirectional(&mut client, &mut gateway).await;
+                        return;
+                    };
+                    let (mut from_client, _to_client) = client.split();
+                    let (mut from_gateway, mut to_gateway) = gateway.split();
+                    let mut answer = [0; 4096];
+                    tokio::select! {
+                        _ = tokio::io::copy(&mut from_client, &mut to_gateway) => panic!("the answer comes first"),
+                        read = from_gateway.read(&mut answer) => assert!(read.expect("an answer") > 0),
+                    }
+                    swallow.send(()).expect("the test waits for it");
+                    if let Then::SayNothing = then {
+                        std::future::pending::<()>().await;
+                    }
+                    let _ = to_gateway.shutdown().await;
+                });
+            }
+        });
+        LossyProxy { address, swallowed, server }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+impl Drop for LossyProxy {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_replay_whose_answer_was_lost_comes_again_and_nothing_is_delivered_twice() {
+    let directory = directory();
+    keep_refused(directory.path(), &readings(30));
+    let node = FakeNode::start().await;
+    let gateway = TestGateway::new().on_disk(directory.path()).node(&node).start().await;
+    let proxy = LossyProxy::start(gateway.address(), 2, Then::HangUp).await;
+    let done = dead_letters_meanwhile(directory.path(), &["replay", "--gateway", &proxy.url()]).await;
+    expect(&done.expect_status(0).stdout, "replayed 30 dead letters");
+    expect_delivered(&node, &readings(30)).await;
+    assert_eq!(gateway.account("accepted").await, 30);
+    assert_eq!(gateway.stop().await.undelivered, 0);
+}
+
+#[tokio::test]
+async fn a_replay_that_was_killed_is_gone_on_with_and_nothing_is_delivered_twice() {
+    let directory = directory();
+    keep_refused(directory.path(), &readings(30));
+    let node = FakeNode::start().await;
+    let gateway = TestGateway::new().on_disk(directory.path()).node(&node).start().await;
+    let mut proxy = LossyProxy::start(gateway.address(), 1, Then::SayNothing).await;
+    let url = proxy.url();
+    let killed =
+        Process::launch(forebay(directory.path(), &["dead-letters", "replay", "--gateway", &url], &[]));
+    proxy.swallowed.recv().await.expect("the gateway has taken the readings");
+    killed.kill().await;
+    assert_eq!(kept(directory.path()), readings(30), "nobody knows yet");
+
+    // A gateway that is away knows nothing of it.
+    let away = ["replay", "--gateway", "http://127.0.0.1:9"];
+    dead_letters_meanwhile(directory.path(), &away).await.expect_status(1);
+    // What comes meanwhile, and what is asked for, make up other requests.
+    keep_refused(directory.path(), &readings(40)[30..]);
+    let done = replay(directory.path(), &gateway, &["--device", "meter-0"]).await.expect_status(0);
+    expect(&done.stdout, "replayed 31 dead letters");
+    let done = replay(directory.path(), &gateway, &[]).await.expect_status(0);
+    expect(&done.stdout, "replayed 9 dead letters");
+    eventually("the readings arrive", || async { node.count() >= 40 }).await;
+    let mut arrived: Vec<_> =
+        node.stored().iter().flat_map(|batch| batch.readings()).map(|r| r["value"].clone()).collect();
+    arrived.sort_by_key(|value| value.as_u64());
+    assert_eq!(arrived, (0..40).map(|n| json!(n)).collect::<Vec<_>>(), "each once");
+    assert_eq!(gateway.account("accepted").await, 40);
+    assert_eq!(gateway.stop().await.undelivered, 0);
+}
+
+#[tokio::test]
+async fn letters_that_are_the_same_in_every_byte_are_all_delivered() {
+    let directory = directory();
+    let same = letter(&reading(0), "refused", "2026-02-01T12:00:00Z");
+    keep(directory.path(), &[same.clone(), same.clone(), same]);
+    let node = FakeNode::start().await;
+    let gateway = TestGateway::new().on_disk(directory.path()).node(&node).start().await;
+    for _ in 0..3 {
+        let done = replay(directory.path(), &gateway, &["--limit", "1"]).await.expect_status(0);
+        expect(&done.stdout, "replayed 1 dead letter");
+    }
+    expect_delivered(&node, &[reading(0), reading(0), reading(0)]).await;
+    assert_eq!(gateway.stop().await.undelivered, 0);
+}
+
+#[tokio::test]
+async fn a_reading_that_is_refused_again_is_another_letter_and_may_be_replayed_again() {
+    let directory = directory();
+    let node = FakeNode::start().await;
+    let gateway = TestGateway::new().on_disk(directory.path()).node(&node).start().await;
+    for time in ["2026-02-01T12:00:00Z", "2026-02-01T12:00:01Z"] {
+        keep(directory.path(), &[letter(&reading(0), "refused", time)]);
+        replay(directory.path(), &gateway, &[]).await.expect_status(0);
+    }
+    expect_delivered(&node, &[reading(0), reading(0)]).await;
+    assert_eq!(gateway.stop().await.undelivered, 0);
+}
+
+#[tokio::test]
+async fn only_one_replay_at_a_time_works_on_a_directory() {
+    let directory = directory();
+    keep_refused(directory.path(), &readings(3));
+    let note = directory.path().join(PATH).join("replay");
+    let other = File::create(note).expect("made");
+    other.lock().expect("nobody has it");
+    let refused = dead_letters_meanwhile(directory.path(), &["replay"]).await.expect_status(1);
+    expect(&refused.stderr, "another replay works on data/dead-letters");
+    assert_eq!(kept(directory.path()), readings(3));
+}

@@ -1,0 +1,117 @@
+//! Where every device has its own node, its readings arrive in their order, whenever the power goes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use forebay::buffer::disk;
+use forebay::delivery::wire::HttpClient;
+use forebay::gateway::{Gateway, Ground};
+use forebay::metrics::Metrics;
+use futures_util::future::join_all;
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+
+use crate::support::arrivals::{assert_keys_carry_the_same, by_device, reading_of, received};
+use crate::support::faulty_fs::FaultyFs;
+use crate::support::{Answer, FakeNode, RunningGateway, TestGateway, eventually};
+
+const ROUNDS: usize = 8;
+const NODES: usize = 3;
+const CLIENTS: usize = 3;
+const DEVICES_OF_A_CLIENT: usize = 8;
+/// Set while a node takes batches.
+const UP: u8 = 1;
+/// Set while there is power.
+const POWERED: u8 = 2;
+
+async fn start(gateway: TestGateway, fs: &FaultyFs) -> Gateway {
+    let config = gateway.config();
+    let metrics = Arc::new(Metrics::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let buffer = disk::open_on(Arc::new(fs.clone()), &config.buffer, NODES, &metrics).expect("it opens");
+    let client = HttpClient::new(config.delivery.timeout, config.delivery.max_in_flight).expect("a client");
+    let (wire, random) = (Arc::new(client), fastrand::Rng::new());
+    Gateway::start_on(Ground { listener, address, buffer, wire, random, metrics }, &config)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_many_power_losses_each_devices_readings_arrive_in_their_order() {
+    let seed = std::env::var("FOREBAY_TEST_SEED").ok().map(|text| text.parse().expect("a whole number"));
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("FOREBAY_TEST_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let states: [Arc<AtomicU8>; NODES] = std::array::from_fn(|_| Arc::new(AtomicU8::new(UP | POWERED)));
+    let mut nodes = Vec::new();
+    for state in states.clone() {
+        let answer = move || match state.load(Ordering::Relaxed) {
+            state if state == UP | POWERED => Answer::status(200),
+            _ => Answer::hang_up(),
+        };
+        nodes.push(FakeNode::choosing(answer).await);
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let fs = FaultyFs::new(seed);
+    let gateway = || {
+        let gateway = TestGateway::new()
+            .on_disk(directory.path())
+            .set("cluster.route", "shard")
+            .set("batch.max_readings", 5)
+            .set("batch.max_age", "3ms")
+            .set("cluster.max_in_flight", 2)
+            .set("cluster.retry.initial", "2ms")
+            .set("cluster.retry.max", "10ms")
+            .set("cluster.health.failures", 1)
+            .set("cluster.health.probe", "5ms")
+            .set("server.shutdown_timeout", "0s");
+        nodes.iter().fold(gateway, TestGateway::node)
+    };
+
+    let (mut next, mut acknowledged) = (BTreeMap::<String, usize>::new(), BTreeSet::new());
+    for _ in 0..ROUNDS {
+        let running = start(gateway(), &fs).await;
+        let front = RunningGateway::at(running.address());
+        for _ in 0..random.usize(10..40) {
+            states[random.usize(..NODES)].fetch_xor(UP, Ordering::Relaxed);
+            let mut requests = Vec::new();
+            for client in 0..CLIENTS {
+                let mut readings = Vec::new();
+                for _ in 0..random.usize(1..25) {
+                    let device = format!("meter-{client}-{}", random.usize(..DEVICES_OF_A_CLIENT));
+                    let number = next.entry(device.clone()).or_default();
+                    readings.push(reading_of(&device, *number));
+                    acknowledged.insert((device, *number as u64));
+                    *number += 1;
+                }
+                requests.push(readings);
+            }
+            for reply in join_all(requests.iter().map(|readings| front.post(readings))).await {
+                reply.expect_status(202);
+            }
+            sleep(Duration::from_micros(random.u64(..3_000))).await;
+        }
+        // From here on nobody hears of anything that the gateway does.
+        states.iter().for_each(|state| _ = state.fetch_and(!POWERED, Ordering::Relaxed));
+        fs.crash();
+        let _ = running.stop().await;
+        states.iter().for_each(|state| _ = state.fetch_or(POWERED, Ordering::Relaxed));
+    }
+    states.iter().for_each(|state| state.store(UP | POWERED, Ordering::Relaxed));
+    let running = start(gateway(), &fs).await;
+    let front = RunningGateway::at(running.address());
+    eventually("all is delivered", || async { front.account("buffered").await == 0 }).await;
+
+    let batches = received(&nodes.iter().collect::<Vec<_>>());
+    assert_keys_carry_the_same(&batches);
+    let arrived = by_device(batches);
+    for (device, numbers) in &arrived {
+        assert!(numbers.is_sorted_by(|one, other| one < other), "{device}: {numbers:?}");
+    }
+    let arrived: BTreeSet<_> = arrived
+        .into_iter()
+        .flat_map(|(device, numbers)| numbers.into_iter().map(move |number| (device.clone(), number)))
+        .collect();
+    assert_eq!(acknowledged.difference(&arrived).collect::<Vec<_>>(), Vec::<&(String, u64)>::new());
+}

@@ -1,0 +1,38 @@
+//! What is promised of the gateway as a whole, a module a promise: over HTTP, through the command line, on disks that fail.
+//!
+//! One binary has them all, so that the gateway is linked and `tests/support/` compiled once for them, and those that wait
+//! do so beside each other. They share a process: a test changes neither its environment nor its working directory, and
+//! what has to be alone in a process is run as one (`support::process`).
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod backlog;
+mod buffer;
+mod buffer_command;
+mod damage;
+mod dead_letters;
+mod delivery;
+mod derivations;
+mod disk;
+mod dns;
+mod documents;
+mod door;
+mod examples;
+mod formats;
+mod full_disk;
+mod influx;
+mod ingest;
+mod ledger;
+mod lifecycle;
+mod notes;
+mod private_files;
+mod reference;
+mod refusals;
+mod rehearsal;
+mod replicate;
+mod shard;
+mod status;
+mod transforms;
+mod upgrade;
+mod windows;
