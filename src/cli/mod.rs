@@ -3,9 +3,9 @@
 mod address_file;
 mod buffer;
 mod check;
+mod client;
 mod dead_letters;
 mod healthcheck;
-mod http_client;
 mod interrupts;
 mod load;
 mod logging;

@@ -46,7 +46,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     ),
 ];
 
-/// Where HTTP statuses may appear; `cli/load/` and `cli/dead_letters/` are clients of the gateway.
+/// Where HTTP statuses may appear; the parts of `cli/` are clients of the gateway.
 const HTTP_IS_SPOKEN: &[&str] = &[
     "door.rs",
     "door/",
@@ -56,6 +56,7 @@ const HTTP_IS_SPOKEN: &[&str] = &[
     "problem.rs",
     "delivery/transport.rs",
     "delivery/transport/",
+    "cli/client.rs",
     "cli/load/",
     "cli/dead_letters/",
 ];

@@ -4,7 +4,7 @@
 //! one rewriting, all of it or nothing. Readings that the gateway turns away stay, and the others of their request go
 //! without them. What is about to be sent is noted first ([`super::note`]).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io::Write;
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use super::gateway::{Fate, Gateway, Parcel};
 use super::note::{Note, Noted};
 use super::scan::{Complaints, scan_file};
 use super::{DONE, FAILED, PlaceArguments, amount, shown};
+use crate::cli::client::parse_address;
 use crate::cli::healthcheck::reachable;
-use crate::cli::http_client::parse_address;
 use crate::config::Config;
 use crate::delivery::dead_letter::letter::Letter;
 use crate::delivery::dead_letter::{DeadLetterError, Directory};
@@ -177,11 +177,10 @@ impl Replay<'_> {
                 self.clear_note()?;
                 bail!(told);
             }
-            Fate::TurnedAway(faults) => {
-                let mut reasons: BTreeMap<usize, String> = faults.into_iter().collect();
+            Fate::TurnedAway(mut faults) => {
                 let mut kept = Vec::new();
                 for (place, keyed) in batch.into_iter().enumerate() {
-                    match reasons.remove(&place) {
+                    match faults.remove(&place) {
                         Some(reason) => self.turn_away(&keyed, &reason),
                         None => kept.push(keyed),
                     }

@@ -23,7 +23,7 @@ use super::fates::{Fate, Fates};
 use super::http::{self, HttpError, Status};
 use super::node::{self, Found, NodeError, NodeReader};
 use super::source::{Plan, Window, Windows};
-use crate::cli::http_client;
+use crate::cli::client;
 
 /// About how many readings are compared at a time.
 pub(super) const WINDOW_READINGS: usize = 10_000;
@@ -245,7 +245,7 @@ impl Auditor {
 
     /// What the gateway says of itself.
     pub(super) async fn status(&self) -> Result<Status, HttpError> {
-        http::get_json(&self.client, http_client::join(&self.gateway, "/status")).await
+        http::get_json(&self.client, client::join(&self.gateway, "/status")).await
     }
 
     /// Finds the embedded ones among the nodes. A node that was asked for by name must be one.
@@ -260,7 +260,7 @@ impl Auditor {
         bases.sort();
         bases.dedup();
         for base in bases {
-            match http::get_json::<Count>(&self.client, http_client::join(&base, "/v1/count")).await {
+            match http::get_json::<Count>(&self.client, client::join(&base, "/v1/count")).await {
                 Ok(_) => nodes.embedded.push(base),
                 Err(error) if self.nodes.is_empty() => nodes.left_out.push(error.to_string()),
                 Err(error) => return Err(error.into()),

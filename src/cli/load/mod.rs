@@ -62,7 +62,7 @@ use self::sender::Shared;
 use self::simulate::Simulation;
 use self::source::Plan;
 use self::tally::Tally;
-use crate::cli::http_client::{self, parse_address};
+use crate::cli::client::{self, READINGS, parse_address};
 use crate::cli::terminal::Escaping;
 use crate::cli::{DONE, FAILED, MISUSED};
 use crate::quantity::parse_duration;
@@ -213,8 +213,8 @@ async fn send(arguments: &LoadArguments, plan: &Plan, stop: CancellationToken) -
     let (started, limit) = (Instant::now(), arguments.limit(plan));
     let deadline = limit.and_then(|limit| started.checked_add(limit));
     let shared = Arc::new(Shared {
-        client: http_client::build("forebay-load", connections, arguments.timeout)?,
-        url: http_client::join(&arguments.url, "/v1/readings"),
+        client: client::build("forebay-load", connections, arguments.timeout)?,
+        url: client::join(&arguments.url, READINGS),
         batch: arguments.batch as usize,
         pacer: Pacer::new(arguments.rate),
         started,
@@ -274,7 +274,7 @@ impl LoadArguments {
     }
 
     fn auditor(&self) -> Result<Auditor, reqwest::Error> {
-        let client = http_client::build("forebay-load", 1, self.timeout)?;
+        let client = client::build("forebay-load", 1, self.timeout)?;
         Ok(Auditor {
             reader: NodeReader { client: client.clone(), page: PAGE_READINGS },
             client,

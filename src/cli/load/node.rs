@@ -16,7 +16,7 @@ use url::Url;
 
 use super::http::HttpError;
 use super::source::Window;
-use crate::cli::http_client::join;
+use crate::cli::client::join;
 use crate::timestamp::{TimeError, Timestamp};
 
 /// Most readings that a node is asked for at a time.

@@ -1,16 +1,14 @@
 //! One connection: it sends a batch, waits for the answer, and only then takes the next.
 //!
-//! A refusal (429, 503) is waited out as long as `Retry-After` says and the same body is sent again. Where the
+//! A refusal that may pass (408, 429, 503) is waited out as long as `Retry-After` says and the same body is sent again. Where the
 //! answer was lost, nothing is sent again: the readings may have arrived, and the audit takes both for right.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, StatusCode, header};
+use http::header;
 use hyper::body::Bytes;
 use reqwest::Client;
-use serde::Deserialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -20,7 +18,7 @@ use super::fates::{Fate, Fates};
 use super::pacer::Pacer;
 use super::source::{Batch, Source};
 use super::tally::Tally;
-use crate::cli::http_client::{causes, read, retry_after};
+use crate::cli::client::{self, Answer, causes};
 
 /// Pause after an error, so that a gateway that is away is not asked as fast as the machine can.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
@@ -45,38 +43,6 @@ pub(super) struct Shared {
     pub(super) tally: Mutex<Tally>,
     /// Held for one batch at a time.
     pub(super) fates: Mutex<Fates>,
-}
-
-/// What became of a request.
-#[derive(Debug, PartialEq, Eq)]
-enum Answer {
-    /// Taken, apart from the readings at these places in the batch.
-    Taken { rejected: BTreeSet<usize> },
-    /// Taken in part, and not every rejected reading is listed.
-    TakenInPart { accepted: u64, rejected: u64, listed: BTreeSet<usize> },
-    /// Every reading was turned away.
-    Rejected,
-    /// Nothing was taken; the same request may be taken after this time.
-    Refused { retry_after: Duration },
-    /// Nothing was taken, and the same request never will be.
-    Denied,
-    /// Nobody knows.
-    Lost { what: &'static str },
-}
-
-/// The body of a 202.
-#[derive(Debug, Deserialize)]
-struct Receipt {
-    accepted: u64,
-    #[serde(default)]
-    rejected: u64,
-    #[serde(default)]
-    errors: Vec<Fault>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Fault {
-    index: usize,
 }
 
 /// Sends what `source` gives until it ends or the run is stopped.
@@ -104,7 +70,7 @@ impl Shared {
         loop {
             let sent = Instant::now();
             let answer = self.post(body.clone(), batch.ordinals.len()).await;
-            if matches!(answer, Answer::Taken { .. } | Answer::TakenInPart { .. }) {
+            if matches!(answer, Answer::Taken { .. }) {
                 let now = Instant::now();
                 self.tally(|tally| {
                     tally.since_sent.add(now - sent);
@@ -113,7 +79,7 @@ impl Shared {
             }
             self.record(batch, &answer);
             match answer {
-                Answer::Refused { retry_after } => {
+                Answer::NotNow { retry_after } => {
                     if !self.wait_until(Instant::now() + retry_after).await {
                         return;
                     }
@@ -122,7 +88,7 @@ impl Shared {
                     self.wait_until(Instant::now() + ERROR_PAUSE).await;
                     return;
                 }
-                Answer::Taken { .. } | Answer::TakenInPart { .. } | Answer::Rejected | Answer::Denied => {
+                Answer::Taken { .. } | Answer::TurnedAway { .. } | Answer::Indigestible | Answer::Denied => {
                     return;
                 }
             }
@@ -132,27 +98,23 @@ impl Shared {
     async fn post(&self, body: Bytes, readings: usize) -> Answer {
         self.tally(|tally| tally.requests += 1);
         let request = self.client.post(self.url.clone()).header(header::CONTENT_TYPE, "application/json");
-        let exchange = async {
-            let mut response = request.body(body).send().await?;
-            let body = read(&mut response).await?;
-            Ok((response.status(), response.headers().clone(), body))
-        };
-        let (status, headers, body) = match exchange.await {
-            Ok(exchange) => exchange,
+        let heard = match client::exchange(request.body(body)).await {
+            Ok(heard) => heard,
             Err(error) => return self.lost(&error),
         };
-        let body = body.unwrap_or_default();
-        let answer = classify(status, &headers, &body, readings, SystemTime::now());
+        let answer = heard.answer(readings, SystemTime::now());
         let example = || {
-            let text = String::from_utf8_lossy(&body);
+            let text = String::from_utf8_lossy(&heard.body);
             let shown: String = text.chars().take(EXAMPLE_CHARS).collect();
             let rest = if shown.len() < text.len() { "… (there is more of it)" } else { "" };
-            format!("{status}: {shown}{rest}")
+            format!("{}: {shown}{rest}", heard.status)
         };
         self.tally(|tally| match &answer {
-            Answer::Taken { .. } | Answer::TakenInPart { .. } => {}
+            Answer::Taken { .. } => {}
             Answer::Lost { what } => tally.add_error(what, example),
-            Answer::Rejected | Answer::Refused { .. } | Answer::Denied => tally.add_refusal(status, example),
+            Answer::TurnedAway { .. } | Answer::Indigestible | Answer::NotNow { .. } | Answer::Denied => {
+                tally.add_refusal(heard.status, example);
+            }
         });
         answer
     }
@@ -173,21 +135,17 @@ impl Shared {
     fn record(&self, batch: &Batch, answer: &Answer) {
         let readings = batch.ordinals.len() as u64;
         self.tally(|tally| match answer {
-            Answer::Taken { rejected } => {
-                tally.accepted += readings - rejected.len() as u64;
-                tally.rejected += rejected.len() as u64;
+            Answer::Taken { rejected, .. } => {
+                tally.accepted += readings - *rejected as u64;
+                tally.rejected += *rejected as u64;
             }
-            Answer::TakenInPart { accepted, rejected, .. } => {
-                tally.accepted += accepted;
-                tally.rejected += rejected;
-            }
-            Answer::Rejected => tally.rejected += readings,
+            Answer::TurnedAway { .. } => tally.rejected += readings,
             Answer::Lost { .. } => tally.unanswered += readings,
-            Answer::Refused { .. } | Answer::Denied => {}
+            Answer::Indigestible | Answer::NotNow { .. } | Answer::Denied => {}
         });
         let mut fates = self.fates.lock().expect("nothing panics while it sets fates");
         for (place, ordinal) in batch.ordinals.iter().enumerate() {
-            fates.set(*ordinal, answer.fate(place));
+            fates.set(*ordinal, fate(answer, place));
         }
     }
 
@@ -216,97 +174,38 @@ impl Shared {
     }
 }
 
-impl Answer {
-    /// What this answer says of the reading at `place` in the batch.
-    fn fate(&self, place: usize) -> Fate {
-        match self {
-            Answer::Taken { rejected } if rejected.contains(&place) => Fate::NotTaken,
-            Answer::Taken { .. } => Fate::Acknowledged,
-            Answer::TakenInPart { listed, .. } if listed.contains(&place) => Fate::NotTaken,
-            Answer::TakenInPart { .. } | Answer::Lost { .. } => Fate::Unknown,
-            Answer::Rejected | Answer::Refused { .. } | Answer::Denied => Fate::NotTaken,
+/// What an answer says of the reading at `place` in the batch.
+fn fate(answer: &Answer, place: usize) -> Fate {
+    match answer {
+        Answer::Taken { faults, .. } if faults.contains_key(&place) => Fate::NotTaken,
+        Answer::Taken { rejected, faults } if faults.len() == *rejected => Fate::Acknowledged,
+        // Some were rejected, and the answer does not list which.
+        Answer::Taken { .. } | Answer::Lost { .. } => Fate::Unknown,
+        Answer::TurnedAway { .. } | Answer::Indigestible | Answer::NotNow { .. } | Answer::Denied => {
+            Fate::NotTaken
         }
     }
-}
-
-/// What an answer says of a request with `readings` readings.
-fn classify(
-    status: StatusCode,
-    headers: &HeaderMap,
-    body: &[u8],
-    readings: usize,
-    now: SystemTime,
-) -> Answer {
-    match status {
-        StatusCode::ACCEPTED => receipt(body, readings),
-        StatusCode::UNPROCESSABLE_ENTITY => Answer::Rejected,
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-            Answer::Refused { retry_after: retry_after(headers, now) }
-        }
-        // A proxy in between cannot say what the gateway did.
-        StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => Answer::Lost { what: "lost by a proxy" },
-        status if status.is_success() => Answer::Lost { what: "answer not understood" },
-        _ => Answer::Denied,
-    }
-}
-
-fn receipt(body: &[u8], readings: usize) -> Answer {
-    let not_understood = Answer::Lost { what: "answer not understood" };
-    let Ok(Receipt { accepted, rejected, errors }) = serde_json::from_slice(body) else {
-        return not_understood;
-    };
-    if accepted.checked_add(rejected) != Some(readings as u64) {
-        return not_understood;
-    }
-    let listed: BTreeSet<usize> =
-        errors.iter().map(|fault| fault.index).filter(|at| *at < readings).collect();
-    if listed.len() as u64 == rejected {
-        return Answer::Taken { rejected: listed };
-    }
-    Answer::TakenInPart { accepted, rejected, listed }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::http_client::RETRY_AFTER_DEFAULT;
-
-    fn check(status: u16, body: &str, readings: usize, expected: Answer) {
-        let status = StatusCode::from_u16(status).expect("a status");
-        let answer = classify(status, &HeaderMap::new(), body.as_bytes(), readings, SystemTime::UNIX_EPOCH);
-        assert_eq!(answer, expected, "{status} {body}");
-    }
-
-    #[test]
-    fn an_answer_says_what_became_of_the_readings() {
-        let not_understood = || Answer::Lost { what: "answer not understood" };
-        check(202, r#"{"accepted":3,"rejected":0,"ack":"disk"}"#, 3, Answer::Taken { rejected: [].into() });
-        check(
-            202,
-            r#"{"accepted":2,"rejected":1,"errors":[{"index":1,"pointer":"/1","detail":"x"}]}"#,
-            3,
-            Answer::Taken { rejected: [1].into() },
-        );
-        check(
-            202,
-            r#"{"accepted":1,"rejected":2,"errors":[{"index":1}]}"#,
-            3,
-            Answer::TakenInPart { accepted: 1, rejected: 2, listed: [1].into() },
-        );
-        check(202, r#"{"accepted":2,"rejected":0}"#, 3, not_understood());
-        check(202, r#"{"accepted":18446744073709551615,"rejected":4}"#, 3, not_understood());
-        check(202, "<html>", 3, not_understood());
-        check(200, "{}", 3, not_understood());
-        check(422, "", 3, Answer::Rejected);
-        check(400, "", 3, Answer::Denied);
-        check(500, "", 3, Answer::Denied);
-        check(502, "", 3, Answer::Lost { what: "lost by a proxy" });
-        check(503, "", 3, Answer::Refused { retry_after: RETRY_AFTER_DEFAULT });
-    }
 
     #[test]
     fn only_the_listed_readings_of_a_half_known_answer_are_certain() {
-        let answer = Answer::TakenInPart { accepted: 1, rejected: 2, listed: [1].into() };
-        assert_eq!((answer.fate(0), answer.fate(1)), (Fate::Unknown, Fate::NotTaken));
+        let answer = |rejected| Answer::Taken { rejected, faults: [(1, String::new())].into() };
+        assert_eq!((fate(&answer(1), 0), fate(&answer(1), 1)), (Fate::Acknowledged, Fate::NotTaken));
+        assert_eq!((fate(&answer(2), 0), fate(&answer(2), 1)), (Fate::Unknown, Fate::NotTaken));
+    }
+
+    #[test]
+    fn the_readings_of_a_request_have_one_fate_where_no_reading_is_named() {
+        let check = |answer: Answer, expected| assert_eq!(fate(&answer, 0), expected, "{answer:?}");
+        check(Answer::Taken { rejected: 0, faults: [].into() }, Fate::Acknowledged);
+        check(Answer::Lost { what: "timed out" }, Fate::Unknown);
+        check(Answer::TurnedAway { faults: [].into() }, Fate::NotTaken);
+        check(Answer::NotNow { retry_after: Duration::ZERO }, Fate::NotTaken);
+        check(Answer::Indigestible, Fate::NotTaken);
+        check(Answer::Denied, Fate::NotTaken);
     }
 }

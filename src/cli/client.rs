@@ -1,0 +1,308 @@
+//! The client of a gateway: posts readings and says what an answer means, in bounded memory and time.
+//!
+//! `load` counts what it hears, and `dead-letters` lets letters go by it; both ask the same question of an answer, which
+//! is whether the gateway has the readings now. Where nobody can tell, the answer is [`Answer::Lost`].
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, StatusCode, header};
+use reqwest::{Client, RequestBuilder, Response};
+use serde::Deserialize;
+use url::Url;
+
+/// The path that takes readings.
+pub(super) const READINGS: &str = "/v1/readings";
+/// Largest answer that is read, in bytes.
+pub(super) const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// Pause after a refusal that names no time.
+const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
+/// Longest pause after a refusal.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// An answer of somebody who is not a gateway of this kind.
+const NOT_UNDERSTOOD: &str = "answer not understood";
+
+/// What an answer says of the readings of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Taken, apart from `rejected` of them; why, by place in the request, for those that the answer lists.
+    Taken { rejected: usize, faults: Faults },
+    /// None was taken. Without faults, something is wrong with the request as a whole.
+    TurnedAway { faults: Faults },
+    /// None was taken: there are too many, or one among them that cannot be read at all.
+    Indigestible,
+    /// None was taken; the same request may be taken after this time.
+    NotNow { retry_after: Duration },
+    /// None was taken, and none of the same request ever will be.
+    Denied,
+    /// Nobody knows, and this is why.
+    Lost { what: &'static str },
+}
+
+/// What is wrong with readings, by their places in the request.
+pub(super) type Faults = BTreeMap<usize, String>;
+
+/// An answer that was heard to its end.
+#[derive(Debug)]
+pub(super) struct Heard {
+    pub(super) status: StatusCode,
+    headers: HeaderMap,
+    /// Empty if it was too long to be read.
+    pub(super) body: Vec<u8>,
+}
+
+/// The body of a 202.
+#[derive(Deserialize)]
+struct Receipt {
+    accepted: usize,
+    #[serde(default)]
+    rejected: usize,
+    #[serde(default)]
+    errors: Vec<Fault>,
+}
+
+/// The body of another answer, as far as it is of interest.
+#[derive(Default, Deserialize)]
+struct Problem {
+    #[serde(default)]
+    detail: String,
+    #[serde(default)]
+    errors: Vec<Fault>,
+}
+
+#[derive(Deserialize)]
+struct Fault {
+    index: usize,
+    #[serde(default)]
+    detail: String,
+}
+
+/// A client of this name that goes straight to the address, follows no redirect, and gives up after `timeout`.
+///
+/// # Errors
+///
+/// The client could not be set up.
+pub(super) fn build(name: &str, connections: usize, timeout: Duration) -> Result<Client, reqwest::Error> {
+    Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .pool_max_idle_per_host(connections)
+        .timeout(timeout)
+        .user_agent(format!("{name}/{}", env!("CARGO_PKG_VERSION")))
+        .build()
+}
+
+/// Sends a request and hears its answer.
+///
+/// # Errors
+///
+/// There is no answer, or it broke off.
+pub(super) async fn exchange(request: RequestBuilder) -> reqwest::Result<Heard> {
+    let mut response = request.send().await?;
+    let body = read(&mut response).await?.unwrap_or_default();
+    Ok(Heard { status: response.status(), headers: response.headers().clone(), body })
+}
+
+impl Heard {
+    /// What the answer says of a request with so many readings.
+    pub(super) fn answer(&self, readings: usize, now: SystemTime) -> Answer {
+        match self.status {
+            StatusCode::ACCEPTED => {
+                taken(&self.body, readings).unwrap_or(Answer::Lost { what: NOT_UNDERSTOOD })
+            }
+            StatusCode::UNPROCESSABLE_ENTITY => {
+                Answer::TurnedAway { faults: faults(self.problem().unwrap_or_default().errors, readings) }
+            }
+            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::BAD_REQUEST => Answer::Indigestible,
+            // A conflict: the same request came before, from one who did not wait, and is still under way.
+            StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::REQUEST_TIMEOUT
+            | StatusCode::CONFLICT => Answer::NotNow { retry_after: retry_after(&self.headers, now) },
+            // A proxy in between cannot say what the gateway did.
+            StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => Answer::Lost { what: "lost by a proxy" },
+            status if status.is_server_error() => Answer::Lost { what: "defect in the gateway" },
+            status if status.is_success() => Answer::Lost { what: NOT_UNDERSTOOD },
+            _ => Answer::Denied,
+        }
+    }
+
+    /// What the answer says for people.
+    pub(super) fn detail(&self) -> String {
+        let detail = self.problem().unwrap_or_default().detail;
+        if detail.is_empty() { String::from_utf8_lossy(&self.body).into_owned() } else { detail }
+    }
+
+    fn problem(&self) -> Option<Problem> {
+        serde_json::from_slice(&self.body).ok()
+    }
+}
+
+/// What a 202 says, if its counts are those of the request.
+fn taken(body: &[u8], readings: usize) -> Option<Answer> {
+    let Receipt { accepted, rejected, errors } = serde_json::from_slice(body).ok()?;
+    let is_whole = accepted.checked_add(rejected) == Some(readings);
+    is_whole.then(|| Answer::Taken { rejected, faults: faults(errors, readings) })
+}
+
+fn faults(errors: Vec<Fault>, readings: usize) -> Faults {
+    errors
+        .into_iter()
+        .filter(|fault| fault.index < readings)
+        .map(|fault| (fault.index, fault.detail))
+        .collect()
+}
+
+/// Reads a body; none if it is too long.
+pub(super) async fn read(response: &mut Response) -> Result<Option<Vec<u8>>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(part) = response.chunk().await? {
+        if body.len() + part.len() > ANSWER_BYTES_MAX {
+            return Ok(None);
+        }
+        body.extend_from_slice(&part);
+    }
+    Ok(Some(body))
+}
+
+/// Seconds or a date, as RFC 9110 has it.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Duration {
+    let text = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let seconds = text.trim().parse().ok().map(Duration::from_secs);
+    let date =
+        || httpdate::parse_http_date(text).ok().map(|date| date.duration_since(now).unwrap_or_default());
+    seconds.or_else(date).unwrap_or(RETRY_AFTER_DEFAULT).min(RETRY_AFTER_MAX)
+}
+
+/// Reads the address of a gateway or a node.
+pub(super) fn parse_address(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("{error}; write it as http://127.0.0.1:8080"))?;
+    match url.scheme() {
+        "http" if url.has_host() => Ok(url),
+        _ => Err("only http is spoken; write it as http://127.0.0.1:8080".to_owned()),
+    }
+}
+
+/// `base` with `path` after its own path.
+pub(super) fn join(base: &Url, path: &str) -> Url {
+    let mut url = base.clone();
+    url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
+    url.set_query(None);
+    url.set_fragment(None);
+    url
+}
+
+/// An error with its causes: the outermost one alone says only that something went wrong.
+pub(super) fn causes(error: &reqwest::Error) -> String {
+    let mut source: Option<&dyn std::error::Error> = std::error::Error::source(error);
+    // The address stands in front already.
+    let mut text = if error.is_timeout() { "timed out".to_owned() } else { "no answer".to_owned() };
+    while let Some(cause) = source {
+        let _ = write!(text, ": {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(status: u16, body: &str) -> Heard {
+        let status = StatusCode::from_u16(status).expect("a status");
+        let headers = HeaderMap::from_iter([(header::RETRY_AFTER, "7".parse().expect("a header"))]);
+        Heard { status, headers, body: body.as_bytes().to_vec() }
+    }
+
+    #[track_caller]
+    fn check(status: u16, body: &str, expected: &Answer) {
+        let answer = heard(status, body).answer(3, SystemTime::UNIX_EPOCH);
+        assert_eq!(answer, *expected, "{status} {body}");
+    }
+
+    #[test]
+    fn an_answer_says_what_became_of_the_readings() {
+        let taken = |rejected, faults: &[(usize, &str)]| {
+            let faults = faults.iter().map(|(at, detail)| (*at, (*detail).to_owned())).collect();
+            Answer::Taken { rejected, faults }
+        };
+        check(202, r#"{"accepted":3,"rejected":0,"ack":"disk"}"#, &taken(0, &[]));
+        check(
+            202,
+            r#"{"accepted":2,"rejected":1,"errors":[{"index":1,"pointer":"/1","detail":"x"}]}"#,
+            &taken(1, &[(1, "x")]),
+        );
+        check(202, r#"{"accepted":1,"rejected":2,"errors":[{"index":1}]}"#, &taken(2, &[(1, "")]));
+        let not_understood = Answer::Lost { what: NOT_UNDERSTOOD };
+        check(202, r#"{"accepted":2,"rejected":0}"#, &not_understood);
+        check(202, r#"{"accepted":18446744073709551615,"rejected":4}"#, &not_understood);
+        for status in [200, 202, 204] {
+            check(status, "<html>", &not_understood);
+        }
+        check(
+            422,
+            r#"{"detail":"x","errors":[{"index":1,"pointer":"/1","detail":"no"},{"index":3,"pointer":"/3","detail":"?"}]}"#,
+            &Answer::TurnedAway { faults: [(1, "no".to_owned())].into() },
+        );
+        for body in ["", r#"{"detail":"acknowledgement"}"#] {
+            check(422, body, &Answer::TurnedAway { faults: Faults::new() });
+        }
+    }
+
+    #[test]
+    fn a_status_without_a_word_about_readings_says_what_to_do_next() {
+        for status in [400, 413] {
+            check(status, "plain", &Answer::Indigestible);
+        }
+        for status in [408, 409, 429, 503] {
+            check(status, "", &Answer::NotNow { retry_after: Duration::from_secs(7) });
+        }
+        for status in [301, 401, 403, 404, 405, 415] {
+            check(status, r#"{"accepted":3,"rejected":0}"#, &Answer::Denied);
+        }
+        for (status, what) in [
+            (500, "defect in the gateway"),
+            (501, "defect in the gateway"),
+            (502, "lost by a proxy"),
+            (504, "lost by a proxy"),
+        ] {
+            check(status, r#"{"accepted":3,"rejected":0}"#, &Answer::Lost { what });
+        }
+    }
+
+    #[test]
+    fn the_detail_of_a_problem_or_else_the_body_is_for_people() {
+        assert_eq!(heard(413, r#"{"detail":"too\nlarge"}"#).detail(), "too\nlarge");
+        assert_eq!(heard(400, "plain").detail(), "plain");
+    }
+
+    #[test]
+    fn a_path_is_put_after_that_of_the_base() {
+        for (base, expected) in [
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080/v1/readings"),
+            ("http://127.0.0.1:8080/", "http://127.0.0.1:8080/v1/readings"),
+            ("http://[::1]:1/in/?a=b#c", "http://[::1]:1/in/v1/readings"),
+        ] {
+            let base = Url::parse(base).expect("an address");
+            assert_eq!(join(&base, "/v1/readings").as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_and_never_more_than_a_minute() {
+        for (text, seconds) in [
+            ("7", 7),
+            ("0", 0),
+            ("86400", 60),
+            ("99999999999999999999", 1),
+            ("soon", 1),
+            ("Thu, 01 Jan 1970 00:00:09 GMT", 9),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, text.parse().expect("a header"));
+            assert_eq!(retry_after(&headers, SystemTime::UNIX_EPOCH), Duration::from_secs(seconds), "{text}");
+        }
+    }
+}
