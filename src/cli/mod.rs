@@ -4,6 +4,7 @@ mod address_file;
 mod buffer;
 mod check;
 mod client;
+mod completions;
 mod dead_letters;
 mod healthcheck;
 mod interrupts;
@@ -45,6 +46,7 @@ enum Command {
     Load(load::LoadArguments),
     Buffer(buffer::BufferArguments),
     DeadLetters(dead_letters::DeadLettersArguments),
+    Completions(completions::CompletionsArguments),
 }
 
 /// The command line, as `--help` tells it.
@@ -63,6 +65,7 @@ pub fn run() -> ExitCode {
         Command::Load(arguments) => load::run(&arguments),
         Command::Buffer(arguments) => buffer::run(&arguments),
         Command::DeadLetters(arguments) => dead_letters::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
     };
     ExitCode::from(status)
 }

@@ -1094,8 +1094,30 @@ fn wrong_use_exits_with_2_and_help_and_version_with_0() {
         assert!(ended.stdout.is_empty() && !ended.stderr.is_empty(), "{arguments:?}");
     }
     let help = forebay_says(&["--help"], &[]).expect_status(0);
-    for command in ["serve", "node", "check", "healthcheck", "load"] {
+    for command in ["serve", "node", "check", "healthcheck", "load", "completions"] {
         assert!(help.stdout.contains(command), "{command}");
         forebay_says(&[command, "--help"], &[]).expect_status(0);
     }
+}
+
+#[test]
+fn completions_are_printed_for_each_shell_and_another_one_is_wrong_use() {
+    let shells = ["bash", "zsh", "fish", "elvish", "powershell"];
+    for shell in shells {
+        let ended = forebay_says(&["completions", shell], &[]).expect_status(0);
+        assert_eq!(ended.stderr, "", "{shell}");
+        for word in ["forebay", "serve", "dead-letters", "healthcheck", "verify", "completions"] {
+            assert!(ended.stdout.contains(word), "{shell} completes no {word}");
+        }
+    }
+    let bash = forebay_says(&["completions", "bash"], &[]).expect_status(0).stdout;
+    let mut shell = std::process::Command::new("bash");
+    shell.args(["-c", &format!("{bash}\nCOMP_WORDS=(forebay dead)\nCOMP_CWORD=1\n_forebay forebay dead forebay\necho \"${{COMPREPLY[@]}}\"")]);
+    assert_eq!(String::from_utf8_lossy(&shell.output().expect("bash runs").stdout), "dead-letters\n");
+    let ended = forebay_says(&["completions", "nushell"], &[]).expect_status(2);
+    assert!(ended.stdout.is_empty(), "{}", ended.stdout);
+    for shell in shells {
+        assert!(ended.stderr.contains(shell), "{shell}: {}", ended.stderr);
+    }
+    forebay_says(&["completions"], &[]).expect_status(2);
 }
