@@ -16,7 +16,7 @@ use tracing::{error, info};
 use url::Url;
 use utoipa::OpenApi;
 
-use crate::buffer::{Buffer, BufferConfig, OpenError, Opened, Rest};
+use crate::buffer::{Buffer, BufferConfig, OpenError, Opened, Rest, SentAgain};
 use crate::config::Config;
 use crate::delivery::dead_letter::{Directory, Leftover};
 use crate::delivery::wire::{HttpClient, Wire};
@@ -254,12 +254,12 @@ impl Gateway {
 }
 
 impl Ended {
-    /// Whether readings are gone that were accepted.
+    /// Whether readings are gone that were accepted, or not where the next start finds them.
     pub fn has_lost(self) -> bool {
         match self.rest {
             Rest::Lost => self.undelivered > 0,
             Rest::Kept => false,
-            Rest::KeptBut { lost, .. } => lost > 0,
+            Rest::KeptBut { lost, is_elsewhere, .. } => lost > 0 || (is_elsewhere && self.undelivered > 0),
         }
     }
 
@@ -267,17 +267,23 @@ impl Ended {
     pub fn sent_again(self) -> u64 {
         match self.rest {
             Rest::Lost | Rest::Kept => 0,
-            Rest::KeptBut { sent_again, .. } => sent_again,
+            Rest::KeptBut { sent_again, .. } => sent_again.readings,
         }
     }
 
     fn tell(self) {
         let readings = self.undelivered;
-        if self.sent_again() > 0 {
+        if let Rest::KeptBut { sent_again, is_elsewhere, .. } = self.rest
+            && sent_again.readings > 0
+        {
+            let SentAgain { readings, under_other_keys } = sent_again;
+            let to_do = is_elsewhere.then_some(PUT_BACK);
             error!(
-                readings = self.sent_again(),
-                "readings are delivered or accounted for, and the disk did not take that down: the next start sends \
-                 them again, under other keys"
+                readings,
+                under_other_keys,
+                to_do,
+                "readings are delivered or accounted for, and the disk did not take that down: the start that finds them \
+                 sends them again, under the same keys but for those that are counted as under others"
             );
         }
         match self.rest {
@@ -290,6 +296,13 @@ impl Ended {
                 );
             }
             Rest::Kept => info!(readings, "readings stay on disk for the next start"),
+            Rest::KeptBut { lost, is_elsewhere: true, .. } => error!(
+                readings = readings.saturating_sub(lost),
+                lost,
+                to_do = PUT_BACK,
+                "readings stay in the directory of the buffer, which is not in its place any more: the next start does \
+                 not find them; those that were acknowledged in memory and could not be written are lost"
+            ),
             Rest::KeptBut { lost: 0, .. } => info!(readings, "readings stay on disk for the next start"),
             Rest::KeptBut { lost, .. } => error!(
                 readings = readings.saturating_sub(lost),
@@ -300,6 +313,9 @@ impl Ended {
         }
     }
 }
+
+/// What to do about a directory that is not where it was.
+const PUT_BACK: &str = "put the directory back where it was before the next start";
 
 /// Waits for the delivery to end, and ends it when its time is over.
 async fn finish(

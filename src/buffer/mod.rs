@@ -410,6 +410,11 @@ pub trait Buffer: Send + Sync + fmt::Debug {
         self.trouble().is_some()
     }
 
+    /// What to do about [`Buffer::trouble`], if it is not what is to be done about any disk.
+    fn advice(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Why requests find no room although the accounts have some, in words for people.
     fn overfull(&self) -> Option<String> {
         None
@@ -432,9 +437,37 @@ pub enum Rest {
     KeptBut {
         /// So many readings were acknowledged in memory and could not be written: they are gone with the process.
         lost: u64,
-        /// So many readings are settled, which could not be written: the next start sends them again.
-        sent_again: u64,
+        /// Readings that are settled, which could not be written: the next start sends them again.
+        sent_again: SentAgain,
+        /// Whether the directory was moved away, or something else has its place: the next start does not find it.
+        is_elsewhere: bool,
     },
+}
+
+/// Readings that the next start sends again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SentAgain {
+    /// All of them.
+    pub readings: u64,
+    /// Those of them that nodes cannot know by their keys.
+    pub under_other_keys: u64,
+}
+
+impl SentAgain {
+    /// Counts so many more.
+    pub fn add(&mut self, readings: u64, has_key: bool) {
+        self.readings += readings;
+        self.under_other_keys += if has_key { 0 } else { readings };
+    }
+
+    /// These and others.
+    #[must_use]
+    pub fn and(self, other: SentAgain) -> SentAgain {
+        SentAgain {
+            readings: self.readings + other.readings,
+            under_other_keys: self.under_other_keys + other.under_other_keys,
+        }
+    }
 }
 
 /// Both halves of a buffer.

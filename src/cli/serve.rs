@@ -91,7 +91,7 @@ fn raise_open_files_limit() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buffer::Rest;
+    use crate::buffer::{Rest, SentAgain};
 
     #[test]
     fn a_gateway_that_failed_or_left_readings_behind_exits_with_1() {
@@ -106,7 +106,12 @@ mod tests {
         // What stays on disk is not left behind.
         check(1, Rest::Kept, false, 0);
         check(1, Rest::Kept, true, 1);
-        check(2, Rest::KeptBut { lost: 1, sent_again: 0 }, false, 1);
-        check(0, Rest::KeptBut { lost: 0, sent_again: 2 }, false, 1);
+        let none = SentAgain::default();
+        let two = SentAgain { readings: 2, under_other_keys: 0 };
+        check(2, Rest::KeptBut { lost: 1, sent_again: none, is_elsewhere: false }, false, 1);
+        check(0, Rest::KeptBut { lost: 0, sent_again: two, is_elsewhere: false }, false, 1);
+        // Nor is what the next start does not find.
+        check(1, Rest::KeptBut { lost: 0, sent_again: none, is_elsewhere: true }, false, 1);
+        check(0, Rest::KeptBut { lost: 0, sent_again: none, is_elsewhere: true }, false, 0);
     }
 }

@@ -98,6 +98,8 @@ struct View {
     snapshot: Snapshot,
     /// What is wrong with the buffer.
     trouble: Option<String>,
+    /// What to do about it, if it is not what is to be done about any disk.
+    advice: Option<&'static str>,
     /// Whether that keeps readings from being taken.
     is_failing: bool,
     /// Why the next request would be refused for want of room.
@@ -136,6 +138,7 @@ impl Status {
             full: self.full(&snapshot),
             snapshot,
             trouble: self.buffer.trouble(),
+            advice: self.buffer.advice(),
             is_failing: self.buffer.is_failing(),
             is_draining: self.draining.is_cancelled(),
             dead_letter_trouble: self.dead_letters.trouble(),

@@ -160,6 +160,7 @@ mod tests {
         View {
             snapshot: Accounts::new(bounds, 0, Instant::now()).snapshot(),
             trouble: None,
+            advice: None,
             is_failing: false,
             full: None,
             is_draining: false,

@@ -12,7 +12,7 @@ use crate::support::records::numbers;
 use crate::support::site::{Running, Site, numbered};
 use bytes::Bytes;
 use forebay::buffer::{
-    Ack, Fsync, NoteId, Noting, OpenError, Part, PushError, Receipt, Request, Rest, Resumed,
+    Ack, Fsync, NoteId, Noting, OpenError, Part, PushError, Receipt, Request, Rest, Resumed, SentAgain,
 };
 use forebay::wal::{Event, Log, LogConfig};
 use futures_util::FutureExt as _;
@@ -167,7 +167,10 @@ async fn what_was_only_in_memory_and_is_not_delivered_is_told_as_lost_at_the_end
     running.pull_readings(5).await;
     running.buffer.close();
     drop(running.outlet);
-    assert_eq!(running.buffer.finish().await, Rest::KeptBut { lost: 3, sent_again: 0 });
+    assert_eq!(
+        running.buffer.finish().await,
+        Rest::KeptBut { lost: 3, sent_again: SentAgain::default(), is_elsewhere: false }
+    );
 }
 
 #[tokio::test]
@@ -448,11 +451,58 @@ async fn an_end_that_leaves_delivered_readings_to_the_next_start_says_how_many()
     running.deliver(parts, None);
     running.buffer.close();
     drop(running.outlet);
-    assert_eq!(running.buffer.finish().await, Rest::KeptBut { lost: 0, sent_again: 10 });
+    let sent_again = SentAgain { readings: 10, under_other_keys: 10 };
+    assert_eq!(running.buffer.finish().await, Rest::KeptBut { lost: 0, sent_again, is_elsewhere: false });
     site.fs.set_calls_left(None);
     let running = site.open(1 << 20);
     assert_eq!(running.recovered(), 10);
     running.close().await;
+}
+
+#[tokio::test]
+async fn that_the_directory_or_its_lock_is_gone_is_known_without_a_write_and_so_is_what_to_do() {
+    for ((what, begin, end), advice) in TROUBLES.into_iter().zip(["put the directory back", "restart"]) {
+        let site = Site::new(29);
+        let running = site.open(1 << 20);
+        running.push(0..1, Ack::Disk).await.expect("room");
+        begin(&site);
+        eventually("it is noticed", || async { running.buffer.is_failing() }).await;
+        assert!(running.buffer.advice().is_some_and(|told| told.contains(advice)), "{what}");
+        end(&site);
+        running.recovers_from_trouble().await;
+        assert_eq!(running.buffer.advice(), None);
+        running.close().await;
+    }
+}
+
+#[tokio::test]
+async fn an_end_without_the_directory_says_what_is_sent_again_by_whom_and_under_which_keys() {
+    for ((what, begin, end), is_elsewhere) in TROUBLES.into_iter().zip([true, false]) {
+        let site = Site::new(30);
+        let mut running = site.open(1 << 20);
+        running.push(0..15, Ack::Disk).await.expect("room");
+        let (_, mut parts) = running.pull_readings(15).await;
+        let mut late = parts.remove(0);
+        let (noted, unnoted) = (late.split_first(10), late.split_first(2));
+        let note = running.note("its-key", std::slice::from_ref(&noted)).await;
+        begin(&site);
+        eventually("it is noticed", || async { running.buffer.is_failing() }).await;
+        running.deliver(vec![noted], note);
+        running.deliver(vec![unnoted], None);
+        drop(late);
+        running.buffer.close();
+        drop(running.outlet);
+        let sent_again = SentAgain { readings: 12, under_other_keys: 2 };
+        let rest = running.buffer.finish().await;
+        assert_eq!(rest, Rest::KeptBut { lost: 0, sent_again, is_elsewhere }, "{what}");
+        end(&site);
+        let mut running = site.open(1 << 20);
+        assert_eq!(running.recovered(), 15, "{what}");
+        let resumed = running.outlet.resumed();
+        assert_eq!(resumed.iter().map(|batch| batch.key.as_str()).collect::<Vec<_>>(), ["its-key"]);
+        drop(resumed);
+        running.close().await;
+    }
 }
 
 #[tokio::test]

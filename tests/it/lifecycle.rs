@@ -558,6 +558,27 @@ async fn a_disk_that_fails_is_told_when_it_begins_and_when_it_is_over_and_readyz
     assert_eq!(lines(&process.log(), "nothing can be written"), 1, "{}", process.log());
 }
 
+#[tokio::test]
+async fn a_lock_or_a_directory_that_is_taken_from_an_idle_gateway_is_told_with_what_to_do_and_the_end_is_true()
+ {
+    let lock: (&str, _, _, _) = ("buffer/lock", "restart the gateway", "readings stay on disk", 0);
+    let whole = ("buffer", "put the directory back", "the next start does not find them", 1);
+    for (gone, to_do, ends, status) in [lock, whole] {
+        let directory = directory();
+        let settings = [DISK, ("buffer.path", "buffer")];
+        let process = serve(directory.path(), &format!("http://{}/", nobody()), &settings);
+        process.gateway().post(&readings(3)).await.expect_status(202);
+        let away = directory.path().join("away");
+        std::fs::rename(directory.path().join(gone), away).expect("moved");
+        let told = line(&process, "nothing can be written to the buffer on disk").await;
+        assert!(told.contains(to_do) && !told.contains("make room"), "{told}");
+        process.get("/readyz").await.expect_status(503);
+        process.terminate();
+        let ended = process.ended().await.expect_status(status);
+        assert!(ended.stderr.contains(ends) && !ended.stderr.contains("other keys"), "{}", ended.stderr);
+    }
+}
+
 // Signals
 
 #[tokio::test]

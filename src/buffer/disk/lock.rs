@@ -5,6 +5,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use thiserror::Error;
+
 use crate::buffer::OpenError;
 use crate::private_files;
 use crate::wal::LogError;
@@ -18,7 +20,65 @@ pub struct Lock {
     locked: File,
     directory: PathBuf,
     /// Which file it is, whatever its name is by now.
-    identity: (u64, u64),
+    identity: Identity,
+    /// Which directory it is, whatever its name is by now.
+    directory_identity: Identity,
+}
+
+/// The device and the inode of a file.
+type Identity = (u64, u64);
+
+/// What became of the directory that was locked, or of its lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Lost {
+    /// Nothing has the directory's name.
+    #[error("the directory was moved away or removed")]
+    Moved,
+    /// Something else has its name: made there, moved there, or mounted there.
+    #[error("it is another directory than at the start, made, moved or mounted in its place")]
+    Covered,
+    /// It is there, and its lock is not.
+    #[error("its lock was removed, and another gateway could take the directory")]
+    Unlocked,
+    /// It is there, and its lock is another file.
+    #[error("its lock was replaced, and another gateway may use the directory")]
+    Relocked,
+}
+
+impl Lost {
+    /// What was found missing, if that is what an error of [`Lock::check`] is about.
+    pub fn of(error: &LogError) -> Option<Lost> {
+        error.error.get_ref()?.downcast_ref().copied()
+    }
+
+    /// What to do about it.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Lost::Moved => {
+                "put the directory back where it was, with what is in it: the gateway goes on by itself then"
+            }
+            Lost::Covered => {
+                "take away what is in the directory's place, and put the directory back: the gateway goes on by itself \
+                 then"
+            }
+            Lost::Unlocked => {
+                "restart the gateway: the start makes a new lock and goes on with what is in the directory; the lock of \
+                 a gateway that runs must stay"
+            }
+            Lost::Relocked => {
+                "see that no other gateway uses the directory, then restart this one; each gateway needs a directory of \
+                 its own"
+            }
+        }
+    }
+
+    /// Whether a start at the same path does not find what the directory holds.
+    pub fn is_elsewhere(self) -> bool {
+        match self {
+            Lost::Moved | Lost::Covered => true,
+            Lost::Unlocked | Lost::Relocked => false,
+        }
+    }
 }
 
 impl Lock {
@@ -42,7 +102,8 @@ impl Lock {
         // For people only; a disk that takes no more does not matter here.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         let identity = file.metadata().map(|found| (found.dev(), found.ino())).map_err(failed)?;
-        Ok(Lock { locked: file, directory: directory.to_owned(), identity })
+        let directory_identity = identify(directory).map_err(failed)?;
+        Ok(Lock { locked: file, directory: directory.to_owned(), identity, directory_identity })
     }
 
     /// Gives the lock back, whoever still holds on to it. Nothing may be written to the directory from then on.
@@ -56,18 +117,36 @@ impl Lock {
     ///
     /// # Errors
     ///
-    /// If it is not, or cannot be looked at.
+    /// If it is not, which [`Lost::of`] tells, or cannot be looked at.
     pub fn check(&self) -> Result<(), LogError> {
-        let found = fs::metadata(self.directory.join(NAME)).map(|found| (found.dev(), found.ino()));
-        let error = match found {
+        let error = match identify(&self.directory.join(NAME)) {
             Ok(found) if found == self.identity => return Ok(()),
-            Ok(_) => io::Error::other(
-                "it is another directory than at the start; was it moved, or its lock removed?",
-            ),
+            Ok(_) => self.what_became(Lost::Relocked),
+            Err(error) if is_absence(&error) => self.what_became(Lost::Unlocked),
             Err(error) => error,
         };
-        Err(LogError { action: "find the lock in", path: self.directory.clone(), error })
+        Err(LogError { action: "use the directory", path: self.directory.clone(), error })
     }
+
+    /// Why the lock is not where it was; `in_place` if the directory is.
+    fn what_became(&self, in_place: Lost) -> io::Error {
+        let lost = match identify(&self.directory) {
+            Ok(found) if found == self.directory_identity => in_place,
+            Ok(_) => Lost::Covered,
+            Err(error) if is_absence(&error) => Lost::Moved,
+            Err(error) => return error,
+        };
+        io::Error::other(lost)
+    }
+}
+
+fn identify(path: &Path) -> io::Result<Identity> {
+    fs::metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+/// Whether nothing has the name. Something that is no directory holds no lock.
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// The number of the process that has the directory, or 0 if it is not told; none if nobody has it. The lock is not
@@ -155,6 +234,38 @@ mod tests {
     }
 
     #[test]
+    fn what_became_of_a_directory_that_is_not_as_it_was_is_told_with_what_to_do() {
+        let above = tempfile::tempdir().expect("a directory");
+        let (path, elsewhere) = (above.path().join("buffer"), above.path().join("moved"));
+        let lock = Lock::take(&path).expect("nobody has it");
+        let check = |expected: Lost, advice: &str, is_elsewhere| {
+            let error = lock.check().expect_err("it is not as it was");
+            assert_eq!(Lost::of(&error), Some(expected), "{error}");
+            assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+            assert!(
+                expected.advice().contains(advice) && expected.is_elsewhere() == is_elsewhere,
+                "{expected:?}"
+            );
+        };
+        let (file, hidden) = (path.join(NAME), path.join("hidden"));
+        fs::rename(&file, &hidden).expect("a sound disk");
+        check(Lost::Unlocked, "restart", false);
+        fs::write(&file, "").expect("a sound disk");
+        check(Lost::Relocked, "restart", false);
+        fs::rename(&hidden, &file).expect("a sound disk");
+        lock.check().expect("it is there again");
+        fs::rename(&path, &elsewhere).expect("a sound disk");
+        check(Lost::Moved, "put the directory back", true);
+        fs::write(&path, "").expect("a sound disk");
+        check(Lost::Covered, "take away", true);
+        fs::remove_file(&path).expect("a sound disk");
+        fs::create_dir(&path).expect("a sound disk");
+        check(Lost::Covered, "take away", true);
+        fs::write(&file, "").expect("a sound disk");
+        check(Lost::Covered, "take away", true);
+    }
+
+    #[test]
     fn a_directory_that_was_moved_away_or_replaced_is_not_the_one_that_was_locked() {
         let above = tempfile::tempdir().expect("a directory");
         let (path, elsewhere) = (above.path().join("buffer"), above.path().join("moved"));
@@ -162,7 +273,7 @@ mod tests {
         assert!(matches!(Lock::take(&path), Err(OpenError::Locked { .. })));
         lock.check().expect("it is there");
         fs::rename(&path, &elsewhere).expect("a sound disk");
-        assert_eq!(lock.check().expect_err("it is gone").error.kind(), io::ErrorKind::NotFound);
+        assert_eq!(Lost::of(&lock.check().expect_err("it is gone")), Some(Lost::Moved));
         let other = Lock::take(&path).expect("it is another one");
         assert!(lock.check().expect_err("it is another one").to_string().contains("another directory"));
         other.check().expect("it is there");

@@ -13,8 +13,9 @@
 //! A start replays the log from the checkpoint on (`recovery`), resumes the batches that may have been sent, under
 //! their keys, and reads the rest in its turn.
 //!
-//! When the disk fails or is full (`trouble`), requests get 503 at once; what is in the log is delivered, only
-//! notes and settlements stay in memory; the disk is tried again every second.
+//! When the disk fails or is full (`trouble`), or the directory is not the one of the start any more (`lock`; looked at
+//! before each write, and every second), requests get 503 at once; what is in the log is delivered, only notes and
+//! settlements stay in memory; the disk is tried again every second.
 //!
 //! # Limits
 //!
@@ -56,7 +57,7 @@ use self::lock::Lock;
 use self::memos::{Memos, MemosConfig};
 use self::outlet::{DiskOutlet, OutletParts};
 use self::recovery::Recovered;
-use self::trouble::Trouble;
+use self::trouble::{Left, Trouble};
 use self::writer::{Behind, RETRY_EVERY, Writer};
 use super::accounts::{Accounts, Bounds};
 use super::waiters::Waiters;
@@ -286,6 +287,10 @@ impl Buffer for Disk {
         self.trouble.reason().is_some()
     }
 
+    fn advice(&self) -> Option<&'static str> {
+        self.trouble.advice()
+    }
+
     fn overfull(&self) -> Option<String> {
         let (held, limit) = (self.trouble.disk_bytes(), self.bytes_max);
         let text = || format!("the files of the buffer take {held} bytes of {limit}");
@@ -307,9 +312,10 @@ impl Buffer for Disk {
             }
             // A request that is still being answered, or a read that nobody waits for, must not keep the next start out.
             self.lock.release();
-            match (self.trouble.unwritten(), self.trouble.sent_again()) {
-                (0, 0) => Rest::Kept,
-                (lost, sent_again) => Rest::KeptBut { lost, sent_again },
+            let (lost, left) = (self.trouble.unwritten(), self.trouble.left());
+            match (lost, left) {
+                (0, left) if left == Left::default() => Rest::Kept,
+                (lost, Left { sent_again, is_elsewhere }) => Rest::KeptBut { lost, sent_again, is_elsewhere },
             }
         }
         .boxed()

@@ -76,6 +76,15 @@ impl State {
         }
     }
 
+    /// Whether a start that does not know of a settlement would send its readings under keys that they have here.
+    pub fn has_keys_of(&self, settlement: &Settlement) -> bool {
+        if settlement.spans.is_empty() {
+            return settlement.notes.iter().all(|seq| self.notes.contains_key(seq));
+        }
+        let noted: SpanSet = self.notes.values().flat_map(|note| note.spans.iter().copied()).collect();
+        settlement.spans.iter().all(|span| noted.contains_all(*span))
+    }
+
     /// Whether no reading in a segment is needed any more.
     pub fn is_settled(&self, segment: u64) -> bool {
         let content = self.contents.get(&segment);

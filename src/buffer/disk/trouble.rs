@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::buffer::SentAgain;
+
 /// What is wrong with the disk, if anything is.
 #[derive(Debug, Default)]
 pub struct Trouble {
@@ -13,20 +15,40 @@ pub struct Trouble {
     disk_bytes: AtomicU64,
     /// Readings that were acknowledged in memory, could not be written, and are not settled.
     unwritten: AtomicU64,
+    /// What the log's thread has left; held for reading and writing it.
+    left: Mutex<Left>,
+}
+
+/// What is wrong with what is left when the log's thread has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
     /// Readings that are settled, and that the next start does not know to be.
-    sent_again: AtomicU64,
+    pub sent_again: SentAgain,
+    /// Whether the directory is not where the next start looks for it.
+    pub is_elsewhere: bool,
+}
+
+/// Why nothing can be written.
+#[derive(Debug)]
+pub struct Reason {
+    /// For the operator.
+    pub detail: String,
+    /// For those whose requests are refused.
+    pub reason: String,
+    /// What to do, if it is not what is to be done about any disk.
+    pub advice: Option<&'static str>,
 }
 
 #[derive(Debug, Default)]
 struct Texts {
-    writing: Option<(String, String)>,
+    writing: Option<Reason>,
     reading: Option<String>,
 }
 
 impl Trouble {
-    /// Nothing can be written. `detail` is for the operator, `reason` for those whose requests are refused.
-    pub fn set(&self, detail: String, reason: String) {
-        self.texts().writing = Some((detail, reason));
+    /// Nothing can be written.
+    pub fn set(&self, reason: Reason) {
+        self.texts().writing = Some(reason);
         self.is_set.store(true, Ordering::Release);
     }
 
@@ -45,15 +67,22 @@ impl Trouble {
     /// Why nothing can be taken, for those whose requests are refused.
     pub fn reason(&self) -> Option<String> {
         let is_set = self.is_set.load(Ordering::Acquire);
-        is_set.then(|| self.texts().writing.as_ref().map(|(_, reason)| reason.clone()))?
+        is_set.then(|| self.texts().writing.as_ref().map(|writing| writing.reason.clone()))?
     }
 
     /// All that is wrong, for the operator.
     pub fn detail(&self) -> Option<String> {
         let texts = self.texts();
-        let writing = texts.writing.as_ref().map(|(detail, _)| detail.as_str());
-        let all: Vec<&str> = writing.into_iter().chain(texts.reading.as_deref()).collect();
+        let writing = texts.writing.as_ref().map(|writing| writing.detail.as_str());
+        // What is wrong with the directory is found by both.
+        let reading = texts.reading.as_deref().filter(|reading| writing != Some(reading));
+        let all: Vec<&str> = writing.into_iter().chain(reading).collect();
         (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    /// What to do about it, if it is not what is to be done about any disk.
+    pub fn advice(&self) -> Option<&'static str> {
+        self.texts().writing.as_ref().and_then(|writing| writing.advice)
     }
 
     /// Bytes of all segments.
@@ -81,14 +110,14 @@ impl Trouble {
         self.unwritten.fetch_sub(readings, Ordering::AcqRel);
     }
 
-    /// Readings that are settled and will be sent again by the next start; known once the log's thread has ended.
-    pub fn sent_again(&self) -> u64 {
-        self.sent_again.load(Ordering::Acquire)
+    /// What is wrong with what is left; known once the log's thread has ended.
+    pub fn left(&self) -> Left {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes how many readings the next start will send again.
-    pub fn set_sent_again(&self, readings: u64) {
-        self.sent_again.store(readings, Ordering::Release);
+    /// Notes what is wrong with what is left.
+    pub fn set_left(&self, left: Left) {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = left;
     }
 
     fn texts(&self) -> MutexGuard<'_, Texts> {

@@ -11,23 +11,25 @@ use super::checkpoint::{Books, Checkpointed, Gain};
 use super::entry::{Accepted, Note, Settlement};
 use super::handover::{Handover, Putting, Stands, View};
 use super::inbox::{Accept, Closing, Command, Done, Inbox, Pace, Sync, Taken};
-use super::lock::Lock;
+use super::lock::{Lock, Lost};
 use super::memos::Memos;
 use super::state::State;
-use super::trouble::Trouble;
+use super::trouble::{Left, Reason, Trouble};
 use super::unix_nanos;
 use crate::buffer::hold::{self, Hold};
 use crate::buffer::lease::{Record, RecordParts};
 use crate::buffer::outlet::{Derivation, Kept, NoteId, Noted};
 use crate::buffer::span::Span;
 use crate::buffer::waiters::Waiters;
-use crate::buffer::{Accounts, Amount, Fsync, PushError};
+use crate::buffer::{Accounts, Amount, Fsync, PushError, SentAgain};
 use crate::metrics::Metrics;
 use crate::reading::Readings;
 use crate::wal::{self, Durability, Log, LogError, Position, Spare, Start};
 
 /// After a failure the disk is tried again this often.
 pub const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// While nothing is written, the directory is looked at this often: that it is gone is to be known before the next request.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What nobody waits for is synced after this time at the latest.
 const SYNC_WITHIN: Duration = Duration::from_secs(1);
 
@@ -82,9 +84,9 @@ pub struct Behind {
     /// Whether something is settled that neither the log nor a checkpoint has.
     is_unwritten: bool,
     /// Readings of that.
-    unwritten: u64,
+    unwritten: SentAgain,
     /// Readings whose settlement is in the log and was not synced yet.
-    unsynced: u64,
+    unsynced: SentAgain,
 }
 
 /// What is said when the thread ends, also by a panic: nothing is taken any more, and the delivery ends when it has
@@ -99,7 +101,8 @@ impl Drop for Ending {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let detail = "the thread that writes the buffer to disk has failed";
-            self.trouble.set(detail.to_owned(), detail.to_owned());
+            let (detail, reason) = (detail.to_owned(), detail.to_owned());
+            self.trouble.set(Reason { detail, reason, advice: Some("restart the gateway") });
         }
         self.inbox.close(Closing::Closed);
         self.inbox.abandon();
@@ -114,6 +117,8 @@ struct Clock {
     sync_at: Option<Instant>,
     /// When the disk is tried again.
     retry_at: Option<Instant>,
+    /// When the directory is looked at, if nothing is written before.
+    look_at: Instant,
 }
 
 /// Where a command was appended.
@@ -145,10 +150,10 @@ impl Writer {
         };
         self.begin();
         let retry_at = self.trouble.reason().map(|_| Instant::now() + RETRY_EVERY);
-        let mut clock = Clock { pace: Pace::new(Instant::now()), sync_at: None, retry_at };
+        let now = Instant::now();
+        let mut clock = Clock { pace: Pace::new(now), sync_at: None, retry_at, look_at: now + LOOK_EVERY };
         loop {
-            let wake_at = clock.retry_at.or(clock.sync_at);
-            let taken = self.inbox.take(clock.pace, wake_at);
+            let taken = self.inbox.take(clock.pace, Some(clock.wake_at()));
             let closing = taken.closing;
             self.turn(taken, &mut clock);
             match closing {
@@ -178,6 +183,11 @@ impl Writer {
             self.refuse(commands, &reason);
             return;
         }
+        clock.look_at = now + LOOK_EVERY;
+        if commands.is_empty() && clock.nothing_is_due(now) {
+            self.look(clock);
+            return;
+        }
         let durability = self.durability(sync, now, clock);
         match self.commit(commands, durability, clock.retry_at.is_some()) {
             Ok(()) => {
@@ -197,6 +207,14 @@ impl Writer {
         }
         if urgent {
             clock.pace.on_commit(Instant::now(), requests);
+        }
+    }
+
+    /// Makes sure, while there is nothing to write, that the directory is still there.
+    fn look(&mut self, clock: &mut Clock) {
+        if let Err(error) = self.lock.check() {
+            self.fail(&error);
+            clock.retry_at = Some(Instant::now() + RETRY_EVERY);
         }
     }
 
@@ -220,7 +238,7 @@ impl Writer {
                 self.observe(&commands, started);
                 self.on_committed(commands, places);
                 if self.log.is_synced() {
-                    self.behind.unsynced = 0;
+                    self.behind.unsynced = SentAgain::default();
                 }
                 self.prepare_spare();
                 self.tidy(before)
@@ -310,7 +328,7 @@ impl Writer {
                 Command::Accept(accept) => told.extend(self.on_accepted(accept, &appended, &mut putting)),
                 Command::Note { number, note } => self.on_noted(number, note, appended.seq),
                 Command::Settle(settlement, readings) => {
-                    self.behind.unsynced += readings;
+                    self.behind.unsynced.add(readings, !settlement.notes.is_empty());
                     self.state.settle(&settlement);
                 }
                 Command::Derive(derivation, merged) => {
@@ -412,9 +430,10 @@ impl Writer {
                 }
                 // The disk need not know it; without it these readings would be sent again after a crash.
                 Command::Settle(settlement, readings) => {
+                    let has_key = self.state.has_keys_of(&settlement);
                     self.state.settle(&settlement);
                     self.behind.is_unwritten = true;
-                    self.behind.unwritten += readings;
+                    self.behind.unwritten.add(readings, has_key);
                 }
                 Command::Derive(derivation, _) => {
                     let _ = self.kept.send(Kept::NotNow(derivation));
@@ -435,7 +454,8 @@ impl Writer {
     /// Says what is wrong, to those who ask; the log of the gateway is one of them.
     fn fail(&mut self, error: &LogError) -> String {
         let reason = error.error.to_string();
-        self.trouble.set(error.to_string(), reason.clone());
+        let advice = Lost::of(error).map(Lost::advice);
+        self.trouble.set(Reason { detail: error.to_string(), reason: reason.clone(), advice });
         reason
     }
 
@@ -503,12 +523,32 @@ impl Writer {
             let _ = spare.join();
         }
         let settled = self.settled_segments();
+        let mut lost = None;
         if let Err(error) = self.checkpoint(&settled) {
             warn!(%error, "no checkpoint at the end; the next start reads more of the log");
+            lost = Lost::of(&error);
+        }
+        // What is written is in files that are open, whatever they are called by now; another gateway's are left alone.
+        if lost.is_some_and(|lost| lost != Lost::Relocked) {
+            let _ = self.log.commit(Durability::Synced);
         }
         let Behind { unwritten, unsynced, .. } = self.behind;
-        self.trouble.set_sent_again(if self.log.is_synced() { unwritten } else { unwritten + unsynced });
+        let sent_again = if self.log.is_synced() { unwritten } else { unwritten.and(unsynced) };
+        self.trouble.set_left(Left { sent_again, is_elsewhere: lost.is_some_and(Lost::is_elsewhere) });
         self.memos.end();
+    }
+}
+
+impl Clock {
+    /// When the thread is to wake at the latest.
+    fn wake_at(&self) -> Instant {
+        let due = self.sync_at.map_or(self.look_at, |at| at.min(self.look_at));
+        self.retry_at.unwrap_or(due)
+    }
+
+    /// Whether neither a sync nor another try is due.
+    fn nothing_is_due(&self, now: Instant) -> bool {
+        self.retry_at.is_none() && self.sync_at.is_none_or(|at| now < at)
     }
 }
 

@@ -178,7 +178,8 @@ impl Watcher {
             Trouble::Dropped => None,
         };
         let is_about_buffer = !matches!(trouble, Trouble::TurnedAway | Trouble::DeadLettered);
-        Facts { detail, buffered: is_about_buffer.then_some(view.snapshot.ledger.buffered) }
+        let to_do = view.advice.filter(|_| trouble == Trouble::StorageFailing);
+        Facts { detail, buffered: is_about_buffer.then_some(view.snapshot.ledger.buffered), to_do }
     }
 
     /// Of which devices readings were turned away since the last line, and why.

@@ -32,6 +32,8 @@ pub(super) struct Facts {
     pub(super) detail: Option<String>,
     /// Readings in the buffer, where they matter.
     pub(super) buffered: Option<u64>,
+    /// What to do, if it is not the usual.
+    pub(super) to_do: Option<&'static str>,
 }
 
 /// What a trouble is told in.
@@ -149,7 +151,7 @@ impl Trouble {
             Phase::Lasts => (words.level, words.lasts),
             Phase::Ends => (Level::INFO, words.ends),
         };
-        let to_do = (due.phase != Phase::Ends).then_some(words.to_do);
+        let to_do = (due.phase != Phase::Ends).then_some(facts.to_do.unwrap_or(words.to_do));
         let condition = self.name();
         let lasted_seconds = (due.phase != Phase::Begins).then_some(due.lasted.as_secs());
         let Counts { requests, readings, turned_away } = self.counts(due);
