@@ -18,6 +18,41 @@ use crate::text::is_obeyed;
 pub(super) const HIDDEN: &str = "***";
 /// Words before credentials, in lower case.
 const SCHEMES: &[&str] = &["basic", "bearer", "token", "apikey", "digest", "negotiate"];
+/// What follows these words where they are no schemes, in lower case.
+const NO_CREDENTIALS: &[&str] = &[
+    "and",
+    "at",
+    "auth",
+    "authentication",
+    "authorization",
+    "bucket",
+    "expected",
+    "for",
+    "found",
+    "from",
+    "has",
+    "in",
+    "is",
+    "mode",
+    "of",
+    "on",
+    "or",
+    "plan",
+    "rate",
+    "sensor",
+    "sensors",
+    "the",
+    "to",
+    "token",
+    "was",
+    "with",
+];
+/// Longest number behind such a word that is none of a person's: they have four digits and more.
+const COUNT_DIGITS_MAX: usize = 3;
+/// What the sentences of this program say of a name, and not of its value.
+const NO_VALUES: &[&str] = &["there twice", "missing", "no JSON", "no number of JSON", "too many seconds"];
+/// How a sentence of this program goes on that has a name and a colon, and no value.
+const LIMIT_OF_A_VALUE: &str = " `value` must be ";
 
 /// Hides what looks like a secret.
 pub(super) fn without_secrets(text: &str) -> Cow<'_, str> {
@@ -144,8 +179,14 @@ impl<'a> Masker<'a> {
     fn after_word(&self, phrase: usize, word: Range<usize>) -> Option<Range<usize>> {
         let gap = self.gap_end(word.end);
         match self.letter(gap) {
+            Some(':') if self.is_of_a_limit(phrase, gap) => None,
             Some(separator @ (':' | '=' | '>')) if self.is_secret(phrase, &word) => {
-                values::after(self.text, self.value_start(gap), separator)
+                let start = self.value_start(gap);
+                let plain = values::plain(self.text, start, separator);
+                match plain.is_some_and(|plain| names::is_plain(&self.name(phrase, &word), plain)) {
+                    true => None,
+                    false => values::after(self.text, start, separator),
+                }
             }
             _ => self.in_a_sentence(phrase, &word).or_else(|| self.after_scheme(&word)),
         }
@@ -169,6 +210,18 @@ impl<'a> Masker<'a> {
         let is_between = |unit: &&Unit| unit.letter.is_whitespace() || matches!(unit.letter, ':' | '=' | '>');
         let length = self.units[separator..].iter().take_while(is_between).count();
         self.units.get(separator + length).map_or(self.text.len(), |unit| unit.start)
+    }
+
+    /// Whether the `:` at `colon` stands in a sentence about how long the value of a name may be.
+    fn is_of_a_limit(&self, phrase: usize, colon: usize) -> bool {
+        let [name, colon] = [phrase, colon].map(|at| self.units[at].start);
+        self.text[..name].ends_with("the field `") && self.text[colon + 1..].starts_with(LIMIT_OF_A_VALUE)
+    }
+
+    /// The word, or the words that it ends if they are the name.
+    fn name(&self, phrase: usize, word: &Range<usize>) -> String {
+        let name = self.letters(word.clone());
+        if names::is_secret(&name) { name } else { self.letters(phrase..word.end) }
     }
 
     fn is_secret(&self, phrase: usize, word: &Range<usize>) -> bool {
@@ -197,6 +250,9 @@ impl<'a> Masker<'a> {
         }
         let start = after + IS.len();
         let value = &self.text[start..];
+        if NO_VALUES.iter().any(|words| value.starts_with(words)) {
+            return None;
+        }
         let start = start + usize::from(value.starts_with('`'));
         let rest = &self.text[start..];
         let end = ["`; ", "`, "].iter().filter_map(|end| rest.find(end)).min();
@@ -213,7 +269,8 @@ impl<'a> Masker<'a> {
             return None;
         }
         let start = self.units.get(word.end + gap)?.start;
-        Some(start..start + values::run_end(&self.text[start..]))
+        let end = start + values::run_end(&self.text[start..]);
+        (!is_no_credential(&self.text[start..end])).then_some(start..end)
     }
 
     /// What stands before the host in an address whose `:` is at `colon`.
@@ -224,6 +281,13 @@ impl<'a> Masker<'a> {
         let start = self.units[colon + 2].end;
         values::userinfo(&self.text[start..]).map(|end| start..start + end)
     }
+}
+
+/// Whether this is an ordinary word, or counts something.
+fn is_no_credential(run: &str) -> bool {
+    let word = run.trim_end_matches(['.', ',', ';', ':', '?', '!']);
+    let is_count = word.len() <= COUNT_DIGITS_MAX && word.bytes().all(|byte| byte.is_ascii_digit());
+    (is_count && !word.is_empty()) || NO_CREDENTIALS.contains(&word)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Which names speak of a secret.
 
+use super::values::Plain;
+
 /// What names of secrets have in them, in lower case and without `_`, `-`, `.` and blanks.
 const PARTS: &[&str] = &[
     "password",
@@ -37,6 +39,19 @@ const WORDS: &[&str] = &[
     "signature",
     "sig",
 ];
+/// What goes on behind some of these parts in words that are no secrets.
+const ORDINARY: &[(&str, &[&str])] = &[("secret", &["ary", "ariat"]), ("token", &["izer", "ization"])];
+/// A part that is often made of the end of a word and the beginning of the next: `temp_wd`.
+const ACROSS_WORDS: &str = "pwd";
+/// Words among those that names of secrets have that are short for something measured, too: signal, power.
+const SHORT_FOR_MEASURED: &[&str] = &["sig", "pw", "pass", "key", "keys"];
+/// Last words of names of what is counted or measured.
+const MEASURES: &[&str] = &[
+    "age", "bytes", "count", "counts", "errors", "expires", "expiry", "index", "len", "length", "limit",
+    "ms", "rate", "requests", "seconds", "size", "total", "ttl", "usage", "used",
+];
+/// First words of names of how many there are of something.
+const NUMBERS_OF: &[&str] = &["max", "min", "num", "n", "total"];
 /// The name of a header that is no secret.
 const PUBLIC: &str = "idempotency";
 
@@ -45,8 +60,36 @@ pub(super) fn is_secret(name: &str) -> bool {
     let lower = name.to_lowercase();
     let joined: String = lower.chars().filter(|letter| letter.is_alphanumeric()).collect();
     !joined.starts_with(PUBLIC)
-        && (PARTS.iter().any(|part| joined.contains(part))
+        && (PARTS.iter().any(|part| has_part(name, &joined, part))
             || words(name).any(|word| WORDS.contains(&word.as_str())))
+}
+
+/// Whether a part stands in a name, otherwise than in an ordinary word.
+fn has_part(name: &str, joined: &str, part: &str) -> bool {
+    let ordinary = ORDINARY.iter().find(|(of, _)| *of == part).map_or(&[][..], |(_, ends)| ends);
+    let mut places = joined.match_indices(part).map(|(at, _)| at + part.len());
+    let is_found = places.any(|end| !ordinary.iter().any(|rest| joined[end..].starts_with(rest)));
+    is_found && (part != ACROSS_WORDS || joined == part || words_apart(name).any(|word| word.contains(part)))
+}
+
+/// Whether a plain value under the name of a secret is none: nothing that is said in a word, no number of something, and
+/// none that has a sign or a fraction under a name that is short for what is measured.
+pub(super) fn is_plain(name: &str, value: Plain) -> bool {
+    let camel: Vec<String> = words_apart(name).collect();
+    let last = camel.last().map_or("", String::as_str);
+    let is_plural = last.ends_with('s') && !last.ends_with("ss");
+    let is_number_of = is_plural && camel.first().is_some_and(|word| NUMBERS_OF.contains(&word.as_str()));
+    let is_measured = is_number_of || MEASURES.contains(&last);
+    let joined: String = camel.concat();
+    let is_short = !PARTS.iter().any(|part| joined.contains(part))
+        && camel
+            .iter()
+            .all(|word| !WORDS.contains(&word.as_str()) || SHORT_FOR_MEASURED.contains(&word.as_str()));
+    match value {
+        Plain::Word => true,
+        Plain::Whole => is_measured,
+        Plain::Fraction => is_measured || is_short,
+    }
 }
 
 /// Whether a parameter of a query is a user or a password, as the stores name them.
@@ -54,11 +97,17 @@ pub(super) fn is_secret_in_query(name: &str) -> bool {
     matches!(name, "p" | "u" | "P" | "U")
 }
 
-/// The words of a name, in lower case: `privateKey2` has two.
+/// The words of a name, in lower case, and these without regard to capitals: `privateKey2` has two, and a third.
 fn words(name: &str) -> impl Iterator<Item = String> {
     let parts = name.split(|letter: char| !letter.is_alphabetic());
+    parts.map(str::to_lowercase).chain(words_apart(name))
+}
+
+/// The words of a name, in lower case, in their order.
+fn words_apart(name: &str) -> impl Iterator<Item = String> {
+    let parts = name.split(|letter: char| !letter.is_alphabetic()).filter(|part| !part.is_empty());
     parts.flat_map(|part| {
-        let mut words = vec![part.to_lowercase()];
+        let mut words = Vec::new();
         let mut was_lower = false;
         let mut word = String::new();
         for letter in part.chars() {

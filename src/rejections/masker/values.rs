@@ -7,6 +7,59 @@ const PEM: &str = "-----BEGIN";
 /// Longest address in which a user is looked for, in bytes; a longer one is hidden with all that follows.
 const ADDRESS_BYTES_MAX: usize = 512;
 
+/// Longest number that is one, in characters.
+const NUMBER_CHARS_MAX: usize = 20;
+
+/// A value without quotation marks that few secrets look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Plain {
+    /// `true`, `false` or `null`.
+    Word,
+    /// A number of digits alone.
+    Whole,
+    /// A number with a sign or a fraction.
+    Fraction,
+}
+
+/// The plain value that begins at `start`, behind a separator; `None` if it is none, or its end is not sure.
+pub(super) fn plain(text: &str, start: usize, separator: char) -> Option<Plain> {
+    let rest = &text[start..];
+    let length = rest.find(|letter: char| !letter.is_ascii_alphanumeric() && !matches!(letter, '.' | '-'))?;
+    let (value, after) = rest.split_at(length);
+    let next = after.trim_start().bytes().next()?;
+    let ends = match separator {
+        ':' => is_json(text) && matches!(next, b',' | b'}' | b']') && is_followed_well(after, separator),
+        '=' => match after.as_bytes()[0] {
+            b'\n' => true,
+            b',' | b'&' => is_pair(&after[1..]),
+            b' ' => is_pair(&after[1..]) || is_time(&after[1..]),
+            _ => false,
+        },
+        _ => false,
+    };
+    ends.then(|| plain_kind(value, separator))?
+}
+
+fn plain_kind(value: &str, separator: char) -> Option<Plain> {
+    if matches!(value, "true" | "false" | "null") {
+        return Some(Plain::Word);
+    }
+    let number = if separator == '=' { value.strip_suffix(['i', 'u']).unwrap_or(value) } else { value };
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+    let are_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if number.len() > NUMBER_CHARS_MAX || !are_digits(whole) || !are_digits(fraction) {
+        return None;
+    }
+    Some(if whole.len() == number.len() { Plain::Whole } else { Plain::Fraction })
+}
+
+/// Whether a line of line protocol ends with this time.
+fn is_time(text: &str) -> bool {
+    let line = text.lines().next().unwrap_or_default().trim_end();
+    !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// The value that begins at `start`, behind a separator; `None` if there is none.
 pub(super) fn after(text: &str, start: usize, separator: char) -> Option<Range<usize>> {
     let rest = &text[start..];
