@@ -170,6 +170,7 @@ impl Gateway {
             dead_letters: worker.dead_letters(),
             draining: draining.clone(),
             rejections: front.rejections(),
+            secrets: config.delivery.secrets(),
             metrics: Arc::clone(&metrics),
             openapi: openapi(),
         });

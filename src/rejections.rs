@@ -59,6 +59,19 @@ pub struct RejectionEntry {
     /// The first 200 bytes of the reading, the line or the body, with control characters written out and without what
     /// looks like a secret; not set if the body was not read.
     pub sample: Option<String>,
+    /// Which of these were cut.
+    #[serde(skip)]
+    #[schema(ignore)]
+    cut: Cut,
+}
+
+/// Which texts of an entry were cut: their ends may be the beginnings of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cut {
+    path: bool,
+    device: bool,
+    detail: bool,
+    sample: bool,
 }
 
 /// What is known of a reading or a request that is turned away.
@@ -81,16 +94,36 @@ pub struct Rejected<'a> {
 impl RejectionEntry {
     /// Keeps what is known, harmless to look at, without what looks like a secret, and bounded.
     pub fn new(rejected: Rejected<'_>, now: SystemTime) -> RejectionEntry {
-        let bounded = |text: &str, chars: usize| harmless(&text.chars().take(chars).collect::<String>());
+        let is_longer = |text: &str, chars| text.chars().nth(chars).is_some();
+        let cut = Cut {
+            path: is_longer(rejected.path, PATH_CHARS_MAX),
+            device: rejected.device.is_some_and(|device| is_longer(device, DEVICE_CHARS_MAX)),
+            detail: is_longer(rejected.detail, DETAIL_CHARS_MAX),
+            // Whoever has more sends no more than this.
+            sample: rejected.sample.is_some_and(|sample| sample.len() >= SAMPLE_BYTES_MAX),
+        };
         RejectionEntry {
             at: Timestamp::from_system(now).to_string(),
             path: beginning(rejected.path, PATH_CHARS_MAX),
             address: rejected.address.map(|address| address.to_canonical().to_string()),
             key: None,
-            device: rejected.device.map(|device| bounded(device, DEVICE_CHARS_MAX)),
+            device: rejected.device.map(|device| beginning(device, DEVICE_CHARS_MAX)),
             reason: rejected.reason,
             detail: beginning(rejected.detail, DETAIL_CHARS_MAX),
             sample: rejected.sample.map(sample),
+            cut,
+        }
+    }
+
+    /// The entry with whatever else is to be hidden in its texts. `hide` is told of each whether it was cut.
+    #[must_use]
+    pub fn with_hidden(&self, hide: impl Fn(&str, bool) -> String) -> RejectionEntry {
+        RejectionEntry {
+            path: hide(&self.path, self.cut.path),
+            device: self.device.as_deref().map(|device| hide(device, self.cut.device)),
+            detail: hide(&self.detail, self.cut.detail),
+            sample: self.sample.as_deref().map(|sample| hide(sample, self.cut.sample)),
+            ..self.clone()
         }
     }
 }
@@ -135,7 +168,9 @@ impl Tally {
         let (named, rest) = pairs.split_at(devices_max.min(pairs.len()));
         let mut words: Vec<String> = named
             .iter()
-            .map(|((device, reason), readings)| format!("{}: {readings} ({reason})", harmless(device)))
+            .map(|((device, reason), readings)| {
+                format!("{}: {readings} ({reason})", beginning(device, DEVICE_CHARS_MAX))
+            })
             .collect();
         let mut others = self.others.clone();
         for ((_, reason), readings) in rest {
@@ -242,7 +277,7 @@ mod tests {
         let rejected = Rejected {
             path: "/x;token=hunter2",
             address: None,
-            device: None,
+            device: Some("Bearer hunter2"),
             reason: "type",
             detail: "the field `password` is `hunter2`; allowed: a number. `POST http://u:hunter2@127.0.0.1/write`",
             sample: Some(b"m,device=d password=hunter2"),
@@ -250,6 +285,9 @@ mod tests {
         let entry = RejectionEntry::new(rejected, SystemTime::now());
         assert!(!format!("{entry:?}").contains("hunter2"), "{entry:?}");
         assert!(entry.detail.contains("allowed: a number"), "{entry:?}");
+        let log = RejectionLog::default();
+        log.record(Vec::new(), [Count { device: Some("Bearer hunter2"), reason: "type", readings: 1 }]);
+        assert_eq!(log.take_tally().words(1), ("Bearer ***: 1 (type)".to_owned(), 1));
         // The cut does not go through a secret before it is hidden.
         let long = format!("{}`http://u:hunter2@h/`", "x".repeat(DETAIL_CHARS_MAX - 15));
         assert!(!self::entry(&long).detail.contains("hunt"));

@@ -59,6 +59,7 @@ use crate::backoff::Backoff;
 use crate::codec::Encoder;
 use crate::routing::Routing;
 use crate::transform::TransformConfig;
+use secrets::Secrets;
 
 pub use batcher::BatchConfig;
 pub use breaker::{BreakerState, HealthConfig};
@@ -132,6 +133,11 @@ pub struct ReplicateConfig {
 }
 
 impl DeliveryConfig {
+    /// What must not be shown of these settings.
+    pub fn secrets(&self) -> Secrets {
+        Secrets::of(self.nodes.iter().map(NodeSource::url), &self.headers)
+    }
+
     /// How many nodes are there from the start; others are found by their names.
     pub fn fixed_nodes(&self) -> usize {
         self.nodes.iter().filter(|source| matches!(source, NodeSource::Address(_))).count()

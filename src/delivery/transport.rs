@@ -18,10 +18,10 @@ use http::{HeaderMap, HeaderValue};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
+use super::DeliveryConfig;
 use super::secrets::{Extent, Secrets};
 use super::trial::Tried;
 use super::wire::{Wire, WireError, WireRequest};
-use super::{DeliveryConfig, NodeSource};
 use crate::codec::{Encoder, Silence, Trial};
 use crate::registry::Registry;
 use crate::via::{FOREBAY_VIA, Via};
@@ -174,7 +174,7 @@ impl From<&DeliveryConfig> for TransportConfig {
             compression: config.compression,
             format: Arc::clone(&config.format),
             headers: config.headers.clone(),
-            secrets: Arc::new(Secrets::of(config.nodes.iter().map(NodeSource::url), &config.headers)),
+            secrets: Arc::new(config.secrets()),
             via: Arc::new(Via::new(fastrand::u128(..))),
         }
     }

@@ -26,10 +26,12 @@ use tokio_util::sync::CancellationToken;
 use utoipa::{OpenApi, ToSchema};
 
 use crate::buffer::{Buffer, BufferConfig, OnFull, Snapshot};
+use crate::delivery::secrets::{Extent, Secrets};
 use crate::delivery::{DeadLetters, DeliveryStatus, NodeStatus, TransformStatus};
 use crate::metrics::Metrics;
 use crate::problem::{Problem, json_line};
 use crate::rejections::{RejectionEntry, RejectionLog};
+use crate::tasks;
 use disks::Disks;
 use readiness::{Readiness, Required};
 use report::Report;
@@ -87,6 +89,8 @@ pub struct Status {
     pub draining: CancellationToken,
     /// What was turned away last.
     pub rejections: Arc<RejectionLog>,
+    /// What must not be shown, also where a client repeats it.
+    pub secrets: Secrets,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The OpenAPI document, as JSON.
@@ -199,17 +203,25 @@ async fn readiness(State(status): State<Arc<Status>>, RawQuery(query): RawQuery)
 
 /// What was turned away last.
 #[derive(Debug, Serialize, ToSchema)]
-struct LastRejections<'a> {
+struct LastRejections {
     /// Readings and requests that were turned away, at most 200, the newest first; of one request at most 10 readings.
-    #[schema(value_type = Vec<RejectionEntry>)]
-    rejections: Vec<&'a RejectionEntry>,
+    rejections: Vec<RejectionEntry>,
 }
 
 /// The last readings and requests that were turned away.
 #[utoipa::path(get, path = "/status/rejections", responses((status = 200, description = "The newest first.", body = LastRejections)))]
 async fn rejections(State(status): State<Arc<Status>>) -> Response {
     let newest = status.rejections.newest();
-    json(StatusCode::OK, &LastRejections { rejections: newest.iter().map(AsRef::as_ref).collect() })
+    // With many secrets, it takes longer than a task may hold its thread.
+    let shown = tokio::task::spawn_blocking(move || {
+        let hide = |text: &str, is_cut| status.secrets.hide(text, extent(is_cut)).into_owned();
+        newest.iter().map(|entry| entry.with_hidden(hide)).collect()
+    });
+    json(StatusCode::OK, &LastRejections { rejections: tasks::outcome(shown.await).await })
+}
+
+fn extent(is_cut: bool) -> Extent {
+    if is_cut { Extent::Cut } else { Extent::Whole }
 }
 
 /// The metrics, in Prometheus' text format.

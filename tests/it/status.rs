@@ -685,6 +685,30 @@ async fn what_is_told_of_rejections_shows_no_secret_and_no_control_character() {
     assert_eq!(rejections(&gateway).await.len(), 4, "{answer}");
 }
 
+#[tokio::test]
+async fn what_is_told_of_rejections_shows_no_secret_of_the_settings_wherever_a_client_repeats_it() {
+    let node = FakeNode::start().await;
+    let url = node.url().replace("http://", "http://me:Zebra-Pass@") + "?sig=Quagga-Parameter";
+    let gateway = TestGateway::new().node_at(url).set("cluster.headers.x-scope", "Okapi-Header-Value");
+    let gateway = gateway.start().await;
+    for secret in ["Zebra-Pass", "Quagga-Parameter", "Okapi-Header-Value", "okapi%2Dheader%2Dvalue"] {
+        for device in [secret.to_owned(), format!("a {secret} b")] {
+            gateway.post(&[json!({"device": device, "sensor": "s", "value": []})]).await.expect_status(422);
+        }
+        let line = format!("m,device=d x={secret}");
+        gateway.send(gateway.request("/write").body(line)).await.expect_status(400);
+        let long = format!("m,device=d,y={} x=\"{secret}\"", "y".repeat(200 - 19 - secret.len() / 2));
+        gateway.send(gateway.request("/write").body(format!("{long} z"))).await.expect_status(400);
+    }
+    let told = rejections(&gateway).await;
+    assert_eq!(told.len(), 16, "{told:?}");
+    assert_eq!((&told[3]["device"], &told[2]["device"]), (&json!("***"), &json!("a *** b")), "{told:?}");
+    let text = json!(told).to_string().to_lowercase();
+    for part in ["zebr", "quag", "okap"] {
+        assert!(!text.contains(part), "{part}: {text}");
+    }
+}
+
 // The page and the document
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::readiness::Readiness;
 use super::{Status, View};
 use crate::buffer::ledger::DeadLetterReason;
+use crate::delivery::secrets::Extent;
 use condition::{Condition, Due, Phase, Seen, TELL_EVERY};
 use trouble::{Facts, Trouble};
 
@@ -187,7 +188,8 @@ impl Watcher {
         let left = self.naming.left(now);
         let (words, named) = self.status.rejections.take_tally().words(left);
         self.naming.left -= named;
-        (!words.is_empty()).then_some(words)
+        let words = self.status.secrets.hide(&words, Extent::Whole);
+        (!words.is_empty()).then(|| words.into_owned())
     }
 }
 
