@@ -15,6 +15,7 @@ mod serve;
 mod settings;
 mod terminal;
 
+use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -56,10 +57,13 @@ pub fn command() -> clap::Command {
 
 /// Reads the arguments and runs the command that they name.
 pub fn run() -> ExitCode {
+    // First of all, before even the arguments are read: from here on a signal ends no server by itself.
+    let listening = std::env::args_os().nth(1).is_none_or(|first| may_serve(&first)).then(interrupts::listen);
     let arguments = Arguments::parse();
+    let listening = || listening.unwrap_or_else(interrupts::listen);
     let status = match arguments.command.unwrap_or(Command::Serve(arguments.serve)) {
-        Command::Serve(arguments) => serve::run(&arguments),
-        Command::Node(arguments) => node::run(arguments),
+        Command::Serve(arguments) => serve::run(&arguments, listening()),
+        Command::Node(arguments) => node::run(arguments, listening()),
         Command::Check(arguments) => check::run(&arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
@@ -68,4 +72,10 @@ pub fn run() -> ExitCode {
         Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
     };
     ExitCode::from(status)
+}
+
+/// Whether a command line that begins with this argument runs a server: all other commands are named by the first one,
+/// and end at a signal.
+fn may_serve(first: &OsStr) -> bool {
+    first == "serve" || first == "node" || first.as_encoded_bytes().starts_with(b"-")
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use tracing::{Level, error, info};
 
 use super::address_file::{AddressFile, Server};
-use super::interrupts::{self, Interrupts};
+use super::interrupts::{Interrupts, Listening};
 use super::{DONE, FAILED, logging};
 use crate::config::{LogConfig, LogFormat};
 use crate::node::{Node, NodeOptions};
@@ -25,8 +25,7 @@ pub(super) struct NodeArguments {
 }
 
 /// Runs the node until SIGTERM or SIGINT; a second signal ends it at once. Returns the exit status.
-pub(super) fn run(arguments: NodeArguments) -> u8 {
-    let listening = interrupts::listen();
+pub(super) fn run(arguments: NodeArguments, listening: Listening) -> u8 {
     logging::start(LogConfig { format: LogFormat::Text, level: Level::INFO });
     let options = NodeOptions { listen: arguments.listen, data: arguments.data };
     let served = listening.and_then(|(runtime, interrupts)| {

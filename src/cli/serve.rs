@@ -6,7 +6,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{error, info, warn};
 
 use super::address_file::{AddressFile, Server};
-use super::interrupts::{self, Interrupts};
+use super::interrupts::{Interrupts, Listening};
 use super::settings::SettingsArguments;
 use super::{DONE, FAILED, MISUSED, logging};
 use crate::config::{Config, WithoutEffect};
@@ -20,9 +20,7 @@ pub(super) struct ServeArguments {
 }
 
 /// Runs the gateway and returns the exit status.
-pub(super) fn run(arguments: &ServeArguments) -> u8 {
-    // First of all: from here on a signal is listened to.
-    let listening = interrupts::listen();
+pub(super) fn run(arguments: &ServeArguments, listening: Listening) -> u8 {
     let Some(config) = arguments.settings.read() else { return MISUSED };
     logging::start(config.log);
     for WithoutEffect { setting, why } in &config.without_effect {

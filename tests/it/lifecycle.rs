@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::process::{Finished, Process, directory, forebay, run};
 use crate::support::{Answer, FakeNode, Gate, eventually, readings, to_json, to_ndjson};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -617,6 +618,48 @@ async fn a_hang_up_while_it_starts_or_stops_ends_nothing() {
     node.answer_otherwise(Answer::status(200));
     process.ended().await.expect_status(0);
     assert_eq!(node.readings(), readings(3));
+}
+
+/// The signals that a process catches, as bits from SIGHUP on: proc_pid_status(5).
+fn caught_signals(process: &Process) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap_or_default();
+    let caught = text.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    caught.map_or(0, |mask| u64::from_str_radix(mask.trim(), 16).expect("a mask"))
+}
+
+#[tokio::test]
+async fn signals_end_nothing_from_before_the_settings_are_read() {
+    let signals = [Signal::HUP, Signal::USR1, Signal::USR2];
+    let bits = signals.iter().fold(0, |bits, signal| bits | 1 << (signal.as_raw() - 1));
+    let node = FakeNode::start().await;
+    let (url, mut windows) = (node.url(), Vec::new());
+    for round in 0..15 {
+        let directory = directory();
+        let file = directory.path().join("settings");
+        // Whoever reads the settings waits until somebody writes them.
+        mknodat(CWD, &file, FileType::Fifo, Mode::RWXU, 0).expect("a pipe");
+        let path = file.to_str().expect("UTF-8");
+        let all = ["serve", "--config", path];
+        // `forebay` alone is `serve`.
+        let arguments = &all[round % 2..];
+        let settings = [ANY_PORT, ("cluster.nodes", &*url), MEMORY];
+        let mut process = Process::launch(forebay(directory.path(), arguments, &settings));
+        let started = Instant::now();
+        while caught_signals(&process) & bits != bits {
+            assert!(started.elapsed() < support::LIMIT, "they are listened to before the settings are read");
+        }
+        windows.push(started.elapsed());
+        signals.iter().for_each(|signal| process.signal(*signal));
+        std::fs::write(&file, "").expect("it reads");
+        eventually("it listens", || std::future::ready(process.is_listening())).await;
+        line(&process, "SIGHUP").await;
+        process.terminate();
+        process.ended().await.expect_status(0);
+    }
+    // Until the system has loaded the program, nobody can listen.
+    windows.sort_unstable();
+    let (least, median, most) = (windows[0], windows[windows.len() / 2], windows[windows.len() - 1]);
+    println!("a signal ends the process in its first {least:?} (median {median:?}, at most {most:?})");
 }
 
 // Settings
