@@ -173,6 +173,11 @@ impl FaultyFs {
         self.disk().calls_left = calls;
     }
 
+    /// Whether all calls fail from now on for want of [`FaultyFs::set_calls_left`].
+    pub fn is_out_of_calls(&self) -> bool {
+        self.disk().calls_left == Some(0)
+    }
+
     /// The power goes: any part of what was not synced is lost, and all open files are dead.
     pub fn crash(&self) {
         let disk = &mut *self.disk();

@@ -13,11 +13,13 @@ use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
-use crate::support::arrivals::{assert_keys_carry_the_same, by_device, reading_of, received};
+use crate::support::arrivals::{assert_keys_carry_the_same, by_device, numbers, reading_of, received};
 use crate::support::faulty_fs::FaultyFs;
-use crate::support::{Answer, FakeNode, RunningGateway, TestGateway, eventually};
+use crate::support::{Answer, FakeNode, Reading, RunningGateway, TestGateway, eventually};
 
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 20;
+/// The power goes within so many calls of the file system: between two that a failover makes, at one time or another.
+const CALLS_TO_THE_END: u32 = 30;
 const NODES: usize = 3;
 const CLIENTS: usize = 3;
 const DEVICES_OF_A_CLIENT: usize = 8;
@@ -37,6 +39,11 @@ async fn start(gateway: TestGateway, fs: &FaultyFs) -> Gateway {
     Gateway::start_on(Ground { listener, address, buffer, wire, random, metrics }, &config)
 }
 
+fn device_and_number(reading: &Reading) -> (String, u64) {
+    let device = reading["device"].as_str().expect("a name");
+    (device.to_owned(), numbers(std::slice::from_ref(reading))[0])
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_many_power_losses_each_devices_readings_arrive_in_their_order() {
     let seed = std::env::var("FOREBAY_TEST_SEED").ok().map(|text| text.parse().expect("a whole number"));
@@ -44,16 +51,18 @@ async fn over_many_power_losses_each_devices_readings_arrive_in_their_order() {
     println!("FOREBAY_TEST_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let states: [Arc<AtomicU8>; NODES] = std::array::from_fn(|_| Arc::new(AtomicU8::new(UP | POWERED)));
+    let fs = FaultyFs::new(seed);
     let mut nodes = Vec::new();
     for state in states.clone() {
+        let fs = fs.clone();
+        // Without the disk there is no power either: what is sent from then on, no process would have sent.
         let answer = move || match state.load(Ordering::Relaxed) {
-            state if state == UP | POWERED => Answer::status(200),
+            state if state == UP | POWERED && !fs.is_out_of_calls() => Answer::status(200),
             _ => Answer::hang_up(),
         };
         nodes.push(FakeNode::choosing(answer).await);
     }
     let directory = tempfile::tempdir().expect("a directory");
-    let fs = FaultyFs::new(seed);
     let gateway = || {
         let gateway = TestGateway::new()
             .on_disk(directory.path())
@@ -73,7 +82,11 @@ async fn over_many_power_losses_each_devices_readings_arrive_in_their_order() {
     for _ in 0..ROUNDS {
         let running = start(gateway(), &fs).await;
         let front = RunningGateway::at(running.address());
-        for _ in 0..random.usize(10..40) {
+        let steps = random.usize(2..40);
+        for step in 0..steps {
+            if step + 2 == steps {
+                fs.set_calls_left(Some(random.u32(..CALLS_TO_THE_END)));
+            }
             states[random.usize(..NODES)].fetch_xor(UP, Ordering::Relaxed);
             let mut requests = Vec::new();
             for client in 0..CLIENTS {
@@ -82,13 +95,18 @@ async fn over_many_power_losses_each_devices_readings_arrive_in_their_order() {
                     let device = format!("meter-{client}-{}", random.usize(..DEVICES_OF_A_CLIENT));
                     let number = next.entry(device.clone()).or_default();
                     readings.push(reading_of(&device, *number));
-                    acknowledged.insert((device, *number as u64));
                     *number += 1;
                 }
                 requests.push(readings);
             }
-            for reply in join_all(requests.iter().map(|readings| front.post(readings))).await {
-                reply.expect_status(202);
+            let replies = join_all(requests.iter().map(|readings| front.post(readings))).await;
+            for (readings, reply) in requests.iter().zip(replies) {
+                if reply.status == 202 {
+                    acknowledged.extend(readings.iter().map(device_and_number));
+                } else {
+                    assert!(fs.is_out_of_calls(), "{}", reply.text());
+                    reply.expect_status(503);
+                }
             }
             sleep(Duration::from_micros(random.u64(..3_000))).await;
         }
