@@ -320,6 +320,7 @@ async fn over_many_power_losses_nothing_acknowledged_is_lost_and_a_key_keeps_its
     for round in 0..40 {
         let mut running = site.open(1 << 20);
         let mut waiting = check_start(&mut running, &mut promises).await;
+        let mut is_full = false;
         for step in 0..random.usize(..30) {
             match random.u8(..3) {
                 0 => {
@@ -347,7 +348,12 @@ async fn over_many_power_losses_nothing_acknowledged_is_lost_and_a_key_keeps_its
                     }
                     running.deliver(parts, note);
                     // Only what is on disk is known after the power went.
-                    running.push(-1..0, Ack::Disk).await.expect("a sound disk");
+                    let synced = running.push(-1..0, Ack::Disk).await;
+                    is_full = matches!(synced, Err(PushError::Full { .. }));
+                    if is_full {
+                        break;
+                    }
+                    synced.expect("a sound disk");
                     let (_, parts) = running.pull_readings(1).await;
                     running.deliver(parts, None);
                 }
@@ -355,7 +361,7 @@ async fn over_many_power_losses_nothing_acknowledged_is_lost_and_a_key_keeps_its
             }
         }
         drop(waiting);
-        if random.bool() { site.lose_power(running).await } else { running.close().await }
+        if random.bool() && !is_full { site.lose_power(running).await } else { running.close().await }
     }
 }
 
