@@ -646,7 +646,10 @@ async fn signals_end_nothing_from_before_the_settings_are_read() {
         let mut process = Process::launch(forebay(directory.path(), arguments, &settings));
         let started = Instant::now();
         while caught_signals(&process) & bits != bits {
-            assert!(started.elapsed() < support::LIMIT, "they are listened to before the settings are read");
+            assert!(
+                started.elapsed() < crate::support::LIMIT,
+                "they are listened to before the settings are read"
+            );
         }
         windows.push(started.elapsed());
         signals.iter().for_each(|signal| process.signal(*signal));
