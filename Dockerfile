@@ -9,12 +9,18 @@
 #   docker build --tag forebay --build-arg REVISION=$(git rev-parse --short=10 HEAD) \
 #     --build-arg REVISION_DATE=$(git log -1 --format=%cs) .
 
-# ---- manifest ---------------------------------------------------------------------------------------------
-# Cargo.toml without its benches: they are not part of the image, and a new one should not cost a new build of
+# ---- manifests --------------------------------------------------------------------------------------------
+# The manifests without their benches: these are not part of the image, and a new one should not cost a new build of
 # all dependencies.
-FROM debian:bookworm-slim AS manifest
-COPY Cargo.toml /
-RUN awk '/^\[/ { keep = $0 != "[[bench]]" } keep' /Cargo.toml > /manifest.toml
+FROM debian:bookworm-slim AS manifests
+COPY Cargo.toml /manifests/
+COPY crates /manifests/crates
+RUN cd /manifests \
+ && find crates -type f ! -name Cargo.toml -delete \
+ && find crates -depth -type d -empty -delete \
+ && for manifest in Cargo.toml crates/*/Cargo.toml; do \
+      awk '/^\[/ { keep = $0 != "[[bench]]" } keep' "$manifest" > /kept && mv /kept "$manifest" || exit 1; \
+    done
 
 # ---- builder ----------------------------------------------------------------------------------------------
 FROM rust:1-slim-bookworm AS builder
@@ -22,21 +28,22 @@ WORKDIR /build
 
 # The dependencies alone, with empty sources in place of ours. This layer takes minutes and is built again
 # only when what it copies has changed.
-COPY --from=manifest /manifest.toml Cargo.toml
+COPY --from=manifests /manifests ./
 COPY Cargo.lock ./
-RUN mkdir src \
- && touch src/lib.rs \
+RUN for package in . crates/*; do mkdir "$package/src" && touch "$package/src/lib.rs" || exit 1; done \
  && echo 'fn main() {}' > src/main.rs \
  && cargo build --release --locked
 
-# Our own sources. COPY keeps their times, which are older than the empty crate built above: without the
-# touch, cargo would take that crate for up to date.
+# Our own sources. COPY keeps their times, which are older than the empty crates built above: without the
+# touch, cargo would take those crates for up to date. The manifests stay those without benches.
 COPY build.rs ./
 COPY config/default.toml config/default.toml
+COPY crates crates
+COPY --from=manifests /manifests ./
 COPY src src
 ARG REVISION=unknown
 ARG REVISION_DATE=unknown
-RUN find src config build.rs -type f -exec touch {} + \
+RUN find src crates config build.rs -type f -exec touch {} + \
  && FOREBAY_COMMIT="${REVISION}" FOREBAY_DATE="${REVISION_DATE}" cargo build --release --locked
 
 # ---- runtime ----------------------------------------------------------------------------------------------

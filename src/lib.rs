@@ -5,7 +5,7 @@
 //!
 //! A request comes in through [`listener`], [`door`] and [`ingest`], is decoded by [`codec`] into readings in one internal
 //! encoding ([`reading`]), and finds room in the [`buffer`], whole or not at all. The buffer on disk
-//! ([`buffer::disk`]) writes it to its log ([`wal`]), with all requests that wait, and syncs once for them. Then it is
+//! ([`buffer::disk`]) writes it to its log ([`forebay_wal`]), with all requests that wait, and syncs once for them. Then it is
 //! answered with 202. The [`delivery`] pulls the oldest readings, gathers them into batches, has the buffer note which
 //! readings are in each, asks [`routing`] for a node, and sends them until a node has them; then they are settled, and
 //! their room is free again.
@@ -29,7 +29,7 @@
 //! 2. [`codec`]: bytes to readings and back, one file per format.
 //! 3. [`buffer`]: the room, the ledger, the leases; what an acknowledgement promises ([`buffer::Ack`]) and what
 //!    happens when there is no room ([`buffer::OnFull`]).
-//! 4. [`wal`]: a log of byte records, its files and what it promises of them.
+//! 4. [`forebay_wal`]: a log of byte records, its files and what it promises of them.
 //! 5. [`buffer::disk`]: readings, batches and settlements in that log, and the one thread that writes them.
 //! 6. [`transform`]: fewer readings, or better ones, before they are gathered into batches.
 //! 7. [`routing`] and [`delivery`]: which node, when, and what its answer leads to.
@@ -40,7 +40,7 @@
 //! 11. [`cli`]: the commands.
 //!
 //! Small things that know nothing of the rest: [`text`], [`listener`], [`door`], [`metrics`], [`registry`], [`quantity`],
-//! [`backoff`], [`node_id`], [`filesystem`], [`private_files`], [`tasks`], [`zstd_contexts`], [`via`].
+//! [`backoff`], [`node_id`], [`filesystem`], [`tasks`], [`zstd_contexts`], [`via`].
 
 pub mod backoff;
 pub mod buffer;
@@ -56,7 +56,6 @@ pub mod listener;
 pub mod metrics;
 pub mod node;
 pub mod node_id;
-pub mod private_files;
 pub mod problem;
 pub mod quantity;
 pub mod reading;
@@ -69,5 +68,4 @@ pub mod text;
 pub mod timestamp;
 pub mod transform;
 pub mod via;
-pub mod wal;
 pub mod zstd_contexts;

@@ -36,6 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use forebay_wal::LogError;
 use futures_util::future::BoxFuture;
 use thiserror::Error;
 
@@ -44,7 +45,6 @@ use crate::metrics::Metrics;
 use crate::quantity::{QuantityError, parse_duration};
 use crate::reading::Readings;
 use crate::registry::Registry;
-use crate::wal::LogError;
 
 pub use accounts::{Accounts, Snapshot};
 pub use hold::{Hold, settle};

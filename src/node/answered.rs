@@ -25,8 +25,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use crc_fast::CrcAlgorithm::Crc32Iscsi;
-
-use crate::private_files;
+use forebay_wal::private_files;
 
 const MAGIC: &[u8; 8] = b"FBANSWR1";
 const PLACE_BYTES: usize = 64;

@@ -60,6 +60,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_wal::private_files;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -68,7 +69,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::door::Door;
 use crate::filesystem;
 use crate::listener::{self, Limits};
-use crate::private_files;
 use crate::tasks;
 use store::{Store, StoreSettings};
 

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::support::faulty_fs::Faults;
 use crate::support::records::numbers;
 use crate::support::site::{Running, Site, numbered};
 use crate::support::{LIMIT, eventually};
 use forebay::buffer::{Ack, Derivation, Deriving, Hold, Kept, Part};
+use forebay_wal::faulty_fs::Faults;
 use tokio::time::{Instant, timeout};
 
 /// Room for everything.

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::eventually;
-use crate::support::faulty_fs::Faults;
 use crate::support::records::numbers;
 use crate::support::site::{Running, Site, numbered};
 use bytes::Bytes;
 use forebay::buffer::{
     Ack, Fsync, NoteId, Noting, OpenError, Part, PushError, Receipt, Request, Rest, Resumed, SentAgain,
 };
-use forebay::wal::{Event, Log, LogConfig};
+use forebay_wal::faulty_fs::Faults;
+use forebay_wal::{Event, Log, LogConfig};
 use futures_util::FutureExt as _;
 
 #[tokio::test]
@@ -584,7 +584,7 @@ type Later = (&'static str, &'static str, fn(&Site));
 /// Every file of a buffer, by its path below the buffer's.
 fn content(site: &Site) -> BTreeMap<String, Vec<u8>> {
     let names = |directory: &str| {
-        let names = forebay::wal::Fs::list(&site.fs, &site.path().join(directory)).unwrap_or_default();
+        let names = forebay_wal::Fs::list(&site.fs, &site.path().join(directory)).unwrap_or_default();
         names.into_iter().map(|name| format!("{directory}{name}")).collect::<Vec<_>>()
     };
     let all = names("").into_iter().chain(names("keys/"));
@@ -611,7 +611,7 @@ async fn what_a_later_version_has_written_stops_the_start_in_words_and_stays_as_
             let config = LogConfig::new(site.path(), 1 << 16);
             let mut log = Log::open(Arc::new(site.fs.clone()), config, 1, &mut |_| {}).expect("it opens");
             log.append(&[&[99; 40]]).expect("room");
-            log.commit(forebay::wal::Durability::Synced).expect("a sound disk");
+            log.commit(forebay_wal::Durability::Synced).expect("a sound disk");
         }),
     ];
     for (what, words, write) in later {

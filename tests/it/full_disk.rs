@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::support::eventually;
-use crate::support::faulty_fs::{FaultyFs, Full};
 use crate::support::records::numbers;
 use crate::support::site::{Running, Site};
 use bytes::Bytes;
 use forebay::buffer::disk::inspect;
 use forebay::buffer::{Ack, PushError, Rest};
-use forebay::wal::{Event, Fs as _, Log, LogConfig};
+use forebay_wal::faulty_fs::{FaultyFs, Full};
+use forebay_wal::{Event, Fs as _, Log, LogConfig};
 use futures_util::future::join_all;
 
 /// Segments of 64 KiB.
@@ -234,7 +234,7 @@ fn use_log(fs: &FaultyFs, seed: u64, records: usize) -> Vec<String> {
             log.go_on_in_last()?;
         }
         (0..records).try_for_each(|_| log.append(&[&[7; 3000]]).map(drop))?;
-        log.commit(forebay::wal::Durability::Synced)?;
+        log.commit(forebay_wal::Durability::Synced)?;
         let active = log.active();
         let old: Vec<u64> = log.segments().iter().map(|segment| segment.number).collect();
         log.discard(&old.into_iter().filter(|number| Some(*number) != active).collect::<Vec<_>>())

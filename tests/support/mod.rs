@@ -12,7 +12,6 @@
 
 pub mod arrivals;
 pub mod compression;
-pub mod faulty_fs;
 mod gateway;
 mod names;
 mod node;

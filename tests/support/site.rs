@@ -16,9 +16,9 @@ use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, timeout};
 
-use super::faulty_fs::FaultyFs;
 use super::records::{self, numbers};
 use super::{LIMIT, eventually};
+use forebay_wal::faulty_fs::FaultyFs;
 
 /// What became of readings that a node has.
 pub const DELIVERED: Outcome = Outcome::Delivered { node: 0 };
@@ -120,7 +120,7 @@ impl Site {
 
     /// How many there are.
     pub fn segments(&self) -> usize {
-        let names = forebay::wal::Fs::list(&self.fs, &self.path()).expect("a directory");
+        let names = forebay_wal::Fs::list(&self.fs, &self.path()).expect("a directory");
         names.iter().filter(|name| name.ends_with(".segment")).count()
     }
 }

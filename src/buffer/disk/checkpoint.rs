@@ -9,9 +9,10 @@
 //! 3. The oldest memos go for the youngest, if they are fewer.
 //! 4. The memos wait in memory. They are told and counted if the process ends before there is room.
 
+use forebay_wal::{Log, LogError};
+
 use super::memos::Memos;
 use super::state::State;
-use crate::wal::{Log, LogError};
 
 /// What a checkpoint is written from.
 #[derive(Debug)]

@@ -4,11 +4,12 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use forebay_wal::{Damage, Directory, Found, Limit, LogError, Reader, Segment, Start};
+
 use super::entry::{Accepted, Entry};
 use super::handover::{ReadFrom, View};
 use crate::buffer::Amount;
 use crate::reading::Readings;
-use crate::wal::{self, Damage, Directory, Found, Limit, LogError, Reader, Segment, Start};
 
 /// Bytes of readings that are read at once; a single request may be larger.
 const CHUNK_BYTES: u64 = 1024 * 1024;
@@ -163,7 +164,7 @@ impl Cursor {
                 Err(error) => break Err(self.directory.unreadable(segment, error)),
                 Ok(None) => break Ok(End::OfSegment),
                 Ok(Some(Found::Record(record))) => {
-                    bytes.looked_at += wal::record_bytes(record.payload.len());
+                    bytes.looked_at += forebay_wal::record_bytes(record.payload.len());
                     if let Some(accepted) = Entry::readings(record.payload) {
                         let number = accepted.number;
                         if let Some(to) = to.filter(|to| number >= *to) {
@@ -220,7 +221,7 @@ impl Cursor {
 /// The request of a record; `None` if its readings are none.
 pub fn request(segment: u64, payload_bytes: usize, accepted: Accepted<'_>) -> Option<ReadRequest> {
     let Accepted { number, accepted_at, count, made_by, readings, .. } = accepted;
-    let amount = Amount { readings: u64::from(count), bytes: wal::record_bytes(payload_bytes) };
+    let amount = Amount { readings: u64::from(count), bytes: forebay_wal::record_bytes(payload_bytes) };
     let readings = Readings::from_encoded(readings, usize::try_from(count).ok()?)?;
     let made_by = (!made_by.is_empty()).then(|| made_by.into());
     Some(ReadRequest { segment, number, accepted_at, amount, readings, made_by })
@@ -233,7 +234,7 @@ mod tests {
 
     use super::*;
     use crate::buffer::tests::numbered;
-    use crate::wal::{Durability, Log, LogConfig, OsFs};
+    use forebay_wal::{Durability, Log, LogConfig, OsFs};
 
     #[test]
     fn what_is_in_memory_is_not_read_too_although_the_request_before_it_is_damaged() {

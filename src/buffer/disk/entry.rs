@@ -41,7 +41,6 @@ use prost::encoding::{decode_varint, encode_varint};
 use thiserror::Error;
 
 use crate::buffer::span::{Place, Span};
-use crate::wal;
 
 const READINGS: u8 = 1;
 const BATCH: u8 = 2;
@@ -149,7 +148,7 @@ impl<'a> Accepted<'a> {
 
     /// Bytes of the log that a record with so many bytes of memo and readings takes.
     pub fn record_bytes(memo_bytes: usize, readings_bytes: usize) -> u64 {
-        wal::record_bytes(ACCEPTED_HEAD_BYTES + memo_bytes + readings_bytes)
+        forebay_wal::record_bytes(ACCEPTED_HEAD_BYTES + memo_bytes + readings_bytes)
     }
 
     fn read(mut rest: &'a [u8]) -> Option<Accepted<'a>> {
@@ -378,7 +377,7 @@ mod tests {
         assert_eq!((derived.made_by, derived.readings), ("mean", &b"readings"[..]));
         assert_eq!(*of, merged());
         let bytes = Accepted::record_bytes(4, 8);
-        assert_eq!(bytes, wal::record_bytes(payloads[0].len()));
+        assert_eq!(bytes, forebay_wal::record_bytes(payloads[0].len()));
     }
 
     #[test]

@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use forebay_wal::{Log, Segment, Start};
 use tokio::sync::Notify;
 
 use super::state::State;
 use crate::buffer::lease::{Part, Record};
 use crate::buffer::waiters::Waiters;
 use crate::buffer::{Amount, Settled};
-use crate::wal::{Log, Segment, Start};
 
 /// Most bytes of readings that wait for the delivery in memory.
 const YOUNG_BYTES_MAX: u64 = 8 * 1024 * 1024;

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use forebay_wal::{CutShort, Damage, Found, Fs, Limit, LogError, OsFs, ReadOnlyFs, Segment};
+
 use super::checkpoint::{Books, Checkpointed, Gain};
 use super::entry::{Entry, Settlement};
 use super::lock::Lock;
@@ -14,7 +16,6 @@ use crate::buffer::span::Span;
 use crate::buffer::{Amount, BufferConfig, OpenError};
 use crate::metrics::Metrics;
 use crate::reading::{ReadingRef, Readings};
-use crate::wal::{CutShort, Damage, Found, Fs, Limit, LogError, OsFs, ReadOnlyFs, Segment};
 
 /// One segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,7 +217,7 @@ fn read(
         report.lost.extend((expected < accepted.number).then_some(expected..accepted.number));
         expected = accepted.number + 1;
         report.requests += 1;
-        let bytes = crate::wal::record_bytes(record.payload.len());
+        let bytes = forebay_wal::record_bytes(record.payload.len());
         report.amount += Amount { readings: u64::from(accepted.count), bytes };
         for indexes in lendable(&recovered.state.settled, accepted.number, accepted.count) {
             report.unsettled += indexes.len() as u64;

@@ -5,11 +5,11 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use forebay_wal::LogError;
+use forebay_wal::private_files;
 use thiserror::Error;
 
 use crate::buffer::OpenError;
-use crate::private_files;
-use crate::wal::LogError;
 
 /// The name of the file that is locked; it holds the number of the process that has it.
 const NAME: &str = "lock";

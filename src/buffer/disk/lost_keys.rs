@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use crate::wal::{CutShort, Damage};
+use forebay_wal::{CutShort, Damage};
 
 /// Remembered keys that cannot be read any more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

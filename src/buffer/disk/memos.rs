@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use forebay_wal::{Durability, Event, Fs, Log, LogConfig, LogError};
 use prometheus::IntCounter;
 use tracing::{error, info, warn};
 
 use super::lost_keys::LostKeys;
 use super::recovery;
-use crate::wal::{Durability, Event, Fs, Log, LogConfig, LogError};
 
 /// The directory below the buffer's own.
 pub const DIRECTORY: &str = "keys";
@@ -351,7 +351,7 @@ impl Memos {
 mod tests {
     use super::*;
     use crate::metrics::Metrics;
-    use crate::wal::OsFs;
+    use forebay_wal::OsFs;
 
     const HOUR: Duration = Duration::from_secs(3600);
     const SECOND: i64 = 1_000_000_000;

@@ -1,7 +1,7 @@
 //! The buffer on disk: what is acknowledged is in a log before it is, and stays until it is settled.
 //!
 //! 1. A request reserves room, and puts its readings into the `inbox` (bounded: 8 MiB wait at most).
-//! 2. The `writer`, the one thread that owns the log ([`crate::wal`]), takes all that waits, appends a record for
+//! 2. The `writer`, the one thread that owns the log ([`forebay_wal`]), takes all that waits, appends a record for
 //!    each (`entry`), syncs once, counts them, hands them on and answers. The next group gathers meanwhile.
 //! 3. The `handover` passes on from memory what is young, up to 8 MiB; when the delivery does not keep up, what
 //!    follows stays on disk and is read from there (`cursor`).
@@ -44,6 +44,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
+use forebay_wal::{Fs, LogConfig, OsFs, quarantine};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
@@ -67,7 +68,6 @@ use super::{
 use crate::metrics::Metrics;
 use crate::reading::{READING_BYTES_MIN, Readings};
 use crate::timestamp::Timestamp;
-use crate::wal::{Fs, LogConfig, OsFs, quarantine};
 
 /// Directories that a buffer makes in its own.
 pub const DIRECTORIES_WITHIN: [&str; 2] = [memos::DIRECTORY, quarantine::DIRECTORY];

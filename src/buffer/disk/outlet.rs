@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_wal::{Directory, LogError};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -29,7 +30,6 @@ use crate::buffer::outlet::{Derivation, Deriving, Fate, Kept, NoteId, Noting, Ou
 use crate::buffer::span::{Place, Span, SpanSet};
 use crate::metrics::Metrics;
 use crate::tasks;
-use crate::wal::{Directory, LogError};
 
 /// Pause after the log could not be read.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

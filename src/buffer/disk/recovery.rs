@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use forebay_wal::{CutShort, Damage, Event, Found, Fs, Limit, Log, LogConfig, LogError, Segment};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
@@ -19,7 +20,6 @@ use crate::buffer::lease::{Part, Record, RecordParts};
 use crate::buffer::outlet::{NoteId, Resumed};
 use crate::buffer::span::{Place, Span, SpanSet};
 use crate::buffer::waiters::Waiters;
-use crate::wal::{self, CutShort, Damage, Event, Found, Fs, Limit, Log, LogConfig, LogError, Segment};
 
 /// What a start finds.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ pub fn recover(fs: Arc<dyn Fs>, config: LogConfig, seed: u64) -> Result<Recovere
     let mut replay = Replay { path: path.clone(), state, ..Replay::default() };
     let log = Log::open(fs, config, seed, &mut |event| replay.on(event))?;
     if replay.is_state_unknown {
-        let error = wal::refusal(&path, "its state is none that this program knows");
+        let error = forebay_wal::refusal(&path, "its state is none that this program knows");
         return Err(LogError { action: "understand the checkpoint in", ..error });
     }
     if let Some(foreign) = replay.foreign {
@@ -179,7 +179,7 @@ impl Foreign {
     fn refusal(&self, log: &Path) -> LogError {
         let Foreign { segment, seq, kind } = self;
         let (first, last) = (KINDS.start(), KINDS.end());
-        wal::refusal(
+        forebay_wal::refusal(
             log,
             &format!(
                 "record {seq} in segment {segment} is of kind {kind}, and this program knows {first} to {last}"
@@ -227,7 +227,7 @@ impl Replay {
         }
     }
 
-    fn on_record(&mut self, record: &wal::Record<'_>) {
+    fn on_record(&mut self, record: &forebay_wal::Record<'_>) {
         match Entry::read(record.payload) {
             Ok(Entry::Accepted(accepted)) => self.on_readings(record, &accepted),
             Ok(Entry::Derived(accepted, merged)) => {
@@ -244,8 +244,8 @@ impl Replay {
         }
     }
 
-    fn on_readings(&mut self, record: &wal::Record<'_>, accepted: &Accepted<'_>) {
-        let bytes = wal::record_bytes(record.payload.len());
+    fn on_readings(&mut self, record: &forebay_wal::Record<'_>, accepted: &Accepted<'_>) {
+        let bytes = forebay_wal::record_bytes(record.payload.len());
         let amount = Amount { readings: u64::from(accepted.count), bytes };
         let missing = self.state.accept(record.segment, accepted.number, amount);
         if self.gaps_are_settled {
@@ -346,7 +346,7 @@ impl Walk<'_> {
             let span = Span::of_record(accepted.number);
             let amount = Amount {
                 readings: open_readings(&self.state.settled, accepted.number, accepted.count),
-                bytes: wal::record_bytes(record.payload.len()),
+                bytes: forebay_wal::record_bytes(record.payload.len()),
             };
             if amount.readings == 0 {
                 continue;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use forebay_wal::{Durability, Log, LogError, Position, Spare, Start};
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -24,7 +25,6 @@ use crate::buffer::waiters::Waiters;
 use crate::buffer::{Accounts, Amount, Fsync, PushError, SentAgain};
 use crate::metrics::Metrics;
 use crate::reading::Readings;
-use crate::wal::{self, Durability, Log, LogError, Position, Spare, Start};
 
 /// After a failure the disk is tried again this often.
 pub const RETRY_EVERY: Duration = Duration::from_secs(1);
@@ -286,7 +286,7 @@ impl Writer {
     /// Appends a command. Returns the sequence number of its record, and the record's bytes.
     fn append(&mut self, command: &Command, number: u64, accepted_at: i64) -> Result<(u64, u64), LogError> {
         let mut put = |payload: &[&[u8]]| {
-            let bytes = wal::record_bytes(payload.iter().map(|part| part.len()).sum());
+            let bytes = forebay_wal::record_bytes(payload.iter().map(|part| part.len()).sum());
             Ok((self.log.append(payload)?, bytes))
         };
         match command {

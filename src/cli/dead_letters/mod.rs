@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
+use forebay_wal::checkpoint;
 
 use super::settings::SettingsArguments;
 use super::terminal::{Escaping, complain};
@@ -24,7 +25,6 @@ use super::{DONE, FAILED, MISUSED, logging};
 use crate::config::Config;
 use crate::delivery::dead_letter::Directory;
 use crate::text::is_obeyed;
-use crate::wal::checkpoint;
 
 /// Works on the readings that nodes refused.
 #[derive(Debug, Args)]

@@ -9,10 +9,10 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 
 use anyhow::{Context as _, bail};
+use forebay_wal::private_files;
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::dead_letter::Directory;
-use crate::private_files;
 
 /// The name of its file, which is also what keeps a second replay out.
 const NAME: &str = "replay";

@@ -4,10 +4,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
+use forebay_wal::private_files;
+
 use super::lock::Lock;
 use super::reserve::Reserve;
 use super::{DeadLetterError, Directory, FILE_BYTES, LetterFile};
-use crate::private_files;
 
 /// Appends whole lines, at least one, as long as all files together take no more than `max_bytes`.
 ///

@@ -5,10 +5,11 @@ use std::io::{self, BufReader, BufWriter, Write as _};
 use std::os::unix::fs::{MetadataExt as _, fchown};
 use std::path::{Path, PathBuf};
 
+use forebay_wal::private_files;
+
 use super::DeadLetterError;
 use super::lines::{Lines, Piece, Pieces};
 use super::lock::Lock;
-use crate::private_files;
 
 /// What every file of letters is called after its number.
 const SUFFIX: &str = ".ndjson";

@@ -6,8 +6,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use forebay_wal::private_files;
+
 use super::DeadLetterError;
-use crate::private_files;
 
 /// The name of the file that is locked.
 const NAME: &str = "lock";

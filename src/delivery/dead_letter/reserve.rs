@@ -10,11 +10,12 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
+use forebay_wal::private_files;
+
 use super::lock::Lock;
 use super::room::has_no_room;
 use super::{DeadLetterError, Directory};
 use crate::filesystem;
-use crate::private_files;
 
 /// The name of the file.
 pub(super) const NAME: &str = "reserve";

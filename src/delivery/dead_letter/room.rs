@@ -4,8 +4,9 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use forebay_wal::private_files;
+
 use super::{DeadLetterError, Directory};
-use crate::private_files;
 
 /// What is left of a directory that was made to try it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,12 +9,12 @@ use forebay::buffer::disk;
 use forebay::delivery::wire::HttpClient;
 use forebay::gateway::{Gateway, Ground};
 use forebay::metrics::Metrics;
+use forebay_wal::faulty_fs::FaultyFs;
 use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
 use crate::support::arrivals::{assert_keys_carry_the_same, by_device, numbers, reading_of, received};
-use crate::support::faulty_fs::FaultyFs;
 use crate::support::{Answer, FakeNode, Reading, RunningGateway, TestGateway, eventually};
 
 const ROUNDS: usize = 20;

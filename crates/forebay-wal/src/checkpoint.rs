@@ -20,10 +20,10 @@ use std::sync::Arc;
 
 use bytes::Buf as _;
 
-use super::checksum::crc32c;
-use super::fs::{Fs, LogFile, renew};
-use super::segment::{RECORDS_START, Segment};
-use super::version::{self, VERSION};
+use crate::checksum::crc32c;
+use crate::fs::{Fs, LogFile, renew};
+use crate::segment::{RECORDS_START, Segment};
+use crate::version::{self, VERSION};
 
 /// The names of the two files.
 pub const NAMES: [&str; 2] = ["checkpoint-a", "checkpoint-b"];

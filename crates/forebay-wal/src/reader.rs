@@ -4,9 +4,9 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::frame::{self, ALIGNMENT, HEAD_BYTES, Head};
-use super::fs::LogFile;
-use super::segment::{RECORDS_START, Segment};
+use crate::frame::{self, ALIGNMENT, HEAD_BYTES, Head};
+use crate::fs::LogFile;
+use crate::segment::{RECORDS_START, Segment};
 
 /// Bytes that are read from the file at once; more for a record that is larger.
 const WINDOW_BYTES: usize = 256 * 1024;

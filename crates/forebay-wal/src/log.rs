@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
 
-use super::checkpoint::{Checkpoint, Position, Slots};
-use super::frame;
-use super::fs::{Fs, LogFile, renew};
-use super::reader::{Reader, Start};
-use super::segment::{self, HEADER_PLACES, Header, RECORDS_START, Segment};
-use super::spare::{Spare, SpareJob};
+use crate::checkpoint::{Checkpoint, Position, Slots};
+use crate::frame;
+use crate::fs::{Fs, LogFile, renew};
+use crate::reader::{Reader, Start};
+use crate::segment::{self, HEADER_PLACES, Header, RECORDS_START, Segment};
+use crate::spare::{Spare, SpareJob};
 
 /// Memory that is kept for the records of the next group.
 const PENDING_BYTES_KEPT: usize = 4 * 1024 * 1024;

@@ -1,11 +1,11 @@
 //! Records that are appended to the log and synced one by one, beside a plain loop that writes and syncs as many bytes.
 //!
-//! `cargo bench --bench log`. The plain loop goes round in one file whose blocks are there; the log makes heads and
+//! `cargo bench -p forebay-wal`. The plain loop goes round in one file whose blocks are there; the log makes heads and
 //! checksums, goes from segment to segment, writes checkpoints, and uses the settled segments' files again. They take
 //! turns, so that both meet the same disk; the ratio is printed after each size.
 
 use std::cell::Cell;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::hint::black_box;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use forebay::wal::{Durability, Log, LogConfig, OsFs};
+use forebay_wal::{Durability, Log, LogConfig, OsFs};
 
 /// As in the gateway's binary.
 #[global_allocator]
@@ -102,8 +102,7 @@ fn measure(log: &mut Logged, plain: &mut Plain, payload: &[u8], count: u64) -> T
 }
 
 fn compare(group: &mut BenchmarkGroup<'_, criterion::measurement::WallTime>, name: &str, bytes: usize) {
-    fs::create_dir_all("target").expect("a directory");
-    let directory = tempfile::tempdir_in("target").expect("a directory on the disk");
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory on the disk");
     let mut log = Logged::new(&directory.path().join("log"));
     let mut plain = Plain::new(&directory.path().join("plain"));
     let payload = vec![7; bytes];

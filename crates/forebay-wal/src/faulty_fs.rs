@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use forebay::wal::{Fs, LogFile};
+use crate::{Fs, LogFile};
 
 /// Bytes that are written whole or not at all.
 const SECTOR_BYTES: usize = 512;

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::log::{Directory, LogError};
-use super::reader::Damage;
+use crate::log::{Directory, LogError};
+use crate::reader::Damage;
 
 /// The directory below the log's own.
 pub const DIRECTORY: &str = "quarantine";

@@ -57,7 +57,7 @@
 //! The system may think clean what never reached the disk: it reads well until the next crash, and a second sync
 //! proves nothing. So what has to be durable after all is written once more before it is synced: records committed as
 //! [`Durability::Written`] before a commit that failed, and, when a log is opened, the checkpoint and the records of
-//! the last segment, whatever happened before. Until that works no commit does. `tests/log.rs` holds this to a model.
+//! the last segment, whatever happened before. Until that works no commit does. `tests/log/model.rs` holds this to a model.
 //!
 //! # Limits
 //!
@@ -66,10 +66,13 @@
 
 pub mod checkpoint;
 mod checksum;
+#[cfg(feature = "faulty-fs")]
+pub mod faulty_fs;
 mod frame;
 mod fs;
 mod log;
 mod open;
+pub mod private_files;
 pub mod quarantine;
 mod reader;
 mod segment;

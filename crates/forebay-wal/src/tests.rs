@@ -1,4 +1,4 @@
-//! What the log promises, on a real directory. `tests/log.rs` holds it to a model on a file system that fails.
+//! What the log promises, on a real directory. `tests/log/model.rs` holds it to a model on a file system that fails.
 
 use std::fs;
 use std::path::Path;

@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::fs::LogFile;
-use super::log::{Directory, LogError};
+use crate::fs::LogFile;
+use crate::log::{Directory, LogError};
 
 /// What the names of such files begin with.
 const PREFIX: &str = "spare-";

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::checkpoint::{Checkpoint, Position, Slots, Stored};
-use super::fs::{Fs, renew};
-use super::log::{Directory, Log, LogConfig, LogError};
-use super::reader::{Damage, Found, Limit, Reader, Record, Start};
-use super::segment::{self, HEADER_BYTES, HEADER_PLACES, Header, RECORDS_START, SIZE_BYTES, Segment};
-use super::spare::is_spare;
-use super::version;
+use crate::checkpoint::{Checkpoint, Position, Slots, Stored};
+use crate::fs::{Fs, renew};
+use crate::log::{Directory, Log, LogConfig, LogError};
+use crate::reader::{Damage, Found, Limit, Reader, Record, Start};
+use crate::segment::{self, HEADER_BYTES, HEADER_PLACES, Header, RECORDS_START, SIZE_BYTES, Segment};
+use crate::spare::is_spare;
+use crate::version;
 
 /// What is found when a log is opened.
 #[derive(Debug)]

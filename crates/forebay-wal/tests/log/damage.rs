@@ -3,17 +3,13 @@
 //! The log opens; every record that is whole is read; each that is lost is told, unless it stood behind all that could
 //! prove that it had been there. A run prints its seed when it fails; `FOREBAY_TEST_SEED=…` repeats that one.
 
-#[path = "support/faulty_fs.rs"]
-#[allow(dead_code, reason = "nothing fails here")]
-mod faulty_fs;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use faulty_fs::FaultyFs;
-use forebay::wal::{CutShort, Durability, Event, Found, Fs as _, Limit, Log, LogConfig, record_bytes};
+use forebay_wal::faulty_fs::FaultyFs;
+use forebay_wal::{CutShort, Durability, Event, Found, Fs as _, Limit, Log, LogConfig, record_bytes};
 
 const LOGS: u64 = 60;
 /// Ways in which each log is damaged.

@@ -2,16 +2,12 @@
 //!
 //! A run prints its seed when it fails; `FOREBAY_TEST_SEED=…` repeats that one.
 
-#[path = "support/faulty_fs.rs"]
-#[allow(dead_code, reason = "damage is tested in log_damage.rs")]
-mod faulty_fs;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use faulty_fs::{Faults, FaultyFs};
-use forebay::wal::{Durability, Event, Found, Limit, Log, LogConfig, LogError, Segment, Spare, SpareJob};
+use forebay_wal::faulty_fs::{Faults, FaultyFs};
+use forebay_wal::{Durability, Event, Found, Limit, Log, LogConfig, LogError, Segment, Spare, SpareJob};
 
 const SEGMENT_BYTES: u64 = 16 * 1024;
 /// Runs of the model, each with a seed of its own.
@@ -513,7 +509,7 @@ impl Run {
     /// Files that wait to become segments do not pile up.
     fn check_spares(&self) {
         if !self.ever_failed && self.faults == Faults::default() && !self.dying {
-            let names = forebay::wal::Fs::list(&self.fs, Path::new("/log")).expect("nothing fails");
+            let names = forebay_wal::Fs::list(&self.fs, Path::new("/log")).expect("nothing fails");
             let spares = names.iter().filter(|name| name.starts_with("spare-")).count();
             assert!(spares <= 2, "{names:?}");
         }

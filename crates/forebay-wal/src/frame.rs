@@ -2,7 +2,7 @@
 
 use bytes::Buf as _;
 
-use super::checksum::crc32c_from;
+use crate::checksum::crc32c_from;
 
 /// Bytes before the payload.
 pub const HEAD_BYTES: usize = 24;

@@ -7,10 +7,10 @@
 use std::io;
 use std::path::Path;
 
-use super::checkpoint;
-use super::fs::Fs;
-use super::log::LogError;
-use super::segment::{self, HEADER_BYTES, HEADER_PLACES};
+use crate::checkpoint;
+use crate::fs::Fs;
+use crate::log::LogError;
+use crate::segment::{self, HEADER_BYTES, HEADER_PLACES};
 
 /// The version that is written, and the only one that is known.
 pub const VERSION: u8 = 1;

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use bytes::Buf as _;
 
-use super::checksum::{crc32c, crc32c_from};
-use super::version::{self, VERSION};
+use crate::checksum::{crc32c, crc32c_from};
+use crate::version::{self, VERSION};
 
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 32;
