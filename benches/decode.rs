@@ -10,7 +10,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use forebay::codec::{DECODERS, Decoder, DeviceTags, Rules, UnknownFields};
-use forebay::timestamp::{Precision, Timestamp};
+use forebay_reading::timestamp::{Precision, Timestamp};
 use serde::Deserialize;
 
 #[path = "support/sample.rs"]

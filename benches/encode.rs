@@ -6,8 +6,8 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use forebay::codec::{DECODERS, DeviceTags, ENCODERS, FormatConfig, Rules, UnknownFields};
-use forebay::reading::Readings;
-use forebay::timestamp::{Precision, Timestamp};
+use forebay_reading::Readings;
+use forebay_reading::timestamp::{Precision, Timestamp};
 
 #[path = "support/sample.rs"]
 mod sample;

@@ -15,13 +15,14 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use forebay_reading::quantity::{format_duration, format_size, parse_duration, parse_size};
+use forebay_reading::registry::Registry;
+
 use crate::buffer::BufferConfig;
 use crate::codec::UnknownFields;
 use crate::delivery::DeliveryConfig;
 use crate::door::DoorConfig;
 use crate::ingest::{IngestConfig, KeysConfig};
-use crate::quantity::{format_duration, format_size, parse_duration, parse_size};
-use crate::registry::Registry;
 
 pub use layers::{Fault, Origin, Setting};
 use layers::{Layers, Raw};

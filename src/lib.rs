@@ -4,7 +4,7 @@
 //! # The path of a reading
 //!
 //! A request comes in through [`listener`], [`door`] and [`ingest`], is decoded by [`codec`] into readings in one internal
-//! encoding ([`reading`]), and finds room in the [`buffer`], whole or not at all. The buffer on disk
+//! encoding ([`forebay_reading`]), and finds room in the [`buffer`], whole or not at all. The buffer on disk
 //! ([`buffer::disk`]) writes it to its log ([`forebay_wal`]), with all requests that wait, and syncs once for them. Then it is
 //! answered with 202. The [`delivery`] pulls the oldest readings, gathers them into batches, has the buffer note which
 //! readings are in each, asks [`routing`] for a node, and sends them until a node has them; then they are settled, and
@@ -25,7 +25,7 @@
 //!
 //! # The parts, in reading order
 //!
-//! 1. [`reading`], with [`timestamp`]: what a reading is, and its encoding.
+//! 1. [`forebay_reading`], with [`forebay_reading::timestamp`]: what a reading is, and its encoding.
 //! 2. [`codec`]: bytes to readings and back, one file per format.
 //! 3. [`buffer`]: the room, the ledger, the leases; what an acknowledgement promises ([`buffer::Ack`]) and what
 //!    happens when there is no room ([`buffer::OnFull`]).
@@ -39,7 +39,7 @@
 //! 10. [`config`] and [`gateway`]: the settings; what is built from them, in which order it starts and stops.
 //! 11. [`cli`]: the commands.
 //!
-//! Small things that know nothing of the rest: [`text`], [`listener`], [`door`], [`metrics`], [`registry`], [`quantity`],
+//! Small things that know nothing of the rest: [`listener`], [`door`], [`metrics`],
 //! [`backoff`], [`node_id`], [`filesystem`], [`tasks`], [`zstd_contexts`], [`via`].
 
 pub mod backoff;
@@ -57,15 +57,10 @@ pub mod metrics;
 pub mod node;
 pub mod node_id;
 pub mod problem;
-pub mod quantity;
-pub mod reading;
-pub mod registry;
 pub mod rejections;
 pub mod routing;
 pub mod status;
 pub mod tasks;
-pub mod text;
-pub mod timestamp;
 pub mod transform;
 pub mod via;
 pub mod zstd_contexts;

@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use forebay_reading::timestamp::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::timestamp::Timestamp;
 use harmless::beginning;
 pub use harmless::{SAMPLE_BYTES_MAX, harmless, sample};
 

@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use forebay::timestamp::Timestamp;
+use forebay_reading::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 

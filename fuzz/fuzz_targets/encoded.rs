@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use forebay_fuzz::reading::Readings;
+use forebay_reading::Readings;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let count = bytes.first().map_or(0, |count| usize::from(*count));

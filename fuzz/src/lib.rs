@@ -5,17 +5,13 @@
 #[path = "../../src"]
 mod floors {
     pub mod codec;
-    pub mod reading;
-    pub mod registry;
-    pub mod text;
-    pub mod timestamp;
 }
 
-pub use floors::{codec, reading, registry, text, timestamp};
+pub use floors::codec;
 
 use codec::{DECODERS, DeviceTags, ENCODERS, FormatConfig, Rules, UnknownFields};
-use reading::Readings;
-use timestamp::{Precision, Timestamp};
+use forebay_reading::Readings;
+use forebay_reading::timestamp::{Precision, Timestamp};
 
 /// Most bytes that the readings of a body may take here.
 const ENCODED_BYTES_MAX: usize = 1 << 20;

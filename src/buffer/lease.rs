@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use forebay_reading::{Iter, Position, READING_BYTES_MIN, Readings};
 use tokio::time::Instant;
 
 use super::Amount;
@@ -12,7 +13,6 @@ use super::hold::Hold;
 use super::span::Span;
 use super::tally::{Tally, TallyParts};
 use super::waiters::Waiters;
-use crate::reading::{Iter, Position, READING_BYTES_MIN, Readings};
 
 /// Bytes of memory that a record takes beside its encoded readings: itself, its reference counts, and its places
 /// in the queue and in a batch.

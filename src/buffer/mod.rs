@@ -36,15 +36,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use forebay_reading::Readings;
+use forebay_reading::quantity::{QuantityError, parse_duration};
+use forebay_reading::registry::Registry;
 use forebay_wal::LogError;
 use futures_util::future::BoxFuture;
 use thiserror::Error;
 
 use crate::filesystem;
 use crate::metrics::Metrics;
-use crate::quantity::{QuantityError, parse_duration};
-use crate::reading::Readings;
-use crate::registry::Registry;
 
 pub use accounts::{Accounts, Snapshot};
 pub use hold::{Hold, settle};

@@ -11,6 +11,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use forebay_reading::Readings;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -20,7 +21,6 @@ use super::hold::Hold;
 use super::lease::Part;
 use super::ledger::Outcome;
 use super::span::Place;
-use crate::reading::Readings;
 
 /// Names the note on a batch in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

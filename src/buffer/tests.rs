@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
+use forebay_reading::timestamp::Timestamp;
+use forebay_reading::{ReadingParts, Value};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::ledger::{DropReason, Outcome};
 use super::*;
-use crate::reading::{ReadingParts, Value};
-use crate::timestamp::Timestamp;
 
 /// Readings whose values are these numbers.
 pub(crate) fn numbered(numbers: Range<i64>) -> Readings {

@@ -1,10 +1,10 @@
-//! What goes to a terminal: nothing from outside makes it do anything ([`crate::text::is_obeyed`]).
+//! What goes to a terminal: nothing from outside makes it do anything ([`forebay_reading::text::is_obeyed`]).
 
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::str;
 
-use crate::text::escape;
+use forebay_reading::text::escape;
 
 /// Writes text and JSON with everything escaped that a terminal would obey, but for line ends and tabs. JSON stays what it
 /// is: such characters stand in strings, and a string with an escape is the same string.

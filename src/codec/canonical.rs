@@ -5,7 +5,7 @@
 
 use std::io::Write as _;
 
-use crate::reading::{ReadingRef, Token};
+use forebay_reading::{ReadingRef, Token};
 
 /// Room for what stands between a reading's strings in its JSON, and for its numbers.
 const FRAME_BYTES: usize = 160;
@@ -85,8 +85,8 @@ fn write_escaped(text: &[u8], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reading::{ReadingParts, Readings, Tag, Value};
-    use crate::timestamp::Timestamp;
+    use forebay_reading::timestamp::Timestamp;
+    use forebay_reading::{ReadingParts, Readings, Tag, Value};
 
     #[track_caller]
     fn check(value: Value<'_>, unit: Option<&str>, tags: &[Tag<'_>], expected: &str) {

@@ -15,10 +15,10 @@ mod table;
 
 use std::fmt::Write as _;
 
+use forebay_reading::ReadingRef;
 use url::form_urlencoded;
 
 use super::{Blame, ClickhouseConfig, Encoder, NodeAnswer, Trial, Unwritable, write_reading};
-use crate::reading::ReadingRef;
 use diagnosis::Place;
 
 /// The key of the insert that stores nothing.

@@ -12,6 +12,7 @@ mod answer;
 use std::io::Write as _;
 use std::ops::Range;
 
+use forebay_reading::ReadingRef;
 use sha2::{Digest as _, Sha256};
 
 use super::diagnosis::said;
@@ -19,7 +20,6 @@ use super::{
     Blame, ElasticsearchConfig, Encoder, FailedItem, NodeAnswer, Trial, Unwritable, diagnose_status,
     write_reading,
 };
-use crate::reading::ReadingRef;
 
 /// Longest key that becomes part of identifiers as it is, in bytes: as long as those of batches can be.
 const KEY_BYTES_MAX: usize = 32 + 1 + 20;
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
     use crate::codec::DECODERS;
     use crate::codec::tests::rules;
-    use crate::reading::Readings;
+    use forebay_reading::Readings;
 
     const KEY: &str = "0123456789abcdef0123456789abcdef-7";
 

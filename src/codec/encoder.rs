@@ -3,11 +3,11 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use forebay_reading::ReadingRef;
 use http::HeaderMap;
 use thiserror::Error;
 
 use super::diagnose_status;
-use crate::reading::ReadingRef;
 
 /// Settings of all formats. Each looks at its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

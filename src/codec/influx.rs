@@ -35,8 +35,9 @@ mod value;
 use std::ops::Range;
 use std::sync::Arc;
 
+use forebay_reading::Readings;
+
 use super::{DecodeError, Decoded, Decoder, Looks, Reason, Rules};
-use crate::reading::Readings;
 pub use encode::InfluxEncoder;
 use fault::{Fault, Scope};
 use line::{FieldFaults, LineError, Parser};

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use forebay_reading::{ReadingRef, Readings};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
 use serde_json::value::RawValue;
 
@@ -13,7 +14,6 @@ use super::{
     DecodeError, Decoded, Decoder, Encoder, Looks, NodeAnswer, Rules, Silence, Trial, Unwritable, utf8,
     write_reading,
 };
-use crate::reading::{ReadingRef, Readings};
 
 /// The format `json`.
 #[derive(Debug)]

@@ -39,11 +39,10 @@ mod value;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use forebay_reading::registry::Registry;
+use forebay_reading::timestamp::{Precision, Timestamp};
+use forebay_reading::{ReadingError, Readings};
 use thiserror::Error;
-
-use crate::reading::{ReadingError, Readings};
-use crate::registry::Registry;
-use crate::timestamp::{Precision, Timestamp};
 
 pub use body::Looks;
 pub use canonical::write_reading;
@@ -305,7 +304,7 @@ fn utf8(body: &[u8]) -> Result<&str, DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reading::{ReadingParts, Tag, Value};
+    use forebay_reading::{ReadingParts, Tag, Value};
     use proptest::prelude::*;
 
     pub(crate) fn rules() -> Rules {

@@ -3,6 +3,8 @@
 //! Each line stands for itself: one that is no JSON, not UTF-8 or nested too deep is turned away like any other reading
 //! at fault. A body of which not one line is JSON is none of this format.
 
+use forebay_reading::{ReadingRef, Readings};
+
 use super::diagnosis::diagnose_empty_batch;
 use super::object::{Care, Draft, Place, decode_error, is_beyond};
 use super::scan::Scanner;
@@ -10,7 +12,6 @@ use super::{
     DecodeError, Decoded, Decoder, Encoder, Looks, NodeAnswer, REJECTIONS_LISTED_MAX, Reason, Rules, Silence,
     Trial, Unwritable, write_reading,
 };
-use crate::reading::{ReadingRef, Readings};
 
 /// The format `ndjson`.
 #[derive(Debug)]

@@ -9,14 +9,14 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use forebay_reading::timestamp::Timestamp;
+use forebay_reading::{Field, ReadingParts, TAGS_MAX, Tag};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::names::Names;
 use super::value::{Json, JsonSeed, Key, KeySeed, TextSeed};
 use super::{DecodeError, Decoded, Reason, Rules, UnknownFields, unknown};
-use crate::reading::{Field, ReadingParts, TAGS_MAX, Tag};
-use crate::timestamp::Timestamp;
 
 /// Longest piece of a request that an error repeats, in bytes.
 const QUOTE_BYTES_MAX: usize = 64;

@@ -23,6 +23,7 @@
 
 use std::borrow::Cow;
 
+use forebay_reading::ReadingRef;
 use prost::encoding::{encode_varint, encoded_len_varint};
 use snap::raw::{Encoder as Snappy, max_compress_len};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -30,7 +31,6 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::device_tag::{DEVICE, EXPORTED, beside_device};
 use super::diagnosis::{diagnose_status, error_text, is_unknown_path, may_blame_readings, said};
 use super::encoder::{Blame, Encoder, NodeAnswer, Trial, Unwritable};
-use crate::reading::ReadingRef;
 
 /// Label that has the name of the series.
 const NAME: &str = "__name__";

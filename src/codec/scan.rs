@@ -9,11 +9,12 @@
 
 use std::borrow::Cow;
 
+use forebay_reading::text::{PlainText, Text as _};
+use forebay_reading::timestamp::{TimeReader, Timestamp};
+use forebay_reading::{Field, NewValue, NumberText, Parts, Readings, Tag, Value};
+
 use super::Rules;
 use super::names::Names;
-use crate::reading::{Field, NewValue, NumberText, Parts, Readings, Tag, Value};
-use crate::text::{PlainText, Text as _};
-use crate::timestamp::{TimeReader, Timestamp};
 
 // The names of the fields in quotes, as words of up to eight bytes.
 const DEVICE: u64 = u64::from_le_bytes(*b"\"device\"");
@@ -215,7 +216,7 @@ impl<'de> Scanner<'de> {
             }
             self.tags.push((Cow::Borrowed(name), Cow::Borrowed(value)));
             // More than are allowed are not looked at: each is compared with all others.
-            if self.tags.len() > crate::reading::TAGS_MAX {
+            if self.tags.len() > forebay_reading::TAGS_MAX {
                 return Err(Uncommon);
             }
             if self.is_last(b'}')? {

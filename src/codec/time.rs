@@ -1,8 +1,9 @@
 //! When a reading was made: the window that its time must lie in, and the unit that was probably meant if it does not.
 
+use forebay_reading::timestamp::{Precision, Timestamp};
+
 use super::Rules;
 use super::object::shorten;
-use crate::timestamp::{Precision, Timestamp};
 
 impl Rules {
     /// Whether a reading may have this time.

@@ -1,7 +1,8 @@
 //! A field that no reading has: what is said of it, and the field that was probably meant.
 
+use forebay_reading::Field;
+
 use super::object::shorten;
-use crate::reading::Field;
 
 /// Most letters in which a name may differ from that of the field that was meant.
 const DISTANCE_MAX: usize = 2;

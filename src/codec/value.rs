@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use forebay_reading::{Field, Value};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::Reason;
-use crate::reading::{Field, Value};
 
 /// What JSON a value is; what an array or object holds has been passed over.
 #[derive(Debug)]

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use forebay_reading::quantity::format_duration;
+
 use super::layers::{Layers, Origin, Raw, Setting};
 use super::{HOUR, MILLISECOND, WithoutEffect, choice, choice_name, count, directory, size, within};
 use crate::buffer::{Ack, Amount, BufferConfig, Fsync, KINDS, OVERFLOW_POLICIES};
-use crate::quantity::format_duration;
 
 /// Settings that only some kinds have.
 const OF_SOME_KINDS: [&str; 2] = ["buffer.path", "buffer.fsync"];

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_reading::quantity::{format_duration, format_size};
+use forebay_reading::registry::Registry;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
@@ -21,8 +23,6 @@ use crate::delivery::{
 };
 use crate::node;
 use crate::node_id::NodeId;
-use crate::quantity::{format_duration, format_size};
-use crate::registry::Registry;
 use crate::routing::{ROUTES, Spread};
 
 /// As many nodes as there can be.

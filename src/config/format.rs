@@ -1,9 +1,10 @@
 //! The settings of the formats towards nodes.
 
+use forebay_reading::registry::Registry;
+
 use super::layers::{Layers, Raw};
 use super::{choice, truth};
 use crate::codec::{ClickhouseConfig, ElasticsearchConfig, FormatConfig, InfluxConfig, Integers};
-use crate::registry::Registry;
 
 /// Longest name of a database, table or index, in bytes.
 const NAME_BYTES_MAX: usize = 255;

@@ -7,11 +7,11 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use config::{Environment, File, FileFormat, Map, Source, Value, ValueKind};
+use forebay_reading::quantity::format_size;
 use toml::de::{DeTable, DeValue};
 
 use super::transform::{self, Table};
 use crate::filesystem;
-use crate::quantity::format_size;
 
 #[cfg(test)]
 mod tests;

@@ -6,12 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_reading::ReadingRef;
 use tokio::time::Instant;
 
 use super::batch::{Batch, BatchKeys, Body, Unwritten};
 use crate::buffer::Part;
 use crate::codec::{Encoder, Unwritable};
-use crate::reading::ReadingRef;
 
 /// When a batch is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,8 +212,8 @@ mod tests {
     use crate::buffer::tests::{numbered, numbers};
     use crate::buffer::waiters::Waiters;
     use crate::codec::{ENCODERS, FormatConfig};
-    use crate::reading::{ReadingParts, Readings, Value};
-    use crate::timestamp::Timestamp;
+    use forebay_reading::timestamp::Timestamp;
+    use forebay_reading::{ReadingParts, Readings, Value};
 
     /// The formats whose bodies hold every reading, grow with each one, and do not depend on the key.
     const FORMATS: [&str; 2] = ["ndjson", "json"];

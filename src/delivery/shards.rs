@@ -7,8 +7,9 @@
 
 use std::collections::HashSet;
 
+use forebay_reading::ReadingRef;
+
 use crate::buffer::Part;
-use crate::reading::ReadingRef;
 use crate::routing::shard::{home, name_hash};
 
 /// Batches of one home that may be on their way at the same time, unless `cluster.max_in_flight` allows fewer.

@@ -7,13 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_reading::{Position, Readings};
 use tokio::time::Instant;
 
 use super::node_status::TransformStatus;
 use crate::buffer::lease::OpenWindows;
 use crate::buffer::ledger::Outcome;
 use crate::buffer::{Amount, Derivation, Hold, Part};
-use crate::reading::{Position, Readings};
 use crate::transform::{Chain, Closed, Fate, Fold, Moment, Stats, TransformConfig};
 
 /// Windows of each transform that are closed at once.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use forebay_reading::registry::Registry;
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderValue};
 use tokio::time::{Instant, timeout_at};
@@ -23,7 +24,6 @@ use super::secrets::{Extent, Secrets};
 use super::trial::Tried;
 use super::wire::{Wire, WireError, WireRequest};
 use crate::codec::{Encoder, Silence, Trial};
-use crate::registry::Registry;
 use crate::via::{FOREBAY_VIA, Via};
 use crate::zstd_contexts;
 use answer::{ANSWER_BYTES_MAX, Reader, read_body, reason, unpacked};

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use forebay_reading::registry::Registry;
+use forebay_reading::timestamp::Precision;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use http::request::Parts;
 use url::form_urlencoded;
@@ -10,8 +12,6 @@ use super::dialect::Dialect;
 use super::error::IngestError;
 use crate::buffer::Ack;
 use crate::codec::{DECODERS, Decoder};
-use crate::registry::Registry;
-use crate::timestamp::Precision;
 
 /// Longest piece of a header or parameter that an error repeats, in characters.
 const QUOTE_CHARS_MAX: usize = 64;

@@ -1,6 +1,7 @@
 //! The paths that take readings, and what sets them apart: how a request's content is read, how it is answered.
 
 use axum::response::{IntoResponse, Response};
+use forebay_reading::timestamp::Precision;
 use http::StatusCode;
 
 use super::READINGS_PATH;
@@ -9,7 +10,6 @@ use super::error::IngestError;
 use super::influx::{self, Api};
 use super::readings::{Accepted, Taken};
 use crate::problem::Problem;
-use crate::timestamp::Precision;
 
 /// Every path that takes readings by `POST`, and how it is spoken there.
 pub const PATHS: &[(&str, Dialect)] = &[

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
+use forebay_reading::quantity::{format_duration, format_size};
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONNECTION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 use thiserror::Error;
@@ -11,7 +12,6 @@ use crate::buffer::{Ack, PushError};
 use crate::codec::{DECODERS, DecodeError, Rejection, Rejections};
 use crate::door::NO_LENGTH;
 use crate::problem::{Problem, ReadingFault};
-use crate::quantity::{format_duration, format_size};
 
 use super::content::ENCODINGS;
 use super::idempotency::KeyError;

@@ -18,6 +18,7 @@
 use std::fmt::Write as _;
 
 use axum::response::{IntoResponse, Response};
+use forebay_reading::timestamp::Precision;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
@@ -27,7 +28,6 @@ use super::error::IngestError;
 use super::readings::Accepted;
 use crate::codec::Rejections;
 use crate::problem::{ReadingFault, json_line};
-use crate::timestamp::Precision;
 
 /// The path of InfluxDB 2 and later.
 pub(super) const V2_PATH: &str = "/api/v2/write";

@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use forebay_reading::timestamp::Timestamp;
 use prometheus::IntCounter;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -42,7 +43,6 @@ use crate::buffer::{Ack, Buffer};
 use crate::codec::{DeviceTags, Reason, UnknownFields};
 use crate::metrics::Metrics;
 use crate::rejections::RejectionLog;
-use crate::timestamp::Timestamp;
 use crate::via::Via;
 use body::BodyBudget;
 use idempotency::Idempotency;

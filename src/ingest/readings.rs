@@ -5,6 +5,8 @@ use std::time::SystemTime;
 
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use forebay_reading::Readings;
+use forebay_reading::timestamp::Timestamp;
 use http::header::{CONTENT_TYPE, EXPECT};
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use hyper::body::{Body as _, Incoming};
@@ -24,9 +26,7 @@ use crate::buffer::{self, Ack, Buffer};
 use crate::codec::{Decoded, Reason, Rules};
 use crate::door::has_no_end;
 use crate::problem::{ReadingFault, json_line};
-use crate::reading::Readings;
 use crate::tasks;
-use crate::timestamp::Timestamp;
 
 /// Bodies up to this size are decoded where they arrive: at most about 0.3 ms. Larger ones, and compressed ones,
 /// are decoded on a thread for blocking work.

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use forebay_reading::TEXT_VALUE_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::{IntoParams, ToSchema};
-
-use crate::reading::TEXT_VALUE_BYTES_MAX;
 
 /// One value of one sensor of one device at one instant, or several sensors at one instant in `values`. An optional field
 /// that is null counts as absent.
@@ -159,7 +158,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::reading::Field;
+    use forebay_reading::Field;
 
     #[test]
     fn the_schema_has_the_fields_that_the_decoders_know() {

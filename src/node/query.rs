@@ -1,10 +1,10 @@
 //! The parameters of `GET /v1/readings` and `GET /v1/count`.
 
 use axum::http::StatusCode;
+use forebay_reading::timestamp::{Precision, Timestamp};
 
 use super::reader::Filter;
 use super::refusal::Refusal;
-use crate::timestamp::{Precision, Timestamp};
 
 /// What a request asks for.
 #[derive(Debug, Default, PartialEq, Eq)]

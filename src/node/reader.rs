@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
+use forebay_reading::timestamp::Timestamp;
+use forebay_reading::{ReadingParts, Readings, Tag, Value};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, InterruptHandle, OptionalExtension, Row, params_from_iter};
 use serde::de::{Deserializer as _, MapAccess, Visitor};
@@ -20,8 +22,6 @@ use tokio::time::timeout;
 
 use super::store::{StoreError, open_read_only};
 use crate::codec::write_reading;
-use crate::reading::{ReadingParts, Readings, Tag, Value};
-use crate::timestamp::Timestamp;
 
 /// Queries at a time, and connections that are kept for them.
 const READERS_MAX: usize = 4;

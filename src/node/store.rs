@@ -242,8 +242,8 @@ pub(super) fn open_read_only(path: &Path) -> Result<Connection, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reading::{NewValue, ReadingParts, Readings, Tag, Value};
-    use crate::timestamp::Timestamp;
+    use forebay_reading::timestamp::Timestamp;
+    use forebay_reading::{NewValue, ReadingParts, Readings, Tag, Value};
     use std::thread::JoinHandle;
 
     struct TestStore {

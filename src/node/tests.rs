@@ -243,7 +243,8 @@ async fn a_long_answer_comes_whole_and_in_parts() {
     let node = TestNode::start().await;
     let mut body = String::new();
     for second in 0..20_000 {
-        let time = crate::timestamp::Timestamp::from_nanos(second * 1_000_000_000).expect("after 1970");
+        let time =
+            forebay_reading::timestamp::Timestamp::from_nanos(second * 1_000_000_000).expect("after 1970");
         body += &format!("{{\"device\":\"d\",\"sensor\":\"s\",\"value\":{second},\"time\":\"{time}\"}}\n");
     }
     assert_eq!(answer(node.batch(body.clone())).await.0, 200);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use forebay_reading::{ReadingRef, Readings, Value};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Statement, Transaction, TransactionBehavior};
 use serde::Serializer as _;
@@ -19,7 +20,6 @@ use tracing::{error, info, warn};
 use super::answered::{Answered, Marks};
 use super::examination::{Before, Examined};
 use super::store::{Health, StoreError, StoreSettings, open_writable};
-use crate::reading::{ReadingRef, Readings, Value};
 
 /// Batches that wait for the thread; more wait in their requests.
 const BATCHES_QUEUED_MAX: usize = 64;

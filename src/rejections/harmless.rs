@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
+use forebay_reading::text::is_obeyed;
+
 use super::masker::without_secrets;
-use crate::text::is_obeyed;
 
 /// Most of what was sent that a sample shows, in bytes.
 pub const SAMPLE_BYTES_MAX: usize = 200;

@@ -12,7 +12,7 @@ mod values;
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::text::is_obeyed;
+use forebay_reading::text::is_obeyed;
 
 /// What stands in the place of a secret.
 pub(super) const HIDDEN: &str = "***";

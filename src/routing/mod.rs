@@ -10,7 +10,7 @@ pub mod shard;
 
 use std::fmt::Debug;
 
-use crate::registry::Registry;
+use forebay_reading::registry::Registry;
 
 /// The routing policies by their configuration names.
 pub const ROUTES: Registry<&dyn Routing> = Registry {

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use forebay_reading::timestamp::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
@@ -9,7 +10,6 @@ use utoipa::ToSchema;
 use super::{Status, View};
 use crate::buffer::ledger::Ledger as Accounts;
 use crate::delivery::{BreakerState, NodeStatus, TransformStatus};
-use crate::timestamp::Timestamp;
 
 /// The state of the gateway.
 #[derive(Debug, Serialize, ToSchema)]

@@ -39,10 +39,11 @@ mod window;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_reading::quantity::format_duration;
+
 use super::series::By;
 use super::settings::Settings;
 use super::{Kind, Transform};
-use crate::quantity::format_duration;
 use aggregator::Aggregator;
 use function::{FUNCTIONS, Functions};
 

@@ -1,10 +1,10 @@
 //! The configured transforms, one after the other.
 
+use forebay_reading::{ReadingRef, Readings};
 use tokio::time::Instant;
 
 use super::scope::Scope;
 use super::{ClosedWindows, Moment, Stats, Transform, TransformConfig, Verdict, WindowId};
-use crate::reading::{ReadingRef, Readings};
 
 /// The configured transforms, in their order. They are named by their places in it.
 #[derive(Debug, Default)]

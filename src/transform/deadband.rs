@@ -25,13 +25,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use change::{Kept, Least};
+use forebay_reading::quantity::format_duration;
+use forebay_reading::timestamp::Timestamp;
+use forebay_reading::{ReadingRef, Readings, Value};
 
 use super::series::{By, SeriesTable};
 use super::settings::Settings;
 use super::{Kind, Moment, Stats, Transform, Verdict};
-use crate::quantity::format_duration;
-use crate::reading::{ReadingRef, Readings, Value};
-use crate::timestamp::Timestamp;
 
 /// Largest `delta`. An integer cannot move by much more.
 const DELTA_MAX: f64 = 1e18;

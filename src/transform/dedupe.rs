@@ -23,14 +23,14 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_reading::quantity::format_duration;
+use forebay_reading::{ReadingRef, Readings, Token};
 use queue::{Passed, Queue};
 use tokio::time::Instant;
 
 use super::series::{By, Index};
 use super::settings::Settings;
 use super::{Kind, Moment, Stats, Transform, Verdict};
-use crate::quantity::format_duration;
-use crate::reading::{ReadingRef, Readings, Token};
 
 const WINDOW_MIN: Duration = Duration::from_millis(1);
 const WINDOW_MAX: Duration = Duration::from_hours(30 * 24);

@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
+use forebay_reading::{ReadingRef, Readings};
+
 use super::expression::{Expression, Wanted};
 use super::settings::Settings;
 use super::{Kind, Moment, Stats, Transform, Verdict};
-use crate::reading::{ReadingRef, Readings};
 
 const KEEP: &str = "keep";
 

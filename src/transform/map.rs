@@ -8,11 +8,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use forebay_reading::timestamp::Timestamp;
+use forebay_reading::{ReadingParts, ReadingRef, Readings, TAG_BYTES_MAX, TAGS_MAX, Tag, Value};
+
 use super::expression::{Expression, Failed, Fields, Outcome, Wanted};
 use super::settings::Settings;
 use super::{Kind, Moment, Stats, Transform, Verdict};
-use crate::reading::{ReadingParts, ReadingRef, Readings, TAG_BYTES_MAX, TAGS_MAX, Tag, Value};
-use crate::timestamp::Timestamp;
 
 const SET: &str = "set";
 /// What stands before the name of a tag.

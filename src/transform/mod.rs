@@ -28,11 +28,10 @@ pub mod settings;
 use std::fmt;
 use std::sync::Arc;
 
+use forebay_reading::registry::Registry;
+use forebay_reading::timestamp::Timestamp;
+use forebay_reading::{ReadingRef, Readings};
 use tokio::time::Instant;
-
-use crate::reading::{ReadingRef, Readings};
-use crate::registry::Registry;
-use crate::timestamp::Timestamp;
 
 pub use chain::{Chain, Closed, Fate, Fold};
 use scope::Scope;

@@ -1,9 +1,9 @@
 //! Which readings a transform looks at: those of devices and sensors whose names match a glob.
 
+use forebay_reading::ReadingRef;
 use wildmatch::WildMatch;
 
 use super::settings::Settings;
-use crate::reading::ReadingRef;
 
 /// Most globs in one list.
 const GLOBS_MAX: usize = 256;

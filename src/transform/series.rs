@@ -18,11 +18,10 @@ mod tests;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use clock::Clock;
+use forebay_reading::ReadingRef;
 pub(super) use index::Index;
 pub(super) use key::{By, SeriesNames};
 use key::{Names, SEPARATOR};
-
-use crate::reading::ReadingRef;
 
 /// Series that lie beside each other in memory.
 const CHUNK: usize = 1024;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::quantity::{format_duration, parse_duration};
+use forebay_reading::quantity::{format_duration, parse_duration};
 
 /// A value as the configuration has it.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use tokio::time::Instant;
 
-use forebay::timestamp::Timestamp;
+use forebay_reading::timestamp::Timestamp;
 
 use crate::client::Request;
 use crate::evidence::{Evidence, lines};

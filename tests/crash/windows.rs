@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::json;
 use tokio::time::Instant;
 
-use forebay::timestamp::Timestamp;
+use forebay_reading::timestamp::Timestamp;
 
 use crate::client::{Fate, Load, Promise, Request};
 use crate::evidence::Evidence;

@@ -11,7 +11,7 @@ use crate::support::process::{Finished, Process, directory, forebay, run};
 use crate::support::{Answer, FakeNode, Reading, RunningGateway, TestGateway, eventually, reading, readings};
 use forebay::delivery::dead_letter::Origin;
 use forebay::delivery::{DeadLetter, DeadLetterConfig, DeadLetters};
-use forebay::timestamp::Timestamp;
+use forebay_reading::timestamp::Timestamp;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};

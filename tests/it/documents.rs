@@ -22,15 +22,10 @@ const FLOORS: &[(u8, &[&str])] = &[
     (4, &["delivery/"]),
     (3, &["buffer/"]),
     (2, &["codec/", "routing/", "transform/"]),
-    (1, &["reading.rs", "reading/", "rejections.rs", "rejections/"]),
+    (1, &["rejections.rs", "rejections/"]),
     (
         0,
         &[
-            "text.rs",
-            "timestamp.rs",
-            "timestamp/",
-            "quantity.rs",
-            "registry.rs",
             "backoff.rs",
             "node_id.rs",
             "filesystem.rs",

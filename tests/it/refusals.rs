@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use forebay::timestamp::Timestamp;
+use forebay_reading::timestamp::Timestamp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use forebay::buffer::Part;
-use forebay::reading::{ReadingParts, Readings, Value};
-use forebay::timestamp::Timestamp;
+use forebay_reading::timestamp::Timestamp;
+use forebay_reading::{ReadingParts, Readings, Value};
 
 /// Readings of a device whose values are these numbers.
 pub fn numbered(device: &str, numbers: Range<i64>) -> Readings {

@@ -11,7 +11,7 @@ use forebay::buffer::{
     Ack, Amount, Buffer, BufferConfig, Fate, Fsync, Kept, NoteId, Noting, OnFull, OpenError, Opened, Outlet,
     Part, PushError, Receipt, Request, Rest, disk,
 };
-use forebay::reading::Readings;
+use forebay_reading::Readings;
 use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, timeout};

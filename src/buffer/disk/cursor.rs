@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use forebay_reading::Readings;
 use forebay_wal::{Damage, Directory, Found, Limit, LogError, Reader, Segment, Start};
 
 use super::entry::{Accepted, Entry};
 use super::handover::{ReadFrom, View};
 use crate::buffer::Amount;
-use crate::reading::Readings;
 
 /// Bytes of readings that are read at once; a single request may be larger.
 const CHUNK_BYTES: u64 = 1024 * 1024;

@@ -8,7 +8,7 @@
 //! | 8 | when they were accepted, nanoseconds since the Unix epoch |
 //! | 4 | how many readings |
 //! | 4 | length of the memo |
-//! | … | memo, then the encoded readings ([`crate::reading`]) |
+//! | … | memo, then the encoded readings ([`forebay_reading`]) |
 //!
 //! | 2: a batch | |
 //! |---|---|

@@ -6,6 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use forebay_reading::Readings;
 use tokio::sync::{Notify, oneshot};
 
 use super::entry::{Note, Settlement};
@@ -13,7 +14,6 @@ use crate::buffer::accounts::Reservation;
 use crate::buffer::span::Span;
 use crate::buffer::waiters::Waiters;
 use crate::buffer::{Amount, Derivation, PushError};
-use crate::reading::Readings;
 
 /// Most bytes of readings that wait to be written. A single request may be larger, alone.
 const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;

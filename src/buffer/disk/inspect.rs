@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use forebay_reading::{ReadingRef, Readings};
 use forebay_wal::{CutShort, Damage, Found, Fs, Limit, LogError, OsFs, ReadOnlyFs, Segment};
 
 use super::checkpoint::{Books, Checkpointed, Gain};
@@ -15,7 +16,6 @@ use super::{log_config, unix_nanos};
 use crate::buffer::span::Span;
 use crate::buffer::{Amount, BufferConfig, OpenError};
 use crate::metrics::Metrics;
-use crate::reading::{ReadingRef, Readings};
 
 /// One segment.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -44,6 +44,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
+use forebay_reading::timestamp::Timestamp;
+use forebay_reading::{READING_BYTES_MIN, Readings};
 use forebay_wal::{Fs, LogConfig, OsFs, quarantine};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -66,8 +68,6 @@ use super::{
     Ack, Amount, Buffer, BufferConfig, OpenError, Opened, PushError, Receipt, Request, Rest, Settled,
 };
 use crate::metrics::Metrics;
-use crate::reading::{READING_BYTES_MIN, Readings};
-use crate::timestamp::Timestamp;
 
 /// Directories that a buffer makes in its own.
 pub const DIRECTORIES_WITHIN: [&str; 2] = [memos::DIRECTORY, quarantine::DIRECTORY];

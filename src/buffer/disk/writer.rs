@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use forebay_reading::Readings;
 use forebay_wal::{Durability, Log, LogError, Position, Spare, Start};
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -24,7 +25,6 @@ use crate::buffer::span::Span;
 use crate::buffer::waiters::Waiters;
 use crate::buffer::{Accounts, Amount, Fsync, PushError, SentAgain};
 use crate::metrics::Metrics;
-use crate::reading::Readings;
 
 /// After a failure the disk is tried again this often.
 pub const RETRY_EVERY: Duration = Duration::from_secs(1);

@@ -11,14 +11,14 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use forebay_reading::timestamp::{Precision, Timestamp};
+use forebay_reading::{ReadingRef, Readings};
 use thiserror::Error;
 use tokio::time::Instant;
 
 use crate::cli::load::csv_source::{CsvError, CsvFile};
 use crate::codec::{DECODERS, DecodeError, Rejection, Rules, write_reading};
 use crate::config::Config;
-use crate::reading::{ReadingRef, Readings};
-use crate::timestamp::{Precision, Timestamp};
 use crate::transform::{Chain, Fate, Moment, TransformConfig};
 
 /// Largest file that is read, in bytes; one of CSV may be larger.

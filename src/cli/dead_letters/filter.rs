@@ -1,11 +1,11 @@
 //! Which dead letters are meant.
 
 use clap::Args;
+use forebay_reading::NAME_BYTES_MAX;
+use forebay_reading::timestamp::Timestamp;
 
 use crate::buffer::ledger::DeadLetterReason;
 use crate::delivery::dead_letter::letter::Letter;
-use crate::reading::NAME_BYTES_MAX;
-use crate::timestamp::Timestamp;
 
 /// Which dead letters are meant: those for which all of it holds.
 #[derive(Clone, Debug, Default, Args)]

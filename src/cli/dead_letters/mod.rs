@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
+use forebay_reading::text::is_obeyed;
 use forebay_wal::checkpoint;
 
 use super::settings::SettingsArguments;
@@ -24,7 +25,6 @@ use super::terminal::{Escaping, complain};
 use super::{DONE, FAILED, MISUSED, logging};
 use crate::config::Config;
 use crate::delivery::dead_letter::Directory;
-use crate::text::is_obeyed;
 
 /// Works on the readings that nodes refused.
 #[derive(Debug, Args)]

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use forebay_reading::quantity::parse_duration;
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
@@ -23,7 +24,6 @@ use crate::cli::healthcheck::reachable;
 use crate::config::Config;
 use crate::delivery::dead_letter::letter::Letter;
 use crate::delivery::dead_letter::{DeadLetterError, Directory};
-use crate::quantity::parse_duration;
 
 /// Most readings in a request.
 const READINGS_MAX: usize = 1000;

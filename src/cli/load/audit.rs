@@ -347,7 +347,7 @@ impl Verdict {
 mod tests {
     use super::*;
     use crate::cli::load::source::Wanted;
-    use crate::timestamp::Timestamp;
+    use forebay_reading::timestamp::Timestamp;
 
     /// Judges one reading, found `found` times, `before` of them before the run.
     #[track_caller]

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use csv::{ReaderBuilder, StringRecord, Trim};
+use forebay_reading::timestamp::{Precision, TimeError, Timestamp};
+use forebay_reading::{ReadingError, ReadingParts, Readings, Value};
 use thiserror::Error;
 
 use super::source::{Batch, Source, Wanted, Window};
-use crate::reading::{ReadingError, ReadingParts, Readings, Value};
-use crate::timestamp::{Precision, TimeError, Timestamp};
 
 /// What some files write where there is no value.
 const NO_VALUE: &str = "?";

@@ -43,6 +43,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use forebay_reading::quantity::parse_duration;
+use forebay_reading::timestamp::Timestamp;
 use thiserror::Error;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -65,8 +67,6 @@ use self::tally::Tally;
 use crate::cli::client::{self, READINGS, parse_address};
 use crate::cli::terminal::Escaping;
 use crate::cli::{DONE, FAILED, MISUSED};
-use crate::quantity::parse_duration;
-use crate::timestamp::Timestamp;
 
 /// How long simulated devices send where nothing else is said.
 const DURATION_DEFAULT: Duration = Duration::from_secs(10);

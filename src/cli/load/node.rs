@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use forebay_reading::timestamp::{TimeError, Timestamp};
 use http::StatusCode;
 use reqwest::Client;
 use serde::Deserialize;
@@ -17,7 +18,6 @@ use url::Url;
 use super::http::HttpError;
 use super::source::Window;
 use crate::cli::client::join;
-use crate::timestamp::{TimeError, Timestamp};
 
 /// Most readings that a node is asked for at a time.
 pub(super) const PAGE_READINGS: usize = 10_000;

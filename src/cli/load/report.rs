@@ -1,6 +1,7 @@
 //! The summary at the end, for people.
 
-use crate::text::is_obeyed;
+use forebay_reading::text::is_obeyed;
+
 use std::fmt::{self, Display, Formatter, Write as _};
 use std::time::Duration;
 

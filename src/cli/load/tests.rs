@@ -11,6 +11,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use clap::Parser;
+use forebay_reading::timestamp::Timestamp;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 use super::audit::{Audit, Verdict};
 use super::report::Report;
 use super::{LoadArguments, drive};
-use crate::timestamp::Timestamp;
 
 /// What a stand-in gateway does with one request.
 #[derive(Clone, Copy, Debug)]

@@ -12,11 +12,12 @@
 
 use std::borrow::Cow;
 
+use forebay_reading::{ReadingRef, Token};
+
 use super::error::Error;
 use crate::codec::device_tag::{DEVICE, beside_device};
 use crate::codec::diagnosis::{diagnose_status, is_unknown_path, said};
 use crate::codec::encoder::{Blame, Encoder, InfluxConfig, Integers, NodeAnswer, Trial, Unwritable};
-use crate::reading::{ReadingRef, Token};
 
 /// Room for what stands between a reading's strings in its line, and for its time.
 const FRAME_BYTES: usize = 64;
@@ -207,8 +208,8 @@ fn write_text(text: &[u8], line: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reading::{ReadingParts, Readings, Tag, Value};
-    use crate::timestamp::Timestamp;
+    use forebay_reading::timestamp::Timestamp;
+    use forebay_reading::{ReadingParts, Readings, Tag, Value};
     use http::HeaderMap;
 
     fn encoder(integers: Integers) -> InfluxEncoder {

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
+use forebay_reading::{Field, ReadingError};
+
 use super::super::object::{pointer_token, shorten};
 use super::{DeviceTags, Reason};
-use crate::reading::{Field, ReadingError};
 
 /// What is wrong with a line, and where.
 #[derive(Debug)]

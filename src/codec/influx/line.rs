@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 
+use forebay_reading::timestamp::Timestamp;
+use forebay_reading::{ReadingError, ReadingParts, Readings, TAGS_MAX, Tag};
+
 use super::super::names::Names;
 use super::super::{REJECTIONS_LISTED_MAX, Rules};
 use super::cursor::Cursor;
 use super::fault::{Fault, Scope};
 use super::{Reason, digits, value};
-use crate::reading::{ReadingError, ReadingParts, Readings, TAGS_MAX, Tag};
-use crate::timestamp::Timestamp;
 
 /// The field whose sensor is called as the measurement is.
 const PLAIN_FIELD: &str = "value";

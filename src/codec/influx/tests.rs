@@ -1,10 +1,11 @@
 mod properties;
 
+use forebay_reading::Value;
+use forebay_reading::timestamp::{Precision, Timestamp};
+
 use super::super::tests::rules;
 use super::super::write_reading;
 use super::*;
-use crate::reading::Value;
-use crate::timestamp::{Precision, Timestamp};
 
 fn decode(body: &[u8], rules: &Rules) -> Decoded {
     Influx.decode(body, rules).expect("no body is refused as a whole")

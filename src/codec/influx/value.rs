@@ -1,9 +1,10 @@
 //! The value of a field.
 
+use forebay_reading::{NewValue, NumberText, Value};
+
 use super::cursor::Cursor;
 use super::fault::Fault;
 use super::text_end;
-use crate::reading::{NewValue, NumberText, Value};
 
 /// What InfluxDB takes for true and false.
 const BOOLEANS: &[(&str, bool)] = &[

@@ -1,10 +1,10 @@
 //! Bodies of the format `json`, and that the scanner and serde_json agree on them.
 
+use forebay_reading::timestamp::{Precision, Timestamp};
 use proptest::strategy::Strategy as _;
 
 use super::*;
 use crate::codec::{UnknownFields, tests};
-use crate::timestamp::{Precision, Timestamp};
 
 /// Decodes and shows what came out: canonical lines, then `pointer: detail` lines.
 fn show(body: &str, rules: &Rules) -> String {

@@ -1,12 +1,12 @@
 use std::collections::BTreeMap;
 
+use forebay_reading::timestamp::Timestamp;
+use forebay_reading::{ReadingParts, Readings, Tag, Value};
 use http::HeaderMap;
 use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
-use crate::reading::{ReadingParts, Readings, Tag, Value};
-use crate::timestamp::Timestamp;
 
 #[derive(Clone, PartialEq, Message)]
 struct WriteRequest {

@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 
+use forebay_reading::Value;
+use forebay_reading::timestamp::{Precision, decimal};
+
 use super::VERSION;
 use super::label::{Label, Labels};
 use super::record::{Fault, Record};
 use super::{name, number};
 use crate::codec::Reason;
-use crate::reading::Value;
-use crate::timestamp::{Precision, decimal};
 
 /// How many base fields there are; they come first among the labels.
 const BASES: usize = Label::Version as usize + 1;

@@ -12,8 +12,9 @@
 //! The name as a whole begins with a letter or a digit and has no other characters than letters, digits and
 //! `-:./_` (RFC 8428, section 4.5.1).
 
+use forebay_reading::text::{Text, is_plain, is_plain_ascii};
+
 use crate::codec::Reason;
-use crate::text::{Text, is_plain, is_plain_ascii};
 
 /// The sensor of a name that names none.
 const SENSOR: &str = "value";

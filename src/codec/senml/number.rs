@@ -1,8 +1,8 @@
-//! Numbers from their text: values as they are kept. Times are read by [`crate::timestamp::decimal`].
+//! Numbers from their text: values as they are kept. Times are read by [`forebay_reading::timestamp::decimal`].
 //!
 //! The texts are JSON numbers (RFC 8259, section 6); whoever cut them out of the body has seen to that.
 
-use crate::reading::{NewValue, NumberText, Value};
+use forebay_reading::{NewValue, NumberText, Value};
 
 /// No double is as large as that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

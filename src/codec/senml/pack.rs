@@ -1,13 +1,14 @@
 //! From records to readings: what a record means with the base fields that hold for it.
 
+use forebay_reading::timestamp::{Precision, Timestamp};
+use forebay_reading::{Field, NewValue, Parts, ReadingError, Readings, Value};
+
 use super::base::{Base, beyond, seconds, time_beyond};
 use super::label::{Label, Labels};
 use super::name::{self, Word};
 use super::number;
 use super::record::{Fault, Record};
 use crate::codec::{Decoded, Reason, Rejections, Rules};
-use crate::reading::{Field, NewValue, Parts, ReadingError, Readings, Value};
-use crate::timestamp::{Precision, Timestamp};
 
 /// Times below this are relative to the time of receipt (RFC 8428, section 4.5.3): 2^28 seconds.
 const ABSOLUTE_FROM_NANOS: i128 = (1 << 28) * 1_000_000_000;

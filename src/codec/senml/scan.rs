@@ -6,12 +6,13 @@
 
 use std::borrow::Cow;
 
+use forebay_reading::text::Text as _;
+
 use super::label::{Kind, Label};
 use super::pack::Pack;
 use super::record::Record;
 use crate::codec::scan::{Scanner, Uncommon};
 use crate::codec::{Decoded, Rules};
-use crate::text::Text as _;
 
 pub(super) fn scan(text: &str, rules: &Rules) -> Result<Decoded, Uncommon> {
     let mut scanner = Scanner::new(text);

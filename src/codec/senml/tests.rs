@@ -4,9 +4,10 @@ mod examples;
 mod faults;
 mod properties;
 
+use forebay_reading::timestamp::{Precision, Timestamp};
+
 use super::Senml;
 use crate::codec::{DecodeError, Decoded, Decoder as _, Rules, UnknownFields, tests, write_reading};
-use crate::timestamp::{Precision, Timestamp};
 
 /// The time of receipt in these tests, 2007-02-01T00:00:00Z, in seconds.
 const NOW: i64 = 1_170_288_000;

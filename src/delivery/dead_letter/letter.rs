@@ -7,11 +7,11 @@
 //! The reading is canonical JSON, `at` is RFC 3339 in UTC. Members that are not known are left alone when read, so
 //! that later versions may add some.
 
+use forebay_reading::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{BODY_BYTES_MAX, DeadLetter, Origin};
-use crate::timestamp::Timestamp;
 
 /// A letter as it was read from a line.
 #[derive(Clone, Debug, PartialEq, Eq)]

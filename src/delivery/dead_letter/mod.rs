@@ -37,11 +37,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use forebay_reading::quantity::format_size;
+use forebay_reading::timestamp::Timestamp;
 use thiserror::Error;
 
 use crate::filesystem;
-use crate::quantity::format_size;
-use crate::timestamp::Timestamp;
 
 use census::Census;
 pub use census::Waiting;

@@ -1,12 +1,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use forebay_reading::timestamp::Timestamp;
+use forebay_reading::{ReadingParts, ReadingRef, Value};
 use proptest::prelude::*;
 
 use super::*;
 use crate::buffer::lease::{Record, RecordParts};
 use crate::buffer::waiters::Waiters;
-use crate::reading::{ReadingParts, ReadingRef, Value};
-use crate::timestamp::Timestamp;
 use crate::transform::KINDS;
 use crate::transform::scope::Scope;
 use crate::transform::settings::{Settings, Value as Setting};

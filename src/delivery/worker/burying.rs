@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use forebay_reading::timestamp::Timestamp;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -17,7 +18,6 @@ use crate::delivery::batch::Unwritten;
 use crate::delivery::dead_letter::Origin;
 use crate::delivery::transport::Verdict;
 use crate::tasks;
-use crate::timestamp::Timestamp;
 
 /// What became of the dead letters of a batch.
 #[derive(Debug)]

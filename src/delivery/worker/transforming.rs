@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use forebay_reading::timestamp::Timestamp;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -14,7 +15,6 @@ use super::Worker;
 use crate::buffer::lease::OpenWindows;
 use crate::buffer::{Amount, Derivation, Deriving, Fate, Hold, Kept, NoteId, Part};
 use crate::delivery::transforms::{Batch, TakenOut, Transformed};
-use crate::timestamp::Timestamp;
 use crate::transform::Moment;
 
 /// Readings that are transformed in one turn of the loop, so that it does not hold its thread for long.

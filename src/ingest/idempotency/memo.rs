@@ -16,6 +16,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use forebay_reading::timestamp::Timestamp;
 use thiserror::Error;
 
 use super::digest::{Digest, Kept, Of};
@@ -23,7 +24,6 @@ use super::keys::Answer;
 use crate::buffer::Ack;
 use crate::codec::REJECTIONS_LISTED_MAX;
 use crate::problem::ReadingFault;
-use crate::timestamp::Timestamp;
 
 const VERSION: u8 = 2;
 /// Of version 0.1, which compared compressed bodies by their compressed bytes.

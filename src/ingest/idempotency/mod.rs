@@ -28,13 +28,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use forebay_reading::timestamp::Timestamp;
 use http::HeaderMap;
 use prometheus::IntCounter;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::error::IngestError;
-use crate::timestamp::Timestamp;
 use digest::{Kept, Of};
 use keys::{Begin, Keys, Limits};
 use memo::Memo;

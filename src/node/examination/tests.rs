@@ -1,11 +1,12 @@
 use std::time::Duration;
 
+use forebay_reading::timestamp::Timestamp;
+use forebay_reading::{ReadingParts, Readings, Value};
+
 use super::*;
 use crate::node::reader::{Filter, Order};
 use crate::node::store::{Store, StoreSettings};
 use crate::node::writer::Batch;
-use crate::reading::{ReadingParts, Readings, Value};
-use crate::timestamp::Timestamp;
 
 const FILES: [&str; 3] = ["readings.db", "readings.db-wal", "readings.db-answered"];
 const LOG: &str = "readings.db-wal";

@@ -1,5 +1,7 @@
 //! The transform itself: folds readings into windows, and closes them.
 
+use forebay_reading::quantity::format_duration;
+use forebay_reading::{ReadingRef, Readings};
 use tokio::time::Instant;
 
 use super::Aggregate;
@@ -11,8 +13,6 @@ use super::open::{Advance, Arrival, OpenWindows};
 use super::results::ResultWriter;
 use super::slots::Slots;
 use super::window::Window;
-use crate::quantity::format_duration;
-use crate::reading::{ReadingRef, Readings};
 use crate::transform::series::{Evicted, SeriesId, SeriesTable};
 use crate::transform::{ClosedWindows, Moment, Stats, Transform, Verdict, WindowId};
 

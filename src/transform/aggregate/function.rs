@@ -1,6 +1,6 @@
 //! What can be made of a window's readings, by its name in the settings and in the sensors of the results.
 
-use crate::registry::Registry;
+use forebay_reading::registry::Registry;
 
 /// The known functions, in the order in which people should see them.
 pub const FUNCTIONS: Registry<Function> = Registry {

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use crate::reading::{ReadingRef, Token, Value};
+use forebay_reading::{ReadingRef, Token, Value};
 
 /// A number that can be aggregated.
 #[derive(Clone, Copy, Debug, PartialEq)]

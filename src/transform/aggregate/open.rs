@@ -1,8 +1,9 @@
 //! The open windows of one series, and which of them a reading belongs to.
 
+use forebay_reading::timestamp::Timestamp;
+
 use super::slots::{Slots, Start, time_of};
 use super::window::Window;
-use crate::timestamp::Timestamp;
 use crate::transform::WindowId;
 
 /// The open windows of a series.

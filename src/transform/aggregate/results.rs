@@ -1,9 +1,10 @@
 //! Readings made of a window.
 
+use forebay_reading::{NAME_BYTES_MAX, Parts, Readings, TAGS_MAX, Tag};
+
 use super::function::{Function, Functions};
 use super::slots::time_of;
 use super::window::Window;
-use crate::reading::{NAME_BYTES_MAX, Parts, Readings, TAGS_MAX, Tag};
 use crate::transform::WINDOW_TAG;
 use crate::transform::series::SeriesNames;
 

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
+use forebay_reading::timestamp::Timestamp;
 use tokio::time::Instant;
 
-use crate::timestamp::Timestamp;
 use crate::transform::Moment;
 
 /// A window's start, in nanoseconds since the Unix epoch.

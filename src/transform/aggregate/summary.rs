@@ -1,11 +1,12 @@
 //! What is kept of a window's values: enough for the functions that are asked for.
 
+use forebay_reading::Value;
+use forebay_reading::timestamp::Timestamp;
+
 use super::function::{Function, Needs};
 use super::number::Number;
 use super::quantiles::Quantiles;
 use super::sum::{Spread, Sum};
-use crate::reading::Value;
-use crate::timestamp::Timestamp;
 
 /// The values of a window, summed up; at least one.
 #[derive(Debug)]

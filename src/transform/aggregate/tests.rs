@@ -8,11 +8,11 @@ mod setup;
 use std::borrow::Cow;
 use std::time::Duration;
 
+use forebay_reading::timestamp::Timestamp;
+use forebay_reading::{Parts, ReadingRef, Readings, Tag, Value};
 use tokio::time::Instant;
 
 use super::*;
-use crate::reading::{Parts, ReadingRef, Readings, Tag, Value};
-use crate::timestamp::Timestamp;
 use crate::transform::settings::Value as Setting;
 use crate::transform::{Moment, Stats, Verdict, WindowId};
 

@@ -1,10 +1,11 @@
 //! An open window.
 
+use forebay_reading::ReadingRef;
+
 use super::function::Needs;
 use super::number::Number;
 use super::slots::Start;
 use super::summary::Summary;
-use crate::reading::ReadingRef;
 use crate::transform::WindowId;
 
 /// What is known of the readings of a window; at least one.

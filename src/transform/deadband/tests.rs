@@ -1,10 +1,10 @@
 use std::collections::HashMap;
 
+use forebay_reading::{ReadingParts, Tag};
 use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::*;
-use crate::reading::{ReadingParts, Tag};
 use crate::transform::settings::Value as Setting;
 
 /// The gateway's clock, in seconds, where it does not matter.

@@ -1,10 +1,10 @@
 use std::collections::VecDeque;
 
+use forebay_reading::timestamp::Timestamp;
+use forebay_reading::{ReadingParts, Value};
 use proptest::prelude::*;
 
 use super::*;
-use crate::reading::{ReadingParts, Value};
-use crate::timestamp::Timestamp;
 use crate::transform::settings::Value as Setting;
 
 fn settings(values: &[(&str, Setting)]) -> Settings {

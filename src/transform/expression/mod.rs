@@ -41,10 +41,10 @@ use std::sync::{Arc, LazyLock};
 use cel::common::types::{CelBool, CelDouble, CelInt, CelString, CelTimestamp, CelUInt};
 use cel::common::value::Val;
 use cel::{Context, Env, ExecutionError, Program};
+use forebay_reading::timestamp::Timestamp;
+use forebay_reading::{ReadingRef, Token};
 use thiserror::Error;
 
-use crate::reading::{ReadingRef, Token};
-use crate::timestamp::Timestamp;
 use fast::Node;
 use scalar::{Miss, Scalar};
 use variables::Variables;

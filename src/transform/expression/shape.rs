@@ -1,10 +1,10 @@
 //! Limits of a syntax tree: what it may cost to go through it.
 
 use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, operators};
+use forebay_reading::TAGS_MAX;
 
 use super::fault::Fault;
 use super::{DEPTH_MAX, ROUNDS_MAX};
-use crate::reading::TAGS_MAX;
 
 /// Most loops within one another.
 const LOOPS_MAX: usize = 2;

@@ -3,8 +3,9 @@ mod faults;
 mod robust;
 mod times;
 
+use forebay_reading::{ReadingParts, Readings, Tag, Value};
+
 use super::*;
-use crate::reading::{ReadingParts, Readings, Tag, Value};
 
 /// A reading of an outdoor thermometer.
 fn reading(value: Value<'_>) -> Readings {

@@ -4,13 +4,13 @@ use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue};
 use cel::common::types::{CelBool, CelDouble, CelString};
 use cel::common::value::Val;
 use cel::{ExecutionError, Value};
+use forebay_reading::timestamp::Timestamp;
 
 use super::check::root;
 use super::fault::Fault;
 use super::shape::parts;
 use super::variables::{NAMES, Tags, Variables, time};
 use super::{Outcome, Wanted, interpret};
-use crate::timestamp::Timestamp;
 
 /// Operators by the names that the crate has for them.
 const OPERATORS: [(&str, &str); 5] = [("add", "+"), ("sub", "-"), ("mul", "*"), ("div", "/"), ("rem", "%")];

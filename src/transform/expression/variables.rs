@@ -7,9 +7,8 @@ use cel::common::types::{
 };
 use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
-
-use crate::reading::{ReadingRef, Value};
-use crate::timestamp::Timestamp;
+use forebay_reading::timestamp::Timestamp;
+use forebay_reading::{ReadingRef, Value};
 
 /// The names that an expression knows, in the order in which people should see them.
 pub(super) const NAMES: [&str; 6] = ["device", "sensor", "value", "time", "unit", "tags"];

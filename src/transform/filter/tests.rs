@@ -1,8 +1,8 @@
+use forebay_reading::timestamp::Timestamp;
+use forebay_reading::{ReadingParts, Tag, Value};
 use tokio::time::Instant;
 
 use super::*;
-use crate::reading::{ReadingParts, Tag, Value};
-use crate::timestamp::Timestamp;
 use crate::transform::settings;
 
 fn reading(value: Value<'_>, site: Option<&str>) -> Readings {

@@ -6,8 +6,9 @@
 
 use std::borrow::Cow;
 
-use crate::reading::{ReadingRef, TAGS_MAX, Tag, TagBytes, append_tag, tags_of};
-use crate::registry::Registry;
+use forebay_reading::registry::Registry;
+use forebay_reading::{ReadingRef, TAGS_MAX, Tag, TagBytes, append_tag, tags_of};
+
 use crate::transform::settings::Settings;
 
 /// Stands between the names of the device, the sensor, and the tags. Neither name has control characters.

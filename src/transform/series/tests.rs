@@ -1,10 +1,10 @@
 use std::collections::HashMap;
 
+use forebay_reading::timestamp::Timestamp;
+use forebay_reading::{Readings, Tag, Value};
 use proptest::prelude::*;
 
 use super::*;
-use crate::reading::{Readings, Tag, Value};
-use crate::timestamp::Timestamp;
 
 type Pair = (String, String);
 
@@ -14,7 +14,7 @@ fn reading(device: &str, sensor: &str) -> Readings {
 
 fn tagged(device: &str, sensor: &str, tags: &[(&str, &str)]) -> Readings {
     let tags: Vec<Tag<'_>> = tags.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-    let parts = crate::reading::ReadingParts {
+    let parts = forebay_reading::ReadingParts {
         device,
         sensor,
         value: Value::Integer(1).into(),

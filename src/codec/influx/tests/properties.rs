@@ -1,10 +1,10 @@
 //! What holds of every line, and of every text.
 
+use forebay_reading::Value;
 use proptest::prelude::*;
 
 use super::{decode, nanos};
 use crate::codec::Decoded;
-use crate::reading::Value;
 
 /// A line as a careful client writes it.
 #[derive(Clone, Debug)]
@@ -121,7 +121,7 @@ impl Point {
 }
 
 fn readings_of(decoded: &Decoded) -> Vec<String> {
-    let show = |reading: crate::reading::ReadingRef<'_>| {
+    let show = |reading: forebay_reading::ReadingRef<'_>| {
         let tags: Vec<_> = reading.tags().collect();
         format!("{:?}", (reading.device(), reading.sensor(), reading.value(), reading.time().nanos(), tags))
     };

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use forebay_reading::timestamp::Timestamp;
+use forebay_reading::{ReadingParts, Readings, Value};
 use proptest::prelude::*;
 
 use super::NOW;
 use crate::codec::json::tests::same;
 use crate::codec::senml::{read::read, scan::scan};
 use crate::codec::tests::rules;
-use crate::reading::{ReadingParts, Readings, Value};
-use crate::timestamp::Timestamp;
 
 /// A measurement and how it is written.
 #[derive(Clone, Debug)]

@@ -1,9 +1,9 @@
 //! The fast path gives exactly what the crate gives.
 
+use forebay_reading::{ReadingParts, Readings, Tag, Value};
 use proptest::prelude::*;
 
 use super::*;
-use crate::reading::{ReadingParts, Readings, Tag, Value};
 use crate::transform::expression::{fast, syntax};
 
 /// An expression of any of the shapes that the fast path knows. Most parts have the type that is wanted there, some

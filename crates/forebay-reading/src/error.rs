@@ -2,8 +2,8 @@
 
 use thiserror::Error;
 
-use super::{Field, NAME_BYTES_MAX, TAG_BYTES_MAX, TAGS_MAX, TEXT_VALUE_BYTES_MAX, UNIT_BYTES_MAX};
 use crate::timestamp::TimeError;
+use crate::{Field, NAME_BYTES_MAX, TAG_BYTES_MAX, TAGS_MAX, TEXT_VALUE_BYTES_MAX, UNIT_BYTES_MAX};
 
 /// Why the parts make no reading. Each variant knows the field at fault.
 #[derive(Clone, Debug, PartialEq, Error)]

@@ -20,11 +20,18 @@
 //! | … | for each tag: length of the name (2), length of the value (2), name, value |
 //!
 //! A number is kept as its canonical text: mostly shorter than its bits, exact, and written as it is.
+//!
+//! Beside it stands what it is made of and what knows nothing of readings: [`timestamp`], [`text`], and for settings
+//! [`quantity`] and [`registry`].
 
 mod error;
 mod number;
+pub mod quantity;
+pub mod registry;
 mod stored;
 mod tags;
+pub mod text;
+pub mod timestamp;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,7 +1,7 @@
 //! Tags in the encoding of a reading: for each the length of the name (2), length of the value (2), name, value.
 
-use super::{ReadingError, TAG_BYTES_MAX, TAGS_MAX, Tag, number, small};
 use crate::text::Text as _;
+use crate::{ReadingError, TAG_BYTES_MAX, TAGS_MAX, Tag, number, small};
 
 /// The name and the value of a tag, as UTF-8.
 pub type TagBytes<'a> = (&'a [u8], &'a [u8]);

@@ -10,7 +10,7 @@ const LEADING_ZEROS_MAX: usize = 2;
 /// A JSON number whose text is the one that would be written for it.
 ///
 /// **Invariant**: an integer's text is what `i64` displays; a double's text is the shortest one that reads back as the
-/// same double (`reading::number::tests::what_is_taken_is_what_would_be_written`).
+/// same double (`number::tests::what_is_taken_is_what_would_be_written`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NumberText<'a> {
     text: &'a str,
@@ -67,7 +67,7 @@ impl<'a> NumberText<'a> {
 /// The double that is nearest to the number of a canonical text.
 pub(super) fn nearest_double(text: &[u8]) -> f64 {
     plain_double(text)
-        .unwrap_or_else(|| super::text(text).parse().expect("only numbers are encoded as numbers"))
+        .unwrap_or_else(|| crate::text(text).parse().expect("only numbers are encoded as numbers"))
 }
 
 /// The double of up to 15 digits without an exponent: such an integer and such a power of ten are doubles, and their

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::{
+use crate::timestamp::Timestamp;
+use crate::{
     BOOLEAN_KINDS, DOUBLE, HEAD_BYTES, INTEGER, LENGTH_BYTES, NewValue, NumberText, ReadingParts, Readings,
     TAGS_MAX, TEXT, Tag, Value, number,
 };
-use crate::timestamp::Timestamp;
 
 impl Readings {
     /// The encoded readings, as [`Readings::from_encoded`] takes them.
