@@ -31,7 +31,7 @@
 //!    happens when there is no room ([`buffer::OnFull`]).
 //! 4. [`forebay_wal`]: a log of byte records, its files and what it promises of them.
 //! 5. [`buffer::disk`]: readings, batches and settlements in that log, and the one thread that writes them.
-//! 6. [`transform`]: fewer readings, or better ones, before they are gathered into batches.
+//! 6. [`forebay_transform`]: fewer readings, or better ones, before they are gathered into batches.
 //! 7. [`routing`] and [`delivery`]: which node, when, and what its answer leads to.
 //! 8. [`ingest`] and [`status`]: the HTTP surface, with [`problem`] for what went wrong and [`rejections`] for what
 //!    was turned away last.
@@ -61,6 +61,5 @@ pub mod rejections;
 pub mod routing;
 pub mod status;
 pub mod tasks;
-pub mod transform;
 pub mod via;
 pub mod zstd_contexts;

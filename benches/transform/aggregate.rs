@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
-use forebay::transform::scope::Scope;
-use forebay::transform::settings::{Settings, Value as Setting};
-use forebay::transform::{Chain, Fate, KINDS, Moment, TransformConfig};
 use forebay_reading::timestamp::Timestamp;
 use forebay_reading::{Parts, Readings, Value};
+use forebay_transform::scope::Scope;
+use forebay_transform::settings::{Settings, Value as Setting};
+use forebay_transform::{Chain, Fate, KINDS, Moment, TransformConfig};
 use tokio::time::Instant;
 
 const EVERY_SECONDS: u64 = 10;

@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
-use forebay::transform::scope::Scope;
-use forebay::transform::settings::{Settings, Value as Setting};
-use forebay::transform::{Chain, Fate, KINDS, Moment, TransformConfig};
 use forebay_reading::timestamp::Timestamp;
 use forebay_reading::{ReadingParts, Readings, Tag, Value};
+use forebay_transform::scope::Scope;
+use forebay_transform::settings::{Settings, Value as Setting};
+use forebay_transform::{Chain, Fate, KINDS, Moment, TransformConfig};
 use tokio::time::Instant;
 
 const SENSORS: usize = 100;

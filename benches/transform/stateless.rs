@@ -5,12 +5,12 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput};
-use forebay::transform::expression::{Expression, Wanted};
-use forebay::transform::scope::Scope;
-use forebay::transform::settings::{self, Settings};
-use forebay::transform::{Chain, Fate, KINDS, Moment, TransformConfig};
 use forebay_reading::timestamp::Timestamp;
 use forebay_reading::{ReadingParts, Readings, Tag, Value};
+use forebay_transform::expression::{Expression, Wanted};
+use forebay_transform::scope::Scope;
+use forebay_transform::settings::{self, Settings};
+use forebay_transform::{Chain, Fate, KINDS, Moment, TransformConfig};
 use tokio::time::Instant;
 
 const READINGS: usize = 10_000;

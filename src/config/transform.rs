@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use forebay_transform::scope::Scope;
+use forebay_transform::settings::Settings;
+use forebay_transform::{KINDS, Kind, NAME_BYTES_MAX, TRANSFORMS_MAX, TransformConfig};
 use toml::de::{DeArray, DeInteger, DeTable, DeValue};
 
 use super::layers::Layers;
-use crate::transform::scope::Scope;
-use crate::transform::settings::Settings;
-pub(super) use crate::transform::settings::Value;
-use crate::transform::{KINDS, Kind, NAME_BYTES_MAX, TRANSFORMS_MAX, TransformConfig};
+pub(super) use forebay_transform::settings::Value;
 
 /// The key of the list.
 pub(super) const KEY: &str = "transform";

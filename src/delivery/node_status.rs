@@ -3,13 +3,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use forebay_transform::Stats;
 use tokio::time::Instant;
 
 use super::breaker::BreakerState;
 use super::latency::Measured;
 use super::nodes::{Failure, Node};
 use crate::node_id::NodeId;
-use crate::transform::Stats;
 
 /// Why a node that has gone is not up.
 const GONE: &str = "gone: no longer among the addresses of its name";

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_reading::{Position, Readings};
+use forebay_transform::{Chain, Closed, Fate, Fold, Moment, Stats, TransformConfig};
 use tokio::time::Instant;
 
 use super::node_status::TransformStatus;
 use crate::buffer::lease::OpenWindows;
 use crate::buffer::ledger::Outcome;
 use crate::buffer::{Amount, Derivation, Hold, Part};
-use crate::transform::{Chain, Closed, Fate, Fold, Moment, Stats, TransformConfig};
 
 /// Windows of each transform that are closed at once.
 const CLOSE_MAX: usize = 500;

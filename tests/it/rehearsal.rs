@@ -9,8 +9,8 @@ use std::process::Stdio;
 use crate::support::process::{Finished, directory, forebay, run};
 use crate::support::{FakeNode, Reading, TestGateway, eventually, to_ndjson};
 use forebay::metrics::{PREFIX, TABLE};
-use forebay::transform::KINDS;
-use forebay::transform::settings::{Settings, Value};
+use forebay_transform::KINDS;
+use forebay_transform::settings::{Settings, Value};
 use serde_json::json;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");

@@ -13,13 +13,13 @@ use std::time::SystemTime;
 
 use forebay_reading::timestamp::{Precision, Timestamp};
 use forebay_reading::{ReadingRef, Readings};
+use forebay_transform::{Chain, Fate, Moment, TransformConfig};
 use thiserror::Error;
 use tokio::time::Instant;
 
 use crate::cli::load::csv_source::{CsvError, CsvFile};
 use crate::codec::{DECODERS, DecodeError, Rejection, Rules, write_reading};
 use crate::config::Config;
-use crate::transform::{Chain, Fate, Moment, TransformConfig};
 
 /// Largest file that is read, in bytes; one of CSV may be larger.
 const FILE_BYTES_MAX: u64 = 1 << 30;

@@ -2,14 +2,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use forebay_reading::timestamp::Timestamp;
 use forebay_reading::{ReadingParts, ReadingRef, Value};
+use forebay_transform::KINDS;
+use forebay_transform::scope::Scope;
+use forebay_transform::settings::{Settings, Value as Setting};
 use proptest::prelude::*;
 
 use super::*;
 use crate::buffer::lease::{Record, RecordParts};
 use crate::buffer::waiters::Waiters;
-use crate::transform::KINDS;
-use crate::transform::scope::Scope;
-use crate::transform::settings::{Settings, Value as Setting};
 
 /// A transform of some kind with these settings.
 fn config(kind: &str, settings: &[(&str, Setting)]) -> TransformConfig {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use forebay_reading::timestamp::Timestamp;
+use forebay_transform::Moment;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -15,7 +16,6 @@ use super::Worker;
 use crate::buffer::lease::OpenWindows;
 use crate::buffer::{Amount, Derivation, Deriving, Fate, Hold, Kept, NoteId, Part};
 use crate::delivery::transforms::{Batch, TakenOut, Transformed};
-use crate::transform::Moment;
 
 /// Readings that are transformed in one turn of the loop, so that it does not hold its thread for long.
 const TRANSFORM_MAX: usize = 1000;
