@@ -48,6 +48,7 @@ pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod delivery;
+pub mod directory_lock;
 pub mod door;
 pub mod filesystem;
 pub mod gateway;

@@ -22,10 +22,11 @@ use super::dead_letters::shown;
 use super::settings::SettingsArguments;
 use super::terminal::{Escaping, complain};
 use super::{DONE, FAILED, MISUSED};
-use crate::buffer::disk::{self, lock};
+use crate::buffer::disk;
 use crate::config::{Config, WithoutEffect};
 use crate::delivery::dead_letter::{Directory, Leftover};
 use crate::delivery::{NodeSource, Trials, is_own};
+use crate::directory_lock;
 use crate::listener::advice_on_address;
 use rehearsal::RehearsalError;
 
@@ -118,7 +119,7 @@ fn check(config: &Config, out: &mut impl Write) -> io::Result<u8> {
 fn surroundings(config: &Config) -> Vec<Finding> {
     let is_on_disk = config.buffer.kind == "disk";
     // What cannot be looked at cannot be used, which is told below.
-    let holder = if is_on_disk { lock::holder(&config.buffer.path).unwrap_or(None) } else { None };
+    let holder = if is_on_disk { directory_lock::holder(&config.buffer.path).unwrap_or(None) } else { None };
     let mut findings = vec![address(config.server.listen, holder)];
     match holder {
         Some(process) => findings.push(Finding::Note(format!(

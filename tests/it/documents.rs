@@ -35,6 +35,7 @@ const FLOORS: &[(u8, &[&str])] = &[
             "door.rs",
             "door/",
             "tasks.rs",
+            "directory_lock.rs",
             "zstd_contexts.rs",
             "via.rs",
         ],

@@ -29,7 +29,7 @@ mod entry;
 mod handover;
 mod inbox;
 pub mod inspect;
-pub mod lock;
+mod lock;
 mod lost_keys;
 mod memos;
 mod outlet;

@@ -13,7 +13,7 @@ use super::checkpoint::{Books, Checkpointed, Gain};
 use super::entry::{Accepted, Note, Settlement};
 use super::handover::{Handover, Putting, Stands, View};
 use super::inbox::{Accept, Closing, Command, Done, Inbox, Pace, Sync, Taken};
-use super::lock::{Lock, Lost};
+use super::lock::{self, Lock};
 use super::memos::Memos;
 use super::state::State;
 use super::trouble::{Left, Reason, Trouble};
@@ -24,6 +24,7 @@ use crate::buffer::outlet::{Derivation, Kept, NoteId, Noted};
 use crate::buffer::span::Span;
 use crate::buffer::waiters::Waiters;
 use crate::buffer::{Accounts, Amount, Fsync, PushError, SentAgain};
+use crate::directory_lock::Lost;
 use crate::metrics::Metrics;
 
 /// After a failure the disk is tried again this often.
@@ -454,7 +455,7 @@ impl Writer {
     /// Says what is wrong, to those who ask; the log of the gateway is one of them.
     fn fail(&mut self, error: &LogError) -> String {
         let reason = error.error.to_string();
-        let advice = Lost::of(error).map(Lost::advice);
+        let advice = lock::lost(error).map(lock::advice);
         self.trouble.set(Reason { detail: error.to_string(), reason: reason.clone(), advice });
         reason
     }
@@ -526,7 +527,7 @@ impl Writer {
         let mut lost = None;
         if let Err(error) = self.checkpoint(&settled) {
             warn!(%error, "no checkpoint at the end; the next start reads more of the log");
-            lost = Lost::of(&error);
+            lost = lock::lost(&error);
         }
         // What is written is in files that are open, whatever they are called by now; another gateway's are left alone.
         if lost.is_some_and(|lost| lost != Lost::Relocked) {
@@ -534,7 +535,7 @@ impl Writer {
         }
         let Behind { unwritten, unsynced, .. } = self.behind;
         let sent_again = if self.log.is_synced() { unwritten } else { unwritten.and(unsynced) };
-        self.trouble.set_left(Left { sent_again, is_elsewhere: lost.is_some_and(Lost::is_elsewhere) });
+        self.trouble.set_left(Left { sent_again, is_elsewhere: lost.is_some_and(lock::is_elsewhere) });
         self.memos.end();
     }
 }

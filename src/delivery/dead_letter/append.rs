@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 
 use forebay_wal::private_files;
 
-use super::lock::Lock;
+use super::lock;
 use super::reserve::Reserve;
 use super::{DeadLetterError, Directory, FILE_BYTES, LetterFile};
 
@@ -17,7 +17,7 @@ use super::{DeadLetterError, Directory, FILE_BYTES, LetterFile};
 /// [`DeadLetterError`]; nothing was appended then, as far as the disk lets go of it.
 pub(super) fn append(directory: &Directory, lines: &[u8], max_bytes: u64) -> Result<(), DeadLetterError> {
     directory.make()?;
-    let _lock = Lock::take(directory.path())?;
+    let _lock = lock::take(directory.path())?;
     directory.remove_leftovers()?;
     let files = directory.files()?;
     let held: u64 = files.iter().map(|file| file.bytes).sum();

@@ -9,7 +9,7 @@ use forebay_wal::private_files;
 
 use super::DeadLetterError;
 use super::lines::{Lines, Piece, Pieces};
-use super::lock::Lock;
+use super::lock;
 
 /// What every file of letters is called after its number.
 const SUFFIX: &str = ".ndjson";
@@ -91,7 +91,7 @@ impl Directory {
     /// [`DeadLetterError`].
     pub fn read(&self, number: u64) -> Result<Option<Lines>, DeadLetterError> {
         let path = self.file(number);
-        let _lock = Lock::take_if_there(&self.path)?;
+        let _lock = lock::take_if_there(&self.path)?;
         // What was appended in the middle of this would look like a torn line; hence the lock.
         let opened = File::open(&path).and_then(|file| file.metadata().map(|found| (file, found.len())));
         match opened {
@@ -110,7 +110,7 @@ impl Directory {
     ///
     /// [`DeadLetterError`]; the file is as it was then, or, if only the last step failed, as it is to be.
     pub fn remove(&self, number: u64, goes: &mut dyn FnMut(&[u8]) -> bool) -> Result<u64, DeadLetterError> {
-        let _lock = Lock::take(&self.path)?;
+        let _lock = lock::take(&self.path)?;
         self.remove_leftovers()?;
         let (path, new) = (self.file(number), self.path.join(format!("{number:08}{SUFFIX_NEW}")));
         let failed = DeadLetterError::io;

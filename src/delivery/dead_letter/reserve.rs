@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use forebay_wal::private_files;
 
-use super::lock::Lock;
+use super::lock;
 use super::room::has_no_room;
 use super::{DeadLetterError, Directory};
 use crate::filesystem;
@@ -75,7 +75,7 @@ impl Reserve {
         if self.is_whole() || !self.has_room() {
             return Ok(());
         }
-        let _lock = Lock::take(directory.path())?;
+        let _lock = lock::take(directory.path())?;
         self.grow_with_room();
         Ok(())
     }
