@@ -9,6 +9,7 @@ mod ingest;
 mod layers;
 mod places;
 mod transform;
+mod transform_table;
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use config::{Environment, File, FileFormat, Map, Source, Value, ValueKind};
 use forebay_reading::quantity::format_size;
+use forebay_transform::settings::Value as TransformValue;
 use toml::de::{DeTable, DeValue};
 
-use super::transform::{self, Table};
+use super::transform_table::{self, Table};
 use crate::filesystem;
 
 #[cfg(test)]
@@ -258,9 +259,11 @@ impl Layers {
     pub(super) fn take_transforms(&mut self) -> Vec<Table> {
         let is_list = self
             .values
-            .get(transform::KEY)
+            .get(transform_table::KEY)
             .is_some_and(|(raw, _)| matches!(raw, Raw::Typed(ValueKind::Array(_))));
-        let is_set = |key: &String| key == transform::KEY || key.starts_with(&format!("{}.", transform::KEY));
+        let is_set = |key: &String| {
+            key == transform_table::KEY || key.starts_with(&format!("{}.", transform_table::KEY))
+        };
         let set: Vec<_> = self
             .values
             .iter()
@@ -269,10 +272,10 @@ impl Layers {
             .collect();
         for (key, origin) in set {
             self.used.insert(key.clone());
-            let is_fault = !is_list || self.transforms.is_empty() || key != transform::KEY;
-            if is_fault && !self.faults.iter().any(|fault| fault.key == transform::KEY) {
+            let is_fault = !is_list || self.transforms.is_empty() || key != transform_table::KEY;
+            if is_fault && !self.faults.iter().any(|fault| fault.key == transform_table::KEY) {
                 let problem = "must be tables in the file, each with the head [[transform]]".to_owned();
-                self.faults.push(Fault { origin, key: transform::KEY.to_owned(), problem });
+                self.faults.push(Fault { origin, key: transform_table::KEY.to_owned(), problem });
             }
         }
         std::mem::take(&mut self.transforms)
@@ -289,12 +292,12 @@ impl Layers {
         &mut self,
         line: usize,
         name: &str,
-        values: &BTreeMap<String, transform::Value>,
+        values: &BTreeMap<String, TransformValue>,
     ) {
         let origin = Origin::File { path: self.file.clone(), line };
         for (key, value) in values {
-            let key = format!("{} {name}: {key}", transform::KEY);
-            self.settings.push(Setting { key, value: transform::show(value), origin: origin.clone() });
+            let key = format!("{} {name}: {key}", transform_table::KEY);
+            self.settings.push(Setting { key, value: transform_table::show(value), origin: origin.clone() });
         }
     }
 
@@ -499,7 +502,7 @@ fn key_lines(text: &str) -> Result<(Lines, Vec<Table>), (usize, String)> {
 
 /// The tables of the transforms.
 fn transforms(document: &DeTable<'_>, line: &impl Fn(usize) -> usize) -> Vec<Table> {
-    let Some(DeValue::Array(tables)) = document.get(transform::KEY).map(toml::Spanned::get_ref) else {
+    let Some(DeValue::Array(tables)) = document.get(transform_table::KEY).map(toml::Spanned::get_ref) else {
         return Vec::new();
     };
     let table = |item: &toml::Spanned<DeValue<'_>>| match item.get_ref() {
