@@ -8,11 +8,7 @@ use tokio::time::Instant;
 
 use super::breaker::BreakerState;
 use super::latency::Measured;
-use super::nodes::{Failure, Node};
 use crate::node_id::NodeId;
-
-/// Why a node that has gone is not up.
-const GONE: &str = "gone: no longer among the addresses of its name";
 
 /// How a node does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +30,15 @@ impl NodeState {
             NodeState::Down => "down",
         }
     }
+}
+
+/// What went wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What people should read.
+    pub text: Arc<str>,
+    /// When it was known.
+    pub at: Instant,
 }
 
 /// What others may know of a node.
@@ -63,49 +68,10 @@ pub struct NodeStatus {
     pub last_error: Option<Failure>,
     /// When the oldest reading was accepted that waits for this node alone.
     pub oldest_waiting: Option<Instant>,
-    measured: Measured,
+    pub(super) measured: Measured,
 }
 
 impl NodeStatus {
-    pub(super) fn of(node: &Node) -> NodeStatus {
-        let mut status = NodeStatus {
-            id: node.id.clone(),
-            url: node.address.clone(),
-            present: true,
-            up: true,
-            failing: false,
-            reason: None,
-            breaker: BreakerState::Closed,
-            ejected: false,
-            in_flight: 0,
-            in_flight_limit: 0,
-            last_error: None,
-            oldest_waiting: None,
-            measured: node.measured,
-        };
-        status.update(node);
-        status
-    }
-
-    /// Takes over what changes all the time.
-    pub(super) fn update(&mut self, node: &Node) {
-        self.present = node.is_present();
-        self.up = node.is_present() && node.breaker.is_closed();
-        self.breaker = node.breaker.state();
-        self.ejected = node.is_ejected;
-        self.in_flight = node.in_flight;
-        self.in_flight_limit = node.limit.get();
-        self.measured = node.measured;
-        self.failing = node.is_present() && node.breaker.failures() > 0;
-        self.last_error.clone_from(&node.last_error);
-        let failure = node.last_error.as_ref().filter(|_| node.has_trouble);
-        self.reason = if node.is_present() {
-            failure.map(|failure| failure.text.to_string())
-        } else {
-            Some(GONE.to_owned())
-        };
-    }
-
     /// How it does.
     pub fn state(&self) -> NodeState {
         match (self.up, self.failing) {

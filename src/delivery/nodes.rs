@@ -16,11 +16,11 @@ use http::HeaderValue;
 use tokio::time::Instant;
 use url::Url;
 
-use super::breaker::{Breaker, Change, HealthConfig};
+use super::breaker::{Breaker, BreakerState, Change, HealthConfig};
 use super::budget::Budget;
 use super::latency::{Latency, Measured};
 use super::limit::Limit;
-use super::node_status::{DeliveryStatus, NodeStatus};
+use super::node_status::{DeliveryStatus, Failure, NodeStatus};
 use super::source::{NodeSource, Place};
 use super::transport::{Answer, Verdict};
 use crate::node_id::{NodeId, without_credentials};
@@ -28,6 +28,9 @@ use crate::routing::Candidate;
 use crate::routing::shard::name_hash;
 
 pub use addresses::NODES_MAX;
+
+/// Why a node that has gone is not up.
+const GONE: &str = "gone: no longer among the addresses of its name";
 
 /// A product of doubles may come out a trifle below a whole number.
 const ROUNDING: f64 = 1e-9;
@@ -50,15 +53,6 @@ pub(super) enum Attempt {
     First,
     /// It was: nodes take only so many of these.
     Retry,
-}
-
-/// What went wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// What people should read.
-    pub text: Arc<str>,
-    /// When it was known.
-    pub at: Instant,
 }
 
 /// One node.
@@ -119,6 +113,46 @@ impl Node {
         }
     }
 
+    /// What others may know of it, when it has just come.
+    fn status(&self) -> NodeStatus {
+        let mut status = NodeStatus {
+            id: self.id.clone(),
+            url: self.address.clone(),
+            present: true,
+            up: true,
+            failing: false,
+            reason: None,
+            breaker: BreakerState::Closed,
+            ejected: false,
+            in_flight: 0,
+            in_flight_limit: 0,
+            last_error: None,
+            oldest_waiting: None,
+            measured: self.measured,
+        };
+        self.show(&mut status);
+        status
+    }
+
+    /// Shows what changes all the time.
+    fn show(&self, status: &mut NodeStatus) {
+        status.present = self.is_present();
+        status.up = self.is_present() && self.breaker.is_closed();
+        status.breaker = self.breaker.state();
+        status.ejected = self.is_ejected;
+        status.in_flight = self.in_flight;
+        status.in_flight_limit = self.limit.get();
+        status.measured = self.measured;
+        status.failing = self.is_present() && self.breaker.failures() > 0;
+        status.last_error.clone_from(&self.last_error);
+        let failure = self.last_error.as_ref().filter(|_| self.has_trouble);
+        status.reason = if self.is_present() {
+            failure.map(|failure| failure.text.to_string())
+        } else {
+            Some(GONE.to_owned())
+        };
+    }
+
     /// Whether batches may go there.
     pub(super) fn is_present(&self) -> bool {
         !self.sources.is_empty()
@@ -173,7 +207,7 @@ impl Nodes {
         Nodes {
             config,
             sources: sources.to_vec(),
-            status: Arc::new(DeliveryStatus::new(nodes.iter().map(NodeStatus::of).collect())),
+            status: Arc::new(DeliveryStatus::new(nodes.iter().map(Node::status).collect())),
             availability: 0,
             usable: (0..nodes.len()).collect(),
             nodes,
@@ -405,7 +439,7 @@ impl Nodes {
     }
 
     fn show(&self, node: usize) {
-        self.status.lock().nodes[node].update(&self.nodes[node]);
+        self.nodes[node].show(&mut self.status.lock().nodes[node]);
     }
 }
 

@@ -21,7 +21,6 @@ use url::Url;
 
 use super::DeliveryConfig;
 use super::secrets::{Extent, Secrets};
-use super::trial::Tried;
 use super::wire::{Wire, WireError, WireRequest};
 use crate::codec::{Encoder, Silence, Trial};
 use crate::via::{FOREBAY_VIA, Via};
@@ -165,6 +164,15 @@ impl Transport {
         let body = String::from_utf8_lossy(&body.kept).into_owned();
         Ok(Tried { status: head.status.as_u16(), headers: head.headers, body })
     }
+}
+
+/// The answer to a trial.
+#[derive(Debug)]
+pub(super) struct Tried {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    /// The beginning of its body.
+    pub(super) body: String,
 }
 
 impl From<&DeliveryConfig> for TransportConfig {

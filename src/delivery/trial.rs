@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 
 use super::secrets::{Extent, Secrets};
 use super::source::Place;
@@ -94,13 +94,4 @@ impl Trials {
             None => Ok(found),
         }
     }
-}
-
-/// The answer to a trial.
-#[derive(Debug)]
-pub(super) struct Tried {
-    pub(super) status: u16,
-    pub(super) headers: HeaderMap,
-    /// The beginning of its body.
-    pub(super) body: String,
 }

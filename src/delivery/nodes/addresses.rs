@@ -12,7 +12,6 @@ use tokio::time::Instant;
 
 use super::{Node, Nodes};
 use crate::buffer::Accounts;
-use crate::delivery::node_status::NodeStatus;
 use crate::delivery::source::Place;
 use crate::node_id::{NodeId, without_credentials};
 
@@ -94,7 +93,7 @@ impl Nodes {
         self.availability += 1;
         // What is shown of a node and its account change together.
         let mut view = self.status.lock();
-        let status = NodeStatus::of(&node);
+        let status = node.status();
         if index == self.nodes.len() {
             accounts.add_node();
             view.nodes.push(status);
