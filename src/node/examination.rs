@@ -15,8 +15,8 @@ use rusqlite::Connection;
 use tracing::{error, info, warn};
 
 use super::answered::{Answered, Marks, Note};
+use super::database::{Health, StoreError};
 use super::journal::{self, Journal};
-use super::store::{Health, StoreError};
 
 /// Largest file that is looked through at every start: that takes about a tenth of a second.
 const LOOKED_THROUGH_BYTES_MAX: u64 = 64 * 1024 * 1024;

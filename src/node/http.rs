@@ -16,10 +16,11 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::error;
 
 use super::batch::{self, Head};
+use super::database::{Health, StoreError};
 use super::query;
 use super::reader::{Order, Rows};
 use super::refusal::Refusal;
-use super::store::{Health, Store, StoreError};
+use super::store::Store;
 use super::writer::{Batch, Stored};
 use crate::door::{self, Door, Ending};
 

@@ -37,10 +37,11 @@
 //! | time for which readings stand in the log of SQLite alone | about 1 s, or 32 MiB |
 //! | time for which a reader of a long answer may stall | 30 s |
 //!
-//! How the store works stands in `store`; `http` maps it to requests.
+//! How readings stand in the file is told in `database`, who writes and reads them in `store`; `http` maps it to requests.
 
 mod answered;
 mod batch;
+mod database;
 mod examination;
 mod http;
 mod journal;
@@ -70,11 +71,12 @@ use crate::door::Door;
 use crate::filesystem;
 use crate::listener::{self, Limits};
 use crate::tasks;
-use store::{Store, StoreSettings};
+use database::StoreSettings;
+use store::Store;
 
 pub use batch::{BODY_BYTES_MAX, FORMAT};
+pub use database::StoreError;
 pub use latest::{Latest, LatestApi, LatestReadings};
-pub use store::StoreError;
 
 /// Longer than the 90 s for which the gateway's client keeps an idle connection, so that the client closes first.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(120);

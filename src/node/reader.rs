@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout;
 
-use super::store::{StoreError, open_read_only};
+use super::database::{StoreError, open_read_only};
 use crate::codec::write_reading;
 
 /// Queries at a time, and connections that are kept for them.
@@ -416,7 +416,8 @@ fn tags_from_json(json: &str) -> Result<Vec<Tag<'static>>, serde_json::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::store::{Store, StoreSettings};
+    use crate::node::database::StoreSettings;
+    use crate::node::store::Store;
 
     const ENDLESS: &str =
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n WHERE i = 1";

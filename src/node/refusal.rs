@@ -3,7 +3,7 @@
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use super::store::StoreError;
+use super::database::StoreError;
 use crate::codec::Rejections;
 use crate::problem::{Problem, ReadingFault};
 

@@ -18,8 +18,8 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use super::answered::{Answered, Marks};
+use super::database::{Health, StoreError, StoreSettings, open_writable};
 use super::examination::{Before, Examined};
-use super::store::{Health, StoreError, StoreSettings, open_writable};
 
 /// Batches that wait for the thread; more wait in their requests.
 const BATCHES_QUEUED_MAX: usize = 64;

@@ -4,8 +4,9 @@ use forebay_reading::timestamp::Timestamp;
 use forebay_reading::{ReadingParts, Readings, Value};
 
 use super::*;
+use crate::node::database::StoreSettings;
 use crate::node::reader::{Filter, Order};
-use crate::node::store::{Store, StoreSettings};
+use crate::node::store::Store;
 use crate::node::writer::Batch;
 
 const FILES: [&str; 3] = ["readings.db", "readings.db-wal", "readings.db-answered"];
