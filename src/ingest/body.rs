@@ -10,7 +10,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
 
-use super::content::Encoding;
+use super::encoding::Encoding;
 use super::error::IngestError;
 use crate::zstd_contexts;
 

@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
-use forebay_reading::registry::Registry;
 use forebay_reading::timestamp::Precision;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use http::request::Parts;
 use url::form_urlencoded;
 
 use super::dialect::Dialect;
+use super::encoding::{ENCODINGS, Encoding};
 use super::error::IngestError;
 use crate::buffer::Ack;
 use crate::codec::{DECODERS, Decoder};
@@ -20,32 +20,6 @@ const STRICT: &str = "strict";
 const ACK: &str = "ack";
 /// What a request may ask for in its query.
 const PARAMETERS: &[&str] = &[STRICT, ACK, "precision"];
-
-/// The content encodings that are taken, by their names in HTTP.
-pub(super) const ENCODINGS: Registry<Encoding> = Registry {
-    what: "content encoding",
-    members: &[
-        ("identity", Encoding::Identity),
-        ("gzip", Encoding::Gzip),
-        ("deflate", Encoding::Deflate),
-        ("zstd", Encoding::Zstd),
-    ],
-};
-
-/// How a body is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Encoding {
-    Identity,
-    Gzip,
-    Deflate,
-    Zstd,
-}
-
-impl Encoding {
-    pub(super) fn name(self) -> &'static str {
-        ENCODINGS.members.iter().find(|(_, encoding)| *encoding == self).map_or("", |(name, _)| name)
-    }
-}
 
 /// Whether one bad reading stops the others of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,8 +69,10 @@ impl Content {
         let mut asked = [false; PARAMETERS.len()];
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             let Some(place) = PARAMETERS.iter().position(|known| *known == name) else {
-                dialect.check_unknown(&name)?;
-                continue;
+                if dialect.passes_over_unknown() {
+                    continue;
+                }
+                return Err(unknown_parameter(&name));
             };
             if std::mem::replace(&mut asked[place], true) {
                 return Err(IngestError::QueryTwice { name: PARAMETERS[place] });
@@ -112,7 +88,7 @@ impl Content {
 }
 
 /// The refusal of a parameter that nobody knows.
-pub(super) fn unknown_parameter(name: &str) -> IngestError {
+fn unknown_parameter(name: &str) -> IngestError {
     let distance = |known: &&str| strsim::osa_distance(&name.to_ascii_lowercase(), known);
     let nearest = PARAMETERS.iter().copied().min_by_key(distance).unwrap_or_default();
     IngestError::UnknownQuery { name: shorten(name), nearest, known: PARAMETERS }

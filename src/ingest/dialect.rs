@@ -5,10 +5,9 @@ use forebay_reading::timestamp::Precision;
 use http::StatusCode;
 
 use super::READINGS_PATH;
-use super::content::unknown_parameter;
+use super::accepted::{Accepted, Taken};
 use super::error::IngestError;
 use super::influx::{self, Api};
-use super::readings::{Accepted, Taken};
 use crate::problem::Problem;
 
 /// Every path that takes readings by `POST`, and how it is spoken there.
@@ -57,14 +56,14 @@ impl Dialect {
         }
     }
 
-    /// Says whether a query parameter that nobody knows is passed over.
+    /// Whether a query parameter that nobody knows is passed over.
     ///
     /// On our own path it is a mistake, which could make seconds of milliseconds. The clients of InfluxDB send what
     /// means nothing here (`db`, `org`, `bucket`, `u`, `p`, …), and InfluxDB passes over what it does not know.
-    pub(super) fn check_unknown(self, name: &str) -> Result<(), IngestError> {
+    pub(super) fn passes_over_unknown(self) -> bool {
         match self {
-            Dialect::Own => Err(unknown_parameter(name)),
-            Dialect::Influx(_) => Ok(()),
+            Dialect::Own => false,
+            Dialect::Influx(_) => true,
         }
     }
 

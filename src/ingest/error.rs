@@ -13,8 +13,8 @@ use crate::codec::{DECODERS, DecodeError, Rejection, Rejections};
 use crate::door::NO_LENGTH;
 use crate::problem::{Problem, ReadingFault};
 
-use super::content::ENCODINGS;
-use super::idempotency::KeyError;
+use super::encoding::ENCODINGS;
+use super::key_header::KeyError;
 
 /// What a client is told to wait when waiting has nothing to do with how fast the buffer empties.
 const RETRY_SOON: Duration = Duration::from_secs(5);

@@ -24,8 +24,8 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::accepted::Accepted;
 use super::error::IngestError;
-use super::readings::Accepted;
 use crate::codec::Rejections;
 use crate::problem::{ReadingFault, json_line};
 

@@ -10,7 +10,7 @@ pub(super) const KEY_BYTES_MAX: usize = 255;
 
 /// Why a header is no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(in crate::ingest) enum KeyError {
+pub(super) enum KeyError {
     #[error("it is there {got} times")]
     Lines { got: usize },
     #[error("it has {got} bytes")]

@@ -15,14 +15,17 @@
 //! core at a time; at most half of the connections wait for delivery; connections and heads are bounded below, in
 //! [`crate::listener`]. A refused body is read on for a while, so that its sender sees the answer.
 
+mod accepted;
 mod body;
 mod content;
 mod dialect;
+mod encoding;
 mod entrance;
 mod error;
 mod evidence;
 mod idempotency;
 mod influx;
+mod key_header;
 mod observe;
 mod readings;
 mod refusal;

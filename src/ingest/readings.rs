@@ -3,29 +3,28 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use forebay_reading::Readings;
 use forebay_reading::timestamp::Timestamp;
-use http::header::{CONTENT_TYPE, EXPECT};
-use http::{HeaderName, HeaderValue, Request, StatusCode};
+use http::Request;
+use http::header::EXPECT;
 use hyper::body::{Body as _, Incoming};
-use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use utoipa::ToSchema;
 
 use super::Front;
+use super::accepted::{Accepted, Taken};
 use super::body::{self, Held};
-use super::content::{Content, Encoding, Strictness};
+use super::content::{Content, Strictness};
 use super::dialect::Dialect;
+use super::encoding::Encoding;
 use super::error::{IngestError, faults};
 use super::evidence::{Evidence, Sender};
 use super::idempotency::{Answer, Claim, Digest, Fingerprint, Idempotency, Turn};
 use crate::buffer::{self, Ack, Buffer};
 use crate::codec::{Decoded, Reason, Rules};
 use crate::door::has_no_end;
-use crate::problem::{ReadingFault, json_line};
 use crate::tasks;
 
 /// Bodies up to this size are decoded where they arrive: at most about 0.3 ms. Larger ones, and compressed ones,
@@ -36,80 +35,6 @@ const INLINE_BYTES_MAX: usize = 64 * 1024;
 const EXPANSION_OF_BODY: usize = 64;
 const EXPANSION_FREE_BYTES: usize = 64 * 1024;
 const EXPANSION_OF_MAX_BODY: usize = 8;
-/// Says that an answer was given before, to the first request with the same key.
-const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-
-/// What became of the readings of a request.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Accepted {
-    /// How many readings were accepted.
-    pub(super) accepted: usize,
-    /// How many were turned away.
-    pub(super) rejected: u64,
-    /// What the acknowledgement promises: `memory`, `disk` or `delivered`.
-    #[schema(example = "memory")]
-    ack: &'static str,
-    /// Why readings were turned away, at most 100 of them.
-    pub(super) errors: Vec<ReadingFault>,
-}
-
-impl IntoResponse for Accepted {
-    fn into_response(self) -> Response {
-        let mut response = (StatusCode::ACCEPTED, json_line(&self)).into_response();
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        response
-    }
-}
-
-impl Accepted {
-    /// What is remembered of it.
-    fn answer(&self, ack: Ack) -> Answer {
-        let errors = match self.errors.is_empty() {
-            true => Vec::new(),
-            false => serde_json::to_vec(&self.errors).unwrap_or_default(),
-        };
-        Answer {
-            // The largest body that may be allowed holds fewer.
-            accepted: u32::try_from(self.accepted).unwrap_or(u32::MAX),
-            rejected: u32::try_from(self.rejected).unwrap_or(u32::MAX),
-            ack,
-            errors: errors.into_boxed_slice(),
-        }
-    }
-
-    /// What was remembered, byte for byte as it was.
-    fn again(answer: Answer) -> Accepted {
-        Accepted {
-            accepted: answer.accepted as usize,
-            rejected: answer.rejected.into(),
-            ack: answer.ack.name(),
-            errors: serde_json::from_slice(&answer.errors).unwrap_or_default(),
-        }
-    }
-}
-
-/// A request of which readings were accepted, or that had none.
-#[derive(Debug)]
-pub(super) enum Taken {
-    /// Its readings were accepted now.
-    Now(Accepted),
-    /// They were accepted before, from a request with the same key.
-    Before(Accepted),
-}
-
-impl Taken {
-    /// The answer, as `tell` puts it.
-    pub(super) fn told_by(self, tell: impl FnOnce(Accepted) -> Response) -> Response {
-        match self {
-            Taken::Now(accepted) => tell(accepted),
-            Taken::Before(accepted) => {
-                let mut response = tell(accepted);
-                response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
-                response
-            }
-        }
-    }
-}
 
 /// A request whose body was read.
 enum Begun {
@@ -200,7 +125,7 @@ impl Front {
         evidence.see_body(&body, content.decoder);
         let (decoded, turn) = match self.begin(body, content, key, &mut held, evidence).await? {
             Begun::Now(decoded, turn) => (decoded, turn),
-            Begun::Before(answer) => return Ok(Taken::Before(Accepted::again(answer))),
+            Begun::Before(answer) => return Ok(Taken::Before(again(answer))),
         };
         // The body is gone, its readings are here.
         held.replace(decoded.readings.bytes_held())?;
@@ -221,7 +146,7 @@ impl Front {
             Some(_turn) if !dialect.remembers(&accepted) => {
                 push(&*self.buffer, &self.waiting, request, held).await?
             }
-            Some(turn) => self.push_in_turn(turn, accepted.answer(content.ack), request, held).await?,
+            Some(turn) => self.push_in_turn(turn, remembered(&accepted, content.ack), request, held).await?,
         };
         accepted.ack = ack.name();
         Ok(Taken::Now(accepted))
@@ -454,4 +379,29 @@ fn decode_within(
     let decoded = content.decoder.decode(body, &rules)?;
     evidence.see_rejections(body, &decoded.rejections, &rules.device_tags);
     if decoded.overflowed { Err(IngestError::ExpandsTooFar { limit }) } else { Ok(decoded) }
+}
+
+/// What is remembered of an answer.
+fn remembered(accepted: &Accepted, ack: Ack) -> Answer {
+    let errors = match accepted.errors.is_empty() {
+        true => Vec::new(),
+        false => serde_json::to_vec(&accepted.errors).unwrap_or_default(),
+    };
+    Answer {
+        // The largest body that may be allowed holds fewer.
+        accepted: u32::try_from(accepted.accepted).unwrap_or(u32::MAX),
+        rejected: u32::try_from(accepted.rejected).unwrap_or(u32::MAX),
+        ack,
+        errors: errors.into_boxed_slice(),
+    }
+}
+
+/// What was remembered, byte for byte as it was.
+fn again(answer: Answer) -> Accepted {
+    Accepted {
+        accepted: answer.accepted as usize,
+        rejected: answer.rejected.into(),
+        ack: answer.ack.name(),
+        errors: serde_json::from_slice(&answer.errors).unwrap_or_default(),
+    }
 }

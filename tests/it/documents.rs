@@ -84,7 +84,7 @@ const POLICIES: &[&str] = &[
     "delivery/resumption.rs",
     "delivery/nodes.rs",
     "delivery/shards.rs",
-    "ingest/idempotency/header.rs",
+    "ingest/key_header.rs",
     "ingest/idempotency/keys.rs",
     "ingest/idempotency/memo.rs",
     "ingest/idempotency/store.rs",

@@ -1,7 +1,7 @@
 //! The client's `Idempotency-Key`: the same request sent again is answered as the first one was, and nothing is
 //! taken twice.
 //!
-//! - `header` reads the key, `digest` cuts keys and requests to 16 bytes each.
+//! - `digest` cuts keys and requests to 16 bytes each.
 //! - `keys` decides: the first, under way, other request, or the first answer again. It is a function of keys and
 //!   time; `store` under it holds the answers.
 //! - `memo` is what the buffer keeps with the readings of a request, so that the answer is known after a restart.
@@ -19,7 +19,6 @@
 //! Keys are one space for all clients: whoever uses one that another has chosen gets 409, 422 or that answer.
 
 mod digest;
-mod header;
 mod keys;
 mod memo;
 mod store;
@@ -35,12 +34,12 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::error::IngestError;
+use super::key_header;
 use digest::{Kept, Of};
 use keys::{Begin, Keys, Limits};
 use memo::Memo;
 
 pub(super) use digest::{Digest, Fingerprint};
-pub(super) use header::KeyError;
 pub(super) use keys::Answer;
 
 /// Most bytes of listed errors that are remembered; the last answer alone may list more.
@@ -115,7 +114,7 @@ impl Idempotency {
     ///
     /// [`IngestError::Key`] if the header is there and holds none.
     pub(super) fn key(headers: &HeaderMap) -> Result<Option<Digest>, IngestError> {
-        let key = header::read(headers).map_err(IngestError::Key)?;
+        let key = key_header::read(headers).map_err(IngestError::Key)?;
         Ok(key.map(|key| Digest::of_key(&key)))
     }
 
