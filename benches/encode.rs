@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use forebay::codec::{DECODERS, DeviceTags, ENCODERS, FormatConfig, Rules, UnknownFields};
+use forebay::codec::{DECODERS, DeviceTags, ENCODERS, Rules, UnknownFields};
 use forebay_reading::Readings;
 use forebay_reading::timestamp::{Precision, Timestamp};
 
@@ -42,7 +42,7 @@ fn encode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("encode");
     group.throughput(Throughput::Elements(READINGS));
     for (name, make) in ENCODERS.members {
-        let encoder = make(&FormatConfig::default());
+        let encoder = make();
         let mut body = Vec::new();
         group.bench_function(*name, |bencher| {
             bencher.iter(|| {

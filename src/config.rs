@@ -473,7 +473,7 @@ mod tests {
 
     #[test]
     fn a_format_that_the_embedded_node_does_not_take_is_a_fault() {
-        for format in crate::codec::ENCODERS.names().filter(|name| *name != "ndjson") {
+        for format in crate::stores::STORES.names().filter(|name| *name != "ndjson") {
             let file = format!("[cluster]\nformat = \"{format}\"\n");
             let expected = format!(
                 "FILE:2: cluster.format: must be ndjson, which is what the gateway's own node takes, unless cluster.nodes names others, got `{format}`"

@@ -26,7 +26,8 @@
 //! # The parts, in reading order
 //!
 //! 1. [`forebay_reading`], with [`forebay_reading::timestamp`]: what a reading is, and its encoding.
-//! 2. [`codec`]: bytes to readings and back, one file per format.
+//! 2. [`codec`]: bytes to readings and back, one file per format; [`stores`]: what those that take
+//!    such bodies say of them.
 //! 3. [`buffer`]: the room, the ledger, the leases; what an acknowledgement promises ([`buffer::Ack`]) and what
 //!    happens when there is no room ([`buffer::OnFull`]).
 //! 4. [`forebay_wal`]: a log of byte records, its files and what it promises of them.
@@ -61,6 +62,7 @@ pub mod problem;
 pub mod rejections;
 pub mod routing;
 pub mod status;
+pub mod stores;
 pub mod tasks;
 pub mod via;
 pub mod zstd_contexts;

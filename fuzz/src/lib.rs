@@ -5,11 +5,12 @@
 #[path = "../../src"]
 mod floors {
     pub mod codec;
+    pub mod stores;
 }
 
-pub use floors::codec;
+pub use floors::{codec, stores};
 
-use codec::{DECODERS, DeviceTags, ENCODERS, FormatConfig, Rules, UnknownFields};
+use codec::{DECODERS, DeviceTags, ENCODERS, Rules, UnknownFields};
 use forebay_reading::Readings;
 use forebay_reading::timestamp::{Precision, Timestamp};
 
@@ -55,7 +56,7 @@ pub fn encode(readings: &Readings) {
     let kept = Readings::from_encoded(readings.as_bytes(), readings.len());
     assert_eq!(kept.as_ref(), Some(readings), "the buffer takes back what it was given");
     for (name, make) in ENCODERS.members {
-        let encoder = make(&FormatConfig::default());
+        let encoder = make();
         let mut body = Vec::new();
         let mut written = 0;
         for reading in readings {
@@ -86,7 +87,7 @@ pub fn encode(readings: &Readings) {
     }
 }
 
-/// Reads an answer of a node in every format that looks at answers.
+/// Reads an answer of a node as every store does.
 ///
 /// # Panics
 ///
@@ -94,10 +95,10 @@ pub fn encode(readings: &Readings) {
 pub fn read_answer(status: u16, body: &[u8]) {
     let text = String::from_utf8_lossy(body);
     let headers = http::HeaderMap::new();
-    let answer = codec::NodeAnswer { status, headers: &headers, body: &text };
-    for (_, make) in ENCODERS.members {
-        let encoder = make(&FormatConfig::default());
-        let _ = encoder.failed_items(body, 3).map(|items| assert!(items.len() <= 3));
-        let _ = (encoder.blame(&answer), encoder.diagnose(&answer), codec::judge(&*encoder, &answer));
+    let answer = stores::NodeAnswer { status, headers: &headers, body: &text };
+    for (_, make) in stores::STORES.members {
+        let store = make(&stores::StoreConfig::default());
+        let _ = store.failed_items(body, 3).map(|items| assert!(items.len() <= 3));
+        let _ = (store.blame(&answer), store.diagnose(&answer), stores::judge(&*store, &answer));
     }
 }

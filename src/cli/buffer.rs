@@ -11,7 +11,7 @@ use super::terminal::{Escaping, complain};
 use super::{DONE, FAILED, MISUSED, logging};
 use crate::buffer::disk::inspect::{self, LostKeys, Report, SegmentReport};
 use crate::buffer::{BufferConfig, OpenError};
-use crate::codec::{ENCODERS, FormatConfig};
+use crate::codec::{Encoder as _, Ndjson};
 
 /// Works on the buffer on disk of a gateway that is stopped.
 #[derive(Debug, Args)]
@@ -95,10 +95,9 @@ fn verify(config: &BufferConfig, out: &mut impl Write) -> Result<u8, Failure> {
 fn dump(config: &BufferConfig, out: &mut impl Write) -> Result<u8, Failure> {
     let mut written = Ok(());
     let mut line = Vec::new();
-    let lines = ENCODERS.find("ndjson").expect("it stands in the table")(&FormatConfig::default());
     let report = inspect::verify(config, &mut |reading| {
         line.clear();
-        let rendered = lines.write(0, reading, &mut line);
+        let rendered = Ndjson.write(0, reading, &mut line);
         rendered.expect("NDJSON holds every reading");
         if written.is_ok() {
             written = out.write_all(&line);

@@ -1,4 +1,4 @@
-//! Elasticsearch and OpenSearch: bulk requests that create a document for each reading.
+//! Bulk requests of Elasticsearch and OpenSearch, that create a document for each reading.
 //!
 //! A reading is two lines: the action, `{"create":{"_index":"readings","_id":"KEY-PLACE"}}`, and the document, which is the
 //! canonical reading. The identifier is made of the batch's key and the reading's place in the body, so that a batch that is
@@ -7,19 +7,13 @@
 //! The key is known last. Each action line has room for it, which [`Encoder::finish`] fills from the right; what is left are
 //! spaces between the name and the text, which JSON allows.
 
-mod answer;
-
 use std::io::Write as _;
 use std::ops::Range;
 
 use forebay_reading::ReadingRef;
 use sha2::{Digest as _, Sha256};
 
-use super::diagnosis::said;
-use super::{
-    Blame, ElasticsearchConfig, Encoder, FailedItem, NodeAnswer, Trial, Unwritable, diagnose_status,
-    write_reading,
-};
+use super::{ElasticsearchConfig, Encoder, Unwritable, write_reading};
 
 /// Longest key that becomes part of identifiers as it is, in bytes: as long as those of batches can be.
 const KEY_BYTES_MAX: usize = 32 + 1 + 20;
@@ -30,32 +24,28 @@ const DIGEST_BYTES: usize = 16;
 
 /// The format `elasticsearch`.
 #[derive(Debug)]
-pub struct Elasticsearch {
+pub struct ElasticsearchEncoder {
     /// An action line up to the place of the reading, with room for the key.
     head: Vec<u8>,
     /// Where in the line the room is.
     room: Range<usize>,
 }
 
-impl Elasticsearch {
-    pub(super) fn new(config: &ElasticsearchConfig) -> Elasticsearch {
+impl ElasticsearchEncoder {
+    /// Creates documents in the index that the settings name.
+    pub fn new(config: &ElasticsearchConfig) -> ElasticsearchEncoder {
         let index = serde_json::Value::from(config.index.as_str());
         let mut head = format!("{{\"create\":{{\"_index\":{index},\"_id\":").into_bytes();
         let room = head.len()..head.len() + ROOM_BYTES;
         head.resize(room.end, b' ');
         head.push(b'-');
-        Elasticsearch { head, room }
+        ElasticsearchEncoder { head, room }
     }
 }
 
-impl Encoder for Elasticsearch {
+impl Encoder for ElasticsearchEncoder {
     fn content_type(&self) -> &'static str {
         "application/x-ndjson"
-    }
-
-    /// Elasticsearch knows no zstd; what it does not understand it refuses, as if the readings were bad.
-    fn compressions(&self) -> &'static [&'static str] {
-        &["gzip"]
     }
 
     fn write(&self, index: usize, reading: ReadingRef<'_>, body: &mut Vec<u8>) -> Result<(), Unwritable> {
@@ -76,44 +66,6 @@ impl Encoder for Elasticsearch {
             let after = &line[self.room.end..];
             let Some(end) = memchr::memchr_iter(b'\n', after).nth(1) else { return };
             action += self.room.end + end + 1;
-        }
-    }
-
-    fn item_answer_bytes_max(&self, readings: usize) -> Option<usize> {
-        Some(answer::bytes_max(readings))
-    }
-
-    fn failed_items(&self, body: &[u8], readings: usize) -> Result<Vec<FailedItem>, String> {
-        answer::failed_items(body, readings)
-    }
-
-    fn blame(&self, answer: &NodeAnswer<'_>) -> Option<Blame> {
-        answer::blame(answer)
-    }
-
-    /// A bulk request without actions, which is refused where bulk requests are taken.
-    fn trials(&self) -> Vec<Trial> {
-        vec![Trial { body: b"\n".to_vec(), ..Trial::default() }]
-    }
-
-    fn diagnose(&self, answer: &NodeAnswer<'_>) -> Result<String, String> {
-        let is_empty = ["no requests added", "request body is required"];
-        let takes_bulk = match answer.status {
-            400 => is_empty.iter().any(|words| answer.body.contains(words)),
-            200..=299 => answer.body.contains("\"errors\""),
-            _ => false,
-        };
-        match answer.status {
-            _ if takes_bulk => {
-                Ok("takes bulk requests; whether the index takes readings shows the first batch".to_owned())
-            }
-            200..=299 | 400 | 404 | 405 => Err(format!(
-                "takes no bulk requests at this path ({}): the address must end in /_bulk, such as \
-                 http://127.0.0.1:9200/_bulk{}",
-                answer.status,
-                said(answer)
-            )),
-            _ => diagnose_status(answer),
         }
     }
 }
@@ -156,7 +108,7 @@ mod tests {
     }
 
     fn body(index: &str, key: &str, count: usize) -> String {
-        let encoder = Elasticsearch::new(&ElasticsearchConfig { index: index.to_owned() });
+        let encoder = ElasticsearchEncoder::new(&ElasticsearchConfig { index: index.to_owned() });
         let mut body = Vec::new();
         for (index, reading) in readings(count).iter().enumerate() {
             encoder.write(index, reading, &mut body).expect("it holds every reading");
@@ -202,40 +154,6 @@ mod tests {
         for key in keys {
             assert_eq!(body("i", &key, 3), body("i", &key, 3), "the same key, the same identifiers");
         }
-    }
-
-    #[test]
-    fn an_empty_bulk_request_is_refused_where_bulk_requests_are_taken() {
-        let check = |status: u16, body: &str, expected: Result<&str, &str>| {
-            let encoder = Elasticsearch::new(&ElasticsearchConfig::default());
-            assert_eq!(encoder.trials(), [Trial { body: b"\n".to_vec(), ..Trial::default() }]);
-            let told = encoder.diagnose(&NodeAnswer { status, headers: &http::HeaderMap::new(), body });
-            let ((Ok(told), Ok(expected)) | (Err(told), Err(expected))) = (&told, expected) else {
-                panic!("{told:?} is not {expected:?}")
-            };
-            assert!(told.contains(expected), "{told}");
-        };
-        let takes = Ok("takes bulk requests; whether the index takes readings shows the first batch");
-        check(
-            400,
-            r#"{"error":{"root_cause":[{"type":"action_request_validation_exception","reason":"Validation Failed: 1: no requests added;"}]},"status":400}"#,
-            takes,
-        );
-        check(
-            400,
-            r#"{"error":{"root_cause":[{"type":"parse_exception","reason":"request body is required"}]}}"#,
-            takes,
-        );
-        check(200, r#"{"took":0,"errors":false,"items":[]}"#, takes);
-        check(200, r#"{"acknowledged":true}"#, Err("the address must end in /_bulk"));
-        check(
-            400,
-            r#"{"error":"no handler found for uri [/x] and method [POST]"}"#,
-            Err("(400): the address must end in /_bulk"),
-        );
-        check(405, "Incorrect HTTP method for uri [/]", Err("(405): the address must end in /_bulk"));
-        check(401, "security_exception", Err("see cluster.headers (401); it says: security_exception"));
-        check(503, "", Err("is busy or not ready"));
     }
 
     #[test]

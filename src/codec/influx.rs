@@ -27,7 +27,6 @@
 mod cursor;
 mod digits;
 mod encode;
-mod error;
 mod fault;
 mod line;
 mod value;

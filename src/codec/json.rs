@@ -6,14 +6,10 @@ use forebay_reading::{ReadingRef, Readings};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
 use serde_json::value::RawValue;
 
-use super::diagnosis::diagnose_empty_batch;
 use super::mended::Mended;
 use super::object::{Care, Draft, Place, decode_error, is_beyond};
 use super::scan::{Scanner, Uncommon};
-use super::{
-    DecodeError, Decoded, Decoder, Encoder, Looks, NodeAnswer, Rules, Silence, Trial, Unwritable, utf8,
-    write_reading,
-};
+use super::{DecodeError, Decoded, Decoder, Encoder, Looks, Rules, Unwritable, utf8, write_reading};
 
 /// The format `json`.
 #[derive(Debug)]
@@ -66,14 +62,6 @@ impl Encoder for Json {
 
     fn finish_bytes(&self) -> usize {
         1
-    }
-
-    fn trials(&self) -> Vec<Trial> {
-        vec![Trial { query: None, body: b"[]".to_vec(), silence: Silence::Allowed }]
-    }
-
-    fn diagnose(&self, answer: &NodeAnswer<'_>) -> Result<String, String> {
-        diagnose_empty_batch(answer)
     }
 }
 

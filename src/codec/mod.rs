@@ -4,7 +4,7 @@
 //! with a [`Rejection`] for each reading that was turned away. It looks at each byte once, allocates nothing per
 //! reading that it accepts, and either fails as a whole (the body is not what it claims to be) or gives both
 //! lists. An [`Encoder`] writes readings as the body of a batch, one reading at a time, so that a batch can stop
-//! at a number of bytes; it also knows what nodes that take such bodies say in a way of their own.
+//! at a number of bytes. What the stores that take such bodies say of them is a matter of `stores/`.
 //!
 //! Limits: a body is bounded by whoever reads it; nesting deeper than 128 is an error; at most
 //! [`REJECTIONS_LISTED_MAX`] rejections are listed, all are counted.
@@ -14,22 +14,18 @@
 
 mod body;
 mod canonical;
-mod clickhouse;
 mod device_tag;
-mod diagnosis;
 mod elasticsearch;
 mod elements;
 mod encoder;
 mod excerpt;
 mod influx;
 mod json;
-mod judge;
 mod mended;
 mod names;
 mod ndjson;
 mod object;
 mod remote_write;
-mod report;
 mod scan;
 mod senml;
 mod time;
@@ -46,14 +42,13 @@ use thiserror::Error;
 
 pub use body::Looks;
 pub use canonical::write_reading;
-pub use diagnosis::diagnose_status;
-pub use encoder::{
-    Blame, ClickhouseConfig, ElasticsearchConfig, Encoder, FailedItem, FormatConfig, InfluxConfig, Integers,
-    MakeEncoder, NodeAnswer, Silence, Trial, Unwritable,
-};
+pub use elasticsearch::ElasticsearchEncoder;
+pub use encoder::{ElasticsearchConfig, Encoder, InfluxConfig, Integers, MakeEncoder, Unwritable};
 pub use excerpt::{Excerpt, Layout};
-pub use influx::DeviceTags;
-pub use judge::{Judgement, is_page, judge};
+pub use influx::{DeviceTags, InfluxEncoder};
+pub use json::Json;
+pub use ndjson::Ndjson;
+pub use remote_write::RemoteWriteEncoder;
 pub use senml::labels as senml_labels;
 
 /// Most rejections of one request that are listed.
@@ -62,24 +57,18 @@ pub const REJECTIONS_LISTED_MAX: usize = 100;
 /// The formats that requests may have, by the name that metrics give them.
 pub const DECODERS: Registry<&dyn Decoder> = Registry {
     what: "format",
-    members: &[
-        ("json", &json::Json),
-        ("ndjson", &ndjson::Ndjson),
-        ("senml", &senml::Senml),
-        ("influx", &influx::Influx),
-    ],
+    members: &[("json", &Json), ("ndjson", &Ndjson), ("senml", &senml::Senml), ("influx", &influx::Influx)],
 };
 
-/// The formats that batches may have, by their configuration names.
+/// The formats that batches may have.
 pub const ENCODERS: Registry<MakeEncoder> = Registry {
     what: "format",
     members: &[
-        ("ndjson", |_| Arc::new(ndjson::Ndjson)),
-        ("json", |_| Arc::new(json::Json)),
-        ("elasticsearch", |config| Arc::new(elasticsearch::Elasticsearch::new(&config.elasticsearch))),
-        ("clickhouse", |config| Arc::new(clickhouse::Clickhouse::new(&config.clickhouse))),
-        ("influx", |config| Arc::new(influx::InfluxEncoder::new(config.influx))),
-        ("remote-write", |_| Arc::new(remote_write::RemoteWrite::new())),
+        ("ndjson", || Arc::new(Ndjson)),
+        ("json", || Arc::new(Json)),
+        ("elasticsearch", || Arc::new(ElasticsearchEncoder::new(&ElasticsearchConfig::default()))),
+        ("influx", || Arc::new(InfluxEncoder::new(InfluxConfig::default()))),
+        ("remote-write", || Arc::new(RemoteWriteEncoder::new())),
     ],
 };
 
@@ -416,7 +405,7 @@ mod tests {
         fn every_format_reads_back_what_it_writes(rows in rows()) {
             for (name, decoder) in DECODERS.members {
                 let Ok(make) = ENCODERS.find(name) else { continue };
-                let (body, held) = encode_held(&*make(&FormatConfig::default()), &rows);
+                let (body, held) = encode_held(&*make(), &rows);
                 // Line protocol has its times as numbers.
                 let rules = Rules { precision: Precision::Nanos, ..rules() };
                 let decoded = decoder.decode(&body, &rules).expect("it reads what it wrote");
@@ -429,7 +418,7 @@ mod tests {
         #[test]
         fn no_format_leaves_anything_of_a_reading_that_it_cannot_hold(rows in rows()) {
             for (name, make) in ENCODERS.members {
-                let encoder = make(&FormatConfig::default());
+                let encoder = make();
                 let mut body = b"before".to_vec();
                 for (index, reading) in readings(&rows).iter().enumerate() {
                     let before = body.clone();
@@ -451,7 +440,7 @@ mod tests {
         fn no_mangled_body_can_cause_a_panic_or_break_a_rule(rows in rows(), at in any::<prop::sample::Index>(), byte: u8) {
             for (name, decoder) in DECODERS.members {
                 let Ok(make) = ENCODERS.find(name) else { continue };
-                let (mut body, held) = encode_held(&*make(&FormatConfig::default()), &rows);
+                let (mut body, held) = encode_held(&*make(), &rows);
                 if held.is_empty() {
                     continue;
                 }

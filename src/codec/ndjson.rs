@@ -5,12 +5,11 @@
 
 use forebay_reading::{ReadingRef, Readings};
 
-use super::diagnosis::diagnose_empty_batch;
 use super::object::{Care, Draft, Place, decode_error, is_beyond};
 use super::scan::Scanner;
 use super::{
-    DecodeError, Decoded, Decoder, Encoder, Looks, NodeAnswer, REJECTIONS_LISTED_MAX, Reason, Rules, Silence,
-    Trial, Unwritable, write_reading,
+    DecodeError, Decoded, Decoder, Encoder, Looks, REJECTIONS_LISTED_MAX, Reason, Rules, Unwritable,
+    write_reading,
 };
 
 /// The format `ndjson`.
@@ -161,15 +160,6 @@ impl Encoder for Ndjson {
     }
 
     fn finish(&self, _key: &str, _body: &mut Vec<u8>) {}
-
-    fn trials(&self) -> Vec<Trial> {
-        // A batch without a line.
-        vec![Trial { silence: Silence::Allowed, ..Trial::default() }]
-    }
-
-    fn diagnose(&self, answer: &NodeAnswer<'_>) -> Result<String, String> {
-        diagnose_empty_batch(answer)
-    }
 }
 
 /// Where the line begins that has the byte at `position`.

@@ -29,8 +29,7 @@ use snap::raw::{Encoder as Snappy, max_compress_len};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::device_tag::{DEVICE, EXPORTED, beside_device};
-use super::diagnosis::{diagnose_status, error_text, is_unknown_path, may_blame_readings, said};
-use super::encoder::{Blame, Encoder, NodeAnswer, Trial, Unwritable};
+use super::encoder::{Encoder, Unwritable};
 
 /// Label that has the name of the series.
 const NAME: &str = "__name__";
@@ -58,29 +57,25 @@ const LENGTH_DELIMITED: u8 = 2;
 
 /// The format `remote-write`.
 #[derive(Debug)]
-pub struct RemoteWrite {
+pub struct RemoteWriteEncoder {
     /// Of the hashes of labels, so that nobody can choose labels that collide. What is sent does not depend on it.
     seed: u64,
 }
 
-impl RemoteWrite {
+impl RemoteWriteEncoder {
     /// Draws a seed.
-    pub fn new() -> RemoteWrite {
-        RemoteWrite { seed: fastrand::u64(..) }
+    pub fn new() -> RemoteWriteEncoder {
+        RemoteWriteEncoder { seed: fastrand::u64(..) }
     }
 }
 
-impl Encoder for RemoteWrite {
+impl Encoder for RemoteWriteEncoder {
     fn content_type(&self) -> &'static str {
         "application/x-protobuf"
     }
 
     fn content_encoding(&self) -> Option<&'static str> {
         Some("snappy")
-    }
-
-    fn headers(&self) -> &'static [(&'static str, &'static str)] {
-        &[("x-prometheus-remote-write-version", "0.1.0")]
     }
 
     fn write(&self, _index: usize, reading: ReadingRef<'_>, body: &mut Vec<u8>) -> Result<(), Unwritable> {
@@ -117,72 +112,6 @@ impl Encoder for RemoteWrite {
         body.truncate(length.expect("a batch is far smaller than Snappy's 4 GiB"));
         body.shrink_to_fit();
     }
-
-    fn compressions(&self) -> &'static [&'static str] {
-        &[]
-    }
-
-    fn blame(&self, answer: &NodeAnswer<'_>) -> Option<Blame> {
-        match answer.status {
-            // The specification has a sender try again after 429 and 5xx only; Thanos answers 409 to samples that it has.
-            409 => Some(Blame::Readings),
-            400 if is_unknown_path(answer) => Some(Blame::Setup),
-            // It came otherwise than it was sent, or the node takes something else there.
-            400 if is_not_understood(answer) => Some(Blame::Node),
-            status if may_blame_readings(status) && blames_readings(answer) => Some(Blame::Readings),
-            _ => None,
-        }
-    }
-
-    fn trials(&self) -> Vec<Trial> {
-        let mut body = Vec::new();
-        self.finish("", &mut body);
-        vec![Trial { body, ..Trial::default() }]
-    }
-
-    fn diagnose(&self, answer: &NodeAnswer<'_>) -> Result<String, String> {
-        let advice = match answer.status {
-            200..=299 => return Ok("takes remote write".to_owned()),
-            404 if answer.body.starts_with("remote write receiver needs to be enabled") => {
-                "takes no remote write: start Prometheus with --web.enable-remote-write-receiver"
-            }
-            404 | 405 => WRONG_PATH,
-            400 if is_unknown_path(answer) => WRONG_PATH,
-            400 if is_not_understood(answer) => "takes something else than remote write at this path",
-            415 => "does not know remote write 1.0",
-            _ => return diagnose_status(answer),
-        };
-        Err(format!("{advice} ({}){}", answer.status, said(answer)))
-    }
-}
-
-const WRONG_PATH: &str = "takes no remote write at this path: that is /api/v1/write (Prometheus with \
-    --web.enable-remote-write-receiver, VictoriaMetrics), /api/v1/push (Mimir, Cortex) or /api/v1/receive (Thanos)";
-
-/// Whether the store says that it will never take these samples. Prometheus gives some of these the status 500 in some of its
-/// releases (`too old sample` before 2.43, a label that is there twice), and so does what is built on it. Errors repeat what
-/// devices sent; only words that stand before that are looked at.
-fn blames_readings(answer: &NodeAnswer<'_>) -> bool {
-    let text = error_text(answer.body);
-    OF_READINGS.iter().any(|beginning| text.starts_with(beginning))
-}
-
-/// How errors begin that blame samples.
-const OF_READINGS: [&str; 9] = [
-    "out of order sample",
-    "out of bounds",
-    "too old sample",
-    "duplicate sample for timestamp",
-    "invalid sample",
-    "invalid metric name",
-    "invalid labels",
-    "empty labelset",
-    "label name \"",
-];
-
-/// What Prometheus says of a body that is no Snappy, or no `WriteRequest`.
-fn is_not_understood(answer: &NodeAnswer<'_>) -> bool {
-    ["snappy: ", "proto: ", "unexpected EOF"].iter().any(|beginning| answer.body.starts_with(beginning))
 }
 
 /// One reading as it is appended.

@@ -16,7 +16,6 @@ use super::{
     usize_of,
 };
 use crate::backoff::Backoff;
-use crate::codec::ENCODERS;
 use crate::delivery::{
     BatchConfig, COMPRESSIONS, Compression, DNS_PREFIX, DeliveryConfig, Failover, HealthConfig, NODES_MAX,
     NodeSource, ReplicateConfig, ShardConfig, SystemResolver, is_reserved, leads_to,
@@ -24,6 +23,7 @@ use crate::delivery::{
 use crate::node;
 use crate::node_id::NodeId;
 use crate::routing::{ROUTES, Spread};
+use crate::stores::STORES;
 
 /// As many nodes as there can be.
 const NODES_MAX_SETTING: i64 = NODES_MAX as i64;
@@ -45,7 +45,7 @@ pub(super) fn read(layers: &mut Layers, listen: SocketAddr) -> DeliveryConfig {
             format!("must be at least cluster.retry.initial, which is {initial}"),
         );
     }
-    let format = format::read(layers);
+    let stores = format::read(layers);
     let config = DeliveryConfig {
         transforms: transform::read(layers),
         batch: BatchConfig {
@@ -58,7 +58,7 @@ pub(super) fn read(layers: &mut Layers, listen: SocketAddr) -> DeliveryConfig {
         resolver: Arc::new(SystemResolver),
         own_address: Some(listen),
         route: *choice(layers, "cluster.route", &ROUTES),
-        format: choice(layers, "cluster.format", &ENCODERS)(&format),
+        store: choice(layers, "cluster.format", &STORES)(&stores),
         compression: *choice(layers, "cluster.compression", &COMPRESSIONS),
         timeout: duration(layers, "cluster.timeout", MILLISECOND..=HOUR),
         max_in_flight: count(layers, "cluster.max_in_flight", 1..=1024),
@@ -171,12 +171,12 @@ fn refuse_compressions_that_nodes_cannot_undo(layers: &mut Layers, config: &Deli
     let (Some(format), Some(compression)) = (value("cluster.format"), value("cluster.compression")) else {
         return;
     };
-    let known = config.format.compressions();
+    let known = config.store.compressions();
     if config.compression == Compression::None || known.contains(&&*compression) {
         return;
     }
     let allowed: Vec<_> = std::iter::once("none").chain(known.iter().copied()).collect();
-    let why = match config.format.content_encoding() {
+    let why = match config.store.encoder().content_encoding() {
         Some(encoding) => format!("whose bodies are in {encoding} already"),
         None => "whose nodes cannot undo others".to_owned(),
     };

@@ -4,7 +4,8 @@ use forebay_reading::registry::Registry;
 
 use super::layers::{Layers, Raw};
 use super::{choice, truth};
-use crate::codec::{ClickhouseConfig, ElasticsearchConfig, FormatConfig, InfluxConfig, Integers};
+use crate::codec::{ElasticsearchConfig, InfluxConfig, Integers};
+use crate::stores::{ClickhouseConfig, StoreConfig};
 
 /// Longest name of a database, table or index, in bytes.
 const NAME_BYTES_MAX: usize = 255;
@@ -15,8 +16,8 @@ const INTEGERS: Registry<Integers> = Registry {
     members: &[("integer", Integers::Integer), ("float", Integers::Float)],
 };
 
-pub(super) fn read(layers: &mut Layers) -> FormatConfig {
-    FormatConfig {
+pub(super) fn read(layers: &mut Layers) -> StoreConfig {
+    StoreConfig {
         clickhouse: ClickhouseConfig {
             database: layers.get("cluster.clickhouse.database", name),
             table: layers.get("cluster.clickhouse.table", name),
@@ -63,12 +64,12 @@ fn index(raw: &Raw) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::codec::FormatConfig;
     use crate::config::Config;
+    use crate::stores::StoreConfig;
 
     #[test]
     fn the_defaults_are_those_of_the_formats() {
-        assert_eq!(super::read(&mut super::Layers::read(None, &[])), FormatConfig::default());
+        assert_eq!(super::read(&mut super::Layers::read(None, &[])), StoreConfig::default());
     }
 
     #[test]

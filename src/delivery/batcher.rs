@@ -211,7 +211,7 @@ mod tests {
     use crate::buffer::lease::{Record, RecordParts};
     use crate::buffer::tests::{numbered, numbers};
     use crate::buffer::waiters::Waiters;
-    use crate::codec::{ENCODERS, FormatConfig};
+    use crate::codec::ENCODERS;
     use forebay_reading::timestamp::Timestamp;
     use forebay_reading::{ReadingParts, Readings, Value};
 
@@ -219,7 +219,7 @@ mod tests {
     const FORMATS: [&str; 2] = ["ndjson", "json"];
 
     fn make(format: &str) -> Arc<dyn Encoder> {
-        ENCODERS.find(format).expect("a format")(&FormatConfig::default())
+        ENCODERS.find(format).expect("a format")()
     }
 
     fn batcher(max_readings: usize, max_bytes: usize, format: &str) -> Batcher {

@@ -303,7 +303,7 @@ mod tests {
     use crate::buffer::lease::{Record, RecordParts};
     use crate::buffer::tests::{numbered, numbers};
     use crate::buffer::waiters::Waiters;
-    use crate::codec::{ENCODERS, FormatConfig};
+    use crate::codec::ENCODERS;
 
     const A: LaneId = LaneId { home: 0, target: 0, turn: 0 };
     const FIRST: Epoch = Epoch::FIRST;
@@ -312,7 +312,7 @@ mod tests {
     fn lanes(max_readings: usize) -> Lanes {
         let config = BatchConfig { max_readings, max_bytes: 1 << 20, max_age: Duration::from_secs(1) };
         let keys = BatchKeys::new(&mut fastrand::Rng::with_seed(7));
-        Lanes::new(config, ENCODERS.find("ndjson").expect("a format")(&FormatConfig::default()), keys)
+        Lanes::new(config, ENCODERS.find("ndjson").expect("a format")(), keys)
     }
 
     fn part(from: i64, to: i64) -> Part {

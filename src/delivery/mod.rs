@@ -57,8 +57,8 @@ use forebay_transform::TransformConfig;
 use http::HeaderMap;
 
 use crate::backoff::Backoff;
-use crate::codec::Encoder;
 use crate::routing::Routing;
+use crate::stores::Store;
 use secrets::Secrets;
 
 pub use batcher::BatchConfig;
@@ -92,8 +92,8 @@ pub struct DeliveryConfig {
     pub own_address: Option<SocketAddr>,
     /// Which of the nodes a batch goes to.
     pub route: &'static dyn Routing,
-    /// The format of the bodies.
-    pub format: Arc<dyn Encoder>,
+    /// What kind of store the nodes are.
+    pub store: Arc<dyn Store>,
     /// How bodies are compressed.
     pub compression: Compression,
     /// Longest time from sending a batch to the end of its answer.

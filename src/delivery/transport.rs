@@ -22,7 +22,7 @@ use url::Url;
 use super::DeliveryConfig;
 use super::secrets::{Extent, Secrets};
 use super::wire::{Wire, WireError, WireRequest};
-use crate::codec::{Encoder, Silence, Trial};
+use crate::stores::{Silence, Store, Trial};
 use crate::via::{FOREBAY_VIA, Via};
 use crate::zstd_contexts;
 use answer::{ANSWER_BYTES_MAX, Reader, read_body, reason, unpacked};
@@ -57,8 +57,8 @@ pub struct TransportConfig {
     pub timeout: Duration,
     /// How bodies are compressed.
     pub compression: Compression,
-    /// The format of the bodies.
-    pub format: Arc<dyn Encoder>,
+    /// What kind of store the nodes are.
+    pub store: Arc<dyn Store>,
     /// Headers that the configuration adds to every request.
     pub headers: HeaderMap,
     /// What no text of a node may show.
@@ -88,7 +88,7 @@ pub struct Transport {
     wire: Arc<dyn Wire>,
     timeout: Duration,
     compression: Compression,
-    format: Arc<dyn Encoder>,
+    store: Arc<dyn Store>,
     /// What every request has.
     headers: HeaderMap,
     secrets: Arc<Secrets>,
@@ -99,8 +99,8 @@ impl Transport {
     /// Sends over `wire`.
     pub fn new(config: TransportConfig, wire: Arc<dyn Wire>) -> Transport {
         let (headers, compression) = headers::of_all(&config);
-        let TransportConfig { timeout, format, secrets, via, .. } = config;
-        Transport { wire, timeout, compression, format, headers, secrets, via }
+        let TransportConfig { timeout, store, secrets, via, .. } = config;
+        Transport { wire, timeout, compression, store, headers, secrets, via }
     }
 
     /// Sends a batch and says what the answer means. Takes at most the configured time.
@@ -108,7 +108,7 @@ impl Transport {
     /// Dropped half-way, the node may have the batch or not.
     pub async fn send(&self, parcel: Parcel) -> Answer {
         let Parcel { url, host, key, readings, body } = parcel;
-        let url = with_query(url, self.format.query(&key));
+        let url = with_query(url, self.store.query(&key));
         let body = match compress(self.compression, body).await {
             Ok(body) => body,
             Err(error) => return Answer::internal(format!("cannot compress the batch: {error}")),
@@ -126,8 +126,8 @@ impl Transport {
         let deadline = Instant::now() + self.timeout;
         match timeout_at(deadline, self.wire.post(WireRequest { url, headers, body })).await {
             Ok(Ok(answer)) => {
-                let (format, secrets) = (&*self.format, &self.secrets);
-                Reader { format, secrets, readings, deadline }.read(answer).await
+                let (store, secrets) = (&*self.store, &self.secrets);
+                Reader { store, secrets, readings, deadline }.read(answer).await
             }
             Ok(Err(error)) => Answer::none(
                 reason(&error),
@@ -180,7 +180,7 @@ impl From<&DeliveryConfig> for TransportConfig {
         TransportConfig {
             timeout: config.timeout,
             compression: config.compression,
-            format: Arc::clone(&config.format),
+            store: Arc::clone(&config.store),
             headers: config.headers.clone(),
             secrets: Arc::new(config.secrets()),
             via: Arc::new(Via::new(fastrand::u128(..))),
@@ -195,8 +195,8 @@ impl TransportConfig {
         TransportConfig {
             timeout: Duration::from_secs(10),
             compression: Compression::None,
-            format: crate::codec::ENCODERS.find("ndjson").expect("a format")(
-                &crate::codec::FormatConfig::default(),
+            store: crate::stores::STORES.find("ndjson").expect("a format")(
+                &crate::stores::StoreConfig::default(),
             ),
             headers: HeaderMap::new(),
             secrets: Arc::default(),
@@ -205,10 +205,10 @@ impl TransportConfig {
     }
 }
 
-/// An address with what a format adds to its query.
+/// An address with what a store adds to its query.
 fn with_query(mut url: Url, query: Option<String>) -> Url {
     if let Some(query) = query {
-        // The format's own comes first: of what is there twice, stores take the first query and the last setting.
+        // The store's own comes first: of what is there twice, stores take the first query and the last setting.
         let query = url.query().map_or(query.clone(), |known| format!("{query}&{known}"));
         url.set_query(Some(&query));
     }

@@ -10,13 +10,13 @@ use super::source::Place;
 use super::transport::{Transport, TransportConfig};
 use super::wire::{HttpClient, TransportError, WireError};
 use super::{DeliveryConfig, NodeSource};
-use crate::codec::{Encoder, NodeAnswer, Silence, Trial, judge};
+use crate::stores::{NodeAnswer, Silence, Store, Trial, judge};
 
 /// Tries nodes with what the format of the cluster has for it.
 #[derive(Debug)]
 pub struct Trials {
     transport: Transport,
-    format: Arc<dyn Encoder>,
+    store: Arc<dyn Store>,
     trials: Vec<Trial>,
     /// What no text of a node may show.
     secrets: Arc<Secrets>,
@@ -29,15 +29,15 @@ impl Trials {
     ///
     /// [`TransportError`] if there is no HTTP client.
     pub fn new(config: &DeliveryConfig) -> Result<Option<Trials>, TransportError> {
-        let trials = config.format.trials();
+        let trials = config.store.trials();
         if trials.is_empty() {
             return Ok(None);
         }
         let client = HttpClient::new(config.timeout, 1)?;
         let transport = TransportConfig::from(config);
-        let (format, secrets) = (Arc::clone(&config.format), Arc::clone(&transport.secrets));
+        let (store, secrets) = (Arc::clone(&config.store), Arc::clone(&transport.secrets));
         let transport = Transport::new(transport, Arc::new(client));
-        Ok(Some(Trials { transport, format, trials, secrets }))
+        Ok(Some(Trials { transport, store, trials, secrets }))
     }
 
     /// Whether a node that says nothing passes, so that connecting to it has to be tried by itself.
@@ -87,9 +87,9 @@ impl Trials {
             *value = hidden.unwrap_or_else(|| HeaderValue::from_static(""));
         }
         let answer = NodeAnswer { status: tried.status, headers: &tried.headers, body: &tried.body };
-        let found = self.format.diagnose(&answer).map(hide).map_err(hide)?;
+        let found = self.store.diagnose(&answer).map(hide).map_err(hide)?;
         // What a batch's answer would not pass for, a trial's does not either.
-        match judge(&*self.format, &answer).and_then(|judgement| judgement.why) {
+        match judge(&*self.store, &answer).and_then(|judgement| judgement.why) {
             Some(why) => Err(format!("its answer {why} ({})", tried.status)),
             None => Ok(found),
         }

@@ -210,7 +210,7 @@ impl Worker {
             seen_availability: 0,
             must_regroup: true,
             resumption: Resumption::default(),
-            lanes: Lanes::new(config.batch, Arc::clone(&config.format), batch_keys),
+            lanes: Lanes::new(config.batch, config.store.encoder(), batch_keys),
             dead_letters: DeadLetters::new(config.dead_letter.clone()),
             burying: JoinSet::new(),
             stragglers: Stragglers::default(),

@@ -20,7 +20,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (6, &["config.rs", "config/"]),
     (5, &["ingest/", "status/", "node/"]),
     (4, &["delivery/"]),
-    (3, &["buffer/"]),
+    (3, &["buffer/", "stores/"]),
     (2, &["codec/", "routing/"]),
     (1, &["rejections.rs", "rejections/"]),
     (

@@ -2,7 +2,6 @@ use std::collections::BTreeMap;
 
 use forebay_reading::timestamp::Timestamp;
 use forebay_reading::{ReadingParts, Readings, Tag, Value};
-use http::HeaderMap;
 use proptest::prelude::*;
 use prost::Message;
 
@@ -38,8 +37,8 @@ struct Sample {
     timestamp: i64,
 }
 
-fn encoder() -> RemoteWrite {
-    RemoteWrite::new()
+fn encoder() -> RemoteWriteEncoder {
+    RemoteWriteEncoder::new()
 }
 
 const START: i64 = 1_170_288_000_000_000_000;
@@ -254,80 +253,4 @@ proptest! {
         encoder().finish("another", &mut again);
         prop_assert_eq!(again, body, "the same readings make the same bytes");
     }
-}
-
-fn answer<'a>(status: u16, body: &'a str, headers: &'a HeaderMap) -> NodeAnswer<'a> {
-    NodeAnswer { status, headers, body }
-}
-
-#[test]
-fn errors_are_blamed_on_whom_they_are_about() {
-    let check = |status: u16, body: &str, expected: Option<Blame>| {
-        assert_eq!(encoder().blame(&answer(status, body, &HeaderMap::new())), expected, "{status} {body}");
-    };
-    // The status says it.
-    check(400, "out of order sample\n", None);
-    check(400, "duplicate sample for timestamp\n", None);
-    check(400, "out of bounds\n", None);
-    check(404, "remote write receiver needs to be enabled with …", None);
-    check(500, "disk full", None);
-    for words in [
-        "too old sample",
-        "out of order sample",
-        "out of order sample for series {__name__=\"s\"}",
-        "out of bounds",
-        "duplicate sample for timestamp; overrides not allowed: existing 1, new value 2",
-        "label name \"x\" is not unique: invalid sample",
-        "invalid metric name or labels, got {__name__=\"\"}",
-    ] {
-        for status in [403, 404, 500, 502] {
-            check(status, &format!("{words}\n"), Some(Blame::Readings));
-            check(status, &format!("{{\"status\":\"error\",\"error\":{words:?}}}"), Some(Blame::Readings));
-        }
-        for status in [401, 408, 413, 429, 503] {
-            check(status, words, None);
-        }
-    }
-    // What devices sent stands behind the words of the store.
-    check(500, "write failed: {x=\"out of order sample\"}", None);
-    check(409, "store locally: conflict", Some(Blame::Readings));
-    check(400, "snappy: corrupt input\n", Some(Blame::Node));
-    check(400, "proto: illegal wireType 7\n", Some(Blame::Node));
-    let path = "remoteAddr: \"127.0.0.1:4\"; requestURI: /x; unsupported path requested: \"/x\"";
-    check(400, path, Some(Blame::Setup));
-    check(400, "label value \"unsupported path requested\" …", None);
-}
-
-#[test]
-fn what_is_wrong_with_a_node_is_told_with_what_to_do() {
-    let check = |status: u16, body: &str, expected: Result<&str, &str>| match (
-        encoder().diagnose(&answer(status, body, &HeaderMap::new())),
-        expected,
-    ) {
-        (Ok(told), Ok(expected)) => assert_eq!(told, expected),
-        (Err(told), Err(expected)) => assert!(told.contains(expected), "{told}"),
-        (told, expected) => panic!("{told:?} instead of {expected:?}"),
-    };
-    check(204, "", Ok("takes remote write"));
-    check(
-        404,
-        "remote write receiver needs to be enabled with …\n",
-        Err("start Prometheus with --web.enable-remote"),
-    );
-    check(404, "404 page not found\n", Err("that is /api/v1/write (Prometheus with"));
-    check(405, "", Err("that is /api/v1/write"));
-    check(400, "remoteAddr: \"x\"; unsupported path requested: \"/x\"", Err("that is /api/v1/write"));
-    check(400, "proto: illegal wireType 7", Err("something else than remote write"));
-    check(400, "out of order sample", Err("(400); it says: out of order sample"));
-    check(401, "", Err("see cluster.headers"));
-    check(403, "", Err("see cluster.headers"));
-    check(415, "", Err("does not know remote write 1.0"));
-    check(503, "starting\n", Err("it says: starting"));
-}
-
-#[test]
-fn the_trial_is_a_request_without_series() {
-    let trials = encoder().trials();
-    let [trial] = &trials[..] else { panic!("one trial: {trials:?}") };
-    assert_eq!((decode(&trial.body), &trial.query), (WriteRequest::default(), &None));
 }

@@ -13,9 +13,9 @@ use http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
 use super::retry_after::retry_after;
-use crate::codec::{Blame, Encoder, FailedItem, Judgement, NodeAnswer, is_page, judge};
 use crate::delivery::secrets::{Extent, Secrets};
 use crate::delivery::wire::{WireAnswer, WireError};
+use crate::stores::{Blame, FailedItem, Judgement, NodeAnswer, Store, is_page, judge};
 
 /// Most of an answer that is kept for people, in bytes.
 const EXCERPT_BYTES_MAX: usize = 1024;
@@ -169,7 +169,7 @@ pub fn classify(status: StatusCode) -> Verdict {
 
 /// What is needed to read an answer.
 pub(super) struct Reader<'a> {
-    pub(super) format: &'a dyn Encoder,
+    pub(super) store: &'a dyn Store,
     pub(super) secrets: &'a Arc<Secrets>,
     /// How many readings were sent.
     pub(super) readings: usize,
@@ -180,7 +180,7 @@ impl Reader<'_> {
     /// Reads the answer to a batch. Whatever comes of the body, the status has been said.
     pub(super) async fn read(&self, answer: WireAnswer) -> Answer {
         let (head, body) = answer.into_parts();
-        let items_max = self.format.item_answer_bytes_max(self.readings).filter(|_| head.status.is_success());
+        let items_max = self.store.item_answer_bytes_max(self.readings).filter(|_| head.status.is_success());
         let kept_max = items_max.unwrap_or(ANSWER_BYTES_MAX);
         let body = unpacked(read_body(body, kept_max, self.deadline).await, &head.headers, kept_max).await;
         let answer = self.answer(&head, &body);
@@ -192,12 +192,12 @@ impl Reader<'_> {
                 no_answer(answer, Blame::Node, "is a web page, and no answer of such a node")
             }
             Some(most) => {
-                let items = items(&body, self.format, self.readings, most);
+                let items = items(&body, self.store, self.readings, most);
                 self.hide_in_items(judge_items(answer, items, self.readings)).await
             }
             None => {
                 let said = NodeAnswer { status: head.status.as_u16(), headers: &head.headers, body: &text };
-                match judge(self.format, &said) {
+                match judge(self.store, &said) {
                     Some(Judgement { blame, why: Some(why) }) => no_answer(answer, blame, why),
                     Some(Judgement { blame, why: None }) => Answer { verdict: verdict_of(blame), ..answer },
                     None => answer,
@@ -330,14 +330,14 @@ pub(super) async fn unpacked(body: Beginning, headers: &HeaderMap, bytes_max: us
 /// What an answer says of readings one by one.
 fn items(
     body: &Beginning,
-    format: &dyn Encoder,
+    store: &dyn Store,
     readings: usize,
     bytes_max: usize,
 ) -> Result<Vec<FailedItem>, String> {
     if !body.is_whole {
         return Err(format!("it is longer than {bytes_max} bytes, or not complete"));
     }
-    let failed = format.failed_items(&body.kept, readings)?;
+    let failed = store.failed_items(&body.kept, readings)?;
     match failed.iter().find(|item| item.index >= readings) {
         Some(item) => Err(format!("it speaks of item {} of {readings}", item.index)),
         None => Ok(failed),

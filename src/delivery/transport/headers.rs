@@ -4,7 +4,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Compression, TransportConfig};
-use crate::codec::{ENCODERS, FormatConfig};
+use crate::stores::{STORES, StoreConfig};
 
 /// The key of the batch, in quotation marks.
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -16,7 +16,7 @@ const OWN_PREFIX: &str = "forebay-";
 
 /// Headers that HTTP, the format of the bodies, or Forebay itself sets. Any of these from the settings would contradict the
 /// request: a length that is not the body's has a node store a part of it and say that it has it all. Those that formats set
-/// ([`crate::codec::Encoder::headers`]) and those that begin with `forebay-` come to them.
+/// ([`crate::stores::Store::headers`]) and those that begin with `forebay-` come to them.
 const RESERVED: [&str; 24] = [
     // What the body is.
     "content-digest",
@@ -50,12 +50,12 @@ const RESERVED: [&str; 24] = [
 /// Whether the settings may not set a header. Some servers take an underscore for a hyphen, so both are the same here.
 pub fn is_reserved(name: &HeaderName) -> bool {
     let name = name.as_str().replace('_', "-");
-    RESERVED.contains(&name.as_str()) || name.starts_with(OWN_PREFIX) || is_of_a_format(&name)
+    RESERVED.contains(&name.as_str()) || name.starts_with(OWN_PREFIX) || is_of_a_store(&name)
 }
 
-fn is_of_a_format(name: &str) -> bool {
-    let formats = ENCODERS.members.iter().map(|(_, make)| make(&FormatConfig::default()));
-    formats.flat_map(|format| format.headers()).any(|(known, _)| *known == name)
+fn is_of_a_store(name: &str) -> bool {
+    let stores = STORES.members.iter().map(|(_, make)| make(&StoreConfig::default()));
+    stores.flat_map(|store| store.headers()).any(|(known, _)| *known == name)
 }
 
 /// What every request has, and how its body is to be compressed for it.
@@ -63,12 +63,13 @@ pub(super) fn of_all(config: &TransportConfig) -> (HeaderMap, Compression) {
     let agent = HeaderValue::from_static(concat!("forebay/", env!("CARGO_PKG_VERSION")));
     let mut headers = config.headers.clone();
     headers.insert(USER_AGENT, agent);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(config.format.content_type()));
-    for (name, value) in config.format.headers() {
+    let encoder = config.store.encoder();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(encoder.content_type()));
+    for (name, value) in config.store.headers() {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     // A body that is compressed as part of its format is not compressed once more.
-    let (compression, encoding) = match (config.format.content_encoding(), config.compression) {
+    let (compression, encoding) = match (encoder.content_encoding(), config.compression) {
         (Some(encoding), _) => (Compression::None, Some(encoding)),
         (None, Compression::None) => (Compression::None, None),
         (None, Compression::Gzip) => (Compression::Gzip, Some("gzip")),
@@ -86,10 +87,10 @@ mod tests {
 
     #[test]
     fn whatever_a_request_has_of_its_own_is_nobody_elses_to_set() {
-        for (name, make) in ENCODERS.members {
+        for (name, make) in STORES.members {
             for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
-                let (format, headers) = (make(&FormatConfig::default()), HeaderMap::new());
-                let config = TransportConfig { format, headers, compression, ..TransportConfig::for_tests() };
+                let (store, headers) = (make(&StoreConfig::default()), HeaderMap::new());
+                let config = TransportConfig { store, headers, compression, ..TransportConfig::for_tests() };
                 let (headers, _) = of_all(&config);
                 for header in headers.keys().chain([&IDEMPOTENCY_KEY, &FOREBAY_READINGS]) {
                     assert!(is_reserved(header), "{header} of {name}");

@@ -12,11 +12,12 @@ use super::pending::{Death, Pending, Refusal, State};
 use crate::backoff::Backoff;
 use crate::buffer::ledger::{DeadLetterReason, Outcome};
 use crate::buffer::{Fate, Part};
-use crate::codec::{FailedItem, Unwritable, write_reading};
+use crate::codec::{Unwritable, write_reading};
 use crate::delivery::DeadLetter;
 use crate::delivery::batch::Unwritten;
 use crate::delivery::dead_letter::Origin;
 use crate::delivery::transport::Verdict;
+use crate::stores::FailedItem;
 use crate::tasks;
 
 /// What became of the dead letters of a batch.

@@ -11,12 +11,12 @@ use super::pending::{Pending, State};
 use super::transforming::open_windows;
 use super::{Sending, Worker};
 use crate::buffer::span::Place;
-use crate::codec::FailedItem;
 use crate::delivery::nodes::Attempt;
 use crate::delivery::resumption::Epoch;
 use crate::delivery::shards::{Class, Classes, LaneId};
 use crate::delivery::transport::{Answer, Parcel, Verdict};
 use crate::routing::Spread;
+use crate::stores::FailedItem;
 
 /// How far the readings have come that no stop had noted, for the batches that are resumed.
 #[derive(Debug)]

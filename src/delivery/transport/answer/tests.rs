@@ -3,7 +3,7 @@ use std::io::Write as _;
 use http::HeaderValue;
 
 use super::*;
-use crate::codec::{ENCODERS, FormatConfig};
+use crate::stores::{STORES, StoreConfig};
 
 #[test]
 fn what_is_stored_in_part_is_known_whatever_stops_the_rest() {
@@ -38,7 +38,7 @@ fn each_status_means_what_the_contract_says() {
 
 /// What comes of an answer to a batch of one reading.
 async fn read(format: &str, status: u16, headers: &[(&'static str, &'static str)], body: &[u8]) -> Answer {
-    let format = ENCODERS.find(format).expect("a format")(&FormatConfig::default());
+    let store = STORES.find(format).expect("a format")(&StoreConfig::default());
     let url = "http://me:s3cret-pass@node/".parse().expect("a URL");
     let secrets = Arc::new(Secrets::of([url].iter(), &HeaderMap::new()));
     let chunks: Vec<_> = body.chunks(1000).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
@@ -48,7 +48,7 @@ async fn read(format: &str, status: u16, headers: &[(&'static str, &'static str)
         answer.headers_mut().insert(*name, HeaderValue::from_static(value));
     }
     let deadline = Instant::now() + Duration::from_secs(10);
-    Reader { format: &*format, secrets: &secrets, readings: 1, deadline }.read(answer).await
+    Reader { store: &*store, secrets: &secrets, readings: 1, deadline }.read(answer).await
 }
 
 const FAILED: Verdict = Verdict::Retry(RetryReason::ServerError);
@@ -68,7 +68,7 @@ async fn a_body_that_was_compressed_on_the_way_or_cut_is_judged_by_what_is_in_it
         encoder.finish().expect("memory")
     };
     let zstd = zstd::bulk::compress(page.as_bytes(), 1).expect("memory");
-    for format in ENCODERS.names() {
+    for format in STORES.names() {
         for (encoding, body) in [
             ("gzip", gzip(page.as_bytes())),
             ("X-GZIP", gzip(page.as_bytes())),

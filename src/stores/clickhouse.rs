@@ -14,17 +14,18 @@ mod errors;
 mod table;
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
-use forebay_reading::ReadingRef;
 use url::form_urlencoded;
 
-use super::{Blame, ClickhouseConfig, Encoder, NodeAnswer, Trial, Unwritable, write_reading};
+use super::{Blame, ClickhouseConfig, NodeAnswer, Store, Trial};
+use crate::codec::{Encoder, Ndjson};
 use diagnosis::Place;
 
 /// The key of the insert that stores nothing.
 const TRIAL_KEY: &str = "forebay-check";
 
-/// The format `clickhouse`.
+/// The store behind the format `clickhouse`.
 #[derive(Debug)]
 pub struct Clickhouse {
     place: Place,
@@ -50,18 +51,10 @@ impl Clickhouse {
     }
 }
 
-impl Encoder for Clickhouse {
-    fn content_type(&self) -> &'static str {
-        "application/x-ndjson"
+impl Store for Clickhouse {
+    fn encoder(&self) -> Arc<dyn Encoder> {
+        Arc::new(Ndjson)
     }
-
-    fn write(&self, _index: usize, reading: ReadingRef<'_>, body: &mut Vec<u8>) -> Result<(), Unwritable> {
-        write_reading(reading, body);
-        body.push(b'\n');
-        Ok(())
-    }
-
-    fn finish(&self, _key: &str, _body: &mut Vec<u8>) {}
 
     fn query(&self, key: &str) -> Option<String> {
         Some(self.with_token(self.insert.clone(), key))
@@ -107,8 +100,8 @@ fn quote(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::DECODERS;
-    use crate::codec::tests::{encode, rules};
+    use forebay_reading::timestamp::Timestamp;
+    use forebay_reading::{ReadingParts, Readings, Tag, Value};
 
     fn clickhouse(database: &str, table: &str, deduplication_token: bool) -> Clickhouse {
         let (database, table) = (database.to_owned(), table.to_owned());
@@ -123,9 +116,22 @@ mod tests {
             r#"{"device":"d","sensor":"s","value":"on","time":"2007-02-01T00:00:00Z"}"#,
             "\n",
         );
-        let ndjson = DECODERS.find("ndjson").expect("a format");
-        let readings = ndjson.decode(lines.as_bytes(), &rules()).expect("well-formed").readings;
-        let body = encode(&clickhouse("default", "readings", true), &readings);
+        let time = |nanos: i64| Timestamp::from_nanos(1_170_288_000_000_000_000 + nanos).expect("2007");
+        let tags: [Tag<'_>; 1] = [("a".into(), "b".into())];
+        let (device, sensor) = ("d", "s");
+        let mut readings = Readings::default();
+        let (value, unit) = (Value::Integer(1).into(), Some("V"));
+        let parts = ReadingParts { device, sensor, value, time: time(500_000_000), unit, tags: &tags };
+        readings.push(&parts).expect("a good one");
+        let value = Value::Text("on").into();
+        let parts = ReadingParts { device, sensor, value, time: time(0), unit: None, tags: &[] };
+        readings.push(&parts).expect("a good one");
+        let encoder = clickhouse("default", "readings", true).encoder();
+        let mut body = Vec::new();
+        for (index, reading) in readings.iter().enumerate() {
+            encoder.write(index, reading, &mut body).expect("it holds every reading");
+        }
+        encoder.finish("key", &mut body);
         assert_eq!(String::from_utf8(body).expect("UTF-8"), lines);
     }
 

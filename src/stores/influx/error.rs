@@ -6,9 +6,9 @@
 
 use std::borrow::Cow;
 
-use crate::codec::diagnosis::{error_text, may_blame_readings};
-use crate::codec::encoder::{Blame, NodeAnswer};
-use crate::codec::report::{is_word, members, text};
+use crate::stores::diagnosis::{error_text, may_blame_readings};
+use crate::stores::report::{is_word, members, text};
+use crate::stores::{Blame, NodeAnswer};
 
 /// What stands before the words that matter, each any number of times.
 const BEFORE: [&str; 6] = [

@@ -1,22 +1,22 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::*;
-use crate::codec::{ENCODERS, FormatConfig};
+use crate::stores::{STORES, StoreConfig};
 
 const PAGE: &str = "<!DOCTYPE html><html><head><title>Sign in</title>";
 
 fn judged(format: &str, status: u16, content_type: &str, body: &str) -> Option<Blame> {
-    let encoder = ENCODERS.find(format).expect("a format")(&FormatConfig::default());
+    let store = STORES.find(format).expect("a format")(&StoreConfig::default());
     let mut headers = HeaderMap::new();
     if !content_type.is_empty() {
         headers.insert(CONTENT_TYPE, HeaderValue::from_str(content_type).expect("a header"));
     }
-    judge(&*encoder, &NodeAnswer { status, headers: &headers, body }).map(|judgement| judgement.blame)
+    judge(&*store, &NodeAnswer { status, headers: &headers, body }).map(|judgement| judgement.blame)
 }
 
 /// The formats whose answers are judged as a whole, and not item by item.
 fn formats() -> impl Iterator<Item = &'static str> {
-    ENCODERS.names().filter(|format| *format != "elasticsearch")
+    STORES.names().filter(|format| *format != "elasticsearch")
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn a_page_is_no_delivery_in_any_format_and_whatever_type_it_claims_to_have() {
         "\u{feff}<html>",
         " \u{feff}\u{a0}\n<hTmL",
     ];
-    for format in ENCODERS.names() {
+    for format in STORES.names() {
         for page in pages {
             for (status, content_type) in
                 [(200, "text/html"), (202, "application/json"), (204, ""), (299, "text/plain; charset=utf-8")]
@@ -100,7 +100,7 @@ fn a_success_that_reports_an_error_is_no_delivery() {
 
 #[test]
 fn words_of_other_answers_count_only_where_the_format_knows_them() {
-    for format in ENCODERS.names() {
+    for format in STORES.names() {
         for status in [400, 500, 503] {
             assert_eq!(judged(format, status, "text/html", PAGE), None, "{format}: the status says it");
         }
@@ -123,9 +123,9 @@ fn words_of_other_answers_count_only_where_the_format_knows_them() {
 
 #[test]
 fn the_code_of_clickhouse_counts_also_beside_an_empty_body() {
-    let encoder = ENCODERS.find("clickhouse").expect("a format")(&FormatConfig::default());
+    let store = STORES.find("clickhouse").expect("a format")(&StoreConfig::default());
     let code = (HeaderName::from_static("x-clickhouse-exception-code"), HeaderValue::from_static("241"));
     let headers = HeaderMap::from_iter([code]);
-    let judgement = judge(&*encoder, &NodeAnswer { status: 200, headers: &headers, body: "" });
+    let judgement = judge(&*store, &NodeAnswer { status: 200, headers: &headers, body: "" });
     assert_eq!(judgement, Some(Judgement { blame: Blame::Node, why: Some("reports an error") }));
 }

@@ -1,14 +1,14 @@
-//! The one judge of what a node's answer means beyond its status, for every format.
+//! The one judge of what a node's answer means beyond its status, for every store.
 //!
-//! A 2xx counts as a delivery only if it is an answer of the kind of node that the format is for. A web page (of a proxy, a
+//! A 2xx counts as a delivery only if it is an answer of the kind of store that the format is for. A web page (of a proxy, a
 //! sign-in portal, the wrong server) is no such answer, and neither is a body that reports an error: the generic ways are
-//! known here ([`reports_error`]), a format's own ways are known to its [`Encoder::blame`]. An empty body is always an answer.
+//! known here ([`reports_error`]), a store's own ways are known to its [`Store::blame`]. An empty body is always an answer.
 //! Only the body decides, and its beginning is enough: it may have been cut.
 
 use http::header::CONTENT_TYPE;
 
 use super::report::reports_error;
-use super::{Blame, Encoder, NodeAnswer};
+use super::{Blame, NodeAnswer, Store};
 
 /// How a page begins, in lower case, after blanks and a byte order mark.
 const PAGES: [&str; 2] = ["<!doctype", "<html"];
@@ -29,22 +29,22 @@ pub struct Judgement {
     pub why: Option<&'static str>,
 }
 
-/// Judges an answer of a node of this format. `None` leaves it to the status.
-pub fn judge(format: &dyn Encoder, answer: &NodeAnswer<'_>) -> Option<Judgement> {
-    let of_format = |why| format.blame(answer).map(|blame| Judgement { blame, why });
+/// Judges an answer of a store. `None` leaves it to the status.
+pub fn judge(store: &dyn Store, answer: &NodeAnswer<'_>) -> Option<Judgement> {
+    let of_store = |why| store.blame(answer).map(|blame| Judgement { blame, why });
     if !(200..300).contains(&answer.status) {
         let is_tls = EXPECTS_TLS.iter().any(|words| answer.body.contains(words));
-        return if is_tls { Some(Judgement { blame: Blame::Setup, why: None }) } else { of_format(None) };
+        return if is_tls { Some(Judgement { blame: Blame::Setup, why: None }) } else { of_store(None) };
     }
     let reported = Some("reports an error");
     if answer.body.is_empty() {
-        return of_format(reported);
+        return of_store(reported);
     }
     let page = || is_page(answer.body).then_some("is a web page, and no answer of such a node");
     let error =
         || (is_problem(answer) || reports_error(answer.body.as_bytes())).then_some("reports an error");
     let why = |why| Judgement { blame: Blame::Node, why: Some(why) };
-    page().map(why).or_else(|| of_format(reported)).or_else(|| error().map(why))
+    page().map(why).or_else(|| of_store(reported)).or_else(|| error().map(why))
 }
 
 /// Whether a body is a web page.
