@@ -1575,7 +1575,7 @@ async fn a_request_with_both_a_length_and_chunks_smuggles_nothing() {
     // Either it is refused, or the connection ends after the first answer (RFC 9112, section 6.1).
     let _ = client.reply_or_end().await;
     let rest = client.end();
-    let rest = tokio::time::timeout(Duration::from_secs(2), rest).await;
+    let rest = tokio::time::timeout(support::LIMIT, rest).await;
     assert!(rest.is_ok(), "the connection is closed");
     setup.expect_nothing_taken().await;
 }

@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 const ANY_PORT: (&str, &str) = ("server.listen", "127.0.0.1:0");
 const MEMORY: (&str, &str) = ("buffer.kind", "memory");
 const DISK: (&str, &str) = ("buffer.kind", "disk");
+/// What ends at once ends within this, however busy the machine is; what waits for its time-out takes longer.
+const SOON: Duration = Duration::from_secs(12);
 const CSV: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/household_power.csv");
 
 /// `forebay serve` with a buffer in memory, unless a setting says otherwise, and batches to these nodes.
@@ -234,7 +236,7 @@ async fn a_stop_with_a_buffer_on_disk_ends_within_a_second_once_no_node_is_up() 
         let directory = directory();
         let settings = [
             DISK,
-            ("server.shutdown_timeout", "15s"),
+            ("server.shutdown_timeout", "60s"),
             ("batch.max_age", "10ms"),
             ("cluster.health.failures", "2"),
             ("cluster.retry.initial", "10ms"),
@@ -256,7 +258,7 @@ async fn a_stop_with_a_buffer_on_disk_ends_within_a_second_once_no_node_is_up() 
         }
         let begun = Instant::now();
         let ended = process.ended().await.expect_status(0);
-        assert!(begun.elapsed() < Duration::from_secs(6), "{url}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < SOON, "{url}: {:?}", begun.elapsed());
         assert_eq!(waiting.await.expect("no panic"), 503, "{url}: who waits is told");
         assert!(
             ended.stderr.contains("no node is up") && ended.stderr.contains("stay on disk"),
@@ -337,7 +339,7 @@ async fn a_second_sigterm_ends_it_at_once() {
     let begun = Instant::now();
     process.terminate();
     process.ended().await.expect_status(1);
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -362,7 +364,7 @@ async fn a_second_signal_blames_nobody_for_what_it_cuts_short() {
     let begun = Instant::now();
     process.terminate();
     let ended = process.ended().await.expect_status(1);
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
     let (_, after) = ended.stderr.split_once("told to stop a second time").expect("a line that says so");
     for word in ["cancelled", "failed", "node is down", "panicked", "WARN", "ERROR"] {
         assert!(!after.contains(word), "{word}: {after}");
@@ -401,7 +403,7 @@ async fn an_idle_gateway_stops_quickly_even_with_connections_open() {
     let begun = Instant::now();
     process.terminate();
     process.ended().await.expect_status(0);
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::arrivals::{assert_keys_carry_the_same, by_device, numbers, reading_of};
-use crate::support::process::{Process, directory, forebay, run};
+use crate::support::process::{Process, block, directory, forebay, run};
 use crate::support::{
     self, Answer, FakeNode, Gate, Reading, ReceivedBatch, RunningGateway, TestGateway, eventually,
     node_status, reading, readings,
@@ -254,8 +254,7 @@ async fn what_cannot_be_written_down_stays_in_the_buffer_and_others_go_on() {
             .start()
             .await;
         // After the start, which would not go on with such a place.
-        fs::remove_dir_all(&place).expect("made at the start");
-        fs::write(&place, "a file").expect("written");
+        block(&place);
         assert!(trouble(&gateway).await.is_null());
         gateway.post(&readings(1)).await.expect_status(202);
         eventually("it is told", || async { trouble(&gateway).await.is_string() }).await;

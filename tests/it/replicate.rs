@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::support::arrivals::{assert_keys_carry_the_same, numbers, received};
 use crate::support::process::{directory, forebay, run};
 use crate::support::{
-    Answer, FakeNode, Gate, Names, ReceivedBatch, Reply, RunningGateway, TestGateway, eventually,
+    Answer, FakeNode, Gate, LIMIT, Names, ReceivedBatch, Reply, RunningGateway, TestGateway, eventually,
     node_status, reading, readings, to_json,
 };
 
@@ -424,7 +424,7 @@ async fn a_stop_does_not_wait_for_copies_of_a_node_that_is_away() {
     let [gone, first, second] = three().await;
     let gateway = gateway(&[&gone, &first, &second], 3, 2)
         .set("cluster.replicate.straggler_timeout", NEVER)
-        .set("server.shutdown_timeout", "10s")
+        .set("server.shutdown_timeout", "60s")
         .start()
         .await;
     let _address = gone.stop().await;
@@ -433,7 +433,7 @@ async fn a_stop_does_not_wait_for_copies_of_a_node_that_is_away() {
     let stop = Instant::now();
     let ended = gateway.stop().await;
     assert!(ended.undelivered == 0 && !ended.failed, "{ended:?}");
-    assert!(stop.elapsed() < Duration::from_secs(3), "{:?}", stop.elapsed());
+    assert!(stop.elapsed() < LIMIT, "{:?}", stop.elapsed());
     assert_eq!((each_once(&first), each_once(&second)), (all(50), all(50)));
 }
 
@@ -451,7 +451,7 @@ async fn a_stop_ends_in_time_although_a_node_hangs_with_a_copy() {
     let stop = Instant::now();
     let ended = gateway.stop().await;
     assert!(ended.undelivered == 0 && !ended.failed, "{ended:?}");
-    assert!(stop.elapsed() < Duration::from_secs(3), "{:?}", stop.elapsed());
+    assert!(stop.elapsed() < LIMIT, "{:?}", stop.elapsed());
 }
 
 #[tokio::test]

@@ -18,6 +18,13 @@ pub fn directory() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory")
 }
 
+/// Puts a file in the place of a directory that a gateway has made at its start: nothing can be written below it from now
+/// on. The gateway may be at work in it, so that it is not emptied but moved away.
+pub fn block(directory: &Path) {
+    std::fs::rename(directory, directory.with_extension("away")).expect("made at the start");
+    std::fs::write(directory, "a file").expect("written");
+}
+
 /// The binary, to be run in `directory`: the one that was just built, or what `FOREBAY_BIN` names, to see how another
 /// version fares. Settings of the environment are not passed on.
 pub fn forebay(directory: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Command {

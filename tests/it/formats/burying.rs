@@ -4,8 +4,8 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::{NEVER, block, expect_settled, letters};
-use crate::support::process::directory;
+use super::{NEVER, expect_settled, letters};
+use crate::support::process::{block, directory};
 use crate::support::{self, Answer, FakeNode, Reading, TestGateway, eventually, reading};
 
 /// Readings whose first one is a text, which remote write cannot hold.

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use super::{NEVER, all_settled, block, expect_settled, json_lines, letters};
-use crate::support::process::{Process, directory, forebay};
+use super::{NEVER, all_settled, expect_settled, json_lines, letters};
+use crate::support::process::{Process, block, directory, forebay};
 use crate::support::{
     Answer, FakeNode, Reading, ReceivedBatch, RunningGateway, TestGateway, eventually, node_status, reading,
     readings, to_json,

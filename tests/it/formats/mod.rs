@@ -25,12 +25,6 @@ fn letters(directory: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
-/// Puts a file in the place of the empty directory that the start has made there: nothing can be written below it.
-fn block(directory: &Path) {
-    fs::remove_dir_all(directory).expect("removed");
-    fs::write(directory, "a file").expect("written");
-}
-
 async fn all_settled(gateway: &RunningGateway) {
     eventually("all are settled", || async { gateway.account("buffered").await == 0 }).await;
 }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use prost::Message;
 use serde_json::{Value, json};
 
-use super::{NEVER, all_settled, block, expect_settled, letters};
-use crate::support::process::directory;
+use super::{NEVER, all_settled, expect_settled, letters};
+use crate::support::process::{block, directory};
 use crate::support::{
     Answer, FakeNode, Reading, ReceivedBatch, TestGateway, eventually, reading, readings, to_json,
 };

@@ -1,11 +1,10 @@
 //! How long a stop goes on whose buffer keeps what is left: while something that waits could still get on.
 
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{DISK, nobody, serve};
-use crate::support::process::{Finished, Process, directory};
+use super::{DISK, SOON, nobody, serve};
+use crate::support::process::{Finished, Process, block, directory};
 use crate::support::{Answer, FakeNode, Reading, eventually, readings, to_json};
 
 /// Longer than any stop here may take.
@@ -21,11 +20,9 @@ fn start(directory: &Path, nodes: &str, settings: &[(&str, &str)]) -> Process {
     serve(directory, nodes, &[&[DISK, TIMEOUT, BATCHES, RETRY, FAILURES, letters], settings].concat())
 }
 
+/// After the start, which would not go on with such a place.
 fn spoil_the_letters(directory: &Path) {
-    // After the start, which would not go on with such a place.
-    let place = directory.join("letters");
-    fs::remove_dir_all(&place).expect("made at the start");
-    fs::write(&place, "a file").expect("written");
+    block(&directory.join("letters"));
 }
 
 fn away() -> String {
@@ -52,7 +49,7 @@ async fn stop(process: Process) -> (Finished, Duration) {
 /// Stops it while nothing can get on: it ends soon, and says what is kept.
 async fn expect_soon(process: Process, kept: usize) -> Finished {
     let (ended, took) = stop(process).await;
-    assert!(took < Duration::from_secs(8), "{took:?}: {}", ended.stderr);
+    assert!(took < SOON, "{took:?}: {}", ended.stderr);
     let line = ended.stderr.lines().find(|line| line.contains("stay on disk")).expect("a line that says so");
     assert!(line.contains(&format!("={kept}")), "{line}");
     assert!(ended.stderr.contains("what is not delivered is kept for the next start"), "{}", ended.stderr);
