@@ -26,7 +26,7 @@ use tokio::time::timeout;
 use client::{Client, Fate, Load, Stage};
 use evidence::{Evidence, tell};
 use support::process::{Process, directory};
-use support::{FakeNode, LIMIT, eventually, reading, readings, to_json};
+use support::{FakeNode, LIMIT, eventually, reading, readings, seed, to_json};
 use victim::{BALANCE, REPLICATE, Route, SHARD, Victim, check_log, live, segments, sound_ledger};
 use weather::{Round, Sky, Weather};
 
@@ -34,11 +34,15 @@ const NODES: usize = 3;
 /// Clients that post at the same time.
 const CLIENTS: usize = 6;
 
+/// Rounds of a short run: the fewest that end in every way.
+const ROUNDS: usize = 10;
+
 /// What the gateway is told, and what is done to it.
 struct Trial {
     route: Route,
     /// What is in its file.
     config: &'static str,
+    /// How many rounds a long run has; a short one has [`ROUNDS`].
     rounds: usize,
     /// A round has two halves, each shorter than this.
     half_max: Duration,
@@ -78,6 +82,7 @@ async fn where_batches_have_copies_kills_lose_nothing_either() {
 
 async fn survive(trial: Trial) {
     let Trial { route, config, rounds, half_max, load, check } = trial;
+    let rounds = support::rounds(ROUNDS, rounds);
     let mut random = fastrand::Rng::with_seed(seed());
     let sky = Sky::default();
     let mut nodes = Vec::new();
@@ -113,7 +118,7 @@ async fn survive(trial: Trial) {
     assert!(numbers.iter().all(|number| *number > rounds as u64 / 2), "segments come and go: {numbers:?}");
 
     let received: Vec<_> = nodes.iter().flat_map(FakeNode::received).collect();
-    let evidence = Evidence { route, requests, received };
+    let evidence = Evidence { route, rounds, requests, received };
     check(&evidence);
     tell(&evidence, recovered + found);
     what_was_done_is_known_after_the_last_start(&victim, load, &nodes, &evidence).await;
@@ -140,13 +145,6 @@ async fn what_was_done_is_known_after_the_last_start(
     check_log(&process.ended().await.expect_status(0));
     let received: usize = nodes.iter().map(FakeNode::requests).sum();
     assert_eq!(received, evidence.received.len(), "nothing is sent again");
-}
-
-fn seed() -> u64 {
-    let seed = std::env::var("FOREBAY_TEST_SEED").ok().map(|text| text.parse().expect("a whole number"));
-    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
-    println!("FOREBAY_TEST_SEED={seed}");
-    seed
 }
 
 #[tokio::test]

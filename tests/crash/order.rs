@@ -17,11 +17,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::arrivals::{assert_keys_carry_the_same, reading_of, received};
 use crate::support::process::{Process, directory, forebay};
-use crate::support::{Answer, FakeNode, LIMIT, ReceivedBatch, eventually, to_ndjson};
+use crate::support::{Answer, FakeNode, LIMIT, ReceivedBatch, eventually, rounds, seed, to_ndjson};
 use crate::victim::{check_log, sound_ledger};
 
-/// Kills of a usual run.
-const KILLS: usize = 24;
 /// Longest life between a start and its kill.
 const LIFE_MAX: Duration = Duration::from_millis(150);
 const NODES: usize = 3;
@@ -75,9 +73,9 @@ struct Wrong {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_any_number_of_kills_each_devices_readings_arrive_in_their_order() {
-    let mut random = fastrand::Rng::with_seed(crate::seed());
+    let mut random = fastrand::Rng::with_seed(seed());
     let kills = std::env::var("FOREBAY_TEST_KILLS").ok();
-    let kills = kills.map_or(KILLS, |text| text.parse().expect("a whole number"));
+    let kills = kills.map_or_else(|| rounds(10, 24), |text| text.parse().expect("a whole number"));
     let is_up: Arc<[AtomicBool; NODES]> = Arc::default();
     let mut nodes = Vec::new();
     for index in 0..NODES {

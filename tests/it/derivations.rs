@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::support::records::numbers;
 use crate::support::site::{Running, Site, numbered};
-use crate::support::{LIMIT, eventually};
+use crate::support::{LIMIT, eventually, rounds};
 use forebay::buffer::{Ack, Derivation, Deriving, Hold, Kept, Part};
 use forebay_wal::faulty_fs::Faults;
 use tokio::time::{Instant, timeout};
@@ -87,7 +87,7 @@ async fn what_was_made_is_found_after_a_power_loss_and_what_it_was_made_of_is_no
 
 #[tokio::test]
 async fn whenever_the_power_goes_each_reading_is_there_or_in_what_was_made_of_it_and_never_both() {
-    for seed in 0..60 {
+    for seed in 0..rounds(20, 60) as u64 {
         let site = Site::new(seed);
         let mut random = fastrand::Rng::with_seed(seed);
         let mut running = site.open(1 << 20);

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::eventually;
 use crate::support::records::numbers;
 use crate::support::site::{Running, Site, numbered};
+use crate::support::{eventually, rounds, seed};
 use bytes::Bytes;
 use forebay::buffer::{
     Ack, Fsync, NoteId, Noting, OpenError, Part, PushError, Receipt, Request, Rest, Resumed, SentAgain,
@@ -310,14 +310,12 @@ struct Promises {
 
 #[tokio::test]
 async fn over_many_power_losses_nothing_acknowledged_is_lost_and_a_key_keeps_its_readings() {
-    let seed = std::env::var("FOREBAY_TEST_SEED").ok().map(|text| text.parse().expect("a whole number"));
-    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
-    println!("FOREBAY_TEST_SEED={seed}");
+    let seed = seed();
     let mut random = fastrand::Rng::with_seed(seed);
     let site = Site::new(seed);
     let mut promises = Promises::default();
     let mut next = 0;
-    for round in 0..40 {
+    for round in 0..rounds(16, 40) {
         let mut running = site.open(1 << 20);
         let mut waiting = check_start(&mut running, &mut promises).await;
         let mut is_full = false;
@@ -513,9 +511,7 @@ async fn an_end_without_the_directory_says_what_is_sent_again_by_whom_and_under_
 
 #[tokio::test]
 async fn with_an_interval_nothing_reaches_an_idempotent_node_twice_whatever_a_power_cut_takes() {
-    let seed = std::env::var("FOREBAY_TEST_SEED").ok().map(|text| text.parse().expect("a whole number"));
-    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
-    println!("FOREBAY_TEST_SEED={seed}");
+    let seed = seed();
     let mut random = fastrand::Rng::with_seed(seed);
     // Nothing is synced for the interval's sake.
     let mut site = Site::new(seed);
@@ -532,7 +528,7 @@ async fn with_an_interval_nothing_reaches_an_idempotent_node_twice_whatever_a_po
         keys.insert(key.to_owned(), numbers);
     };
     let mut next = 0;
-    for round in 0..40 {
+    for round in 0..rounds(16, 40) {
         let mut running = site.open(1 << 20);
         for Resumed { key, note, parts } in running.outlet.resumed() {
             send(&key, &parts);

@@ -13,7 +13,8 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::Value;
 
 use crate::support::{
-    Answer, FakeNode, ReceivedBatch, RunningGateway, TestGateway, eventually, reading, to_json, to_ndjson,
+    self, Answer, FakeNode, ReceivedBatch, RunningGateway, TestGateway, eventually, reading, to_json,
+    to_ndjson,
 };
 
 /// Clients that post at the same time.
@@ -289,10 +290,7 @@ fn run(case: &Case) -> Seen {
 
 /// Runs `count` random cases.
 fn check_all(count: u32, on_full: &'static [&'static str], check: impl Fn(&Case, &Seen)) {
-    let seed = std::env::var("FOREBAY_TEST_SEED").ok().map(|text| text.parse().expect("a whole number"));
-    let seed: u64 = seed.unwrap_or_else(|| fastrand::u64(..));
-    println!("FOREBAY_TEST_SEED={seed}");
-    let bytes: Vec<u8> = seed.to_le_bytes().repeat(4);
+    let bytes: Vec<u8> = support::seed().to_le_bytes().repeat(4);
     let config =
         Config { cases: count, max_shrink_iters: 40, failure_persistence: None, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));

@@ -57,6 +57,19 @@ pub fn eventually<F: Future<Output = bool>>(
     }
 }
 
+/// The seed of a test that uses random numbers: that of `FOREBAY_TEST_SEED`, to repeat a run, or any. It is printed.
+pub fn seed() -> u64 {
+    let seed = std::env::var("FOREBAY_TEST_SEED").ok().map(|text| text.parse().expect("a whole number"));
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("FOREBAY_TEST_SEED={seed}");
+    seed
+}
+
+/// How often a test does something that never goes the same way twice: `short`, or `long` with `FOREBAY_TEST_LONG=1`.
+pub fn rounds(short: usize, long: usize) -> usize {
+    if std::env::var_os("FOREBAY_TEST_LONG").is_some_and(|value| value == "1") { long } else { short }
+}
+
 /// What `/status` says of a node.
 pub async fn node_status(gateway: &RunningGateway, id: &str) -> serde_json::Value {
     let status = gateway.get("/status").await.expect_status(200).json();

@@ -15,9 +15,8 @@ use tokio::net::TcpListener;
 use tokio::time::sleep;
 
 use crate::support::arrivals::{assert_keys_carry_the_same, by_device, numbers, reading_of, received};
-use crate::support::{Answer, FakeNode, Reading, RunningGateway, TestGateway, eventually};
+use crate::support::{Answer, FakeNode, Reading, RunningGateway, TestGateway, eventually, rounds, seed};
 
-const ROUNDS: usize = 20;
 /// The power goes within so many calls of the file system: between two that a failover makes, at one time or another.
 const CALLS_TO_THE_END: u32 = 30;
 const NODES: usize = 3;
@@ -46,9 +45,7 @@ fn device_and_number(reading: &Reading) -> (String, u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_many_power_losses_each_devices_readings_arrive_in_their_order() {
-    let seed = std::env::var("FOREBAY_TEST_SEED").ok().map(|text| text.parse().expect("a whole number"));
-    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
-    println!("FOREBAY_TEST_SEED={seed}");
+    let seed = seed();
     let mut random = fastrand::Rng::with_seed(seed);
     let states: [Arc<AtomicU8>; NODES] = std::array::from_fn(|_| Arc::new(AtomicU8::new(UP | POWERED)));
     let fs = FaultyFs::new(seed);
@@ -79,7 +76,7 @@ async fn over_many_power_losses_each_devices_readings_arrive_in_their_order() {
     };
 
     let (mut next, mut acknowledged) = (BTreeMap::<String, usize>::new(), BTreeSet::new());
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds(10, 20) {
         let running = start(gateway(), &fs).await;
         let front = RunningGateway::at(running.address());
         let steps = random.usize(2..40);
