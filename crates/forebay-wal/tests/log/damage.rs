@@ -11,7 +11,6 @@ use std::sync::Arc;
 use forebay_wal::faulty_fs::FaultyFs;
 use forebay_wal::{CutShort, Durability, Event, Found, Fs as _, Limit, Log, LogConfig, record_bytes};
 
-const LOGS: u64 = 60;
 /// Ways in which each log is damaged.
 const DAMAGES: usize = 40;
 
@@ -315,5 +314,5 @@ fn what_damage_leaves_whole_is_read_and_what_it_takes_is_told() {
         return check(seed.parse().expect("a whole number"));
     }
     let first = fastrand::u64(..1 << 48);
-    (first..first + LOGS).for_each(check);
+    (first..first + crate::runs(15, 60)).for_each(check);
 }

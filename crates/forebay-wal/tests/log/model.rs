@@ -10,8 +10,6 @@ use forebay_wal::faulty_fs::{Faults, FaultyFs};
 use forebay_wal::{Durability, Event, Found, Limit, Log, LogConfig, LogError, Segment, Spare, SpareJob};
 
 const SEGMENT_BYTES: u64 = 16 * 1024;
-/// Runs of the model, each with a seed of its own.
-const RUNS: u64 = 200;
 const OPERATIONS: usize = 400;
 
 fn config() -> LogConfig {
@@ -551,7 +549,7 @@ fn the_log_holds_what_its_model_holds_through_faults_and_crashes() {
         return check(seed.parse().expect("a whole number"), 0);
     }
     let first: u64 = fastrand::u64(..1 << 48);
-    for run in 0..RUNS {
+    for run in 0..crate::runs(50, 200) {
         check(first + run, usize::try_from(run).expect("small") * OPERATIONS);
     }
 }
