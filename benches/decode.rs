@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use forebay::codec::{DECODERS, Decoder, DeviceTags, Rules, UnknownFields};
+use forebay_codec::{DECODERS, Decoder, DeviceTags, Rules, UnknownFields};
 use forebay_reading::timestamp::{Precision, Timestamp};
 use serde::Deserialize;
 

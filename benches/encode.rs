@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use forebay::codec::{DECODERS, DeviceTags, ENCODERS, Rules, UnknownFields};
+use forebay_codec::{DECODERS, DeviceTags, ENCODERS, Rules, UnknownFields};
 use forebay_reading::Readings;
 use forebay_reading::timestamp::{Precision, Timestamp};
 

@@ -16,11 +16,11 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use forebay_codec::UnknownFields;
 use forebay_reading::quantity::{format_duration, format_size, parse_duration, parse_size};
 use forebay_reading::registry::Registry;
 
 use crate::buffer::BufferConfig;
-use crate::codec::UnknownFields;
 use crate::delivery::DeliveryConfig;
 use crate::door::DoorConfig;
 use crate::ingest::{IngestConfig, KeysConfig};
@@ -473,7 +473,7 @@ mod tests {
 
     #[test]
     fn a_format_that_the_embedded_node_does_not_take_is_a_fault() {
-        for format in crate::stores::STORES.names().filter(|name| *name != "ndjson") {
+        for format in forebay_stores::STORES.names().filter(|name| *name != "ndjson") {
             let file = format!("[cluster]\nformat = \"{format}\"\n");
             let expected = format!(
                 "FILE:2: cluster.format: must be ndjson, which is what the gateway's own node takes, unless cluster.nodes names others, got `{format}`"

@@ -3,7 +3,7 @@
 //!
 //! # The path of a reading
 //!
-//! A request comes in through [`listener`], [`door`] and [`ingest`], is decoded by [`codec`] into readings in one internal
+//! A request comes in through [`listener`], [`door`] and [`ingest`], is decoded by [`forebay_codec`] into readings in one internal
 //! encoding ([`forebay_reading`]), and finds room in the [`buffer`], whole or not at all. The buffer on disk
 //! ([`buffer::disk`]) writes it to its log ([`forebay_wal`]), with all requests that wait, and syncs once for them. Then it is
 //! answered with 202. The [`delivery`] pulls the oldest readings, gathers them into batches, has the buffer note which
@@ -26,7 +26,7 @@
 //! # The parts, in reading order
 //!
 //! 1. [`forebay_reading`], with [`forebay_reading::timestamp`]: what a reading is, and its encoding.
-//! 2. [`codec`]: bytes to readings and back, one file per format; [`stores`]: what those that take
+//! 2. [`forebay_codec`]: bytes to readings and back, one file per format; [`forebay_stores`]: what those that take
 //!    such bodies say of them.
 //! 3. [`buffer`]: the room, the ledger, the leases; what an acknowledgement promises ([`buffer::Ack`]) and what
 //!    happens when there is no room ([`buffer::OnFull`]).
@@ -46,7 +46,6 @@
 pub mod backoff;
 pub mod buffer;
 pub mod cli;
-pub mod codec;
 pub mod config;
 pub mod delivery;
 pub mod directory_lock;
@@ -62,7 +61,6 @@ pub mod problem;
 pub mod rejections;
 pub mod routing;
 pub mod status;
-pub mod stores;
 pub mod tasks;
 pub mod via;
 pub mod zstd_contexts;

@@ -1,18 +1,9 @@
-//! The codecs of the gateway, built for the fuzzer without the rest of it, and what holds for every body.
+//! What holds for every body that comes in, every reading that goes out and every answer.
 
-#![allow(dead_code, missing_docs, clippy::all, reason = "the gateway's own build looks at these files")]
-
-#[path = "../../src"]
-mod floors {
-    pub mod codec;
-    pub mod stores;
-}
-
-pub use floors::{codec, stores};
-
-use codec::{DECODERS, DeviceTags, ENCODERS, Rules, UnknownFields};
+use forebay_codec::{DECODERS, DeviceTags, ENCODERS, Rules, UnknownFields};
 use forebay_reading::Readings;
 use forebay_reading::timestamp::{Precision, Timestamp};
+use forebay_stores::{NodeAnswer, STORES, StoreConfig, judge};
 
 /// Most bytes that the readings of a body may take here.
 const ENCODED_BYTES_MAX: usize = 1 << 20;
@@ -95,10 +86,10 @@ pub fn encode(readings: &Readings) {
 pub fn read_answer(status: u16, body: &[u8]) {
     let text = String::from_utf8_lossy(body);
     let headers = http::HeaderMap::new();
-    let answer = stores::NodeAnswer { status, headers: &headers, body: &text };
-    for (_, make) in stores::STORES.members {
-        let store = make(&stores::StoreConfig::default());
+    let answer = NodeAnswer { status, headers: &headers, body: &text };
+    for (_, make) in STORES.members {
+        let store = make(&StoreConfig::default());
         let _ = store.failed_items(body, 3).map(|items| assert!(items.len() <= 3));
-        let _ = (store.blame(&answer), store.diagnose(&answer), stores::judge(&*store, &answer));
+        let _ = (store.blame(&answer), store.diagnose(&answer), judge(&*store, &answer));
     }
 }

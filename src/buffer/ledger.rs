@@ -1,6 +1,6 @@
 //! The ledger: every accepted reading is at all times in exactly one account.
 
-use crate::codec::DECODERS;
+use forebay_codec::DECODERS;
 
 /// Why readings are given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

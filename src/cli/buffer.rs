@@ -4,6 +4,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use forebay_codec::{Encoder as _, Ndjson};
 use forebay_wal::{CutShort, Damage};
 
 use super::settings::SettingsArguments;
@@ -11,7 +12,6 @@ use super::terminal::{Escaping, complain};
 use super::{DONE, FAILED, MISUSED, logging};
 use crate::buffer::disk::inspect::{self, LostKeys, Report, SegmentReport};
 use crate::buffer::{BufferConfig, OpenError};
-use crate::codec::{Encoder as _, Ndjson};
 
 /// Works on the buffer on disk of a gateway that is stopped.
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use forebay_reading::quantity::{format_duration, format_size};
 use forebay_reading::registry::Registry;
+use forebay_stores::STORES;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
@@ -23,7 +24,6 @@ use crate::delivery::{
 use crate::node;
 use crate::node_id::NodeId;
 use crate::routing::{ROUTES, Spread};
-use crate::stores::STORES;
 
 /// As many nodes as there can be.
 const NODES_MAX_SETTING: i64 = NODES_MAX as i64;

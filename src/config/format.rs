@@ -1,11 +1,11 @@
 //! The settings of the formats towards nodes.
 
+use forebay_codec::{ElasticsearchConfig, InfluxConfig, Integers};
 use forebay_reading::registry::Registry;
+use forebay_stores::{ClickhouseConfig, StoreConfig};
 
 use super::layers::{Layers, Raw};
 use super::{choice, truth};
-use crate::codec::{ElasticsearchConfig, InfluxConfig, Integers};
-use crate::stores::{ClickhouseConfig, StoreConfig};
 
 /// Longest name of a database, table or index, in bytes.
 const NAME_BYTES_MAX: usize = 255;
@@ -65,7 +65,7 @@ fn index(raw: &Raw) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use crate::config::Config;
-    use crate::stores::StoreConfig;
+    use forebay_stores::StoreConfig;
 
     #[test]
     fn the_defaults_are_those_of_the_formats() {

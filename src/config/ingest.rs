@@ -1,10 +1,10 @@
 //! The settings of the front that need more than a look.
 
+use forebay_codec::DeviceTags;
 use forebay_reading::TAG_BYTES_MAX;
 use forebay_reading::timestamp::{TimeError, Timestamp};
 
 use super::layers::Layers;
-use crate::codec::DeviceTags;
 
 /// Most tags that may name a device.
 const DEVICE_TAGS_MAX: usize = 16;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use forebay_codec::Unwritable;
 use tokio::time::Instant;
 
 use crate::buffer::Part;
-use crate::codec::Unwritable;
 
 /// Names batches: a random prefix of this run, and a number. Clones go on with the same series.
 #[derive(Clone, Debug)]

@@ -6,12 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_codec::{Encoder, Unwritable};
 use forebay_reading::ReadingRef;
 use tokio::time::Instant;
 
 use super::batch::{Batch, BatchKeys, Body, Unwritten};
 use crate::buffer::Part;
-use crate::codec::{Encoder, Unwritable};
 
 /// When a batch is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,7 +211,7 @@ mod tests {
     use crate::buffer::lease::{Record, RecordParts};
     use crate::buffer::tests::{numbered, numbers};
     use crate::buffer::waiters::Waiters;
-    use crate::codec::ENCODERS;
+    use forebay_codec::ENCODERS;
     use forebay_reading::timestamp::Timestamp;
     use forebay_reading::{ReadingParts, Readings, Value};
 

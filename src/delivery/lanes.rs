@@ -9,6 +9,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
+use forebay_codec::Encoder;
 use tokio::time::Instant;
 
 use super::batch::{Batch, BatchKeys};
@@ -16,7 +17,6 @@ use super::batcher::{BatchConfig, Batcher};
 use super::resumption::Epoch;
 use super::shards::LaneId;
 use crate::buffer::Part;
-use crate::codec::Encoder;
 
 /// Most bytes of requests that have parked readings.
 const PARKED_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -303,7 +303,7 @@ mod tests {
     use crate::buffer::lease::{Record, RecordParts};
     use crate::buffer::tests::{numbered, numbers};
     use crate::buffer::waiters::Waiters;
-    use crate::codec::ENCODERS;
+    use forebay_codec::ENCODERS;
 
     const A: LaneId = LaneId { home: 0, target: 0, turn: 0 };
     const FIRST: Epoch = Epoch::FIRST;

@@ -53,12 +53,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_stores::Store;
 use forebay_transform::TransformConfig;
 use http::HeaderMap;
 
 use crate::backoff::Backoff;
 use crate::routing::Routing;
-use crate::stores::Store;
 use secrets::Secrets;
 
 pub use batcher::BatchConfig;

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_reading::registry::Registry;
+use forebay_stores::{Silence, Store, Trial};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderValue};
 use tokio::time::{Instant, timeout_at};
@@ -22,7 +23,6 @@ use url::Url;
 use super::DeliveryConfig;
 use super::secrets::{Extent, Secrets};
 use super::wire::{Wire, WireError, WireRequest};
-use crate::stores::{Silence, Store, Trial};
 use crate::via::{FOREBAY_VIA, Via};
 use crate::zstd_contexts;
 use answer::{ANSWER_BYTES_MAX, Reader, read_body, reason, unpacked};
@@ -195,8 +195,8 @@ impl TransportConfig {
         TransportConfig {
             timeout: Duration::from_secs(10),
             compression: Compression::None,
-            store: crate::stores::STORES.find("ndjson").expect("a format")(
-                &crate::stores::StoreConfig::default(),
+            store: forebay_stores::STORES.find("ndjson").expect("a format")(
+                &forebay_stores::StoreConfig::default(),
             ),
             headers: HeaderMap::new(),
             secrets: Arc::default(),

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use forebay_stores::{NodeAnswer, Silence, Store, Trial, judge};
 use http::HeaderValue;
 
 use super::secrets::{Extent, Secrets};
@@ -10,7 +11,6 @@ use super::source::Place;
 use super::transport::{Transport, TransportConfig};
 use super::wire::{HttpClient, TransportError, WireError};
 use super::{DeliveryConfig, NodeSource};
-use crate::stores::{NodeAnswer, Silence, Store, Trial, judge};
 
 /// Tries nodes with what the format of the cluster has for it.
 #[derive(Debug)]

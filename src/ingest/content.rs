@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use forebay_codec::{DECODERS, Decoder};
 use forebay_reading::timestamp::Precision;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use http::request::Parts;
@@ -11,7 +12,6 @@ use super::dialect::Dialect;
 use super::encoding::{ENCODINGS, Encoding};
 use super::error::IngestError;
 use crate::buffer::Ack;
-use crate::codec::{DECODERS, Decoder};
 
 /// Longest piece of a header or parameter that an error repeats, in characters.
 const QUOTE_CHARS_MAX: usize = 64;

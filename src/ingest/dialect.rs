@@ -98,7 +98,7 @@ impl Dialect {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::DECODERS;
+    use forebay_codec::DECODERS;
 
     #[test]
     fn every_format_is_taken_by_its_media_type_or_at_a_path_of_its_own() {

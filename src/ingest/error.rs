@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
+use forebay_codec::{DECODERS, DecodeError, Rejection, Rejections};
 use forebay_reading::quantity::{format_duration, format_size};
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONNECTION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 use thiserror::Error;
 
 use crate::buffer::{Ack, PushError};
-use crate::codec::{DECODERS, DecodeError, Rejection, Rejections};
 use crate::door::NO_LENGTH;
 use crate::problem::{Problem, ReadingFault};
 
@@ -285,7 +285,7 @@ fn seconds(duration: Duration) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::Reason;
+    use forebay_codec::Reason;
 
     #[test]
     fn a_buffer_that_cannot_store_is_told_with_the_reason_and_when_to_come_again() {

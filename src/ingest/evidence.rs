@@ -6,8 +6,9 @@
 use std::net::IpAddr;
 use std::time::SystemTime;
 
+use forebay_codec::{Decoder, DeviceTags, Reason, Rejections};
+
 use super::error::IngestError;
-use crate::codec::{Decoder, DeviceTags, Reason, Rejections};
 use crate::rejections::{
     Count, ENTRIES_PER_REQUEST_MAX, Rejected, RejectionEntry, RejectionLog, SAMPLE_BYTES_MAX,
 };

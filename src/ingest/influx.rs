@@ -18,6 +18,7 @@
 use std::fmt::Write as _;
 
 use axum::response::{IntoResponse, Response};
+use forebay_codec::Rejections;
 use forebay_reading::timestamp::Precision;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -26,7 +27,6 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::accepted::Accepted;
 use super::error::IngestError;
-use crate::codec::Rejections;
 use crate::problem::{ReadingFault, json_line};
 
 /// The path of InfluxDB 2 and later.

@@ -1,7 +1,7 @@
 //! The HTTP front: readings in.
 //!
 //! A request goes through `content` (what it says about itself), `body` (taking it in), a decoder of
-//! [`crate::codec`], and into the buffer, whole or not at all. Every refusal is an `error` with its status, told
+//! [`forebay_codec`], and into the buffer, whole or not at all. Every refusal is an `error` with its status, told
 //! as a problem (RFC 9457).
 //!
 //! [`PATHS`] lists the paths that take readings. They share all of that; what sets them apart is their `dialect`:
@@ -36,6 +36,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use forebay_codec::{DeviceTags, Reason, UnknownFields};
 use forebay_reading::timestamp::Timestamp;
 use prometheus::IntCounter;
 use tokio::sync::Semaphore;
@@ -43,7 +44,6 @@ use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 
 use crate::buffer::{Ack, Buffer};
-use crate::codec::{DeviceTags, Reason, UnknownFields};
 use crate::metrics::Metrics;
 use crate::rejections::RejectionLog;
 use crate::via::Via;

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use axum::response::Response;
 use bytes::Bytes;
+use forebay_codec::{Decoded, Reason, Rules};
 use forebay_reading::Readings;
 use forebay_reading::timestamp::Timestamp;
 use http::Request;
@@ -23,7 +24,6 @@ use super::error::{IngestError, faults};
 use super::evidence::{Evidence, Sender};
 use super::idempotency::{Answer, Claim, Digest, Fingerprint, Idempotency, Turn};
 use crate::buffer::{self, Ack, Buffer};
-use crate::codec::{Decoded, Reason, Rules};
 use crate::door::has_no_end;
 use crate::tasks;
 

@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn the_schema_has_the_fields_that_the_decoders_know() {
         check_fields::<Reading>(Field::NAMES.iter().map(|(name, _)| *name));
-        check_fields::<SenmlRecord>(crate::codec::senml_labels());
+        check_fields::<SenmlRecord>(forebay_codec::senml_labels());
     }
 
     #[track_caller]

@@ -5,13 +5,13 @@ use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use forebay_codec::{DECODERS, Decoder, DeviceTags, Rules, UnknownFields};
 use forebay_reading::Readings;
 use forebay_reading::timestamp::{Precision, Timestamp};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
 
 use super::refusal::Refusal;
-use crate::codec::{DECODERS, Decoder, DeviceTags, Rules, UnknownFields};
 use crate::door::{NO_LENGTH, says_length};
 use crate::zstd_contexts;
 

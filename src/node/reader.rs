@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
+use forebay_codec::write_reading;
 use forebay_reading::timestamp::Timestamp;
 use forebay_reading::{ReadingParts, Readings, Tag, Value};
 use rusqlite::types::ValueRef;
@@ -21,7 +22,6 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout;
 
 use super::database::{StoreError, open_read_only};
-use crate::codec::write_reading;
 
 /// Queries at a time, and connections that are kept for them.
 const READERS_MAX: usize = 4;

@@ -2,9 +2,9 @@
 
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use forebay_codec::Rejections;
 
 use super::database::StoreError;
-use crate::codec::Rejections;
 use crate::problem::{Problem, ReadingFault};
 
 /// An answer that says what is wrong, and what to do.

@@ -161,7 +161,7 @@ mod tests {
     fn lines(readings: &Readings) -> Vec<String> {
         let line = |reading| {
             let mut line = Vec::new();
-            crate::codec::write_reading(reading, &mut line);
+            forebay_codec::write_reading(reading, &mut line);
             String::from_utf8(line).expect("text")
         };
         readings.iter().map(line).collect()

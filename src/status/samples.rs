@@ -1,9 +1,9 @@
 //! The metrics that are read from the accounts and the nodes at the moment of an answer.
 
+use forebay_codec::DECODERS;
 use tokio::time::Instant;
 
 use crate::buffer::ledger::{DeadLetterReason, DropReason};
-use crate::codec::DECODERS;
 use crate::delivery::TransformStatus;
 use crate::metrics::{Sample, sample};
 

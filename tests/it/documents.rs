@@ -20,8 +20,8 @@ const FLOORS: &[(u8, &[&str])] = &[
     (6, &["config.rs", "config/"]),
     (5, &["ingest/", "status/", "node/"]),
     (4, &["delivery/"]),
-    (3, &["buffer/", "stores/"]),
-    (2, &["codec/", "routing/"]),
+    (3, &["buffer/"]),
+    (2, &["routing/"]),
     (1, &["rejections.rs", "rejections/"]),
     (
         0,

@@ -371,7 +371,7 @@ async fn precision_is_the_unit_of_times_that_are_numbers() {
 #[tokio::test]
 async fn a_senml_pack_arrives_as_canonical_readings() {
     let setup = Setup::start().await;
-    let pack = include_str!("../data/senml/rfc8428-5.1.2b.json");
+    let pack = include_str!("../../crates/forebay-codec/tests/data/senml/rfc8428-5.1.2b.json");
     expect_accepted(setup.post(SENML, pack).await, 7);
     let lines = setup.lines(7).await;
     let line = |sensor: &str, value: &str, second: u32, unit: &str| {

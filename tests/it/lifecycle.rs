@@ -884,7 +884,7 @@ async fn check_says_no_to_places_and_sizes_that_there_are_not_and_leaves_nothing
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn check_says_no_to_a_path_that_a_node_does_not_know_whatever_the_format() {
-    for format in forebay::stores::STORES.names() {
+    for format in forebay_stores::STORES.names() {
         for status in [404, 405] {
             let node = FakeNode::always(Answer::status(status)).await;
             let settings = [ANY_PORT, MEMORY, ("cluster.nodes", &node.url()), ("cluster.format", format)];

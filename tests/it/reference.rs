@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgAction, Command};
 use forebay::buffer::{Ack, OVERFLOW_POLICIES};
 use forebay::cli;
-use forebay::codec::Reason;
 use forebay::config::Config;
 use forebay::ingest::{REFUSALS, STATUSES};
 use forebay::metrics::{Kind, PREFIX, TABLE};
+use forebay_codec::Reason;
 
 /// The variable that has the pages written.
 const WRITE: &str = "FOREBAY_WRITE_DOCS";
@@ -185,7 +185,7 @@ fn the_statuses_and_reasons_are_those_of_the_front() {
                         [answers of their own](../sending/line-protocol.md). More on 403 and 421: \
                         [Web pages and names](../sending/web-pages.md); on 409: [Sending again](../sending/again.md); \
                         on 422 with `ack=delivered`: [Dead letters](../delivering/dead-letters.md).";
-    let mut text = page("Statuses", "the tables in src/ingest/ and src/codec/mod.rs", introduction);
+    let mut text = page("Statuses", "the tables in src/ingest/ and crates/forebay-codec/", introduction);
     let rows =
         STATUSES.iter().map(|row| [row.status.to_string(), row.when.to_owned(), row.remedy.to_owned()]);
     table(&mut text, ["status", "when", "what to do"], rows);
@@ -200,7 +200,7 @@ fn the_statuses_and_reasons_are_those_of_the_front() {
 
     text += "\n## Reasons of readings\n\nWhy a reading was turned away, in `forebay_readings_rejected_total` and at \
              `/status/rejections`:\n";
-    let docs = docs_of_variants("src/codec/mod.rs", "Reason");
+    let docs = docs_of_variants("crates/forebay-codec/src/lib.rs", "Reason");
     assert_eq!(docs.len(), Reason::NAMES.len(), "each reason has a name");
     let rows = Reason::NAMES.iter().zip(docs).map(|((name, reason), (variant, doc))| {
         assert_eq!(format!("{reason:?}"), variant, "the names are in the order of the reasons");

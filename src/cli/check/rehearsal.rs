@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use forebay_codec::{DECODERS, DecodeError, Rejection, Rules, write_reading};
 use forebay_reading::timestamp::{Precision, Timestamp};
 use forebay_reading::{ReadingRef, Readings};
 use forebay_transform::{Chain, Fate, Moment, TransformConfig};
@@ -18,7 +19,6 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use crate::cli::load::csv_source::{CsvError, CsvFile};
-use crate::codec::{DECODERS, DecodeError, Rejection, Rules, write_reading};
 use crate::config::Config;
 
 /// Largest file that is read, in bytes; one of CSV may be larger.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use forebay_stores::{Blame, FailedItem, Judgement, NodeAnswer, Store, is_page, judge};
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use http::header::CONTENT_ENCODING;
@@ -15,7 +16,6 @@ use tokio::time::{Instant, timeout_at};
 use super::retry_after::retry_after;
 use crate::delivery::secrets::{Extent, Secrets};
 use crate::delivery::wire::{WireAnswer, WireError};
-use crate::stores::{Blame, FailedItem, Judgement, NodeAnswer, Store, is_page, judge};
 
 /// Most of an answer that is kept for people, in bytes.
 const EXCERPT_BYTES_MAX: usize = 1024;

@@ -1,10 +1,10 @@
 //! The headers of a batch, and which of them are nobody else's to set.
 
+use forebay_stores::{STORES, StoreConfig};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Compression, TransportConfig};
-use crate::stores::{STORES, StoreConfig};
 
 /// The key of the batch, in quotation marks.
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -16,7 +16,7 @@ const OWN_PREFIX: &str = "forebay-";
 
 /// Headers that HTTP, the format of the bodies, or Forebay itself sets. Any of these from the settings would contradict the
 /// request: a length that is not the body's has a node store a part of it and say that it has it all. Those that formats set
-/// ([`crate::stores::Store::headers`]) and those that begin with `forebay-` come to them.
+/// ([`forebay_stores::Store::headers`]) and those that begin with `forebay-` come to them.
 const RESERVED: [&str; 24] = [
     // What the body is.
     "content-digest",

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use forebay_codec::{Unwritable, write_reading};
 use forebay_reading::timestamp::Timestamp;
+use forebay_stores::FailedItem;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -12,12 +14,10 @@ use super::pending::{Death, Pending, Refusal, State};
 use crate::backoff::Backoff;
 use crate::buffer::ledger::{DeadLetterReason, Outcome};
 use crate::buffer::{Fate, Part};
-use crate::codec::{Unwritable, write_reading};
 use crate::delivery::DeadLetter;
 use crate::delivery::batch::Unwritten;
 use crate::delivery::dead_letter::Origin;
 use crate::delivery::transport::Verdict;
-use crate::stores::FailedItem;
 use crate::tasks;
 
 /// What became of the dead letters of a batch.

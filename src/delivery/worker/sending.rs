@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use forebay_stores::FailedItem;
 use tokio::task::{Id, JoinError};
 use tokio::time::Instant;
 use tracing::{debug, error};
@@ -16,7 +17,6 @@ use crate::delivery::resumption::Epoch;
 use crate::delivery::shards::{Class, Classes, LaneId};
 use crate::delivery::transport::{Answer, Parcel, Verdict};
 use crate::routing::Spread;
-use crate::stores::FailedItem;
 
 /// How far the readings have come that no stop had noted, for the batches that are resumed.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! Keys and bodies in sixteen bytes.
 
+use forebay_codec::DECODERS;
 use sha2::{Digest as _, Sha256};
 
-use crate::codec::DECODERS;
 use crate::ingest::content::{Content, Strictness};
 
 /// Bytes of a body that are hashed before others get a turn: about 0.2 ms where the processor has no instructions

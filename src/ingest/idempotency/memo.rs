@@ -16,13 +16,13 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use forebay_codec::REJECTIONS_LISTED_MAX;
 use forebay_reading::timestamp::Timestamp;
 use thiserror::Error;
 
 use super::digest::{Digest, Kept, Of};
 use super::keys::Answer;
 use crate::buffer::Ack;
-use crate::codec::REJECTIONS_LISTED_MAX;
 use crate::problem::ReadingFault;
 
 const VERSION: u8 = 2;

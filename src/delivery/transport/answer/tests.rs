@@ -1,9 +1,9 @@
 use std::io::Write as _;
 
+use forebay_stores::{STORES, StoreConfig};
 use http::HeaderValue;
 
 use super::*;
-use crate::stores::{STORES, StoreConfig};
 
 #[test]
 fn what_is_stored_in_part_is_known_whatever_stops_the_rest() {

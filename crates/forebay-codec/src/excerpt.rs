@@ -1,0 +1,432 @@
+//! Where in a body a reading stands that was turned away, and whose it is: for showing it to people.
+//!
+//! The body is looked through once more, without judging anything in it: what stands at the place that a rejection names
+//! is cut out as it was sent, and the device is read from it if one is there. Only bodies with rejections come here.
+
+use std::borrow::Cow;
+
+use crate::DeviceTags;
+use crate::body::BYTE_ORDER_MARK;
+
+/// No more than the beginning of a body is looked through, in bytes.
+const SEARCH_BYTES_MAX: usize = 1 << 20;
+/// Longest piece in which a device is looked for, in bytes.
+const PIECE_BYTES_MAX: usize = 16 << 10;
+/// Shortest line that may be the beginning of a longer one, in bytes: shorter ones are whole.
+const CUT_BYTES_MIN: usize = 200;
+
+/// Where the readings of a body stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// One object, or an array of them.
+    Array,
+    /// The same, of SenML records, whose device may stand in an earlier one.
+    SenmlArray,
+    /// One object on each line that is not blank.
+    NonBlankLines,
+    /// Line protocol: every line counts.
+    EveryLine,
+}
+
+/// A piece of a body: what was turned away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excerpt<'a> {
+    /// It, as it was sent.
+    pub text: &'a [u8],
+    /// The device that it names, if it names one.
+    pub device: Option<Cow<'a, str>>,
+}
+
+impl Layout {
+    /// The pieces of `body` at these places, which go up; `None` for one that is not found. In line protocol one of
+    /// `device_tags` names the device.
+    pub fn excerpts<'a>(
+        self,
+        body: &'a [u8],
+        places: impl IntoIterator<Item = usize>,
+        device_tags: &DeviceTags,
+    ) -> Vec<Option<Excerpt<'a>>> {
+        let mut pieces = Pieces::new(self, body);
+        let mut base = Member::Absent;
+        let mut current: Option<(usize, Excerpt<'a>)> = None;
+        let mut next = 0;
+        let mut excerpts = Vec::new();
+        for place in places {
+            while next <= place
+                && let Some(text) = pieces.next()
+            {
+                if self == Layout::SenmlArray {
+                    base = text_member(text, "bn").or(base);
+                }
+                if next == place {
+                    let device = self.device(text, &base, device_tags);
+                    current = Some((place, Excerpt { text, device }));
+                }
+                next += 1;
+            }
+            excerpts
+                .push(current.as_ref().filter(|(at, _)| *at == place).map(|(_, excerpt)| excerpt.clone()));
+        }
+        excerpts
+    }
+
+    /// The device of a piece.
+    fn device<'a>(self, piece: &'a [u8], base: &Member<'_>, tags: &DeviceTags) -> Option<Cow<'a, str>> {
+        match self {
+            Layout::Array | Layout::NonBlankLines => {
+                text_member(piece, "device").text().filter(|device| !device.is_empty())
+            }
+            Layout::SenmlArray => senml_device(piece, base),
+            Layout::EveryLine => line_device(piece, tags),
+        }
+    }
+}
+
+/// The pieces of a body, one after the other.
+struct Pieces<'a> {
+    layout: Layout,
+    rest: &'a [u8],
+}
+
+impl<'a> Pieces<'a> {
+    fn new(layout: Layout, body: &'a [u8]) -> Pieces<'a> {
+        let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+        let body = &body[..body.len().min(SEARCH_BYTES_MAX)];
+        match (layout, body.trim_ascii_start()) {
+            (Layout::Array | Layout::SenmlArray, [b'[', rest @ ..]) => Pieces { layout, rest },
+            (Layout::Array | Layout::SenmlArray, alone) => Pieces { layout, rest: alone },
+            (Layout::NonBlankLines | Layout::EveryLine, _) => Pieces { layout, rest: body },
+        }
+    }
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        match self.layout {
+            Layout::Array | Layout::SenmlArray => {
+                let rest = self.rest.trim_ascii_start();
+                let end = value_end(rest);
+                let piece = rest[..end].trim_ascii_end();
+                // Behind the comma, or nowhere.
+                self.rest = rest.get(end + 1..).unwrap_or_default();
+                (!piece.is_empty()).then_some(piece)
+            }
+            Layout::EveryLine => self.line(),
+            Layout::NonBlankLines => loop {
+                let line = self.line()?;
+                if !line.trim_ascii().is_empty() {
+                    return Some(line.trim_ascii());
+                }
+            },
+        }
+    }
+}
+
+impl<'a> Pieces<'a> {
+    fn line(&mut self) -> Option<&'a [u8]> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let end = memchr::memchr(b'\n', self.rest).unwrap_or(self.rest.len());
+        let line = &self.rest[..end];
+        self.rest = self.rest.get(end + 1..).unwrap_or_default();
+        Some(line.trim_ascii_end())
+    }
+}
+
+/// Where a JSON value ends, whatever is wrong inside it: before the comma or bracket that follows, or at the end.
+fn value_end(text: &[u8]) -> usize {
+    let (mut at, mut depth) = (0, 0_usize);
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'"' => at = string_end(text, at),
+            b'{' | b'[' => {
+                depth += 1;
+                at += 1;
+            }
+            b'}' | b']' if depth == 0 => return at,
+            b'}' | b']' => {
+                depth -= 1;
+                at += 1;
+            }
+            b',' if depth == 0 => return at,
+            _ => at += 1,
+        }
+    }
+    text.len()
+}
+
+/// Where a string ends whose opening quotation mark is at `start`: behind the closing one, or at the end.
+fn string_end(text: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while let Some(found) = text.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+        at += found;
+        if text[at] == b'"' {
+            return at + 1;
+        }
+        at += 2;
+    }
+    text.len()
+}
+
+/// What an object has as one of its members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Member<'a> {
+    Absent,
+    Text(Cow<'a, str>),
+    /// It is no text, is there twice, or may stand where the object could not be read.
+    Unknown,
+}
+
+impl<'a> Member<'a> {
+    fn text(self) -> Option<Cow<'a, str>> {
+        match self {
+            Member::Text(text) => Some(text),
+            Member::Absent | Member::Unknown => None,
+        }
+    }
+
+    /// This member, or the one that holds as long as this is not there.
+    fn or(self, other: Member<'a>) -> Member<'a> {
+        if self == Member::Absent { other } else { self }
+    }
+}
+
+/// The text that an object has as its member `name`.
+fn text_member<'a>(object: &'a [u8], name: &str) -> Member<'a> {
+    let object = &object[..object.len().min(PIECE_BYTES_MAX)];
+    let Some(mut rest) = object.trim_ascii_start().strip_prefix(b"{") else { return Member::Absent };
+    let mut found = Member::Absent;
+    loop {
+        rest = rest.trim_ascii_start();
+        let Some((key, value, after)) = first_member(rest) else {
+            // What cannot be read may name it.
+            let is_end = rest.first() == Some(&b'}');
+            return if is_end || found != Member::Absent { found } else { Member::Unknown };
+        };
+        if text(key).is_some_and(|key| key == name) {
+            if found != Member::Absent {
+                return Member::Unknown;
+            }
+            found = text(value).map_or(Member::Unknown, Member::Text);
+        }
+        rest = after.strip_prefix(b",").unwrap_or(after);
+    }
+}
+
+/// The name and the value of the member that `rest` begins with, and what follows.
+fn first_member(rest: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    rest.first().filter(|first| **first == b'"')?;
+    let (key, after) = rest.split_at(string_end(rest, 0).min(rest.len()));
+    let value = after.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+    let (value, after) = value.split_at(value_end(value));
+    Some((key, value.trim_ascii_end(), after))
+}
+
+/// What a JSON string says; `None` if it is none, or says nothing.
+fn text(string: &[u8]) -> Option<Cow<'_, str>> {
+    let inner = string.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    if string_end(string, 0) != string.len() {
+        return None;
+    }
+    if !inner.contains(&b'\\') {
+        return std::str::from_utf8(inner).ok().map(Cow::Borrowed);
+    }
+    serde_json::from_slice::<String>(string).ok().map(Cow::Owned)
+}
+
+fn senml_device<'a>(record: &'a [u8], base: &Member<'_>) -> Option<Cow<'a, str>> {
+    let known = |member: Member<'_>| match member {
+        Member::Absent => Some(String::new()),
+        Member::Text(text) => Some(text.into_owned()),
+        Member::Unknown => None,
+    };
+    let (base, name) = (known(base.clone())?, known(text_member(record, "n"))?);
+    super::senml::device(&base, &name)
+        .filter(|device| !device.is_empty())
+        .map(|device| Cow::Owned(device.to_owned()))
+}
+
+/// The device of a line: the first of the tags that it has.
+fn line_device<'a>(line: &'a [u8], tags: &DeviceTags) -> Option<Cow<'a, str>> {
+    let line = &line[..line.len().min(PIECE_BYTES_MAX)];
+    let mut found: Vec<(&[u8], &'a [u8])> = Vec::new();
+    let mut rest = line.trim_ascii_start();
+    rest = &rest[unescaped(rest, b", ")..];
+    while let Some(tag) = rest.strip_prefix(b",") {
+        let (tag, after) = tag.split_at(unescaped(tag, b", "));
+        let equals = unescaped(tag, b"=");
+        if let Some(value) = tag.get(equals + 1..) {
+            found.push((&tag[..equals], value));
+        }
+        rest = after;
+    }
+    if rest.is_empty() && line.len() >= CUT_BYTES_MIN {
+        // The last value may go on.
+        found.pop();
+    }
+    let value = tags.names().find_map(|name| found.iter().find(|(tag, _)| *tag == name.as_bytes()))?.1;
+    let value = String::from_utf8_lossy(value);
+    match value.contains('\\') {
+        true => Some(value.replace("\\,", ",").replace("\\ ", " ").replace("\\=", "=").into()),
+        false => Some(value),
+    }
+}
+
+/// Where the first of these bytes stands that no backslash stands before, or the end.
+fn unescaped(text: &[u8], bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'\\' => at += 2,
+            byte if bytes.contains(byte) => return at,
+            _ => at += 1,
+        }
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn check(layout: Layout, body: &str, places: &[usize], expected: &[Option<(&str, Option<&str>)>]) {
+        let found = layout.excerpts(body.as_bytes(), places.iter().copied(), &DeviceTags::default());
+        let found: Vec<_> = found
+            .iter()
+            .map(|excerpt| {
+                let excerpt = excerpt.as_ref()?;
+                Some((std::str::from_utf8(excerpt.text).unwrap(), excerpt.device.as_deref()))
+            })
+            .collect();
+        assert_eq!(found, expected, "{body}");
+    }
+
+    #[test]
+    fn an_element_of_an_array_is_found_whatever_is_wrong_in_it() {
+        let array = Layout::Array;
+        check(
+            array,
+            r#"{"device":"d","value":1}"#,
+            &[0],
+            &[Some((r#"{"device":"d","value":1}"#, Some("d")))],
+        );
+        check(
+            array,
+            r#" [ {"a":[1,"],{"]} , {"device":"d"} ]"#,
+            &[1],
+            &[Some((r#"{"device":"d"}"#, Some("d")))],
+        );
+        check(
+            array,
+            r#"[1,{"value":"\q]","device" : "d\u0041"},{"value":1e999,"tags":{"device":"no"}}]"#,
+            &[0, 1, 1, 2, 3],
+            &[
+                Some(("1", None)),
+                Some((r#"{"value":"\q]","device" : "d\u0041"}"#, Some("dA"))),
+                Some((r#"{"value":"\q]","device" : "d\u0041"}"#, Some("dA"))),
+                Some((r#"{"value":1e999,"tags":{"device":"no"}}"#, None)),
+                None,
+            ],
+        );
+        let quoted = r#"{"value":"\"]},","device":"d"}"#;
+        check(array, &format!("[{quoted},1]"), &[0, 1], &[Some((quoted, Some("d"))), Some(("1", None))]);
+        check(array, "\u{feff}[{\"device\":7}]", &[0], &[Some((r#"{"device":7}"#, None))]);
+        check(array, "", &[0], &[None]);
+        check(array, "[]", &[0], &[None]);
+    }
+
+    #[test]
+    fn a_line_is_found_as_the_format_counts_lines() {
+        let text = "\n{\"device\":\"a\"}\r\n  \n{\"device\":\"b\", nonsense}\n";
+        let second = Some((r#"{"device":"b", nonsense}"#, Some("b")));
+        check(Layout::NonBlankLines, text, &[0, 1], &[Some((r#"{"device":"a"}"#, Some("a"))), second]);
+        let lines = "# comment\nm,host=h,device=a\\ b value=x\nm value=1\nm,host=h value=";
+        check(
+            Layout::EveryLine,
+            lines,
+            &[1, 2, 3],
+            &[
+                Some(("m,host=h,device=a\\ b value=x", Some("a b"))),
+                Some(("m value=1", None)),
+                Some(("m,host=h value=", Some("h"))),
+            ],
+        );
+    }
+
+    #[test]
+    fn the_device_of_a_senml_record_may_stand_in_an_earlier_one() {
+        let pack = r#"[{"bn":"urn:dev:mac:1:","n":"t","v":1},{"n":"t","v":"x"},{"bn":"other/","v":1}]"#;
+        check(
+            Layout::SenmlArray,
+            pack,
+            &[1, 2],
+            &[
+                Some((r#"{"n":"t","v":"x"}"#, Some("urn:dev:mac:1"))),
+                Some((r#"{"bn":"other/","v":1}"#, Some("other"))),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_base_name_that_is_empty_escaped_or_no_text_ends_the_one_before() {
+        let device = |pack: &str, place: usize| {
+            let found = Layout::SenmlArray.excerpts(pack.as_bytes(), [place], &DeviceTags::default());
+            found.into_iter().flatten().next().expect(pack).device.map(Cow::into_owned)
+        };
+        let check = |record: &str, expected: Option<&str>| {
+            let pack = format!(r#"[{{"bn":"A/","n":"t","v":1}},{record},{{"n":"u/t"}}]"#);
+            assert_eq!(device(&pack, 1).as_deref(), expected, "{record}");
+        };
+        check(r#"{"bn":"","n":"B/t"}"#, Some("B"));
+        check(r#"{"b\u006e":"C/","n":"t"}"#, Some("C"));
+        check(r#"{"bn":"\u0043/","\u006e":"t"}"#, Some("C"));
+        check(r#"{"n":"t"}"#, Some("A"));
+        check(r#"{"bn":7,"n":"t"}"#, None);
+        check(r#"{"bn":"B\q/","n":"t"}"#, None);
+        check(r#"{"bn":"B/","bn":"C/","n":"t"}"#, None);
+        check(r#"{"n":7}"#, None);
+        assert_eq!(device(r#"[{"bn":"A/"},{"bn":7},{"n":"u/t"}]"#, 2), None);
+        assert_eq!(device(r#"[{"bn":"A/"},{"bn":""},{"n":"u/t"}]"#, 2).as_deref(), Some("u"));
+        let long =
+            format!(r#"[{{"bn":"A/"}},{{"x":"{}","bn":"B/"}},{{"n":"t"}}]"#, "x".repeat(PIECE_BYTES_MAX));
+        assert_eq!(device(&long, 2), None);
+    }
+
+    #[test]
+    fn no_device_is_named_rather_than_a_wrong_one() {
+        let check = |layout, piece: &str, expected| {
+            super::tests::check(layout, piece, &[0], &[Some((piece, expected))])
+        };
+        check(Layout::Array, r#"{"d\u0065vice":"E","value":"x"}"#, Some("E"));
+        check(Layout::NonBlankLines, r#"{"\u0064evice":"\u0045"}"#, Some("E"));
+        check(Layout::Array, r#"{"\q":1,"device":"d"}"#, Some("d"));
+        check(Layout::Array, r#"{"device":"a","device":"b"}"#, None);
+        check(Layout::Array, r#"{"device":"a","d\u0065vice":"b"}"#, None);
+        check(Layout::Array, r#"{"device":"a\q"}"#, None);
+        check(Layout::Array, r#"{"device":"a"x"b"}"#, None);
+        check(Layout::Array, r#"{"device":""}"#, None);
+        check(Layout::Array, r#"{"device":"cut of"#, None);
+        check(Layout::EveryLine, "m,device=whole", Some("whole"));
+        check(Layout::EveryLine, &format!("m,device={}", "x".repeat(CUT_BYTES_MIN)), None);
+        check(Layout::EveryLine, &format!("m,host=h,device=d v={}", "x".repeat(CUT_BYTES_MIN)), Some("d"));
+    }
+
+    #[test]
+    fn what_stands_far_behind_is_not_looked_for() {
+        let body = format!("[{}1]", "0,".repeat(SEARCH_BYTES_MAX));
+        check(Layout::Array, &body, &[SEARCH_BYTES_MAX], &[None]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_it_panic(body in r#"([\[\]{}",:\\ =\nmé]|"device"|"bn"|device=){0,60}"#) {
+            for layout in [Layout::Array, Layout::SenmlArray, Layout::NonBlankLines, Layout::EveryLine] {
+                layout.excerpts(body.as_bytes(), 0..8, &DeviceTags::default());
+            }
+        }
+    }
+}

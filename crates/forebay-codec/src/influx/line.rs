@@ -1,0 +1,286 @@
+//! One line.
+
+use std::borrow::Cow;
+
+use forebay_reading::timestamp::Timestamp;
+use forebay_reading::{ReadingError, ReadingParts, Readings, TAGS_MAX, Tag};
+
+use super::cursor::Cursor;
+use super::fault::{Fault, Scope};
+use super::{Reason, digits, value};
+use crate::names::Names;
+use crate::{REJECTIONS_LISTED_MAX, Rules};
+
+/// The field whose sensor is called as the measurement is.
+const PLAIN_FIELD: &str = "value";
+
+/// Why a line gives no readings.
+#[derive(Debug)]
+pub(super) enum LineError {
+    /// Something is wrong with it.
+    Fault(Fault),
+    /// The readings take more than [`Rules::encoded_bytes_max`].
+    Overflow,
+}
+
+impl From<Fault> for LineError {
+    fn from(fault: Fault) -> LineError {
+        LineError::Fault(fault)
+    }
+}
+
+/// Reads lines, one after the other. What it holds is used again for the next one, to keep its memory.
+#[derive(Debug)]
+pub(super) struct Parser<'a, 'r> {
+    rules: &'r Rules,
+    tags: Vec<Tag<'a>>,
+    /// The keys of the fields before the one that is read.
+    fields: Vec<Cow<'a, str>>,
+    names: Names,
+    sensor: String,
+    text: String,
+    /// What is wrong with fields of a line that is taken otherwise.
+    faults: FieldFaults,
+}
+
+/// Fields that cost no other: the first ones with what is wrong with them, the others as numbers.
+#[derive(Debug, Default)]
+pub(super) struct FieldFaults {
+    pub(super) listed: Vec<Fault>,
+    /// By [`Reason`], in the order of [`Reason::NAMES`].
+    pub(super) unlisted: [u64; Reason::NAMES.len()],
+}
+
+impl FieldFaults {
+    fn add(&mut self, fault: Fault) {
+        if self.listed.len() < REJECTIONS_LISTED_MAX {
+            self.listed.push(fault);
+        } else {
+            self.unlisted[fault.reason as usize] += 1;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.listed.is_empty()
+    }
+}
+
+impl<'a, 'r> Parser<'a, 'r> {
+    pub(super) fn new(rules: &'r Rules) -> Parser<'a, 'r> {
+        Parser {
+            rules,
+            tags: Vec::new(),
+            fields: Vec::new(),
+            names: Names::default(),
+            sensor: String::new(),
+            text: String::new(),
+            faults: FieldFaults::default(),
+        }
+    }
+
+    /// What is wrong with single fields of the line that was read last; `None` if nothing is.
+    pub(super) fn take_faults(&mut self) -> Option<FieldFaults> {
+        if self.faults.is_empty() { None } else { Some(std::mem::take(&mut self.faults)) }
+    }
+
+    /// Reads the line that begins at `start`, pushes what it holds, and says where the next line begins. If it fails,
+    /// some of that may have been pushed.
+    pub(super) fn line(
+        &mut self,
+        text: &'a str,
+        start: usize,
+        readings: &mut Readings,
+    ) -> Result<usize, LineError> {
+        let mut cursor = Cursor::new(text, start);
+        self.forget_faults();
+        cursor.skip_blanks();
+        if cursor.take_line_end() {
+            return Ok(cursor.at);
+        }
+        if cursor.peek() == Some(b'#') {
+            cursor.skip_line();
+            return Ok(cursor.at);
+        }
+        let measurement_at = cursor.at;
+        let measurement = cursor.measurement();
+        if measurement.is_empty() {
+            return Err(Fault::missing(measurement_at, "the measurement is missing").into());
+        }
+        let device = self.tags(&mut cursor)?;
+        let before = readings.end();
+        self.fields(&mut cursor, &measurement, &device, readings)?;
+        if let Some(time) = self.time(&mut cursor)? {
+            readings.set_time_after(before, time);
+        }
+        Ok(cursor.at)
+    }
+
+    /// Reads the tags, and says which device they name.
+    fn tags(&mut self, cursor: &mut Cursor<'a>) -> Result<Cow<'a, str>, Fault> {
+        self.tags.clear();
+        let mut device: Option<(usize, usize)> = None;
+        while cursor.take(b',') {
+            let at = cursor.at;
+            let key = self.tag(cursor)?;
+            let place = self.tags.len() - 1;
+            let before = self.tags[..place].iter().map(|(known, _)| &**known);
+            if !self.names.is_new(&self.tags[place].0, before) {
+                return Err(Fault::tag_twice(at, &self.tags[place].0));
+            }
+            // Each is compared with all others, so there must not be many; one of them is the device.
+            if place > TAGS_MAX {
+                return Err(Fault::reading(at, &ReadingError::TagCount { got: place }));
+            }
+            if let Some(rank) = key
+                && device.is_none_or(|(best, _)| rank < best)
+            {
+                device = Some((rank, place));
+            }
+        }
+        match device {
+            Some((_, place)) => Ok(self.tags.remove(place).1),
+            None => Err(Fault::no_device(cursor.at, &self.rules.device_tags)),
+        }
+    }
+
+    /// Reads one tag, and says which place it has among those that name a device.
+    fn tag(&mut self, cursor: &mut Cursor<'a>) -> Result<Option<usize>, Fault> {
+        let at = cursor.at;
+        let key = cursor.key();
+        if key.is_empty() {
+            return Err(Fault::missing(at, "a tag has no name"));
+        }
+        if !cursor.take(b'=') {
+            return Err(Fault::tag_without_value(at, &key));
+        }
+        let value_at = cursor.at;
+        let value = cursor.key();
+        if cursor.peek() == Some(b'=') {
+            return Err(Fault::equals_in_tag(cursor.at, &key));
+        }
+        if value.is_empty() {
+            return Err(Fault::tag_without_value(value_at, &key));
+        }
+        let rank = self.rules.device_tags.rank(&key);
+        self.tags.push((key, value));
+        Ok(rank)
+    }
+
+    /// Reads the fields up to the time, and pushes a reading for each with the time of receipt.
+    fn fields(
+        &mut self,
+        cursor: &mut Cursor<'a>,
+        measurement: &str,
+        device: &str,
+        readings: &mut Readings,
+    ) -> Result<(), LineError> {
+        let end = cursor.at;
+        cursor.skip_blanks();
+        if cursor.take_line_end() {
+            return Err(Fault::missing(end, "the line has no fields").into());
+        }
+        self.fields.clear();
+        self.sensor.clear();
+        self.sensor.push_str(measurement);
+        self.sensor.push('_');
+        loop {
+            let at = cursor.at;
+            let key = cursor.key();
+            if key.is_empty() {
+                return Err(Fault::missing(at, "a field has no name").into());
+            }
+            if !cursor.take(b'=') {
+                return Err(Fault::field_without_value(at, &key).into());
+            }
+            if !self.names.is_new(&key, self.fields.iter().map(|known| &**known)) {
+                return Err(Fault::field_twice(at, &key).into());
+            }
+            if let Err(fault) = self.field(cursor, at, &key, (device, measurement), readings) {
+                match fault.scope {
+                    Scope::Line => return Err(fault.into()),
+                    Scope::Field(_) => self.faults.add(fault),
+                }
+            }
+            if readings.encoded_bytes() > self.rules.encoded_bytes_max {
+                return Err(LineError::Overflow);
+            }
+            match cursor.peek() {
+                Some(b',') => cursor.at += 1,
+                None | Some(b' ' | b'\t' | b'\r' | b'\n') => return Ok(()),
+                Some(_) => return Err(Fault::after_field(cursor.at, &key).into()),
+            }
+            self.fields.push(key);
+        }
+    }
+
+    /// Reads the value of the field `key`, which begins at the byte `at`, and pushes a reading of it.
+    fn field(
+        &mut self,
+        cursor: &mut Cursor<'a>,
+        at: usize,
+        key: &str,
+        (device, measurement): (&str, &str),
+        readings: &mut Readings,
+    ) -> Result<(), Fault> {
+        let value = value::read(cursor, key, &mut self.text)?;
+        self.sensor.truncate(measurement.len() + 1);
+        self.sensor.push_str(key);
+        let sensor = if key == PLAIN_FIELD { measurement } else { &self.sensor };
+        let parts = ReadingParts {
+            device,
+            sensor,
+            value,
+            time: self.rules.received_at,
+            unit: None,
+            tags: &self.tags,
+        };
+        readings.push(&parts).map_err(|error| Fault::reading_of(at, key, &error))
+    }
+
+    /// Those of the line before, if it was turned away as a whole.
+    fn forget_faults(&mut self) {
+        if !self.faults.is_empty() {
+            self.faults = FieldFaults::default();
+        }
+    }
+
+    /// Reads the time, if there is one, and passes the end of the line.
+    fn time(&self, cursor: &mut Cursor<'a>) -> Result<Option<Timestamp>, Fault> {
+        cursor.skip_blanks();
+        if cursor.take_line_end() {
+            return Ok(None);
+        }
+        let at = cursor.at;
+        let number = whole_number(cursor)?;
+        let time = number.and_then(|number| Timestamp::from_integer(number, self.rules.precision).ok());
+        let time = match time {
+            Some(time) if self.rules.takes_time(time) => time,
+            _ => self
+                .rules
+                .time_of_number(cursor.since(at))
+                .map_err(|detail| Fault::new(at, Reason::Time, detail))?,
+        };
+        cursor.skip_blanks();
+        if !cursor.take_line_end() {
+            return Err(Fault::new(cursor.at, Reason::Type, "after the time, the line must end"));
+        }
+        Ok(Some(time))
+    }
+}
+
+/// Reads the number that is the time; `None` if it does not fit.
+fn whole_number(cursor: &mut Cursor<'_>) -> Result<Option<i64>, Fault> {
+    if let Some((number, length)) = digits::at_start_of(cursor.rest().as_bytes())
+        && cursor.is_token(length)
+    {
+        cursor.at += length;
+        return Ok(i64::try_from(number).ok());
+    }
+    let at = cursor.at;
+    let token = cursor.token();
+    let digits = token.strip_prefix('-').unwrap_or(token);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Fault::no_time(at, token));
+    }
+    Ok(token.parse().ok())
+}

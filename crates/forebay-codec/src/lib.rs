@@ -1,0 +1,487 @@
+//! Bytes to readings and back: one file per format, in and out.
+//!
+//! A [`Decoder`] takes the body of a request and gives the readings that it holds, in the internal encoding,
+//! with a [`Rejection`] for each reading that was turned away. It looks at each byte once, allocates nothing per
+//! reading that it accepts, and either fails as a whole (the body is not what it claims to be) or gives both
+//! lists. An [`Encoder`] writes readings as the body of a batch, one reading at a time, so that a batch can stop
+//! at a number of bytes. What the stores that take such bodies say of them is a matter of the crate `forebay-stores`.
+//!
+//! Limits: a body is bounded by whoever reads it; nesting deeper than 128 is an error; at most
+//! [`REJECTIONS_LISTED_MAX`] rejections are listed, all are counted.
+//!
+//! A format is added as a file here and a row in [`DECODERS`] or [`ENCODERS`]; the tests at the end of this file
+//! then hold it to what every format promises.
+
+mod body;
+mod canonical;
+mod device_tag;
+mod elasticsearch;
+mod elements;
+mod encoder;
+mod excerpt;
+mod influx;
+mod json;
+mod mended;
+mod names;
+mod ndjson;
+mod object;
+mod remote_write;
+mod scan;
+mod senml;
+mod time;
+mod unknown;
+mod value;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use forebay_reading::registry::Registry;
+use forebay_reading::timestamp::{Precision, Timestamp};
+use forebay_reading::{ReadingError, Readings};
+use thiserror::Error;
+
+pub use body::Looks;
+pub use canonical::write_reading;
+pub use elasticsearch::ElasticsearchEncoder;
+pub use encoder::{ElasticsearchConfig, Encoder, InfluxConfig, Integers, MakeEncoder, Unwritable};
+pub use excerpt::{Excerpt, Layout};
+pub use influx::{DeviceTags, InfluxEncoder};
+pub use json::Json;
+pub use ndjson::Ndjson;
+pub use remote_write::RemoteWriteEncoder;
+pub use senml::labels as senml_labels;
+
+/// Most rejections of one request that are listed.
+pub const REJECTIONS_LISTED_MAX: usize = 100;
+
+/// The formats that requests may have, by the name that metrics give them.
+pub const DECODERS: Registry<&dyn Decoder> = Registry {
+    what: "format",
+    members: &[("json", &Json), ("ndjson", &Ndjson), ("senml", &senml::Senml), ("influx", &influx::Influx)],
+};
+
+/// The formats that batches may have.
+pub const ENCODERS: Registry<MakeEncoder> = Registry {
+    what: "format",
+    members: &[
+        ("ndjson", || Arc::new(Ndjson)),
+        ("json", || Arc::new(Json)),
+        ("elasticsearch", || Arc::new(ElasticsearchEncoder::new(&ElasticsearchConfig::default()))),
+        ("influx", || Arc::new(InfluxEncoder::new(InfluxConfig::default()))),
+        ("remote-write", || Arc::new(RemoteWriteEncoder::new())),
+    ],
+};
+
+/// Reads one format of request bodies.
+pub trait Decoder: Sync + Debug {
+    /// The media types of this format, in lower case; none if it has paths of its own, where any type is taken.
+    fn media_types(&self) -> &'static [&'static str];
+
+    /// What is said of a body of which nothing can be taken and that looks like this; `None` if nothing is.
+    fn advice(&self, looks: Looks) -> Option<&'static str>;
+
+    /// Where the readings of a body stand, for showing those that were turned away.
+    fn layout(&self) -> Layout;
+
+    /// Reads a whole body that has no byte order mark.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if the body is not of this format; nothing of it may be taken then.
+    fn read(&self, body: &[u8], rules: &Rules) -> Result<Decoded, DecodeError>;
+
+    /// Reads a whole body.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if the body is not of this format; nothing of it may be taken then.
+    fn decode(&self, body: &[u8], rules: &Rules) -> Result<Decoded, DecodeError> {
+        let body = body::unmarked(body)?;
+        body::advise(self.read(body, rules), body, |looks| self.advice(looks))
+    }
+}
+
+/// What to do with a field that no reading has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownFields {
+    /// The reading is turned away, and the message names the field and the nearest known one.
+    Reject,
+    /// The field is passed over.
+    Ignore,
+}
+
+/// What a reading must keep to, apart from the limits that always hold.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// What to do with a field that no reading has.
+    pub unknown_fields: UnknownFields,
+    /// The unit of times that are numbers.
+    pub precision: Precision,
+    /// The time of a reading that has none.
+    pub received_at: Timestamp,
+    /// No reading may be earlier.
+    pub earliest: Timestamp,
+    /// No reading may be later.
+    pub latest: Timestamp,
+    /// Most bytes that the readings of a body may take once they are encoded. Each member of `values` carries its
+    /// object's device and tags along, and each field those of its line, so that a small body can hold a great deal.
+    pub encoded_bytes_max: usize,
+    /// Which tag names the device, in formats where it is a tag.
+    pub device_tags: DeviceTags,
+}
+
+/// What a body held.
+#[derive(Debug, Default)]
+pub struct Decoded {
+    /// The readings that keep to the rules.
+    pub readings: Readings,
+    /// The others.
+    pub rejections: Rejections,
+    /// Why the first part of the body that is none of its format was turned away by itself; `None` if all of it is.
+    pub malformed: Option<DecodeError>,
+    /// Whether the readings would have taken more than [`Rules::encoded_bytes_max`]. They are not complete then.
+    pub overflowed: bool,
+}
+
+/// The readings of one request that were turned away.
+#[derive(Debug, Default)]
+pub struct Rejections {
+    /// How many there are, by [`Reason`].
+    counts: [u64; Reason::NAMES.len()],
+    /// The first [`REJECTIONS_LISTED_MAX`] of them.
+    pub listed: Vec<Rejection>,
+}
+
+/// One reading that was turned away.
+#[derive(Debug)]
+pub struct Rejection {
+    /// Its place in the request, from 0: in the array, or among the lines that are not blank; in line protocol, among
+    /// all lines.
+    pub index: usize,
+    /// JSON pointer (RFC 6901) to what was wrong.
+    pub pointer: String,
+    /// What was wrong, and what is allowed.
+    pub detail: String,
+    /// What kind of fault it is.
+    pub reason: Reason,
+    /// How many readings went with it.
+    pub readings: usize,
+}
+
+/// Why readings are turned away, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Not an object or a line, or a field of another type than it must have.
+    Type,
+    /// A field is missing, twice there, or contradicts another.
+    Field,
+    /// A field that no reading has.
+    Unknown,
+    /// Too long, empty, or with a character that is not allowed.
+    Limit,
+    /// No instant, or too far from the clock.
+    Time,
+    /// Not a finite number.
+    Number,
+    /// The request was `strict` and another of its readings was turned away.
+    Strict,
+}
+
+impl Reason {
+    /// Every reason with its name.
+    pub const NAMES: &[(&str, Reason)] = &[
+        ("type", Reason::Type),
+        ("field", Reason::Field),
+        ("unknown_field", Reason::Unknown),
+        ("limit", Reason::Limit),
+        ("time", Reason::Time),
+        ("number", Reason::Number),
+        ("strict", Reason::Strict),
+    ];
+
+    /// The name in metrics.
+    pub fn name(self) -> &'static str {
+        Reason::NAMES[self as usize].0
+    }
+}
+
+impl From<&ReadingError> for Reason {
+    fn from(error: &ReadingError) -> Reason {
+        match error {
+            ReadingError::NameLength { .. }
+            | ReadingError::ControlCharacter { .. }
+            | ReadingError::TextLength { .. }
+            | ReadingError::UnitLength { .. }
+            | ReadingError::TagCount { .. }
+            | ReadingError::TagLength { .. } => Reason::Limit,
+            ReadingError::NotFinite => Reason::Number,
+            ReadingError::Time(_) => Reason::Time,
+        }
+    }
+}
+
+impl Rejections {
+    /// How many readings were turned away.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// How many readings were turned away, by reason, in the order of [`Reason::NAMES`].
+    pub fn counts(&self) -> impl Iterator<Item = (Reason, u64)> {
+        Reason::NAMES.iter().map(|(_, reason)| *reason).zip(self.counts)
+    }
+
+    /// Counts a rejection of `readings` readings and lists it if there is room.
+    ///
+    /// `describe` gives the pointer and the detail; it is called only if they are listed.
+    pub fn add(
+        &mut self,
+        index: usize,
+        reason: Reason,
+        readings: usize,
+        describe: impl FnOnce() -> (String, String),
+    ) {
+        self.counts[reason as usize] += readings as u64;
+        if self.listed.len() < REJECTIONS_LISTED_MAX {
+            let (pointer, detail) = describe();
+            self.listed.push(Rejection { index, pointer, detail, reason, readings });
+        }
+    }
+
+    /// Counts readings without listing them.
+    pub fn count_unlisted(&mut self, reason: Reason, readings: u64) {
+        self.counts[reason as usize] += readings;
+    }
+
+    /// How many readings were themselves at fault: all but those that went with another one of a `strict` request.
+    pub fn count_at_fault(&self) -> u64 {
+        self.count() - self.counts[Reason::Strict as usize]
+    }
+}
+
+/// Why a body is not what it claims to be.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("line {line}, column {column}: {detail}")]
+pub struct DecodeError {
+    /// Line of the body, from 1.
+    pub line: usize,
+    /// Column in the line, in bytes from 1.
+    pub column: usize,
+    /// What was found there.
+    pub detail: String,
+}
+
+impl DecodeError {
+    /// What was found at byte `at` of `body`.
+    fn at(body: &[u8], at: usize, detail: &str) -> DecodeError {
+        let before = &body[..at];
+        let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        DecodeError {
+            line: 1 + before.iter().filter(|byte| **byte == b'\n').count(),
+            column: 1 + before.len() - line_start,
+            detail: detail.to_owned(),
+        }
+    }
+}
+
+/// Takes the body as text.
+fn utf8(body: &[u8]) -> Result<&str, DecodeError> {
+    std::str::from_utf8(body)
+        .map_err(|error| DecodeError::at(body, error.valid_up_to(), "the body is not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use forebay_reading::{ReadingParts, Tag, Value};
+    use proptest::prelude::*;
+
+    pub(crate) fn rules() -> Rules {
+        Rules {
+            unknown_fields: UnknownFields::Reject,
+            precision: Precision::Millis,
+            received_at: Timestamp::from_nanos(1_170_288_000_000_000_000).expect("2007"),
+            earliest: Timestamp::MIN,
+            latest: Timestamp::MAX,
+            encoded_bytes_max: usize::MAX,
+            device_tags: DeviceTags::default(),
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Kind {
+        Integer(i64),
+        Double(f64),
+        Boolean(bool),
+        Text(String),
+    }
+
+    type Row = (String, String, Kind, i64, Option<String>, Vec<(String, String)>);
+
+    fn rows() -> impl Strategy<Value = Vec<Row>> {
+        let kind = prop_oneof![
+            any::<i64>().prop_map(Kind::Integer),
+            (-1e300..1e300).prop_map(Kind::Double),
+            prop::num::f64::NORMAL.prop_map(Kind::Double),
+            any::<bool>().prop_map(Kind::Boolean),
+            "(?s).{0,20}".prop_map(Kind::Text),
+        ];
+        let name = prop_oneof![4 => "\\PC{1,8}", 1 => "(exported_){0,2}device"];
+        let tags = prop::collection::btree_map(name, "(?s).{0,8}", 0..3);
+        let row =
+            ("[^\\p{C}]{1,20}", "[^\\p{C}]{1,20}", kind, 0..i64::MAX, prop::option::of("[A-Z\"]{1,4}"), tags);
+        let row = row.prop_map(|(d, s, k, t, u, tags)| (d, s, k, t, u, tags.into_iter().collect()));
+        prop::collection::vec(row, 1..20)
+    }
+
+    fn readings<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Readings {
+        let mut readings = Readings::default();
+        for (device, sensor, kind, nanos, unit, tags) in rows {
+            let tags: Vec<Tag<'_>> =
+                tags.iter().map(|(n, v)| (n.as_str().into(), v.as_str().into())).collect();
+            let parts = ReadingParts {
+                device,
+                sensor,
+                value: match kind {
+                    Kind::Integer(number) => Value::Integer(*number),
+                    Kind::Double(number) => Value::Double(*number),
+                    Kind::Boolean(truth) => Value::Boolean(*truth),
+                    Kind::Text(text) => Value::Text(text),
+                }
+                .into(),
+                time: Timestamp::from_nanos(*nanos).expect("not negative"),
+                unit: unit.as_deref(),
+                tags: &tags,
+            };
+            readings.push(&parts).expect("within the limits");
+        }
+        readings
+    }
+
+    pub(crate) fn encode(encoder: &dyn Encoder, readings: &Readings) -> Vec<u8> {
+        let mut body = Vec::new();
+        for (index, reading) in readings.iter().enumerate() {
+            encoder.write(index, reading, &mut body).expect("the format holds all readings");
+        }
+        assert_eq!(encoder.arrange(&mut body), [], "the format holds all readings");
+        encoder.finish("key", &mut body);
+        body
+    }
+
+    /// The body of those rows that the format can hold, and these.
+    fn encode_held<'a>(encoder: &dyn Encoder, rows: &'a [Row]) -> (Vec<u8>, Vec<&'a Row>) {
+        let mut body = Vec::new();
+        let mut held = Vec::new();
+        for (row, reading) in rows.iter().zip(&readings(rows)) {
+            if encoder.write(held.len(), reading, &mut body).is_ok() {
+                held.push(row);
+            }
+        }
+        let unfit: Vec<_> = encoder.arrange(&mut body).into_iter().map(|(place, _)| place).collect();
+        let mut places = 0..;
+        held.retain(|_| places.next().is_some_and(|place| !unfit.contains(&place)));
+        encoder.finish("key", &mut body);
+        (body, held)
+    }
+
+    /// What the format with this name promises to keep of a row that it can hold.
+    fn as_held(format: &str, row: &Row) -> Row {
+        let mut row = row.clone();
+        if format == "influx" {
+            let (_, _, _, _, unit, tags) = &mut row;
+            *unit = None;
+            // An empty tag is none, and they are in the order of their names.
+            tags.retain(|(_, value)| !value.is_empty());
+            for (name, _) in tags.iter_mut() {
+                *name = device_tag::beside_device(name.clone().into()).into_owned();
+            }
+            tags.sort();
+        }
+        row
+    }
+
+    proptest! {
+        #[test]
+        fn every_format_reads_back_what_it_writes(rows in rows()) {
+            for (name, decoder) in DECODERS.members {
+                let Ok(make) = ENCODERS.find(name) else { continue };
+                let (body, held) = encode_held(&*make(), &rows);
+                // Line protocol has its times as numbers.
+                let rules = Rules { precision: Precision::Nanos, ..rules() };
+                let decoded = decoder.decode(&body, &rules).expect("it reads what it wrote");
+                prop_assert_eq!(decoded.rejections.count(), 0, "{:?}", decoded.rejections.listed);
+                let held: Vec<_> = held.into_iter().map(|row| as_held(name, row)).collect();
+                prop_assert_eq!(&decoded.readings, &readings(&held));
+            }
+        }
+
+        #[test]
+        fn no_format_leaves_anything_of_a_reading_that_it_cannot_hold(rows in rows()) {
+            for (name, make) in ENCODERS.members {
+                let encoder = make();
+                let mut body = b"before".to_vec();
+                for (index, reading) in readings(&rows).iter().enumerate() {
+                    let before = body.clone();
+                    let is_written = encoder.write(index, reading, &mut body).is_ok();
+                    prop_assert!(body.starts_with(&before), "{}", name);
+                    prop_assert_eq!(body.len() > before.len(), is_written, "{}", name);
+                }
+            }
+        }
+
+        #[test]
+        fn no_body_can_cause_a_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            for (_, decoder) in DECODERS.members {
+                let _ = decoder.decode(&body, &rules());
+            }
+        }
+
+        #[test]
+        fn no_mangled_body_can_cause_a_panic_or_break_a_rule(rows in rows(), at in any::<prop::sample::Index>(), byte: u8) {
+            for (name, decoder) in DECODERS.members {
+                let Ok(make) = ENCODERS.find(name) else { continue };
+                let (mut body, held) = encode_held(&*make(), &rows);
+                if held.is_empty() {
+                    continue;
+                }
+                let at = at.index(body.len());
+                body[at] = byte;
+                let Ok(decoded) = decoder.decode(&body, &rules()) else { continue };
+                prop_assert_eq!(decoded.readings.iter().count(), decoded.readings.len());
+                body.truncate(at);
+                let _ = decoder.decode(&body, &rules());
+            }
+        }
+    }
+
+    #[test]
+    fn every_format_but_line_protocol_names_its_media_types_and_no_two_share_one() {
+        // Line protocol has paths of its own; `ingest::dialect` holds that every format is taken somewhere.
+        let mut seen = std::collections::BTreeSet::new();
+        for (name, decoder) in DECODERS.members {
+            assert_eq!(decoder.media_types().is_empty(), *name == "influx", "{name}");
+            for media_type in decoder.media_types() {
+                assert!(seen.insert(*media_type), "{media_type}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_format_says_where_a_body_stops_being_utf8_and_takes_nothing_from_there() {
+        for (name, decoder) in DECODERS.members {
+            let told = match decoder.decode(b"{}\n{ \xff", &rules()) {
+                Err(error) => error.to_string(),
+                // A line that is not UTF-8 costs no other.
+                Ok(decoded) => {
+                    assert!(decoded.readings.is_empty(), "{name}");
+                    let last = decoded.rejections.listed.last().expect("a rejection");
+                    let line =
+                        if *name == "influx" { format!("line {}, ", last.index + 1) } else { String::new() };
+                    line + &last.detail
+                }
+            };
+            let line = if matches!(*name, "influx" | "ndjson") { "line" } else { "body" };
+            assert_eq!(told, format!("line 2, column 3: the {line} is not UTF-8"), "{name}");
+        }
+    }
+}

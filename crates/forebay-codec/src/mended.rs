@@ -1,0 +1,257 @@
+//! Bodies with faults that leave their structure whole: escapes that stand for nothing, such as `\q` or half of a surrogate
+//! pair, and in arrays whatever else `elements.rs` knows.
+//!
+//! No general parser goes on behind such a fault. So the body is copied with something harmless in the place of each (a
+//! question mark for a backslash), which changes neither its structure nor any place in it; the copy is parsed, and
+//! whatever differs from the body there is at fault.
+
+use std::borrow::Cow;
+
+use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::elements::{self, DEPTH_BEYOND, OF_ELEMENT, OF_VALUE};
+use crate::object::{decode_error, pointer_token, shorten};
+use crate::value::TextSeed;
+
+/// A body, and the text that is parsed in its place.
+#[derive(Debug)]
+pub(super) struct Mended<'a> {
+    body: &'a str,
+    text: Cow<'a, str>,
+}
+
+impl<'a> Mended<'a> {
+    /// The body as it is.
+    pub(super) fn plain(body: &'a str) -> Mended<'a> {
+        Mended { body, text: Cow::Borrowed(body) }
+    }
+
+    /// The body with its escapes that stand for nothing mended. Looks at each byte once.
+    pub(super) fn of(body: &'a str) -> Mended<'a> {
+        let mut copy: Option<Vec<u8>> = None;
+        for at in faulty_escapes(body.as_bytes()) {
+            copy.get_or_insert_with(|| body.as_bytes().to_vec())[at] = b'?';
+        }
+        let copy = copy.map(|bytes| String::from_utf8(bytes).expect("only ASCII was replaced, by ASCII"));
+        Mended { body, text: copy.map_or(Cow::Borrowed(body), Cow::Owned) }
+    }
+
+    /// An array with all the faults within its elements mended; `None` if its structure is not whole, or if not one
+    /// element is JSON.
+    pub(super) fn elements_of(body: &'a str) -> Option<Mended<'a>> {
+        let text = String::from_utf8(elements::mended(body)?).ok()?;
+        Some(Mended { body, text: Cow::Owned(text) })
+    }
+
+    /// What is to be parsed.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether there is anything at fault.
+    pub(super) fn is_changed(&self) -> bool {
+        matches!(self.text, Cow::Owned(_))
+    }
+
+    /// What is wrong in a part of [`Mended::text`]; `None` if nothing is.
+    pub(super) fn fault_in(&self, part: &str) -> Option<String> {
+        let at = self.first_in(part)?;
+        Some(match self.text.as_bytes()[at] {
+            OF_VALUE => self.fault_of_value(at),
+            OF_ELEMENT => {
+                let start = part.as_ptr().addr() - self.text.as_ptr().addr();
+                fault_of_element(&self.body[start..start + part.len()])
+            }
+            _ => fault_of_string(&self.body[at..]),
+        })
+    }
+
+    /// What is wrong with a word, or with what is nested too deep.
+    fn fault_of_value(&self, at: usize) -> String {
+        let bytes = self.body.as_bytes();
+        if !elements::is_of_word(bytes[at]) {
+            return format!(
+                "the nesting goes too deep; at most {} arrays and objects, the outermost one among them, may stand in one another",
+                DEPTH_BEYOND - 1
+            );
+        }
+        let ends_word = |byte: &u8| !elements::is_of_word(*byte);
+        let start = bytes[..at].iter().rposition(ends_word).map_or(0, |before| before + 1);
+        let end = bytes[at..].iter().position(ends_word).map_or(bytes.len(), |length| at + length);
+        let word = shorten(&self.body[start..end]);
+        match bytes[start] {
+            b'0'..=b'9' | b'+' | b'-' | b'.' => format!("`{word}` is no number of JSON"),
+            _ => format!(
+                "`{word}` is no JSON; a value is a number, true, false, null, a string in double quotes, an array or an object"
+            ),
+        }
+    }
+
+    /// The pointer to the member of an object that is at fault; empty if its name is, or if it is no object.
+    pub(super) fn pointer_in(&self, object: &str) -> String {
+        let member = serde_json::Deserializer::from_str(object).deserialize_map(Members { mended: self });
+        member.ok().flatten().map_or_else(String::new, |name| format!("/{}", pointer_token(&name)))
+    }
+
+    fn first_in(&self, part: &str) -> Option<usize> {
+        let Cow::Owned(text) = &self.text else { return None };
+        let start = part.as_ptr().addr().checked_sub(text.as_ptr().addr())?;
+        let (part, body) = (part.as_bytes(), self.body.as_bytes().get(start..start + part.len())?);
+        (part != body)
+            .then(|| part.iter().zip(body).position(|(one, other)| one != other))
+            .flatten()
+            .map(|at| start + at)
+    }
+}
+
+/// What is wrong with a string from here on.
+fn fault_of_string(rest: &str) -> String {
+    if let Some(control) = rest.chars().next().filter(|first| *first < ' ') {
+        let code = u32::from(control);
+        return format!(
+            "a string has the control character U+{code:04X} in it; JSON writes it as `\\u{code:04x}`"
+        );
+    }
+    let shown: String = rest.chars().take(if rest.starts_with("\\u") { 6 } else { 2 }).collect();
+    format!("a string has the escape `{shown}`, which stands for no character")
+}
+
+/// What is wrong with an element whose parts do not fit together.
+fn fault_of_element(element: &str) -> String {
+    let error = serde_json::from_str::<IgnoredAny>(element).err();
+    let detail = error.map_or_else(String::new, |error| format!(": {}", decode_error(&error, 0).detail));
+    format!("the element is no JSON{detail}")
+}
+
+/// Finds the first member whose value is at fault.
+struct Members<'m> {
+    mended: &'m Mended<'m>,
+}
+
+impl<'de> Visitor<'de> for Members<'_> {
+    type Value = Option<Cow<'de, str>>;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        // All are passed: the parser wants to come to the end.
+        while let Some(name) = map.next_key_seed(TextSeed)? {
+            let value: &RawValue = map.next_value()?;
+            if found.is_none() && self.mended.first_in(value.get()).is_some() {
+                found = Some(name);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The places of the backslashes in strings of `body` that begin no escape of JSON (RFC 8259, section 7), and of those
+/// that are half of a surrogate pair.
+fn faulty_escapes(body: &[u8]) -> impl Iterator<Item = usize> + '_ {
+    let (mut at, mut in_string) = (0, false);
+    std::iter::from_fn(move || {
+        loop {
+            at += if in_string {
+                memchr::memchr2(b'"', b'\\', body.get(at..)?)?
+            } else {
+                memchr::memchr(b'"', body.get(at..)?)?
+            };
+            if body[at] == b'"' {
+                in_string = !in_string;
+                at += 1;
+                continue;
+            }
+            let backslash = at;
+            match escape_length(&body[at..]) {
+                Some(length) => at += length,
+                None => {
+                    at += 1;
+                    return Some(backslash);
+                }
+            }
+        }
+    })
+}
+
+/// How long the escape at the beginning of `text` is; `None` if it stands for nothing.
+pub(super) fn escape_length(text: &[u8]) -> Option<usize> {
+    match text.get(1)? {
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(2),
+        b'u' => match code_unit(text)? {
+            0xd800..0xdc00 => {
+                let second = text.get(6..).filter(|rest| rest.starts_with(b"\\u")).and_then(code_unit)?;
+                (0xdc00..0xe000).contains(&second).then_some(12)
+            }
+            0xdc00..0xe000 => None,
+            _ => Some(6),
+        },
+        _ => None,
+    }
+}
+
+/// The four hexadecimal digits of `\u0000`.
+fn code_unit(escape: &[u8]) -> Option<u32> {
+    let digits = escape.get(2..6)?;
+    digits.iter().try_fold(0, |number, digit| Some(number * 16 + char::from(*digit).to_digit(16)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn only_escapes_that_stand_for_nothing_are_mended_and_only_in_strings() {
+        for (body, expected) in [
+            (r#"["\q","a\x41","\'"]"#, r#"["?q","a?x41","?'"]"#),
+            (r#"["\u12","\uzzzz","\u"]"#, r#"["?u12","?uzzzz","?u"]"#),
+            (r#"["\ud800","\udc00","\ud800x","\ud800\n"]"#, r#"["?ud800","?udc00","?ud800x","?ud800\n"]"#),
+            (r#"["\ud800\ud83d\ude00","\ud83d\u0041"]"#, r#"["?ud800\ud83d\ude00","?ud83d\u0041"]"#),
+            (r#"["é\é"]"#, r#"["é?é"]"#),
+        ] {
+            let mended = Mended::of(body);
+            assert_eq!(mended.text(), expected);
+            assert!(mended.is_changed());
+        }
+        for body in [r#"["\"\\\/\b\f\n\r\t\u0041\ud83d\ude00","\\q"]"#, r#"[\q]"#, "", "{}"] {
+            let mended = Mended::of(body);
+            assert_eq!((mended.text(), mended.is_changed()), (body, false));
+        }
+        // What is cut off is no string either way.
+        assert_eq!(Mended::of("\"\\").text(), "\"?");
+    }
+
+    #[test]
+    fn what_is_at_fault_is_found_in_its_part_and_its_member() {
+        let body = r#"[{"a":"x","b":1},{"a":"x","b/c":{"d":"\ud800"}},{"\q":1}]"#;
+        let mended = Mended::of(body);
+        let parts: Vec<&RawValue> = serde_json::from_str(mended.text()).expect("JSON");
+        let told: Vec<_> =
+            parts.iter().map(|part| (mended.fault_in(part.get()), mended.pointer_in(part.get()))).collect();
+        let fault =
+            |escape: &str| Some(format!("a string has the escape `{escape}`, which stands for no character"));
+        assert_eq!(
+            told,
+            [(None, String::new()), (fault("\\ud800"), "/b~1c".to_owned()), (fault("\\q"), String::new())]
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        #[test]
+        fn what_is_mended_is_a_string_and_what_is_a_string_is_left_alone(
+            text in "([a-zé]|\\\\[\"\\\\/bfnrtuqé]|\\\\u[0-9a-f]{4}|\\\\ud8[0-9a-f]{2}|\\\\ude[0-9a-f]{2}){0,8}"
+        ) {
+            let body = format!("\"{text}\"");
+            let mended = Mended::of(&body);
+            let is_string = serde_json::from_str::<String>(&body).is_ok();
+            prop_assert_eq!(mended.is_changed(), !is_string, "{}", body);
+            prop_assert!(serde_json::from_str::<String>(mended.text()).is_ok(), "{} {}", body, mended.text());
+        }
+    }
+}

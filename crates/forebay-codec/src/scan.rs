@@ -1,0 +1,376 @@
+//! The common form of a reading, read without a general parser.
+//!
+//! Almost every request has the same shape: flat objects of known fields, strings without escapes, plain numbers, and
+//! nothing wrong in them. A [`Scanner`] reads that shape and nothing else, several times as fast as serde_json. On
+//! anything else (an escape, an unknown or repeated field, another type, a broken rule, broken JSON) it gives up
+//! without a word, and the caller reads the body again with serde_json, which knows all of JSON and says what is
+//! wrong. So the scanner decides nothing: whatever it accepts, serde_json accepts with the same result
+//! (`codec::json::tests::the_scanner_agrees_with_serde_json`, `codec::ndjson::tests::a_body_is_read_as_its_lines_are`).
+
+use std::borrow::Cow;
+
+use forebay_reading::text::{PlainText, Text as _};
+use forebay_reading::timestamp::{TimeReader, Timestamp};
+use forebay_reading::{Field, NewValue, NumberText, Parts, Readings, Tag, Value};
+
+use crate::Rules;
+use crate::names::Names;
+
+// The names of the fields in quotes, as words of up to eight bytes.
+const DEVICE: u64 = u64::from_le_bytes(*b"\"device\"");
+const SENSOR: u64 = u64::from_le_bytes(*b"\"sensor\"");
+const VALUES: u64 = u64::from_le_bytes(*b"\"values\"");
+const VALUE: u64 = u64::from_le_bytes(*b"\"value\"\0");
+const TIME: u64 = u64::from_le_bytes(*b"\"time\"\0\0");
+const UNIT: u64 = u64::from_le_bytes(*b"\"unit\"\0\0");
+const TAGS: u64 = u64::from_le_bytes(*b"\"tags\"\0\0");
+const SEVEN_BYTES: u64 = u64::MAX >> 8;
+const SIX_BYTES: u64 = u64::MAX >> 16;
+
+/// The text was not of the common form.
+#[derive(Debug)]
+pub(super) struct Uncommon;
+
+/// Reads the common form from a text.
+#[derive(Debug)]
+pub(super) struct Scanner<'de> {
+    text: &'de str,
+    at: usize,
+    /// Whether the white space that was passed had a line feed in it.
+    passed_line_feed: bool,
+    times: TimeReader,
+    /// Kept for their memory; they belong to one object.
+    tags: Vec<Tag<'de>>,
+    values: Vec<(PlainText<'de>, NewValue<'de>)>,
+    names: Names,
+}
+
+/// The fields of one object.
+#[derive(Default)]
+struct Fields<'de> {
+    device: Option<PlainText<'de>>,
+    sensor: Option<PlainText<'de>>,
+    value: Option<NewValue<'de>>,
+    time: Option<Timestamp>,
+    unit: Option<PlainText<'de>>,
+    has_tags: bool,
+    has_values: bool,
+}
+
+impl<'de> Scanner<'de> {
+    pub(super) fn new(text: &'de str) -> Scanner<'de> {
+        Scanner {
+            text,
+            at: 0,
+            passed_line_feed: false,
+            times: TimeReader::default(),
+            tags: Vec::new(),
+            values: Vec::new(),
+            names: Names::default(),
+        }
+    }
+
+    /// Whether only white space is left.
+    pub(super) fn is_at_end(&mut self) -> bool {
+        self.skip_space();
+        self.at == self.text.len()
+    }
+
+    /// Whether `byte` comes next, after white space. It is passed if so.
+    pub(super) fn take(&mut self, byte: u8) -> bool {
+        // Mostly there is no space.
+        self.take_next(byte) || self.take_after_space(byte)
+    }
+
+    #[cold]
+    fn take_after_space(&mut self, byte: u8) -> bool {
+        self.skip_space();
+        self.take_next(byte)
+    }
+
+    /// Whether `end` comes next, and not a comma, after white space. It is passed either way.
+    pub(super) fn is_last(&mut self, end: u8) -> Result<bool, Uncommon> {
+        self.skip_space();
+        let next = self.peek();
+        self.at += 1;
+        match next {
+            Some(b',') => Ok(false),
+            Some(byte) if byte == end => Ok(true),
+            _ => Err(Uncommon),
+        }
+    }
+
+    /// Reads one object that stands alone on its line, and passes the line's end. If it fails, some of what the
+    /// object holds may have been pushed.
+    pub(super) fn line(&mut self, rules: &Rules, readings: &mut Readings) -> Result<(), Uncommon> {
+        self.passed_line_feed = false;
+        self.object(rules, readings)?;
+        // No string has a line feed in it, so that any would have been passed as white space.
+        if self.passed_line_feed {
+            return Err(Uncommon);
+        }
+        if self.take_next(b'\n') || self.is_at_end() || self.passed_line_feed {
+            return Ok(());
+        }
+        Err(Uncommon)
+    }
+
+    /// Where the scanner stands, in bytes.
+    pub(super) fn position(&self) -> usize {
+        self.at
+    }
+
+    /// Goes on at another place.
+    pub(super) fn go_to(&mut self, position: usize) {
+        self.at = position;
+    }
+
+    /// Reads one object and pushes what it holds. If it fails, some of that may have been pushed.
+    pub(super) fn object(&mut self, rules: &Rules, readings: &mut Readings) -> Result<(), Uncommon> {
+        let fields = self.fields(rules)?;
+        let device = fields.device.ok_or(Uncommon)?;
+        let parts = |sensor: PlainText<'de>, value: NewValue<'de>| Parts {
+            device,
+            sensor,
+            value,
+            time: fields.time.unwrap_or(rules.received_at),
+            unit: fields.unit,
+            tags: &self.tags,
+        };
+        if let (Some(sensor), Some(value), false) = (fields.sensor, fields.value, fields.has_values) {
+            return readings.push(&parts(sensor, value)).map_err(|_| Uncommon);
+        }
+        if fields.sensor.is_some() || fields.value.is_some() || self.values.is_empty() {
+            return Err(Uncommon);
+        }
+        for (sensor, value) in &self.values {
+            if readings.encoded_bytes() > rules.encoded_bytes_max {
+                return Err(Uncommon);
+            }
+            readings.push(&parts(*sensor, *value)).map_err(|_| Uncommon)?;
+        }
+        Ok(())
+    }
+
+    fn fields(&mut self, rules: &Rules) -> Result<Fields<'de>, Uncommon> {
+        let mut fields = Fields::default();
+        self.tags.clear();
+        self.values.clear();
+        self.expect(b'{')?;
+        loop {
+            let field = self.field()?;
+            self.expect(b':')?;
+            self.skip_space();
+            let is_first = match field {
+                Field::Device => fields.device.replace(self.string()?).is_none(),
+                Field::Sensor => fields.sensor.replace(self.string()?).is_none(),
+                Field::Unit => fields.unit.replace(self.string()?).is_none(),
+                Field::Value => fields.value.replace(self.value()?).is_none(),
+                Field::Time => fields.time.replace(self.time(rules)?).is_none(),
+                Field::Tags => {
+                    self.tags()?;
+                    !std::mem::replace(&mut fields.has_tags, true)
+                }
+                Field::Values => {
+                    self.values()?;
+                    !std::mem::replace(&mut fields.has_values, true)
+                }
+            };
+            if !is_first {
+                return Err(Uncommon);
+            }
+            if self.is_last(b'}')? {
+                return Ok(fields);
+            }
+        }
+    }
+
+    /// The name of a field, by comparing it with the few that there are. The shortest name with its value and the end
+    /// of the object is longer than a word, so that none is missed at the end of the text.
+    fn field(&mut self) -> Result<Field, Uncommon> {
+        self.skip_space();
+        let word = u64::from_le_bytes(*self.rest().first_chunk().ok_or(Uncommon)?);
+        let (field, length) = match (word, word & SEVEN_BYTES, word & SIX_BYTES) {
+            (DEVICE, ..) => (Field::Device, 8),
+            (SENSOR, ..) => (Field::Sensor, 8),
+            (_, VALUE, _) => (Field::Value, 7),
+            (.., TIME) => (Field::Time, 6),
+            (.., UNIT) => (Field::Unit, 6),
+            (.., TAGS) => (Field::Tags, 6),
+            (VALUES, ..) => (Field::Values, 8),
+            _ => return Err(Uncommon),
+        };
+        self.at += length;
+        Ok(field)
+    }
+
+    fn tags(&mut self) -> Result<(), Uncommon> {
+        self.expect(b'{')?;
+        if self.take(b'}') {
+            return Ok(());
+        }
+        loop {
+            let (name, value) = (self.name()?.as_str(), self.string()?.as_str());
+            if !self.names.is_new(name, self.tags.iter().map(|(known, _)| &**known)) {
+                return Err(Uncommon);
+            }
+            self.tags.push((Cow::Borrowed(name), Cow::Borrowed(value)));
+            // More than are allowed are not looked at: each is compared with all others.
+            if self.tags.len() > forebay_reading::TAGS_MAX {
+                return Err(Uncommon);
+            }
+            if self.is_last(b'}')? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn values(&mut self) -> Result<(), Uncommon> {
+        self.expect(b'{')?;
+        loop {
+            let (name, value) = (self.name()?, self.value()?);
+            if !self.names.is_new(name.as_str(), self.values.iter().map(|(known, _)| known.as_str())) {
+                return Err(Uncommon);
+            }
+            self.values.push((name, value));
+            if self.is_last(b'}')? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The name of a member, up to its value.
+    fn name(&mut self) -> Result<PlainText<'de>, Uncommon> {
+        self.skip_space();
+        let name = self.string()?;
+        self.expect(b':')?;
+        self.skip_space();
+        Ok(name)
+    }
+
+    fn time(&mut self, rules: &Rules) -> Result<Timestamp, Uncommon> {
+        let time = match self.peek() {
+            Some(b'"') => self.time_text()?,
+            _ => Timestamp::from_decimal(self.number_text()?, rules.precision).map_err(|_| Uncommon)?,
+        };
+        if rules.takes_time(time) { Ok(time) } else { Err(Uncommon) }
+    }
+
+    fn time_text(&mut self) -> Result<Timestamp, Uncommon> {
+        if let Some((time, length)) = self.times.at_start_of(&self.rest()[1..])
+            && self.rest().get(1 + length) == Some(&b'"')
+        {
+            self.at += length + 2;
+            return Ok(time);
+        }
+        let text = self.string()?;
+        self.times.parse(text.as_str()).map_err(|_| Uncommon)
+    }
+
+    fn value(&mut self) -> Result<NewValue<'de>, Uncommon> {
+        match self.peek() {
+            Some(b'"') => Ok(Value::Text(self.string()?.as_str()).into()),
+            Some(b't') => self.word("true").map(|_| Value::Boolean(true).into()),
+            Some(b'f') => self.word("false").map(|_| Value::Boolean(false).into()),
+            _ => match NumberText::at_start_of(self.text.get(self.at..).ok_or(Uncommon)?) {
+                Some((number, length)) => {
+                    self.at += length;
+                    Ok(NewValue::Number(number))
+                }
+                None => self.number().map(NewValue::from),
+            },
+        }
+    }
+
+    /// Passes `word` if it comes next, and gives it back.
+    pub(super) fn word(&mut self, word: &'static str) -> Result<&'static str, Uncommon> {
+        if !self.rest().starts_with(word.as_bytes()) {
+            return Err(Uncommon);
+        }
+        self.at += word.len();
+        Ok(word)
+    }
+
+    /// A string without escapes.
+    pub(super) fn string(&mut self) -> Result<PlainText<'de>, Uncommon> {
+        if !self.take_next(b'"') {
+            return Err(Uncommon);
+        }
+        let string = PlainText::starting_at(self.text, self.at).ok_or(Uncommon)?;
+        self.at += string.as_str().len();
+        if self.take_next(b'"') { Ok(string) } else { Err(Uncommon) }
+    }
+
+    /// A number as a value: whole ones that fit in 64 bits signed exactly, others as doubles.
+    fn number(&mut self) -> Result<Value<'de>, Uncommon> {
+        let text = self.number_text()?;
+        // Minus zero is a double: no integer tells it from zero.
+        if text != "-0"
+            && let Ok(number) = text.parse()
+        {
+            return Ok(Value::Integer(number));
+        }
+        let number: f64 = text.parse().map_err(|_| Uncommon)?;
+        if number.is_finite() { Ok(Value::Double(number)) } else { Err(Uncommon) }
+    }
+
+    /// A number as it is written, by the grammar of RFC 8259, section 6.
+    pub(super) fn number_text(&mut self) -> Result<&'de str, Uncommon> {
+        let start = self.at;
+        self.take_next(b'-');
+        let leading_zero = self.peek() == Some(b'0');
+        let whole_digits = self.digits()?;
+        if leading_zero && whole_digits > 1 {
+            return Err(Uncommon);
+        }
+        if self.take_next(b'.') {
+            self.digits()?;
+        }
+        if self.take_next(b'e') || self.take_next(b'E') {
+            let _signed = self.take_next(b'-') || self.take_next(b'+');
+            self.digits()?;
+        }
+        self.text.get(start..self.at).ok_or(Uncommon)
+    }
+
+    fn digits(&mut self) -> Result<usize, Uncommon> {
+        let count = self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
+        self.at += count;
+        if count > 0 { Ok(count) } else { Err(Uncommon) }
+    }
+
+    pub(super) fn expect(&mut self, byte: u8) -> Result<(), Uncommon> {
+        if self.take(byte) { Ok(()) } else { Err(Uncommon) }
+    }
+
+    fn take_next(&mut self, byte: u8) -> bool {
+        let is_next = self.peek() == Some(byte);
+        if is_next {
+            self.at += 1;
+        }
+        is_next
+    }
+
+    pub(super) fn skip_space(&mut self) {
+        // One comparison in the usual case: all four are below the first visible character.
+        if let Some(0..=b' ') = self.peek() {
+            self.skip_spaces();
+        }
+    }
+
+    #[cold]
+    fn skip_spaces(&mut self) {
+        while let Some(byte @ (b' ' | b'\t' | b'\r' | b'\n')) = self.peek() {
+            self.passed_line_feed |= byte == b'\n';
+            self.at += 1;
+        }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    pub(super) fn rest(&self) -> &'de [u8] {
+        self.text.as_bytes().get(self.at..).unwrap_or_default()
+    }
+}

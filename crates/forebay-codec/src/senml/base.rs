@@ -1,0 +1,178 @@
+//! The base fields that hold for a record: its own, or the last ones before it (RFC 8428, section 4).
+
+use std::borrow::Cow;
+
+use forebay_reading::Value;
+use forebay_reading::timestamp::{Precision, decimal};
+
+use super::VERSION;
+use super::label::{Label, Labels};
+use super::record::{Fault, Record};
+use super::{name, number};
+use crate::Reason;
+
+/// How many base fields there are; they come first among the labels.
+const BASES: usize = Label::Version as usize + 1;
+
+/// The base fields as far as the pack has been read.
+#[derive(Debug, Default)]
+pub(super) struct Base<'de> {
+    /// Empty if there is none.
+    pub(super) name: Cow<'de, str>,
+    /// In nanoseconds; zero if there is none.
+    pub(super) nanos: i128,
+    pub(super) unit: Option<Cow<'de, str>>,
+    pub(super) value: Option<Value<'static>>,
+    pub(super) has_sum: bool,
+    /// That of all records; known once there has been one.
+    version: Option<u32>,
+    /// The record that set each, by its label.
+    set_by: [usize; BASES],
+    /// The base fields that are at fault since they were last set.
+    faulty: Labels,
+    faults: Vec<(Label, Fault)>,
+    /// Why the pack must not be used at all.
+    pub(super) too_new: Option<Fault>,
+}
+
+impl<'de> Base<'de> {
+    /// Takes over the base fields of a record. What is wrong with one is noted in the record, and here, until the
+    /// field is set anew.
+    pub(super) fn take(&mut self, record: &mut Record<'de>) {
+        for label in record.seen.and(Labels::BASE).known() {
+            self.take_field(label, record);
+        }
+        if record.seen.has(Label::UnknownBase)
+            && let Some(fault) = record.fault_of(Label::UnknownBase)
+        {
+            // It would hold for all records from here on.
+            self.spoil(Label::UnknownBase, fault.clone());
+        }
+        if self.version.is_none() && !self.faulty.has(Label::Version) {
+            self.version = Some(VERSION);
+        }
+    }
+
+    fn take_field(&mut self, label: Label, record: &mut Record<'de>) {
+        self.set_by[label as usize] = record.index;
+        if record.fault_of(label).is_none()
+            && let Err((reason, detail)) = self.set(label, record)
+        {
+            record.fault(label, reason, detail);
+        }
+        match record.fault_of(label) {
+            Some(fault) => self.spoil(label, fault.clone()),
+            None => self.mend(label),
+        }
+    }
+
+    fn set(&mut self, label: Label, record: &mut Record<'de>) -> Result<(), (Reason, String)> {
+        let text = record.text(label);
+        let beyond = |_| (Reason::Number, beyond(label));
+        match label {
+            Label::BaseName => {
+                name::check(&text, true)?;
+                self.name = text;
+            }
+            Label::BaseTime => self.nanos = seconds(&text).map_err(|_| time_beyond(label, &text))?,
+            Label::BaseUnit => self.unit = Some(text),
+            Label::BaseValue => self.value = Some(number::value(&text).map_err(beyond)?),
+            Label::BaseSum => {
+                self.has_sum = true;
+                number::value(&text).map_err(beyond)?;
+            }
+            Label::Version => self.set_version(&text, record.index)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// All records have the same version (section 4.4), which is [`VERSION`] where none is written.
+    fn set_version(&mut self, text: &str, record: usize) -> Result<(), (Reason, String)> {
+        // Past all doubles it is infinite, and larger than any that is known.
+        let version: f64 = text.parse().unwrap_or(f64::INFINITY);
+        if version > f64::from(VERSION) {
+            let detail = format!(
+                "the pack has the SenML version {}, and only those up to {VERSION} are known: none of it can be taken",
+                crate::object::shorten(text)
+            );
+            let fault = Fault::new(record, Label::Version, Reason::Field, detail.clone());
+            self.too_new.get_or_insert(fault);
+            return Err((Reason::Field, detail));
+        }
+        let known = (1..=VERSION).find(|known| f64::from(*known) == version).ok_or_else(|| {
+            let detail = format!("`bver` must be a whole number from 1 to {VERSION}");
+            (Reason::Field, detail)
+        })?;
+        match self.version {
+            Some(before) if before != known => {
+                let detail = format!(
+                    "`bver` must be the same in the whole pack, got {known} after records of version {before}; it is {VERSION} where it is left out"
+                );
+                Err((Reason::Field, detail))
+            }
+            _ => {
+                self.version = Some(known);
+                Ok(())
+            }
+        }
+    }
+
+    fn spoil(&mut self, label: Label, fault: Fault) {
+        self.mend(label);
+        self.faulty.insert(label);
+        self.faults.push((label, fault));
+    }
+
+    fn mend(&mut self, label: Label) {
+        if self.faulty.has(label) {
+            self.faulty.remove(label);
+            self.faults.retain(|(faulty, _)| *faulty != label);
+        }
+    }
+
+    /// Fails if the record would need a base field that is at fault.
+    pub(super) fn check(&self, record: &Record<'_>) -> Result<(), Fault> {
+        if self.faulty.is_empty() { Ok(()) } else { self.check_each(record) }
+    }
+
+    #[cold]
+    fn check_each(&self, record: &Record<'_>) -> Result<(), Fault> {
+        let needs = |label: Label| match label {
+            Label::BaseUnit => !record.seen.has(Label::Unit),
+            Label::BaseValue => record.seen.has(Label::Value),
+            // Sums are passed over.
+            Label::BaseSum => false,
+            _ => true,
+        };
+        let Some((_, fault)) = self.faults.iter().find(|(label, _)| needs(*label)) else { return Ok(()) };
+        let mut fault = fault.clone();
+        fault.detail = format!("{} (in record {}, and it holds for this one)", fault.detail, fault.record);
+        Err(fault)
+    }
+
+    /// The record that set a base field.
+    pub(super) fn set_by(&self, label: Label) -> usize {
+        self.set_by.get(label as usize).copied().unwrap_or_default()
+    }
+}
+
+/// A time in nanoseconds: those of SenML count seconds (section 4.5.3).
+pub(super) fn seconds(text: &str) -> Result<i128, decimal::Beyond> {
+    decimal::nanos(text, Precision::Seconds)
+}
+
+/// What is wrong with a number that no double can hold.
+pub(super) fn beyond(label: Label) -> String {
+    format!("`{}` must be a finite number, got a number that no double can hold", label.name())
+}
+
+/// What is wrong with a time that is too large to be looked at.
+pub(super) fn time_beyond(label: Label, text: &str) -> (Reason, String) {
+    match number::is_beyond(text) {
+        true => (Reason::Number, beyond(label)),
+        false => {
+            (Reason::Time, format!("`{}` is too many seconds for any time from 1970 to 2262", label.name()))
+        }
+    }
+}

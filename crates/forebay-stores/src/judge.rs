@@ -1,0 +1,65 @@
+//! The one judge of what a node's answer means beyond its status, for every store.
+//!
+//! A 2xx counts as a delivery only if it is an answer of the kind of store that the format is for. A web page (of a proxy, a
+//! sign-in portal, the wrong server) is no such answer, and neither is a body that reports an error: the generic ways are
+//! known here ([`reports_error`]), a store's own ways are known to its [`Store::blame`]. An empty body is always an answer.
+//! Only the body decides, and its beginning is enough: it may have been cut.
+
+use http::header::CONTENT_TYPE;
+
+use crate::report::reports_error;
+use crate::{Blame, NodeAnswer, Store};
+
+/// How a page begins, in lower case, after blanks and a byte order mark.
+const PAGES: [&str; 2] = ["<!doctype", "<html"];
+/// What servers say that were spoken to without TLS: those written in Go, nginx, Apache. They say it with the status 400,
+/// which would blame the readings.
+const EXPECTS_TLS: [&str; 3] = [
+    "Client sent an HTTP request to an HTTPS server",
+    "plain HTTP request was sent to HTTPS port",
+    "speaking plain HTTP to an SSL-enabled server port",
+];
+
+/// What an answer means beyond its status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// Whose fault the error is.
+    pub blame: Blame,
+    /// In words for people, why a success is none.
+    pub why: Option<&'static str>,
+}
+
+/// Judges an answer of a store. `None` leaves it to the status.
+pub fn judge(store: &dyn Store, answer: &NodeAnswer<'_>) -> Option<Judgement> {
+    let of_store = |why| store.blame(answer).map(|blame| Judgement { blame, why });
+    if !(200..300).contains(&answer.status) {
+        let is_tls = EXPECTS_TLS.iter().any(|words| answer.body.contains(words));
+        return if is_tls { Some(Judgement { blame: Blame::Setup, why: None }) } else { of_store(None) };
+    }
+    let reported = Some("reports an error");
+    if answer.body.is_empty() {
+        return of_store(reported);
+    }
+    let page = || is_page(answer.body).then_some("is a web page, and no answer of such a node");
+    let error =
+        || (is_problem(answer) || reports_error(answer.body.as_bytes())).then_some("reports an error");
+    let why = |why| Judgement { blame: Blame::Node, why: Some(why) };
+    page().map(why).or_else(|| of_store(reported)).or_else(|| error().map(why))
+}
+
+/// Whether a body is a web page.
+pub fn is_page(body: &str) -> bool {
+    let body =
+        body.trim_start_matches(|character: char| character.is_whitespace() || character == '\u{feff}');
+    PAGES.iter().any(|page| body.get(..page.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(page)))
+}
+
+/// Whether the body says of itself that it is a problem (RFC 9457).
+fn is_problem(answer: &NodeAnswer<'_>) -> bool {
+    let media_type =
+        answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    media_type.trim_start().to_ascii_lowercase().starts_with("application/problem+")
+}
+
+#[cfg(test)]
+mod tests;
