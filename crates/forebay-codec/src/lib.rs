@@ -68,7 +68,7 @@ pub const ENCODERS: Registry<MakeEncoder> = Registry {
         ("json", || Arc::new(Json)),
         ("elasticsearch", || Arc::new(ElasticsearchEncoder::new(&ElasticsearchConfig::default()))),
         ("influx", || Arc::new(InfluxEncoder::new(InfluxConfig::default()))),
-        ("remote-write", || Arc::new(RemoteWriteEncoder::new())),
+        ("remote-write", || Arc::new(RemoteWriteEncoder::default())),
     ],
 };
 

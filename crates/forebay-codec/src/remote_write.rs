@@ -62,9 +62,9 @@ pub struct RemoteWriteEncoder {
     seed: u64,
 }
 
-impl RemoteWriteEncoder {
+impl Default for RemoteWriteEncoder {
     /// Draws a seed.
-    pub fn new() -> RemoteWriteEncoder {
+    fn default() -> RemoteWriteEncoder {
         RemoteWriteEncoder { seed: fastrand::u64(..) }
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct Prometheus {
 
 impl Prometheus {
     pub(super) fn new() -> Prometheus {
-        Prometheus { encoder: Arc::new(RemoteWriteEncoder::new()) }
+        Prometheus { encoder: Arc::new(RemoteWriteEncoder::default()) }
     }
 }
 

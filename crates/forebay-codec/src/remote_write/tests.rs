@@ -38,7 +38,7 @@ struct Sample {
 }
 
 fn encoder() -> RemoteWriteEncoder {
-    RemoteWriteEncoder::new()
+    RemoteWriteEncoder::default()
 }
 
 const START: i64 = 1_170_288_000_000_000_000;
