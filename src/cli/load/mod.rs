@@ -6,7 +6,7 @@
 //! request. A schedule says when readings are due, for all connections together; a connection that is late
 //! sends at once. Two latencies are told: from sending a request to its 202, and from when it was due to its
 //! 202. The second also counts the time that requests waited behind a slow one, which the first leaves out.
-//! Percentiles come from a log-linear histogram of fixed size.
+//! Percentiles come from a histogram of fixed size.
 //!
 //! # What it counts
 //!
