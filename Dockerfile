@@ -34,6 +34,18 @@ RUN for package in . crates/*; do mkdir "$package/src" && touch "$package/src/li
  && echo 'fn main() {}' > src/main.rs \
  && cargo build --release --locked
 
+# The licence texts of the crates in the binary, from their packages: most licences ask that the text goes along.
+RUN set -e; mkdir /third-party; \
+    cargo tree --locked --offline --edges normal,no-proc-macro --prefix none --format '{p}|{l}|' > /crates; \
+    awk -F'|' 'NF > 1 && $1 !~ /\(/ { sub(/ v/, "-", $1); print $1 "|" $2 }' /crates | sort -u | while IFS='|' read -r crate licence; do \
+      mkdir "/third-party/$crate"; \
+      cd "$CARGO_HOME"/registry/src/*/"$crate"; \
+      find . -type f \( -iname 'licen[cs]e*' -o -iname 'copying*' -o -iname 'notice*' -o -iname 'copyright*' -o -iname 'unlicense*' \) \
+        ! -name '*.rs' -exec cp --parents {} "/third-party/$crate" \; ; \
+      rmdir "/third-party/$crate" 2>/dev/null && licence="$licence (its package has no text)"; \
+      echo "$crate: $licence" >> /third-party/INDEX; \
+    done
+
 # Our own sources. COPY keeps their times, which are older than the empty crates built above: without the
 # touch, cargo would take those crates for up to date. The manifests stay those without benches.
 COPY build.rs ./
@@ -64,6 +76,8 @@ RUN groupadd --gid 10001 forebay \
  && useradd --uid 10001 --gid forebay --no-create-home --home-dir /data --shell /usr/sbin/nologin forebay \
  && install --directory --owner=forebay --group=forebay --mode=0750 /data
 
+COPY LICENSE /usr/share/doc/forebay/LICENSE
+COPY --from=builder /third-party /usr/share/doc/forebay/third-party
 COPY --from=builder /build/target/release/forebay /usr/local/bin/forebay
 # The settings of docker-compose.yml's gateway; FOREBAY_CONFIG names the file where it is wanted.
 COPY config/compose.toml /etc/forebay/compose.toml

@@ -158,6 +158,13 @@ bounded 2400 docker build --network host --tag "$FOREBAY_IMAGE" . >"$work/build.
 label=$(docker image inspect --format '{{index .Config.Labels "org.opencontainers.image.version"}}' "$FOREBAY_IMAGE")
 version=$(docker run --rm "$FOREBAY_IMAGE" --version)
 [[ $version == "forebay $label ("* ]] || die "the image is labelled $label, and its program says: $version"
+texts=/usr/share/doc/forebay/third-party
+docker run --rm --entrypoint cat "$FOREBAY_IMAGE" "$texts/INDEX" >"$work/licences" || die "the image has no licence texts"
+folders=$(docker run --rm --entrypoint find "$FOREBAY_IMAGE" "$texts" -mindepth 1 -maxdepth 1 -type d ! -empty -printf .)
+without=$(sed -n 's/-[0-9].*(its package has no text)$//p' "$work/licences")
+[ "$without" = cel ] || die "crates without a licence text, of which cel alone is known: $without"
+grep -q '^tokio-[0-9].*: MIT$' "$work/licences" || die "the licence of tokio is not among those in the image"
+[ "${#folders}" -eq $(($(wc -l <"$work/licences") - 1)) ] || die "${#folders} licence texts for $(wc -l <"$work/licences") crates"
 
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 export FOREBAY_PORT=$port

@@ -13,6 +13,7 @@ mod buffer_command;
 mod damage;
 mod dead_letters;
 mod delivery;
+mod dependencies;
 mod derivations;
 mod disk;
 mod dns;
