@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use forebay_codec::{Encoder as _, Ndjson};
+use forebay_reading::text::Escaping;
 use forebay_wal::{CutShort, Damage};
 
 use super::settings::SettingsArguments;
-use super::terminal::{Escaping, complain};
+use super::terminal::complain;
 use super::{DONE, FAILED, MISUSED, logging};
 use crate::buffer::disk::inspect::{self, LostKeys, Report, SegmentReport};
 use crate::buffer::{BufferConfig, OpenError};

@@ -16,11 +16,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use forebay_reading::text::Escaping;
 use tokio::net::{TcpStream, ToSocketAddrs};
 
 use super::dead_letters::shown;
 use super::settings::SettingsArguments;
-use super::terminal::{Escaping, complain};
+use super::terminal::complain;
 use super::{DONE, FAILED, MISUSED};
 use crate::buffer::disk;
 use crate::config::{Config, WithoutEffect};

@@ -3,12 +3,10 @@
 mod address_file;
 mod buffer;
 mod check;
-mod client;
 mod completions;
 mod dead_letters;
 mod healthcheck;
 mod interrupts;
-mod load;
 mod logging;
 mod node;
 mod serve;
@@ -19,6 +17,7 @@ use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+use forebay_load::{Ended, LoadArguments};
 
 /// Exit status of a command that did what it was asked.
 pub const DONE: u8 = 0;
@@ -44,7 +43,7 @@ enum Command {
     Node(node::NodeArguments),
     Check(check::CheckArguments),
     Healthcheck(healthcheck::HealthcheckArguments),
-    Load(load::LoadArguments),
+    Load(LoadArguments),
     Buffer(buffer::BufferArguments),
     DeadLetters(dead_letters::DeadLettersArguments),
     Completions(completions::CompletionsArguments),
@@ -66,7 +65,11 @@ pub fn run() -> ExitCode {
         Command::Node(arguments) => node::run(arguments, listening()),
         Command::Check(arguments) => check::run(&arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
-        Command::Load(arguments) => load::run(&arguments),
+        Command::Load(arguments) => match forebay_load::run(&arguments) {
+            Ended::Passed => DONE,
+            Ended::Failed => FAILED,
+            Ended::Misused => MISUSED,
+        },
         Command::Buffer(arguments) => buffer::run(&arguments),
         Command::DeadLetters(arguments) => dead_letters::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),

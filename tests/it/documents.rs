@@ -42,7 +42,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     ),
 ];
 
-/// Where HTTP statuses may appear; the parts of `cli/` are clients of the gateway.
+/// Where HTTP statuses may appear; `load` and `dead-letters` are clients of the gateway.
 const HTTP_IS_SPOKEN: &[&str] = &[
     "door.rs",
     "door/",
@@ -52,8 +52,7 @@ const HTTP_IS_SPOKEN: &[&str] = &[
     "problem.rs",
     "delivery/transport.rs",
     "delivery/transport/",
-    "cli/client.rs",
-    "cli/load/",
+    "forebay-load/",
     "cli/dead_letters/",
 ];
 

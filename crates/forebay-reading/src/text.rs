@@ -3,6 +3,10 @@
 //! The tests on whole words are those of Sean Anderson's *Bit Twiddling Hacks* ("determine if a word has a byte less
 //! than n", "… equal to n").
 
+mod escaping;
+
+pub use escaping::Escaping;
+
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use forebay_load::grouped;
 use forebay_reading::timestamp::Timestamp;
 use forebay_reading::{ReadingParts, Readings, Value};
 
 use super::about;
 use crate::buffer::{Amount, BufferConfig, disk};
-use crate::cli::load::grouped;
 
 /// Readings a second that the outlook is for.
 const RATE: u64 = 1000;

@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use forebay_codec::{DECODERS, DecodeError, Rejection, Rules, write_reading};
+use forebay_load::csv_source::{CsvError, CsvFile};
 use forebay_reading::timestamp::{Precision, Timestamp};
 use forebay_reading::{ReadingRef, Readings};
 use forebay_transform::{Chain, Fate, Moment, TransformConfig};
 use thiserror::Error;
 use tokio::time::Instant;
 
-use crate::cli::load::csv_source::{CsvError, CsvFile};
 use crate::config::Config;
 
 /// Largest file that is read, in bytes; one of CSV may be larger.

@@ -8,12 +8,12 @@ use std::cell::Cell;
 use std::time::{Duration, SystemTime};
 
 use anyhow::bail;
+use forebay_load::client::{self, Answer, Faults, Heard, READINGS, causes};
 use http::header;
 use reqwest::Client;
 use url::Url;
 
 use crate::buffer::Ack;
-use crate::cli::client::{self, Answer, Faults, Heard, READINGS, causes};
 
 /// Times that a gateway may say "not now" to a request.
 const REFUSALS_MAX: u32 = 30;

@@ -17,11 +17,12 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
+use forebay_reading::text::Escaping;
 use forebay_reading::text::is_obeyed;
 use forebay_wal::checkpoint;
 
 use super::settings::SettingsArguments;
-use super::terminal::{Escaping, complain};
+use super::terminal::complain;
 use super::{DONE, FAILED, MISUSED, logging};
 use crate::config::Config;
 use crate::delivery::dead_letter::Directory;

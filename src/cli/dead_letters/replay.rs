@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use forebay_load::client::parse_address;
 use forebay_reading::quantity::parse_duration;
 use sha2::{Digest as _, Sha256};
 use url::Url;
@@ -19,7 +20,6 @@ use super::gateway::{Fate, Gateway, Parcel};
 use super::note::{Note, Noted};
 use super::scan::{Complaints, scan_file};
 use super::{DONE, FAILED, PlaceArguments, amount, shown};
-use crate::cli::client::parse_address;
 use crate::cli::healthcheck::reachable;
 use crate::config::Config;
 use crate::delivery::dead_letter::letter::Letter;

@@ -13,14 +13,14 @@ use forebay_reading::timestamp::{Precision, TimeError, Timestamp};
 use forebay_reading::{ReadingError, ReadingParts, Readings, Value};
 use thiserror::Error;
 
-use super::source::{Batch, Source, Wanted, Window};
+use crate::source::{Batch, Source, Wanted, Window};
 
 /// What some files write where there is no value.
 const NO_VALUE: &str = "?";
 
 /// A file of readings that was read to its end once and is in order.
 #[derive(Debug)]
-pub(in crate::cli) struct CsvFile {
+pub struct CsvFile {
     path: PathBuf,
     device: Arc<str>,
     sensors: Vec<Arc<str>>,
@@ -31,7 +31,7 @@ pub(in crate::cli) struct CsvFile {
 
 /// Why a file cannot be sent.
 #[derive(Debug, Error)]
-pub(in crate::cli) enum CsvError {
+pub enum CsvError {
     /// No such file, no permission, or no CSV.
     #[error("{path}: {source}", path = path.display())]
     Read {
@@ -118,7 +118,7 @@ impl CsvFile {
     /// # Errors
     ///
     /// [`CsvError`] names the line.
-    pub(in crate::cli) fn open(path: &Path, device: &str) -> Result<CsvFile, CsvError> {
+    pub fn open(path: &Path, device: &str) -> Result<CsvFile, CsvError> {
         let mut reader = open(path)?;
         let header = reader.headers().map_err(|source| CsvError::Read { path: path.to_owned(), source })?;
         let sensors: Vec<Arc<str>> = header.iter().skip(1).map(Arc::from).collect();
@@ -136,7 +136,7 @@ impl CsvFile {
     /// # Errors
     ///
     /// The file could not be opened again, or the visitor's error.
-    pub(in crate::cli) fn visit<E: From<CsvError>>(
+    pub fn visit<E: From<CsvError>>(
         &self,
         visitor: &mut impl FnMut(&Readings) -> Result<(), E>,
     ) -> Result<(), E> {

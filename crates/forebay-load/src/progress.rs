@@ -1,6 +1,6 @@
 //! What is shown on standard error while the command runs: a bar on a terminal, else a line every few seconds.
 
-use crate::cli::terminal::Escaping;
+use forebay_reading::text::Escaping;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
-use super::report::{grouped, short};
-use super::sender::Shared;
-use super::tally::Tally;
+use crate::report::{grouped, short};
+use crate::sender::Shared;
+use crate::tally::Tally;
 
 const BAR_EVERY: Duration = Duration::from_millis(200);
 const LINE_EVERY: Duration = Duration::from_secs(5);

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use url::Url;
 
-use crate::cli::client::{ANSWER_BYTES_MAX, causes, read};
+use crate::client::{ANSWER_BYTES_MAX, causes, read};
 
 /// Why there is no answer.
 #[derive(Debug, Error)]

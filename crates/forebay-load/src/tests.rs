@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::audit::{Audit, Verdict};
-use super::report::Report;
-use super::{LoadArguments, drive};
+use crate::audit::{Audit, Verdict};
+use crate::report::Report;
+use crate::{LoadArguments, drive};
 
 /// What a stand-in gateway does with one request.
 #[derive(Clone, Copy, Debug)]
@@ -369,7 +369,7 @@ async fn a_file_is_sent_once_through_and_only_what_the_run_added_is_judged() {
 #[tokio::test]
 async fn the_file_in_the_project_is_sent_and_found() {
     let stand = Stand::start(1, &[]).await;
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/household_power.csv");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/household_power.csv");
     let report = stand.load(&format!("--csv {path} --rate 0")).await;
     assert_eq!(verdict(&report), Verdict { acknowledged: 840, found_once: 840, ..Verdict::default() });
     assert_eq!(stand.requests()[0][0]["device"], "household_power");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::histogram::Histogram;
+use crate::histogram::Histogram;
 
 /// The counts of a run; bounded memory, however long the run is.
 #[derive(Clone, Debug)]

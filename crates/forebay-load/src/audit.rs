@@ -18,12 +18,12 @@ use thiserror::Error;
 use tokio::time::Instant;
 use url::Url;
 
-use super::csv_source::CsvError;
-use super::fates::{Fate, Fates};
-use super::http::{self, HttpError, Status};
-use super::node::{self, Found, NodeError, NodeReader};
-use super::source::{Plan, Window, Windows};
-use crate::cli::client;
+use crate::client;
+use crate::csv_source::CsvError;
+use crate::fates::{Fate, Fates};
+use crate::http::{self, HttpError, Status};
+use crate::node::{self, Found, NodeError, NodeReader};
+use crate::source::{Plan, Window, Windows};
 
 /// About how many readings are compared at a time.
 pub(super) const WINDOW_READINGS: usize = 10_000;
@@ -346,7 +346,7 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::load::source::Wanted;
+    use crate::source::Wanted;
     use forebay_reading::timestamp::Timestamp;
 
     /// Judges one reading, found `found` times, `before` of them before the run.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use forebay_reading::timestamp::Timestamp;
 use forebay_reading::{ReadingParts, Value};
 
-use super::csv_source::CsvError;
-use super::source::{Batch, Source, Wanted, Window};
+use crate::csv_source::CsvError;
+use crate::source::{Batch, Source, Wanted, Window};
 
 /// Distance between two readings of a device where no rate says it: a device cannot send faster than this.
 const STEP_NANOS_MIN: i64 = 1_000;

@@ -5,9 +5,9 @@ use forebay_reading::text::is_obeyed;
 use std::fmt::{self, Display, Formatter, Write as _};
 use std::time::Duration;
 
-use super::audit::{Audit, AuditError, Verdict};
-use super::http::Ledger;
-use super::tally::Tally;
+use crate::audit::{Audit, AuditError, Verdict};
+use crate::http::Ledger;
+use crate::tally::Tally;
 
 /// All that a run has to tell.
 #[derive(Debug)]
@@ -183,7 +183,7 @@ fn percentiles(histogram: &super::histogram::Histogram) -> String {
 }
 
 /// A number with a comma between thousands.
-pub(in crate::cli) fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {

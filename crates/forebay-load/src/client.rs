@@ -13,9 +13,9 @@ use serde::Deserialize;
 use url::Url;
 
 /// The path that takes readings.
-pub(super) const READINGS: &str = "/v1/readings";
+pub const READINGS: &str = "/v1/readings";
 /// Largest answer that is read, in bytes.
-pub(super) const ANSWER_BYTES_MAX: usize = 4 << 20;
+pub const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// Pause after a refusal that names no time.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 /// Longest pause after a refusal.
@@ -25,31 +25,46 @@ const NOT_UNDERSTOOD: &str = "answer not understood";
 
 /// What an answer says of the readings of a request.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub enum Answer {
     /// Taken, apart from `rejected` of them; why, by place in the request, for those that the answer lists.
-    Taken { rejected: usize, faults: Faults },
+    Taken {
+        /// So many were turned away.
+        rejected: usize,
+        /// Why, for those that the answer lists.
+        faults: Faults,
+    },
     /// None was taken. Without faults, something is wrong with the request as a whole.
-    TurnedAway { faults: Faults },
+    TurnedAway {
+        /// What is wrong with them.
+        faults: Faults,
+    },
     /// None was taken: there are too many, or one among them that cannot be read at all.
     Indigestible,
     /// None was taken; the same request may be taken after this time.
-    NotNow { retry_after: Duration },
+    NotNow {
+        /// How long to wait.
+        retry_after: Duration,
+    },
     /// None was taken, and none of the same request ever will be.
     Denied,
     /// Nobody knows, and this is why.
-    Lost { what: &'static str },
+    Lost {
+        /// Why nobody knows.
+        what: &'static str,
+    },
 }
 
 /// What is wrong with readings, by their places in the request.
-pub(super) type Faults = BTreeMap<usize, String>;
+pub type Faults = BTreeMap<usize, String>;
 
 /// An answer that was heard to its end.
 #[derive(Debug)]
-pub(super) struct Heard {
-    pub(super) status: StatusCode,
+pub struct Heard {
+    /// Its status.
+    pub status: StatusCode,
     headers: HeaderMap,
     /// Empty if it was too long to be read.
-    pub(super) body: Vec<u8>,
+    pub body: Vec<u8>,
 }
 
 /// The body of a 202.
@@ -83,7 +98,7 @@ struct Fault {
 /// # Errors
 ///
 /// The client could not be set up.
-pub(super) fn build(name: &str, connections: usize, timeout: Duration) -> Result<Client, reqwest::Error> {
+pub fn build(name: &str, connections: usize, timeout: Duration) -> Result<Client, reqwest::Error> {
     Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
@@ -98,7 +113,7 @@ pub(super) fn build(name: &str, connections: usize, timeout: Duration) -> Result
 /// # Errors
 ///
 /// There is no answer, or it broke off.
-pub(super) async fn exchange(request: RequestBuilder) -> reqwest::Result<Heard> {
+pub async fn exchange(request: RequestBuilder) -> reqwest::Result<Heard> {
     let mut response = request.send().await?;
     let body = read(&mut response).await?.unwrap_or_default();
     Ok(Heard { status: response.status(), headers: response.headers().clone(), body })
@@ -106,7 +121,7 @@ pub(super) async fn exchange(request: RequestBuilder) -> reqwest::Result<Heard> 
 
 impl Heard {
     /// What the answer says of a request with so many readings.
-    pub(super) fn answer(&self, readings: usize, now: SystemTime) -> Answer {
+    pub fn answer(&self, readings: usize, now: SystemTime) -> Answer {
         match self.status {
             StatusCode::ACCEPTED => {
                 taken(&self.body, readings).unwrap_or(Answer::Lost { what: NOT_UNDERSTOOD })
@@ -129,7 +144,7 @@ impl Heard {
     }
 
     /// What the answer says for people.
-    pub(super) fn detail(&self) -> String {
+    pub fn detail(&self) -> String {
         let detail = self.problem().unwrap_or_default().detail;
         if detail.is_empty() { String::from_utf8_lossy(&self.body).into_owned() } else { detail }
     }
@@ -155,7 +170,11 @@ fn faults(errors: Vec<Fault>, readings: usize) -> Faults {
 }
 
 /// Reads a body; none if it is too long.
-pub(super) async fn read(response: &mut Response) -> Result<Option<Vec<u8>>, reqwest::Error> {
+///
+/// # Errors
+///
+/// The answer broke off.
+pub async fn read(response: &mut Response) -> Result<Option<Vec<u8>>, reqwest::Error> {
     let mut body = Vec::new();
     while let Some(part) = response.chunk().await? {
         if body.len() + part.len() > ANSWER_BYTES_MAX {
@@ -176,7 +195,11 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Duration {
 }
 
 /// Reads the address of a gateway or a node.
-pub(super) fn parse_address(text: &str) -> Result<Url, String> {
+///
+/// # Errors
+///
+/// In words for people, what is wrong with it.
+pub fn parse_address(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("{error}; write it as http://127.0.0.1:8080"))?;
     match url.scheme() {
         "http" if url.has_host() => Ok(url),
@@ -185,7 +208,7 @@ pub(super) fn parse_address(text: &str) -> Result<Url, String> {
 }
 
 /// `base` with `path` after its own path.
-pub(super) fn join(base: &Url, path: &str) -> Url {
+pub fn join(base: &Url, path: &str) -> Url {
     let mut url = base.clone();
     url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
     url.set_query(None);
@@ -194,7 +217,7 @@ pub(super) fn join(base: &Url, path: &str) -> Url {
 }
 
 /// An error with its causes: the outermost one alone says only that something went wrong.
-pub(super) fn causes(error: &reqwest::Error) -> String {
+pub fn causes(error: &reqwest::Error) -> String {
     let mut source: Option<&dyn std::error::Error> = std::error::Error::source(error);
     // The address stands in front already.
     let mut text = if error.is_timeout() { "timed out".to_owned() } else { "no answer".to_owned() };

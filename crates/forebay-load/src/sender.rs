@@ -6,19 +6,19 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::header;
-use hyper::body::Bytes;
 use reqwest::Client;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::csv_source::CsvError;
-use super::fates::{Fate, Fates};
-use super::pacer::Pacer;
-use super::source::{Batch, Source};
-use super::tally::Tally;
-use crate::cli::client::{self, Answer, causes};
+use crate::client::{self, Answer, causes};
+use crate::csv_source::CsvError;
+use crate::fates::{Fate, Fates};
+use crate::pacer::Pacer;
+use crate::source::{Batch, Source};
+use crate::tally::Tally;
 
 /// Pause after an error, so that a gateway that is away is not asked as fast as the machine can.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);

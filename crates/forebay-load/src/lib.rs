@@ -22,7 +22,8 @@
 //! A CSV file is never held in memory.
 
 mod audit;
-pub(in crate::cli) mod csv_source;
+pub mod client;
+pub mod csv_source;
 mod fates;
 mod histogram;
 mod http;
@@ -58,22 +59,23 @@ use self::http::HttpError;
 use self::node::{NodeReader, PAGE_READINGS};
 use self::pacer::Pacer;
 use self::progress::{Length, note, say};
-pub(in crate::cli) use self::report::grouped;
+pub use self::report::grouped;
 use self::report::{LedgerChange, Report};
 use self::sender::Shared;
 use self::simulate::Simulation;
 use self::source::Plan;
 use self::tally::Tally;
-use crate::cli::client::{self, READINGS, parse_address};
-use crate::cli::terminal::Escaping;
-use crate::cli::{DONE, FAILED, MISUSED};
+use crate::client::{READINGS, parse_address};
+use forebay_reading::text::Escaping;
 
+/// Exit status of a run that was interrupted twice.
+const INTERRUPTED: i32 = 1;
 /// How long simulated devices send where nothing else is said.
 const DURATION_DEFAULT: Duration = Duration::from_secs(10);
 
 /// Sends readings to a gateway, measures it, and checks what arrived.
 #[derive(Clone, Debug, Args)]
-pub(super) struct LoadArguments {
+pub struct LoadArguments {
     /// The gateway; readings go to URL/v1/readings
     #[arg(default_value = "http://127.0.0.1:8080", value_parser = parse_address)]
     url: Url,
@@ -139,13 +141,24 @@ struct Sent {
     elapsed: Duration,
 }
 
-/// Sends readings as the arguments say, tells on standard output how it went, and returns the exit status.
-pub(super) fn run(arguments: &LoadArguments) -> u8 {
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// All that was sent was taken and found.
+    Passed,
+    /// Not all was, or there was nobody to send it to.
+    Failed,
+    /// What was to be sent makes no sense; nothing was.
+    Misused,
+}
+
+/// Sends readings as the arguments say, and tells on standard output how it went.
+pub fn run(arguments: &LoadArguments) -> Ended {
     let plan = match arguments.plan() {
         Ok(plan) => plan,
         Err(error) => {
             say(&format!("forebay: {error}"));
-            return MISUSED;
+            return Ended::Misused;
         }
     };
     let runtime =
@@ -161,11 +174,11 @@ pub(super) fn run(arguments: &LoadArguments) -> u8 {
         Ok(report) => {
             // Nobody there to read the summary is no fault; the exit status still tells.
             let _ = write!(Escaping::new(std::io::stdout()), "{report}");
-            if report.passed() { DONE } else { FAILED }
+            if report.passed() { Ended::Passed } else { Ended::Failed }
         }
         Err(error) => {
             say(&format!("forebay: {error}"));
-            FAILED
+            Ended::Failed
         }
     }
 }
@@ -176,7 +189,7 @@ async fn stop_on_interrupt(stop: CancellationToken) {
         stop.cancel();
     }
     if tokio::signal::ctrl_c().await.is_ok() {
-        std::process::exit(i32::from(FAILED));
+        std::process::exit(INTERRUPTED);
     }
 }
 

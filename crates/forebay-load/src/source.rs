@@ -3,13 +3,13 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use forebay_codec::write_reading;
 use forebay_reading::Readings;
 use forebay_reading::timestamp::Timestamp;
-use hyper::body::Bytes;
 
-use super::csv_source::{CsvError, CsvFile};
-use super::simulate::Simulation;
+use crate::csv_source::{CsvError, CsvFile};
+use crate::simulate::Simulation;
 
 /// Readings that go out in one request.
 #[derive(Debug, Default)]

@@ -15,9 +15,9 @@ use serde::Deserialize;
 use thiserror::Error;
 use url::Url;
 
-use super::http::HttpError;
-use super::source::Window;
-use crate::cli::client::join;
+use crate::client::join;
+use crate::http::HttpError;
+use crate::source::Window;
 
 /// Most readings that a node is asked for at a time.
 pub(super) const PAGE_READINGS: usize = 10_000;
