@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use url::Url;
 use utoipa::OpenApi;
 
@@ -289,6 +289,11 @@ impl Ended {
         }
         match self.rest {
             _ if readings == 0 && self.sent_again() > 0 => {}
+            Rest::KeptBut { is_elsewhere: true, .. } if readings == 0 => warn!(
+                to_do = PUT_BACK,
+                "stopped, every accepted reading is delivered or accounted for; the directory of the buffer is not in \
+                 its place any more, and without it the next start knows no `Idempotency-Key` of before"
+            ),
             _ if readings == 0 => info!("stopped, every accepted reading is delivered or accounted for"),
             Rest::Lost => {
                 error!(

@@ -31,7 +31,7 @@ const DETAIL_CHARS_MAX: usize = 400;
 /// Longest path that is kept, in characters.
 const PATH_CHARS_MAX: usize = 200;
 /// Longest name of a device that is kept, in characters.
-const DEVICE_CHARS_MAX: usize = 256;
+pub const DEVICE_CHARS_MAX: usize = 256;
 
 /// A reading or a whole request that was turned away.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -160,16 +160,17 @@ impl Tally {
         *self.pairs.entry((device.into_boxed_str(), reason)).or_default() += readings;
     }
 
-    /// In words: the devices with the most readings first, at most `devices_max` pairs of a device and a reason, the
-    /// rest summed up. The second number is how many were named.
-    pub fn words(&self, devices_max: usize) -> (String, usize) {
+    /// In words: the devices with the most readings first, as `hide` shows them, at most `devices_max` pairs of a device
+    /// and a reason, the rest summed up. A device of [`DEVICE_CHARS_MAX`] characters may have been cut. The second number
+    /// is how many were named.
+    pub fn words(&self, devices_max: usize, hide: impl Fn(&str) -> String) -> (String, usize) {
         let mut pairs: Vec<_> = self.pairs.iter().collect();
         pairs.sort_by(|(left, most), (right, more)| more.cmp(most).then(left.cmp(right)));
         let (named, rest) = pairs.split_at(devices_max.min(pairs.len()));
         let mut words: Vec<String> = named
             .iter()
             .map(|((device, reason), readings)| {
-                format!("{}: {readings} ({reason})", beginning(device, DEVICE_CHARS_MAX))
+                format!("{}: {readings} ({reason})", beginning(&hide(device), DEVICE_CHARS_MAX))
             })
             .collect();
         let mut others = self.others.clone();
@@ -287,7 +288,7 @@ mod tests {
         assert!(entry.detail.contains("allowed: a number"), "{entry:?}");
         let log = RejectionLog::default();
         log.record(Vec::new(), [Count { device: Some("Bearer hunter2"), reason: "type", readings: 1 }]);
-        assert_eq!(log.take_tally().words(1), ("Bearer ***: 1 (type)".to_owned(), 1));
+        assert_eq!(log.take_tally().words(1, str::to_owned), ("Bearer ***: 1 (type)".to_owned(), 1));
         // The cut does not go through a secret before it is hidden.
         let long = format!("{}`http://u:hunter2@h/`", "x".repeat(DETAIL_CHARS_MAX - 15));
         assert!(!self::entry(&long).detail.contains("hunt"));
@@ -317,14 +318,16 @@ mod tests {
         log.record(Vec::new(), [count(Some("c"), "time", 9), count(None, "strict", 4)]);
         assert_eq!(log.count(), 17);
         let tally = log.take_tally();
-        let check = |devices, words: &str, named| assert_eq!(tally.words(devices), (words.to_owned(), named));
+        let check = |devices, words: &str, named| {
+            assert_eq!(tally.words(devices, str::to_owned), (words.to_owned(), named))
+        };
         check(20, "c: 9 (time); a: 2 (type); b: 2 (time); all others: 4 (strict)", 3);
         check(1, "c: 9 (time); all others: 4 (strict), 2 (time), 2 (type)", 1);
         check(0, "devices not named: 4 (strict), 11 (time), 2 (type)", 0);
         assert_eq!(log.take_tally(), Tally::default());
         log.count_request("body");
         assert_eq!(
-            (log.take_tally().words(20), log.count()),
+            (log.take_tally().words(20, str::to_owned), log.count()),
             (("whole requests: 1 (body)".to_owned(), 0), 18)
         );
 

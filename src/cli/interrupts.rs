@@ -21,7 +21,7 @@ pub(super) type Listening = anyhow::Result<(Runtime, Interrupts)>;
 /// Starts a runtime and listens for signals in it: from now on none of them ends the process by itself.
 ///
 /// It is the first thing that the process does: a signal that comes before does what the system does. That is as long as
-/// the system takes to load the program, some 3 ms of a debug build, and 0.4 ms for the runtime.
+/// the system takes to load the program, on an idle machine some 3 ms of a debug build, and 0.4 ms for the runtime.
 pub(super) fn listen() -> Listening {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;

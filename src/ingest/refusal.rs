@@ -33,7 +33,7 @@ pub const REASONS: &[(&str, &str)] = &[
     ("length", "the request does not say how long its body is"),
     ("host", "the gateway does not go by the name in `Host`"),
     ("origin", "a web page of another origin that is not listed"),
-    ("bad_request", "`Host` or `Transfer-Encoding` is not valid"),
+    ("bad_request", "`Host`, `Transfer-Encoding` or a parameter of a `GET` is not valid"),
     ("loop", "the readings have come through this gateway before"),
     ("internal", "a defect in the gateway"),
     (HEAD, "what came is not HTTP, or its head is too large"),

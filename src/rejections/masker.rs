@@ -54,8 +54,21 @@ const NO_VALUES: &[&str] = &["there twice", "missing", "no JSON", "no number of 
 /// How a sentence of this program goes on that has a name and a colon, and no value.
 const LIMIT_OF_A_VALUE: &str = " `value` must be ";
 
+/// What a key in PEM begins with (RFC 7468). It has many lines, under whatever name.
+const PEM: &str = "-----BEGIN";
+
 /// Hides what looks like a secret.
 pub(super) fn without_secrets(text: &str) -> Cow<'_, str> {
+    let Some(at) = text.find(PEM) else { return without_values(text) };
+    let mut shown = without_values(&text[..at]).into_owned();
+    if !shown.ends_with(HIDDEN) {
+        shown.push_str(HIDDEN);
+    }
+    Cow::Owned(shown)
+}
+
+/// Hides the values behind names of secrets, and credentials.
+fn without_values(text: &str) -> Cow<'_, str> {
     let hidden = Masker::new(text).hidden();
     if hidden.is_empty() {
         return Cow::Borrowed(text);

@@ -21,7 +21,23 @@ const PARTS: &[&str] = &[
     "authkey",
     "accesskey",
     "privatekey",
+    "privkey",
     "sharedkey",
+    "writekey",
+    "readkey",
+    "appkey",
+    "appskey",
+    "nwkkey",
+    "nwkskey",
+    "licensekey",
+    "licencekey",
+    "dbpass",
+    "userpass",
+    "wifipass",
+    "wlanpass",
+    "mqttpass",
+    "accesscode",
+    "sessionid",
 ];
 /// Words that names of secrets have in them as a whole, in lower case.
 const WORDS: &[&str] = &[
@@ -36,8 +52,12 @@ const WORDS: &[&str] = &[
     "jwt",
     "psk",
     "cookie",
+    "csrf",
+    "hmac",
+    "otp",
     "signature",
     "sig",
+    "xauth",
 ];
 /// What goes on behind some of these parts in words that are no secrets.
 const ORDINARY: &[(&str, &[&str])] = &[("secret", &["ary", "ariat"]), ("token", &["izer", "ization"])];

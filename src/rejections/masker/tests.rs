@@ -61,6 +61,12 @@ fn names_of_secrets_are_known_in_every_spelling_and_others_are_left() {
         "user.pass",
         "clientSecret",
         "db_password_2",
+        "AppSKey",
+        "nwkskey",
+        "writekey",
+        "dbpass",
+        "sessionId",
+        "otp",
     ] {
         check(&format!(r#"{{"{name}":"hunter2"}}"#), &format!(r#"{{"{name}":"***"}}"#));
     }
@@ -70,6 +76,9 @@ fn names_of_secrets_are_known_in_every_spelling_and_others_are_left() {
         "passage",
         "author",
         "compass",
+        "bypass",
+        "session",
+        "pin",
         "p",
         "u",
         "Idempotency-Key",
@@ -80,6 +89,13 @@ fn names_of_secrets_are_known_in_every_spelling_and_others_are_left() {
         check(&text, &text);
     }
     check(r#"{"sensor":"token","value":1}"#, r#"{"sensor":"token","value":1}"#);
+}
+
+#[test]
+fn a_key_in_pem_is_hidden_under_any_name() {
+    check(r#"{"x":"-----BEGIN PRIVATE KEY-----\nMIIE\n","v":1}"#, r#"{"x":"***"#);
+    check("-----BEGIN PRI", "***");
+    check(r#"{"key":"-----BEGIN PRIVATE KEY-----\nMIIE"#, r#"{"key":"***"#);
 }
 
 #[test]

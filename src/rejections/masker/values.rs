@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-/// What a private key begins with: it has many lines.
-const PEM: &str = "-----BEGIN";
 /// Longest address in which a user is looked for, in bytes; a longer one is hidden with all that follows.
 const ADDRESS_BYTES_MAX: usize = 512;
 
@@ -69,7 +67,6 @@ pub(super) fn after(text: &str, start: usize, separator: char) -> Option<Range<u
     let found = match first {
         quote @ (b'"' | b'\'') => quoted(rest, escapes, quote, separator),
         b'[' | b'{' if escapes == 0 => brackets(rest, separator).map(|end| 0..end),
-        _ if rest.starts_with(PEM) => None,
         _ => bare(rest, separator, is_json(text)).map(|end| 0..end),
     };
     // Where it ends is not known.
