@@ -4,6 +4,8 @@
 //! `cargo bench --bench decode`. The plain parsers check less (no limits, times left as text) and keep the
 //! parsed form; the decoders check everything and write the bytes that are forwarded later.
 
+#![expect(clippy::cast_possible_truncation, reason = "numbers of a bench are small")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::hint::black_box;

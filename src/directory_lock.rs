@@ -1,5 +1,10 @@
 //! One process at a time works on a directory: the lock on a file in it.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "whoever waits blocks a thread, which a test's time does not pass for"
+)]
+
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;

@@ -255,6 +255,8 @@ impl RejectionLog {
 
 #[cfg(test)]
 mod tests {
+    use forebay_reading::clock::wall_time;
+
     use super::*;
 
     fn entry(detail: &str) -> RejectionEntry {
@@ -283,7 +285,7 @@ mod tests {
             detail: "the field `password` is `hunter2`; allowed: a number. `POST http://u:hunter2@127.0.0.1/write`",
             sample: Some(b"m,device=d password=hunter2"),
         };
-        let entry = RejectionEntry::new(rejected, SystemTime::now());
+        let entry = RejectionEntry::new(rejected, wall_time());
         assert!(!format!("{entry:?}").contains("hunter2"), "{entry:?}");
         assert!(entry.detail.contains("allowed: a number"), "{entry:?}");
         let log = RejectionLog::default();
@@ -305,7 +307,7 @@ mod tests {
             detail: &long,
             sample: Some(long.as_bytes()),
         };
-        let entry = RejectionEntry::new(rejected, SystemTime::now());
+        let entry = RejectionEntry::new(rejected, wall_time());
         let bytes = entry.path.len() + entry.detail.len() + entry.device.map_or(0, |device| device.len());
         assert!(bytes + entry.sample.map_or(0, |sample| sample.len()) < 8 * 1024, "{bytes}");
     }

@@ -1,13 +1,14 @@
 //! A node that takes its time over every answer, and notes what it was sent and how long that had waited.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use forebay_reading::clock::wall_time;
 use forebay_reading::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -67,7 +68,7 @@ async fn take(State(Node { delay, seen }): State<Node>, batch: Bytes) -> StatusC
     let fingerprint = Fingerprint::of(numbers_in(&batch));
     tokio::time::sleep(delay).await;
     let Some(received_at) = first_time(&batch) else { return StatusCode::BAD_REQUEST };
-    let waited = Timestamp::from_system(SystemTime::now()).nanos() - received_at.nanos();
+    let waited = Timestamp::from_system(wall_time()).nanos() - received_at.nanos();
     let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
     seen.waits.push(Wait { seconds: waited as f64 / 1e9, readings: fingerprint.readings });
     seen.taken.batches += 1;

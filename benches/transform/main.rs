@@ -2,6 +2,12 @@
 //!
 //! `cargo bench --bench transform`. Times are for one run over the whole sample; the rate is in readings.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "numbers of a bench are small"
+)]
+
 use criterion::{criterion_group, criterion_main};
 
 #[path = "../support/sample.rs"]

@@ -20,6 +20,7 @@ const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 pub struct DrainRate {
     started_at: Instant,
     /// Amounts of the last steps, the slot being the step's number modulo their count.
+    #[expect(clippy::cast_possible_truncation, reason = "a few seconds")]
     slots: [(u64, Amount); (WINDOW.as_secs() / STEP.as_secs()) as usize],
 }
 
@@ -32,7 +33,9 @@ impl DrainRate {
     /// Notes that something left the buffer.
     pub fn record(&mut self, now: Instant, amount: Amount) {
         let step = self.step(now);
-        let slot = &mut self.slots[step as usize % self.slots.len()];
+        #[expect(clippy::cast_possible_truncation, reason = "less than the number of slots")]
+        let slot = (step % self.slots.len() as u64) as usize;
+        let slot = &mut self.slots[slot];
         if slot.0 != step {
             *slot = (step, Amount::default());
         }

@@ -148,6 +148,7 @@ impl Outlet for MemoryOutlet {
         false
     }
 
+    #[expect(clippy::disallowed_methods, reason = "nobody sends into it")]
     fn kept(&mut self) -> mpsc::UnboundedReceiver<Kept> {
         // Nothing is ever under way.
         mpsc::unbounded_channel().1

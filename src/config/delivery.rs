@@ -26,6 +26,7 @@ use crate::node_id::NodeId;
 use crate::routing::{ROUTES, Spread};
 
 /// As many nodes as there can be.
+#[expect(clippy::cast_possible_wrap, reason = "a thousand")]
 const NODES_MAX_SETTING: i64 = NODES_MAX as i64;
 
 /// What may happen to the readings of a node that is down.

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 /// How far back answers count for the share of failures.
 const WINDOW: Duration = Duration::from_secs(10);
 /// Parts of the window; what is older than the window leaves it part by part.
-const WINDOW_PARTS: usize = 10;
+const WINDOW_PARTS: u32 = 10;
 /// Fewest answers within the window that say anything about a share.
 const ANSWERS_MIN: u32 = 20;
 /// The pause grows up to this many times the first one.
@@ -233,12 +233,12 @@ struct Window {
     start: Instant,
     /// Number of the newest part since the start.
     newest: u64,
-    parts: [Tally; WINDOW_PARTS],
+    parts: [Tally; WINDOW_PARTS as usize],
 }
 
 impl Window {
     fn new(now: Instant) -> Window {
-        Window { start: now, newest: 0, parts: [Tally::default(); WINDOW_PARTS] }
+        Window { start: now, newest: 0, parts: [Tally::default(); WINDOW_PARTS as usize] }
     }
 
     fn note(&mut self, heard: Heard, now: Instant) {
@@ -252,11 +252,11 @@ impl Window {
 
     /// Empties what has left the window; returns the newest part.
     fn advance(&mut self, now: Instant) -> &mut Tally {
-        let length = WINDOW / WINDOW_PARTS as u32;
+        let length = WINDOW / WINDOW_PARTS;
         let number = now.saturating_duration_since(self.start).as_secs_f64() / length.as_secs_f64();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "cut to whole parts")]
         let newest = self.newest.max(number as u64);
-        for emptied in (self.newest + 1..=newest).take(WINDOW_PARTS) {
+        for emptied in (self.newest + 1..=newest).take(WINDOW_PARTS as usize) {
             self.parts[index(emptied)] = Tally::default();
         }
         self.newest = newest;
@@ -272,7 +272,7 @@ impl Window {
 
 #[expect(clippy::cast_possible_truncation, reason = "smaller than the number of parts")]
 fn index(part: u64) -> usize {
-    (part % WINDOW_PARTS as u64) as usize
+    (part % u64::from(WINDOW_PARTS)) as usize
 }
 
 #[cfg(test)]

@@ -297,6 +297,8 @@ impl Lanes {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
+
     use std::time::Duration;
 
     use super::*;

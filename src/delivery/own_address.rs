@@ -53,7 +53,7 @@ pub fn leads_to(node: &NodeSource, own: SocketAddr) -> bool {
 
 /// Looks a name up, on a thread that is left alone when it takes too long.
 fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let (sender, found) = mpsc::channel();
+    let (sender, found) = mpsc::sync_channel(1);
     let host = host.to_owned();
     std::thread::Builder::new().name("look-up".to_owned()).spawn(move || {
         let addresses = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);

@@ -197,6 +197,8 @@ impl Shards {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
+
     use super::*;
     use crate::buffer::lease::{Record, RecordParts};
     use crate::buffer::tests::readings_of;

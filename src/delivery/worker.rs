@@ -174,6 +174,7 @@ impl Worker {
     }
 
     /// Sets the delivery up over another wire than the real one.
+    #[expect(clippy::too_many_lines, reason = "it makes all that the loop has")]
     pub fn over(
         wire: Arc<dyn Wire>,
         config: DeliveryConfig,

@@ -7,11 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
 
 use axum::Router;
 use axum::response::Response;
 use axum::routing::post;
+use forebay_reading::clock::wall_time;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::header::CONNECTION;
@@ -215,7 +215,7 @@ impl Shared {
     /// Keeps a request that was refused before its body was looked at.
     fn note_refusal(&self, path: &str, address: Option<IpAddr>, reason: &'static str, detail: &str) {
         let rejected = Rejected { path, address, device: None, reason, detail, sample: None };
-        self.front.rejections.record(vec![RejectionEntry::new(rejected, SystemTime::now())], []);
+        self.front.rejections.record(vec![RejectionEntry::new(rejected, wall_time())], []);
     }
 }
 

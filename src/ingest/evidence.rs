@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use forebay_codec::{Decoder, DeviceTags, Reason, Rejections};
+use forebay_reading::clock::wall_time;
 
 use super::error::IngestError;
 use crate::rejections::{
@@ -116,7 +117,7 @@ impl Evidence {
         if let Some(error) = error.filter(|error| error.is_of_sender()) {
             log.count_request(error.reason());
         }
-        let now = SystemTime::now();
+        let now = wall_time();
         let whole = error.map(|error| self.whole(sender, error, device_tags, now));
         let readings = self.faulty.iter().filter_map(|faulty| faulty.entry(sender, now));
         log.record(whole.into_iter().chain(readings).collect(), self.counts());

@@ -33,10 +33,11 @@ mod schema;
 mod statuses;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_codec::{DeviceTags, Reason, UnknownFields};
+use forebay_reading::clock::wall_time;
 use forebay_reading::timestamp::Timestamp;
 use prometheus::IntCounter;
 use tokio::sync::Semaphore;
@@ -162,7 +163,7 @@ impl Front {
     /// Remembers the keys of requests from before the start, which the buffer has kept.
     pub fn restore(&self, memos: &[Bytes]) {
         if let Some(keys) = &self.keys {
-            keys.restore(memos, SystemTime::now());
+            keys.restore(memos, wall_time());
         }
     }
 }

@@ -1,12 +1,12 @@
 //! From a request to readings in the buffer, on every path that takes some; and the answers of `POST /v1/readings`.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::response::Response;
 use bytes::Bytes;
 use forebay_codec::{Decoded, Reason, Rules};
 use forebay_reading::Readings;
+use forebay_reading::clock::wall_time;
 use forebay_reading::timestamp::Timestamp;
 use http::Request;
 use http::header::EXPECT;
@@ -234,7 +234,7 @@ impl Front {
     }
 
     fn rules(&self, content: Content) -> Rules {
-        let received_at = Timestamp::from_system(SystemTime::now());
+        let received_at = Timestamp::from_system(wall_time());
         let nanos = |duration: std::time::Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
         let (future, past) = (self.config.max_future, self.config.max_past);
         Rules {

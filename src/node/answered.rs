@@ -31,7 +31,7 @@ const MAGIC: &[u8; 8] = b"FBANSWR1";
 const PLACE_BYTES: usize = 64;
 /// What the checksum covers.
 const NOTE_BYTES: usize = 40;
-const FILE_BYTES: u64 = 2 * PLACE_BYTES as u64;
+const FILE_BYTES: usize = 2 * PLACE_BYTES;
 
 /// What a note says. The ids of readings follow each other without a gap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,13 +69,13 @@ impl Answered {
         let file = private_files::make_or_open(path, File::options().read(true).write(true))?;
         let is_new = file.metadata()?.len() == 0;
         // Room for both places, so that a full disk keeps no note from being written.
-        file.set_len(FILE_BYTES)?;
+        file.set_len(FILE_BYTES as u64)?;
         if is_new {
-            file.write_all_at(&[0; FILE_BYTES as usize], 0)?;
+            file.write_all_at(&[0; FILE_BYTES], 0)?;
             file.sync_all()?;
             return Ok((Answered { file, number: 0 }, Note::New));
         }
-        let mut bytes = [0; FILE_BYTES as usize];
+        let mut bytes = [0; FILE_BYTES];
         file.read_exact_at(&mut bytes, 0)?;
         let latest = bytes.chunks_exact(PLACE_BYTES).filter_map(decode).max_by_key(|(number, _)| *number);
         Ok(match latest {

@@ -1,12 +1,13 @@
 //! The body of `POST /v1/batches`: bytes as they came to readings, bounded at every step.
 
 use std::io::{self, Read};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use forebay_codec::{DECODERS, Decoder, DeviceTags, Rules, UnknownFields};
 use forebay_reading::Readings;
+use forebay_reading::clock::wall_time;
 use forebay_reading::timestamp::{Precision, Timestamp};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
@@ -208,7 +209,7 @@ fn rules() -> Rules {
     Rules {
         unknown_fields: UnknownFields::Reject,
         precision: Precision::Millis,
-        received_at: Timestamp::from_system(SystemTime::now()),
+        received_at: Timestamp::from_system(wall_time()),
         earliest: Timestamp::MIN,
         latest: Timestamp::MAX,
         encoded_bytes_max: ENCODED_BYTES_MAX,

@@ -82,6 +82,13 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    #![expect(
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        clippy::disallowed_types,
+        reason = "numbers of a test are small, and one measures"
+    )]
+
     use std::time::Duration;
 
     use rusqlite::Connection;

@@ -4,6 +4,11 @@
 //! [`StoreSettings::checkpoint_every`] it moves the log of SQLite into the file, if there is anything in it; a task
 //! wakes it for that when no batch comes.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "the thread that writes has no runtime, and its deadlines none of a test's time"
+)]
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use forebay_reading::clock::wall_time;
 use forebay_reading::timestamp::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -163,7 +164,7 @@ impl Node {
         };
         let last_error = node.last_error.as_ref().map(|error| {
             let ago = now.saturating_duration_since(error.at);
-            let at = SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH);
+            let at = wall_time().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH);
             LastError { text: error.text.to_string(), at: Timestamp::from_system(at).to_string() }
         });
         Node {

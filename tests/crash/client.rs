@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use forebay_reading::clock::wall_time;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -145,7 +146,7 @@ impl Client {
         let keyed = promise != Promise::Memory && self.random.u8(..4) == 0;
         let key = keyed.then(|| format!("client-{first}"));
         let lines = self.random.bool();
-        let (numbers, made_at, load) = (first..first + count, SystemTime::now(), self.stage.load);
+        let (numbers, made_at, load) = (first..first + count, wall_time(), self.stage.load);
         Request { numbers, made_at, load, promise, lines, key, fate: Fate::Unknown }
     }
 

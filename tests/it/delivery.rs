@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use forebay_reading::clock::wall_time;
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
@@ -339,7 +340,7 @@ async fn a_node_that_fails_is_not_asked_without_a_pause() {
 #[tokio::test]
 async fn retry_after_is_honoured_in_seconds_and_as_a_date() {
     for is_date in [false, true] {
-        let (start, clock) = (Instant::now(), SystemTime::now());
+        let (start, clock) = (Instant::now(), wall_time());
         let date = httpdate::fmt_http_date(clock + Duration::from_secs(2));
         let text = if is_date { date.clone() } else { "1".to_owned() };
         let node = FakeNode::answering([Answer::status(429).header("retry-after", &text)]).await;

@@ -94,6 +94,7 @@ const POLICIES: &[&str] = &[
 const NOT_IN_POLICIES: &[&str] = &[
     "Instant::now",
     "SystemTime",
+    "wall_time",
     "async ",
     ".await",
     "spawn",

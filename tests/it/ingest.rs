@@ -1,6 +1,6 @@
 //! What is promised of `POST /v1/readings`: every answer of its table, and that a refused request leaves nothing.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::support::compression::{self, gzip, raw_deflate, zlib, zstd};
 use crate::support::process::{Process, directory, forebay};
@@ -8,6 +8,7 @@ use crate::support::{
     self, Answer, FakeNode, Gate, RawClient, Reply, RunningGateway, TestGateway, chunk, eventually,
     post_head, reading, readings, to_json, to_ndjson,
 };
+use forebay_reading::clock::wall_time;
 use serde_json::{Value, json};
 
 const JSON: &str = "application/json";
@@ -101,7 +102,7 @@ fn expect_replayed(again: Reply, first: &Reply) {
 }
 
 fn milliseconds_now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    let since = wall_time().duration_since(UNIX_EPOCH).expect("after 1970");
     u64::try_from(since.as_millis()).expect("this age")
 }
 

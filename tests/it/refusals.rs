@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use forebay_reading::clock::wall_time;
 use forebay_reading::timestamp::Timestamp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -95,7 +96,7 @@ async fn check_halving(gateway: TestGateway, directory: &Path, status: u16, coun
         .set("cluster.health.failures", 1)
         .start()
         .await;
-    let before = Timestamp::from_system(std::time::SystemTime::now());
+    let before = Timestamp::from_system(wall_time());
     gateway.post(&readings(count)).await.expect_status(202);
     all_settled(&gateway).await;
 

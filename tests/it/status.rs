@@ -573,6 +573,7 @@ async fn a_compressed_body_and_one_that_is_decoded_elsewhere_are_told_alike() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one table of reasons")]
 async fn a_request_that_is_refused_whole_is_told_and_counted_under_its_reason() {
     let node = FakeNode::always(Answer::status(503)).await;
     let gateway = gateway(&node).set("buffer.max_readings", 5).set("server.max_body", "4KiB");

@@ -1,5 +1,7 @@
 //! The binary itself, as a process in a directory of its own.
 
+#![expect(clippy::disallowed_types, reason = "what a process does takes real time")]
+
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -42,6 +42,13 @@ impl Histogram {
 
 #[cfg(test)]
 mod tests {
+    #![expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "numbers of a test are small"
+    )]
+
     use super::*;
     use proptest::prelude::*;
 

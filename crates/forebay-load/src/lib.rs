@@ -41,9 +41,10 @@ mod tests;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use clap::Args;
+use forebay_reading::clock::wall_time;
 use forebay_reading::quantity::parse_duration;
 use forebay_reading::timestamp::Timestamp;
 use thiserror::Error;
@@ -268,7 +269,7 @@ impl LoadArguments {
     fn plan(&self) -> Result<Plan, CsvError> {
         let Some(path) = &self.csv else {
             let run = format!("{:08x}", fastrand::u32(..));
-            let now = Timestamp::from_system(SystemTime::now());
+            let now = Timestamp::from_system(wall_time());
             // Times that begin at a whole millisecond are shorter and easier to read.
             let start = now.saturating_add_nanos(-(now.nanos() % 1_000_000));
             return Ok(Plan::Simulation(Simulation::new(&run, self.devices as usize, self.rate, start)));

@@ -89,7 +89,7 @@ fn line(tally: &Tally, elapsed: Duration) -> String {
     format!(
         "{:.1} s  {} readings/s  p50 {}  p99 {}  refused {}  errors {}",
         elapsed.as_secs_f64(),
-        grouped(tally.rate(elapsed).round() as u64),
+        grouped(tally.rate(elapsed)),
         short(tally.since_sent.percentile(50.0)),
         short(tally.since_sent.percentile(99.0)),
         grouped(tally.refusals()),

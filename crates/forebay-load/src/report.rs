@@ -85,7 +85,7 @@ impl Display for Report {
         if let Some(example) = &tally.example {
             writeln!(out, "          for example {}", printable(example))?;
         }
-        let rate = grouped(tally.rate(self.elapsed).round() as u64);
+        let rate = grouped(tally.rate(self.elapsed));
         match self.rate {
             0 => writeln!(out, "rate      {rate} readings a second accepted")?,
             asked => {

@@ -4,9 +4,10 @@
 //! answer was lost, nothing is sent again: the readings may have arrived, and the audit takes both for right.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
+use forebay_reading::clock::wall_time;
 use http::header;
 use reqwest::Client;
 use tokio::time::Instant;
@@ -102,7 +103,7 @@ impl Shared {
             Ok(heard) => heard,
             Err(error) => return self.lost(&error),
         };
-        let answer = heard.answer(readings, SystemTime::now());
+        let answer = heard.answer(readings, wall_time());
         let example = || {
             let text = String::from_utf8_lossy(&heard.body);
             let shown: String = text.chars().take(EXAMPLE_CHARS).collect();

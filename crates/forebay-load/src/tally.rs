@@ -67,8 +67,10 @@ impl Tally {
         self.errors.values().sum()
     }
 
-    /// Readings acknowledged a second over `elapsed`.
-    pub(super) fn rate(&self, elapsed: Duration) -> f64 {
-        if elapsed.is_zero() { 0.0 } else { self.accepted as f64 / elapsed.as_secs_f64() }
+    /// Whole readings acknowledged a second over `elapsed`.
+    pub(super) fn rate(&self, elapsed: Duration) -> u64 {
+        let nanos = elapsed.as_nanos();
+        let rounded = (u128::from(self.accepted) * 1_000_000_000 + nanos / 2).checked_div(nanos);
+        u64::try_from(rounded.unwrap_or(0)).unwrap_or(u64::MAX)
     }
 }

@@ -24,6 +24,7 @@
 //! Beside it stands what it is made of and what knows nothing of readings: [`timestamp`], [`text`], and for settings
 //! [`quantity`] and [`registry`].
 
+pub mod clock;
 mod error;
 mod number;
 pub mod quantity;

@@ -174,6 +174,7 @@ impl Transform for Memory {
 
 /// Appends what makes a reading the same as another. Different readings have different ones: names have no control
 /// characters, and the length of the tags and the time stand between them and the value.
+#[expect(clippy::cast_possible_truncation, reason = "tags take less than 64 KiB")]
 fn write_identity(reading: ReadingRef<'_>, tags: &[u8], out: &mut Vec<u8>) {
     let (kind, value) = match reading.value_token() {
         Token::Literal(text) => (b'=', text),

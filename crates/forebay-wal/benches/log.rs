@@ -4,6 +4,12 @@
 //! checksums, goes from segment to segment, writes checkpoints, and uses the settled segments' files again. They take
 //! turns, so that both meet the same disk; the ratio is printed after each size.
 
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::disallowed_types,
+    reason = "what is measured is rounded for people, and takes real time"
+)]
+
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::hint::black_box;

@@ -1,5 +1,7 @@
 //! What the log promises, on a real directory. `tests/log/model.rs` holds it to a model on a file system that fails.
 
+#![expect(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;

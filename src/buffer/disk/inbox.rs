@@ -1,5 +1,10 @@
 //! What waits for the thread that owns the log: bounded, and taken all at once.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "the thread of the log has no runtime, and its deadlines none of a test's time"
+)]
+
 use std::any::Any;
 use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

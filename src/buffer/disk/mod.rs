@@ -42,8 +42,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
 
+use forebay_reading::clock::wall_time;
 use forebay_reading::timestamp::Timestamp;
 use forebay_reading::{READING_BYTES_MIN, Readings};
 use forebay_wal::{Fs, LogConfig, OsFs, quarantine};
@@ -103,6 +103,7 @@ pub fn open(config: &BufferConfig, nodes: usize, metrics: &Arc<Metrics>) -> Resu
 }
 
 /// Opens a buffer on any file system.
+#[expect(clippy::too_many_lines, reason = "it hands what all parts share to each of them")]
 pub fn open_on(
     fs: Arc<dyn Fs>,
     config: &BufferConfig,
@@ -142,9 +143,14 @@ pub fn open_on(
     let inbox = Arc::new(Inbox::default());
     let trouble = Arc::new(Trouble::default());
     trouble.set_disk_bytes(log.bytes());
+    #[expect(clippy::disallowed_methods, reason = "what waits in it has its room in the accounts")]
     let (kept_sender, kept_by_log) = mpsc::unbounded_channel();
     let directory = log.directory().clone();
     let bytes_max = files_bytes_max(config.limit.bytes);
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "no request sends a second answer, and their number has a limit"
+    )]
     let (answers, groups) = mpsc::unbounded_channel();
     tokio::spawn(writer::answer(groups));
     let reads = unread_from.is_some();
@@ -331,5 +337,5 @@ impl Drop for Disk {
 
 /// Now, in nanoseconds since the Unix epoch.
 fn unix_nanos() -> i64 {
-    Timestamp::from_system(SystemTime::now()).nanos()
+    Timestamp::from_system(wall_time()).nanos()
 }

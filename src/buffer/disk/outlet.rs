@@ -318,6 +318,7 @@ impl Outlet for DiskOutlet {
         self.parts.trouble.disk_bytes() > self.parts.bytes_max / 4 * 3
     }
 
+    #[expect(clippy::disallowed_methods, reason = "nobody sends into it")]
     fn kept(&mut self) -> mpsc::UnboundedReceiver<Kept> {
         self.parts.kept.take().unwrap_or_else(|| mpsc::unbounded_channel().1)
     }

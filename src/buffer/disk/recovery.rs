@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use forebay_reading::clock::wall_time;
 use forebay_wal::{CutShort, Damage, Event, Found, Fs, Limit, Log, LogConfig, LogError, Segment};
 use tokio::time::Instant;
 use tracing::{error, warn};
@@ -459,6 +460,6 @@ pub fn record(request: ReadRequest, unsettled: u64, waiters: Waiters) -> Record 
 pub fn instant(nanos: i64) -> Instant {
     let now = Instant::now();
     let at = SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(nanos).unwrap_or_default());
-    let age = SystemTime::now().duration_since(at).unwrap_or_default();
+    let age = wall_time().duration_since(at).unwrap_or_default();
     now.checked_sub(age).unwrap_or(now)
 }

@@ -1,5 +1,10 @@
 //! The thread that owns the log: it takes all that waits, appends, syncs once, and answers all.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "the thread of the log has no runtime, and its deadlines none of a test's time"
+)]
+
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use forebay_codec::{DECODERS, DecodeError, Rejection, Rules, write_reading};
 use forebay_load::csv_source::{CsvError, CsvFile};
+use forebay_reading::clock::wall_time;
 use forebay_reading::timestamp::{Precision, Timestamp};
 use forebay_reading::{ReadingRef, Readings};
 use forebay_transform::{Chain, Fate, Moment, TransformConfig};
@@ -102,7 +102,7 @@ struct Rehearsal<'a, W> {
 /// Runs the file through and writes what would become of each reading.
 pub(super) fn run(config: &Config, path: &Path, out: &mut impl Write) -> Result<(), RehearsalError> {
     let configs = &config.delivery.transforms;
-    let wall = Timestamp::from_system(SystemTime::now());
+    let wall = Timestamp::from_system(wall_time());
     let now = Moment { instant: Instant::now(), wall };
     let (read, sent, counts) = (Amount::default(), Amount::default(), BTreeMap::new());
     let chain = Chain::new(configs);

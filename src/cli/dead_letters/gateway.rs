@@ -5,10 +5,11 @@
 //! memory cannot give that, and is asked for `ack=memory`.
 
 use std::cell::Cell;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::bail;
 use forebay_load::client::{self, Answer, Faults, Heard, READINGS, causes};
+use forebay_reading::clock::wall_time;
 use http::header;
 use reqwest::Client;
 use url::Url;
@@ -81,7 +82,7 @@ impl Gateway {
                 Ok(heard) => {
                     let detail = super::shown(heard.detail().trim(), ANSWER_CHARS);
                     let told = format!("{}: answered {}: {detail}", self.url, heard.status);
-                    (heard.answer(parcel.readings, SystemTime::now()), detail, told)
+                    (heard.answer(parcel.readings, wall_time()), detail, told)
                 }
                 // Nobody has heard of it.
                 Err(error) if error.is_connect() && lost == 0 => {

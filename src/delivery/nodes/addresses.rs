@@ -119,6 +119,8 @@ impl Nodes {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
+
     use std::sync::Arc;
     use std::time::Duration;
 

@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_types, reason = "it measures")]
+
 use http::{HeaderName, HeaderValue};
 use proptest::prelude::*;
 

@@ -2,9 +2,10 @@
 
 use std::io::Read as _;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
+use forebay_reading::clock::wall_time;
 use forebay_stores::{Blame, FailedItem, Judgement, NodeAnswer, Store, is_page, judge};
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
@@ -216,7 +217,7 @@ impl Reader<'_> {
         Answer {
             verdict: classify(head.status),
             detail: format!("{}: {looped}{}", head.status, excerpt.trim()),
-            retry_after: retry_after(&head.headers, SystemTime::now()),
+            retry_after: retry_after(&head.headers, wall_time()),
             status: Some(head.status.as_u16()),
             body: excerpt,
             refused: Vec::new(),

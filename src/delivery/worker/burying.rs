@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use forebay_codec::{Unwritable, write_reading};
+use forebay_reading::clock::wall_time;
 use forebay_reading::timestamp::Timestamp;
 use forebay_stores::FailedItem;
 use tokio::time::Instant;
@@ -83,7 +84,7 @@ impl Worker {
         }
         pending.state = State::Burying;
         let key = pending.batch.key.clone();
-        let at = Timestamp::from_system(std::time::SystemTime::now());
+        let at = Timestamp::from_system(wall_time());
         // As they were accepted: one that is replayed goes through the transforms again.
         let readings = pending.batch.parts.iter().flat_map(Part::iter_as_accepted).enumerate();
         let dead = readings.filter_map(|(index, reading)| Some((index, reading, pending.dead.get(&index)?)));

@@ -5,8 +5,9 @@
 //! window has them are settled when both is done: they are delivered, and the window's result is in the buffer.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use forebay_reading::clock::wall_time;
 use forebay_reading::timestamp::Timestamp;
 use forebay_transform::Moment;
 use tokio::time::Instant;
@@ -281,7 +282,7 @@ impl Worker {
 
 /// This moment, by both clocks.
 fn moment(now: Instant) -> Moment {
-    Moment { instant: now, wall: Timestamp::from_system(SystemTime::now()) }
+    Moment { instant: now, wall: Timestamp::from_system(wall_time()) }
 }
 
 /// The open windows that need some of these readings.

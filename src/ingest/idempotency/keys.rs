@@ -154,6 +154,8 @@ impl Keys {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
+
     use proptest::prelude::*;
 
     use super::*;

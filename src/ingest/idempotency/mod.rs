@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use forebay_reading::clock::wall_time;
 use forebay_reading::timestamp::Timestamp;
 use http::HeaderMap;
 use prometheus::IntCounter;
@@ -130,7 +131,7 @@ impl Idempotency {
     ) -> Result<Claim, IngestError> {
         match self.state().keys.begin(key, fingerprint, Instant::now()) {
             Begin::First => {
-                let received_at = Timestamp::from_system(SystemTime::now());
+                let received_at = Timestamp::from_system(wall_time());
                 Ok(Claim::First(Turn {
                     all: Arc::clone(self),
                     key,
@@ -311,7 +312,7 @@ mod tests {
         memos[3].truncate(20);
 
         let restarted = idempotency(10);
-        restarted.restore(&memos, SystemTime::now());
+        restarted.restore(&memos, wall_time());
         assert_eq!(again(&restarted, &[0], b"body"), answer(5, Ack::Disk));
         assert_eq!(again(&restarted, &[1], b"body"), answer(5, Ack::Disk), "delivery is not known");
         assert_eq!(again(&restarted, &[2], b"body"), answer(5, Ack::Memory));
@@ -319,13 +320,13 @@ mod tests {
         turn(&restarted, &[3], b"body");
 
         let late = idempotency(10);
-        late.restore(&memos, SystemTime::now() + WINDOW);
+        late.restore(&memos, wall_time() + WINDOW);
         turn(&late, &[0], b"body");
     }
 
     #[tokio::test]
     async fn the_latest_memo_of_a_key_counts_whatever_their_order() {
-        let now = Timestamp::from_system(SystemTime::now());
+        let now = Timestamp::from_system(wall_time());
         let memo = |body: &[u8], seconds_ago: i64| {
             let memo = Memo {
                 key: Digest::of_key(b"key"),
@@ -337,7 +338,7 @@ mod tests {
         };
         for memos in [[memo(b"old", 500), memo(b"new", 5)], [memo(b"new", 5), memo(b"old", 500)]] {
             let all = idempotency(10);
-            all.restore(&memos, SystemTime::now());
+            all.restore(&memos, wall_time());
             again(&all, b"key", b"new");
         }
     }

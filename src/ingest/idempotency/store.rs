@@ -128,6 +128,7 @@ impl Store {
     }
 
     /// The number of the answer this many behind the oldest.
+    #[expect(clippy::cast_possible_truncation, reason = "numbers go round")]
     fn number(&self, behind: usize) -> u32 {
         self.wrap(self.first as usize + behind) as u32
     }
@@ -165,6 +166,7 @@ impl Store {
     }
 
     /// Where a key is looked for first. The hash is not the digest itself: who chooses keys cannot fill one place.
+    #[expect(clippy::cast_possible_truncation, reason = "any part of a hash is a hash")]
     fn home(&self, key: &Digest) -> usize {
         self.wrap(self.hasher.hash_one(key) as usize)
     }
@@ -177,6 +179,8 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
+
     use proptest::prelude::*;
 
     use super::*;

@@ -1,3 +1,9 @@
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::disallowed_types,
+    reason = "numbers of a test are small, and its threads have no runtime"
+)]
+
 use std::time::Duration;
 
 use forebay_reading::timestamp::Timestamp;

@@ -44,6 +44,7 @@ fn device_and_number(reading: &Reading) -> (String, u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::too_many_lines, reason = "one history, told in its order")]
 async fn over_many_power_losses_each_devices_readings_arrive_in_their_order() {
     let seed = seed();
     let mut random = fastrand::Rng::with_seed(seed);

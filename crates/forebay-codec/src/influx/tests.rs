@@ -1,3 +1,5 @@
+#![expect(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
+
 mod properties;
 
 use forebay_reading::Value;

@@ -112,8 +112,15 @@ fn unsigned(number: u64) -> Option<Value<'static>> {
     if let Ok(number) = i64::try_from(number) {
         return Some(Value::Integer(number));
     }
+    #[expect(clippy::cast_precision_loss, reason = "whether it is lost is looked at below")]
     let double = number as f64;
-    (double as u128 == u128::from(number)).then_some(Value::Double(double))
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is no negative number, and whole"
+    )]
+    let whole = double as u128;
+    (whole == u128::from(number)).then_some(Value::Double(double))
 }
 
 /// Whether it is digits, perhaps with a minus.

@@ -26,6 +26,10 @@ pub(super) enum Kept {
 impl Least {
     /// Whether there is at least so much between two values. Truths and texts are as far apart as can be unless they
     /// are equal, and so are values of different kinds; all numbers are of one kind.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "what is_same finds different is compared with a tolerance"
+    )]
     pub fn is_reached(self, last: Kept, new: Kept) -> bool {
         match (last, new) {
             (Kept::Integer(last), Kept::Integer(new)) => self.is_reached_by_integers(last, new),
@@ -41,10 +45,11 @@ impl Least {
     }
 
     /// With `delta`, exactly.
+    #[expect(clippy::cast_precision_loss, reason = "a percentage is compared with a tolerance")]
     fn is_reached_by_integers(self, last: i64, new: i64) -> bool {
         let distance = last.abs_diff(new);
         let is_enough = match self {
-            Least::Delta(delta) => u128::from(distance) >= delta.ceil() as u128,
+            Least::Delta(delta) => u128::from(distance) >= whole_from(delta),
             Least::Percent(_) => distance as f64 >= self.of(last as f64) * (1.0 - ROUNDING),
         };
         distance != 0 && is_enough
@@ -71,13 +76,26 @@ impl Least {
 /// What numbers may be off by without being taken for different, as a ratio of themselves.
 const ROUNDING: f64 = 4.0 * f64::EPSILON;
 
+/// The first whole number that is no less; the largest for what is beyond it.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a limit is not negative, and a cast saturates"
+)]
+fn whole_from(delta: f64) -> u128 {
+    delta.ceil() as u128
+}
+
 /// Whether a double is exactly this integer.
+#[expect(clippy::cast_possible_truncation, reason = "it is whole, and a cast saturates")]
 fn is_same(integer: i64, double: f64) -> bool {
     double.fract() == 0.0 && double as i128 == i128::from(integer)
 }
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::cast_precision_loss, reason = "some are chosen for it")]
+
     use super::Kept::{Boolean, Double, Integer, Text};
     use super::Least::{Delta, Percent};
     use super::*;

@@ -1,3 +1,10 @@
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    reason = "numbers of a test are small"
+)]
+
 use std::collections::HashMap;
 
 use forebay_reading::{ReadingParts, Tag};

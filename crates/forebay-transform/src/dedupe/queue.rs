@@ -41,6 +41,7 @@ impl Queue {
     }
 
     /// Adds one at the end and gives its number.
+    #[expect(clippy::cast_possible_truncation, reason = "numbers go round")]
     pub fn push(&mut self, passed: Passed) -> u32 {
         if self.chunks.back().is_none_or(|chunk| chunk.len() == CHUNK) {
             self.chunks.push_back(Vec::with_capacity(CHUNK));
@@ -70,6 +71,8 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
+
     use super::*;
     use proptest::prelude::*;
 

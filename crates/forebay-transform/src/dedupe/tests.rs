@@ -1,3 +1,5 @@
+#![expect(clippy::cast_possible_wrap, reason = "numbers of a test are small")]
+
 use std::collections::VecDeque;
 
 use forebay_reading::timestamp::Timestamp;

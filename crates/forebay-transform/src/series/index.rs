@@ -132,6 +132,7 @@ fn part(hash: u64) -> usize {
     (hash >> 32) as usize % PARTS
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "the other half chooses the part")]
 fn kept(hash: u64) -> NonZeroU32 {
     // The highest bit would be the last to choose a slot.
     NonZeroU32::new(hash as u32 | 1 << 31).expect("a bit is set")
