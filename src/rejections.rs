@@ -31,7 +31,7 @@ const DETAIL_CHARS_MAX: usize = 400;
 /// Longest path that is kept, in characters.
 const PATH_CHARS_MAX: usize = 200;
 /// Longest name of a device that is kept, in characters.
-pub const DEVICE_CHARS_MAX: usize = 256;
+const DEVICE_CHARS_MAX: usize = 256;
 
 /// A reading or a whole request that was turned away.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -94,7 +94,6 @@ pub struct Rejected<'a> {
 impl RejectionEntry {
     /// Keeps what is known, harmless to look at, without what looks like a secret, and bounded.
     pub fn new(rejected: Rejected<'_>, now: SystemTime) -> RejectionEntry {
-        let is_longer = |text: &str, chars| text.chars().nth(chars).is_some();
         let cut = Cut {
             path: is_longer(rejected.path, PATH_CHARS_MAX),
             device: rejected.device.is_some_and(|device| is_longer(device, DEVICE_CHARS_MAX)),
@@ -160,17 +159,19 @@ impl Tally {
         *self.pairs.entry((device.into_boxed_str(), reason)).or_default() += readings;
     }
 
-    /// In words: the devices with the most readings first, as `hide` shows them, at most `devices_max` pairs of a device
-    /// and a reason, the rest summed up. A device of [`DEVICE_CHARS_MAX`] characters may have been cut. The second number
-    /// is how many were named.
-    pub fn words(&self, devices_max: usize, hide: impl Fn(&str) -> String) -> (String, usize) {
+    /// In words: the devices with the most readings first, at most `devices_max` pairs of a device and a reason, the rest
+    /// summed up. Each device is shown as `hide` has it, which is told whether the device may have been cut. The second
+    /// number is how many devices were named.
+    pub fn words(&self, devices_max: usize, hide: impl Fn(&str, bool) -> String) -> (String, usize) {
         let mut pairs: Vec<_> = self.pairs.iter().collect();
         pairs.sort_by(|(left, most), (right, more)| more.cmp(most).then(left.cmp(right)));
         let (named, rest) = pairs.split_at(devices_max.min(pairs.len()));
         let mut words: Vec<String> = named
             .iter()
             .map(|((device, reason), readings)| {
-                format!("{}: {readings} ({reason})", beginning(&hide(device), DEVICE_CHARS_MAX))
+                // One that is as long as a device may be is whole, or the beginning of a longer one.
+                let shown = hide(device, is_longer(device, DEVICE_CHARS_MAX - 1));
+                format!("{}: {readings} ({reason})", beginning(&shown, DEVICE_CHARS_MAX))
             })
             .collect();
         let mut others = self.others.clone();
@@ -182,6 +183,11 @@ impl Tally {
         words.extend(by_reason("whole requests", &self.requests));
         (words.join("; "), named.len())
     }
+}
+
+/// Whether a text has more than so many characters.
+fn is_longer(text: &str, chars: usize) -> bool {
+    text.chars().nth(chars).is_some()
 }
 
 /// Numbers by reason, in words; `None` if there are none.
@@ -259,6 +265,10 @@ mod tests {
 
     use super::*;
 
+    fn as_it_is(text: &str, _is_cut: bool) -> String {
+        text.to_owned()
+    }
+
     fn entry(detail: &str) -> RejectionEntry {
         let (address, device, sample) = (Some([10, 0, 0, 7].into()), Some("pump-13"), Some(&b"{}"[..]));
         let rejected = Rejected { path: "/write", address, device, reason: "time", detail, sample };
@@ -290,7 +300,7 @@ mod tests {
         assert!(entry.detail.contains("allowed: a number"), "{entry:?}");
         let log = RejectionLog::default();
         log.record(Vec::new(), [Count { device: Some("Bearer hunter2"), reason: "type", readings: 1 }]);
-        assert_eq!(log.take_tally().words(1, str::to_owned), ("Bearer ***: 1 (type)".to_owned(), 1));
+        assert_eq!(log.take_tally().words(1, as_it_is), ("Bearer ***: 1 (type)".to_owned(), 1));
         // The cut does not go through a secret before it is hidden.
         let long = format!("{}`http://u:hunter2@h/`", "x".repeat(DETAIL_CHARS_MAX - 15));
         assert!(!self::entry(&long).detail.contains("hunt"));
@@ -321,7 +331,7 @@ mod tests {
         assert_eq!(log.count(), 17);
         let tally = log.take_tally();
         let check = |devices, words: &str, named| {
-            assert_eq!(tally.words(devices, str::to_owned), (words.to_owned(), named))
+            assert_eq!(tally.words(devices, as_it_is), (words.to_owned(), named))
         };
         check(20, "c: 9 (time); a: 2 (type); b: 2 (time); all others: 4 (strict)", 3);
         check(1, "c: 9 (time); all others: 4 (strict), 2 (time), 2 (type)", 1);
@@ -329,7 +339,7 @@ mod tests {
         assert_eq!(log.take_tally(), Tally::default());
         log.count_request("body");
         assert_eq!(
-            (log.take_tally().words(20, str::to_owned), log.count()),
+            (log.take_tally().words(20, as_it_is), log.count()),
             (("whole requests: 1 (body)".to_owned(), 0), 18)
         );
 
@@ -338,5 +348,18 @@ mod tests {
         let tally = log.take_tally();
         assert_eq!((tally.pairs.len(), tally.others["time"]), (PAIRS_MAX, PAIRS_MAX as u64));
         assert_eq!(log.count(), 18 + 2 * PAIRS_MAX as u64);
+    }
+
+    #[test]
+    fn a_device_that_may_have_been_cut_is_hidden_as_such_before_it_is_named() {
+        let log = RejectionLog::default();
+        let (longest, longer) = ("d".repeat(DEVICE_CHARS_MAX), "e".repeat(DEVICE_CHARS_MAX + 1));
+        for (device, readings) in [("whole", 3), (&longest, 2), (&longer, 1)] {
+            log.record(Vec::new(), [Count { device: Some(device), reason: "type", readings }]);
+        }
+        let hide =
+            |device: &str, is_cut| format!("{}{}", &device[..1], if is_cut { " may be cut" } else { "" });
+        let words = "w: 3 (type); d may be cut: 2 (type); e may be cut: 1 (type)";
+        assert_eq!(log.take_tally().words(20, hide), (words.to_owned(), 3));
     }
 }

@@ -120,6 +120,11 @@ struct View {
 }
 
 impl Status {
+    /// A text that a client sent, without what must not be shown; `is_cut` says whether its end may be missing.
+    fn hide(&self, text: &str, is_cut: bool) -> String {
+        self.secrets.hide(text, if is_cut { Extent::Cut } else { Extent::Whole }).into_owned()
+    }
+
     /// The routes.
     pub fn routes(self: Arc<Self>) -> Router {
         Router::new()
@@ -214,14 +219,10 @@ async fn rejections(State(status): State<Arc<Status>>) -> Response {
     let newest = status.rejections.newest();
     // With many secrets, it takes longer than a task may hold its thread.
     let shown = tokio::task::spawn_blocking(move || {
-        let hide = |text: &str, is_cut| status.secrets.hide(text, extent(is_cut)).into_owned();
+        let hide = |text: &str, is_cut| status.hide(text, is_cut);
         newest.iter().map(|entry| entry.with_hidden(hide)).collect()
     });
     json(StatusCode::OK, &LastRejections { rejections: tasks::outcome(shown.await).await })
-}
-
-fn extent(is_cut: bool) -> Extent {
-    if is_cut { Extent::Cut } else { Extent::Whole }
 }
 
 /// The metrics, in Prometheus' text format.

@@ -19,8 +19,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::readiness::Readiness;
 use super::{Status, View};
 use crate::buffer::ledger::DeadLetterReason;
-use crate::delivery::secrets::Extent;
-use crate::rejections::DEVICE_CHARS_MAX;
 use condition::{Condition, Due, Phase, Seen, TELL_EVERY};
 use trouble::{Facts, Trouble};
 
@@ -187,11 +185,7 @@ impl Watcher {
     /// Of which devices readings were turned away since the last line, and why.
     fn turned_away(&mut self, now: Instant) -> Option<String> {
         let left = self.naming.left(now);
-        let hide = |device: &str| {
-            let is_cut = device.chars().count() >= DEVICE_CHARS_MAX;
-            let extent = if is_cut { Extent::Cut } else { Extent::Whole };
-            self.status.secrets.hide(device, extent).into_owned()
-        };
+        let hide = |device: &str, is_cut| self.status.hide(device, is_cut);
         let (words, named) = self.status.rejections.take_tally().words(left, hide);
         self.naming.left -= named;
         (!words.is_empty()).then_some(words)
