@@ -582,6 +582,20 @@ async fn a_lock_or_a_directory_that_is_taken_from_an_idle_gateway_is_told_with_w
     }
 }
 
+#[tokio::test]
+async fn an_end_without_the_directory_is_told_also_when_no_reading_is_left() {
+    let directory = directory();
+    let process =
+        serve(directory.path(), &format!("http://{}/", nobody()), &[DISK, ("buffer.path", "buffer")]);
+    std::fs::rename(directory.path().join("buffer"), directory.path().join("away")).expect("moved");
+    line(&process, "nothing can be written to the buffer on disk").await;
+    process.terminate();
+    let ended = process.ended().await.expect_status(0);
+    let told = ended.stderr.lines().find(|line| line.contains("stopped")).expect("the last line");
+    assert!(told.contains("WARN") && told.contains("put the directory back"), "{told}");
+    assert!(told.contains("knows no `Idempotency-Key` of before"), "{told}");
+}
+
 // Signals
 
 #[tokio::test]
