@@ -1,4 +1,4 @@
-//! The client of a gateway: posts readings and says what an answer means, in bounded memory and time.
+//! The client of a gateway: it posts readings and says what an answer means, in bounded memory and time.
 //!
 //! `load` counts what it hears, and `dead-letters` lets letters go by it; both ask the same question of an answer, which
 //! is whether the gateway has the readings now. Where nobody can tell, the answer is [`Answer::Lost`].
@@ -23,38 +23,38 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// An answer of somebody who is not a gateway of this kind.
 const NOT_UNDERSTOOD: &str = "answer not understood";
 
-/// What an answer says of the readings of a request.
+/// What became of the readings of a request, as far as the gateway's answer tells.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Taken, apart from `rejected` of them; why, by place in the request, for those that the answer lists.
+    /// The gateway took all readings but `rejected` of them.
     Taken {
-        /// So many were turned away.
+        /// How many readings it turned away.
         rejected: usize,
-        /// Why, for those that the answer lists.
+        /// Why it turned them away, for those that the answer lists.
         faults: Faults,
     },
-    /// None was taken. Without faults, something is wrong with the request as a whole.
+    /// The gateway took no reading. Without faults, something is wrong with the request as a whole.
     TurnedAway {
-        /// What is wrong with them.
+        /// Why it turned readings away, for those that the answer lists.
         faults: Faults,
     },
-    /// None was taken: there are too many, or one among them that cannot be read at all.
+    /// The gateway took no reading: there are too many, or one of them cannot be read at all.
     Indigestible,
-    /// None was taken; the same request may be taken after this time.
+    /// The gateway took no reading now; it may take the same request later.
     NotNow {
         /// How long to wait.
         retry_after: Duration,
     },
-    /// None was taken, and none of the same request ever will be.
+    /// The gateway took no reading, and will never take one of the same request.
     Denied,
-    /// Nobody knows, and this is why.
+    /// Nobody knows whether the gateway took the readings.
     Lost {
         /// Why nobody knows.
         what: &'static str,
     },
 }
 
-/// What is wrong with readings, by their places in the request.
+/// The reasons for which readings were turned away, by their places in the request.
 pub type Faults = BTreeMap<usize, String>;
 
 /// An answer that was heard to its end.
@@ -120,7 +120,7 @@ pub async fn exchange(request: RequestBuilder) -> reqwest::Result<Heard> {
 }
 
 impl Heard {
-    /// What the answer says of a request with so many readings.
+    /// What became of a request with so many readings.
     pub fn answer(&self, readings: usize, now: SystemTime) -> Answer {
         match self.status {
             StatusCode::ACCEPTED => {
@@ -143,7 +143,7 @@ impl Heard {
         }
     }
 
-    /// What the answer says for people.
+    /// The answer's explanation for people: the detail of a problem (RFC 9457), or else the body.
     pub fn detail(&self) -> String {
         let detail = self.problem().unwrap_or_default().detail;
         if detail.is_empty() { String::from_utf8_lossy(&self.body).into_owned() } else { detail }
@@ -154,7 +154,7 @@ impl Heard {
     }
 }
 
-/// What a 202 says, if its counts are those of the request.
+/// The receipt in the body of a 202, if its counts add up to the readings of the request.
 fn taken(body: &[u8], readings: usize) -> Option<Answer> {
     let Receipt { accepted, rejected, errors } = serde_json::from_slice(body).ok()?;
     let is_whole = accepted.checked_add(rejected) == Some(readings);

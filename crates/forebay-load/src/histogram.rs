@@ -29,8 +29,10 @@ impl Histogram {
         self.longest = self.longest.max(duration);
     }
 
-    /// The duration that `percent` of all, more than none of them, did not exceed; zero if there were none.
+    /// The duration that `percent` of all did not exceed; zero if there were none.
     pub(super) fn percentile(&self, percent: f64) -> Duration {
+        // Of none of them it is the shortest, which the histogram would round down.
+        let percent = percent.max(f64::EPSILON);
         Duration::from_micros(self.micros.value_at_percentile(percent)).min(self.longest)
     }
 
@@ -67,11 +69,19 @@ mod tests {
         assert_eq!(Histogram::new().percentile(99.0), Duration::ZERO);
     }
 
+    #[test]
+    fn the_percentile_of_none_is_the_shortest_and_no_less() {
+        let mut histogram = Histogram::new();
+        [1_234_567, 2_000_000].into_iter().for_each(|micros| histogram.add(Duration::from_micros(micros)));
+        let found = histogram.percentile(0.0);
+        assert!((1_234_567..1_260_000).contains(&found.as_micros()), "{found:?}");
+    }
+
     proptest! {
         #[test]
         fn a_percentile_is_never_too_low_and_at_most_two_percent_too_high(
             mut nanos in prop::collection::vec(0..100_000_000_000_u64, 1..300),
-            percent in 0.01..=100.0_f64,
+            percent in 0.0..=100.0_f64,
         ) {
             let mut histogram = Histogram::new();
             for nanos in &nanos {

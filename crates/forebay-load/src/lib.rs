@@ -149,7 +149,7 @@ pub enum Ended {
     Passed,
     /// Not all was, or there was nobody to send it to.
     Failed,
-    /// What was to be sent makes no sense; nothing was.
+    /// The arguments or the file make no sense, and nothing was sent.
     Misused,
 }
 

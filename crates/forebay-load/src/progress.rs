@@ -1,10 +1,10 @@
 //! What is shown on standard error while the command runs: a bar on a terminal, else a line every few seconds.
 
-use forebay_reading::text::Escaping;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_reading::text::Escaping;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 

@@ -1,9 +1,9 @@
 //! The summary at the end, for people.
 
-use forebay_reading::text::is_obeyed;
-
 use std::fmt::{self, Display, Formatter, Write as _};
 use std::time::Duration;
+
+use forebay_reading::text::is_obeyed;
 
 use crate::audit::{Audit, AuditError, Verdict};
 use crate::http::Ledger;

@@ -1,7 +1,8 @@
 //! One connection: it sends a batch, waits for the answer, and only then takes the next.
 //!
-//! A refusal that may pass (408, 429, 503) is waited out as long as `Retry-After` says and the same body is sent again. Where the
-//! answer was lost, nothing is sent again: the readings may have arrived, and the audit takes both for right.
+//! A refusal that may pass (408, 409, 429, 503) is waited out as long as `Retry-After` says, and the same body is sent
+//! again. Where the answer was lost, nothing is sent again: the readings may have arrived, and the audit takes both for
+//! right.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,7 +27,7 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 /// How much of an answer's body is shown as an example: a problem with all the errors that it lists.
 const EXAMPLE_CHARS: usize = 16_384;
 
-/// What all connections of a run share.
+/// The state that all connections of a run share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) client: Client,
@@ -175,7 +176,7 @@ impl Shared {
     }
 }
 
-/// What an answer says of the reading at `place` in the batch.
+/// The fate of the reading at `place` in a batch that was answered like this.
 fn fate(answer: &Answer, place: usize) -> Fate {
     match answer {
         Answer::Taken { faults, .. } if faults.contains_key(&place) => Fate::NotTaken,
