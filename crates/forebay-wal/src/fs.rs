@@ -10,6 +10,11 @@ use std::sync::Arc;
 
 use crate::private_files;
 
+/// Whether an error says that the disk is full, or the user's share of it.
+pub fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// What the log asks of a file system.
 pub trait Fs: Send + Sync + fmt::Debug {
     /// Makes a directory and those above it.

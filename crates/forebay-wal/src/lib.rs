@@ -80,7 +80,7 @@ mod spare;
 mod version;
 
 pub use checkpoint::Position;
-pub use fs::{Fs, LogFile, OsFs, ReadOnlyFs};
+pub use fs::{Fs, LogFile, OsFs, ReadOnlyFs, is_no_room};
 pub use log::{Directory, Durability, Log, LogConfig, LogError};
 pub use open::{CutShort, Event};
 pub use reader::{Damage, Found, Limit, Reader, Record, Start, record_bytes};

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::checkpoint::{Checkpoint, Position, Slots};
 use crate::frame;
-use crate::fs::{Fs, LogFile, renew};
+use crate::fs::{Fs, LogFile, is_no_room, renew};
 use crate::reader::{Reader, Start};
 use crate::segment::{self, HEADER_PLACES, Header, RECORDS_START, Segment};
 use crate::spare::{Spare, SpareJob};
@@ -97,7 +97,7 @@ pub struct LogError {
 impl LogError {
     /// Whether there was no room for it.
     pub fn is_no_room(&self) -> bool {
-        matches!(self.error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        is_no_room(&self.error)
     }
 
     pub(super) fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LogError {

@@ -10,10 +10,9 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
-use forebay_wal::private_files;
+use forebay_wal::{is_no_room, private_files};
 
 use super::lock;
-use super::room::has_no_room;
 use super::{DeadLetterError, Directory};
 use crate::filesystem;
 
@@ -53,13 +52,13 @@ impl Reserve {
         mut work: impl FnMut() -> Result<T, DeadLetterError>,
     ) -> Result<T, DeadLetterError> {
         let mut done = work();
-        while done.as_ref().is_err_and(is_no_room) && self.give_up(need) {
+        while done.as_ref().is_err_and(found_no_room) && self.give_up(need) {
             done = work();
         }
         match &done {
             Ok(_) => self.grow_with_room(),
             // All of it was not enough: it serves smaller ones.
-            Err(error) if is_no_room(error) => self.grow(),
+            Err(error) if found_no_room(error) => self.grow(),
             Err(_) => {}
         }
         done
@@ -137,8 +136,8 @@ fn fill(file: &File, from: u64, to: u64) -> io::Result<()> {
     file.sync_data().or_else(|error| file.set_len(from).and(Err(error)))
 }
 
-fn is_no_room(error: &DeadLetterError) -> bool {
-    matches!(error, DeadLetterError::Io { error, .. } if has_no_room(error))
+fn found_no_room(error: &DeadLetterError) -> bool {
+    matches!(error, DeadLetterError::Io { error, .. } if is_no_room(error))
 }
 
 #[cfg(test)]
@@ -185,7 +184,7 @@ mod tests {
             left.push(reserve.held());
             Err::<(), _>(no_room())
         });
-        assert!(kept.as_ref().is_err_and(is_no_room), "{kept:?}");
+        assert!(kept.as_ref().is_err_and(found_no_room), "{kept:?}");
         assert_eq!(left, [RESERVE_BYTES, 0]);
         assert!(reserve.is_whole());
     }

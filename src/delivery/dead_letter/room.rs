@@ -1,10 +1,9 @@
 //! Whether the directory can be made and written, found out before the first letter.
 
 use std::fs::{self, OpenOptions};
-use std::io;
 use std::path::{Path, PathBuf};
 
-use forebay_wal::private_files;
+use forebay_wal::{is_no_room, private_files};
 
 use super::{DeadLetterError, Directory};
 
@@ -36,7 +35,7 @@ impl Directory {
                 .for_each(|path| _ = fs::remove_dir(path));
         }
         match tried {
-            Err(DeadLetterError::Io { error, .. }) if has_no_room(&error) => Ok(()),
+            Err(DeadLetterError::Io { error, .. }) if is_no_room(&error) => Ok(()),
             tried => tried,
         }
     }
@@ -46,9 +45,4 @@ impl Directory {
         let made = private_files::make_or_open(&path, OpenOptions::new().write(true).truncate(true));
         made.and_then(|_| fs::remove_file(&path)).map_err(DeadLetterError::io("write to", self.path()))
     }
-}
-
-/// Whether the disk is full, or the user's share of it.
-pub(super) fn has_no_room(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
