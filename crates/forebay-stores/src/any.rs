@@ -7,7 +7,7 @@ use forebay_codec::Encoder;
 use crate::diagnosis::diagnose_empty_batch;
 use crate::{NodeAnswer, Silence, Store, Trial};
 
-/// What is behind the formats `ndjson` and `json`.
+/// The store behind the formats `ndjson` and `json`: any program that takes such bodies.
 #[derive(Debug)]
 pub(super) struct AnyProgram {
     encoder: Arc<dyn Encoder>,
@@ -15,7 +15,7 @@ pub(super) struct AnyProgram {
 }
 
 impl AnyProgram {
-    /// One that takes such bodies; `empty_batch` is one without readings.
+    /// A program that takes what `encoder` writes. `empty_batch` is a body without readings.
     pub(super) fn new(encoder: impl Encoder + 'static, empty_batch: &'static [u8]) -> AnyProgram {
         AnyProgram { encoder: Arc::new(encoder), empty_batch }
     }

@@ -76,7 +76,7 @@ impl Default for ClickhouseConfig {
 
 /// A kind of store: what it takes, and what it says in a way of its own.
 pub trait Store: Send + Sync + Debug {
-    /// What writes the bodies that it takes.
+    /// The encoder of the bodies that the store takes.
     fn encoder(&self) -> Arc<dyn Encoder>;
 
     /// The ways to compress a body, by their configuration names, that it can undo.

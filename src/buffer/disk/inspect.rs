@@ -86,7 +86,7 @@ pub fn verify(config: &BufferConfig, visit: &mut dyn FnMut(ReadingRef<'_>)) -> R
     let fs = Arc::new(ReadOnlyFs);
     let (_lock, recovered) = open(config, fs.clone())?;
     let memos = open_memos(config, fs)?;
-    Ok(Report { lost_keys: memos.lost().clone(), ..read_all(&recovered, visit)? })
+    read_all(&recovered, &memos, visit).map_err(OpenError::from)
 }
 
 /// Reads the whole log, sets aside what cannot be read, and writes a checkpoint that says so: the next start finds
@@ -107,7 +107,7 @@ pub fn repair(config: &BufferConfig) -> Result<Report, OpenError> {
 pub fn repair_on(fs: Arc<dyn Fs>, config: &BufferConfig) -> Result<Report, OpenError> {
     let (_lock, mut recovered) = open(config, Arc::clone(&fs))?;
     let mut memos = open_memos(config, fs)?;
-    let report = Report { lost_keys: memos.lost().clone(), ..read_all(&recovered, &mut |_| {})? };
+    let report = read_all(&recovered, &memos, &mut |_| {})?;
     memos.tell_lost(unix_nanos())?;
     for (at, memo) in std::mem::take(&mut recovered.memos) {
         memos.keep(memo, at);
@@ -157,8 +157,12 @@ fn open_memos(config: &BufferConfig, fs: Arc<dyn Fs>) -> Result<Memos, LogError>
     Memos::open(memos_config, &config.path, unix_nanos()).map(|(memos, _)| memos)
 }
 
-/// What is in the log of readings.
-fn read_all(recovered: &Recovered, visit: &mut dyn FnMut(ReadingRef<'_>)) -> Result<Report, LogError> {
+/// What is in the log of readings, and what is missing in that of keys.
+fn read_all(
+    recovered: &Recovered,
+    memos: &Memos,
+    visit: &mut dyn FnMut(ReadingRef<'_>),
+) -> Result<Report, LogError> {
     let segments = recovered.log.segments().iter();
     Ok(Report {
         segments: segments.map(|segment| read(recovered, segment, visit)).collect::<Result<_, _>>()?,
@@ -169,7 +173,7 @@ fn read_all(recovered: &Recovered, visit: &mut dyn FnMut(ReadingRef<'_>)) -> Res
         checkpoint_damaged: recovered.checkpoint_damaged,
         lost_requests: recovered.lost_requests,
         batches: recovered.state.notes.len(),
-        lost_keys: LostKeys::default(),
+        lost_keys: memos.lost().clone(),
     })
 }
 

@@ -26,6 +26,7 @@ use super::terminal::complain;
 use super::{DONE, FAILED, MISUSED, logging};
 use crate::config::Config;
 use crate::delivery::dead_letter::Directory;
+use crate::directory_lock;
 
 /// Works on the readings that nodes refused.
 #[derive(Debug, Args)]
@@ -107,11 +108,12 @@ fn is_of_letters(directory: &Directory) -> anyhow::Result<()> {
     if names.iter().any(|name| checkpoint::NAMES.contains(&name.as_str()) || name.ends_with(".segment")) {
         bail!("{} is the directory of a buffer, and has no dead letters; {NAME_IT}", path.display());
     }
-    let has_lock = path.join("lock").is_file();
+    let has_lock = path.join(directory_lock::NAME).is_file();
     if !names.is_empty() && !has_lock {
         bail!(
-            "{} is no directory of dead letters: it has neither letters nor the file `lock` of a gateway; {NAME_IT}",
-            path.display()
+            "{} is no directory of dead letters: it has neither letters nor the file `{}` of a gateway; {NAME_IT}",
+            path.display(),
+            directory_lock::NAME
         );
     }
     Ok(())
