@@ -462,6 +462,17 @@ async fn under_drop_oldest_the_oldest_are_given_up_whichever_node_they_are_for()
 
 // Nodes that are found by a name.
 
+/// A gateway whose nodes are those that `names` gives at the moment.
+fn by_name(names: &Names, failover: &str) -> TestGateway {
+    TestGateway::new()
+        .node_at("dns+http://store:9000/v1/batches")
+        .resolver(Arc::new(names.clone()))
+        .set("cluster.route", "shard")
+        .set("cluster.shard.failover", failover)
+        .set("cluster.resolve_every", "10ms")
+        .set("batch.max_readings", 5)
+}
+
 #[tokio::test]
 async fn when_a_node_leaves_only_its_devices_move() {
     for failover in ["next", "wait"] {
@@ -469,15 +480,7 @@ async fn when_a_node_leaves_only_its_devices_move() {
         let all = [&nodes[0], &nodes[1], &nodes[2]];
         let names = Names::default();
         names.set(&all);
-        let gateway = TestGateway::new()
-            .node_at("dns+http://store:9000/v1/batches")
-            .resolver(Arc::new(names.clone()))
-            .set("cluster.route", "shard")
-            .set("cluster.shard.failover", failover)
-            .set("cluster.resolve_every", "10ms")
-            .set("batch.max_readings", 5)
-            .start()
-            .await;
+        let gateway = by_name(&names, failover).start().await;
         post(&gateway, &rounds(60, 0..3)).await;
         all_settled(&gateway).await;
         for (index, node) in all.iter().enumerate() {
@@ -508,15 +511,7 @@ async fn what_is_on_its_way_to_a_node_that_leaves_holds_up_what_comes_after_it_a
         let (names, gate) = (Names::default(), Gate::default());
         names.set(&all);
         all[0].answer_otherwise(Answer::status(503).behind(&gate));
-        let gateway = TestGateway::new()
-            .node_at("dns+http://store:9000/v1/batches")
-            .resolver(Arc::new(names.clone()))
-            .set("cluster.route", "shard")
-            .set("cluster.shard.failover", failover)
-            .set("cluster.resolve_every", "10ms")
-            .set("batch.max_readings", 5)
-            .start()
-            .await;
+        let gateway = by_name(&names, failover).start().await;
         let own = devices_of(0, 0, 60, &all).pop_first().expect("some");
         let is_own = |reading: &Reading| reading["device"] == own.as_str();
         let before: Vec<_> = rounds(60, 0..3).into_iter().filter(is_own).collect();

@@ -22,6 +22,12 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// How many readings each window had whose result the node has.
+fn counts(node: &FakeNode) -> Vec<Value> {
+    let results = node.readings().into_iter().filter(|reading| reading["sensor"] == "power_count");
+    results.map(|reading| reading["value"].clone()).collect()
+}
+
 /// Readings that go on from a window, and that a later transform takes out.
 async fn crash_in_open_window(later: &str) {
     let (live, crashed, node) = (directory(), directory(), FakeNode::start().await);
@@ -35,12 +41,7 @@ async fn crash_in_open_window(later: &str) {
     copy(live.path(), crashed.path());
     let second = gateway(crashed.path()).start().await;
     let _ = second.stop().await;
-    let counts: Vec<_> = node
-        .readings()
-        .into_iter()
-        .filter(|r| r["sensor"] == "power_count")
-        .map(|r| r["value"].clone())
-        .collect();
+    let counts = counts(&node);
     assert_eq!(counts, [json!(3)], "the window is made again of all of its readings");
 }
 
@@ -137,12 +138,7 @@ async fn a_stop_with_a_node_away_makes_no_second_result_of_a_kept_window() {
     eventually("they arrive", || async { node.count() == 2 }).await;
     second.post(&[at(3, 7)]).await.expect_status(202);
     let _ = second.stop().await;
-    let counts: Vec<_> = node
-        .readings()
-        .into_iter()
-        .filter(|r| r["sensor"] == "power_count")
-        .map(|r| r["value"].clone())
-        .collect();
+    let counts = counts(&node);
     let total: u64 = counts.iter().map(|c| c.as_u64().expect("a sound disk")).sum();
     assert_eq!(total, 3, "each counts once: {counts:?}");
 }

@@ -308,6 +308,20 @@ mod tests {
         }
     }
 
+    /// The outcome for people: a canonical line for each reading, then `index pointer: detail` for each rejection.
+    pub(crate) fn show(decoded: &Decoded) -> String {
+        let mut text = Vec::new();
+        for reading in &decoded.readings {
+            write_reading(reading, &mut text);
+            text.push(b'\n');
+        }
+        let mut text = String::from_utf8(text).expect("UTF-8");
+        for rejection in &decoded.rejections.listed {
+            text += &format!("{} {}: {}\n", rejection.index, rejection.pointer, rejection.detail);
+        }
+        text
+    }
+
     #[derive(Clone, Debug)]
     enum Kind {
         Integer(i64),

@@ -24,6 +24,8 @@ mod map;
 pub mod scope;
 mod series;
 pub mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;

@@ -235,10 +235,7 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn settings(values: &[(&str, Value)]) -> Settings {
-        Settings::new(values.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect())
-    }
+    use crate::tests::settings;
 
     #[test]
     fn a_table_within_a_table_gives_its_keys_a_prefix() {

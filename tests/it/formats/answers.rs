@@ -1,5 +1,7 @@
 //! What follows from an answer, in every format: by its status, its type and its body.
 
+use std::path::Path;
+
 use serde_json::json;
 
 use super::{NEVER, expect_settled, letters};
@@ -30,17 +32,22 @@ fn success(format: &str, readings: usize) -> Answer {
     }
 }
 
+/// A gateway that sends three readings at a time in this format.
+fn gateway(format: &str, directory: &Path) -> TestGateway {
+    TestGateway::new()
+        .set("cluster.format", format)
+        .set("batch.max_readings", 3)
+        .set("batch.max_age", NEVER)
+        .set("dead_letter.path", directory.join("dead-letters").display())
+}
+
 /// Has a node answer like this, and see what comes of it; where the readings are tried again, the node takes them later.
 async fn check(format: &'static str, answer: Answer, expected: Fate) {
     let (directory, what) = (directory(), format!("{format} {answer:?}"));
     let node = FakeNode::always(answer).await;
-    let gateway = TestGateway::new()
-        .set("cluster.format", format)
+    let gateway = gateway(format, directory.path())
         .set("cluster.health.failures", 1000)
         .set("cluster.health.failure_ratio", 1.0)
-        .set("batch.max_readings", 3)
-        .set("batch.max_age", NEVER)
-        .set("dead_letter.path", directory.path().join("dead-letters").display())
         .node(&node)
         .start()
         .await;
@@ -130,14 +137,7 @@ async fn one_reading_beyond_the_retention_holds_up_no_other_of_its_batch() {
         if text.contains("value=1i ") { Answer::status(500).body(beyond) } else { Answer::status(204) }
     })
     .await;
-    let gateway = TestGateway::new()
-        .set("cluster.format", "influx")
-        .set("batch.max_readings", 3)
-        .set("batch.max_age", NEVER)
-        .set("dead_letter.path", directory.path().join("dead-letters").display())
-        .node(&node)
-        .start()
-        .await;
+    let gateway = gateway("influx", directory.path()).node(&node).start().await;
     gateway.post(&readings(3)).await.expect_status(202);
     expect_settled(&gateway, 2, 1).await;
     let [letter] = &letters(directory.path())[..] else { panic!("one letter") };

@@ -6,19 +6,8 @@ use proptest::strategy::Strategy as _;
 use super::*;
 use crate::{UnknownFields, tests};
 
-/// Decodes and shows what came out: canonical lines, then `pointer: detail` lines.
 fn show(body: &str, rules: &Rules) -> String {
-    let decoded = Json.decode(body.as_bytes(), rules).expect("JSON");
-    let mut text = Vec::new();
-    for reading in &decoded.readings {
-        write_reading(reading, &mut text);
-        text.push(b'\n');
-    }
-    let mut text = String::from_utf8(text).expect("UTF-8");
-    for rejection in &decoded.rejections.listed {
-        text += &format!("{} {}: {}\n", rejection.index, rejection.pointer, rejection.detail);
-    }
-    text
+    tests::show(&Json.decode(body.as_bytes(), rules).expect("JSON"))
 }
 
 #[track_caller]

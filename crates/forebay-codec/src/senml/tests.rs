@@ -7,7 +7,7 @@ mod properties;
 use forebay_reading::timestamp::{Precision, Timestamp};
 
 use super::Senml;
-use crate::{DecodeError, Decoded, Decoder as _, Rules, UnknownFields, tests, write_reading};
+use crate::{DecodeError, Decoded, Decoder as _, Rules, UnknownFields, tests};
 
 /// The time of receipt in these tests, 2007-02-01T00:00:00Z, in seconds.
 const NOW: i64 = 1_170_288_000;
@@ -16,19 +16,8 @@ fn decode(body: &str, rules: &Rules) -> Result<Decoded, DecodeError> {
     Senml.decode(body.as_bytes(), rules)
 }
 
-/// What came out: canonical lines, then `index pointer: detail` lines.
 fn show(body: &str, rules: &Rules) -> String {
-    let decoded = decode(body, rules).expect("JSON");
-    let mut text = Vec::new();
-    for reading in &decoded.readings {
-        write_reading(reading, &mut text);
-        text.push(b'\n');
-    }
-    let mut text = String::from_utf8(text).expect("UTF-8");
-    for rejection in &decoded.rejections.listed {
-        text += &format!("{} {}: {}\n", rejection.index, rejection.pointer, rejection.detail);
-    }
-    text
+    tests::show(&decode(body, rules).expect("JSON"))
 }
 
 #[track_caller]

@@ -13,13 +13,10 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::settings::Value as Setting;
+use crate::tests::{Turn, passes, settings};
 
 /// The gateway's clock, in seconds, where it does not matter.
 const WALL: i64 = 1_000_000_000;
-
-fn settings(values: &[(&str, Setting)]) -> Settings {
-    Settings::new(values.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect())
-}
 
 fn kind(values: &[(&str, Setting)]) -> Arc<dyn Kind> {
     let mut settings = settings(values);
@@ -36,12 +33,6 @@ fn delta(delta: f64) -> (&'static str, Setting) {
     ("delta", Setting::Number(delta))
 }
 
-#[derive(Clone, Copy)]
-enum Turn {
-    First,
-    Again,
-}
-
 /// Whether a reading passes; times are in milliseconds.
 fn look(
     band: &mut dyn Transform,
@@ -53,19 +44,8 @@ fn look(
 ) -> bool {
     let time = Timestamp::from_nanos(time * 1_000_000).expect("a time that can be kept");
     let (sensor, unit, tags) = ("s", None, &[][..]);
-    let mut readings = Readings::default();
     let parts = ReadingParts { device, sensor, value: value.into(), time, unit, tags };
-    readings.push(&parts).expect("a reading");
-    let reading = readings.iter().next().expect("one reading");
-    let now = Moment { instant: Instant::now(), wall };
-    let mut out = Readings::default();
-    let verdict = match turn {
-        Turn::First => band.apply(reading, now, &mut out),
-        Turn::Again => band.apply_again(reading, now, &mut out),
-    };
-    assert!(out.is_empty());
-    assert!(matches!(verdict, Verdict::Pass | Verdict::Filter), "{verdict:?}");
-    verdict == Verdict::Pass
+    passes(band, turn, &parts, Moment { instant: Instant::now(), wall })
 }
 
 fn wall(seconds: i64) -> Timestamp {

@@ -8,10 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::settings::Value as Setting;
-
-fn settings(values: &[(&str, Setting)]) -> Settings {
-    Settings::new(values.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect())
-}
+use crate::tests::{Turn, passes, settings};
 
 fn kind(window: &str, max_readings: i64) -> Arc<dyn Kind> {
     let window = Setting::Text(window.to_owned());
@@ -26,26 +23,9 @@ fn parts<'a>(device: &'a str, sensor: &'a str, value: Value<'a>, time: i64) -> R
     ReadingParts { device, sensor, value: value.into(), time, unit: None, tags: &[] }
 }
 
-#[derive(Clone, Copy)]
-enum Turn {
-    First,
-    Again,
-}
-
 /// Whether a reading passes.
 fn look(memory: &mut dyn Transform, turn: Turn, parts: &ReadingParts<'_>, instant: Instant) -> bool {
-    let mut readings = Readings::default();
-    readings.push(parts).expect("a reading");
-    let reading = readings.iter().next().expect("one reading");
-    let now = Moment { instant, wall: Timestamp::MIN };
-    let mut out = Readings::default();
-    let verdict = match turn {
-        Turn::First => memory.apply(reading, now, &mut out),
-        Turn::Again => memory.apply_again(reading, now, &mut out),
-    };
-    assert!(out.is_empty());
-    assert!(matches!(verdict, Verdict::Pass | Verdict::Filter), "{verdict:?}");
-    verdict == Verdict::Pass
+    passes(memory, turn, parts, Moment { instant, wall: Timestamp::MIN })
 }
 
 /// Readings of one series, told apart by their times, that come when the clock shows so many milliseconds, and whether
