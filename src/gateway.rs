@@ -404,7 +404,7 @@ fn front(
 /// The OpenAPI document of the whole surface, as JSON.
 pub fn openapi() -> String {
     let mut document = Api::openapi();
-    document.merge(ingest::Api::openapi());
+    document.merge(ingest::IngestApi::openapi());
     document.merge(status::Api::openapi());
     document.merge(LatestApi::openapi());
     document.to_json().expect("the document is made of our own types")

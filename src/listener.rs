@@ -1,18 +1,18 @@
-//! The connection loop: a bound socket and a service in, bounded HTTP/1.1 out.
+//! The connection loop: serves a service on a socket by HTTP/1.1, within limits.
 //!
-//! [`serve`] drives hyper itself, because what it bounds lies below axum: how many connections are open, how long
-//! a client may take to send the head of a request or to read its answer, how large that head may be, and how long
-//! a stop may last. What a handler does with its request (bodies, time, errors) is the router's business.
+//! [`serve`] drives hyper itself, because its limits lie below axum: the number of connections, the time that a client
+//! may take to send the head of a request or to read its answer, the size of that head, and the duration of a stop. The
+//! limits of bodies and handlers belong to the service.
 //!
 //! | limit | value | beyond it |
 //! |---|---|---|
 //! | connections | [`Limits::connections_max`] | no more are accepted until one ends; the kernel queues a few |
-//! | time for the head of a request, and between two requests | [`Limits::head_timeout`] | the connection is closed |
-//! | time in which a client reads nothing of an answer that waits for it | [`Limits::head_timeout`] | the connection is closed |
+//! | time for the head of a request, and time between two requests | [`Limits::head_timeout`] | the connection is closed |
+//! | time for which a client may leave an answer unread | [`Limits::head_timeout`] | the connection is closed |
 //! | bytes of a head | 32 KiB | 431, and the connection is closed |
 //! | header fields | 100, which is hyper's own limit; setting it would cost an allocation a request | 431 |
 //! | bytes buffered for a connection, each way | 128 KiB | the client waits |
-//! | time to stop | `stop_within` | what still runs is cut off |
+//! | time to stop | `stop_within` | requests in progress are cut off |
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -38,53 +38,53 @@ use tracing::{debug, warn};
 
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 const BUFFER_BYTES_MAX: usize = 128 * 1024;
-/// Pause after the system refused a connection: what it lacks (mostly file descriptors) comes back on its own.
+/// Pause after the system refused a connection: the missing resource (mostly file descriptors) comes back by itself.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// A lasting refusal is told this often.
+/// Shortest time between two warnings of a lasting refusal.
 const ACCEPT_WARNING_EVERY: Duration = Duration::from_secs(1);
 
 /// What one listener allows its clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections open at once; at least one is always allowed.
+    /// Most open connections; at least one is always allowed.
     pub connections_max: usize,
-    /// Longest time for the head of a request. It runs from the end of the request before, so that it also ends
-    /// connections on which nothing happens: make it longer than clients keep idle connections. A client that reads
-    /// nothing of its answers for as long loses its connection, too.
+    /// Longest time for the head of a request. It runs from the end of the previous request, so it also closes idle
+    /// connections: it should be longer than clients keep them. A client that leaves an answer unread for this time
+    /// loses its connection, too.
     pub head_timeout: Duration,
 }
 
-/// Where connections come from: a bound socket, or what a test puts in its place.
+/// A source of connections: a bound socket, or its stand-in in a test.
 pub trait Listener: Send + Sync + 'static {
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Send + 'static;
 
-    /// Waits for the next connection. Dropped half-way, none is lost.
+    /// Waits for the next connection. Dropping the future loses no connection.
     ///
     /// # Errors
     ///
-    /// What the system says; the next connection may be there all the same.
+    /// The system's error; the next call may succeed all the same.
     fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 
-    /// Who is at the other end of a connection, if that is known.
+    /// The address of the other end of a connection, if it is known.
     fn peer(_stream: &Self::Stream) -> Option<SocketAddr> {
         None
     }
 }
 
-/// A service that is told of each connection.
-pub trait Connected: Clone {
-    /// The service for one connection, from `peer`; dropped, with its clones, when the connection has ended.
+/// A service that knows of its connections.
+pub trait ConnectionService: Clone {
+    /// The service for one connection from `peer`. It and its clones are dropped when the connection has ended.
     #[must_use]
-    fn connected(&self, peer: Option<SocketAddr>) -> Self;
+    fn for_connection(&self, peer: Option<SocketAddr>) -> Self;
 
-    /// The connection has ended with something that is no request, which was answered with 400 or 431 below the service.
-    fn unreadable(&self, _detail: &str) {}
+    /// Called when bytes that are not a request ended the connection; hyper has answered them with 400 or 431.
+    fn on_unreadable(&self, _detail: &str) {}
 }
 
-/// A router does not care who is there.
-impl Connected for axum::Router {
-    fn connected(&self, _: Option<SocketAddr>) -> axum::Router {
+/// A router serves all connections alike.
+impl ConnectionService for axum::Router {
+    fn for_connection(&self, _: Option<SocketAddr>) -> axum::Router {
         self.clone()
     }
 }
@@ -94,8 +94,8 @@ impl Listener for TcpListener {
 
     async fn accept(&self) -> io::Result<TcpStream> {
         let (stream, _) = TcpListener::accept(self).await?;
-        // Without it a small answer may wait 40 ms for the client's delayed acknowledgement. A connection that
-        // refuses the option is already gone, and hyper will notice.
+        // Without this option a small answer may wait 40 ms for the client's delayed acknowledgement. A connection
+        // that refuses it is already gone, which hyper will notice.
         let _ = stream.set_nodelay(true);
         Ok(stream)
     }
@@ -105,11 +105,12 @@ impl Listener for TcpListener {
     }
 }
 
-/// Serves `service`, such as an axum router, on `listener` until `stop` is cancelled, and returns when the last connection has ended.
+/// Serves `service`, such as an axum router, on `listener` until `stop` is cancelled, and returns when the last
+/// connection has ended.
 ///
-/// A stop accepts nothing more, closes idle connections, and lets requests under way finish for up to
-/// `stop_within`; what runs longer is dropped where it stands. Dropping the future stops accepting at once; open
-/// connections then go on by themselves until `stop` is cancelled or their clients go.
+/// A stop accepts no more connections, closes idle ones, and lets requests in progress finish for up to `stop_within`;
+/// then it drops them. Dropping the future stops accepting at once; open connections then go on until `stop` is
+/// cancelled or their clients close them.
 pub async fn serve<L, S>(
     listener: L,
     service: S,
@@ -118,7 +119,10 @@ pub async fn serve<L, S>(
     stop_within: Duration,
 ) where
     L: Listener,
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Connected + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible>
+        + ConnectionService
+        + Send
+        + 'static,
     S::Future: Send,
 {
     let connections_max = u32::try_from(limits.connections_max).unwrap_or(u32::MAX).max(1);
@@ -126,7 +130,7 @@ pub async fn serve<L, S>(
     let connections = Connections {
         http: http(limits.head_timeout),
         write_timeout: limits.head_timeout,
-        front: Front { service },
+        service: HyperService { service },
         stop,
         cut_off: CancellationToken::new(),
     };
@@ -139,7 +143,7 @@ pub async fn serve<L, S>(
         let open = connections_max as usize - slots.available_permits();
         warn!(connections = open, "stop took too long, connections are cut off");
         connections.cut_off.cancel();
-        // The semaphore is never closed, so that this is the end of the last connection.
+        // The semaphore is never closed, so all permits are back only when the last connection has ended.
         let _ = slots.acquire_many(connections_max).await;
     }
 }
@@ -153,11 +157,14 @@ fn http(head_timeout: Duration) -> http1::Builder {
     http
 }
 
-/// Takes connections, each once there is room for it, until `stop` is cancelled.
+/// Accepts connections, each once it has a slot, until `stop` is cancelled.
 async fn accept<L, S>(listener: &L, slots: &Arc<Semaphore>, connections: &Connections<S>)
 where
     L: Listener,
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Connected + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible>
+        + ConnectionService
+        + Send
+        + 'static,
     S::Future: Send,
 {
     let mut warnings = Warnings::default();
@@ -177,21 +184,24 @@ where
     }
 }
 
-/// What all connections of a listener share.
+/// The state that all connections of a listener share.
 struct Connections<S> {
     http: http1::Builder,
     /// Longest time that a write may stay pending.
     write_timeout: Duration,
-    front: Front<S>,
-    /// Cancelled: finish the request under way and close.
+    service: HyperService<S>,
+    /// Once cancelled, connections finish the request in progress and close.
     stop: CancellationToken,
-    /// Cancelled: close now.
+    /// Once cancelled, connections close at once.
     cut_off: CancellationToken,
 }
 
 impl<S> Connections<S>
 where
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Connected + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible>
+        + ConnectionService
+        + Send
+        + 'static,
     S::Future: Send,
 {
     async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
@@ -203,21 +213,21 @@ where
     where
         I: AsyncRead + AsyncWrite + Send + 'static,
     {
-        // Without it a client that sends requests and reads no answer would keep its slot for ever: no head is
-        // read while a write is pending, so that the time-out for heads does not run.
+        // Without this timeout a client that sends requests and reads no answer would keep its slot for ever: while a
+        // write is pending no head is read, so the timeout for heads does not run.
         let mut stream = TimeoutWriter::new(stream);
         stream.set_timeout(Some(self.write_timeout));
-        let front = Front { service: self.front.service.connected(peer) };
-        let service = front.service.clone();
-        let connection = self.http.serve_connection(TokioIo::new(Box::pin(stream)), front);
-        // A token of its own: the connections would otherwise meet at one lock at every request.
+        let service = self.service.service.for_connection(peer);
+        let served = HyperService { service: service.clone() };
+        let connection = self.http.serve_connection(TokioIo::new(Box::pin(stream)), served);
+        // Each connection has a token of its own: with a shared one, all would contend for its lock at every request.
         let stop = self.stop.child_token();
         let cut_off = self.cut_off.clone();
         tokio::spawn(async move {
             let _slot = slot;
             let mut connection = pin!(connection);
             let ended = tokio::select! {
-                // The connection first: it is nearly always the one that has something to do.
+                // The connection comes first: nearly every wake-up is for it.
                 biased;
                 ended = connection.as_mut() => Some(ended),
                 () = stop.cancelled() => {
@@ -227,7 +237,7 @@ where
             };
             if let Some(Err(error)) = ended {
                 if error.is_parse() {
-                    service.unreadable(&error.to_string());
+                    service.on_unreadable(&error.to_string());
                 }
                 debug!(error = %error, "connection ended with an error");
             }
@@ -235,12 +245,12 @@ where
     }
 }
 
-/// The service as hyper calls it: no layer, box or allocation of ours between the two.
-struct Front<S> {
+/// Adapts a service to hyper without a layer, a box or an allocation.
+struct HyperService<S> {
     service: S,
 }
 
-impl<S> hyper::service::Service<Request<Incoming>> for Front<S>
+impl<S> hyper::service::Service<Request<Incoming>> for HyperService<S>
 where
     S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone,
 {
@@ -249,12 +259,12 @@ where
     type Future = S::Future;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        // Our services are always ready, and cloning them is counting a reference.
+        // The gateway's services are always ready, and a clone of one only counts a reference.
         self.service.clone().call(request)
     }
 }
 
-/// Whether the next connection has nothing to fear from this error: the client gave up before it was accepted.
+/// Whether the error concerns a single connection, whose client gave up before it was accepted, and not the next ones.
 fn is_about_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -262,7 +272,7 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Says when the next warning about refused connections may be logged.
+/// Limits how often refused connections are logged.
 #[derive(Default)]
 struct Warnings {
     last: Option<Instant>,
@@ -278,7 +288,7 @@ impl Warnings {
     }
 }
 
-/// What to put after the system's words about an address that cannot be listened on: what is wrong with it, and what to do.
+/// Advice to append to the system's error about an address: what is wrong with it, and what to do.
 pub fn advice_on_address(address: SocketAddr, error: &io::Error) -> String {
     let (ip, port) = (address.ip(), address.port());
     match error.kind() {
@@ -308,14 +318,14 @@ mod tests {
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n";
     /// Longest wait for something that must happen.
     const PATIENCE: Duration = Duration::from_secs(20);
-    /// How long something that must not happen is watched.
+    /// How long a test watches for something that must not happen.
     const WATCH: Duration = Duration::from_millis(100);
 
     struct Server {
         address: SocketAddr,
         stop: CancellationToken,
         task: JoinHandle<()>,
-        /// A handler has begun.
+        /// Notified when a handler has begun.
         begun: Arc<Notify>,
         /// Lets the handler of `/slow` finish.
         go_on: Arc<Notify>,
@@ -356,7 +366,7 @@ mod tests {
         Limits { connections_max: 10, head_timeout: PATIENCE }
     }
 
-    /// Reads until the answer's last word stands there.
+    /// Reads an answer up to its last word.
     async fn read_answer(stream: &mut TcpStream, word: &str) -> String {
         let mut answer = Vec::new();
         while !answer.ends_with(word.as_bytes()) {
@@ -368,13 +378,13 @@ mod tests {
 
     async fn read_to_end(stream: &mut TcpStream) -> String {
         let mut rest = Vec::new();
-        // A reset is an end as well.
+        // A reset also ends the connection.
         let _ = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("the end");
         String::from_utf8(rest).expect("text")
     }
 
     #[tokio::test]
-    async fn beyond_the_limit_a_connection_waits_until_another_ends() {
+    async fn a_connection_beyond_the_limit_waits_until_another_ends() {
         let server = start(Limits { connections_max: 2, ..limits() }, PATIENCE).await;
         let (mut first, mut second) = (server.connect().await, server.connect().await);
         for stream in [&mut first, &mut second] {
@@ -422,7 +432,7 @@ mod tests {
         let server =
             start(Limits { head_timeout: Duration::from_millis(200), connections_max: 1 }, PATIENCE).await;
         let mut deaf = server.connect().await;
-        // The answers are far more than the sockets of both sides hold.
+        // The answers are far larger than the socket buffers of both sides.
         let requests = b"GET /large HTTP/1.1\r\nHost: here\r\n\r\n".repeat(64);
         deaf.write_all(&requests).await.expect("sent");
         let mut other = server.connect().await;
@@ -437,7 +447,7 @@ mod tests {
         let server = start(limits(), PATIENCE).await;
         let start_line = "GET / HTTP/1.1\r\nHost: here\r\n";
         let many = format!("{start_line}{}\r\n", "X-Field: 1\r\n".repeat(101));
-        // Not a byte more than the server reads: closing with unread bytes could take the answer along.
+        // Exactly as many bytes as the server reads: closing with unread bytes could discard the answer.
         let long = format!("{:x<HEAD_BYTES_MAX$}", format!("{start_line}X-Field: "));
         for head in [many, long] {
             let mut stream = server.connect().await;
@@ -448,7 +458,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stop_lets_a_request_under_way_finish_and_closes_idle_connections() {
+    async fn a_stop_lets_a_request_in_progress_finish_and_closes_idle_connections() {
         let server = start(limits(), PATIENCE).await;
         let (mut slow, mut idle) = (server.connect().await, server.connect().await);
         idle.write_all(REQUEST).await.expect("sent");
@@ -468,7 +478,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stop_cuts_off_what_runs_beyond_its_deadline() {
+    async fn a_stop_cuts_off_requests_at_its_deadline() {
         let server = start(limits(), Duration::from_millis(50)).await;
         let mut stuck = server.connect().await;
         stuck.write_all(b"GET /slow HTTP/1.1\r\nHost: here\r\n\r\n").await.expect("sent");
@@ -479,15 +489,15 @@ mod tests {
     }
 
     #[test]
-    fn a_lasting_refusal_is_told_at_most_once_a_second() {
+    fn a_lasting_refusal_is_logged_at_most_once_a_second() {
         let mut warnings = Warnings::default();
         let start = Instant::now();
-        let told = (0..25).filter(|step| warnings.is_due(start + ACCEPT_PAUSE * *step)).count();
-        assert_eq!(told, 3);
+        let warned = (0..25).filter(|step| warnings.is_due(start + ACCEPT_PAUSE * *step)).count();
+        assert_eq!(warned, 3);
     }
 
     #[test]
-    fn only_errors_of_a_single_client_are_passed_over_without_a_pause() {
+    fn errors_of_a_single_client_cause_no_pause() {
         assert!(is_about_one_connection(&ErrorKind::ConnectionAborted.into()));
         // EMFILE, too many open files.
         assert!(!is_about_one_connection(&io::Error::from_raw_os_error(24)));

@@ -7,14 +7,14 @@ use http::StatusCode;
 use super::READINGS_PATH;
 use super::accepted::{Accepted, Taken};
 use super::error::IngestError;
-use super::influx::{self, Api};
+use super::influx::{self, InfluxApi};
 use crate::problem::Problem;
 
 /// Every path that takes readings by `POST`, and how it is spoken there.
 pub const PATHS: &[(&str, Dialect)] = &[
     (READINGS_PATH, Dialect::Own),
-    (influx::V2_PATH, Dialect::Influx(Api::V2)),
-    (influx::V1_PATH, Dialect::Influx(Api::V1)),
+    (influx::V2_PATH, Dialect::Influx(InfluxApi::V2)),
+    (influx::V1_PATH, Dialect::Influx(InfluxApi::V1)),
 ];
 
 /// How a path that takes readings is spoken to.
@@ -23,7 +23,7 @@ pub enum Dialect {
     /// As this gateway's own clients do: any format that has a media type, answered with 202 or a problem.
     Own,
     /// As the clients of InfluxDB do: line protocol, answered with 204 or an error as they know it.
-    Influx(Api),
+    Influx(InfluxApi),
 }
 
 impl Dialect {

@@ -1,6 +1,7 @@
-//! Where every request comes in: through the [`Door`], then readings go straight to the front, all else to the router.
+//! The entry point of every HTTP request: the [`Door`] decides on its head, then a post of readings goes to the front
+//! and any other request to the router.
 //!
-//! Whatever happens to a request is counted here, and answered: a panic, which would be a defect of ours, as 500.
+//! Every request is counted and answered here. A panic is a defect of the gateway and is answered with 500.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -27,7 +28,7 @@ use super::observe::Observe;
 use super::refusal::{self, RefusalCounters};
 use super::{Front, READINGS_PATH};
 use crate::door::{self, Door, Ending};
-use crate::listener::Connected;
+use crate::listener::ConnectionService;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::rejections::{Rejected, RejectionEntry};
@@ -35,23 +36,24 @@ use crate::rejections::{Rejected, RejectionEntry};
 /// The whole HTTP surface.
 #[derive(Clone, Debug)]
 pub struct Entrance {
-    shared: Arc<Shared>,
-    /// Who sends the requests; `None` before there is a connection.
+    surface: Arc<HttpSurface>,
+    /// The client of this connection; `None` before there is a connection.
     client: Option<Arc<Client>>,
 }
 
+/// What all connections use.
 #[derive(Debug)]
-struct Shared {
+struct HttpSurface {
     door: Door,
     front: Front,
     router: Router,
     observe: Observe,
     refusals: RefusalCounters,
-    /// `connections`
+    /// The metric `connections`.
     connections: IntGauge,
 }
 
-/// A connection that is open.
+/// The client of an open connection. Dropping it takes the connection out of the metric.
 #[derive(Debug)]
 struct Client {
     address: Option<IpAddr>,
@@ -64,23 +66,24 @@ impl Drop for Client {
     }
 }
 
-impl Connected for Entrance {
-    fn connected(&self, peer: Option<SocketAddr>) -> Entrance {
-        let connections = self.shared.connections.clone();
+impl ConnectionService for Entrance {
+    fn for_connection(&self, peer: Option<SocketAddr>) -> Entrance {
+        let connections = self.surface.connections.clone();
         connections.inc();
         let client = Client { address: peer.map(|peer| peer.ip()), connections };
-        Entrance { shared: Arc::clone(&self.shared), client: Some(Arc::new(client)) }
+        Entrance { surface: Arc::clone(&self.surface), client: Some(Arc::new(client)) }
     }
 
-    fn unreadable(&self, detail: &str) {
-        self.shared.refusals.count(refusal::HEAD);
+    fn on_unreadable(&self, detail: &str) {
+        self.surface.refusals.count(refusal::HEAD);
         let address = self.client.as_ref().and_then(|client| client.address);
-        self.shared.note_refusal("", address, refusal::HEAD, detail);
+        self.surface.note_refusal("", address, refusal::HEAD, detail);
     }
 }
 
 impl Entrance {
-    /// Serves `front`, and `others` with the paths `paths` beside it, to those whom `door` lets in.
+    /// Serves the requests that `door` admits: posts of readings by `front`, all others by `others`, whose paths are
+    /// `paths`.
     pub fn new(
         door: Door,
         front: Front,
@@ -89,11 +92,11 @@ impl Entrance {
         metrics: &Arc<Metrics>,
     ) -> Entrance {
         let known: Vec<_> = PATHS.iter().map(|(path, _)| *path).chain(paths.iter().copied()).collect();
-        // Posts never get there; the routes tell other methods what is allowed.
+        // Posts of readings never reach these routes; other methods get their 405 with `Allow` from them.
         let router = PATHS.iter().fold(others, |router, (path, _)| router.route(path, post(not_found)));
         let router =
             router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(());
-        let shared = Shared {
+        let surface = HttpSurface {
             door,
             front,
             router,
@@ -101,7 +104,7 @@ impl Entrance {
             refusals: RefusalCounters::new(metrics),
             connections: metrics.connections.clone(),
         };
-        Entrance { shared: Arc::new(shared), client: None }
+        Entrance { surface: Arc::new(surface), client: None }
     }
 }
 
@@ -115,39 +118,41 @@ impl Service<Request<Incoming>> for Entrance {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let shared = Arc::clone(&self.shared);
+        let surface = Arc::clone(&self.surface);
         let address = self.client.as_ref().and_then(|client| client.address);
         async move {
             let started = Instant::now();
-            let path = shared.observe.index(request.uri().path());
+            let path = surface.observe.index(request.uri().path());
             let ending = Ending::of(&request);
-            // The paths that take readings stand in front.
-            let taking = PATHS.get(path).copied();
-            let answered = shared.answer(request, taking, address);
-            let answer = AssertUnwindSafe(answered).catch_unwind().await;
+            // The paths that take readings come first in the table of `observe`.
+            let for_readings = PATHS.get(path).copied();
+            let answer = surface.answer(request, for_readings, address);
+            let answer = AssertUnwindSafe(answer).catch_unwind().await;
             let mut response =
-                answer.unwrap_or_else(|_panic| shared.defect(taking.map(|(_, dialect)| dialect)));
+                answer.unwrap_or_else(|_panic| surface.defect(for_readings.map(|(_, dialect)| dialect)));
             ending.settle(&mut response);
-            shared.observe.record(path, response.status(), started.elapsed().as_secs_f64());
+            surface.observe.record(path, response.status(), started.elapsed().as_secs_f64());
             Ok(response)
         }
         .boxed()
     }
 }
 
-impl Shared {
-    /// What is rare is boxed: it would make the future of every request larger, and futures are moved.
+impl HttpSurface {
+    /// Answers a request.
+    ///
+    /// The rare branches are boxed: otherwise they would enlarge the future of every request, and futures are moved.
     async fn answer(
         &self,
         request: Request<Incoming>,
-        taking: Option<(&'static str, Dialect)>,
+        for_readings: Option<(&'static str, Dialect)>,
         address: Option<IpAddr>,
     ) -> Response {
         let visitor = match self.door.admit(&request) {
             Ok(visitor) => visitor,
-            Err(refusal) => return self.turn_away(request, taking, address, refusal).boxed().await,
+            Err(refusal) => return self.turn_away(request, for_readings, address, refusal).boxed().await,
         };
-        let (mut response, refusal) = match taking.filter(|_| request.method() == Method::POST) {
+        let (mut response, refusal) = match for_readings.filter(|_| request.method() == Method::POST) {
             Some((path, dialect)) => self.front.post(request, dialect, Sender { path, address }).await,
             None => match visitor.preflight(&request) {
                 Some(preflight) => return preflight,
@@ -159,18 +164,18 @@ impl Shared {
         response
     }
 
-    /// Counts why nothing of a request was taken, if nothing was.
+    /// Counts a refusal under its reason, if there was one.
     fn count(&self, refusal: Option<&'static str>) {
         if let Some(reason) = refusal {
             self.refusals.count(reason);
         }
     }
 
-    /// Answers who was not let in, and trusts the connection no further.
+    /// Answers a request that the door refused, and closes its connection, which cannot be trusted any more.
     async fn turn_away(
         &self,
         request: Request<Incoming>,
-        taking: Option<(&'static str, Dialect)>,
+        for_readings: Option<(&'static str, Dialect)>,
         address: Option<IpAddr>,
         door::Refusal { status, detail }: door::Refusal,
     ) -> Response {
@@ -181,13 +186,13 @@ impl Shared {
         if let Some(reason) = refusal.filter(|_| !head.method.is_safe()) {
             self.note_refusal(head.uri.path(), address, reason, &detail);
         }
-        let mut response = refuse(taking.map(|(_, dialect)| dialect), status, &detail);
+        let mut response = refuse(for_readings.map(|(_, dialect)| dialect), status, &detail);
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         door::dress(&mut response);
         response
     }
 
-    /// Answers everything but the taking of readings. The second value says why nothing was taken, if nothing was.
+    /// Answers any request but a post of readings. The second value is the reason of a refusal.
     async fn route(
         &self,
         request: Request<Incoming>,
@@ -212,7 +217,7 @@ impl Shared {
         response
     }
 
-    /// Keeps a request that was refused before its body was looked at.
+    /// Records a request that was refused before its body was read.
     fn note_refusal(&self, path: &str, address: Option<IpAddr>, reason: &'static str, detail: &str) {
         let rejected = Rejected { path, address, device: None, reason, detail, sample: None };
         self.front.rejections.record(vec![RejectionEntry::new(rejected, wall_time())], []);

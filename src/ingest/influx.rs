@@ -57,7 +57,7 @@ const V2_PRECISIONS: usize = 6;
 
 /// Whose clients are spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Api {
+pub enum InfluxApi {
     /// Those of InfluxDB 1.
     V1,
     /// Those of InfluxDB 2 and later.
@@ -87,12 +87,12 @@ pub(super) struct ErrorV1 {
     error: String,
 }
 
-impl Api {
+impl InfluxApi {
     /// The units of times, by their names.
     pub(super) fn precisions(self) -> &'static [(&'static str, Precision)] {
         match self {
-            Api::V1 => PRECISIONS,
-            Api::V2 => &PRECISIONS[..V2_PRECISIONS],
+            InfluxApi::V1 => PRECISIONS,
+            InfluxApi::V2 => &PRECISIONS[..V2_PRECISIONS],
         }
     }
 
@@ -133,12 +133,12 @@ impl Api {
     pub(super) fn error(self, status: StatusCode, message: String, line: Option<usize>) -> Response {
         let header = header_text(&message);
         let body = match self {
-            Api::V1 => json_line(&ErrorV1 { error: message }),
-            Api::V2 => json_line(&ErrorV2 { code: code(status), message, line }),
+            InfluxApi::V1 => json_line(&ErrorV1 { error: message }),
+            InfluxApi::V2 => json_line(&ErrorV2 { code: code(status), message, line }),
         };
         let mut response = (status, body).into_response();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if self == Api::V1 {
+        if self == InfluxApi::V1 {
             response.headers_mut().insert(X_INFLUXDB_ERROR, header);
         }
         response

@@ -1,19 +1,18 @@
-//! The HTTP front: readings in.
+//! The HTTP front for readings.
 //!
-//! A request goes through `content` (what it says about itself), `body` (taking it in), a decoder of
-//! [`forebay_codec`], and into the buffer, whole or not at all. Every refusal is an `error` with its status, told
-//! as a problem (RFC 9457).
+//! A request passes through `content` (its head), `body` (its bytes) and a decoder of [`forebay_codec`] into the
+//! buffer, whole or not at all. Every refusal is an `error` with a status, answered as a problem (RFC 9457).
 //!
-//! [`PATHS`] lists the paths that take readings. They share all of that; what sets them apart is their `dialect`:
-//! `influx` is that of InfluxDB's clients.
+//! [`PATHS`] lists the paths that take readings. They share this code and differ in their `dialect`: `influx` is the
+//! dialect of InfluxDB's clients.
 //!
-//! A request with an `Idempotency-Key` is done once, and what it was answered is given again (`idempotency`).
+//! A request with an `Idempotency-Key` is carried out once; a repetition gets the same answer (`idempotency`).
 //!
 //! Limits: a body is at most `server.max_body` bytes after decompression and arrives within
-//! `server.request_timeout`; all bodies under way, and what they hold once decoded, are at most `server.max_pending`
-//! bytes together; readings may not take many times the bytes of their body; large bodies are decoded one for each
-//! core at a time; at most half of the connections wait for delivery; connections and heads are bounded below, in
-//! [`crate::listener`]. A refused body is read on for a while, so that its sender sees the answer.
+//! `server.request_timeout`; all bodies in memory and their decoded readings are at most `server.max_pending` bytes
+//! together; decoded readings take a bounded multiple of the bytes of their body; as many large bodies are decoded at
+//! a time as there are cores; at most half of the connections wait for delivery; [`crate::listener`] bounds
+//! connections and heads. The rest of a refused body is read for a while, so that its sender sees the answer.
 
 mod accepted;
 mod body;
@@ -54,12 +53,12 @@ use idempotency::Idempotency;
 pub use dialect::{Dialect, PATHS};
 pub use entrance::Entrance;
 pub use idempotency::KeysConfig;
-pub use influx::Api as InfluxApi;
+pub use influx::InfluxApi;
 pub use refusal::REASONS as REFUSALS;
 pub use statuses::STATUSES;
 pub use statuses::StatusRow;
 
-/// The path that takes readings from the gateway's own clients; [`PATHS`] has those of others, too.
+/// The gateway's own path for readings; [`PATHS`] also has the paths of other clients.
 pub const READINGS_PATH: &str = "/v1/readings";
 
 /// The settings of the front.
@@ -67,59 +66,59 @@ pub const READINGS_PATH: &str = "/v1/readings";
 pub struct IngestConfig {
     /// Largest body after decompression, in bytes.
     pub max_body: usize,
-    /// Bytes that the bodies of all requests under way may hold together.
+    /// Most bytes of the bodies of all requests in progress.
     pub max_pending: u64,
-    /// Longest time in which a body must arrive.
+    /// Longest time for a body to arrive.
     pub request_timeout: Duration,
-    /// What to do with a field that no reading has.
+    /// How unknown fields of a reading are treated.
     pub unknown_fields: UnknownFields,
-    /// How far ahead of the clock a reading may be; zero: any time.
+    /// How far ahead of the clock the time of a reading may be; zero: no limit.
     pub max_future: Duration,
-    /// How far behind the clock a reading may be; zero: any time.
+    /// How far behind the clock the time of a reading may be; zero: no limit.
     pub max_past: Duration,
-    /// No reading may be earlier.
+    /// The earliest time that a reading may have.
     pub earliest: Timestamp,
-    /// How clients' keys are remembered.
+    /// How idempotency keys are remembered.
     pub keys: KeysConfig,
     /// Which tag names the device in line protocol.
     pub device_tags: DeviceTags,
 }
 
-/// What the front's part of the OpenAPI document is made from.
+/// The front's part of the OpenAPI document.
 #[derive(OpenApi)]
 #[openapi(paths(readings::post, influx::write_v2, influx::write_v1))]
 #[derive(Debug)]
-pub struct Api;
+pub struct IngestApi;
 
-/// Takes readings.
+/// Takes posts of readings into the buffer.
 #[derive(Debug)]
 pub struct Front {
     config: IngestConfig,
     buffer: Arc<dyn Buffer>,
-    /// What a request is promised that does not ask.
+    /// The acknowledgement of a request that asks for none.
     ack: Ack,
-    /// What a request may ask for.
+    /// The acknowledgements that a request may ask for.
     acks: &'static [Ack],
     bodies: Arc<BodyBudget>,
-    /// Turns to decode large bodies, one for each core.
+    /// Permits to decode a large body, one for each core.
     decoding: Semaphore,
-    /// Places for requests that wait for delivery: so many that others find a connection all the same.
+    /// Permits to wait for delivery: so few that other requests still find a connection.
     waiting: Arc<Semaphore>,
-    /// The keys of clients; `None` if they are not looked at.
+    /// The idempotency keys of clients; `None` if they are ignored.
     keys: Option<Arc<Idempotency>>,
-    /// Cancelled when no more requests are taken.
+    /// Cancelled once the gateway takes no more readings.
     draining: CancellationToken,
-    /// Which gateways readings have come through.
+    /// Finds requests that have come through this gateway before.
     via: Arc<Via>,
     /// `readings_rejected_total` by reason, in the order of [`Reason::NAMES`].
     rejected: Vec<IntCounter>,
-    /// What was turned away last, for people.
+    /// The latest rejections, for people to read.
     rejections: Arc<RejectionLog>,
 }
 
 impl Front {
-    /// Takes readings into `buffer` until `draining` is cancelled. Of `connections_max` connections, half may wait
-    /// for delivery.
+    /// A front that takes readings into `buffer` until `draining` is cancelled. Half of the `connections_max`
+    /// connections may wait for delivery.
     pub fn new(
         config: IngestConfig,
         connections_max: usize,
@@ -149,18 +148,18 @@ impl Front {
         }
     }
 
-    /// What was turned away last.
+    /// The latest rejections.
     pub fn rejections(&self) -> Arc<RejectionLog> {
         Arc::clone(&self.rejections)
     }
 
-    /// The same, knowing the way that readings come and go on with.
+    /// This front with another `via`, which the delivery shares.
     #[must_use]
     pub fn with_via(self, via: Arc<Via>) -> Front {
         Front { via, ..self }
     }
 
-    /// Remembers the keys of requests from before the start, which the buffer has kept.
+    /// Restores the idempotency keys of earlier requests from their memos in the buffer.
     pub fn restore(&self, memos: &[Bytes]) {
         if let Some(keys) = &self.keys {
             keys.restore(memos, wall_time());
