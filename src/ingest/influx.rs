@@ -23,7 +23,7 @@ use forebay_reading::timestamp::Precision;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::accepted::Accepted;
 use super::error::IngestError;
@@ -231,73 +231,6 @@ impl std::fmt::Display for Lines {
         formatter.write_str(&self.text)
     }
 }
-
-/// What a request of an InfluxDB client may ask for beside what it may ask on `/v1/readings`. Others are passed over.
-#[derive(Debug, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "the document is made from the fields")]
-pub(super) struct Parameters {
-    /// Take all lines or none.
-    strict: Option<bool>,
-    /// What the answer promises: `disk` (where the buffer is on disk), `memory` or `delivered`.
-    #[param(example = "disk")]
-    ack: Option<String>,
-    /// The unit of times: `ns`, `us`, `ms` or `s`, also as `n` and `u`; on `/write` also `m` and `h`.
-    #[param(example = "ns")]
-    precision: Option<String>,
-}
-
-/// Takes line protocol, as clients of InfluxDB 2 and 3 send it.
-#[utoipa::path(
-    post,
-    path = "/api/v2/write",
-    request_body(content = String, content_type = "text/plain", description = "One point a line; any media type is taken."),
-    params(Parameters, super::schema::Headers),
-    responses(
-        (status = 204, description = "Every line was taken, or there was none.",
-            headers(("Idempotency-Replayed" = String, description = "`true` if this is the answer to an earlier request with the same `Idempotency-Key`; nothing was taken again."))),
-        (status = 400, description = "Lines, or fields that are no values, were turned away: some (`partial write`; the others were taken), all, or one of a strict request. Or a parameter has no such value, the body is not the compression that it claims to be, or the `Idempotency-Key` is none.", body = ErrorV2),
-        (status = 403, description = "The request comes from a web page that `server.origins` does not list.", body = ErrorV2),
-        (status = 408, description = "The body did not arrive in time.", body = ErrorV2),
-        (status = 409, description = "The first request with this `Idempotency-Key` is still under way; `Retry-After` says when to come again.", body = ErrorV2),
-        (status = 411, description = "The request does not say how long its body is.", body = ErrorV2),
-        (status = 413, description = "The body, or the number of readings, is too large.", body = ErrorV2),
-        (status = 415, description = "An encoding that is not taken.", body = ErrorV2),
-        (status = 421, description = "The gateway is not known by the name in `Host`.", body = ErrorV2),
-        (status = 422, description = "The `Idempotency-Key` came with another request, or the acknowledgement cannot be given. With `ack=delivered` also: nodes refused readings of the request, which are kept as dead letters; the others were delivered.", body = ErrorV2),
-        (status = 501, description = "A `Transfer-Encoding` other than `chunked` alone.", body = ErrorV2),
-        (status = 503, description = "The buffer is full, readings cannot be stored, or the gateway is shutting down; `Retry-After` says when to come again.", body = ErrorV2),
-        (status = 508, description = "The request has come through this gateway before: `Forebay-Via` has its id.", body = ErrorV2),
-    )
-)]
-#[expect(dead_code, reason = "the document is made from it; the answer is `Front::post`")]
-pub(super) fn write_v2() {}
-
-/// Takes line protocol, as clients of InfluxDB 1 send it.
-#[utoipa::path(
-    post,
-    path = "/write",
-    request_body(content = String, content_type = "text/plain", description = "One point a line; any media type is taken."),
-    params(Parameters, super::schema::Headers),
-    responses(
-        (status = 204, description = "Every line was taken, or there was none.",
-            headers(("Idempotency-Replayed" = String, description = "`true` if this is the answer to an earlier request with the same `Idempotency-Key`; nothing was taken again."))),
-        (status = 400, description = "Lines, or fields that are no values, were turned away: some (`partial write`; the others were taken), all, or one of a strict request. Or a parameter has no such value, the body is not the compression that it claims to be, or the `Idempotency-Key` is none. `X-Influxdb-Error` has the beginning of the error.", body = ErrorV1),
-        (status = 403, description = "The request comes from a web page that `server.origins` does not list.", body = ErrorV1),
-        (status = 408, description = "The body did not arrive in time.", body = ErrorV1),
-        (status = 409, description = "The first request with this `Idempotency-Key` is still under way; `Retry-After` says when to come again.", body = ErrorV1),
-        (status = 411, description = "The request does not say how long its body is.", body = ErrorV1),
-        (status = 413, description = "The body, or the number of readings, is too large.", body = ErrorV1),
-        (status = 415, description = "An encoding that is not taken.", body = ErrorV1),
-        (status = 421, description = "The gateway is not known by the name in `Host`.", body = ErrorV1),
-        (status = 422, description = "The `Idempotency-Key` came with another request, or the acknowledgement cannot be given. With `ack=delivered` also: nodes refused readings of the request, which are kept as dead letters; the others were delivered.", body = ErrorV1),
-        (status = 501, description = "A `Transfer-Encoding` other than `chunked` alone.", body = ErrorV1),
-        (status = 503, description = "The buffer is full, readings cannot be stored, or the gateway is shutting down; `Retry-After` says when to come again.", body = ErrorV1),
-        (status = 508, description = "The request has come through this gateway before: `Forebay-Via` has its id.", body = ErrorV1),
-    )
-)]
-#[expect(dead_code, reason = "the document is made from it; the answer is `Front::post`")]
-pub(super) fn write_v1() {}
 
 #[cfg(test)]
 mod tests {

@@ -26,9 +26,9 @@ mod idempotency;
 mod influx;
 mod key_header;
 mod observe;
+mod openapi;
 mod readings;
 mod refusal;
-mod schema;
 mod statuses;
 
 use std::sync::Arc;
@@ -86,7 +86,7 @@ pub struct IngestConfig {
 
 /// The front's part of the OpenAPI document.
 #[derive(OpenApi)]
-#[openapi(paths(readings::post, influx::write_v2, influx::write_v1))]
+#[openapi(paths(openapi::post, openapi::write_v2, openapi::write_v1))]
 #[derive(Debug)]
 pub struct IngestApi;
 

@@ -52,40 +52,6 @@ enum Turns {
     Unclaimed(Option<(Digest, Arc<Idempotency>)>),
 }
 
-/// Takes readings.
-#[utoipa::path(
-    post,
-    path = "/v1/readings",
-    request_body(
-        description = "One reading or an array of them; or one reading a line; or a SenML pack (RFC 8428), an array of records.",
-        content(
-            (super::schema::Readings = "application/json"),
-            (super::schema::Reading = "application/x-ndjson"),
-            (super::schema::Reading = "application/jsonl"),
-            (Vec<super::schema::SenmlRecord> = "application/senml+json"),
-        )
-    ),
-    params(super::schema::Parameters, super::schema::Headers),
-    responses(
-        (status = 202, description = "At least one reading was accepted, or there was none.", body = Accepted,
-            headers(("Idempotency-Replayed" = String, description = "`true` if this is the answer to an earlier request with the same `Idempotency-Key`; nothing was taken again."))),
-        (status = 400, description = "The body is not what it claims to be (of NDJSON: not one line is), a query parameter is not known or has no such value, or the `Idempotency-Key` or the `Host` is none.", body = crate::problem::Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The request comes from a web page that `server.origins` does not list.", body = crate::problem::Problem, content_type = "application/problem+json"),
-        (status = 408, description = "The body did not arrive in time.", body = crate::problem::Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The first request with this `Idempotency-Key` is still under way; `Retry-After` says when to come again.", body = crate::problem::Problem, content_type = "application/problem+json"),
-        (status = 411, description = "The request does not say how long its body is.", body = crate::problem::Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body, or the number of readings, is too large.", body = crate::problem::Problem, content_type = "application/problem+json"),
-        (status = 415, description = "A media type or encoding that is not taken.", body = crate::problem::Problem, content_type = "application/problem+json"),
-        (status = 421, description = "The gateway is not known by the name in `Host`.", body = crate::problem::Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Every reading was turned away, or one was and the request is strict, or the `Idempotency-Key` came with another request. With `ack=delivered` also: nodes refused readings of the request, which are kept as dead letters; the others were delivered.", body = crate::problem::Problem, content_type = "application/problem+json"),
-        (status = 501, description = "A `Transfer-Encoding` other than `chunked` alone.", body = crate::problem::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The buffer is full, readings cannot be stored, or the gateway is shutting down; `Retry-After` says when to come again.", body = crate::problem::Problem, content_type = "application/problem+json"),
-        (status = 508, description = "The request has come through this gateway before: `Forebay-Via` has its id.", body = crate::problem::Problem, content_type = "application/problem+json"),
-    )
-)]
-#[expect(dead_code, reason = "the document is made from it; the answer is `Front::post`")]
-fn post() {}
-
 impl Front {
     /// Answers a `POST` to a path that takes readings. The second value says why nothing was taken, if nothing was.
     pub(super) async fn post(
