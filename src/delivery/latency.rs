@@ -45,14 +45,14 @@ impl Latency {
 
 /// What the answers of one node took, for people: a moving average of what was measured, and nothing else.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Measured {
+pub struct MeasuredLatency {
     seconds: Option<f64>,
 }
 
 /// Weight of a new answer in the average that people see.
 const MEASURED_WEIGHT: f64 = 0.2;
 
-impl Measured {
+impl MeasuredLatency {
     /// Notes what an answer took.
     pub fn observe(&mut self, took: Duration) {
         let took = took.as_secs_f64();
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn what_people_see_is_what_answers_took_and_nothing_before_the_first() {
-        let mut measured = Measured::default();
+        let mut measured = MeasuredLatency::default();
         assert_eq!(measured.seconds(), None);
         measured.observe(Duration::from_millis(100));
         assert_eq!(measured.seconds(), Some(0.1));

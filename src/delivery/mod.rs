@@ -65,7 +65,7 @@ pub use batcher::BatchConfig;
 pub use breaker::{BreakerState, HealthConfig};
 pub use dead_letter::{DeadLetter, DeadLetterConfig, DeadLetterError, DeadLetters, Waiting};
 pub use lookups::{Resolve, SystemResolver};
-pub use node_status::{DeliveryStatus, Failure, NodeState, NodeStatus, TransformStatus};
+pub use node_status::{ClusterNodeStatus, DeliveryStatus, NodeFailure, NodeHealth, TransformStatus};
 pub use nodes::NODES_MAX;
 pub use own_address::{is_own, leads_to};
 pub use shards::Failover;

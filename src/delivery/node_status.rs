@@ -7,12 +7,12 @@ use forebay_transform::Stats;
 use tokio::time::Instant;
 
 use super::breaker::BreakerState;
-use super::latency::Measured;
+use super::latency::MeasuredLatency;
 use crate::node_id::NodeId;
 
 /// How a node does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NodeState {
+pub enum NodeHealth {
     /// Its last answer was no failure, or nothing was sent to it yet.
     Up,
     /// It has failed and has not had success since, but not often enough yet to be down: it is still used.
@@ -21,20 +21,20 @@ pub enum NodeState {
     Down,
 }
 
-impl NodeState {
+impl NodeHealth {
     /// Its name for people.
     pub fn name(self) -> &'static str {
         match self {
-            NodeState::Up => "up",
-            NodeState::Failing => "failing",
-            NodeState::Down => "down",
+            NodeHealth::Up => "up",
+            NodeHealth::Failing => "failing",
+            NodeHealth::Down => "down",
         }
     }
 }
 
 /// What went wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct NodeFailure {
     /// What people should read.
     pub text: Arc<str>,
     /// When it was known.
@@ -43,7 +43,7 @@ pub struct Failure {
 
 /// What others may know of a node.
 #[derive(Clone, Debug)]
-pub struct NodeStatus {
+pub struct ClusterNodeStatus {
     /// Its name.
     pub id: NodeId,
     /// Its address, without credentials.
@@ -65,19 +65,19 @@ pub struct NodeStatus {
     /// Batches that may be on their way to it at present.
     pub in_flight_limit: usize,
     /// What went wrong last, also if all is well since.
-    pub last_error: Option<Failure>,
+    pub last_error: Option<NodeFailure>,
     /// When the oldest reading was accepted that waits for this node alone.
     pub oldest_waiting: Option<Instant>,
-    pub(super) measured: Measured,
+    pub(super) measured: MeasuredLatency,
 }
 
-impl NodeStatus {
+impl ClusterNodeStatus {
     /// How it does.
-    pub fn state(&self) -> NodeState {
+    pub fn state(&self) -> NodeHealth {
         match (self.up, self.failing) {
-            (true, false) => NodeState::Up,
-            (true, true) => NodeState::Failing,
-            (false, _) => NodeState::Down,
+            (true, false) => NodeHealth::Up,
+            (true, true) => NodeHealth::Failing,
+            (false, _) => NodeHealth::Down,
         }
     }
 
@@ -96,12 +96,12 @@ impl NodeStatus {
 #[derive(Debug)]
 pub struct DeliveryStatus {
     /// Held for a copy, never across an await. Who holds it may lock the accounts, not the other way round.
-    view: Mutex<View>,
+    view: Mutex<DeliveryState>,
 }
 
 #[derive(Debug)]
-pub(super) struct View {
-    pub(super) nodes: Vec<NodeStatus>,
+pub(super) struct DeliveryState {
+    pub(super) nodes: Vec<ClusterNodeStatus>,
     oldest: Option<Instant>,
     needed: usize,
     transforms: Vec<TransformStatus>,
@@ -117,17 +117,19 @@ pub struct TransformStatus {
 }
 
 impl DeliveryStatus {
-    pub(super) fn new(nodes: Vec<NodeStatus>) -> DeliveryStatus {
-        DeliveryStatus { view: Mutex::new(View { nodes, oldest: None, needed: 1, transforms: Vec::new() }) }
+    pub(super) fn new(nodes: Vec<ClusterNodeStatus>) -> DeliveryStatus {
+        DeliveryStatus {
+            view: Mutex::new(DeliveryState { nodes, oldest: None, needed: 1, transforms: Vec::new() }),
+        }
     }
 
     /// The nodes, in the order of their indices.
-    pub fn nodes(&self) -> Vec<NodeStatus> {
+    pub fn nodes(&self) -> Vec<ClusterNodeStatus> {
         self.lock().nodes.clone()
     }
 
     /// The nodes, and what `also` says at the same moment: no node comes or goes meanwhile.
-    pub fn nodes_and<T>(&self, also: impl FnOnce() -> T) -> (Vec<NodeStatus>, T) {
+    pub fn nodes_and<T>(&self, also: impl FnOnce() -> T) -> (Vec<ClusterNodeStatus>, T) {
         let view = self.lock();
         (view.nodes.clone(), also())
     }
@@ -159,7 +161,7 @@ impl DeliveryStatus {
         self.lock().oldest = oldest;
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, View> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, DeliveryState> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

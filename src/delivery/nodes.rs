@@ -18,11 +18,11 @@ use url::Url;
 
 use super::breaker::{Breaker, BreakerState, Change, HealthConfig};
 use super::budget::Budget;
-use super::latency::{Latency, Measured};
+use super::latency::{Latency, MeasuredLatency};
 use super::limit::Limit;
-use super::node_status::{DeliveryStatus, Failure, NodeStatus};
-use super::source::{NodeSource, Place};
-use super::transport::{Answer, Verdict};
+use super::node_status::{ClusterNodeStatus, DeliveryStatus, NodeFailure};
+use super::source::{Endpoint, NodeSource};
+use super::transport::{Answer, AnswerVerdict};
 use crate::node_id::{NodeId, without_credentials};
 use crate::routing::Candidate;
 use crate::routing::shard::name_hash;
@@ -57,7 +57,7 @@ pub(super) enum Attempt {
 
 /// One node.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(super) struct ClusterNode {
     pub(super) id: NodeId,
     /// Where requests go.
     pub(super) url: Url,
@@ -75,7 +75,7 @@ pub(super) struct Node {
     pub(super) breaker: Breaker,
     pub(super) latency: Latency,
     /// What its answers took.
-    pub(super) measured: Measured,
+    pub(super) measured: MeasuredLatency,
     pub(super) limit: Limit,
     budget: Budget,
     /// Until then the node asked to be left alone.
@@ -83,15 +83,15 @@ pub(super) struct Node {
     /// Its turn among the nodes that went down.
     down_since: u64,
     pub(super) is_ejected: bool,
-    pub(super) last_error: Option<Failure>,
+    pub(super) last_error: Option<NodeFailure>,
     /// Whether nothing was delivered since the last error.
     pub(super) has_trouble: bool,
 }
 
-impl Node {
-    fn new(id: NodeId, place: Place, source: usize, config: &NodesConfig, now: Instant) -> Node {
+impl ClusterNode {
+    fn new(id: NodeId, place: Endpoint, source: usize, config: &NodesConfig, now: Instant) -> ClusterNode {
         let address = without_credentials(&place.url);
-        Node {
+        ClusterNode {
             id,
             hash: name_hash(&address),
             address,
@@ -102,7 +102,7 @@ impl Node {
             in_flight: 0,
             breaker: Breaker::new(config.health, now),
             latency: Latency::new(now),
-            measured: Measured::default(),
+            measured: MeasuredLatency::default(),
             limit: Limit::new(config.max_in_flight),
             budget: Budget::new(now),
             not_before: None,
@@ -114,8 +114,8 @@ impl Node {
     }
 
     /// What others may know of it, when it has just come.
-    fn status(&self) -> NodeStatus {
-        let mut status = NodeStatus {
+    fn status(&self) -> ClusterNodeStatus {
+        let mut status = ClusterNodeStatus {
             id: self.id.clone(),
             url: self.address.clone(),
             present: true,
@@ -135,7 +135,7 @@ impl Node {
     }
 
     /// Shows what changes all the time.
-    fn show(&self, status: &mut NodeStatus) {
+    fn show(&self, status: &mut ClusterNodeStatus) {
         status.present = self.is_present();
         status.up = self.is_present() && self.breaker.is_closed();
         status.breaker = self.breaker.state();
@@ -171,11 +171,11 @@ impl Node {
 
 /// All nodes. A node keeps its index while it is present or anything is on its way to it.
 #[derive(Debug)]
-pub(super) struct Nodes {
+pub(super) struct ClusterNodes {
     config: NodesConfig,
     /// The entries of `cluster.nodes`.
     sources: Vec<NodeSource>,
-    nodes: Vec<Node>,
+    nodes: Vec<ClusterNode>,
     status: Arc<DeliveryStatus>,
     availability: u64,
     /// The nodes that were present and not ejected when that was decided last.
@@ -190,24 +190,24 @@ pub(super) struct Nodes {
     is_draining: bool,
 }
 
-impl Nodes {
+impl ClusterNodes {
     /// Starts with the nodes whose addresses are set. Those that are to be found by their names come with
-    /// [`Nodes::set_addresses`].
-    pub(super) fn new(sources: &[NodeSource], config: NodesConfig, now: Instant) -> Nodes {
+    /// [`ClusterNodes::set_addresses`].
+    pub(super) fn new(sources: &[NodeSource], config: NodesConfig, now: Instant) -> ClusterNodes {
         let fixed = sources.iter().enumerate().filter_map(|(source, entry)| match entry {
             NodeSource::Address(url) => Some((source, url.clone())),
             NodeSource::Name(_) => None,
         });
         let (indices, urls): (Vec<usize>, Vec<Url>) = fixed.unzip();
         let ids = NodeId::for_urls(&urls);
-        let places = urls.into_iter().map(|url| Place { url, host: None });
+        let places = urls.into_iter().map(|url| Endpoint { url, host: None });
         let nodes = ids.into_iter().zip(places).zip(indices);
-        let nodes: Vec<Node> =
-            nodes.map(|((id, place), source)| Node::new(id, place, source, &config, now)).collect();
-        Nodes {
+        let nodes: Vec<ClusterNode> =
+            nodes.map(|((id, place), source)| ClusterNode::new(id, place, source, &config, now)).collect();
+        ClusterNodes {
             config,
             sources: sources.to_vec(),
-            status: Arc::new(DeliveryStatus::new(nodes.iter().map(Node::status).collect())),
+            status: Arc::new(DeliveryStatus::new(nodes.iter().map(ClusterNode::status).collect())),
             availability: 0,
             usable: (0..nodes.len()).collect(),
             nodes,
@@ -222,7 +222,7 @@ impl Nodes {
         &self.status
     }
 
-    pub(super) fn get(&self, node: usize) -> &Node {
+    pub(super) fn get(&self, node: usize) -> &ClusterNode {
         &self.nodes[node]
     }
 
@@ -260,7 +260,7 @@ impl Nodes {
     /// The nodes that a batch may be sent to now: not ejected, with a free place, asked to be left alone by none, and
     /// with a retry to spare if the batch needs one. `tried` are those where it was.
     pub(super) fn candidates(&self, tried: &[usize], attempt: Attempt, now: Instant) -> Vec<Candidate> {
-        let is_free = |node: &Node| {
+        let is_free = |node: &ClusterNode| {
             !node.is_ejected
                 && node.in_flight < node.limit.get()
                 && !node.is_left_alone(now)
@@ -280,7 +280,7 @@ impl Nodes {
         self.present().filter(|index| is_free(&self.nodes[*index])).map(candidate).collect()
     }
 
-    fn may_try(&self, node: &Node, attempt: Attempt, now: Instant) -> bool {
+    fn may_try(&self, node: &ClusterNode, attempt: Attempt, now: Instant) -> bool {
         match attempt {
             Attempt::First => true,
             Attempt::Retry => self.is_draining || node.budget.has_retry(now),
@@ -291,7 +291,7 @@ impl Nodes {
     /// one that failed and is not ejected, and may be too costly to be chosen. A batch goes elsewhere than before
     /// if anywhere else is used at all now. Sending the batch there is the trial; until then it stays due.
     pub(super) fn trial(&self, tried: &[usize], now: Instant) -> Option<usize> {
-        let is_used = |node: &Node| !node.is_ejected && !node.is_left_alone(now);
+        let is_used = |node: &ClusterNode| !node.is_ejected && !node.is_left_alone(now);
         let has_choice = self.present().any(|node| is_used(&self.nodes[node]));
         let mut due = self.present().filter(|node| self.is_trial_due(*node, now));
         due.find(|node| !has_choice || !tried.contains(node))
@@ -345,26 +345,26 @@ impl Nodes {
         if answer.status.is_some() {
             heard_of.measured.observe(took);
         }
-        if answer.verdict == Verdict::Delivered {
+        if answer.verdict == AnswerVerdict::Delivered {
             heard_of.has_trouble = false;
         } else {
-            heard_of.last_error = Some(Failure { text: answer.detail.as_str().into(), at: now });
+            heard_of.last_error = Some(NodeFailure { text: answer.detail.as_str().into(), at: now });
             heard_of.has_trouble = true;
         }
         let change = match answer.verdict {
-            Verdict::Delivered => {
+            AnswerVerdict::Delivered => {
                 heard_of.limit.on_delivered();
                 heard_of.budget.on_delivered(now);
                 heard_of.breaker.on_delivered(now)
             }
-            Verdict::Refused | Verdict::TooLarge => heard_of.breaker.on_answered(now),
-            Verdict::Retry(reason) => {
+            AnswerVerdict::Refused | AnswerVerdict::TooLarge => heard_of.breaker.on_answered(now),
+            AnswerVerdict::Retry(reason) => {
                 if reason.is_overload() {
                     heard_of.limit.on_overload();
                 }
                 heard_of.breaker.on_failure(now, pause_max)
             }
-            Verdict::Misconfigured => heard_of.breaker.on_misconfigured(now, pause_max),
+            AnswerVerdict::Misconfigured => heard_of.breaker.on_misconfigured(now, pause_max),
         };
         let is_well = heard_of.breaker.failures() == 0;
         if had_failed && is_well && heard_of.in_flight == 0 {
@@ -373,12 +373,12 @@ impl Nodes {
         }
         match answer.verdict {
             // It may be quick with what it does not do: that must not draw more to it.
-            Verdict::Refused | Verdict::TooLarge if is_well => {}
-            Verdict::Refused
-            | Verdict::TooLarge
-            | Verdict::Delivered
-            | Verdict::Retry(_)
-            | Verdict::Misconfigured => {
+            AnswerVerdict::Refused | AnswerVerdict::TooLarge if is_well => {}
+            AnswerVerdict::Refused
+            | AnswerVerdict::TooLarge
+            | AnswerVerdict::Delivered
+            | AnswerVerdict::Retry(_)
+            | AnswerVerdict::Misconfigured => {
                 heard_of.latency.observe(if is_well { took } else { penalty }, now);
             }
         }

@@ -23,7 +23,7 @@ use http::HeaderMap;
 use memchr::memmem;
 use url::{Url, form_urlencoded};
 
-use views::{View, base64_decoded, base64_parts};
+use views::{TextView, base64_decoded, base64_parts};
 
 /// Shortest text that is hidden for being the value of a header, in bytes: shorter ones are parts of ordinary words.
 const SECRET_BYTES_MIN: usize = 6;
@@ -81,7 +81,7 @@ pub struct Secrets {
 impl Secrets {
     /// The secrets of these addresses and headers.
     pub fn of<'a>(urls: impl Iterator<Item = &'a Url>, headers: &HeaderMap) -> Secrets {
-        let mut plain = Plain::default();
+        let mut plain = PlainSecrets::default();
         urls.for_each(|url| plain.add_url(url));
         for (name, value) in headers {
             plain.add_header(name.as_str(), &String::from_utf8_lossy(value.as_bytes()));
@@ -103,7 +103,7 @@ impl Secrets {
     }
 
     /// Notes where in the text secrets are in one view of it.
-    fn find(&self, view: &View<'_>, extent: Extent, found: &mut Vec<Range<usize>>) {
+    fn find(&self, view: &TextView<'_>, extent: Extent, found: &mut Vec<Range<usize>>) {
         let folded = view.folded();
         for secret in &self.folded {
             let places = memmem::find_iter(&folded, secret).map(|at| at..at + secret.len());
@@ -176,9 +176,9 @@ fn replace(text: &str, mut found: Vec<Range<usize>>) -> Cow<'_, str> {
 
 /// Secrets as they are.
 #[derive(Debug, Default)]
-struct Plain(Vec<String>);
+struct PlainSecrets(Vec<String>);
 
-impl Plain {
+impl PlainSecrets {
     /// Adds a secret, with what is in it: the password after a colon, what Base64 hides.
     fn add(&mut self, secret: &str, bytes_min: usize) {
         if secret.len() < bytes_min || self.0.iter().any(|known| known == secret) {

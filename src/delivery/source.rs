@@ -22,7 +22,7 @@ pub enum NodeSource {
 
 /// Where one node is, and how requests there are addressed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Endpoint {
     /// Where requests go.
     pub(super) url: Url,
     /// Their `Host`, if it is not that of the URL.
@@ -45,7 +45,7 @@ impl NodeSource {
     }
 
     /// Where the node at one of the addresses is.
-    pub(super) fn place(&self, address: SocketAddr) -> Place {
+    pub(super) fn place(&self, address: SocketAddr) -> Endpoint {
         let mut url = self.url().clone();
         // Neither fails: the URL has a host, and a scheme with ports.
         let _ = url.set_ip_host(address.ip());
@@ -57,7 +57,7 @@ impl NodeSource {
                 HeaderValue::try_from(format!("{}:{port}", named.host_str().unwrap_or_default())).ok()
             }
         };
-        Place { url, host }
+        Endpoint { url, host }
     }
 }
 

@@ -25,10 +25,10 @@ use super::secrets::{Extent, Secrets};
 use super::wire::{Wire, WireError, WireRequest};
 use crate::via::{FOREBAY_VIA, Via};
 use crate::zstd_contexts;
-use answer::{ANSWER_BYTES_MAX, Reader, read_body, reason, unpacked};
+use answer::{ANSWER_BYTES_MAX, AnswerReader, read_body, reason, unpacked};
 use headers::{FOREBAY_READINGS, IDEMPOTENCY_KEY};
 
-pub use answer::{Answer, RetryReason, Verdict, classify};
+pub use answer::{Answer, AnswerVerdict, RetryReason, classify};
 pub use headers::is_reserved;
 
 /// Longest wait for the answer to a trial that a node need not answer.
@@ -69,7 +69,7 @@ pub struct TransportConfig {
 
 /// The batch, as far as the wire is concerned.
 #[derive(Clone, Debug)]
-pub struct Parcel {
+pub struct BatchRequest {
     /// Where it goes.
     pub url: Url,
     /// The `Host`, if it is not that of the address.
@@ -106,8 +106,8 @@ impl Transport {
     /// Sends a batch and says what the answer means. Takes at most the configured time.
     ///
     /// Dropped half-way, the node may have the batch or not.
-    pub async fn send(&self, parcel: Parcel) -> Answer {
-        let Parcel { url, host, key, readings, body } = parcel;
+    pub async fn send(&self, parcel: BatchRequest) -> Answer {
+        let BatchRequest { url, host, key, readings, body } = parcel;
         let url = with_query(url, self.store.query(&key));
         let body = match compress(self.compression, body).await {
             Ok(body) => body,
@@ -127,7 +127,7 @@ impl Transport {
         match timeout_at(deadline, self.wire.post(WireRequest { url, headers, body })).await {
             Ok(Ok(answer)) => {
                 let (store, secrets) = (&*self.store, &self.secrets);
-                Reader { store, secrets, readings, deadline }.read(answer).await
+                AnswerReader { store, secrets, readings, deadline }.read(answer).await
             }
             Ok(Err(error)) => Answer::none(
                 reason(&error),
@@ -143,7 +143,7 @@ impl Transport {
         url: Url,
         host: Option<HeaderValue>,
         trial: &Trial,
-    ) -> Result<Tried, WireError> {
+    ) -> Result<TrialAnswer, WireError> {
         let url = with_query(url, trial.query.clone());
         let body =
             compress(self.compression, trial.body.clone().into()).await.map_err(WireError::Internal)?;
@@ -162,13 +162,13 @@ impl Transport {
         let body = read_body(body, ANSWER_BYTES_MAX, deadline).await;
         let body = unpacked(body, &head.headers, ANSWER_BYTES_MAX).await;
         let body = String::from_utf8_lossy(&body.kept).into_owned();
-        Ok(Tried { status: head.status.as_u16(), headers: head.headers, body })
+        Ok(TrialAnswer { status: head.status.as_u16(), headers: head.headers, body })
     }
 }
 
 /// The answer to a trial.
 #[derive(Debug)]
-pub(super) struct Tried {
+pub(super) struct TrialAnswer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     /// The beginning of its body.
@@ -266,7 +266,7 @@ mod tests {
         let url = "http://node/".parse().expect("a URL");
         let started = Instant::now();
         let answer = transport
-            .send(Parcel { url, host: None, key: "k".to_owned(), readings: 1, body: Bytes::new() })
+            .send(BatchRequest { url, host: None, key: "k".to_owned(), readings: 1, body: Bytes::new() })
             .await;
         (answer, started.elapsed())
     }
@@ -274,10 +274,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_batch_takes_at_most_the_time_that_is_set_and_a_status_that_was_said_counts() {
         let (answer, took) = send_over(Scripted(None)).await;
-        assert_eq!((answer.verdict, took), (Verdict::Retry(RetryReason::Timeout), TIMEOUT));
+        assert_eq!((answer.verdict, took), (AnswerVerdict::Retry(RetryReason::Timeout), TIMEOUT));
         assert_eq!(answer.detail, "no answer in time");
         let (answer, took) = send_over(Scripted(Some(Ok(())))).await;
-        assert_eq!((answer.verdict, took), (Verdict::Delivered, TIMEOUT));
+        assert_eq!((answer.verdict, took), (AnswerVerdict::Delivered, TIMEOUT));
         assert_eq!(answer.detail, "201 Created: so it is");
     }
 
@@ -292,7 +292,7 @@ mod tests {
         ];
         for (error, reason) in cases {
             let (answer, _) = send_over(Scripted(Some(Err(error)))).await;
-            assert_eq!(answer.verdict, Verdict::Retry(reason));
+            assert_eq!(answer.verdict, AnswerVerdict::Retry(reason));
             assert!(answer.detail.ends_with("words"), "{}", answer.detail);
         }
     }

@@ -7,7 +7,7 @@ use forebay_stores::{NodeAnswer, Silence, Store, Trial, judge};
 use http::HeaderValue;
 
 use super::secrets::{Extent, Secrets};
-use super::source::Place;
+use super::source::Endpoint;
 use super::transport::{Transport, TransportConfig};
 use super::wire::{HttpClient, TransportError, WireError};
 use super::{DeliveryConfig, NodeSource};
@@ -56,7 +56,7 @@ impl Trials {
     pub async fn run(&self, source: &NodeSource, address: Option<SocketAddr>) -> Result<String, String> {
         let place = match address {
             Some(address) => source.place(address),
-            None => Place { url: source.url().clone(), host: None },
+            None => Endpoint { url: source.url().clone(), host: None },
         };
         let mut found = Vec::new();
         for trial in &self.trials {
@@ -65,7 +65,7 @@ impl Trials {
         Ok(found.join("; "))
     }
 
-    async fn try_out(&self, place: &Place, trial: &Trial) -> Result<String, String> {
+    async fn try_out(&self, place: &Endpoint, trial: &Trial) -> Result<String, String> {
         let answer = self.transport.try_out(place.url.clone(), place.host.clone(), trial).await;
         let hide = |text: String| self.secrets.hide(&text, Extent::Whole).into_owned();
         if matches!(answer, Err(WireError::Timeout(_))) && trial.silence == Silence::Allowed {

@@ -25,7 +25,7 @@ use super::batch::BatchKeys;
 use super::dead_letter::DeadLetters;
 use super::lanes::Lanes;
 use super::lookups::{Found, Lookups};
-use super::nodes::{Nodes, NodesConfig};
+use super::nodes::{ClusterNodes, NodesConfig};
 use super::resumption::Resumption;
 use super::shards::Shards;
 use super::transforms::Transforms;
@@ -81,7 +81,7 @@ pub struct Worker {
     metrics: Arc<Metrics>,
     transport: Transport,
     via: Arc<Via>,
-    nodes: Nodes,
+    nodes: ClusterNodes,
     lookups: Lookups,
     signals: Signals,
     random: fastrand::Rng,
@@ -191,7 +191,7 @@ impl Worker {
         let spread = config.route.spread();
         let needed = if spread == Spread::Copies { config.replicate.quorum } else { 1 };
         let worker = Worker {
-            nodes: Nodes::new(
+            nodes: ClusterNodes::new(
                 &config.nodes,
                 NodesConfig {
                     health: config.health,

@@ -27,7 +27,7 @@ use utoipa::{OpenApi, ToSchema};
 
 use crate::buffer::{Buffer, BufferConfig, OnFull, Snapshot};
 use crate::delivery::secrets::{Extent, Secrets};
-use crate::delivery::{DeadLetters, DeliveryStatus, NodeStatus, TransformStatus};
+use crate::delivery::{ClusterNodeStatus, DeadLetters, DeliveryStatus, TransformStatus};
 use crate::metrics::Metrics;
 use crate::problem::{Problem, json_line};
 use crate::rejections::{RejectionEntry, RejectionLog};
@@ -112,7 +112,7 @@ struct View {
     is_draining: bool,
     /// Why refused readings stay in the buffer.
     dead_letter_trouble: Option<String>,
-    nodes: Vec<NodeStatus>,
+    nodes: Vec<ClusterNodeStatus>,
     /// How many of them have to take each batch.
     nodes_needed: usize,
     oldest_seconds: f64,

@@ -128,7 +128,7 @@ fn nodes(view: &View) -> Check {
     if up >= view.nodes_needed {
         return Check::good();
     }
-    let reason = |node: &crate::delivery::NodeStatus| {
+    let reason = |node: &crate::delivery::ClusterNodeStatus| {
         format!("{}: {}", node.id, node.reason.as_deref().unwrap_or("no answer yet"))
     };
     if !view.nodes.iter().any(|node| node.present) {

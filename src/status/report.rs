@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::{Status, View};
 use crate::buffer::ledger::Ledger as Accounts;
-use crate::delivery::{BreakerState, NodeStatus, TransformStatus};
+use crate::delivery::{BreakerState, ClusterNodeStatus, TransformStatus};
 
 /// The state of the gateway.
 #[derive(Debug, Serialize, ToSchema)]
@@ -157,7 +157,7 @@ pub(super) struct LastError {
 }
 
 impl Node {
-    fn of(node: &NodeStatus, delivered: u64, now: Instant) -> Node {
+    fn of(node: &ClusterNodeStatus, delivered: u64, now: Instant) -> Node {
         let trial_in = match node.breaker {
             BreakerState::Open { until } => Some(until.saturating_duration_since(now).as_secs_f64()),
             BreakerState::Closed | BreakerState::HalfOpen => None,
@@ -211,7 +211,7 @@ impl Report {
         let now = Instant::now();
         let transform =
             |(place, transform): (usize, &TransformStatus)| Transform::of(place, transform, ledger);
-        let node = |(node, delivered): (&NodeStatus, &u64)| Node::of(node, *delivered, now);
+        let node = |(node, delivered): (&ClusterNodeStatus, &u64)| Node::of(node, *delivered, now);
         Report {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: now.duration_since(status.started_at).as_secs(),

@@ -10,15 +10,15 @@ use std::net::SocketAddr;
 
 use tokio::time::Instant;
 
-use super::{Node, Nodes};
+use super::{ClusterNode, ClusterNodes};
 use crate::buffer::Accounts;
-use crate::delivery::source::Place;
+use crate::delivery::source::Endpoint;
 use crate::node_id::{NodeId, without_credentials};
 
 /// Most nodes that are known at once, those included that have gone.
 pub const NODES_MAX: usize = 1024;
 
-impl Nodes {
+impl ClusterNodes {
     /// Notes the addresses that an entry of `cluster.nodes` stands for now: nodes appear, go and come back.
     ///
     /// Returns the nodes whose index another one has taken; their account is closed.
@@ -29,7 +29,7 @@ impl Nodes {
         accounts: &Accounts,
         now: Instant,
     ) -> Vec<NodeId> {
-        let places: Vec<Place> =
+        let places: Vec<Endpoint> =
             addresses.iter().map(|address| self.sources[source].place(*address)).collect();
         let mut wanted: BTreeSet<String> =
             places.iter().map(|place| without_credentials(&place.url)).collect();
@@ -68,7 +68,7 @@ impl Nodes {
     }
 
     /// The entry has the node, as before or again.
-    fn come_back(&mut self, index: usize, source: usize, place: Place) {
+    fn come_back(&mut self, index: usize, source: usize, place: Endpoint) {
         let node = &mut self.nodes[index];
         if !node.is_present() {
             (node.url, node.host) = (place.url, place.host);
@@ -79,7 +79,13 @@ impl Nodes {
     }
 
     /// A node that is not known yet. Returns the one that had its index before.
-    fn appear(&mut self, source: usize, place: Place, accounts: &Accounts, now: Instant) -> Option<NodeId> {
+    fn appear(
+        &mut self,
+        source: usize,
+        place: Endpoint,
+        accounts: &Accounts,
+        now: Instant,
+    ) -> Option<NodeId> {
         let Some(index) = self.free_index() else {
             if !std::mem::replace(&mut self.is_full, true) {
                 tracing::warn!(limit = NODES_MAX, "too many nodes, the rest is not used");
@@ -88,7 +94,7 @@ impl Nodes {
         };
         let id = NodeId::beside(&place.url, self.nodes.iter().map(|node| &node.id));
         tracing::info!(node = %id, name = %self.sources[source], "node appeared");
-        let node = Node::new(id, place, source, &self.config, now);
+        let node = ClusterNode::new(id, place, source, &self.config, now);
         // Another node may stand at the index of one that was usable a moment ago.
         self.availability += 1;
         // What is shown of a node and its account change together.
@@ -131,7 +137,7 @@ mod tests {
     use crate::delivery::breaker::HealthConfig;
     use crate::delivery::nodes::{Attempt, NodesConfig};
     use crate::delivery::source::NodeSource;
-    use crate::delivery::transport::{Answer, Verdict};
+    use crate::delivery::transport::{Answer, AnswerVerdict};
 
     const CONFIG: NodesConfig = NodesConfig {
         health: HealthConfig {
@@ -146,7 +152,7 @@ mod tests {
 
     /// Nodes and their books.
     struct Cluster {
-        nodes: Nodes,
+        nodes: ClusterNodes,
         accounts: Arc<Accounts>,
         now: Instant,
     }
@@ -164,7 +170,7 @@ mod tests {
             let bounds = Bounds { limit, least: Amount { readings: 1, bytes: 1 } };
             let now = Instant::now();
             let accounts = Accounts::new(bounds, 1, now);
-            Cluster { nodes: Nodes::new(&sources, CONFIG, now), accounts, now }
+            Cluster { nodes: ClusterNodes::new(&sources, CONFIG, now), accounts, now }
         }
 
         /// What a look-up of the entry found: the last number of each address.
@@ -188,7 +194,7 @@ mod tests {
         }
 
         fn answer(&mut self, node: usize) {
-            let answer = Answer { verdict: Verdict::Delivered, ..Answer::internal(String::new()) };
+            let answer = Answer { verdict: AnswerVerdict::Delivered, ..Answer::internal(String::new()) };
             self.nodes.on_answer(node, &answer, Duration::ZERO, self.now, Duration::MAX);
         }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::delivery::breaker::BreakerState;
-use crate::delivery::node_status::NodeState;
+use crate::delivery::node_status::NodeHealth;
 use crate::delivery::transport::RetryReason;
 
 const PROBE: Duration = Duration::from_secs(1);
@@ -13,19 +13,19 @@ const CONFIG: NodesConfig = NodesConfig {
     timeout: TIMEOUT,
 };
 
-const FAILED: Verdict = Verdict::Retry(RetryReason::ServerError);
-const BUSY: Verdict = Verdict::Retry(RetryReason::Busy);
+const FAILED: AnswerVerdict = AnswerVerdict::Retry(RetryReason::ServerError);
+const BUSY: AnswerVerdict = AnswerVerdict::Retry(RetryReason::Busy);
 
-fn nodes_with(count: usize, config: NodesConfig) -> (Nodes, Instant) {
+fn nodes_with(count: usize, config: NodesConfig) -> (ClusterNodes, Instant) {
     let sources: Vec<NodeSource> = (0..count)
         .map(|index| format!("http://user:secret@node-{index}/x?token=1").parse().expect("a URL"))
         .map(NodeSource::Address)
         .collect();
     let now = Instant::now();
-    (Nodes::new(&sources, config, now), now)
+    (ClusterNodes::new(&sources, config, now), now)
 }
 
-fn nodes(count: usize) -> (Nodes, Instant) {
+fn nodes(count: usize) -> (ClusterNodes, Instant) {
     nodes_with(count, CONFIG)
 }
 
@@ -33,39 +33,39 @@ fn with_share(max_ejected: f64) -> NodesConfig {
     NodesConfig { health: HealthConfig { max_ejected, ..CONFIG.health }, ..CONFIG }
 }
 
-fn answer(verdict: Verdict) -> Answer {
+fn answer(verdict: AnswerVerdict) -> Answer {
     Answer { verdict, ..Answer::internal("500: out of order".to_owned()) }
 }
 
 /// Sends a batch and hears this of it.
-fn send(nodes: &mut Nodes, node: usize, verdict: Verdict, now: Instant) -> bool {
+fn send(nodes: &mut ClusterNodes, node: usize, verdict: AnswerVerdict, now: Instant) -> bool {
     nodes.on_sent(node, Attempt::First, now);
     hear(nodes, node, verdict, now)
 }
 
-fn hear(nodes: &mut Nodes, node: usize, verdict: Verdict, now: Instant) -> bool {
+fn hear(nodes: &mut ClusterNodes, node: usize, verdict: AnswerVerdict, now: Instant) -> bool {
     nodes.on_answer(node, &answer(verdict), TOOK, now, Duration::MAX)
 }
 
-fn take_down(nodes: &mut Nodes, node: usize, now: Instant) {
-    send(nodes, node, Verdict::Misconfigured, now);
+fn take_down(nodes: &mut ClusterNodes, node: usize, now: Instant) {
+    send(nodes, node, AnswerVerdict::Misconfigured, now);
 }
 
-fn leave_alone(nodes: &mut Nodes, node: usize, wait: Duration, now: Instant) {
+fn leave_alone(nodes: &mut ClusterNodes, node: usize, wait: Duration, now: Instant) {
     nodes.on_sent(node, Attempt::First, now);
-    let answer = Answer { retry_after: Some(wait), ..answer(Verdict::Delivered) };
+    let answer = Answer { retry_after: Some(wait), ..answer(AnswerVerdict::Delivered) };
     nodes.on_answer(node, &answer, TOOK, now, Duration::MAX);
 }
 
-fn free(nodes: &Nodes, attempt: Attempt, now: Instant) -> Vec<usize> {
+fn free(nodes: &ClusterNodes, attempt: Attempt, now: Instant) -> Vec<usize> {
     nodes.candidates(&[], attempt, now).iter().map(|candidate| candidate.node).collect()
 }
 
-fn any_up(nodes: &Nodes) -> bool {
+fn any_up(nodes: &ClusterNodes) -> bool {
     nodes.present().any(|node| nodes.get(node).breaker.is_closed())
 }
 
-fn ejected(nodes: &Nodes) -> Vec<usize> {
+fn ejected(nodes: &ClusterNodes) -> Vec<usize> {
     nodes.present().filter(|node| nodes.is_ejected(*node)).collect()
 }
 
@@ -90,7 +90,7 @@ fn the_latest_wish_to_be_left_alone_holds() {
     let (mut nodes, now) = nodes(1);
     leave_alone(&mut nodes, 0, PROBE * 3, now);
     leave_alone(&mut nodes, 0, PROBE, now);
-    send(&mut nodes, 0, Verdict::Delivered, now);
+    send(&mut nodes, 0, AnswerVerdict::Delivered, now);
     assert_eq!(nodes.next_change(now), Some(now + PROBE * 3));
     nodes.ask_all(now);
     assert_eq!((free(&nodes, Attempt::First, now), nodes.next_change(now)), (vec![0], None));
@@ -129,7 +129,7 @@ fn a_node_that_is_down_gets_one_batch_as_its_trial_when_its_pause_is_over() {
     hear(&mut nodes, 0, FAILED, due);
     assert_eq!(nodes.next_change(due), Some(due + PROBE * 2), "the pause has doubled");
     nodes.on_sent(0, Attempt::Retry, due + PROBE * 2);
-    assert!(hear(&mut nodes, 0, Verdict::Delivered, due + PROBE * 2), "it is well again");
+    assert!(hear(&mut nodes, 0, AnswerVerdict::Delivered, due + PROBE * 2), "it is well again");
     assert_eq!((ejected(&nodes).len(), any_up(&nodes)), (0, true));
     assert_eq!(free(&nodes, Attempt::First, due + PROBE * 2), [0, 1, 2]);
 }
@@ -151,7 +151,7 @@ fn a_node_that_failed_and_is_too_costly_to_be_chosen_is_found_up_or_down_all_the
     send(&mut nodes, 0, FAILED, now);
     assert_eq!(free(&nodes, Attempt::First, now), [0, 1], "it is in use");
     assert_eq!((nodes.trial(&[], now), nodes.trial(&[], now + PROBE)), (None, Some(0)));
-    assert!(send(&mut nodes, 0, Verdict::Refused, now + PROBE), "what refuses a batch is well");
+    assert!(send(&mut nodes, 0, AnswerVerdict::Refused, now + PROBE), "what refuses a batch is well");
     assert_eq!(nodes.trial(&[], now + PROBE * 9), None);
     let costs: Vec<_> =
         nodes.candidates(&[], Attempt::First, now + PROBE).iter().map(|one| one.latency_seconds).collect();
@@ -169,11 +169,11 @@ fn no_more_than_the_share_is_ejected_and_who_went_down_first_goes_first() {
         take_down(&mut nodes, node, now);
     }
     assert_eq!(ejected(&nodes), [2, 3]);
-    let seen = |nodes: &Nodes| nodes.status().nodes().iter().map(|node| node.up).collect::<Vec<_>>();
+    let seen = |nodes: &ClusterNodes| nodes.status().nodes().iter().map(|node| node.up).collect::<Vec<_>>();
     assert_eq!(seen(&nodes), [false, true, false, false]);
     assert_eq!(free(&nodes, Attempt::First, now), [0, 1], "one beyond the share is asked");
     // It takes the place of one that came up.
-    send(&mut nodes, 2, Verdict::Delivered, now);
+    send(&mut nodes, 2, AnswerVerdict::Delivered, now);
     assert_eq!(ejected(&nodes), [0, 3]);
 }
 
@@ -214,43 +214,43 @@ fn the_availability_changes_when_others_may_be_asked_than_before() {
     let (mut nodes, now) = nodes_with(3, with_share(0.4));
     let start = nodes.availability();
     send(&mut nodes, 0, FAILED, now);
-    send(&mut nodes, 1, Verdict::Delivered, now);
+    send(&mut nodes, 1, AnswerVerdict::Delivered, now);
     assert_eq!(nodes.availability(), start, "nobody is ejected");
     take_down(&mut nodes, 0, now);
     let first = nodes.availability();
     assert_ne!(first, start);
     take_down(&mut nodes, 1, now);
     assert_eq!(nodes.availability(), first, "down, and asked all the same");
-    send(&mut nodes, 1, Verdict::Delivered, now + PROBE);
+    send(&mut nodes, 1, AnswerVerdict::Delivered, now + PROBE);
     send(&mut nodes, 0, FAILED, now + PROBE);
     assert_eq!(nodes.availability(), first, "a trial that failed changes nothing");
-    send(&mut nodes, 0, Verdict::Delivered, now + PROBE * 9);
+    send(&mut nodes, 0, AnswerVerdict::Delivered, now + PROBE * 9);
     assert_ne!(nodes.availability(), first);
 }
 
 #[test]
 fn retries_that_the_budget_does_not_cover_wait_and_first_tries_go_on() {
     let (mut nodes, now) = nodes(1);
-    let retry = |nodes: &mut Nodes, verdict: Verdict, now: Instant| {
+    let retry = |nodes: &mut ClusterNodes, verdict: AnswerVerdict, now: Instant| {
         nodes.on_sent(0, Attempt::Retry, now);
         hear(nodes, 0, verdict, now);
     };
     let mut retries = 0;
     while free(&nodes, Attempt::Retry, now) == [0] {
-        retry(&mut nodes, Verdict::Refused, now);
+        retry(&mut nodes, AnswerVerdict::Refused, now);
         retries += 1;
     }
     assert_eq!(retries, 100);
     assert_eq!(free(&nodes, Attempt::First, now), [0]);
     let next = nodes.next_change(now).expect("a token comes");
     assert_eq!(free(&nodes, Attempt::Retry, next), [0]);
-    retry(&mut nodes, Verdict::Delivered, next);
+    retry(&mut nodes, AnswerVerdict::Delivered, next);
     assert_eq!(free(&nodes, Attempt::Retry, next).len(), 0);
     for _ in 0..4 {
-        send(&mut nodes, 0, Verdict::Delivered, next);
+        send(&mut nodes, 0, AnswerVerdict::Delivered, next);
     }
     assert_eq!(free(&nodes, Attempt::Retry, next), [0], "five deliveries pay for a retry");
-    retry(&mut nodes, Verdict::Refused, next);
+    retry(&mut nodes, AnswerVerdict::Refused, next);
     nodes.ask_all(next);
     assert_eq!((free(&nodes, Attempt::Retry, next), nodes.next_change(next)), (vec![0], None), "a drain");
 }
@@ -264,21 +264,21 @@ fn what_others_see_is_what_is_and_has_no_secrets() {
     assert_eq!((seen().up, seen().breaker, seen().last_error), (true, BreakerState::Closed, None));
     nodes.on_sent(0, Attempt::First, now);
     assert_eq!((seen().in_flight, seen().in_flight_limit), (1, 2));
-    hear(&mut nodes, 0, Verdict::Misconfigured, now);
+    hear(&mut nodes, 0, AnswerVerdict::Misconfigured, now);
     let until = now + PROBE;
     assert_eq!((seen().up, seen().ejected, seen().breaker), (false, true, BreakerState::Open { until }));
     assert_eq!(seen().reason.as_deref(), Some("500: out of order"));
-    assert_eq!((seen().state(), seen().failing), (NodeState::Down, true));
+    assert_eq!((seen().state(), seen().failing), (NodeHealth::Down, true));
     assert_eq!(seen().latency_seconds(), None, "a penalty is no latency");
     nodes.on_sent(0, Attempt::First, until);
     assert_eq!(seen().breaker, BreakerState::HalfOpen);
-    hear(&mut nodes, 0, Verdict::Delivered, until);
+    hear(&mut nodes, 0, AnswerVerdict::Delivered, until);
     assert_eq!((seen().up, seen().ejected, seen().reason), (true, false, None));
-    let failure = Failure { text: "500: out of order".into(), at: now };
+    let failure = NodeFailure { text: "500: out of order".into(), at: now };
     assert_eq!(seen().last_error, Some(failure), "it stays after the node has recovered");
     assert_eq!(seen().oldest_waiting_age(now), Duration::ZERO);
     nodes.set_oldest_waiting(|node| (node == 0).then_some(now));
-    send(&mut nodes, 0, Verdict::Delivered, until);
+    send(&mut nodes, 0, AnswerVerdict::Delivered, until);
     assert_eq!(seen().oldest_waiting_age(now + PROBE * 3), PROBE * 3);
 }
 
@@ -290,21 +290,23 @@ fn a_node_is_failing_from_its_first_failure_until_an_answer_that_is_none_and_its
     let seen = || (status.nodes()[0].state(), status.nodes()[0].up, status.nodes()[0].latency_seconds());
     let answer = |verdict, status| Answer { verdict, status, ..Answer::internal("words".to_owned()) };
     let took = Duration::from_millis(20);
-    let hear = |nodes: &mut Nodes, verdict, status| {
+    let hear = |nodes: &mut ClusterNodes, verdict, status| {
         nodes.on_sent(0, Attempt::First, now);
         nodes.on_answer(0, &answer(verdict, status), took, now, PROBE);
     };
-    assert_eq!(seen(), (NodeState::Up, true, None));
-    let refused = Verdict::Retry(RetryReason::Connect);
+    assert_eq!(seen(), (NodeHealth::Up, true, None));
+    let refused = AnswerVerdict::Retry(RetryReason::Connect);
     hear(&mut nodes, refused, None);
-    assert_eq!(seen(), (NodeState::Failing, true, None), "no answer is no measurement");
-    hear(&mut nodes, Verdict::Refused, None);
-    for (verdict, status) in [(Verdict::Delivered, 200), (Verdict::Refused, 400), (Verdict::TooLarge, 413)] {
+    assert_eq!(seen(), (NodeHealth::Failing, true, None), "no answer is no measurement");
+    hear(&mut nodes, AnswerVerdict::Refused, None);
+    for (verdict, status) in
+        [(AnswerVerdict::Delivered, 200), (AnswerVerdict::Refused, 400), (AnswerVerdict::TooLarge, 413)]
+    {
         hear(&mut nodes, refused, None);
-        assert_eq!(seen().0, NodeState::Failing);
+        assert_eq!(seen().0, NodeHealth::Failing);
         hear(&mut nodes, verdict, Some(status));
-        assert_eq!(seen(), (NodeState::Up, true, Some(0.02)), "{verdict:?}");
+        assert_eq!(seen(), (NodeHealth::Up, true, Some(0.02)), "{verdict:?}");
     }
-    hear(&mut nodes, Verdict::Misconfigured, Some(404));
-    assert_eq!(seen(), (NodeState::Down, false, Some(0.02)));
+    hear(&mut nodes, AnswerVerdict::Misconfigured, Some(404));
+    assert_eq!(seen(), (NodeHealth::Down, false, Some(0.02)));
 }

@@ -14,7 +14,7 @@ const BASE64_CHARS_MAX: usize = 16 * 1024;
 
 /// One way to read a text.
 #[derive(Clone, Debug)]
-pub(super) struct View<'a> {
+pub(super) struct TextView<'a> {
     bytes: Cow<'a, [u8]>,
     /// Where in the text each byte comes from, and the end of the text; `None`: the same place.
     from: Option<Vec<usize>>,
@@ -56,9 +56,9 @@ impl Escapes {
 }
 
 /// The views of a text: as it is; with each kind of escape undone alone; with all undone once, and twice.
-pub(super) fn of(text: &str) -> Vec<View<'_>> {
-    let plain = View { bytes: Cow::Borrowed(text.as_bytes()), from: None };
-    let mut views: Vec<View<'_>> = [Escapes::Percent, Escapes::Backslash, Escapes::Entity]
+pub(super) fn of(text: &str) -> Vec<TextView<'_>> {
+    let plain = TextView { bytes: Cow::Borrowed(text.as_bytes()), from: None };
+    let mut views: Vec<TextView<'_>> = [Escapes::Percent, Escapes::Backslash, Escapes::Entity]
         .into_iter()
         .filter_map(|escapes| plain.undone(escapes))
         .collect();
@@ -72,7 +72,7 @@ pub(super) fn of(text: &str) -> Vec<View<'_>> {
     views
 }
 
-impl View<'_> {
+impl TextView<'_> {
     /// The place in the text of a place in the view.
     pub(super) fn place(&self, place: Range<usize>) -> Range<usize> {
         match &self.from {
@@ -92,7 +92,7 @@ impl View<'_> {
     }
 
     /// The view with escapes undone; `None` if there are none.
-    fn undone(&self, escapes: Escapes) -> Option<View<'static>> {
+    fn undone(&self, escapes: Escapes) -> Option<TextView<'static>> {
         let wanted = match escapes {
             Escapes::All => memchr::memchr3(b'%', b'\\', b'&', &self.bytes),
             Escapes::Percent => memchr::memchr(b'%', &self.bytes),
@@ -116,57 +116,57 @@ impl View<'_> {
                 b'&' if escapes.have(Escapes::Entity) => entity(rest),
                 _ => None,
             }
-            .unwrap_or((1, Undone::Byte(rest[0])));
+            .unwrap_or((1, EscapeValue::Byte(rest[0])));
             let mut buffer = [0; 4];
             let written: &[u8] = match undone {
-                Undone::Byte(byte) => &[byte],
-                Undone::Char(character) => character.encode_utf8(&mut buffer).as_bytes(),
+                EscapeValue::Byte(byte) => &[byte],
+                EscapeValue::Char(character) => character.encode_utf8(&mut buffer).as_bytes(),
             };
             bytes.extend_from_slice(written);
             from.extend(written.iter().map(|_| origin(at)));
             at += length;
         }
         from.push(origin(self.bytes.len()));
-        Some(View { bytes: Cow::Owned(bytes), from: Some(from) })
+        Some(TextView { bytes: Cow::Owned(bytes), from: Some(from) })
     }
 }
 
 /// What an escape stands for.
-enum Undone {
+enum EscapeValue {
     Byte(u8),
     Char(char),
 }
 
 /// `%2F`.
-fn percent(text: &[u8]) -> Option<(usize, Undone)> {
+fn percent(text: &[u8]) -> Option<(usize, EscapeValue)> {
     let byte = hex(text.get(1..3)?)?;
-    Some((3, Undone::Byte(u8::try_from(byte).ok()?)))
+    Some((3, EscapeValue::Byte(u8::try_from(byte).ok()?)))
 }
 
 /// `\n`, `\"`, `\x2f`, `\u002f`, `\ud83d\ude00`.
-fn backslash(text: &[u8]) -> Option<(usize, Undone)> {
-    let byte = |byte| Some((2, Undone::Byte(byte)));
+fn backslash(text: &[u8]) -> Option<(usize, EscapeValue)> {
+    let byte = |byte| Some((2, EscapeValue::Byte(byte)));
     match *text.get(1)? {
         b'n' => byte(b'\n'),
         b'r' => byte(b'\r'),
         b't' => byte(b'\t'),
         other @ (b'"' | b'\'' | b'\\' | b'/') => byte(other),
-        b'x' => Some((4, Undone::Byte(u8::try_from(hex(text.get(2..4)?)?).ok()?))),
+        b'x' => Some((4, EscapeValue::Byte(u8::try_from(hex(text.get(2..4)?)?).ok()?))),
         b'u' => {
             let unit = hex(text.get(2..6)?)?;
             if let Some(character) = char::from_u32(unit) {
-                return Some((6, Undone::Char(character)));
+                return Some((6, EscapeValue::Char(character)));
             }
             let low = hex(text.get(6..12)?.strip_prefix(b"\\u")?)?;
             let code = 0x10000 + (unit.checked_sub(0xd800)? << 10) + low.checked_sub(0xdc00)?;
-            Some((12, Undone::Char(char::from_u32(code)?)))
+            Some((12, EscapeValue::Char(char::from_u32(code)?)))
         }
         _ => None,
     }
 }
 
 /// `&amp;`, `&#38;`, `&#x26;`.
-fn entity(text: &[u8]) -> Option<(usize, Undone)> {
+fn entity(text: &[u8]) -> Option<(usize, EscapeValue)> {
     let end = 1 + text.iter().skip(1).take(ENTITY_BYTES_MAX + 1).position(|byte| *byte == b';')?;
     let name = std::str::from_utf8(&text[1..end]).ok()?;
     let number = |digits: &str, radix| u32::from_str_radix(digits, radix).ok().and_then(char::from_u32);
@@ -185,7 +185,7 @@ fn entity(text: &[u8]) -> Option<(usize, Undone)> {
             None => number(&name[1..], 10)?,
         },
     };
-    Some((end + 1, Undone::Char(character)))
+    Some((end + 1, EscapeValue::Char(character)))
 }
 
 fn hex(digits: &[u8]) -> Option<u32> {

@@ -31,7 +31,7 @@ const ITEMS_INLINE_MAX: usize = 16;
 
 /// What an answer, or its absence, means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum AnswerVerdict {
     /// The node has the batch.
     Delivered,
     /// The node cannot take it now.
@@ -44,22 +44,22 @@ pub enum Verdict {
     Misconfigured,
 }
 
-impl Verdict {
+impl AnswerVerdict {
     /// The value of the label `outcome`.
     pub fn name(self) -> &'static str {
         match self {
-            Verdict::Delivered => "delivered",
-            Verdict::Retry(_) => "unavailable",
-            Verdict::Refused => "refused",
-            Verdict::TooLarge => "too_large",
-            Verdict::Misconfigured => "misconfigured",
+            AnswerVerdict::Delivered => "delivered",
+            AnswerVerdict::Retry(_) => "unavailable",
+            AnswerVerdict::Refused => "refused",
+            AnswerVerdict::TooLarge => "too_large",
+            AnswerVerdict::Misconfigured => "misconfigured",
         }
     }
 
     /// The value of the label `reason` of a retry.
     pub fn reason(self) -> &'static str {
         match self {
-            Verdict::Retry(reason) => reason.name(),
+            AnswerVerdict::Retry(reason) => reason.name(),
             other => other.name(),
         }
     }
@@ -117,7 +117,7 @@ impl RetryReason {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// What it means.
-    pub verdict: Verdict,
+    pub verdict: AnswerVerdict,
     /// What people should read: the status, the beginning of the body, or the error.
     pub detail: String,
     /// How long the node asks to be left alone.
@@ -140,7 +140,7 @@ impl Answer {
 
     /// The absence of an answer.
     pub(super) fn none(reason: RetryReason, detail: String) -> Answer {
-        let verdict = Verdict::Retry(reason);
+        let verdict = AnswerVerdict::Retry(reason);
         Answer {
             verdict,
             detail,
@@ -154,22 +154,22 @@ impl Answer {
 }
 
 /// What a status means (the table in the crate's contract with nodes).
-pub fn classify(status: StatusCode) -> Verdict {
+pub fn classify(status: StatusCode) -> AnswerVerdict {
     match status.as_u16() {
-        200..=299 => Verdict::Delivered,
-        408 | 409 | 425 | 429 | 503 => Verdict::Retry(RetryReason::Busy),
-        413 => Verdict::TooLarge,
-        400 | 422 => Verdict::Refused,
+        200..=299 => AnswerVerdict::Delivered,
+        408 | 409 | 425 | 429 | 503 => AnswerVerdict::Retry(RetryReason::Busy),
+        413 => AnswerVerdict::TooLarge,
+        400 | 422 => AnswerVerdict::Refused,
         // 508 comes from a gateway that has sent the batch itself.
-        501 | 508 => Verdict::Misconfigured,
-        500..=599 => Verdict::Retry(RetryReason::ServerError),
+        501 | 508 => AnswerVerdict::Misconfigured,
+        500..=599 => AnswerVerdict::Retry(RetryReason::ServerError),
         // 401, 403, 404, 405 and 3xx by the contract; of what it does not name, nothing is given up either.
-        _ => Verdict::Misconfigured,
+        _ => AnswerVerdict::Misconfigured,
     }
 }
 
 /// What is needed to read an answer.
-pub(super) struct Reader<'a> {
+pub(super) struct AnswerReader<'a> {
     pub(super) store: &'a dyn Store,
     pub(super) secrets: &'a Arc<Secrets>,
     /// How many readings were sent.
@@ -177,7 +177,7 @@ pub(super) struct Reader<'a> {
     pub(super) deadline: Instant,
 }
 
-impl Reader<'_> {
+impl AnswerReader<'_> {
     /// Reads the answer to a batch. Whatever comes of the body, the status has been said.
     pub(super) async fn read(&self, answer: WireAnswer) -> Answer {
         let (head, body) = answer.into_parts();
@@ -208,7 +208,7 @@ impl Reader<'_> {
     }
 
     /// The answer as its status has it.
-    fn answer(&self, head: &Parts, body: &Beginning) -> Answer {
+    fn answer(&self, head: &Parts, body: &BodyPrefix) -> Answer {
         let excerpt = self.excerpt(body);
         let looped = match head.status {
             StatusCode::LOOP_DETECTED => "batches that are sent there come back to this gateway: ",
@@ -227,7 +227,7 @@ impl Reader<'_> {
 
     /// The beginning of a body for people, without secrets. They are hidden before it is cut: a part of one would not be
     /// found.
-    fn excerpt(&self, body: &Beginning) -> String {
+    fn excerpt(&self, body: &BodyPrefix) -> String {
         let window = &body.kept[..body.kept.len().min(EXCERPT_WINDOW_BYTES)];
         let is_all = body.is_whole && window.len() == body.kept.len();
         let text = String::from_utf8_lossy(window);
@@ -273,7 +273,7 @@ fn no_answer(answer: Answer, blame: Blame, why: &str) -> Answer {
 
 /// The beginning of a body.
 #[derive(Debug)]
-pub(super) struct Beginning {
+pub(super) struct BodyPrefix {
     pub(super) kept: Vec<u8>,
     /// Whether that is all.
     is_whole: bool,
@@ -285,24 +285,24 @@ pub(super) async fn read_body(
     mut body: BoxStream<'static, Result<Bytes, WireError>>,
     kept_max: usize,
     deadline: Instant,
-) -> Beginning {
+) -> BodyPrefix {
     let mut kept = Vec::new();
     let mut read = 0;
     loop {
         match timeout_at(deadline, body.next()).await {
-            Ok(None) => return Beginning { is_whole: read == kept.len(), kept },
+            Ok(None) => return BodyPrefix { is_whole: read == kept.len(), kept },
             Ok(Some(Ok(chunk))) if read <= kept_max.max(ANSWER_BYTES_MAX) => {
                 read += chunk.len();
                 kept.extend_from_slice(&chunk[..chunk.len().min(kept_max - kept.len())]);
             }
-            Ok(Some(_)) | Err(_) => return Beginning { is_whole: false, kept },
+            Ok(Some(_)) | Err(_) => return BodyPrefix { is_whole: false, kept },
         }
     }
 }
 
 /// Undoes the compression of a body, as far as it came: nobody asked for it, but a proxy may do it all the same. What is
 /// not compressed as it claims to be stays as it is.
-pub(super) async fn unpacked(body: Beginning, headers: &HeaderMap, bytes_max: usize) -> Beginning {
+pub(super) async fn unpacked(body: BodyPrefix, headers: &HeaderMap, bytes_max: usize) -> BodyPrefix {
     let encoding = headers.get(CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let unpack: fn(&[u8], &mut Vec<u8>, u64) -> std::io::Result<usize> =
         match &*encoding.trim().to_ascii_lowercase() {
@@ -322,15 +322,15 @@ pub(super) async fn unpacked(body: Beginning, headers: &HeaderMap, bytes_max: us
         }
         let is_whole = body.is_whole && is_sound && plain.len() <= bytes_max;
         plain.truncate(bytes_max);
-        Beginning { kept: plain, is_whole }
+        BodyPrefix { kept: plain, is_whole }
     };
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|_panic| Beginning { kept: Vec::new(), is_whole: false })
+    done.unwrap_or_else(|_panic| BodyPrefix { kept: Vec::new(), is_whole: false })
 }
 
 /// What an answer says of readings one by one.
 fn items(
-    body: &Beginning,
+    body: &BodyPrefix,
     store: &dyn Store,
     readings: usize,
     bytes_max: usize,
@@ -352,17 +352,18 @@ fn judge_items(answer: Answer, items: Result<Vec<FailedItem>, String>, readings:
         Ok(failed) => failed,
         Err(error) => {
             let detail = format!("the answer cannot be understood: {error}; it begins: {}", answer.body);
-            return Answer { verdict: Verdict::Retry(RetryReason::ServerError), detail, ..answer };
+            return Answer { verdict: AnswerVerdict::Retry(RetryReason::ServerError), detail, ..answer };
         }
     };
     let by_status = |item: &FailedItem| {
-        StatusCode::from_u16(item.status).map_or(Verdict::Retry(RetryReason::ServerError), classify)
+        StatusCode::from_u16(item.status).map_or(AnswerVerdict::Retry(RetryReason::ServerError), classify)
     };
     let meaning = |item: &FailedItem| item.blame.map_or_else(|| by_status(item), verdict_of);
-    let first = |is_it: fn(Verdict) -> bool| failed.iter().find(|item| is_it(meaning(item)));
-    let setup = first(|verdict| verdict == Verdict::Misconfigured).map(|item| (Verdict::Misconfigured, item));
-    let again = first(|verdict| matches!(verdict, Verdict::Retry(_) | Verdict::Delivered));
-    let again = again.map(|item| (Verdict::Retry(RetryReason::Partly), item));
+    let first = |is_it: fn(AnswerVerdict) -> bool| failed.iter().find(|item| is_it(meaning(item)));
+    let setup = first(|verdict| verdict == AnswerVerdict::Misconfigured)
+        .map(|item| (AnswerVerdict::Misconfigured, item));
+    let again = first(|verdict| matches!(verdict, AnswerVerdict::Retry(_) | AnswerVerdict::Delivered));
+    let again = again.map(|item| (AnswerVerdict::Retry(RetryReason::Partly), item));
     match setup.or(again) {
         Some((verdict, item)) => {
             let detail = format!("item {} of the batch: {} {}", item.index, item.status, item.detail);
@@ -372,11 +373,11 @@ fn judge_items(answer: Answer, items: Result<Vec<FailedItem>, String>, readings:
     }
 }
 
-fn verdict_of(blame: Blame) -> Verdict {
+fn verdict_of(blame: Blame) -> AnswerVerdict {
     match blame {
-        Blame::Readings => Verdict::Refused,
-        Blame::Setup => Verdict::Misconfigured,
-        Blame::Node => Verdict::Retry(RetryReason::ServerError),
+        Blame::Readings => AnswerVerdict::Refused,
+        Blame::Setup => AnswerVerdict::Misconfigured,
+        Blame::Node => AnswerVerdict::Retry(RetryReason::ServerError),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::buffer::{Fate, Part};
 use crate::delivery::DeadLetter;
 use crate::delivery::batch::Unwritten;
 use crate::delivery::dead_letter::Origin;
-use crate::delivery::transport::Verdict;
+use crate::delivery::transport::AnswerVerdict;
 use crate::tasks;
 
 /// What became of the dead letters of a batch.
@@ -48,10 +48,11 @@ impl Worker {
     pub(super) fn bury_refused(&mut self, number: u64, refusal: Refusal, now: Instant) {
         let Some(pending) = self.batches.get_mut(&number) else { return };
         let reason = match refusal.verdict {
-            Verdict::TooLarge => DeadLetterReason::TooLarge,
-            Verdict::Refused | Verdict::Delivered | Verdict::Retry(_) | Verdict::Misconfigured => {
-                DeadLetterReason::Refused
-            }
+            AnswerVerdict::TooLarge => DeadLetterReason::TooLarge,
+            AnswerVerdict::Refused
+            | AnswerVerdict::Delivered
+            | AnswerVerdict::Retry(_)
+            | AnswerVerdict::Misconfigured => DeadLetterReason::Refused,
         };
         let Refusal { node, status, body, .. } = refusal;
         let death = Death { reason, node: Some(node), status, detail: body };

@@ -9,7 +9,7 @@ use crate::buffer::{NoteId, Part};
 use crate::delivery::batch::Batch;
 use crate::delivery::nodes::Attempt;
 use crate::delivery::shards::{Class, LaneId};
-use crate::delivery::transport::Verdict;
+use crate::delivery::transport::AnswerVerdict;
 
 /// A batch until its readings are settled. If nodes refuse it, it is sent piece by piece, one after the other.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub(super) enum State {
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
     pub(super) node: usize,
-    pub(super) verdict: Verdict,
+    pub(super) verdict: AnswerVerdict,
     pub(super) status: u16,
     pub(super) body: String,
 }

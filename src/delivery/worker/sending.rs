@@ -15,7 +15,7 @@ use crate::buffer::span::Place;
 use crate::delivery::nodes::Attempt;
 use crate::delivery::resumption::Epoch;
 use crate::delivery::shards::{Class, Classes, LaneId};
-use crate::delivery::transport::{Answer, Parcel, Verdict};
+use crate::delivery::transport::{Answer, AnswerVerdict, BatchRequest};
 use crate::routing::Spread;
 
 /// How far the readings have come that no stop had noted, for the batches that are resumed.
@@ -144,7 +144,7 @@ impl Worker {
         self.nodes.on_sent(sending.node, attempt, now);
         let node = self.nodes.get(sending.node);
         let (url, host, key) = (node.url.clone(), node.host.clone(), sending.key.clone());
-        let parcel = Parcel { url, host, key, readings, body };
+        let parcel = BatchRequest { url, host, key, readings, body };
         let transport = self.transport.clone();
         let task = self.sending.spawn(async move {
             let started = Instant::now();
@@ -187,22 +187,24 @@ impl Worker {
             pending.batch.parts.iter().for_each(|part| self.in_flight -= part.come_back());
         }
         match answer.verdict {
-            Verdict::Delivered => self.on_delivered(number, node, &answer.refused, now),
-            Verdict::Refused | Verdict::TooLarge => self.on_refused(number, node, answer),
-            Verdict::Retry(_) | Verdict::Misconfigured => self.try_again(number, node, answer, now),
+            AnswerVerdict::Delivered => self.on_delivered(number, node, &answer.refused, now),
+            AnswerVerdict::Refused | AnswerVerdict::TooLarge => self.on_refused(number, node, answer),
+            AnswerVerdict::Retry(_) | AnswerVerdict::Misconfigured => {
+                self.try_again(number, node, answer, now)
+            }
         }
         self.act_on_refusal(number, now);
     }
 
-    fn count(&self, node: usize, verdict: Verdict, took: Duration) {
+    fn count(&self, node: usize, verdict: AnswerVerdict, took: Duration) {
         let node = self.nodes.get(node).id.as_str();
         self.metrics.batches.with_label_values(&[node, verdict.name()]).inc();
         self.metrics.delivery_seconds.with_label_values(&[node]).observe(took.as_secs_f64());
         match verdict {
-            Verdict::Retry(_) | Verdict::Misconfigured => {
+            AnswerVerdict::Retry(_) | AnswerVerdict::Misconfigured => {
                 self.metrics.retries.with_label_values(&[node, verdict.reason()]).inc();
             }
-            Verdict::Delivered | Verdict::Refused | Verdict::TooLarge => {}
+            AnswerVerdict::Delivered | AnswerVerdict::Refused | AnswerVerdict::TooLarge => {}
         }
     }
 
@@ -262,7 +264,7 @@ impl Worker {
         let delay = self.config.retry.delay(batch.failures, random).min(pause_max);
         *state = State::Waiting { due: now + delay };
         batch.may_be_stored |= answer.is_stored_in_part;
-        if let Verdict::Retry(reason) = answer.verdict {
+        if let AnswerVerdict::Retry(reason) = answer.verdict {
             batch.may_be_stored |= reason.may_be_stored();
         }
         let (id, failures) = (&self.nodes.get(node).id, batch.failures);

@@ -8,7 +8,7 @@ use tracing::debug;
 
 use super::{Sending, Worker};
 use crate::delivery::nodes::Attempt;
-use crate::delivery::transport::{Answer, Verdict};
+use crate::delivery::transport::{Answer, AnswerVerdict};
 use crate::routing::Spread;
 
 /// Most bytes of bodies that wait for their last copies. The oldest are given up for newer ones.
@@ -174,9 +174,9 @@ impl Worker {
         let Some(straggler) = self.stragglers.get_mut(key) else { return };
         straggler.flights.retain(|other| *other != node);
         match answer.verdict {
-            Verdict::Delivered => straggler.stored_on.push(node),
-            Verdict::Refused | Verdict::TooLarge => straggler.refused_by.push(node),
-            Verdict::Retry(_) | Verdict::Misconfigured => {
+            AnswerVerdict::Delivered => straggler.stored_on.push(node),
+            AnswerVerdict::Refused | AnswerVerdict::TooLarge => straggler.refused_by.push(node),
+            AnswerVerdict::Retry(_) | AnswerVerdict::Misconfigured => {
                 straggler.failures = straggler.failures.saturating_add(1);
                 straggler.due = now + self.config.retry.delay(straggler.failures, random).min(pause_max);
             }

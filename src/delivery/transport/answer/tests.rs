@@ -9,30 +9,34 @@ use super::*;
 fn what_is_stored_in_part_is_known_whatever_stops_the_rest() {
     let item = |index| FailedItem { index, status: 403, detail: String::new(), blame: None };
     let judged = |failed: Vec<FailedItem>| {
-        judge_items(Answer { verdict: Verdict::Delivered, ..Answer::internal(String::new()) }, Ok(failed), 3)
+        judge_items(
+            Answer { verdict: AnswerVerdict::Delivered, ..Answer::internal(String::new()) },
+            Ok(failed),
+            3,
+        )
     };
     let in_part = judged(vec![item(0), item(2)]);
-    assert_eq!((in_part.verdict, in_part.is_stored_in_part), (Verdict::Misconfigured, true));
+    assert_eq!((in_part.verdict, in_part.is_stored_in_part), (AnswerVerdict::Misconfigured, true));
     let not_at_all = judged((0..3).map(item).collect());
-    assert_eq!((not_at_all.verdict, not_at_all.is_stored_in_part), (Verdict::Misconfigured, false));
+    assert_eq!((not_at_all.verdict, not_at_all.is_stored_in_part), (AnswerVerdict::Misconfigured, false));
 }
 
 #[test]
 fn each_status_means_what_the_contract_says() {
-    let check = |statuses: &[u16], expected: Verdict| {
+    let check = |statuses: &[u16], expected: AnswerVerdict| {
         for status in statuses {
             let status = StatusCode::from_u16(*status).expect("a status");
             assert_eq!(classify(status), expected, "{status}");
         }
     };
-    check(&[200, 201, 202, 204, 299], Verdict::Delivered);
-    check(&[408, 409, 425, 429, 503], Verdict::Retry(RetryReason::Busy));
-    check(&[500, 502, 504, 507, 599], Verdict::Retry(RetryReason::ServerError));
-    check(&[413], Verdict::TooLarge);
-    check(&[400, 422], Verdict::Refused);
+    check(&[200, 201, 202, 204, 299], AnswerVerdict::Delivered);
+    check(&[408, 409, 425, 429, 503], AnswerVerdict::Retry(RetryReason::Busy));
+    check(&[500, 502, 504, 507, 599], AnswerVerdict::Retry(RetryReason::ServerError));
+    check(&[413], AnswerVerdict::TooLarge);
+    check(&[400, 422], AnswerVerdict::Refused);
     check(
         &[401, 403, 404, 405, 501, 508, 301, 302, 307, 308, 304, 402, 410, 415, 418],
-        Verdict::Misconfigured,
+        AnswerVerdict::Misconfigured,
     );
 }
 
@@ -48,10 +52,10 @@ async fn read(format: &str, status: u16, headers: &[(&'static str, &'static str)
         answer.headers_mut().insert(*name, HeaderValue::from_static(value));
     }
     let deadline = Instant::now() + Duration::from_secs(10);
-    Reader { store: &*store, secrets: &secrets, readings: 1, deadline }.read(answer).await
+    AnswerReader { store: &*store, secrets: &secrets, readings: 1, deadline }.read(answer).await
 }
 
-const FAILED: Verdict = Verdict::Retry(RetryReason::ServerError);
+const FAILED: AnswerVerdict = AnswerVerdict::Retry(RetryReason::ServerError);
 
 fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -87,18 +91,18 @@ async fn a_body_that_was_compressed_on_the_way_or_cut_is_judged_by_what_is_in_it
             assert!(cut.verdict == FAILED || encoding == "zstd", "{format} {encoding}: {}", cut.detail);
         }
         assert_eq!(read(format, 200, &[], page.as_bytes()).await.verdict, FAILED, "{format}");
-        assert_eq!(read(format, 204, &[], b"").await.verdict, Verdict::Delivered, "{format}");
+        assert_eq!(read(format, 204, &[], b"").await.verdict, AnswerVerdict::Delivered, "{format}");
         assert_eq!(
             read(format, 200, &[("content-encoding", "gzip")], b"").await.verdict,
-            Verdict::Delivered,
+            AnswerVerdict::Delivered,
             "{format}"
         );
     }
     let other = read("ndjson", 200, &[("content-encoding", "gzip")], b"not compressed").await;
-    assert_eq!((other.verdict, other.body.as_str()), (Verdict::Delivered, "not compressed"));
+    assert_eq!((other.verdict, other.body.as_str()), (AnswerVerdict::Delivered, "not compressed"));
     let bulk = br#"{"errors":false,"items":[{"create":{"status":201}}]}"#;
     let bulk = read("elasticsearch", 200, &[("content-encoding", "gzip")], &gzip(bulk)).await;
-    assert_eq!(bulk.verdict, Verdict::Delivered, "{}", bulk.detail);
+    assert_eq!(bulk.verdict, AnswerVerdict::Delivered, "{}", bulk.detail);
     // A little that becomes a lot is not unpacked further than it is read.
     let bomb = read("ndjson", 500, &[("content-encoding", "gzip")], &gzip(&vec![b'x'; 5 << 20])).await;
     assert_eq!((bomb.verdict, bomb.body.len()), (FAILED, EXCERPT_BYTES_MAX));
@@ -141,7 +145,7 @@ async fn secrets_are_hidden_in_what_is_said_of_single_readings() {
 #[tokio::test]
 async fn a_loop_is_told_in_words() {
     let answer = read("ndjson", 508, &[], b"see Forebay-Via").await;
-    assert_eq!(answer.verdict, Verdict::Misconfigured);
+    assert_eq!(answer.verdict, AnswerVerdict::Misconfigured);
     assert_eq!(
         answer.detail,
         "508 Loop Detected: batches that are sent there come back to this gateway: see Forebay-Via"
