@@ -1,7 +1,7 @@
-//! What a request to a node takes at present: a peak-sensitive moving average that fades.
+//! The present latency of a node: a peak-sensitive moving average that fades.
 //!
-//! As in Finagle's and tower's "peak EWMA": a slower answer counts at once, a faster one little by little, and the
-//! estimate fades while nothing is heard, so that a node is tried again.
+//! As in Finagle's and tower's "peak EWMA", a slower answer counts at once and a faster one gradually. The estimate fades
+//! while no answers arrive, so that the node is tried again.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 /// Time in which an estimate fades to about a third.
 const DECAY: Duration = Duration::from_secs(10);
-/// What a node is taken to need that was never asked.
+/// Assumed latency of a node without any answer yet.
 const UNKNOWN_SECONDS: f64 = 0.001;
 
 /// The latency of one node.
@@ -20,12 +20,12 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// Starts with a guess.
+    /// Starts with an assumed latency.
     pub fn new(now: Instant) -> Latency {
         Latency { seconds: UNKNOWN_SECONDS, at: now }
     }
 
-    /// Notes what a request took, or a penalty for one that failed.
+    /// Records the duration of a request, or the penalty for a failed one.
     pub fn observe(&mut self, took: Duration, now: Instant) {
         let took = took.as_secs_f64();
         let weight = self.weight(now);
@@ -43,17 +43,17 @@ impl Latency {
     }
 }
 
-/// What the answers of one node took, for people: a moving average of what was measured, and nothing else.
+/// The latency of one node that people see: a moving average of its answers, without penalties.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MeasuredLatency {
     seconds: Option<f64>,
 }
 
-/// Weight of a new answer in the average that people see.
+/// Weight of a new answer in this average.
 const MEASURED_WEIGHT: f64 = 0.2;
 
 impl MeasuredLatency {
-    /// Notes what an answer took.
+    /// Records the duration of an answer.
     pub fn observe(&mut self, took: Duration) {
         let took = took.as_secs_f64();
         self.seconds = Some(self.seconds.map_or(took, |known| known + MEASURED_WEIGHT * (took - known)));
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slow_answer_counts_at_once_and_fades_while_nothing_is_heard() {
+    fn a_slow_answer_counts_at_once_and_fades_while_no_answer_comes() {
         let start = Instant::now();
         let mut latency = Latency::new(start);
         latency.observe(Duration::from_secs(2), start);
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_see_is_what_answers_took_and_nothing_before_the_first() {
+    fn people_see_the_average_of_answers_and_none_before_the_first() {
         let mut measured = MeasuredLatency::default();
         assert_eq!(measured.seconds(), None);
         measured.observe(Duration::from_millis(100));

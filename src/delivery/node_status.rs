@@ -1,4 +1,4 @@
-//! What others may know of the nodes and of the delivery.
+//! The status of the nodes and of the delivery, for other modules.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,19 +10,19 @@ use super::breaker::BreakerState;
 use super::latency::MeasuredLatency;
 use crate::node_id::NodeId;
 
-/// How a node does.
+/// The health of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeHealth {
-    /// Its last answer was no failure, or nothing was sent to it yet.
+    /// The last answer was not a failure, or there was none yet.
     Up,
-    /// It has failed and has not had success since, but not often enough yet to be down: it is still used.
+    /// The node has failed since its last success, but too seldom to be down: it is still used.
     Failing,
-    /// It is taken to be down, or it is no longer among the addresses of its name.
+    /// The breaker is not closed, or the address is gone from the node's DNS name.
     Down,
 }
 
 impl NodeHealth {
-    /// Its name for people.
+    /// The name for people.
     pub fn name(self) -> &'static str {
         match self {
             NodeHealth::Up => "up",
@@ -32,48 +32,48 @@ impl NodeHealth {
     }
 }
 
-/// What went wrong.
+/// A failure of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeFailure {
-    /// What people should read.
+    /// The description for people, without secrets.
     pub text: Arc<str>,
-    /// When it was known.
+    /// When the failure was noticed.
     pub at: Instant,
 }
 
-/// What others may know of a node.
+/// The status of one node.
 #[derive(Clone, Debug)]
 pub struct ClusterNodeStatus {
-    /// Its name.
+    /// The node's name.
     pub id: NodeId,
-    /// Its address, without credentials.
+    /// The address, without credentials.
     pub url: String,
-    /// Whether batches may go there; otherwise it is no longer among the addresses of its name.
+    /// Whether the node is still configured; `false` once its address is gone from its DNS name.
     pub present: bool,
-    /// Whether it is taken to be up, and present; also while it fails and is not down yet.
+    /// Whether the node is present and its breaker closed; also `true` while it is failing but not down.
     pub up: bool,
-    /// Whether it has failed and has not had success since, be it down or not.
+    /// Whether the node has failed since its last success, down or not.
     pub failing: bool,
-    /// What went wrong last; `None` since the last delivery.
+    /// The last failure since the last delivery, or why the node is not present.
     pub reason: Option<String>,
-    /// What its breaker does.
+    /// The state of the breaker.
     pub breaker: BreakerState,
-    /// Whether it is left out because it is down.
+    /// Whether the node gets nothing but trials because it is down.
     pub ejected: bool,
-    /// Batches on their way to it.
+    /// Batches in flight to this node.
     pub in_flight: usize,
-    /// Batches that may be on their way to it at present.
+    /// The present limit for batches in flight.
     pub in_flight_limit: usize,
-    /// What went wrong last, also if all is well since.
+    /// The last failure, even if deliveries followed it.
     pub last_error: Option<NodeFailure>,
-    /// When the oldest reading was accepted that waits for this node alone.
+    /// When the oldest reading that waits for this node alone was accepted.
     pub oldest_waiting: Option<Instant>,
     pub(super) measured: MeasuredLatency,
 }
 
 impl ClusterNodeStatus {
-    /// How it does.
-    pub fn state(&self) -> NodeHealth {
+    /// The health of the node.
+    pub fn health(&self) -> NodeHealth {
         match (self.up, self.failing) {
             (true, false) => NodeHealth::Up,
             (true, true) => NodeHealth::Failing,
@@ -81,22 +81,22 @@ impl ClusterNodeStatus {
         }
     }
 
-    /// What its answers take, in seconds, as they were measured; `None` before the first.
+    /// The average latency of answers, in seconds; `None` before the first.
     pub fn latency_seconds(&self) -> Option<f64> {
         self.measured.seconds()
     }
 
-    /// How long the oldest reading has waited that waits for this node alone; nothing if there is none.
+    /// The age of the oldest reading that waits for this node alone; zero without such a reading.
     pub fn oldest_waiting_age(&self, now: Instant) -> Duration {
         self.oldest_waiting.map_or(Duration::ZERO, |oldest| now.saturating_duration_since(oldest))
     }
 }
 
-/// What others may know of the delivery. The worker writes it, whoever asks reads it.
+/// The status of the delivery: written by the worker, read by any other module.
 #[derive(Debug)]
 pub struct DeliveryStatus {
-    /// Held for a copy, never across an await. Who holds it may lock the accounts, not the other way round.
-    view: Mutex<DeliveryState>,
+    /// Locked for a copy, never across an await. The accounts may be locked while this lock is held, not the reverse.
+    state: Mutex<DeliveryState>,
 }
 
 #[derive(Debug)]
@@ -107,19 +107,19 @@ pub(super) struct DeliveryState {
     transforms: Vec<TransformStatus>,
 }
 
-/// What others may know of a transform.
+/// The status of one transform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransformStatus {
-    /// Its name.
+    /// The transform's name.
     pub name: Arc<str>,
-    /// What it counts and holds.
+    /// Its counters and the readings that it holds.
     pub stats: Stats,
 }
 
 impl DeliveryStatus {
     pub(super) fn new(nodes: Vec<ClusterNodeStatus>) -> DeliveryStatus {
         DeliveryStatus {
-            view: Mutex::new(DeliveryState { nodes, oldest: None, needed: 1, transforms: Vec::new() }),
+            state: Mutex::new(DeliveryState { nodes, oldest: None, needed: 1, transforms: Vec::new() }),
         }
     }
 
@@ -128,13 +128,13 @@ impl DeliveryStatus {
         self.lock().nodes.clone()
     }
 
-    /// The nodes, and what `also` says at the same moment: no node comes or goes meanwhile.
+    /// The nodes, and the result of `also` at the same moment: the set of nodes does not change meanwhile.
     pub fn nodes_and<T>(&self, also: impl FnOnce() -> T) -> (Vec<ClusterNodeStatus>, T) {
-        let view = self.lock();
-        (view.nodes.clone(), also())
+        let state = self.lock();
+        (state.nodes.clone(), also())
     }
 
-    /// How long the oldest reading that is not settled has waited; nothing if there is none.
+    /// The age of the oldest unsettled reading; zero without such a reading.
     pub fn oldest_age(&self, now: Instant) -> Duration {
         self.lock().oldest.map_or(Duration::ZERO, |oldest| now.saturating_duration_since(oldest))
     }
@@ -148,7 +148,7 @@ impl DeliveryStatus {
         self.lock().transforms = transforms;
     }
 
-    /// How many nodes have to take each batch.
+    /// How many nodes must store each batch.
     pub fn needed(&self) -> usize {
         self.lock().needed
     }
@@ -162,7 +162,7 @@ impl DeliveryStatus {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, DeliveryState> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_age_of_the_oldest_reading_is_seen() {
+    fn the_age_of_the_oldest_reading_is_shown() {
         let (now, second) = (Instant::now(), Duration::from_secs(1));
         let status = DeliveryStatus::new(Vec::new());
         assert_eq!(status.oldest_age(now), Duration::ZERO);

@@ -1,10 +1,9 @@
-//! The nodes as the worker knows them: who may be sent a batch now, and what follows from an answer.
+//! The nodes of the cluster: which of them may get a batch now, and what an answer changes.
 //!
-//! What is decided about one node stands in its own file: [`super::breaker`] (up or down), [`super::limit`] (how many
-//! at a time), [`super::budget`] (how many retries), [`super::latency`] (at what cost). What is decided about all of
-//! them together stands here: a node that is down is ejected, that is, sent nothing but trials, unless so many are
-//! ejected already that the rest would be too few (`cluster.health.max_ejected`). One beyond that share is down and
-//! is asked all the same, after all others.
+//! Policies for a single node have their own files: [`super::breaker`] (up or down), [`super::limit`] (batches in flight),
+//! [`super::budget`] (retries), [`super::latency`] (cost). Here is the policy for all nodes together: a node that is down is
+//! ejected, so that it gets nothing but trials. At most the share `cluster.health.max_ejected` of the nodes is ejected. Nodes
+//! that are down beyond that share stay in use, ranked after all others.
 
 mod addresses;
 
@@ -29,74 +28,74 @@ use crate::routing::shard::name_hash;
 
 pub use addresses::NODES_MAX;
 
-/// Why a node that has gone is not up.
+/// The reason shown for a node that is no longer present.
 const GONE: &str = "gone: no longer among the addresses of its name";
 
-/// A product of doubles may come out a trifle below a whole number.
+/// Tolerance for a product of doubles that comes out just below a whole number.
 const ROUNDING: f64 = 1e-9;
 
-/// What is decided about nodes, and by which bounds.
+/// The settings of the policies for nodes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NodesConfig {
     /// When a node is down.
     pub(super) health: HealthConfig,
-    /// Most batches on their way to one node.
+    /// Most batches in flight to one node.
     pub(super) max_in_flight: usize,
-    /// What a failure counts as, at least, where the cost of a node is weighed.
+    /// The least latency that a failure counts as in the cost of a node.
     pub(super) timeout: Duration,
 }
 
-/// Whether a batch was tried before, at whichever node.
+/// Whether a batch was sent before, to any node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attempt {
-    /// It was not.
+    /// The batch is sent for the first time.
     First,
-    /// It was: nodes take only so many of these.
+    /// The batch was sent before: each node's budget limits these.
     Retry,
 }
 
-/// One node.
+/// One node of the cluster.
 #[derive(Debug)]
 pub(super) struct ClusterNode {
     pub(super) id: NodeId,
-    /// Where requests go.
+    /// The URL of requests.
     pub(super) url: Url,
-    /// Their `Host`, if it is not that of the URL.
+    /// The `Host` header, if it differs from the host of the URL.
     pub(super) host: Option<HeaderValue>,
-    /// The URL without credentials: no two nodes have the same.
+    /// The URL without credentials, unique among the nodes.
     pub(super) address: String,
-    /// The hash of that, by which devices choose it.
+    /// The hash of the address, for rendezvous hashing.
     hash: u64,
-    /// The entries of `cluster.nodes` that have it now; none: it has gone.
+    /// The entries of `cluster.nodes` that list the node now; without any, it is not present.
     sources: BTreeSet<usize>,
-    /// Its turn among the nodes that have gone.
+    /// Position in the order in which nodes left.
     gone_since: u64,
     pub(super) in_flight: usize,
     pub(super) breaker: Breaker,
     pub(super) latency: Latency,
-    /// What its answers took.
+    /// The latency that people see.
     pub(super) measured: MeasuredLatency,
     pub(super) limit: Limit,
     budget: Budget,
-    /// Until then the node asked to be left alone.
+    /// End of the wait that the node asked for with `Retry-After`.
     not_before: Option<Instant>,
-    /// Its turn among the nodes that went down.
+    /// Position in the order in which nodes went down.
     down_since: u64,
     pub(super) is_ejected: bool,
     pub(super) last_error: Option<NodeFailure>,
-    /// Whether nothing was delivered since the last error.
+    /// Whether the last error is newer than the last delivery.
     pub(super) has_trouble: bool,
 }
 
 impl ClusterNode {
-    fn new(id: NodeId, place: Endpoint, source: usize, config: &NodesConfig, now: Instant) -> ClusterNode {
-        let address = without_credentials(&place.url);
+    fn new(id: NodeId, endpoint: Endpoint, source: usize, config: &NodesConfig, now: Instant) -> ClusterNode {
+        let address = without_credentials(&endpoint.url);
         ClusterNode {
             id,
             hash: name_hash(&address),
             address,
-            url: place.url,
-            host: place.host,
+            url: endpoint.url,
+            host: endpoint.host,
             sources: BTreeSet::from([source]),
             gone_since: 0,
             in_flight: 0,
@@ -113,7 +112,7 @@ impl ClusterNode {
         }
     }
 
-    /// What others may know of it, when it has just come.
+    /// The status of a new node.
     fn status(&self) -> ClusterNodeStatus {
         let mut status = ClusterNodeStatus {
             id: self.id.clone(),
@@ -134,7 +133,7 @@ impl ClusterNode {
         status
     }
 
-    /// Shows what changes all the time.
+    /// Copies the parts that change into the status.
     fn show(&self, status: &mut ClusterNodeStatus) {
         status.present = self.is_present();
         status.up = self.is_present() && self.breaker.is_closed();
@@ -153,7 +152,7 @@ impl ClusterNode {
         };
     }
 
-    /// Whether batches may go there.
+    /// Whether the settings or a name list the node now, so that it may get batches.
     pub(super) fn is_present(&self) -> bool {
         !self.sources.is_empty()
     }
@@ -162,14 +161,14 @@ impl ClusterNode {
         self.not_before.is_some_and(|until| until > now)
     }
 
-    /// When a batch should be sent to it as a trial; `None` while none is due, or something is on its way.
+    /// When the next trial is due; `None` without one, or while a batch is in flight.
     fn trial_at(&self) -> Option<Instant> {
         let at = self.breaker.trial_at().filter(|_| self.in_flight == 0);
         at.map(|at| self.not_before.map_or(at, |until| until.max(at)))
     }
 }
 
-/// All nodes. A node keeps its index while it is present or anything is on its way to it.
+/// All nodes of the cluster. A node keeps its index while it is present or has a batch in flight.
 #[derive(Debug)]
 pub(super) struct ClusterNodes {
     config: NodesConfig,
@@ -178,20 +177,20 @@ pub(super) struct ClusterNodes {
     nodes: Vec<ClusterNode>,
     status: Arc<DeliveryStatus>,
     availability: u64,
-    /// The nodes that were present and not ejected when that was decided last.
+    /// The nodes that were present and not ejected at the last decision.
     usable: Vec<usize>,
-    /// How many nodes have gone so far.
+    /// How many times a node has left so far.
     went: u64,
-    /// Whether there was no place for a node.
+    /// Whether a node was turned away because of [`NODES_MAX`].
     is_full: bool,
-    /// How many nodes went down so far.
+    /// How many times a node has gone down so far.
     went_down: u64,
-    /// Whether retries are no longer counted against the budget: there is no later.
+    /// Whether the gateway stops, so that retries no longer need the budget.
     is_draining: bool,
 }
 
 impl ClusterNodes {
-    /// Starts with the nodes whose addresses are set. Those that are to be found by their names come with
+    /// Starts with the nodes that have fixed addresses. Nodes behind DNS names are added by
     /// [`ClusterNodes::set_addresses`].
     pub(super) fn new(sources: &[NodeSource], config: NodesConfig, now: Instant) -> ClusterNodes {
         let fixed = sources.iter().enumerate().filter_map(|(source, entry)| match entry {
@@ -200,10 +199,11 @@ impl ClusterNodes {
         });
         let (indices, urls): (Vec<usize>, Vec<Url>) = fixed.unzip();
         let ids = NodeId::for_urls(&urls);
-        let places = urls.into_iter().map(|url| Endpoint { url, host: None });
-        let nodes = ids.into_iter().zip(places).zip(indices);
-        let nodes: Vec<ClusterNode> =
-            nodes.map(|((id, place), source)| ClusterNode::new(id, place, source, &config, now)).collect();
+        let endpoints = urls.into_iter().map(|url| Endpoint { url, host: None });
+        let nodes = ids.into_iter().zip(endpoints).zip(indices);
+        let nodes: Vec<ClusterNode> = nodes
+            .map(|((id, endpoint), source)| ClusterNode::new(id, endpoint, source, &config, now))
+            .collect();
         ClusterNodes {
             config,
             sources: sources.to_vec(),
@@ -226,12 +226,12 @@ impl ClusterNodes {
         &self.nodes[node]
     }
 
-    /// The nodes that batches may go to. Others have gone.
+    /// The indices of the nodes that are present.
     pub(super) fn present(&self) -> impl Iterator<Item = usize> {
         self.nodes.iter().enumerate().filter(|(_, node)| node.is_present()).map(|(index, _)| index)
     }
 
-    /// The nodes that batches may go to, with the hashes of their names.
+    /// The nodes that are present, with the hashes of their addresses.
     pub(super) fn hashes(&self) -> Vec<(usize, u64)> {
         self.present().map(|node| (node, self.nodes[node].hash)).collect()
     }
@@ -240,25 +240,25 @@ impl ClusterNodes {
         self.present().count()
     }
 
-    /// Whether a node may take a batch: it is up, and its last answer was no failure, or one is still to come.
+    /// Whether a node may soon take a batch: it is up, and its last answer was not a failure or another one is pending.
     pub(super) fn may_take(&self, node: usize) -> bool {
         let node = &self.nodes[node];
-        let has_answer_to_come = node.breaker.failures() == 0 || node.in_flight > 0;
-        node.is_present() && node.breaker.is_closed() && has_answer_to_come
+        let is_hopeful = node.breaker.failures() == 0 || node.in_flight > 0;
+        node.is_present() && node.breaker.is_closed() && is_hopeful
     }
 
-    /// Whether the node is sent nothing but trials.
+    /// Whether the node gets nothing but trials.
     pub(super) fn is_ejected(&self, node: usize) -> bool {
         self.nodes[node].is_ejected
     }
 
-    /// A number that changes whenever other nodes than before are present and not ejected.
+    /// A number that changes with the set of nodes that are present and not ejected.
     pub(super) fn availability(&self) -> u64 {
         self.availability
     }
 
-    /// The nodes that a batch may be sent to now: not ejected, with a free place, asked to be left alone by none, and
-    /// with a retry to spare if the batch needs one. `tried` are those where it was.
+    /// The nodes that a batch may be sent to now: not ejected, below the limit in flight, not waiting after `Retry-After`, and
+    /// with budget left if the batch is a retry. `tried` are the nodes that had the batch before.
     pub(super) fn candidates(&self, tried: &[usize], attempt: Attempt, now: Instant) -> Vec<Candidate> {
         let is_free = |node: &ClusterNode| {
             !node.is_ejected
@@ -287,9 +287,9 @@ impl ClusterNodes {
         }
     }
 
-    /// A node that is due for a trial, for a batch that was `tried` at some: an ejected one whose pause is over, or
-    /// one that failed and is not ejected, and may be too costly to be chosen. A batch goes elsewhere than before
-    /// if anywhere else is used at all now. Sending the batch there is the trial; until then it stays due.
+    /// A node that is due for a trial: an ejected node after its pause, or a node that failed and is not ejected, whose cost
+    /// may keep it from being chosen. Nodes in `tried` had the batch before, and are trials only if no other node is in use.
+    /// Sending the batch there is the trial; until then it stays due.
     pub(super) fn trial(&self, tried: &[usize], now: Instant) -> Option<usize> {
         let is_used = |node: &ClusterNode| !node.is_ejected && !node.is_left_alone(now);
         let has_choice = self.present().any(|node| is_used(&self.nodes[node]));
@@ -297,13 +297,13 @@ impl ClusterNodes {
         due.find(|node| !has_choice || !tried.contains(node))
     }
 
-    /// Whether the next batch that is sent to this node is its trial: one at a time, with nothing else on its way.
+    /// Whether the next batch to this node is its trial: one at a time, with nothing else in flight.
     pub(super) fn is_trial_due(&self, node: usize, now: Instant) -> bool {
         let node = &self.nodes[node];
         node.is_present() && node.trial_at().is_some_and(|at| at <= now)
     }
 
-    /// When something may become possible that is impossible now, although nothing is heard until then.
+    /// When time alone next makes a node available: a wait, a pause, or the budget for a retry.
     pub(super) fn next_change(&self, now: Instant) -> Option<Instant> {
         let present = self.present().map(|index| &self.nodes[index]);
         let changes = present.flat_map(|node| {
@@ -313,7 +313,7 @@ impl ClusterNodes {
         changes.flatten().filter(|at| *at > now).min()
     }
 
-    /// Notes that a batch is on its way to a node.
+    /// Records that a batch was sent to a node.
     pub(super) fn on_sent(&mut self, node: usize, attempt: Attempt, now: Instant) {
         let sent_to = &mut self.nodes[node];
         sent_to.in_flight += 1;
@@ -325,8 +325,8 @@ impl ClusterNodes {
         self.show(node);
     }
 
-    /// Notes an answer that `took` so long, and logs if the node went down or came up. No pause that follows is longer
-    /// than `pause_max`. Returns whether the node is well again after it failed.
+    /// Records an answer that arrived after `took`, and logs if the node went down or came up. `pause_max` limits any pause
+    /// that follows. Returns whether the node has just recovered from failures.
     pub(super) fn on_answer(
         &mut self,
         node: usize,
@@ -336,50 +336,50 @@ impl ClusterNodes {
         pause_max: Duration,
     ) -> bool {
         let penalty = took.max(self.config.timeout);
-        let heard_of = &mut self.nodes[node];
-        let had_failed = heard_of.breaker.failures() > 0;
-        heard_of.in_flight -= 1;
-        // The latest wish holds, whatever comes back that was sent before it was known.
-        let wish = answer.retry_after.map(|wait| now + wait.min(pause_max));
-        heard_of.not_before = heard_of.not_before.max(wish);
+        let sender = &mut self.nodes[node];
+        let had_failed = sender.breaker.failures() > 0;
+        sender.in_flight -= 1;
+        // The longest wait holds: answers to earlier batches do not shorten it.
+        let wait_until = answer.retry_after.map(|wait| now + wait.min(pause_max));
+        sender.not_before = sender.not_before.max(wait_until);
         if answer.status.is_some() {
-            heard_of.measured.observe(took);
+            sender.measured.observe(took);
         }
         if answer.verdict == AnswerVerdict::Delivered {
-            heard_of.has_trouble = false;
+            sender.has_trouble = false;
         } else {
-            heard_of.last_error = Some(NodeFailure { text: answer.detail.as_str().into(), at: now });
-            heard_of.has_trouble = true;
+            sender.last_error = Some(NodeFailure { text: answer.detail.as_str().into(), at: now });
+            sender.has_trouble = true;
         }
         let change = match answer.verdict {
             AnswerVerdict::Delivered => {
-                heard_of.limit.on_delivered();
-                heard_of.budget.on_delivered(now);
-                heard_of.breaker.on_delivered(now)
+                sender.limit.on_delivered();
+                sender.budget.on_delivered(now);
+                sender.breaker.on_delivered(now)
             }
-            AnswerVerdict::Refused | AnswerVerdict::TooLarge => heard_of.breaker.on_answered(now),
+            AnswerVerdict::Refused | AnswerVerdict::TooLarge => sender.breaker.on_answered(now),
             AnswerVerdict::Retry(reason) => {
                 if reason.is_overload() {
-                    heard_of.limit.on_overload();
+                    sender.limit.on_overload();
                 }
-                heard_of.breaker.on_failure(now, pause_max)
+                sender.breaker.on_failure(now, pause_max)
             }
-            AnswerVerdict::Misconfigured => heard_of.breaker.on_misconfigured(now, pause_max),
+            AnswerVerdict::Misconfigured => sender.breaker.on_misconfigured(now, pause_max),
         };
-        let is_well = heard_of.breaker.failures() == 0;
-        if had_failed && is_well && heard_of.in_flight == 0 {
-            // What it was fined for its failures would keep it out of use for a minute and more.
-            heard_of.latency = Latency::new(now);
+        let is_well = sender.breaker.failures() == 0;
+        if had_failed && is_well && sender.in_flight == 0 {
+            // The penalties for its failures would keep it out of use for more than a minute.
+            sender.latency = Latency::new(now);
         }
         match answer.verdict {
-            // It may be quick with what it does not do: that must not draw more to it.
+            // Refusing is faster than storing: a low latency must not attract more batches.
             AnswerVerdict::Refused | AnswerVerdict::TooLarge if is_well => {}
             AnswerVerdict::Refused
             | AnswerVerdict::TooLarge
             | AnswerVerdict::Delivered
             | AnswerVerdict::Retry(_)
             | AnswerVerdict::Misconfigured => {
-                heard_of.latency.observe(if is_well { took } else { penalty }, now);
+                sender.latency.observe(if is_well { took } else { penalty }, now);
             }
         }
         self.on_change(node, change, &answer.detail);
@@ -387,7 +387,7 @@ impl ClusterNodes {
         had_failed && is_well
     }
 
-    /// Asks every node for a last time: pauses and wishes to be left alone are forgotten, and retries are free.
+    /// Makes every node available for a last time, at a stop: ends pauses and waits, and makes retries free.
     pub(super) fn ask_all(&mut self, now: Instant) {
         self.is_draining = true;
         for node in &mut self.nodes {
@@ -397,13 +397,13 @@ impl ClusterNodes {
         (0..self.nodes.len()).for_each(|node| self.show(node));
     }
 
-    /// Shows others since when a reading waits for each node alone.
+    /// Publishes the time of the oldest reading that waits for each node alone.
     pub(super) fn set_oldest_waiting(&self, oldest: impl Fn(usize) -> Option<Instant>) {
-        let mut view = self.status.lock();
-        view.nodes.iter_mut().enumerate().for_each(|(node, status)| status.oldest_waiting = oldest(node));
+        let mut state = self.status.lock();
+        state.nodes.iter_mut().enumerate().for_each(|(node, status)| status.oldest_waiting = oldest(node));
     }
 
-    /// Logs a change of a node's state, once, and decides anew who is ejected.
+    /// Logs a change of a node's state, and decides again which nodes are ejected.
     fn on_change(&mut self, index: usize, change: Option<Change>, detail: &str) {
         let node = &mut self.nodes[index];
         match change {
@@ -418,7 +418,7 @@ impl ClusterNodes {
         self.eject();
     }
 
-    /// Ejects the nodes that are down, those first that went down first, as far as the share reaches.
+    /// Ejects the nodes that are down, up to the largest share, in the order in which they went down.
     fn eject(&mut self) {
         let down = self.present().filter(|node| !self.nodes[*node].breaker.is_closed());
         let mut down: Vec<usize> = down.collect();
@@ -443,7 +443,7 @@ impl ClusterNodes {
     }
 }
 
-/// How many of so many nodes may be ejected at once.
+/// The largest number of nodes that may be ejected at once.
 fn ejected_max(present: usize, share: f64) -> usize {
     #[expect(
         clippy::cast_precision_loss,

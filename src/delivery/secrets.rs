@@ -1,18 +1,18 @@
-//! What must never be shown or kept of the settings: the one masker through which every text of a node goes.
+//! Hides the secrets of the settings in every text of a node.
 //!
-//! A node may repeat what it was sent: the address with its password, the headers with their tokens. Before a text of a node
-//! is shown, logged or written down, and before it is cut, each secret in it becomes `***`. Secrets are:
+//! A node may repeat a request: the address with its password, the headers with their tokens. Before a text of a node is
+//! shown, logged, stored or cut, each secret in it becomes `***`. Secrets are:
 //!
-//! - the password of a node's address, and a user name without one; the values of parameters whose names sound secret, or
-//!   that look drawn by chance;
-//! - the values of `cluster.headers`, what follows in them after the name of a scheme (`Bearer …`), the values of cookies, and
-//!   what Base64 hides in them.
+//! - the password of a node's address, or its user name if there is no password; the values of query parameters with
+//!   suspicious names, or with values that look random;
+//! - the values of `cluster.headers`, the credentials after a scheme in them (`Bearer …`), the values of cookies, and the
+//!   text decoded from Base64 values.
 //!
-//! They are found as they are, percent-encoded, with JSON's or HTML's escapes, twice encoded, in hexadecimal, and within
-//! Base64 of whatever holds them; a beginning that the text was cut in, too. Case is not looked at.
+//! A secret is found in plain text, percent-encoded, with the escapes of JSON or HTML, encoded twice, in hexadecimal, and
+//! within Base64 of a longer text; also its first part, at the end of a cut text. Upper and lower case are the same.
 //!
-//! Limits: what is read of settings is bounded by them; a text is read once for each secret and each of a few views of it
-//! (`views.rs`), so that the time grows with its length alone.
+//! Limits: the number of secrets is bounded by the settings. A text is searched once for each secret in each of a few views
+//! (`views.rs`), so the time grows only with its length.
 
 mod views;
 
@@ -25,26 +25,26 @@ use url::{Url, form_urlencoded};
 
 use views::{TextView, base64_decoded, base64_parts};
 
-/// Shortest text that is hidden for being the value of a header, in bytes: shorter ones are parts of ordinary words.
+/// Shortest header value that is hidden, in bytes: shorter ones occur within ordinary words.
 const SECRET_BYTES_MIN: usize = 6;
-/// The same for passwords and parameters, which are nothing but secrets.
+/// Shortest password or parameter that is hidden, in bytes: less than for headers, which need not be secrets.
 const PASSWORD_BYTES_MIN: usize = 4;
-/// Shortest beginning of a secret that is hidden at the end of a text that nobody cut here: a node may have cut it.
-const BEGINNING_BYTES_MIN: usize = 6;
-/// Shortest beginning of Base64 that is hidden at the end of a text that was cut: shorter ones are ends of any word.
+/// Shortest prefix of a secret that is hidden at the end of a text that was not cut here: the node may have cut it.
+const PREFIX_BYTES_MIN: usize = 6;
+/// Shortest prefix of Base64 that is hidden at the end of a cut text: shorter ones match the end of any word.
 const BASE64_CHARS_MIN: usize = 4;
-/// Shortest value of a parameter that is taken to be drawn by chance if it has letters and digits.
+/// Shortest parameter value with letters and digits that counts as random, in bytes.
 const RANDOM_BYTES_MIN: usize = 16;
-/// What stands for a secret: a header may hold it.
+/// Replacement for a secret; valid in a header too.
 const HIDDEN: &str = "***";
-/// Words before credentials, in headers. What follows them is hidden whatever it is, if it is long enough.
+/// Authentication schemes in headers. Any credentials after them are hidden if they are long enough.
 const SCHEMES: [&str; 4] = ["Basic ", "Bearer ", "ApiKey ", "Token "];
-/// What the names of secret parameters of an address have in them.
+/// Parts of the names of secret query parameters.
 const SECRET_PARAMETERS: [&str; 11] =
     ["pass", "pwd", "token", "secret", "key", "auth", "sig", "cred", "jwt", "session", "sas"];
-/// Whole names of secret parameters.
+/// Whole names of secret query parameters.
 const SECRET_NAMES: [&str; 4] = ["p", "pw", "code", "sid"];
-/// Parameters that name places and settings, as the documents of the stores show them.
+/// Query parameters that are public, as the stores' documentation shows them.
 const PUBLIC_NAMES: [&str; 12] = [
     "db",
     "rp",
@@ -60,21 +60,21 @@ const PUBLIC_NAMES: [&str; 12] = [
     "user",
 ];
 
-/// Whether a text ends where its author ended it.
+/// Whether a text is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// It does.
+    /// The text is complete.
     Whole,
-    /// It was cut: its end may be the beginning of a secret.
+    /// The text was cut: it may end within a secret.
     Cut,
 }
 
 /// The secrets of the settings.
 #[derive(Clone, Debug, Default)]
 pub struct Secrets {
-    /// As they are looked for in folded text: in lower case, with blanks for plus signs.
+    /// The secrets as they are compared with folded text: in lower case, with spaces for plus signs.
     folded: Vec<Vec<u8>>,
-    /// As they stand within Base64.
+    /// The secrets as they appear within Base64.
     in_base64: Vec<Vec<u8>>,
 }
 
@@ -89,7 +89,7 @@ impl Secrets {
         plain.into_secrets()
     }
 
-    /// The text with `***` for each secret.
+    /// Replaces each secret in the text by `***`.
     pub fn hide<'a>(&self, text: &'a str, extent: Extent) -> Cow<'a, str> {
         if self.folded.is_empty() && !SCHEMES.iter().any(|scheme| text.contains(scheme)) {
             return Cow::Borrowed(text);
@@ -102,50 +102,52 @@ impl Secrets {
         replace(text, found)
     }
 
-    /// Notes where in the text secrets are in one view of it.
+    /// Finds the secrets in one view, and adds their places in the text to `found`.
     fn find(&self, view: &TextView<'_>, extent: Extent, found: &mut Vec<Range<usize>>) {
         let folded = view.folded();
         for secret in &self.folded {
             let places = memmem::find_iter(&folded, secret).map(|at| at..at + secret.len());
             found.extend(
-                places.chain(beginning(&folded, secret, least_of(extent, 1))).map(|place| view.place(place)),
+                places
+                    .chain(cut_secret(&folded, secret, prefix_min(extent, 1)))
+                    .map(|place| view.place(place)),
             );
         }
         let base64 = view.base64();
         for secret in &self.in_base64 {
             let places = memmem::find_iter(&base64, secret).map(|at| at..at + secret.len());
-            for place in places.chain(beginning(&base64, secret, least_of(extent, BASE64_CHARS_MIN))) {
-                // Its neighbours have bits of it.
+            for place in places.chain(cut_secret(&base64, secret, prefix_min(extent, BASE64_CHARS_MIN))) {
+                // The neighbouring characters hold bits of the secret.
                 found.push(view.place(views::base64_run(&base64, place)));
             }
         }
     }
 }
 
-/// Fewest bytes of a secret's beginning that are hidden at the end of a text: `cut` if the text was cut.
-fn least_of(extent: Extent, cut: usize) -> usize {
+/// Shortest prefix of a secret that is hidden at the end of a text, in bytes: `cut` if the text was cut.
+fn prefix_min(extent: Extent, cut: usize) -> usize {
     match extent {
-        Extent::Whole => BEGINNING_BYTES_MIN,
+        Extent::Whole => PREFIX_BYTES_MIN,
         Extent::Cut => cut,
     }
 }
 
-/// The end of a text, if it is the beginning of a secret, of `least` bytes or more.
-fn beginning(text: &[u8], secret: &[u8], least: usize) -> Option<Range<usize>> {
+/// The end of a text, if it is a prefix of the secret with at least `least` bytes.
+fn cut_secret(text: &[u8], secret: &[u8], least: usize) -> Option<Range<usize>> {
     let from = text.len().saturating_sub(secret.len() - 1);
     let mut starts = memchr::memchr_iter(*secret.first()?, &text[from..]).map(|at| from + at);
     let start = starts.find(|start| secret.starts_with(&text[*start..]))?;
     (text.len() - start >= least).then_some(start..text.len())
 }
 
-/// Notes what follows the names of schemes: a node may have made it of the address.
+/// Finds the credentials after a scheme: the HTTP client or the node may have made them from the address.
 fn find_credentials(text: &str, found: &mut Vec<Range<usize>>) {
     for scheme in SCHEMES {
         for (at, _) in text.match_indices(scheme) {
             let start = at + scheme.len();
             let rest = &text[start..];
             let end = start + rest.find([' ', '"', ',', '\n']).unwrap_or(rest.len());
-            // `Basic authentication` is no secret.
+            // `Basic authentication` is not a secret.
             let is_word = text[start..end].bytes().all(|byte| byte.is_ascii_lowercase());
             if end - start >= 2 * PASSWORD_BYTES_MIN && !is_word {
                 found.push(start..end);
@@ -154,7 +156,7 @@ fn find_credentials(text: &str, found: &mut Vec<Range<usize>>) {
     }
 }
 
-/// Puts what stands for a secret in the place of each.
+/// Replaces each secret that was found, overlapping ones together.
 fn replace(text: &str, mut found: Vec<Range<usize>>) -> Cow<'_, str> {
     if found.is_empty() {
         return Cow::Borrowed(text);
@@ -174,12 +176,12 @@ fn replace(text: &str, mut found: Vec<Range<usize>>) -> Cow<'_, str> {
     Cow::Owned(hidden)
 }
 
-/// Secrets as they are.
+/// Secrets in plain text.
 #[derive(Debug, Default)]
 struct PlainSecrets(Vec<String>);
 
 impl PlainSecrets {
-    /// Adds a secret, with what is in it: the password after a colon, what Base64 hides.
+    /// Adds a secret, and the secrets within it: the password after a colon, and the text decoded from Base64.
     fn add(&mut self, secret: &str, bytes_min: usize) {
         if secret.len() < bytes_min || self.0.iter().any(|known| known == secret) {
             return;
@@ -200,7 +202,7 @@ impl PlainSecrets {
                 self.add(&format!("{user}:{password}"), PASSWORD_BYTES_MIN + 1);
                 self.add(&password, PASSWORD_BYTES_MIN);
             }
-            // It is a token then.
+            // A user name without a password is a token.
             None => self.add(&user, SECRET_BYTES_MIN),
         }
         for (_, value) in url.query_pairs().filter(|(name, value)| is_secret(name, value)) {
@@ -236,7 +238,7 @@ impl PlainSecrets {
     }
 }
 
-/// Whether a parameter of an address is a secret.
+/// Whether a query parameter is a secret.
 fn is_secret(name: &str, value: &str) -> bool {
     let name = name.to_ascii_lowercase();
     if PUBLIC_NAMES.contains(&name.as_str()) {
@@ -252,9 +254,9 @@ fn is_secret(name: &str, value: &str) -> bool {
         || SECRET_PARAMETERS.iter().any(|part| name.contains(part))
 }
 
-/// What a part of an address stands for.
+/// Decodes the user name or the password of an address.
 fn percent_decoded(text: &str) -> String {
-    // There, a plus sign stands for itself.
+    // Here, unlike in a query, a plus sign is not a space.
     let pair = format!("={}", text.replace('+', "%2B").replace('&', "%26"));
     form_urlencoded::parse(pair.as_bytes()).map(|(_, value)| value.into_owned()).collect()
 }

@@ -1,4 +1,4 @@
-//! Where nodes come from: an address, or a name that stands for all its addresses.
+//! The entries of `cluster.nodes`: an address, or a DNS name that stands for all its addresses.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::node_id::without_credentials;
 
-/// What stands before the address of a node whose name is looked up: `dns+http://…`.
+/// The prefix of an entry whose name is looked up: `dns+http://…`.
 pub const DNS_PREFIX: &str = "dns+";
 
 /// One entry of `cluster.nodes`.
@@ -16,21 +16,21 @@ pub const DNS_PREFIX: &str = "dns+";
 pub enum NodeSource {
     /// One node.
     Address(Url),
-    /// A node at each address that the host of this URL has; it is looked up again and again.
+    /// A node at each address of this URL's host; the host is looked up periodically.
     Name(Url),
 }
 
-/// Where one node is, and how requests there are addressed.
+/// The URL of one node, and the `Host` of requests there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {
-    /// Where requests go.
+    /// The URL of requests.
     pub(super) url: Url,
-    /// Their `Host`, if it is not that of the URL.
+    /// The `Host` header, if it differs from the host of the URL.
     pub(super) host: Option<HeaderValue>,
 }
 
 impl NodeSource {
-    /// The URL as it was set, a name's without its prefix.
+    /// The URL from the settings, without the prefix of a name.
     pub fn url(&self) -> &Url {
         match self {
             NodeSource::Address(url) | NodeSource::Name(url) => url,
@@ -44,8 +44,8 @@ impl NodeSource {
         (host, url.port_or_known_default().unwrap_or(80))
     }
 
-    /// Where the node at one of the addresses is.
-    pub(super) fn place(&self, address: SocketAddr) -> Endpoint {
+    /// The endpoint of the node at one of the source's addresses.
+    pub(super) fn endpoint(&self, address: SocketAddr) -> Endpoint {
         let mut url = self.url().clone();
         // Neither fails: the URL has a host, and a scheme with ports.
         let _ = url.set_ip_host(address.ip());
@@ -61,7 +61,7 @@ impl NodeSource {
     }
 }
 
-/// As it was set, without credentials.
+/// The entry from the settings, without credentials.
 impl fmt::Display for NodeSource {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -76,12 +76,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_that_was_looked_up_is_asked_at_its_address_under_the_name() {
+    fn a_node_found_by_name_is_contacted_at_its_address_with_the_name_as_host() {
         let check = |url: &str, address: &str, expected: &str, host: &str| {
             let source = NodeSource::Name(url.parse().expect("a URL"));
-            let place = source.place(address.parse().expect("an address"));
-            assert_eq!(place.url.as_str(), expected);
-            assert_eq!(place.host.expect("a host"), host);
+            let endpoint = source.endpoint(address.parse().expect("an address"));
+            assert_eq!(endpoint.url.as_str(), expected);
+            assert_eq!(endpoint.host.expect("a host"), host);
         };
         check("http://store:9000/x", "10.0.0.1:9000", "http://10.0.0.1:9000/x", "store:9000");
         check("http://store:9000/x", "[fd00::7]:9000", "http://[fd00::7]:9000/x", "store:9000");

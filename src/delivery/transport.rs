@@ -1,8 +1,8 @@
-//! One request to one node, and what its answer means.
+//! Sends one request to one node, and decides what the answer means.
 //!
-//! The only place in `delivery/` that knows HTTP statuses. `headers` are those of a request, `answer` is what a node said,
-//! `retry_after` how long it wants to be left alone. No text of a node leaves this place with a secret of the settings in it
-//! ([`super::secrets`]).
+//! The only place in `delivery/` that knows HTTP statuses. `headers` builds the request headers, `answer` interprets the
+//! response, `retry_after` reads the wait that the node asks for. Secrets of the settings are removed from every text of a
+//! node before it leaves this module ([`super::secrets`]).
 
 mod answer;
 mod headers;
@@ -25,15 +25,15 @@ use super::secrets::{Extent, Secrets};
 use super::wire::{Wire, WireError, WireRequest};
 use crate::via::{FOREBAY_VIA, Via};
 use crate::zstd_contexts;
-use answer::{ANSWER_BYTES_MAX, AnswerReader, read_body, reason, unpacked};
+use answer::{ANSWER_BYTES_MAX, AnswerReader, decompress, read_body, reason};
 use headers::{FOREBAY_READINGS, IDEMPOTENCY_KEY};
 
 pub use answer::{Answer, AnswerVerdict, RetryReason, classify};
 pub use headers::is_reserved;
 
-/// Longest wait for the answer to a trial that a node need not answer.
+/// Longest wait for the answer to a trial where silence is allowed.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
-/// How bodies are compressed, by the names in the configuration.
+/// The compressions by their configuration names.
 pub const COMPRESSIONS: Registry<Compression> = Registry {
     what: "compression",
     members: &[("none", Compression::None), ("gzip", Compression::Gzip), ("zstd", Compression::Zstd)],
@@ -42,7 +42,7 @@ pub const COMPRESSIONS: Registry<Compression> = Registry {
 /// How bodies are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all.
+    /// Bodies are not compressed.
     None,
     /// gzip (RFC 1952), level 1.
     Gzip,
@@ -50,35 +50,35 @@ pub enum Compression {
     Zstd,
 }
 
-/// What a transport needs to know.
+/// The settings of a transport.
 #[derive(Clone, Debug)]
 pub struct TransportConfig {
     /// Longest time from sending a batch to the end of its answer.
     pub timeout: Duration,
     /// How bodies are compressed.
     pub compression: Compression,
-    /// What kind of store the nodes are.
+    /// The kind of store that the nodes are.
     pub store: Arc<dyn Store>,
-    /// Headers that the configuration adds to every request.
+    /// Headers from the configuration, added to every request.
     pub headers: HeaderMap,
-    /// What no text of a node may show.
+    /// The secrets to hide in every text of a node.
     pub secrets: Arc<Secrets>,
-    /// What requests say of the way that their readings have come.
+    /// The gateways that the readings have passed, for `Forebay-Via`.
     pub via: Arc<Via>,
 }
 
-/// The batch, as far as the wire is concerned.
+/// One batch on its way to one node.
 #[derive(Clone, Debug)]
 pub struct BatchRequest {
-    /// Where it goes.
+    /// The node's URL.
     pub url: Url,
-    /// The `Host`, if it is not that of the address.
+    /// The `Host` header, if it differs from the host of the URL.
     pub host: Option<HeaderValue>,
-    /// Its `Idempotency-Key`.
+    /// The `Idempotency-Key`.
     pub key: String,
-    /// How many readings it has.
+    /// The number of readings.
     pub readings: usize,
-    /// Its body, not compressed.
+    /// The body, not yet compressed.
     pub body: Bytes,
 }
 
@@ -89,7 +89,7 @@ pub struct Transport {
     timeout: Duration,
     compression: Compression,
     store: Arc<dyn Store>,
-    /// What every request has.
+    /// Headers of every request.
     headers: HeaderMap,
     secrets: Arc<Secrets>,
     via: Arc<Via>,
@@ -98,16 +98,16 @@ pub struct Transport {
 impl Transport {
     /// Sends over `wire`.
     pub fn new(config: TransportConfig, wire: Arc<dyn Wire>) -> Transport {
-        let (headers, compression) = headers::of_all(&config);
+        let (headers, compression) = headers::common(&config);
         let TransportConfig { timeout, store, secrets, via, .. } = config;
         Transport { wire, timeout, compression, store, headers, secrets, via }
     }
 
-    /// Sends a batch and says what the answer means. Takes at most the configured time.
+    /// Sends a batch and interprets the answer. Takes at most the configured time.
     ///
-    /// Dropped half-way, the node may have the batch or not.
-    pub async fn send(&self, parcel: BatchRequest) -> Answer {
-        let BatchRequest { url, host, key, readings, body } = parcel;
+    /// If the future is dropped, the node may or may not have the batch.
+    pub async fn send(&self, request: BatchRequest) -> Answer {
+        let BatchRequest { url, host, key, readings, body } = request;
         let url = with_query(url, self.store.query(&key));
         let body = match compress(self.compression, body).await {
             Ok(body) => body,
@@ -137,7 +137,7 @@ impl Transport {
         }
     }
 
-    /// Posts what stores nothing, as a batch would be posted, and gives the answer with the beginning of its body.
+    /// Posts a trial the way a batch is posted, though it stores nothing. Returns the answer with the start of its body.
     pub(super) async fn try_out(
         &self,
         url: Url,
@@ -150,7 +150,7 @@ impl Transport {
         let mut headers = self.headers.clone();
         headers.extend(host.map(|host| (HOST, host)));
         headers.insert(FOREBAY_VIA, self.via.header(Instant::now()));
-        // Of an empty body nothing is said otherwise, and ClickHouse for one wants it said.
+        // reqwest omits the length of an empty body, and ClickHouse insists on it.
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         let patience = match trial.silence {
             Silence::Fault => self.timeout,
@@ -160,8 +160,8 @@ impl Transport {
         let posted = timeout_at(deadline, self.wire.post(WireRequest { url, headers, body })).await;
         let (head, body) = posted.map_err(|elapsed| WireError::Timeout(elapsed.to_string()))??.into_parts();
         let body = read_body(body, ANSWER_BYTES_MAX, deadline).await;
-        let body = unpacked(body, &head.headers, ANSWER_BYTES_MAX).await;
-        let body = String::from_utf8_lossy(&body.kept).into_owned();
+        let body = decompress(body, &head.headers, ANSWER_BYTES_MAX).await;
+        let body = String::from_utf8_lossy(&body.bytes).into_owned();
         Ok(TrialAnswer { status: head.status.as_u16(), headers: head.headers, body })
     }
 }
@@ -171,7 +171,7 @@ impl Transport {
 pub(super) struct TrialAnswer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
-    /// The beginning of its body.
+    /// The start of the body.
     pub(super) body: String,
 }
 
@@ -205,25 +205,25 @@ impl TransportConfig {
     }
 }
 
-/// An address with what a store adds to its query.
+/// Adds the store's own parameters to the query of an address.
 fn with_query(mut url: Url, query: Option<String>) -> Url {
     if let Some(query) = query {
-        // The store's own comes first: of what is there twice, stores take the first query and the last setting.
+        // The store's parameters come first: for a repeated parameter, stores use the first `query` and the last setting.
         let query = url.query().map_or(query.clone(), |known| format!("{query}&{known}"));
         url.set_query(Some(&query));
     }
     url
 }
 
-/// Compresses on a thread for blocking work: a batch takes longer than a task may hold its worker.
+/// Compresses on the blocking thread pool: a batch takes longer than a task may occupy an async thread.
 async fn compress(compression: Compression, body: Bytes) -> Result<Bytes, String> {
     let job: fn(&[u8]) -> std::io::Result<Vec<u8>> = match compression {
         Compression::None => return Ok(body),
         Compression::Gzip => gzip,
         Compression::Zstd => zstd_contexts::compress,
     };
-    let done = tokio::task::spawn_blocking(move || job(&body)).await;
-    done.map_err(|error| error.to_string())?.map(Bytes::from).map_err(|error| error.to_string())
+    let compressed = tokio::task::spawn_blocking(move || job(&body)).await;
+    compressed.map_err(|error| error.to_string())?.map(Bytes::from).map_err(|error| error.to_string())
 }
 
 fn gzip(body: &[u8]) -> std::io::Result<Vec<u8>> {
@@ -243,8 +243,7 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(10);
 
-    /// A wire with an answer that is always the same: an error, or 201 with a body that does not end. With neither,
-    /// nothing comes.
+    /// A wire that always answers the same: an error, or 201 with an endless body. `None`: it never answers.
     #[derive(Debug)]
     struct Scripted(Option<Result<(), WireError>>);
 
@@ -259,7 +258,7 @@ mod tests {
         }
     }
 
-    /// What comes of a batch over a wire, and after how long.
+    /// Sends a batch over the wire; returns the answer and the time it took.
     async fn send_over(wire: Scripted) -> (Answer, Duration) {
         let config = TransportConfig { timeout: TIMEOUT, ..TransportConfig::for_tests() };
         let transport = Transport::new(config, Arc::new(wire));
@@ -272,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_batch_takes_at_most_the_time_that_is_set_and_a_status_that_was_said_counts() {
+    async fn a_request_ends_at_the_timeout_and_a_status_that_arrived_before_it_counts() {
         let (answer, took) = send_over(Scripted(None)).await;
         assert_eq!((answer.verdict, took), (AnswerVerdict::Retry(RetryReason::Timeout), TIMEOUT));
         assert_eq!(answer.detail, "no answer in time");
@@ -282,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_error_of_the_wire_is_a_retry_with_its_reason_and_its_words() {
+    async fn a_wire_error_leads_to_a_retry_with_its_reason_and_its_text() {
         let words = || "words".to_owned();
         let cases = [
             (WireError::Connect(words()), RetryReason::Connect),

@@ -54,19 +54,19 @@ impl Trials {
     ///
     /// In words too, what is wrong and what to do about it.
     pub async fn run(&self, source: &NodeSource, address: Option<SocketAddr>) -> Result<String, String> {
-        let place = match address {
-            Some(address) => source.place(address),
+        let endpoint = match address {
+            Some(address) => source.endpoint(address),
             None => Endpoint { url: source.url().clone(), host: None },
         };
         let mut found = Vec::new();
         for trial in &self.trials {
-            found.push(self.try_out(&place, trial).await?);
+            found.push(self.try_out(&endpoint, trial).await?);
         }
         Ok(found.join("; "))
     }
 
-    async fn try_out(&self, place: &Endpoint, trial: &Trial) -> Result<String, String> {
-        let answer = self.transport.try_out(place.url.clone(), place.host.clone(), trial).await;
+    async fn try_out(&self, endpoint: &Endpoint, trial: &Trial) -> Result<String, String> {
+        let answer = self.transport.try_out(endpoint.url.clone(), endpoint.host.clone(), trial).await;
         let hide = |text: String| self.secrets.hide(&text, Extent::Whole).into_owned();
         if matches!(answer, Err(WireError::Timeout(_))) && trial.silence == Silence::Allowed {
             return Ok(

@@ -1,6 +1,6 @@
-//! How a request gets to a node and its answer back; nothing of what either means.
+//! Carries a request to a node and the answer back, without interpreting either.
 //!
-//! The real [`Wire`] is [`HttpClient`]. A test can put another in its place, such as one on a simulated network.
+//! The real [`Wire`] is [`HttpClient`]. Tests put others in its place, such as a simulated network.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,51 +14,51 @@ use reqwest::redirect::Policy;
 use thiserror::Error;
 use url::Url;
 
-/// How long an idle connection to a node is kept.
+/// How long an idle connection to a node stays open.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// Carries requests to nodes.
 ///
-/// Nobody but the caller ends a request that takes too long: it drops the future, or the body of the answer.
+/// There is no timeout here: the caller ends a request by dropping the future, or the body of the answer.
 pub trait Wire: Send + Sync + fmt::Debug {
-    /// Posts one request and returns the head of the answer; its body is still to be read.
+    /// Posts one request and returns the head of the answer; the caller reads the body.
     ///
-    /// Dropped half-way, the node may have the request or not.
+    /// If the future is dropped, the node may or may not have the request.
     fn post(&self, request: WireRequest) -> BoxFuture<'_, Result<WireAnswer, WireError>>;
 }
 
-/// One request, as it goes out.
+/// One outgoing request.
 #[derive(Clone, Debug)]
 pub struct WireRequest {
-    /// Where it goes.
+    /// The node's URL.
     pub url: Url,
-    /// All headers but those that the connection itself asks for.
+    /// All headers except those of the connection itself.
     pub headers: HeaderMap,
-    /// The body, compressed if it is to be.
+    /// The body, already compressed where the settings say so.
     pub body: Bytes,
 }
 
-/// The head of an answer, and its body as it comes in.
+/// The head of an answer, with its body as a stream.
 pub type WireAnswer = Response<BoxStream<'static, Result<Bytes, WireError>>>;
 
-/// Why there is no answer.
+/// The reason why no answer arrived.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum WireError {
-    /// No connection came about; the node has seen nothing.
+    /// No connection was made; the node has seen nothing.
     #[error("{0}")]
     Connect(String),
-    /// The connection broke while the request or the answer was under way.
+    /// The connection broke during the exchange.
     #[error("{0}")]
     Broken(String),
     /// It took longer than the wire allows.
     #[error("no answer in time: {0}")]
     Timeout(String),
-    /// The request could not be made, through a fault of ours.
+    /// The request could not be built: an internal error.
     #[error("{0}")]
     Internal(String),
 }
 
-/// Why there is no HTTP client.
+/// The HTTP client could not be set up.
 #[derive(Debug, Error)]
 #[error("cannot set up the HTTP client for the nodes: {0}")]
 pub struct TransportError(#[from] reqwest::Error);
@@ -70,8 +70,8 @@ pub struct HttpClient {
 }
 
 impl HttpClient {
-    /// Makes a client that keeps up to `idle_connections` to a node while they are idle, and does not try to connect
-    /// for longer than `connect_timeout`.
+    /// Makes a client that keeps up to `idle_connections` idle connections open to each node, and gives up connecting after
+    /// `connect_timeout`.
     ///
     /// # Errors
     ///
@@ -81,7 +81,7 @@ impl HttpClient {
             .connect_timeout(connect_timeout)
             .pool_idle_timeout(IDLE_MAX)
             .pool_max_idle_per_host(idle_connections)
-            // A redirect means that the address is wrong, and a proxy would be one that nobody configured here.
+            // A redirect means that the address is wrong, and a proxy could only come from the environment, not the settings.
             .redirect(Policy::none())
             .no_proxy()
             .http1_only()
@@ -92,7 +92,7 @@ impl HttpClient {
     async fn post(&self, request: WireRequest) -> Result<WireAnswer, WireError> {
         let WireRequest { url, mut headers, body } = request;
         let mut request = self.client.post(url).body(body).build().map_err(|error| cause(&error))?;
-        // What the address says of itself, such as a password, comes before what is set for all nodes.
+        // Headers made from the node's own URL, such as its password, win over those for all nodes.
         headers.extend(std::mem::take(request.headers_mut()));
         *request.headers_mut() = headers;
         let answer = self.client.execute(request).await.map_err(|error| cause(&error))?;
@@ -123,7 +123,7 @@ fn cause(error: &reqwest::Error) -> WireError {
     }
 }
 
-/// What caused the error in the first place, without the address, which may have a password in it.
+/// The root cause of the error, without the address, which may contain a password.
 fn root(error: &reqwest::Error) -> Option<String> {
     let mut source = std::error::Error::source(error);
     let mut root = None;

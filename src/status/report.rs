@@ -171,7 +171,7 @@ impl Node {
             id: node.id.to_string(),
             url: node.url.clone(),
             present: node.present,
-            state: node.state().name(),
+            state: node.health().name(),
             up: node.up,
             reason: node.reason.clone(),
             breaker: node.breaker.name(),

@@ -1,9 +1,9 @@
-//! Nodes that appear, go and come back, as the names that they were found by say.
+//! Nodes that appear, leave and return when a DNS look-up changes their addresses.
 //!
-//! A node is where it is: its address and its path. Found by several entries of `cluster.nodes`, it is one node, and
-//! it goes when the last of them no longer has it. A node that has gone keeps its index, so that what is on its way
-//! to it can end there, and what was delivered to it stays in its account; if it comes back, it goes on as it was.
-//! Only when there is no other place left does a new node take the index of one that has gone for longest.
+//! A node is identified by its address and path. Listed by several entries of `cluster.nodes`, it is one node, and it leaves
+//! when the last entry drops it. A node that left keeps its index: batches in flight can end there, its deliveries stay in
+//! its account, and its state is still there if it returns. A new node takes over an index only when [`NODES_MAX`] are in
+//! use: that of the idle node that left first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -15,13 +15,13 @@ use crate::buffer::Accounts;
 use crate::delivery::source::Endpoint;
 use crate::node_id::{NodeId, without_credentials};
 
-/// Most nodes that are known at once, those included that have gone.
+/// Most nodes that are known at once, including those that left.
 pub const NODES_MAX: usize = 1024;
 
 impl ClusterNodes {
-    /// Notes the addresses that an entry of `cluster.nodes` stands for now: nodes appear, go and come back.
+    /// Sets the addresses of an entry of `cluster.nodes`: nodes appear, leave and return.
     ///
-    /// Returns the nodes whose index another one has taken; their account is closed.
+    /// Returns the nodes whose index a new node has taken over, and whose account is closed.
     pub(in crate::delivery) fn set_addresses(
         &mut self,
         source: usize,
@@ -29,10 +29,10 @@ impl ClusterNodes {
         accounts: &Accounts,
         now: Instant,
     ) -> Vec<NodeId> {
-        let places: Vec<Endpoint> =
-            addresses.iter().map(|address| self.sources[source].place(*address)).collect();
+        let endpoints: Vec<Endpoint> =
+            addresses.iter().map(|address| self.sources[source].endpoint(*address)).collect();
         let mut wanted: BTreeSet<String> =
-            places.iter().map(|place| without_credentials(&place.url)).collect();
+            endpoints.iter().map(|endpoint| without_credentials(&endpoint.url)).collect();
         let known: BTreeMap<String, usize> =
             self.nodes.iter().enumerate().map(|(index, node)| (node.address.clone(), index)).collect();
         for index in 0..self.nodes.len() {
@@ -41,22 +41,22 @@ impl ClusterNodes {
             }
         }
         let mut replaced = Vec::new();
-        for place in places {
-            let address = without_credentials(&place.url);
+        for endpoint in endpoints {
+            let address = without_credentials(&endpoint.url);
             if !wanted.remove(&address) {
-                // It is there twice.
+                // The address is listed twice.
                 continue;
             }
             match known.get(&address) {
-                Some(index) => self.come_back(*index, source, place),
-                None => replaced.extend(self.appear(source, place, accounts, now)),
+                Some(index) => self.come_back(*index, source, endpoint),
+                None => replaced.extend(self.appear(source, endpoint, accounts, now)),
             }
         }
         self.eject();
         replaced
     }
 
-    /// The entry no longer has the node.
+    /// Removes the node from the entry.
     fn leave(&mut self, index: usize, source: usize) {
         let node = &mut self.nodes[index];
         if node.sources.remove(&source) && !node.is_present() {
@@ -67,22 +67,22 @@ impl ClusterNodes {
         }
     }
 
-    /// The entry has the node, as before or again.
-    fn come_back(&mut self, index: usize, source: usize, place: Endpoint) {
+    /// Adds a known node to the entry, which may have listed it before.
+    fn come_back(&mut self, index: usize, source: usize, endpoint: Endpoint) {
         let node = &mut self.nodes[index];
         if !node.is_present() {
-            (node.url, node.host) = (place.url, place.host);
+            (node.url, node.host) = (endpoint.url, endpoint.host);
             tracing::info!(node = %node.id, "node is back");
         }
         node.sources.insert(source);
         self.show(index);
     }
 
-    /// A node that is not known yet. Returns the one that had its index before.
+    /// Adds a new node. Returns the node that had its index before.
     fn appear(
         &mut self,
         source: usize,
-        place: Endpoint,
+        endpoint: Endpoint,
         accounts: &Accounts,
         now: Instant,
     ) -> Option<NodeId> {
@@ -92,27 +92,26 @@ impl ClusterNodes {
             }
             return None;
         };
-        let id = NodeId::beside(&place.url, self.nodes.iter().map(|node| &node.id));
+        let id = NodeId::beside(&endpoint.url, self.nodes.iter().map(|node| &node.id));
         tracing::info!(node = %id, name = %self.sources[source], "node appeared");
-        let node = ClusterNode::new(id, place, source, &self.config, now);
-        // Another node may stand at the index of one that was usable a moment ago.
+        let node = ClusterNode::new(id, endpoint, source, &self.config, now);
+        // The index may have belonged to a node that was usable until now.
         self.availability += 1;
-        // What is shown of a node and its account change together.
-        let mut view = self.status.lock();
+        // The status of a node and its account change together.
+        let mut state = self.status.lock();
         let status = node.status();
         if index == self.nodes.len() {
             accounts.add_node();
-            view.nodes.push(status);
+            state.nodes.push(status);
             self.nodes.push(node);
             return None;
         }
         accounts.close_node(index);
-        view.nodes[index] = status;
+        state.nodes[index] = status;
         Some(std::mem::replace(&mut self.nodes[index], node).id)
     }
 
-    /// An index for a new node: one that no node ever had, or else that of the one that has gone for longest, if
-    /// nothing is on its way there any more.
+    /// An index for a new node: an unused one, or else that of the idle node that left first.
     fn free_index(&self) -> Option<usize> {
         if self.nodes.len() < NODES_MAX {
             return Some(self.nodes.len());
@@ -150,7 +149,7 @@ mod tests {
         timeout: Duration::from_secs(10),
     };
 
-    /// Nodes and their books.
+    /// The nodes with their accounts.
     struct Cluster {
         nodes: ClusterNodes,
         accounts: Arc<Accounts>,
@@ -173,8 +172,8 @@ mod tests {
             Cluster { nodes: ClusterNodes::new(&sources, CONFIG, now), accounts, now }
         }
 
-        /// What a look-up of the entry found: the last number of each address.
-        fn found(&mut self, source: usize, hosts: impl IntoIterator<Item = u16>) -> Vec<String> {
+        /// Sets the addresses of an entry, each by its last number.
+        fn resolve(&mut self, source: usize, hosts: impl IntoIterator<Item = u16>) -> Vec<String> {
             let address =
                 |host: u16| SocketAddr::from(([10, 0, (host >> 8) as u8, (host & 0xff) as u8], 9000));
             let addresses: Vec<_> = hosts.into_iter().map(address).collect();
@@ -198,7 +197,7 @@ mod tests {
             self.nodes.on_answer(node, &answer, Duration::ZERO, self.now, Duration::MAX);
         }
 
-        /// Delivers so many readings to a node.
+        /// Delivers readings to a node.
         async fn deliver(&mut self, node: usize, readings: u64) {
             let amount = Amount { readings, bytes: 0 };
             self.accounts.reserve(amount, OnFull::Reject).await.expect("room").accept(0);
@@ -214,11 +213,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_node_that_appears_is_used_and_one_that_has_gone_is_not() {
+    async fn a_node_that_appears_is_used_and_a_node_that_left_is_not() {
         let mut cluster = Cluster::new();
         assert_eq!(cluster.present(), ["10.0.0.1:9000"]);
         let before = cluster.nodes.availability();
-        cluster.found(1, [2, 3]);
+        cluster.resolve(1, [2, 3]);
         assert_eq!(cluster.present(), ["10.0.0.1:9000", "10.0.0.2:9000", "10.0.0.3:9000"]);
         assert_ne!(cluster.nodes.availability(), before);
         let host = cluster.nodes.get(1).host.as_ref().expect("a host of its own");
@@ -226,9 +225,9 @@ mod tests {
         assert_eq!(cluster.nodes.candidates(&[], Attempt::First, cluster.now).len(), 3);
 
         let before = cluster.nodes.availability();
-        cluster.found(1, [3, 2]);
+        cluster.resolve(1, [3, 2]);
         assert_eq!(cluster.nodes.availability(), before, "nothing new");
-        cluster.found(1, [3]);
+        cluster.resolve(1, [3]);
         assert_eq!(cluster.present(), ["10.0.0.1:9000", "10.0.0.3:9000"]);
         assert_ne!(cluster.nodes.availability(), before);
         let candidates = cluster.nodes.candidates(&[], Attempt::First, cluster.now);
@@ -239,67 +238,67 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_node_that_comes_back_has_its_index_and_its_account_again() {
+    async fn a_node_that_returns_has_its_index_and_its_account_again() {
         let mut cluster = Cluster::new();
-        cluster.found(1, [2, 3]);
+        cluster.resolve(1, [2, 3]);
         cluster.deliver(1, 7).await;
         cluster.nodes.on_sent(1, Attempt::First, cluster.now);
-        cluster.found(1, [3, 4]);
+        cluster.resolve(1, [3, 4]);
         assert_eq!(cluster.nodes.get(1).in_flight, 1, "what is on its way ends by itself");
         cluster.answer(1);
         assert_eq!(cluster.delivered(), (vec![0, 7, 0, 0], 0));
-        cluster.found(1, [2, 3]);
+        cluster.resolve(1, [2, 3]);
         assert_eq!(cluster.present(), ["10.0.0.1:9000", "10.0.0.2:9000", "10.0.0.3:9000"]);
         cluster.deliver(1, 1).await;
         assert_eq!(cluster.delivered(), (vec![0, 8, 0, 0], 0));
     }
 
     #[tokio::test]
-    async fn a_node_that_is_found_twice_is_one_and_goes_with_the_last_that_has_it() {
+    async fn a_node_listed_by_two_entries_is_one_node_and_leaves_with_the_last_entry() {
         let mut cluster = Cluster::new();
-        cluster.found(1, [1, 1, 2]);
+        cluster.resolve(1, [1, 1, 2]);
         assert_eq!(cluster.present(), ["10.0.0.1:9000", "10.0.0.2:9000"], "the fixed one is among them");
-        cluster.found(1, [2]);
+        cluster.resolve(1, [2]);
         assert_eq!(cluster.present().len(), 2, "a fixed node does not go");
         // The same address with another path is another node.
-        cluster.found(2, [2]);
+        cluster.resolve(2, [2]);
         assert_eq!(cluster.present()[2], "http://10.0.0.2:9000/y");
     }
 
     #[tokio::test]
-    async fn no_place_is_taken_before_all_are_and_then_that_of_the_idle_node_that_has_gone_for_longest() {
+    async fn a_new_node_takes_an_unused_index_or_else_that_of_the_idle_node_that_left_first() {
         let mut cluster = Cluster::new();
         let most = NODES_MAX as u16;
-        cluster.found(1, 2..most);
-        cluster.found(1, [most]);
+        cluster.resolve(1, 2..most);
+        cluster.resolve(1, [most]);
         assert_eq!(cluster.nodes.get(NODES_MAX - 1).id.as_str(), "10.0.4.0:9000", "the last free index");
-        cluster.found(1, [most, 2, 3]);
+        cluster.resolve(1, [most, 2, 3]);
         for (node, readings) in [(1, 5), (2, 6), (3, 7)] {
             cluster.deliver(node, readings).await;
         }
-        // 4 has gone for longest, but something is on its way to it; 5 is next.
+        // Node 4 left first but has a batch in flight; node 5 is next.
         cluster.nodes.on_sent(3, Attempt::First, cluster.now);
         let before = cluster.nodes.availability();
-        assert_eq!(cluster.found(1, [2, 3, most + 1]), ["10.0.0.5:9000"]);
+        assert_eq!(cluster.resolve(1, [2, 3, most + 1]), ["10.0.0.5:9000"]);
         assert_eq!(cluster.nodes.get(4).id.as_str(), "10.0.4.1:9000");
         assert_ne!(cluster.nodes.availability(), before, "other nodes than before, at whatever index");
         assert_eq!(cluster.delivered().1, 0, "nothing was delivered there");
         cluster.answer(3);
-        assert_eq!(cluster.found(1, [2, 3, most + 1, most + 2]), ["10.0.0.4:9000"]);
+        assert_eq!(cluster.resolve(1, [2, 3, most + 1, most + 2]), ["10.0.0.4:9000"]);
         let (delivered, gone) = cluster.delivered();
         assert_eq!((&delivered[..4], gone), (&[0, 5, 6, 0][..], 7));
         assert_eq!(cluster.nodes.status().nodes()[3].id.as_str(), "10.0.4.2:9000");
     }
 
     #[tokio::test]
-    async fn nodes_beyond_the_bound_are_not_used_until_there_is_a_place() {
+    async fn nodes_beyond_the_limit_are_not_used_until_an_index_is_free() {
         let mut cluster = Cluster::new();
         let most = NODES_MAX as u16;
-        cluster.found(1, 2..most + 2);
+        cluster.resolve(1, 2..most + 2);
         assert_eq!(cluster.nodes.present_count(), NODES_MAX);
         let before = cluster.nodes.availability();
-        cluster.found(1, 3..most + 2);
+        cluster.resolve(1, 3..most + 2);
         assert_ne!(cluster.nodes.availability(), before, "another node at the index of one that was in use");
-        assert_eq!(cluster.nodes.present_count(), NODES_MAX, "the one that had no place has one now");
+        assert_eq!(cluster.nodes.present_count(), NODES_MAX, "the node without an index has one now");
     }
 }

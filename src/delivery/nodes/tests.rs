@@ -37,13 +37,13 @@ fn answer(verdict: AnswerVerdict) -> Answer {
     Answer { verdict, ..Answer::internal("500: out of order".to_owned()) }
 }
 
-/// Sends a batch and hears this of it.
+/// Sends a batch and records its answer; returns whether the node has just recovered.
 fn send(nodes: &mut ClusterNodes, node: usize, verdict: AnswerVerdict, now: Instant) -> bool {
     nodes.on_sent(node, Attempt::First, now);
-    hear(nodes, node, verdict, now)
+    receive(nodes, node, verdict, now)
 }
 
-fn hear(nodes: &mut ClusterNodes, node: usize, verdict: AnswerVerdict, now: Instant) -> bool {
+fn receive(nodes: &mut ClusterNodes, node: usize, verdict: AnswerVerdict, now: Instant) -> bool {
     nodes.on_answer(node, &answer(verdict), TOOK, now, Duration::MAX)
 }
 
@@ -70,7 +70,7 @@ fn ejected(nodes: &ClusterNodes) -> Vec<usize> {
 }
 
 #[test]
-fn a_node_is_a_candidate_while_it_has_a_place_and_wants_to_be_asked() {
+fn a_node_is_a_candidate_while_it_is_below_its_limit_and_asked_for_no_wait() {
     let (mut nodes, now) = nodes(3);
     (0..2).for_each(|_| nodes.on_sent(0, Attempt::First, now));
     leave_alone(&mut nodes, 1, PROBE, now);
@@ -79,14 +79,14 @@ fn a_node_is_a_candidate_while_it_has_a_place_and_wants_to_be_asked() {
     assert_eq!(nodes.next_change(now), Some(now + PROBE));
     assert_eq!(free(&nodes, Attempt::First, now + PROBE), [1, 2]);
     assert_eq!(nodes.next_change(now + PROBE), None);
-    // The limit adapts: what is too much for the node now is no place.
+    // The limit adapts: an overloaded node takes fewer batches.
     nodes.on_sent(2, Attempt::First, now);
-    hear(&mut nodes, 2, BUSY, now);
+    receive(&mut nodes, 2, BUSY, now);
     assert_eq!(free(&nodes, Attempt::First, now + PROBE), [1]);
 }
 
 #[test]
-fn the_latest_wish_to_be_left_alone_holds() {
+fn the_longest_requested_wait_holds() {
     let (mut nodes, now) = nodes(1);
     leave_alone(&mut nodes, 0, PROBE * 3, now);
     leave_alone(&mut nodes, 0, PROBE, now);
@@ -97,7 +97,7 @@ fn the_latest_wish_to_be_left_alone_holds() {
 }
 
 #[test]
-fn a_candidate_says_whether_the_batch_was_there_and_whether_the_node_is_up() {
+fn a_candidate_shows_whether_its_node_had_the_batch_and_is_up() {
     let (mut nodes, now) = nodes_with(2, with_share(0.0));
     take_down(&mut nodes, 0, now);
     let candidates = nodes.candidates(&[1], Attempt::First, now);
@@ -110,32 +110,32 @@ fn a_candidate_says_whether_the_batch_was_there_and_whether_the_node_is_up() {
 }
 
 #[test]
-fn a_node_that_is_down_gets_one_batch_as_its_trial_when_its_pause_is_over() {
+fn a_node_that_is_down_gets_one_batch_as_its_trial_after_its_pause() {
     let (mut nodes, now) = nodes(3);
     (0..2).for_each(|_| nodes.on_sent(0, Attempt::First, now));
-    hear(&mut nodes, 0, FAILED, now);
+    receive(&mut nodes, 0, FAILED, now);
     assert_eq!(ejected(&nodes), [0_usize; 0]);
     send(&mut nodes, 0, FAILED, now);
     assert_eq!((ejected(&nodes), free(&nodes, Attempt::First, now)), (vec![0], vec![1, 2]));
 
     let due = now + PROBE;
     assert_eq!(nodes.trial(&[], due), None, "one that was sent before is still on its way");
-    hear(&mut nodes, 0, FAILED, now);
+    receive(&mut nodes, 0, FAILED, now);
     assert_eq!((nodes.trial(&[], now), nodes.next_change(now)), (None, Some(due)));
     assert_eq!(nodes.trial(&[0], due), None, "the batch comes from there");
     assert_eq!(nodes.trial(&[1], due), Some(0));
     nodes.on_sent(0, Attempt::Retry, due);
     assert_eq!(nodes.trial(&[], due + PROBE * 9), None, "one at a time");
-    hear(&mut nodes, 0, FAILED, due);
+    receive(&mut nodes, 0, FAILED, due);
     assert_eq!(nodes.next_change(due), Some(due + PROBE * 2), "the pause has doubled");
     nodes.on_sent(0, Attempt::Retry, due + PROBE * 2);
-    assert!(hear(&mut nodes, 0, AnswerVerdict::Delivered, due + PROBE * 2), "it is well again");
+    assert!(receive(&mut nodes, 0, AnswerVerdict::Delivered, due + PROBE * 2), "it is well again");
     assert_eq!((ejected(&nodes).len(), any_up(&nodes)), (0, true));
     assert_eq!(free(&nodes, Attempt::First, due + PROBE * 2), [0, 1, 2]);
 }
 
 #[test]
-fn a_trial_waits_until_the_node_wants_to_be_asked() {
+fn a_trial_waits_until_the_requested_wait_is_over() {
     let (mut nodes, now) = nodes(2);
     leave_alone(&mut nodes, 0, PROBE * 3, now);
     take_down(&mut nodes, 0, now);
@@ -146,7 +146,7 @@ fn a_trial_waits_until_the_node_wants_to_be_asked() {
 }
 
 #[test]
-fn a_node_that_failed_and_is_too_costly_to_be_chosen_is_found_up_or_down_all_the_same() {
+fn a_failed_node_that_is_too_costly_to_be_chosen_still_gets_trials() {
     let (mut nodes, now) = nodes(2);
     send(&mut nodes, 0, FAILED, now);
     assert_eq!(free(&nodes, Attempt::First, now), [0, 1], "it is in use");
@@ -156,14 +156,14 @@ fn a_node_that_failed_and_is_too_costly_to_be_chosen_is_found_up_or_down_all_the
     let costs: Vec<_> =
         nodes.candidates(&[], Attempt::First, now + PROBE).iter().map(|one| one.latency_seconds).collect();
     assert!(costs[0] < 0.01, "the fine is forgotten: {costs:?}");
-    // Down and not ejected: likewise.
+    // The same for a node that is down and not ejected.
     let (mut nodes, now) = nodes_with(2, with_share(0.0));
     take_down(&mut nodes, 0, now);
     assert_eq!(nodes.trial(&[], now + PROBE), Some(0));
 }
 
 #[test]
-fn no_more_than_the_share_is_ejected_and_who_went_down_first_goes_first() {
+fn at_most_the_share_is_ejected_in_the_order_in_which_nodes_went_down() {
     let (mut nodes, now) = nodes_with(4, with_share(0.5));
     for node in [3, 2, 0] {
         take_down(&mut nodes, node, now);
@@ -172,7 +172,7 @@ fn no_more_than_the_share_is_ejected_and_who_went_down_first_goes_first() {
     let seen = |nodes: &ClusterNodes| nodes.status().nodes().iter().map(|node| node.up).collect::<Vec<_>>();
     assert_eq!(seen(&nodes), [false, true, false, false]);
     assert_eq!(free(&nodes, Attempt::First, now), [0, 1], "one beyond the share is asked");
-    // It takes the place of one that came up.
+    // Node 0 takes the place of node 2, which came up.
     send(&mut nodes, 2, AnswerVerdict::Delivered, now);
     assert_eq!(ejected(&nodes), [0, 3]);
 }
@@ -196,12 +196,12 @@ fn the_share_is_rounded_down_and_a_single_node_is_never_ejected() {
 }
 
 #[test]
-fn where_all_may_be_ejected_a_batch_may_go_back_to_where_it_was() {
+fn if_all_nodes_may_be_ejected_a_batch_may_return_to_the_same_node() {
     let (mut nodes, now) = nodes_with(1, with_share(1.0));
     take_down(&mut nodes, 0, now);
     assert_eq!(free(&nodes, Attempt::First, now).len(), 0);
     assert_eq!(nodes.trial(&[0], now + PROBE), Some(0), "there is nowhere else");
-    // Likewise where all others want to be left alone.
+    // The same if all other nodes asked to be left alone.
     let (mut nodes, now) = self::nodes(2);
     leave_alone(&mut nodes, 1, PROBE * 2, now);
     take_down(&mut nodes, 0, now);
@@ -210,7 +210,7 @@ fn where_all_may_be_ejected_a_batch_may_go_back_to_where_it_was() {
 }
 
 #[test]
-fn the_availability_changes_when_others_may_be_asked_than_before() {
+fn the_availability_changes_with_the_set_of_usable_nodes() {
     let (mut nodes, now) = nodes_with(3, with_share(0.4));
     let start = nodes.availability();
     send(&mut nodes, 0, FAILED, now);
@@ -229,11 +229,11 @@ fn the_availability_changes_when_others_may_be_asked_than_before() {
 }
 
 #[test]
-fn retries_that_the_budget_does_not_cover_wait_and_first_tries_go_on() {
+fn retries_beyond_the_budget_wait_and_first_attempts_go_on() {
     let (mut nodes, now) = nodes(1);
     let retry = |nodes: &mut ClusterNodes, verdict: AnswerVerdict, now: Instant| {
         nodes.on_sent(0, Attempt::Retry, now);
-        hear(nodes, 0, verdict, now);
+        receive(nodes, 0, verdict, now);
     };
     let mut retries = 0;
     while free(&nodes, Attempt::Retry, now) == [0] {
@@ -256,7 +256,7 @@ fn retries_that_the_budget_does_not_cover_wait_and_first_tries_go_on() {
 }
 
 #[test]
-fn what_others_see_is_what_is_and_has_no_secrets() {
+fn the_status_is_up_to_date_and_shows_no_secrets() {
     let (mut nodes, now) = nodes(2);
     let status = Arc::clone(nodes.status());
     let seen = || status.nodes().remove(0);
@@ -264,15 +264,15 @@ fn what_others_see_is_what_is_and_has_no_secrets() {
     assert_eq!((seen().up, seen().breaker, seen().last_error), (true, BreakerState::Closed, None));
     nodes.on_sent(0, Attempt::First, now);
     assert_eq!((seen().in_flight, seen().in_flight_limit), (1, 2));
-    hear(&mut nodes, 0, AnswerVerdict::Misconfigured, now);
+    receive(&mut nodes, 0, AnswerVerdict::Misconfigured, now);
     let until = now + PROBE;
     assert_eq!((seen().up, seen().ejected, seen().breaker), (false, true, BreakerState::Open { until }));
     assert_eq!(seen().reason.as_deref(), Some("500: out of order"));
-    assert_eq!((seen().state(), seen().failing), (NodeHealth::Down, true));
+    assert_eq!((seen().health(), seen().failing), (NodeHealth::Down, true));
     assert_eq!(seen().latency_seconds(), None, "a penalty is no latency");
     nodes.on_sent(0, Attempt::First, until);
     assert_eq!(seen().breaker, BreakerState::HalfOpen);
-    hear(&mut nodes, 0, AnswerVerdict::Delivered, until);
+    receive(&mut nodes, 0, AnswerVerdict::Delivered, until);
     assert_eq!((seen().up, seen().ejected, seen().reason), (true, false, None));
     let failure = NodeFailure { text: "500: out of order".into(), at: now };
     assert_eq!(seen().last_error, Some(failure), "it stays after the node has recovered");
@@ -283,30 +283,29 @@ fn what_others_see_is_what_is_and_has_no_secrets() {
 }
 
 #[test]
-fn a_node_is_failing_from_its_first_failure_until_an_answer_that_is_none_and_its_latency_is_that_of_answers()
-{
+fn a_node_is_failing_until_its_next_success_and_its_latency_counts_only_answers() {
     let (mut nodes, now) = nodes(2);
     let status = Arc::clone(nodes.status());
-    let seen = || (status.nodes()[0].state(), status.nodes()[0].up, status.nodes()[0].latency_seconds());
+    let seen = || (status.nodes()[0].health(), status.nodes()[0].up, status.nodes()[0].latency_seconds());
     let answer = |verdict, status| Answer { verdict, status, ..Answer::internal("words".to_owned()) };
     let took = Duration::from_millis(20);
-    let hear = |nodes: &mut ClusterNodes, verdict, status| {
+    let receive = |nodes: &mut ClusterNodes, verdict, status| {
         nodes.on_sent(0, Attempt::First, now);
         nodes.on_answer(0, &answer(verdict, status), took, now, PROBE);
     };
     assert_eq!(seen(), (NodeHealth::Up, true, None));
     let refused = AnswerVerdict::Retry(RetryReason::Connect);
-    hear(&mut nodes, refused, None);
+    receive(&mut nodes, refused, None);
     assert_eq!(seen(), (NodeHealth::Failing, true, None), "no answer is no measurement");
-    hear(&mut nodes, AnswerVerdict::Refused, None);
+    receive(&mut nodes, AnswerVerdict::Refused, None);
     for (verdict, status) in
         [(AnswerVerdict::Delivered, 200), (AnswerVerdict::Refused, 400), (AnswerVerdict::TooLarge, 413)]
     {
-        hear(&mut nodes, refused, None);
+        receive(&mut nodes, refused, None);
         assert_eq!(seen().0, NodeHealth::Failing);
-        hear(&mut nodes, verdict, Some(status));
+        receive(&mut nodes, verdict, Some(status));
         assert_eq!(seen(), (NodeHealth::Up, true, Some(0.02)), "{verdict:?}");
     }
-    hear(&mut nodes, AnswerVerdict::Misconfigured, Some(404));
+    receive(&mut nodes, AnswerVerdict::Misconfigured, Some(404));
     assert_eq!(seen(), (NodeHealth::Down, false, Some(0.02)));
 }

@@ -22,7 +22,7 @@ fn check(secrets: &Secrets, text: &str, expected: &str) {
     assert_eq!(secrets.hide(text, Extent::Whole), expected, "{text}");
 }
 
-/// Base64 with the alphabet and the padding that are wanted.
+/// Encodes in Base64; `alphabet` has the last two characters.
 fn base64(text: &str, alphabet: [char; 2], padding: &str) -> String {
     let bits: Vec<u8> = text.bytes().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1)).collect();
     let mut encoded = String::new();
@@ -39,7 +39,7 @@ fn base64(text: &str, alphabet: [char; 2], padding: &str) -> String {
 }
 
 #[test]
-fn words_show_no_secret_of_the_settings() {
+fn texts_show_no_secret_of_the_settings() {
     let secrets = secrets(
         "http://me:pass-word@h/?db=readings&p=hush-hush&x-api-key=k123&q=1",
         &[("authorization", "Bearer s3cret-token"), ("cookie", "on"), ("x-short", "abcde")],
@@ -48,7 +48,7 @@ fn words_show_no_secret_of_the_settings() {
     check(&secrets, "no s3cret-token here, and no pass-word", "no *** here, and no ***");
     check(&secrets, "hush-hush k123 1", "*** *** 1");
     check(&secrets, "the database readings goes on, abcde", "the database readings goes on, abcde");
-    // What the client made of the address.
+    // The HTTP client makes this header from the address.
     check(&secrets, "you sent Basic bWU6cGFzcy13b3Jk, thanks", "you sent Basic ***, thanks");
     check(&secrets, "Basic a Basic Basic bWU6cGFzcy13b3Jk", "Basic a Basic Basic ***");
     check(&secrets, "set Token é\u{202e}", "set Token é\u{202e}");
@@ -57,7 +57,7 @@ fn words_show_no_secret_of_the_settings() {
 }
 
 #[test]
-fn a_secret_is_found_in_every_way_in_which_a_node_may_repeat_it() {
+fn a_secret_is_found_in_every_encoding_that_a_node_may_repeat_it_in() {
     let secret = "p/w+ \"ä&x'<y>\\z=9";
     let mut url: Url = "http://me@h/".parse().expect("a URL");
     url.set_password(Some(secret)).expect("a password");
@@ -103,7 +103,7 @@ fn a_secret_is_found_in_every_way_in_which_a_node_may_repeat_it() {
 }
 
 #[test]
-fn a_secret_that_looks_escaped_is_found_as_it_is_and_escaped_once_more() {
+fn a_secret_that_looks_escaped_is_found_unchanged_and_escaped_again() {
     let secrets = secrets("http://h/", &[("x-key", "ab%41cd\\u0041&amp;ef")]);
     check(&secrets, "(ab%41cd\\u0041&amp;ef)", "(***)");
     check(&secrets, "(ab%2541cd%5Cu0041%26amp%3Bef)", "(***)");
@@ -111,7 +111,7 @@ fn a_secret_that_looks_escaped_is_found_as_it_is_and_escaped_once_more() {
 }
 
 #[test]
-fn a_secret_within_base64_is_found_wherever_it_begins_and_in_both_alphabets() {
+fn a_secret_within_base64_is_found_at_any_offset_and_in_both_alphabets() {
     let secrets = secrets(
         "http://me:hunter22@h/",
         &[("x-key", "t0ken~>?~"), ("authorization", "ApiKey aWQ6YXBpLXNlY3JldA==")],
@@ -141,7 +141,7 @@ fn a_secret_within_base64_is_found_wherever_it_begins_and_in_both_alphabets() {
 }
 
 #[test]
-fn the_parts_of_headers_and_addresses_that_are_secrets_are_known() {
+fn secret_parts_of_headers_and_addresses_are_recognised() {
     let secrets = secrets(
         "http://to-ken-77@h/x?sig=abc%2Fdef&api_key=k-1-k-1&q=0123456789abcdef&code=seven7&db=influx-db&wait_for_async_insert=1",
         &[
@@ -172,7 +172,7 @@ fn the_parts_of_headers_and_addresses_that_are_secrets_are_known() {
 }
 
 #[test]
-fn a_text_that_was_cut_shows_no_beginning_of_a_secret() {
+fn a_cut_text_shows_no_prefix_of_a_secret() {
     let secrets = secrets("http://me:s3cret-pass@h/", &[("x-key", "0123456789abcdef")]);
     let forms = [
         "0123456789abcdef",
@@ -199,7 +199,7 @@ fn a_text_that_was_cut_shows_no_beginning_of_a_secret() {
 }
 
 #[test]
-fn a_long_text_takes_time_that_grows_with_its_length_alone() {
+fn the_time_for_a_text_grows_only_with_its_length() {
     let key = "a".repeat(4000);
     let secrets =
         secrets("http://me:aaaaaaaaaaaaaaaab@h/", &[("x-key", &key), ("x-other", "%25%25%25%25%25")]);
@@ -214,13 +214,13 @@ fn a_long_text_takes_time_that_grows_with_its_length_alone() {
     for text in &texts {
         let _ = secrets.hide(text, Extent::Cut);
     }
-    // Some tens of milliseconds, also where nothing is optimised.
+    // It takes some tens of milliseconds, even in a debug build.
     assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
 }
 
 proptest! {
     #[test]
-    fn no_text_can_cause_a_panic_and_no_secret_is_shown(
+    fn no_text_causes_a_panic_or_shows_a_secret(
         before in "[%\\\\u&#;x0-9a-fé ]{0,24}",
         after in "[%\\\\u&#;x0-9a-fé ]{0,24}",
         secret in "[ -)+-~]{6,24}",

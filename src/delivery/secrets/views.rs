@@ -1,26 +1,26 @@
-//! Views of a text in which secrets are looked for: the text as it is, and as it reads when escapes are undone.
+//! Views of a text in which secrets are searched: the text itself, and the text with escapes decoded.
 //!
-//! A view knows for each of its bytes where in the text it comes from, so that what is found in it can be hidden in the text.
+//! A view knows the position in the text of each of its bytes, so that a secret found in it can be hidden in the text.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// The characters of Base64. The two that URLs have in the place of the last two are looked at as these.
+/// The characters of Base64. The last two of the URL-safe alphabet are treated as the last two here.
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-/// Longest name or number of a character in HTML, between `&` and `;`, in bytes.
+/// Longest name or number of an HTML entity, between `&` and `;`, in bytes.
 const ENTITY_BYTES_MAX: usize = 8;
-/// Longest text that is undone as Base64, in characters.
+/// Longest text that is decoded as Base64, in characters.
 const BASE64_CHARS_MAX: usize = 16 * 1024;
 
-/// One way to read a text.
+/// A text with some of its escapes decoded.
 #[derive(Clone, Debug)]
 pub(super) struct TextView<'a> {
     bytes: Cow<'a, [u8]>,
-    /// Where in the text each byte comes from, and the end of the text; `None`: the same place.
+    /// The position in the text of each byte and of the end; `None`: the same position.
     from: Option<Vec<usize>>,
 }
 
-/// The kinds of escapes that are undone.
+/// The kinds of escapes that are decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Escapes {
     All,
@@ -34,7 +34,7 @@ impl Escapes {
         self == Escapes::All || self == kind
     }
 
-    /// Whether a text is the beginning of an escape, and the end of it is missing.
+    /// Whether a text is an escape that was cut.
     fn are_cut(self, text: &[u8]) -> bool {
         let are_hex = |digits: &[u8]| digits.iter().all(u8::is_ascii_hexdigit);
         match text {
@@ -55,15 +55,15 @@ impl Escapes {
     }
 }
 
-/// The views of a text: as it is; with each kind of escape undone alone; with all undone once, and twice.
+/// The views of a text: itself; with each kind of escape decoded alone; with all kinds decoded once, and twice.
 pub(super) fn of(text: &str) -> Vec<TextView<'_>> {
     let plain = TextView { bytes: Cow::Borrowed(text.as_bytes()), from: None };
     let mut views: Vec<TextView<'_>> = [Escapes::Percent, Escapes::Backslash, Escapes::Entity]
         .into_iter()
-        .filter_map(|escapes| plain.undone(escapes))
+        .filter_map(|escapes| plain.decoded(escapes))
         .collect();
-    let once = if views.len() > 1 { plain.undone(Escapes::All) } else { views.first().cloned() };
-    let twice = once.as_ref().and_then(|once| once.undone(Escapes::All));
+    let once = if views.len() > 1 { plain.decoded(Escapes::All) } else { views.first().cloned() };
+    let twice = once.as_ref().and_then(|once| once.decoded(Escapes::All));
     if views.len() > 1 {
         views.extend(once);
     }
@@ -73,7 +73,7 @@ pub(super) fn of(text: &str) -> Vec<TextView<'_>> {
 }
 
 impl TextView<'_> {
-    /// The place in the text of a place in the view.
+    /// The range of the text that a range of the view comes from.
     pub(super) fn place(&self, place: Range<usize>) -> Range<usize> {
         match &self.from {
             None => place,
@@ -81,25 +81,25 @@ impl TextView<'_> {
         }
     }
 
-    /// As secrets are compared: in lower case, a plus sign being a blank.
+    /// The view for comparison: in lower case, with spaces for plus signs.
     pub(super) fn folded(&self) -> Vec<u8> {
         folded(&self.bytes)
     }
 
-    /// As Base64 is compared: with one alphabet.
+    /// The view for comparison as Base64: in one alphabet.
     pub(super) fn base64(&self) -> Vec<u8> {
         self.bytes.iter().map(|byte| base64_char(*byte)).collect()
     }
 
-    /// The view with escapes undone; `None` if there are none.
-    fn undone(&self, escapes: Escapes) -> Option<TextView<'static>> {
-        let wanted = match escapes {
+    /// The view with escapes decoded; `None` if there are none.
+    fn decoded(&self, escapes: Escapes) -> Option<TextView<'static>> {
+        let first = match escapes {
             Escapes::All => memchr::memchr3(b'%', b'\\', b'&', &self.bytes),
             Escapes::Percent => memchr::memchr(b'%', &self.bytes),
             Escapes::Backslash => memchr::memchr(b'\\', &self.bytes),
             Escapes::Entity => memchr::memchr(b'&', &self.bytes),
         };
-        wanted?;
+        first?;
         let (mut bytes, mut from) =
             (Vec::with_capacity(self.bytes.len()), Vec::with_capacity(self.bytes.len() + 1));
         let origin = |at: usize| self.from.as_ref().map_or(at, |from| from[at]);
@@ -107,10 +107,10 @@ impl TextView<'_> {
         while at < self.bytes.len() {
             let rest = &self.bytes[at..];
             if escapes.are_cut(rest) {
-                // Whatever comes of it belongs to what stands before it.
+                // A cut escape belongs to the secret before it.
                 break;
             }
-            let (length, undone) = match rest[0] {
+            let (length, value) = match rest[0] {
                 b'%' if escapes.have(Escapes::Percent) => percent(rest),
                 b'\\' if escapes.have(Escapes::Backslash) => backslash(rest),
                 b'&' if escapes.have(Escapes::Entity) => entity(rest),
@@ -118,7 +118,7 @@ impl TextView<'_> {
             }
             .unwrap_or((1, EscapeValue::Byte(rest[0])));
             let mut buffer = [0; 4];
-            let written: &[u8] = match undone {
+            let written: &[u8] = match value {
                 EscapeValue::Byte(byte) => &[byte],
                 EscapeValue::Char(character) => character.encode_utf8(&mut buffer).as_bytes(),
             };
@@ -131,7 +131,7 @@ impl TextView<'_> {
     }
 }
 
-/// What an escape stands for.
+/// The value of an escape.
 enum EscapeValue {
     Byte(u8),
     Char(char),
@@ -192,7 +192,7 @@ fn hex(digits: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |number, digit| Some(number << 4 | char::from(*digit).to_digit(16)?))
 }
 
-/// A text as secrets are compared.
+/// A text for comparison: in lower case, with spaces for plus signs.
 pub(super) fn folded(text: &[u8]) -> Vec<u8> {
     text.iter().map(|byte| if *byte == b'+' { b' ' } else { byte.to_ascii_lowercase() }).collect()
 }
@@ -205,12 +205,12 @@ fn base64_char(byte: u8) -> u8 {
     }
 }
 
-/// What of a text's Base64 is the same whatever stands before and after it, once for each place at which it may begin.
+/// The part of a text's Base64 that does not depend on the text around it, for each of the three offsets in a group.
 pub(super) fn base64_parts(text: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     let parts = [0, 1, 2].map(|before| {
         let bits: Vec<u8> =
             text.iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1)).collect();
-        // The first character that has bits of nothing else.
+        // The bits before the first character that belongs to the text alone.
         let skipped = (6 - before * 8 % 6) % 6;
         let sextet = |bits: &[u8]| bits.iter().fold(0_usize, |sextet, bit| sextet << 1 | usize::from(*bit));
         let chars =
@@ -220,7 +220,7 @@ pub(super) fn base64_parts(text: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     parts.into_iter()
 }
 
-/// The whole run of Base64 around a place in it.
+/// The whole run of Base64 characters around a place in it.
 pub(super) fn base64_run(text: &[u8], place: Range<usize>) -> Range<usize> {
     let is_inside = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     let before = text[..place.start].iter().rev().take_while(|byte| is_inside(byte)).count();
@@ -228,7 +228,7 @@ pub(super) fn base64_run(text: &[u8], place: Range<usize>) -> Range<usize> {
     place.start - before..place.end + after
 }
 
-/// The text that Base64 hides; `None` if that is none for people.
+/// Decodes Base64; `None` if the result is not printable text.
 pub(super) fn base64_decoded(text: &str) -> Option<String> {
     let chars = text.trim_end_matches('=').as_bytes();
     if chars.len() > BASE64_CHARS_MAX {

@@ -1,4 +1,4 @@
-//! What the answer to a batch means: the status, the headers, and what the format makes of the body.
+//! Interprets the answer to a batch: its status, its headers, and its body as the format reads it.
 
 use std::io::Read as _;
 use std::sync::Arc;
@@ -18,18 +18,18 @@ use super::retry_after::retry_after;
 use crate::delivery::secrets::{Extent, Secrets};
 use crate::delivery::wire::{WireAnswer, WireError};
 
-/// Most of an answer that is kept for people, in bytes.
+/// Longest excerpt of an answer that people see, in bytes.
 const EXCERPT_BYTES_MAX: usize = 1024;
-/// How much of an answer is looked at for it, in bytes: secrets in it become shorter.
+/// Length of the text that the excerpt is made from, in bytes: hiding secrets shortens it.
 const EXCERPT_WINDOW_BYTES: usize = 4 * EXCERPT_BYTES_MAX;
-/// Most of an answer that is read so that the connection can be used again, and by which it is judged, in bytes.
+/// Longest part of an answer that is judged, and that is read so that its connection can be reused, in bytes.
 pub(super) const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// Longest text of a node about one reading, in bytes; it may have been cut there.
+/// Longest text of a node about one reading, in bytes; longer ones were cut to this.
 const ITEM_BYTES_MAX: usize = 1024;
-/// Texts about single readings up to which secrets are hidden in them where they are; more of them take a thread's time.
+/// Most texts about single readings in which secrets are hidden on the async thread; more go to a blocking thread.
 const ITEMS_INLINE_MAX: usize = 16;
 
-/// What an answer, or its absence, means.
+/// The meaning of an answer, or of its absence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnswerVerdict {
     /// The node has the batch.
@@ -40,7 +40,7 @@ pub enum AnswerVerdict {
     Refused,
     /// The node wants smaller batches.
     TooLarge,
-    /// The node is set up wrongly: this would happen to any batch.
+    /// The node is set up wrongly: any batch would fail.
     Misconfigured,
 }
 
@@ -68,19 +68,19 @@ impl AnswerVerdict {
 /// Why a node could not take a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryReason {
-    /// No connection came about; the node has seen nothing.
+    /// No connection was made; the node has seen nothing.
     Connect,
-    /// The connection broke while the batch was under way.
+    /// The connection broke during the exchange.
     Broken,
     /// No answer in time.
     Timeout,
-    /// The node asked for patience (408, 409, 425, 429, 503).
+    /// The node asked to try again later (408, 409, 425, 429, 503).
     Busy,
     /// The node failed (5xx), or its answer cannot be understood.
     ServerError,
-    /// The node has some of the readings, and could not take others.
+    /// The node stored some of the readings and could not take others.
     Partly,
-    /// The request could not be made, through a fault of ours.
+    /// The request could not be built: an internal error.
     Internal,
 }
 
@@ -97,7 +97,7 @@ impl RetryReason {
         }
     }
 
-    /// Whether the node may have stored the batch all the same.
+    /// Whether the node may have stored the batch nevertheless.
     pub fn may_be_stored(self) -> bool {
         match self {
             RetryReason::Connect | RetryReason::Busy | RetryReason::Internal => false,
@@ -107,7 +107,7 @@ impl RetryReason {
         }
     }
 
-    /// Whether fewer batches at a time may help.
+    /// Whether fewer concurrent batches may help.
     pub fn is_overload(self) -> bool {
         matches!(self, RetryReason::Timeout | RetryReason::Busy | RetryReason::Partly)
     }
@@ -116,29 +116,29 @@ impl RetryReason {
 /// The answer to one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// What it means.
+    /// Its meaning.
     pub verdict: AnswerVerdict,
-    /// What people should read: the status, the beginning of the body, or the error.
+    /// A description for people: the status and the start of the body, or the error.
     pub detail: String,
     /// How long the node asks to be left alone.
     pub retry_after: Option<Duration>,
-    /// The status, if there is an answer.
+    /// The HTTP status; `None` if no answer arrived.
     pub status: Option<u16>,
-    /// The beginning of the body.
+    /// The start of the body.
     pub body: String,
-    /// Of a batch that was delivered, the readings that the node refused, by their places in the body.
+    /// The readings of a delivered batch that the node refused, by their index in the body.
     pub refused: Vec<FailedItem>,
-    /// Whether the node has some of the readings of a batch that is to be sent again.
+    /// Whether the node stored some of the readings of a batch that must be sent again.
     pub is_stored_in_part: bool,
 }
 
 impl Answer {
-    /// The answer when no request came about.
+    /// The answer to a request that could not be built.
     pub fn internal(detail: String) -> Answer {
         Answer::none(RetryReason::Internal, detail)
     }
 
-    /// The absence of an answer.
+    /// The absence of an answer, with its reason.
     pub(super) fn none(reason: RetryReason, detail: String) -> Answer {
         let verdict = AnswerVerdict::Retry(reason);
         Answer {
@@ -153,53 +153,54 @@ impl Answer {
     }
 }
 
-/// What a status means (the table in the crate's contract with nodes).
+/// Interprets a status, as the table in the contract with nodes says.
 pub fn classify(status: StatusCode) -> AnswerVerdict {
     match status.as_u16() {
         200..=299 => AnswerVerdict::Delivered,
         408 | 409 | 425 | 429 | 503 => AnswerVerdict::Retry(RetryReason::Busy),
         413 => AnswerVerdict::TooLarge,
         400 | 422 => AnswerVerdict::Refused,
-        // 508 comes from a gateway that has sent the batch itself.
+        // 508 comes from a gateway that finds itself in the batch's `Forebay-Via`.
         501 | 508 => AnswerVerdict::Misconfigured,
         500..=599 => AnswerVerdict::Retry(RetryReason::ServerError),
-        // 401, 403, 404, 405 and 3xx by the contract; of what it does not name, nothing is given up either.
+        // 401, 403, 404, 405 and 3xx by the contract. Statuses that it does not name must not lose readings either.
         _ => AnswerVerdict::Misconfigured,
     }
 }
 
-/// What is needed to read an answer.
+/// Reads the answer to one batch.
 pub(super) struct AnswerReader<'a> {
     pub(super) store: &'a dyn Store,
     pub(super) secrets: &'a Arc<Secrets>,
-    /// How many readings were sent.
+    /// The number of readings in the batch.
     pub(super) readings: usize,
     pub(super) deadline: Instant,
 }
 
 impl AnswerReader<'_> {
-    /// Reads the answer to a batch. Whatever comes of the body, the status has been said.
+    /// Reads an answer. Its status counts even if the body does not arrive.
     pub(super) async fn read(&self, answer: WireAnswer) -> Answer {
         let (head, body) = answer.into_parts();
         let items_max = self.store.item_answer_bytes_max(self.readings).filter(|_| head.status.is_success());
-        let kept_max = items_max.unwrap_or(ANSWER_BYTES_MAX);
-        let body = unpacked(read_body(body, kept_max, self.deadline).await, &head.headers, kept_max).await;
+        let bytes_max = items_max.unwrap_or(ANSWER_BYTES_MAX);
+        let body =
+            decompress(read_body(body, bytes_max, self.deadline).await, &head.headers, bytes_max).await;
         let answer = self.answer(&head, &body);
-        let text = String::from_utf8_lossy(&body.kept[..body.kept.len().min(ANSWER_BYTES_MAX)]);
+        let text = String::from_utf8_lossy(&body.bytes[..body.bytes.len().min(ANSWER_BYTES_MAX)]);
         match items_max {
-            // An empty body is always an answer.
-            Some(_) if body.kept.is_empty() && body.is_whole => answer,
+            // An empty body is a valid answer in every format.
+            Some(_) if body.bytes.is_empty() && body.is_whole => answer,
             Some(_) if is_page(&text) => {
-                no_answer(answer, Blame::Node, "is a web page, and no answer of such a node")
+                false_success(answer, Blame::Node, "is a web page, and no answer of such a node")
             }
             Some(most) => {
                 let items = items(&body, self.store, self.readings, most);
                 self.hide_in_items(judge_items(answer, items, self.readings)).await
             }
             None => {
-                let said = NodeAnswer { status: head.status.as_u16(), headers: &head.headers, body: &text };
-                match judge(self.store, &said) {
-                    Some(Judgement { blame, why: Some(why) }) => no_answer(answer, blame, why),
+                let heard = NodeAnswer { status: head.status.as_u16(), headers: &head.headers, body: &text };
+                match judge(self.store, &heard) {
+                    Some(Judgement { blame, why: Some(why) }) => false_success(answer, blame, why),
                     Some(Judgement { blame, why: None }) => Answer { verdict: verdict_of(blame), ..answer },
                     None => answer,
                 }
@@ -207,7 +208,7 @@ impl AnswerReader<'_> {
         }
     }
 
-    /// The answer as its status has it.
+    /// Builds the answer from its status and the start of its body.
     fn answer(&self, head: &Parts, body: &BodyPrefix) -> Answer {
         let excerpt = self.excerpt(body);
         let looped = match head.status {
@@ -225,19 +226,19 @@ impl AnswerReader<'_> {
         }
     }
 
-    /// The beginning of a body for people, without secrets. They are hidden before it is cut: a part of one would not be
-    /// found.
+    /// The start of a body for people, without secrets. Secrets are hidden before the text is cut, since a cut secret would
+    /// not be recognised.
     fn excerpt(&self, body: &BodyPrefix) -> String {
-        let window = &body.kept[..body.kept.len().min(EXCERPT_WINDOW_BYTES)];
-        let is_all = body.is_whole && window.len() == body.kept.len();
+        let window = &body.bytes[..body.bytes.len().min(EXCERPT_WINDOW_BYTES)];
+        let is_whole = body.is_whole && window.len() == body.bytes.len();
         let text = String::from_utf8_lossy(window);
         let mut text =
-            self.secrets.hide(&text, if is_all { Extent::Whole } else { Extent::Cut }).into_owned();
+            self.secrets.hide(&text, if is_whole { Extent::Whole } else { Extent::Cut }).into_owned();
         text.truncate(text.floor_char_boundary(EXCERPT_BYTES_MAX));
         text
     }
 
-    /// Hides secrets in what was said of single readings.
+    /// Hides secrets in the texts about single readings.
     async fn hide_in_items(&self, mut answer: Answer) -> Answer {
         answer.detail = self.secrets.hide(&answer.detail, Extent::Cut).into_owned();
         let mut refused = std::mem::take(&mut answer.refused);
@@ -264,45 +265,45 @@ fn hide_in(items: &mut [FailedItem], secrets: &Secrets) {
     }
 }
 
-/// A success that is none.
-fn no_answer(answer: Answer, blame: Blame, why: &str) -> Answer {
+/// Turns a success into a failure, because of the body that came with it.
+fn false_success(answer: Answer, blame: Blame, why: &str) -> Answer {
     let status = answer.status.unwrap_or_default();
     let detail = format!("{status}, but the body {why}: {}", answer.body.trim());
     Answer { verdict: verdict_of(blame), detail, ..answer }
 }
 
-/// The beginning of a body.
+/// The start of a body.
 #[derive(Debug)]
 pub(super) struct BodyPrefix {
-    pub(super) kept: Vec<u8>,
-    /// Whether that is all.
+    pub(super) bytes: Vec<u8>,
+    /// Whether the prefix is the whole body.
     is_whole: bool,
 }
 
-/// Keeps the beginning of a body. It is read to the end, within reason: a connection with an answer left in it cannot be
-/// used again.
+/// Returns the first `bytes_max` bytes of a body. Reads up to [`ANSWER_BYTES_MAX`] of it, since a connection with an unread
+/// answer cannot be reused.
 pub(super) async fn read_body(
     mut body: BoxStream<'static, Result<Bytes, WireError>>,
-    kept_max: usize,
+    bytes_max: usize,
     deadline: Instant,
 ) -> BodyPrefix {
-    let mut kept = Vec::new();
+    let mut bytes = Vec::new();
     let mut read = 0;
     loop {
         match timeout_at(deadline, body.next()).await {
-            Ok(None) => return BodyPrefix { is_whole: read == kept.len(), kept },
-            Ok(Some(Ok(chunk))) if read <= kept_max.max(ANSWER_BYTES_MAX) => {
+            Ok(None) => return BodyPrefix { is_whole: read == bytes.len(), bytes },
+            Ok(Some(Ok(chunk))) if read <= bytes_max.max(ANSWER_BYTES_MAX) => {
                 read += chunk.len();
-                kept.extend_from_slice(&chunk[..chunk.len().min(kept_max - kept.len())]);
+                bytes.extend_from_slice(&chunk[..chunk.len().min(bytes_max - bytes.len())]);
             }
-            Ok(Some(_)) | Err(_) => return BodyPrefix { is_whole: false, kept },
+            Ok(Some(_)) | Err(_) => return BodyPrefix { is_whole: false, bytes },
         }
     }
 }
 
-/// Undoes the compression of a body, as far as it came: nobody asked for it, but a proxy may do it all the same. What is
-/// not compressed as it claims to be stays as it is.
-pub(super) async fn unpacked(body: BodyPrefix, headers: &HeaderMap, bytes_max: usize) -> BodyPrefix {
+/// Decompresses as much of a body as arrived: Forebay asks for no compression, but a proxy may compress anyway. A body that
+/// does not decompress stays as it is.
+pub(super) async fn decompress(body: BodyPrefix, headers: &HeaderMap, bytes_max: usize) -> BodyPrefix {
     let encoding = headers.get(CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let unpack: fn(&[u8], &mut Vec<u8>, u64) -> std::io::Result<usize> =
         match &*encoding.trim().to_ascii_lowercase() {
@@ -315,20 +316,20 @@ pub(super) async fn unpacked(body: BodyPrefix, headers: &HeaderMap, bytes_max: u
         };
     let work = move || {
         let mut plain = Vec::new();
-        // One byte more than is kept shows that there is more.
-        let is_sound = unpack(&body.kept, &mut plain, bytes_max as u64 + 1).is_ok();
+        // One byte beyond the limit shows that the body is longer.
+        let is_sound = unpack(&body.bytes, &mut plain, bytes_max as u64 + 1).is_ok();
         if plain.is_empty() {
             return body;
         }
         let is_whole = body.is_whole && is_sound && plain.len() <= bytes_max;
         plain.truncate(bytes_max);
-        BodyPrefix { kept: plain, is_whole }
+        BodyPrefix { bytes: plain, is_whole }
     };
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|_panic| BodyPrefix { kept: Vec::new(), is_whole: false })
+    let plain = tokio::task::spawn_blocking(work).await;
+    plain.unwrap_or_else(|_panic| BodyPrefix { bytes: Vec::new(), is_whole: false })
 }
 
-/// What an answer says of readings one by one.
+/// Reads the failures of single readings from an answer.
 fn items(
     body: &BodyPrefix,
     store: &dyn Store,
@@ -338,15 +339,15 @@ fn items(
     if !body.is_whole {
         return Err(format!("it is longer than {bytes_max} bytes, or not complete"));
     }
-    let failed = store.failed_items(&body.kept, readings)?;
+    let failed = store.failed_items(&body.bytes, readings)?;
     match failed.iter().find(|item| item.index >= readings) {
         Some(item) => Err(format!("it speaks of item {} of {readings}", item.index)),
         None => Ok(failed),
     }
 }
 
-/// What follows when a node took a batch, and not all of its readings. What would stop any batch comes before what stops
-/// some readings for a while, and that before what is refused for ever: the whole batch is sent again then.
+/// Judges the answer to a batch of which the node took only some readings. A wrong setup counts before failures that pass, and
+/// both count before refusals: in either case the whole batch is sent again.
 fn judge_items(answer: Answer, items: Result<Vec<FailedItem>, String>, readings: usize) -> Answer {
     let failed = match items {
         Ok(failed) => failed,
@@ -381,7 +382,7 @@ fn verdict_of(blame: Blame) -> AnswerVerdict {
     }
 }
 
-/// Why a batch is sent again when the wire brings no answer.
+/// The reason for a retry after an error of the wire.
 pub(super) fn reason(error: &WireError) -> RetryReason {
     match error {
         WireError::Connect(_) => RetryReason::Connect,

@@ -1,4 +1,4 @@
-//! The headers of a batch, and which of them are nobody else's to set.
+//! The headers of a batch, and the reserved ones that the settings may not set.
 
 use forebay_stores::{STORES, StoreConfig};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
@@ -8,17 +8,17 @@ use super::{Compression, TransportConfig};
 
 /// The key of the batch, in quotation marks.
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// How many readings the batch has.
+/// The number of readings in the batch.
 pub(super) const FOREBAY_READINGS: HeaderName = HeaderName::from_static("forebay-readings");
 
-/// How all headers begin that are Forebay's own.
+/// The prefix of all of Forebay's own headers.
 const OWN_PREFIX: &str = "forebay-";
 
-/// Headers that HTTP, the format of the bodies, or Forebay itself sets. Any of these from the settings would contradict the
-/// request: a length that is not the body's has a node store a part of it and say that it has it all. Those that formats set
-/// ([`forebay_stores::Store::headers`]) and those that begin with `forebay-` come to them.
+/// Headers that HTTP, the body format or Forebay itself sets. A value from the settings could contradict the request: with a
+/// wrong `Content-Length`, a node stores part of a batch and confirms all of it. Also reserved are the headers of the stores
+/// ([`forebay_stores::Store::headers`]) and every header that begins with `forebay-`.
 const RESERVED: [&str; 24] = [
-    // What the body is.
+    // The body.
     "content-digest",
     "content-encoding",
     "content-length",
@@ -40,26 +40,26 @@ const RESERVED: [&str; 24] = [
     "trailers",
     "transfer-encoding",
     "upgrade",
-    // Who sends what.
+    // The sender and the batch.
     "idempotency-key",
     "max-forwards",
     "user-agent",
     "via",
 ];
 
-/// Whether the settings may not set a header. Some servers take an underscore for a hyphen, so both are the same here.
+/// Whether a header is reserved, so that the settings may not set it. Some servers treat underscores as hyphens, so this does too.
 pub fn is_reserved(name: &HeaderName) -> bool {
     let name = name.as_str().replace('_', "-");
-    RESERVED.contains(&name.as_str()) || name.starts_with(OWN_PREFIX) || is_of_a_store(&name)
+    RESERVED.contains(&name.as_str()) || name.starts_with(OWN_PREFIX) || is_set_by_a_store(&name)
 }
 
-fn is_of_a_store(name: &str) -> bool {
+fn is_set_by_a_store(name: &str) -> bool {
     let stores = STORES.members.iter().map(|(_, make)| make(&StoreConfig::default()));
     stores.flat_map(|store| store.headers()).any(|(known, _)| *known == name)
 }
 
-/// What every request has, and how its body is to be compressed for it.
-pub(super) fn of_all(config: &TransportConfig) -> (HeaderMap, Compression) {
+/// The headers of every request, and the compression that remains for its body.
+pub(super) fn common(config: &TransportConfig) -> (HeaderMap, Compression) {
     let agent = HeaderValue::from_static(concat!("forebay/", env!("CARGO_PKG_VERSION")));
     let mut headers = config.headers.clone();
     headers.insert(USER_AGENT, agent);
@@ -68,7 +68,7 @@ pub(super) fn of_all(config: &TransportConfig) -> (HeaderMap, Compression) {
     for (name, value) in config.store.headers() {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
-    // A body that is compressed as part of its format is not compressed once more.
+    // A format with a compression of its own is not compressed again.
     let (compression, encoding) = match (encoder.content_encoding(), config.compression) {
         (Some(encoding), _) => (Compression::None, Some(encoding)),
         (None, Compression::None) => (Compression::None, None),
@@ -86,12 +86,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_a_request_has_of_its_own_is_nobody_elses_to_set() {
+    fn every_header_that_a_request_sets_itself_is_reserved() {
         for (name, make) in STORES.members {
             for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
                 let (store, headers) = (make(&StoreConfig::default()), HeaderMap::new());
                 let config = TransportConfig { store, headers, compression, ..TransportConfig::for_tests() };
-                let (headers, _) = of_all(&config);
+                let (headers, _) = common(&config);
                 for header in headers.keys().chain([&IDEMPOTENCY_KEY, &FOREBAY_READINGS]) {
                     assert!(is_reserved(header), "{header} of {name}");
                 }
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn reserved_headers_are_known_in_any_form_and_others_are_free() {
+    fn reserved_headers_are_recognised_in_any_spelling_and_others_are_free() {
         let check = |name: &str, expected: bool| {
             let name: HeaderName = name.parse().expect("a name");
             assert_eq!(is_reserved(&name), expected, "{name}");

@@ -1,15 +1,15 @@
-//! `Retry-After`: how long a node asks to be left alone.
+//! Reads `Retry-After`: how long a node asks to be left alone.
 
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use http::header::RETRY_AFTER;
 
-/// Longest that it is honoured.
+/// Longest wait that is honoured.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
-/// Reads `Retry-After` (RFC 9110, section 10.2.3) in whatever form says a time: seconds, also with a fraction, as some servers
-/// send them, or a date in each of the three forms of HTTP. What says none is passed over.
+/// Reads `Retry-After` (RFC 9110, section 10.2.3): seconds, also with a fraction as some servers send them, or a date in one
+/// of the three forms of HTTP. Any other value is ignored.
 pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match seconds(text) {
@@ -19,7 +19,7 @@ pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Durati
     Some(wait.min(RETRY_AFTER_MAX))
 }
 
-/// Seconds in decimal digits, with or without a fraction; a number too large for any clock is the longest time.
+/// Parses seconds in decimal digits, with or without a fraction. A number too large for a `Duration` becomes the longest wait.
 fn seconds(text: &str) -> Option<Duration> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let are_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_seconds_or_a_date_and_within_reason() {
+    fn retry_after_is_seconds_or_a_date_and_at_most_five_minutes() {
         let check = |text: &str, millis: Option<u64>| {
             assert_eq!(read(text), millis.map(Duration::from_millis), "{text}");
         };
@@ -68,7 +68,7 @@ mod tests {
         check(&httpdate::fmt_http_date(now() + Duration::from_secs(20)), Some(20_000));
         check(&httpdate::fmt_http_date(now() - Duration::from_secs(20)), Some(0));
         check(&httpdate::fmt_http_date(now() + Duration::from_secs(100_000)), Some(300_000));
-        // The clock stands at 01:46:40 on 9 September 2001.
+        // `now` is 01:46:40 on 9 September 2001.
         check("Sun, 09 Sep 2001 01:46:50 GMT", Some(10_000));
         check("Sunday, 09-Sep-01 01:46:51 GMT", Some(11_000));
         check("Sun Sep  9 01:46:52 2001", Some(12_000));
@@ -99,7 +99,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_can_cause_a_panic_or_a_longer_wait(text in "[-+0-9.eENainfGMT:, ]{0,40}") {
+        fn no_text_causes_a_panic_or_a_longer_wait(text in "[-+0-9.eENainfGMT:, ]{0,40}") {
             prop_assert!(read(&text).is_none_or(|wait| wait <= RETRY_AFTER_MAX));
         }
     }

@@ -6,7 +6,7 @@ use http::HeaderValue;
 use super::*;
 
 #[test]
-fn what_is_stored_in_part_is_known_whatever_stops_the_rest() {
+fn a_batch_stored_in_part_is_recognised_even_if_the_setup_is_wrong() {
     let item = |index| FailedItem { index, status: 403, detail: String::new(), blame: None };
     let judged = |failed: Vec<FailedItem>| {
         judge_items(
@@ -40,7 +40,7 @@ fn each_status_means_what_the_contract_says() {
     );
 }
 
-/// What comes of an answer to a batch of one reading.
+/// Reads an answer to a batch of one reading.
 async fn read(format: &str, status: u16, headers: &[(&'static str, &'static str)], body: &[u8]) -> Answer {
     let store = STORES.find(format).expect("a format")(&StoreConfig::default());
     let url = "http://me:s3cret-pass@node/".parse().expect("a URL");
@@ -64,7 +64,7 @@ fn gzip(body: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_body_that_was_compressed_on_the_way_or_cut_is_judged_by_what_is_in_it() {
+async fn a_body_that_was_compressed_or_cut_on_the_way_is_judged_by_its_content() {
     let page = format!("<!doctype html>{}", "<p>sign in</p>".repeat(20_000));
     let zlib = {
         let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -87,7 +87,7 @@ async fn a_body_that_was_compressed_on_the_way_or_cut_is_judged_by_what_is_in_it
                 whole.detail
             );
             let cut = read(format, 200, &[("content-encoding", encoding)], &body[..body.len() / 2]).await;
-            // Zstandard gives nothing of a block that is not complete.
+            // Zstandard decodes nothing of an incomplete block.
             assert!(cut.verdict == FAILED || encoding == "zstd", "{format} {encoding}: {}", cut.detail);
         }
         assert_eq!(read(format, 200, &[], page.as_bytes()).await.verdict, FAILED, "{format}");
@@ -103,20 +103,20 @@ async fn a_body_that_was_compressed_on_the_way_or_cut_is_judged_by_what_is_in_it
     let bulk = br#"{"errors":false,"items":[{"create":{"status":201}}]}"#;
     let bulk = read("elasticsearch", 200, &[("content-encoding", "gzip")], &gzip(bulk)).await;
     assert_eq!(bulk.verdict, AnswerVerdict::Delivered, "{}", bulk.detail);
-    // A little that becomes a lot is not unpacked further than it is read.
+    // Decompression stops at the limit for bodies.
     let bomb = read("ndjson", 500, &[("content-encoding", "gzip")], &gzip(&vec![b'x'; 5 << 20])).await;
     assert_eq!((bomb.verdict, bomb.body.len()), (FAILED, EXCERPT_BYTES_MAX));
 }
 
 #[tokio::test]
-async fn secrets_are_hidden_before_a_text_is_cut_wherever_they_stand() {
+async fn secrets_are_hidden_anywhere_in_a_text_before_it_is_cut() {
     for before in (0..EXCERPT_BYTES_MAX + 40).step_by(7) {
         for secret in ["s3cret-pass", "%733cret-pass", "bWU6czNjcmV0LXBhc3M="] {
             let body = format!("{} {secret} and more", "x".repeat(before));
             for (format, status) in [("ndjson", 400), ("influx", 500), ("clickhouse", 404)] {
                 let answer = read(format, status, &[], body.as_bytes()).await;
                 for text in [&answer.body, &answer.detail] {
-                    // The beginning of what stands for it is all that may be there.
+                    // At most a part of the replacement `***` may be there.
                     let rest = text.replace('x', "");
                     assert!(!["s3cr", "733c", "bWU6"].iter().any(|part| rest.contains(part)), "{rest}");
                 }
@@ -129,7 +129,7 @@ async fn secrets_are_hidden_before_a_text_is_cut_wherever_they_stand() {
 }
 
 #[tokio::test]
-async fn secrets_are_hidden_in_what_is_said_of_single_readings() {
+async fn secrets_are_hidden_in_texts_about_single_readings() {
     for before in [0, 1005, 1010, 1020] {
         let reason = format!("{}s3cret-pass is wrong", "x".repeat(before));
         let error = serde_json::json!({"type": "t", "reason": reason});
@@ -143,7 +143,7 @@ async fn secrets_are_hidden_in_what_is_said_of_single_readings() {
 }
 
 #[tokio::test]
-async fn a_loop_is_told_in_words() {
+async fn a_loop_is_explained_in_words() {
     let answer = read("ndjson", 508, &[], b"see Forebay-Via").await;
     assert_eq!(answer.verdict, AnswerVerdict::Misconfigured);
     assert_eq!(
