@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use forebay_codec::{Encoder as _, Ndjson};
 use forebay_reading::text::Escaping;
-use forebay_wal::{CutShort, Damage};
+use forebay_wal::{Damage, Truncation};
 
 use super::settings::SettingsArguments;
 use super::terminal::complain;
@@ -174,7 +174,7 @@ fn write_report(report: &Report, out: &mut impl Write) -> io::Result<()> {
 /// What else may have been in a segment that is not there.
 fn unknown_end(report: &Report, missing: u64) -> String {
     let cut_short = report.cut_short.filter(|cut_short| cut_short.segment == missing);
-    cut_short.map_or_else(String::new, |CutShort { seq, .. }| {
+    cut_short.map_or_else(String::new, |Truncation { seq, .. }| {
         format!("; if records stood in it from record {seq} on, they are lost, and nobody knows how many")
     })
 }
@@ -196,8 +196,8 @@ fn write_damage(damage: &Damage, of: &str, out: &mut impl Write) -> io::Result<(
     )
 }
 
-fn write_cut_short(cut_short: &CutShort, of: &str, out: &mut impl Write) -> io::Result<()> {
-    let CutShort { segment, bytes, made_bytes, seq } = cut_short;
+fn write_cut_short(cut_short: &Truncation, of: &str, out: &mut impl Write) -> io::Result<()> {
+    let Truncation { segment, bytes, made_bytes, seq } = cut_short;
     writeln!(
         out,
         "{of}segment {segment}: CUT SHORT to {bytes} of at least {made_bytes} bytes; if records stood in what is \

@@ -8,7 +8,7 @@ use crate::support::records::numbers;
 use crate::support::site::{Running, Site, numbered};
 use crate::support::{LIMIT, eventually, rounds};
 use forebay::buffer::{Ack, Derivation, Deriving, Hold, Kept, Part};
-use forebay_wal::faulty_fs::Faults;
+use forebay_wal::faulty_fs::FaultRates;
 use tokio::time::{Instant, timeout};
 
 /// Room for everything.
@@ -150,13 +150,13 @@ async fn what_a_failing_disk_does_not_keep_comes_back_and_is_kept_later() {
     let mut running = site.open(BYTES);
     running.push(0..4, Ack::Disk).await.expect("room");
     let (_, parts) = running.pull_readings(4).await;
-    site.fs.set_faults(Faults { write: 1.0, ..Faults::default() });
+    site.fs.set_faults(FaultRates { write: 1.0, ..FaultRates::default() });
     derive(&mut running, 100..101, parts);
     let Kept::NotNow(again) = kept(&mut running).await else { panic!("it cannot be kept") };
     assert_eq!((again.merged.len(), again.readings.len()), (1, 1));
     let ledger = running.buffer.accounts().snapshot().ledger;
     assert!(ledger.merged.is_empty() && ledger.buffered == 4, "{ledger:?}");
-    site.fs.set_faults(Faults::default());
+    site.fs.set_faults(FaultRates::default());
     running.recovers_from_trouble().await;
     let Deriving::UnderWay = running.outlet.derive(again, Instant::now()) else { panic!("it is written") };
     assert!(matches!(kept(&mut running).await, Kept::Derivation));
@@ -172,10 +172,10 @@ async fn what_a_failing_disk_does_not_keep_comes_back_and_is_kept_later() {
 async fn what_was_made_of_readings_that_are_in_memory_only_is_on_disk() {
     let site = Site::new(33);
     let mut running = site.open(BYTES);
-    site.fs.set_faults(Faults { write: 1.0, ..Faults::default() });
+    site.fs.set_faults(FaultRates { write: 1.0, ..FaultRates::default() });
     running.push(0..3, Ack::Memory).await.expect("room");
     let (_, parts) = running.pull_readings(3).await;
-    site.fs.set_faults(Faults::default());
+    site.fs.set_faults(FaultRates::default());
     running.recovers_from_trouble().await;
     derive(&mut running, 100..101, parts);
     assert!(matches!(kept(&mut running).await, Kept::Derivation));

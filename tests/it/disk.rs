@@ -14,8 +14,8 @@ use bytes::Bytes;
 use forebay::buffer::{
     Ack, Fsync, NoteId, Noting, OpenError, Part, PushError, Receipt, Request, Rest, Resumed, SentAgain,
 };
-use forebay_wal::faulty_fs::Faults;
-use forebay_wal::{Event, Log, LogConfig};
+use forebay_wal::faulty_fs::FaultRates;
+use forebay_wal::{Event, Log, LogOptions};
 use futures_util::FutureExt as _;
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn a_checkpoint_of_another_version_stops_the_start_and_nothing_is_removed(
     let site = Site::new(23);
     let mut state = Vec::new();
     {
-        let config = LogConfig::new(site.path(), 1 << 16);
+        let config = LogOptions::new(site.path(), 1 << 16);
         let running = site.open(1 << 20);
         running.push(0..3, Ack::Disk).await.expect("room");
         running.close().await;
@@ -127,10 +127,10 @@ async fn a_request_whose_sync_failed_is_refused_and_does_not_come_back() {
     let site = Site::new(2);
     let mut running = site.open(1 << 20);
     running.push(0..2, Ack::Disk).await.expect("room");
-    site.fs.set_faults(Faults { sync: 1.0, ..Faults::default() });
+    site.fs.set_faults(FaultRates { sync: 1.0, ..FaultRates::default() });
     let refused = running.push(2..4, Ack::Disk).await;
     assert!(matches!(refused, Err(PushError::Storage { .. })), "{refused:?}");
-    site.fs.set_faults(Faults::default());
+    site.fs.set_faults(FaultRates::default());
     running.recovers_from_trouble().await;
     running.push(4..6, Ack::Disk).await.expect("a sound disk");
     let (found, _) = running.pull_readings(4).await;
@@ -147,7 +147,7 @@ async fn a_request_whose_sync_failed_is_refused_and_does_not_come_back() {
 async fn what_was_acknowledged_in_memory_is_delivered_from_memory_when_the_disk_fails() {
     let site = Site::new(3);
     let mut running = site.open(1 << 20);
-    site.fs.set_faults(Faults { write: 1.0, ..Faults::default() });
+    site.fs.set_faults(FaultRates { write: 1.0, ..FaultRates::default() });
     assert_eq!(running.push(0..3, Ack::Memory).await, Ok(Receipt { ack: Ack::Memory }));
     let (found, parts) = running.pull_readings(3).await;
     assert_eq!(found, [0, 1, 2]);
@@ -163,7 +163,7 @@ async fn what_was_only_in_memory_and_is_not_delivered_is_told_as_lost_at_the_end
     let site = Site::new(24);
     let mut running = site.open(1 << 20);
     running.push(0..2, Ack::Disk).await.expect("room");
-    site.fs.set_faults(Faults { write: 1.0, ..Faults::default() });
+    site.fs.set_faults(FaultRates { write: 1.0, ..FaultRates::default() });
     assert_eq!(running.push(2..5, Ack::Memory).await, Ok(Receipt { ack: Ack::Memory }));
     running.pull_readings(5).await;
     running.buffer.close();
@@ -180,10 +180,10 @@ async fn a_disk_that_fails_holds_up_no_delivery() {
     let mut running = site.open(1 << 20);
     running.push(0..3, Ack::Disk).await.expect("room");
     let (_, parts) = running.pull_readings(3).await;
-    site.fs.set_faults(Faults { write: 1.0, sync: 1.0, ..Faults::default() });
+    site.fs.set_faults(FaultRates { write: 1.0, sync: 1.0, ..FaultRates::default() });
     assert_eq!(running.note("key", &parts).await, None);
     running.deliver(parts, None);
-    site.fs.set_faults(Faults::default());
+    site.fs.set_faults(FaultRates::default());
     running.recovers_from_trouble().await;
     running.close().await;
     let running = site.open(1 << 20);
@@ -320,13 +320,13 @@ const TROUBLES: [Trouble; 4] = [
     ("its lock is removed", Site::hide_lock, Site::show_lock),
     (
         "writes fail",
-        |site| site.fs.set_faults(Faults { write: 1.0, ..Faults::default() }),
-        |site| site.fs.set_faults(Faults::default()),
+        |site| site.fs.set_faults(FaultRates { write: 1.0, ..FaultRates::default() }),
+        |site| site.fs.set_faults(FaultRates::default()),
     ),
     (
         "syncs fail",
-        |site| site.fs.set_faults(Faults { sync: 1.0, directory_sync: 1.0, ..Faults::default() }),
-        |site| site.fs.set_faults(Faults::default()),
+        |site| site.fs.set_faults(FaultRates { sync: 1.0, directory_sync: 1.0, ..FaultRates::default() }),
+        |site| site.fs.set_faults(FaultRates::default()),
     ),
 ];
 
@@ -511,7 +511,7 @@ async fn what_a_later_version_has_written_stops_the_start_in_words_and_stays_as_
                 .for_each(|name| site.fs.flip(&site.path().join(name), 7, 3));
         }),
         ("a record", "is of kind 99, and this program knows 1 to", |site| {
-            let config = LogConfig::new(site.path(), 1 << 16);
+            let config = LogOptions::new(site.path(), 1 << 16);
             let mut log = Log::open(Arc::new(site.fs.clone()), config, 1, &mut |_| {}).expect("it opens");
             log.append(&[&[99; 40]]).expect("room");
             log.commit(forebay_wal::Durability::Synced).expect("a sound disk");

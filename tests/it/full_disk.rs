@@ -10,8 +10,8 @@ use crate::support::site::{Running, Site};
 use bytes::Bytes;
 use forebay::buffer::disk::inspect;
 use forebay::buffer::{Ack, PushError, Rest};
-use forebay_wal::faulty_fs::{FaultyFs, Full};
-use forebay_wal::{Event, Fs as _, Log, LogConfig};
+use forebay_wal::faulty_fs::{FaultyFs, Shortage};
+use forebay_wal::{Event, Fs as _, Log, LogOptions};
 use futures_util::future::join_all;
 
 /// Segments of 64 KiB.
@@ -105,7 +105,7 @@ async fn left_behind() -> (Site, BTreeSet<i64>) {
 }
 
 /// A start, a delivery of everything and an orderly end; one call finds no room. Returns how many calls there were.
-async fn start_without_room(left: &Site, owed: &BTreeSet<i64>, call: u32, full: Full) -> u32 {
+async fn start_without_room(left: &Site, owed: &BTreeSet<i64>, call: u32, full: Shortage) -> u32 {
     let what = format!("call {call}, {full:?}");
     let site = left.killed();
     site.fs.set_full_after(call, full);
@@ -139,9 +139,9 @@ async fn start_without_room(left: &Site, owed: &BTreeSet<i64>, call: u32, full: 
 #[tokio::test]
 async fn whatever_call_of_a_start_finds_no_room_all_is_delivered_once_and_the_disk_is_used_again() {
     let (left, owed) = left_behind().await;
-    let calls = start_without_room(&left, &owed, u32::MAX, Full::Once).await;
+    let calls = start_without_room(&left, &owed, u32::MAX, Shortage::Once).await;
     assert!(calls > 10, "{calls}");
-    for full in [Full::Once, Full::FromThenOn] {
+    for full in [Shortage::Once, Shortage::Lasting] {
         join_all((0..calls + 2).map(|call| start_without_room(&left, &owed, call, full))).await;
     }
 }
@@ -160,7 +160,7 @@ async fn whatever_call_of_a_repair_finds_no_room_nothing_is_lost_and_the_next_on
         owed.difference(&found).copied().collect()
     };
     let config = left.config(BUFFER_BYTES);
-    for full in [Full::Once, Full::FromThenOn] {
+    for full in [Shortage::Once, Shortage::Lasting] {
         for call in 0.. {
             let what = format!("call {call}, {full:?}");
             let site = left.killed();
@@ -223,7 +223,7 @@ async fn keys_of_many_starts_fill_one_file_before_another_begins() {
 /// go.
 fn use_log(fs: &FaultyFs, seed: u64, records: usize) -> Vec<String> {
     let mut wrong = Vec::new();
-    let config = LogConfig::new("/log".into(), 16 * 1024);
+    let config = LogOptions::new("/log".into(), 16 * 1024);
     let opened = Log::open(Arc::new(fs.clone()), config, seed, &mut |event| match event {
         Event::Damage(damage) if !damage.bytes.is_empty() => wrong.push(format!("{damage:?}")),
         _ => {}
@@ -231,7 +231,7 @@ fn use_log(fs: &FaultyFs, seed: u64, records: usize) -> Vec<String> {
     let Ok(mut log) = opened else { return wrong };
     let work = |log: &mut Log| {
         if records.is_multiple_of(2) {
-            log.go_on_in_last()?;
+            log.resume_last_segment()?;
         }
         (0..records).try_for_each(|_| log.append(&[&[7; 3000]]).map(drop))?;
         log.commit(forebay_wal::Durability::Synced)?;

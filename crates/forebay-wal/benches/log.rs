@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use forebay_wal::{Durability, Log, LogConfig, OsFs};
+use forebay_wal::{Durability, Log, LogOptions, OsFs};
 
 /// As in the gateway's binary.
 #[global_allocator]
@@ -35,7 +35,7 @@ struct Logged(Log);
 
 impl Logged {
     fn new(directory: &Path) -> Logged {
-        let config = LogConfig::new(directory.to_owned(), SEGMENT_BYTES);
+        let config = LogOptions::new(directory.to_owned(), SEGMENT_BYTES);
         let log = Log::open(Arc::new(OsFs), config, 1, &mut |_| {}).expect("a new log opens");
         let mut logged = Logged(log);
         // The first segments are made as they are needed; those after them are used again.

@@ -40,7 +40,7 @@ const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Where a record stands, or would.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Position {
+pub struct LogPosition {
     /// The number of the segment.
     pub segment: u64,
     /// The offset in its file.
@@ -49,10 +49,10 @@ pub struct Position {
     pub seq: u64,
 }
 
-impl Position {
+impl LogPosition {
     /// The first record of a segment.
-    pub(super) fn start_of(segment: u64, seq: u64) -> Position {
-        Position { segment, offset: RECORDS_START, seq }
+    pub(super) fn start_of(segment: u64, seq: u64) -> LogPosition {
+        LogPosition { segment, offset: RECORDS_START, seq }
     }
 }
 
@@ -60,7 +60,7 @@ impl Position {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
     /// All records before it are on stable storage, and their effect is in `state`.
-    pub position: Position,
+    pub position: LogPosition,
     /// The segments that were needed.
     pub segments: Vec<Segment>,
     /// What the caller wants back.
@@ -69,20 +69,20 @@ pub struct Checkpoint {
 
 /// What the two files hold.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Stored {
+pub enum CheckpointState {
     /// Neither was ever written.
-    Nothing,
+    Absent,
     /// The younger of those that are sound.
-    Checkpoint(Checkpoint),
+    Sound(Checkpoint),
     /// The only sound one. The other file holds something that is none: perhaps a younger one, torn or damaged.
-    Beside(Checkpoint),
+    MaybeStale(Checkpoint),
     /// Something, but no sound checkpoint.
     Damaged,
 }
 
 /// The two files.
 #[derive(Debug)]
-pub struct Slots {
+pub struct CheckpointSlots {
     generation: u64,
     files: [Option<Slot>; 2],
     /// Whether the names of both files are on stable storage.
@@ -95,17 +95,21 @@ struct Slot {
     bytes: u64,
 }
 
-impl Slots {
+impl CheckpointSlots {
     /// Reads what the files of a directory hold, whose names are on stable storage, and makes it durable: a process
     /// that was killed, or a sync that failed, may have left it written only, and now it is going to be relied on.
     ///
     /// # Errors
     ///
     /// If they cannot be read or synced.
-    pub fn open(fs: &dyn Fs, directory: &Path, names: &[String]) -> io::Result<(Slots, Stored)> {
-        let mut slots = Slots { generation: 0, files: [None, None], named: true };
+    pub fn open(
+        fs: &dyn Fs,
+        directory: &Path,
+        names: &[String],
+    ) -> io::Result<(CheckpointSlots, CheckpointState)> {
+        let mut slots = CheckpointSlots { generation: 0, files: [None, None], named: true };
         let mut youngest = None;
-        let mut contents = [Content::Absent, Content::Absent];
+        let mut contents = [SlotContent::Absent, SlotContent::Absent];
         for (index, name) in NAMES.iter().enumerate() {
             if !names.iter().any(|found| found == name) {
                 continue;
@@ -118,10 +122,10 @@ impl Slots {
                         slots.generation = generation;
                         youngest = Some((index, checkpoint));
                     }
-                    Content::Sound
+                    SlotContent::Sound
                 }
-                None if bytes.iter().all(|byte| *byte == 0) => Content::Empty,
-                None => Content::Unsound,
+                None if bytes.iter().all(|byte| *byte == 0) => SlotContent::Empty,
+                None => SlotContent::Unsound,
             };
             slots.files[index] = Some(slot);
         }
@@ -131,8 +135,12 @@ impl Slots {
         if let Some(Slot { file, bytes }) = &slots.files[index] {
             renew(file.as_ref(), 0..*bytes)?;
         }
-        let is_alone = contents.contains(&Content::Unsound);
-        let stored = if is_alone { Stored::Beside(checkpoint) } else { Stored::Checkpoint(checkpoint) };
+        let is_alone = contents.contains(&SlotContent::Unsound);
+        let stored = if is_alone {
+            CheckpointState::MaybeStale(checkpoint)
+        } else {
+            CheckpointState::Sound(checkpoint)
+        };
         Ok((slots, stored))
     }
 
@@ -213,7 +221,7 @@ impl Slot {
 
 /// What one of the files holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Content {
+enum SlotContent {
     Absent,
     /// It was made and never written.
     Empty,
@@ -223,11 +231,11 @@ enum Content {
 
 /// What two files mean of which neither is sound. The first checkpoint is written to one after the other before it
 /// counts: one that is torn beside an empty one never did.
-fn without_sound(contents: [Content; 2]) -> Stored {
+fn without_sound(contents: [SlotContent; 2]) -> CheckpointState {
     match contents {
-        [Content::Unsound, Content::Empty] => Stored::Nothing,
-        [Content::Unsound, _] | [_, Content::Unsound] => Stored::Damaged,
-        [Content::Absent | Content::Empty | Content::Sound, _] => Stored::Nothing,
+        [SlotContent::Unsound, SlotContent::Empty] => CheckpointState::Absent,
+        [SlotContent::Unsound, _] | [_, SlotContent::Unsound] => CheckpointState::Damaged,
+        [SlotContent::Absent | SlotContent::Empty | SlotContent::Sound, _] => CheckpointState::Absent,
     }
 }
 
@@ -276,7 +284,7 @@ fn decode(bytes: &[u8]) -> Option<(u64, Checkpoint)> {
     let mut rest = &checked[4..];
     let mut next = || rest.try_get_u64_le().ok();
     let generation = next()?;
-    let position = Position { segment: next()?, offset: next()?, seq: next()? };
+    let position = LogPosition { segment: next()?, offset: next()?, seq: next()? };
     let count = rest.try_get_u32_le().ok()?;
     let mut segments = Vec::new();
     for _ in 0..count {

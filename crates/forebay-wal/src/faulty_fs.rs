@@ -19,7 +19,7 @@ const BLOCK_BYTES: usize = 4096;
 
 /// How likely each call fails, from 0 to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Faults {
+pub struct FaultRates {
     /// A write stops somewhere.
     pub write: f64,
     /// A sync of a file fails; what it was for may be on disk or not.
@@ -34,57 +34,57 @@ pub struct Faults {
 
 /// How long a disk is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
+pub enum Shortage {
     /// For one call.
     Once,
     /// From then on: what needs no more room works.
-    FromThenOn,
+    Lasting,
 }
 
 /// A file system. Clones are the same one.
 #[derive(Clone)]
 pub struct FaultyFs {
-    disk: Arc<Mutex<Disk>>,
+    disk: Arc<Mutex<SimulatedDisk>>,
 }
 
 /// The number of a file, whatever its name is.
 type Inode = u64;
 
 #[derive(Clone)]
-struct Disk {
+struct SimulatedDisk {
     random: fastrand::Rng,
-    faults: Faults,
+    faults: FaultRates,
     /// Calls that are still answered, if the end is near.
     calls_left: Option<u32>,
     /// Bytes of all blocks that files may have.
     room: Option<usize>,
     /// Calls that may need room: so far, and the one that finds none.
     roomy_calls: u32,
-    full_at: Option<(u32, Full)>,
+    full_at: Option<(u32, Shortage)>,
     /// Crashes so far; handles from before are dead.
     crashes: u64,
     last_inode: Inode,
-    files: BTreeMap<Inode, Content>,
-    directories: BTreeMap<PathBuf, Names>,
+    files: BTreeMap<Inode, FileContent>,
+    directories: BTreeMap<PathBuf, DirectoryEntries>,
 }
 
 #[derive(Clone, Default)]
-struct Content {
+struct FileContent {
     /// What is read.
     current: Vec<u8>,
     /// What a crash leaves in any case.
     durable: Vec<u8>,
-    unsynced: Vec<Change>,
+    unsynced: Vec<FileChange>,
 }
 
 #[derive(Clone)]
-enum Change {
+enum FileChange {
     Empty,
     Write { offset: usize, bytes: Vec<u8> },
 }
 
 #[derive(Clone, Default)]
-struct Names {
+struct DirectoryEntries {
     current: BTreeMap<String, Inode>,
     durable: BTreeMap<String, Inode>,
     unsynced: Vec<(Inode, NameChange)>,
@@ -106,9 +106,9 @@ impl fmt::Debug for FaultyFs {
 impl FaultyFs {
     /// An empty one, without faults.
     pub fn new(seed: u64) -> FaultyFs {
-        FaultyFs::of(Disk {
+        FaultyFs::of(SimulatedDisk {
             random: fastrand::Rng::with_seed(seed),
-            faults: Faults::default(),
+            faults: FaultRates::default(),
             calls_left: None,
             room: None,
             roomy_calls: 0,
@@ -120,7 +120,7 @@ impl FaultyFs {
         })
     }
 
-    fn of(disk: Disk) -> FaultyFs {
+    fn of(disk: SimulatedDisk) -> FaultyFs {
         FaultyFs { disk: Arc::new(Mutex::new(disk)) }
     }
 
@@ -129,12 +129,12 @@ impl FaultyFs {
         FaultyFs::of(self.disk().clone())
     }
 
-    fn disk(&self) -> MutexGuard<'_, Disk> {
+    fn disk(&self) -> MutexGuard<'_, SimulatedDisk> {
         self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How likely calls fail from now on.
-    pub fn set_faults(&self, faults: Faults) {
+    pub fn set_faults(&self, faults: FaultRates) {
         self.disk().faults = faults;
     }
 
@@ -145,7 +145,7 @@ impl FaultyFs {
     }
 
     /// After so many calls that write or make a file, one finds no room.
-    pub fn set_full_after(&self, calls: u32, full: Full) {
+    pub fn set_full_after(&self, calls: u32, full: Shortage) {
         let mut disk = self.disk();
         disk.roomy_calls = 0;
         disk.full_at = Some((calls, full));
@@ -158,7 +158,7 @@ impl FaultyFs {
 
     /// One of its own with the same content, where a directory and those below it have another name.
     pub fn moved(&self, from: &Path, to: &Path) -> FaultyFs {
-        let mut disk = Disk { calls_left: None, ..self.disk().clone() };
+        let mut disk = SimulatedDisk { calls_left: None, ..self.disk().clone() };
         let directories = std::mem::take(&mut disk.directories).into_iter().map(|(path, names)| {
             let moved = path.strip_prefix(from).map(|below| to.join(below).components().collect());
             (moved.unwrap_or(path), names)
@@ -221,7 +221,7 @@ impl FaultyFs {
     }
 }
 
-impl Disk {
+impl SimulatedDisk {
     /// One call fewer; an error if there is none left.
     fn call(&mut self) -> io::Result<()> {
         match &mut self.calls_left {
@@ -232,7 +232,7 @@ impl Disk {
         Ok(())
     }
 
-    fn fails(&mut self, call: impl Fn(&Faults) -> f64) -> io::Result<()> {
+    fn fails(&mut self, call: impl Fn(&FaultRates) -> f64) -> io::Result<()> {
         let likely = call(&self.faults);
         // Without faults nothing is drawn: what is random then is the crashes alone.
         if likely > 0.0 && self.random.f64() < likely { Err(io_error()) } else { Ok(()) }
@@ -244,7 +244,7 @@ impl Disk {
         self.roomy_calls += 1;
         match self.full_at {
             Some((at, full)) if at == call => {
-                if full == Full::FromThenOn {
+                if full == Shortage::Lasting {
                     self.room = Some(self.used());
                 }
                 Err(io::ErrorKind::StorageFull.into())
@@ -259,7 +259,7 @@ impl Disk {
         Ok(*names.current.get(name).ok_or(io::ErrorKind::NotFound)?)
     }
 
-    fn names(&mut self, directory: &Path) -> io::Result<&mut Names> {
+    fn names(&mut self, directory: &Path) -> io::Result<&mut DirectoryEntries> {
         self.directories.get_mut(directory).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
@@ -303,19 +303,19 @@ impl Disk {
     }
 }
 
-impl Content {
+impl FileContent {
     fn write(&mut self, offset: usize, bytes: &[u8]) {
         if !bytes.is_empty() {
             put(&mut self.current, offset, bytes);
-            self.unsynced.push(Change::Write { offset, bytes: bytes.to_vec() });
+            self.unsynced.push(FileChange::Write { offset, bytes: bytes.to_vec() });
         }
     }
 
     fn sync(&mut self) {
         for change in self.unsynced.drain(..) {
             match change {
-                Change::Empty => self.durable.clear(),
-                Change::Write { offset, bytes } => put(&mut self.durable, offset, &bytes),
+                FileChange::Empty => self.durable.clear(),
+                FileChange::Write { offset, bytes } => put(&mut self.durable, offset, &bytes),
             }
         }
     }
@@ -323,18 +323,18 @@ impl Content {
     /// Brings a part of what was not synced to the disk and forgets the rest.
     fn lose(&mut self, random: &mut fastrand::Rng) {
         let mut changes = std::mem::take(&mut self.unsynced);
-        if let Some(emptied) = changes.iter().rposition(|change| matches!(change, Change::Empty)) {
+        if let Some(emptied) = changes.iter().rposition(|change| matches!(change, FileChange::Empty)) {
             if random.bool() {
                 return;
             }
             self.durable.clear();
             changes.drain(..=emptied);
         }
-        let keeps = Keeps::choose(random, changes.len());
+        let keeps = Survivors::choose(random, changes.len());
         // What a sector holds is what it held at one moment: all changes up to that one.
         let mut closed = BTreeSet::new();
         for (index, change) in changes.iter().enumerate() {
-            let Change::Write { offset, bytes } = change else { continue };
+            let FileChange::Write { offset, bytes } = change else { continue };
             let mut from = 0;
             while from < bytes.len() {
                 let sector = (offset + from) / SECTOR_BYTES;
@@ -352,7 +352,7 @@ impl Content {
 
 /// Which changes of a file reach the disk.
 #[derive(Clone, Copy)]
-enum Keeps {
+enum Survivors {
     All,
     /// The first so many.
     First(usize),
@@ -364,30 +364,30 @@ enum Keeps {
     FirstAndSectors(usize, f64),
 }
 
-impl Keeps {
-    fn choose(random: &mut fastrand::Rng, changes: usize) -> Keeps {
+impl Survivors {
+    fn choose(random: &mut fastrand::Rng, changes: usize) -> Survivors {
         match random.u8(..6) {
-            0 => Keeps::All,
-            1 => Keeps::First(0),
-            2 => Keeps::First(random.usize(..=changes)),
-            3 => Keeps::AllBut(random.usize(..=changes)),
-            4 => Keeps::Sectors(random.f64()),
-            _ => Keeps::FirstAndSectors(random.usize(..=changes), random.f64()),
+            0 => Survivors::All,
+            1 => Survivors::First(0),
+            2 => Survivors::First(random.usize(..=changes)),
+            3 => Survivors::AllBut(random.usize(..=changes)),
+            4 => Survivors::Sectors(random.f64()),
+            _ => Survivors::FirstAndSectors(random.usize(..=changes), random.f64()),
         }
     }
 
     fn sector(self, random: &mut fastrand::Rng, change: usize) -> bool {
         match self {
-            Keeps::All => true,
-            Keeps::First(count) => change < count,
-            Keeps::AllBut(lost) => change != lost,
-            Keeps::Sectors(part) => random.f64() < part,
-            Keeps::FirstAndSectors(count, part) => change < count || random.f64() < part,
+            Survivors::All => true,
+            Survivors::First(count) => change < count,
+            Survivors::AllBut(lost) => change != lost,
+            Survivors::Sectors(part) => random.f64() < part,
+            Survivors::FirstAndSectors(count, part) => change < count || random.f64() < part,
         }
     }
 }
 
-impl Names {
+impl DirectoryEntries {
     fn change(&mut self, inode: Inode, change: NameChange) {
         change.apply(inode, &mut self.current);
         self.unsynced.push((inode, change));
@@ -450,13 +450,13 @@ impl Fs for FaultyFs {
         if let Ok(inode) = disk.find(path) {
             let content = disk.files.get_mut(&inode).expect("names have files");
             content.current.clear();
-            content.unsynced.push(Change::Empty);
+            content.unsynced.push(FileChange::Empty);
         } else {
             disk.last_inode += 1;
             let inode = disk.last_inode;
             let (directory, name) = split(path);
             disk.names(directory)?.change(inode, NameChange::Create(name.to_owned()));
-            disk.files.insert(inode, Content::default());
+            disk.files.insert(inode, FileContent::default());
         }
         drop(disk);
         self.open_any(path)
@@ -525,7 +525,7 @@ struct FaultyFile {
 }
 
 impl FaultyFile {
-    fn disk(&self) -> io::Result<MutexGuard<'_, Disk>> {
+    fn disk(&self) -> io::Result<MutexGuard<'_, SimulatedDisk>> {
         let disk = self.fs.disk();
         if disk.crashes == self.crashes { Ok(disk) } else { Err(io::Error::other("opened before the crash")) }
     }

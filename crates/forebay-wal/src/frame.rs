@@ -11,7 +11,7 @@ pub const ALIGNMENT: usize = 8;
 
 /// The head of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
+pub struct RecordHead {
     checksum: u32,
     /// Bytes of the payload; at least one.
     pub length: u32,
@@ -63,11 +63,11 @@ pub fn write(buffer: &mut Vec<u8>, salt: u32, seq: u64, synced: u64, payload: &[
     buffer.extend_from_slice(padding(payload_bytes));
 }
 
-impl Head {
+impl RecordHead {
     /// The head at the front of `bytes`; `None` if there is none, or if it is plainly no head.
-    pub fn read(bytes: &[u8]) -> Option<Head> {
+    pub fn read(bytes: &[u8]) -> Option<RecordHead> {
         let mut bytes = bytes.get(..HEAD_BYTES)?;
-        let head = Head {
+        let head = RecordHead {
             checksum: bytes.get_u32_le(),
             length: bytes.get_u32_le(),
             seq: bytes.get_u64_le(),
@@ -100,7 +100,7 @@ mod tests {
             let mut buffer = vec![9; 16];
             write(&mut buffer, 5, 7, 6, &[first, second]);
             let record = &buffer[16..];
-            let head = Head::read(record).expect("a head");
+            let head = RecordHead::read(record).expect("a head");
             assert_eq!((head.length, head.seq, head.synced), (u32::from(length), 7, 6));
             assert_eq!(head.size(), record.len() as u64);
             assert_eq!(record.len() % ALIGNMENT, 0);
@@ -117,7 +117,7 @@ mod tests {
         for bit in 0..8 * length {
             let mut bytes = buffer.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(!Head::read(&bytes).is_some_and(|head| head.checks(1, &bytes)), "bit {bit}");
+            assert!(!RecordHead::read(&bytes).is_some_and(|head| head.checks(1, &bytes)), "bit {bit}");
         }
     }
 
@@ -127,8 +127,8 @@ mod tests {
         write(&mut buffer, 1, 3, 2, &[b"a reading"]);
         for length in 0..HEAD_BYTES + b"a reading".len() {
             let bytes = &buffer[..length];
-            assert!(!Head::read(bytes).is_some_and(|head| head.checks(1, bytes)), "{length} bytes");
+            assert!(!RecordHead::read(bytes).is_some_and(|head| head.checks(1, bytes)), "{length} bytes");
         }
-        assert_eq!(Head::read(&[0; 64]), None);
+        assert_eq!(RecordHead::read(&[0; 64]), None);
     }
 }

@@ -61,7 +61,7 @@
 //!
 //! # Limits
 //!
-//! A record is smaller than 4 GiB. A segment has the size that [`LogConfig`] says, or that of its one larger record.
+//! A record is smaller than 4 GiB. A segment has the size that [`LogOptions`] says, or that of its one larger record.
 //! What is kept of damage is not limited; it was in the log before.
 
 pub mod checkpoint;
@@ -79,11 +79,11 @@ mod segment;
 mod spare;
 mod version;
 
-pub use checkpoint::Position;
+pub use checkpoint::LogPosition;
 pub use fs::{Fs, LogFile, OsFs, ReadOnlyFs, is_no_room};
-pub use log::{Directory, Durability, Log, LogConfig, LogError};
-pub use open::{CutShort, Event};
-pub use reader::{Damage, Found, Limit, Reader, Record, Start, record_bytes};
+pub use log::{Durability, Log, LogDirectory, LogError, LogOptions};
+pub use open::{Event, Truncation};
+pub use reader::{Damage, LogRecord, RecordStart, SegmentEnd, SegmentItem, SegmentReader, record_bytes};
 pub use segment::Segment;
 pub use spare::{Spare, SpareJob};
 pub use version::refusal;

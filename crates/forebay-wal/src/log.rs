@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
 
-use crate::checkpoint::{Checkpoint, Position, Slots};
+use crate::checkpoint::{Checkpoint, CheckpointSlots, LogPosition};
 use crate::frame;
 use crate::fs::{Fs, LogFile, is_no_room, renew};
-use crate::reader::{Reader, Start};
+use crate::reader::{RecordStart, SegmentReader};
 use crate::segment::{self, HEADER_PLACES, Header, RECORDS_START, Segment};
 use crate::spare::{Spare, SpareJob};
 
@@ -26,7 +26,7 @@ const SMALLER_BY: u64 = 8;
 
 /// The settings of a log.
 #[derive(Clone, Debug)]
-pub struct LogConfig {
+pub struct LogOptions {
     /// Where its files are; nobody else may write there.
     pub directory: PathBuf,
     /// Size of a segment; one for a larger record is larger.
@@ -36,21 +36,21 @@ pub struct LogConfig {
     pub copied_bytes_max: usize,
 }
 
-impl LogConfig {
+impl LogOptions {
     /// The usual settings: below 64 KiB a copy costs less than a write of its own.
-    pub fn new(directory: PathBuf, segment_bytes: u64) -> LogConfig {
-        LogConfig { directory, segment_bytes, copied_bytes_max: 64 * 1024 - 1 }
+    pub fn new(directory: PathBuf, segment_bytes: u64) -> LogOptions {
+        LogOptions { directory, segment_bytes, copied_bytes_max: 64 * 1024 - 1 }
     }
 }
 
 /// Where the files of a log are.
 #[derive(Clone, Debug)]
-pub struct Directory {
+pub struct LogDirectory {
     pub(super) fs: Arc<dyn Fs>,
     pub(super) path: PathBuf,
 }
 
-impl Directory {
+impl LogDirectory {
     /// The file of the segment with this number.
     pub(super) fn segment(&self, number: u64) -> PathBuf {
         self.path.join(segment::file_name(number))
@@ -61,10 +61,10 @@ impl Directory {
     /// # Errors
     ///
     /// If the file cannot be opened.
-    pub fn reader(&self, segment: &Segment, start: Option<Start>) -> Result<Reader, LogError> {
+    pub fn reader(&self, segment: &Segment, start: Option<RecordStart>) -> Result<SegmentReader, LogError> {
         let path = self.segment(segment.number);
         let file = self.fs.open(&path).map_err(LogError::at("open", &path))?;
-        Reader::new(file, segment, start).map_err(LogError::at("read", &path))
+        SegmentReader::new(file, segment, start).map_err(LogError::at("read", &path))
     }
 
     /// What went wrong when a segment was read.
@@ -107,29 +107,29 @@ impl LogError {
 
 /// An open log. One thread owns it.
 pub struct Log {
-    pub(super) directory: Directory,
+    pub(super) directory: LogDirectory,
     pub(super) segment_bytes: u64,
     pub(super) copied_bytes_max: usize,
     /// The segments that are needed, the oldest first; the active one, if there is one, is the last.
     pub(super) segments: Vec<Segment>,
-    pub(super) active: Option<Active>,
+    pub(super) active: Option<ActiveSegment>,
     /// The last segment that a start has found, if it can be gone on in.
     pub(super) unfinished: Option<u64>,
     /// Files from before the start that are not needed, to be removed before anything is written.
     pub(super) leftovers: Vec<PathBuf>,
     /// What a commit has kept and no sync has confirmed, in the segment before the next one.
-    pub(super) left: Option<Left>,
+    pub(super) unsynced_tail: Option<UnsyncedTail>,
     /// Records that were appended and not written yet.
     pub(super) pending: Vec<u8>,
     /// Where the next record comes, if there is no active segment.
-    pub(super) end: Position,
+    pub(super) end: LogPosition,
     /// The sequence number of the next record.
     pub(super) next_seq: u64,
     /// The sequence number of the first record that no commit has kept yet.
     pub(super) committed_seq: u64,
     /// Records below this sequence number are on stable storage.
     pub(super) synced_seq: u64,
-    pub(super) slots: Slots,
+    pub(super) slots: CheckpointSlots,
     pub(super) spare: Option<Spare>,
     /// Spare files that were named so far: no two have the same name, or one would be written through the other.
     pub(super) spares_named: AtomicU64,
@@ -138,19 +138,19 @@ pub struct Log {
 
 /// The segment that is written to.
 #[derive(Debug)]
-pub(super) struct Active {
+pub(super) struct ActiveSegment {
     file: Arc<dyn LogFile>,
     path: PathBuf,
     /// Bytes that are written, without those that are pending.
     written: u64,
     /// The end of what a commit has kept.
-    kept: u64,
+    committed: u64,
     /// The end of what is on stable storage.
     synced: u64,
     bytes: u64,
 }
 
-impl Active {
+impl ActiveSegment {
     /// Writes behind what is written.
     fn write(&mut self, bytes: &[u8]) -> Result<(), LogError> {
         self.file.write_at(bytes, self.written).map_err(LogError::at("write to", &self.path))?;
@@ -159,15 +159,15 @@ impl Active {
     }
 
     /// What of it still has to be synced when no more is written to it.
-    fn leave(self) -> Option<Left> {
-        let Active { file, path, kept, synced, .. } = self;
-        (synced < kept).then_some(Left { file, path, bytes: synced..kept })
+    fn leave(self) -> Option<UnsyncedTail> {
+        let ActiveSegment { file, path, committed, synced, .. } = self;
+        (synced < committed).then_some(UnsyncedTail { file, path, bytes: synced..committed })
     }
 }
 
 /// Records that were committed as [`Durability::Written`], in a segment that something went wrong with since.
 #[derive(Debug)]
-pub(super) struct Left {
+pub(super) struct UnsyncedTail {
     file: Arc<dyn LogFile>,
     path: PathBuf,
     bytes: Range<u64>,
@@ -237,7 +237,7 @@ impl Log {
         self.or_void(done)?;
         self.committed_seq = self.next_seq;
         if let Some(active) = &mut self.active {
-            active.kept = active.written;
+            active.committed = active.written;
         }
         Ok(())
     }
@@ -248,9 +248,10 @@ impl Log {
             if let Some(segment) = self.active() {
                 // Not behind the void records of this segment: a later start would go on there, and a reader of the
                 // whole segment would come upon them first.
-                self.end = Position::start_of(segment + 1, self.committed_seq);
+                self.end = LogPosition::start_of(segment + 1, self.committed_seq);
             }
-            self.left = self.active.take().and_then(Active::leave).or(self.left.take());
+            self.unsynced_tail =
+                self.active.take().and_then(ActiveSegment::leave).or(self.unsynced_tail.take());
             self.pending.clear();
             self.next_seq = self.committed_seq;
             self.synced_seq = self.synced_seq.min(self.next_seq);
@@ -260,7 +261,8 @@ impl Log {
     }
 
     fn room(&self) -> u64 {
-        let free = |active: &Active| active.bytes.saturating_sub(active.written + self.pending.len() as u64);
+        let free =
+            |active: &ActiveSegment| active.bytes.saturating_sub(active.written + self.pending.len() as u64);
         self.active.as_ref().map_or(0, free)
     }
 
@@ -278,9 +280,9 @@ impl Log {
 
     fn sync(&mut self) -> Result<(), LogError> {
         self.flush()?;
-        if let Some(Left { file, path, bytes }) = &self.left {
+        if let Some(UnsyncedTail { file, path, bytes }) = &self.unsynced_tail {
             renew(file.as_ref(), bytes.clone()).map_err(LogError::at("sync", path))?;
-            self.left = None;
+            self.unsynced_tail = None;
         }
         if let Some(active) = self.active.as_mut().filter(|_| self.synced_seq < self.next_seq) {
             active.file.sync().map_err(LogError::at("sync", &active.path))?;
@@ -300,7 +302,7 @@ impl Log {
     /// # Errors
     ///
     /// If it cannot be opened; the next record begins a new one then.
-    pub fn go_on_in_last(&mut self) -> Result<(), LogError> {
+    pub fn resume_last_segment(&mut self) -> Result<(), LogError> {
         self.remove_leftovers();
         let unfinished = self.unfinished.take();
         let Some(segment) = self.segments.last().filter(|last| unfinished == Some(last.number)) else {
@@ -310,8 +312,14 @@ impl Log {
             let path = self.directory.segment(segment.number);
             let file = self.directory.fs.open(&path).map_err(LogError::at("open", &path))?;
             let at = self.end.offset;
-            self.active =
-                Some(Active { file, path, written: at, kept: at, synced: at, bytes: segment.bytes });
+            self.active = Some(ActiveSegment {
+                file,
+                path,
+                written: at,
+                committed: at,
+                synced: at,
+                bytes: segment.bytes,
+            });
         }
         Ok(())
     }
@@ -328,16 +336,16 @@ impl Log {
         let wanted = wanted.max(least);
         let number = self.end.segment + 1;
         // If this fails half-way, what is left of it must not be taken for the segment that comes in its place.
-        self.end = Position::start_of(number, self.next_seq);
+        self.end = LogPosition::start_of(number, self.next_seq);
         let spare = match self.spare.take_if(|spare| spare.bytes >= wanted) {
             Some(spare) => spare,
             None => self.make_spare(wanted, least)?,
         };
         let header = Header { number, first_seq: self.next_seq, salt: self.salts.u32(..) };
         let bytes = spare.bytes;
-        let (file, path) = self.put_in_place(spare, &header)?;
-        let (written, kept, synced) = (RECORDS_START, RECORDS_START, RECORDS_START);
-        self.active = Some(Active { file, path, written, kept, synced, bytes });
+        let (file, path) = self.install(spare, &header)?;
+        let (written, committed, synced) = (RECORDS_START, RECORDS_START, RECORDS_START);
+        self.active = Some(ActiveSegment { file, path, written, committed, synced, bytes });
         let seqs = self.next_seq..self.next_seq;
         self.segments.push(Segment { number, salt: header.salt, seqs, bytes });
         Ok(())
@@ -356,17 +364,17 @@ impl Log {
     }
 
     /// Makes a spare file the segment of this header, durably.
-    fn put_in_place(&self, spare: Spare, header: &Header) -> Result<(Arc<dyn LogFile>, PathBuf), LogError> {
+    fn install(&self, spare: Spare, header: &Header) -> Result<(Arc<dyn LogFile>, PathBuf), LogError> {
         let fs = &self.directory.fs;
         let path = self.directory.segment(header.number);
         let from = spare.path.clone();
-        self.give_name(spare, header, &path).inspect_err(|_| {
+        self.write_header_and_name(spare, header, &path).inspect_err(|_| {
             // The first error is the one to tell. A file that stays is empty, and another takes its place.
             let _ = fs.remove(&from).or_else(|_| fs.remove(&path));
         })
     }
 
-    fn give_name(
+    fn write_header_and_name(
         &self,
         spare: Spare,
         header: &Header,
@@ -378,7 +386,7 @@ impl Log {
             file.write_at(&mark, place).map_err(LogError::at("write to", &from))?;
         }
         file.sync().map_err(LogError::at("sync", &from))?;
-        let Directory { fs, path: directory } = &self.directory;
+        let LogDirectory { fs, path: directory } = &self.directory;
         fs.rename(&from, path).map_err(LogError::at("make", path))?;
         // Sync the directory too: without it a crash can lose the new segment's name.
         fs.sync_directory(directory).map_err(LogError::at("sync", directory))?;
@@ -386,9 +394,9 @@ impl Log {
     }
 
     /// Where the next record comes.
-    pub fn position(&self) -> Position {
+    pub fn position(&self) -> LogPosition {
         let active = self.active.as_ref().zip(self.segments.last());
-        active.map_or(Position { seq: self.next_seq, ..self.end }, |(active, segment)| Position {
+        active.map_or(LogPosition { seq: self.next_seq, ..self.end }, |(active, segment)| LogPosition {
             segment: segment.number,
             offset: active.written + self.pending.len() as u64,
             seq: self.next_seq,
@@ -403,8 +411,8 @@ impl Log {
     /// If it cannot be written, or if it was and a segment could not be removed: [`Log::segments`] tells. Either way
     /// the next start may find it, and nothing is removed before it is on stable storage.
     pub fn checkpoint(&mut self, state: Vec<u8>, settled: &[u64]) -> Result<(), LogError> {
-        let old = self.keep(state, settled)?;
-        self.let_all_go(&old)
+        let old = self.save_checkpoint(state, settled)?;
+        self.release(&old)
     }
 
     /// The first half of a checkpoint: keeps `state` for the next start, and returns the segments that can go.
@@ -414,7 +422,7 @@ impl Log {
     /// # Errors
     ///
     /// If it cannot be written. The next start may find it all the same.
-    pub fn keep(&mut self, state: Vec<u8>, settled: &[u64]) -> Result<Vec<Segment>, LogError> {
+    pub fn save_checkpoint(&mut self, state: Vec<u8>, settled: &[u64]) -> Result<Vec<Segment>, LogError> {
         self.remove_leftovers();
         // One that fails may be found all the same, and the last segment may be settled in it.
         self.unfinished = None;
@@ -439,7 +447,7 @@ impl Log {
     }
 
     fn write_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), LogError> {
-        let Directory { fs, path } = &self.directory;
+        let LogDirectory { fs, path } = &self.directory;
         let written = self.slots.write(fs.as_ref(), path, checkpoint);
         written.map_err(LogError::at("write a checkpoint in", path))
     }
@@ -460,7 +468,7 @@ impl Log {
         self.remove_leftovers();
         let (old, segments) = self.without(numbers);
         self.segments = segments;
-        self.let_all_go(&old)
+        self.release(&old)
     }
 
     /// The segments with these numbers, but for the one that is written to, and all others.
@@ -476,12 +484,12 @@ impl Log {
     /// # Errors
     ///
     /// The first thing that the system did not do.
-    pub fn let_all_go(&mut self, old: &[Segment]) -> Result<(), LogError> {
-        old.iter().map(|segment| self.let_go(segment)).fold(Ok(()), Result::and)
+    pub fn release(&mut self, old: &[Segment]) -> Result<(), LogError> {
+        old.iter().map(|segment| self.release_segment(segment)).fold(Ok(()), Result::and)
     }
 
     /// Uses the file of a segment that is not needed any more as the next one, or removes it.
-    fn let_go(&mut self, segment: &Segment) -> Result<(), LogError> {
+    fn release_segment(&mut self, segment: &Segment) -> Result<(), LogError> {
         let fs = &self.directory.fs;
         let path = self.directory.segment(segment.number);
         if self.spare.is_some() || segment.bytes < self.segment_bytes {
@@ -532,7 +540,7 @@ impl Log {
     }
 
     /// Where the files are, to read them.
-    pub fn directory(&self) -> &Directory {
+    pub fn directory(&self) -> &LogDirectory {
         &self.directory
     }
 

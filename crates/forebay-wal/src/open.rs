@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use crate::checkpoint::{Checkpoint, Position, Slots, Stored};
+use crate::checkpoint::{Checkpoint, CheckpointSlots, CheckpointState, LogPosition};
 use crate::fs::{Fs, renew};
-use crate::log::{Directory, Log, LogConfig, LogError};
-use crate::reader::{Damage, Found, Limit, Reader, Record, Start};
+use crate::log::{Log, LogDirectory, LogError, LogOptions};
+use crate::reader::{Damage, LogRecord, RecordStart, SegmentEnd, SegmentItem, SegmentReader};
 use crate::segment::{self, HEADER_BYTES, HEADER_PLACES, Header, RECORDS_START, SIZE_BYTES, Segment};
 use crate::spare::is_spare;
 use crate::version;
@@ -27,7 +27,7 @@ pub enum Event<'a> {
     /// read either, every record that is there comes again.
     CheckpointDamaged,
     /// A sound record.
-    Record(Record<'a>),
+    Record(LogRecord<'a>),
     /// Records that cannot be read. Without sequence numbers it is a segment whose headers are both damaged, so that
     /// nobody knows what is in it: it is told no more after the
     /// next checkpoint, and stays where it is.
@@ -35,7 +35,7 @@ pub enum Event<'a> {
     /// A segment that was needed, and is not there.
     Missing(Segment),
     /// The youngest segment is shorter than it was made.
-    CutShort(CutShort),
+    Truncation(Truncation),
     /// Behind the last record one was begun that is not whole, and nothing says that it was ever synced: it does not
     /// count.
     TornTail {
@@ -48,7 +48,7 @@ pub enum Event<'a> {
 
 /// The youngest segment is shorter than it was made: what stood at its end is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CutShort {
+pub struct Truncation {
     /// The number of the segment.
     pub segment: u64,
     /// Bytes that are left.
@@ -70,11 +70,11 @@ impl Log {
     /// What the system says, or that another version has written it. Damage is no error.
     pub fn open(
         fs: Arc<dyn Fs>,
-        config: LogConfig,
+        config: LogOptions,
         seed: u64,
         visit: &mut dyn FnMut(Event<'_>),
     ) -> Result<Log, LogError> {
-        let LogConfig { directory: path, segment_bytes, copied_bytes_max } = config;
+        let LogOptions { directory: path, segment_bytes, copied_bytes_max } = config;
         // An earlier start may have been killed before the directory's name was durable.
         if fs.list(&path).map_or(true, |names| names.is_empty()) {
             make_directory(fs.as_ref(), &path)?;
@@ -83,21 +83,22 @@ impl Log {
         // What is seen now must be what a crash leaves: a segment that was begun, or removed, changes what counts.
         fs.sync_directory(&path).map_err(LogError::at("sync", &path))?;
         version::check(fs.as_ref(), &path, &names)?;
-        let opened = Slots::open(fs.as_ref(), &path, &names);
+        let opened = CheckpointSlots::open(fs.as_ref(), &path, &names);
         let (slots, stored) = opened.map_err(LogError::at("read the checkpoint in", &path))?;
         let (checkpoint, gaps) = match stored {
-            Stored::Nothing => (None, Gaps::AreLosses),
-            Stored::Checkpoint(checkpoint) => (Some(checkpoint), Gaps::AreLosses),
-            Stored::Beside(checkpoint) => (Some(checkpoint), Gaps::MayBeSettled),
-            Stored::Damaged => (None, Gaps::MayBeSettled),
+            CheckpointState::Absent => (None, Gaps::AreLosses),
+            CheckpointState::Sound(checkpoint) => (Some(checkpoint), Gaps::AreLosses),
+            CheckpointState::MaybeStale(checkpoint) => (Some(checkpoint), Gaps::MayBeSettled),
+            CheckpointState::Damaged => (None, Gaps::MayBeSettled),
         };
-        let directory = Directory { fs, path };
-        let mut replay = Replay { directory, names, checkpoint, gaps, told_of_checkpoint: false, visit };
+        let directory = LogDirectory { fs, path };
+        let mut replay =
+            LogReplay { directory, names, checkpoint, gaps, has_reported_checkpoint: false, visit };
         if replay.gaps == Gaps::MayBeSettled && replay.checkpoint.is_none() {
-            replay.tell_of_checkpoint();
+            replay.report_damaged_checkpoint();
         }
-        let leftovers = replay.leave_out();
-        let Replayed { segments, end, unfinished } = replay.run()?;
+        let leftovers = replay.set_apart_settled();
+        let ReplayOutcome { segments, end, unfinished } = replay.run()?;
         Ok(Log {
             directory: replay.directory,
             segment_bytes,
@@ -106,7 +107,7 @@ impl Log {
             active: None,
             unfinished,
             leftovers,
-            left: None,
+            unsynced_tail: None,
             pending: Vec::new(),
             end,
             next_seq: end.seq,
@@ -134,12 +135,12 @@ fn make_directory(fs: &dyn Fs, path: &Path) -> Result<(), LogError> {
     Ok(())
 }
 
-struct Replay<'a> {
-    directory: Directory,
+struct LogReplay<'a> {
+    directory: LogDirectory,
     names: Vec<String>,
     checkpoint: Option<Checkpoint>,
     gaps: Gaps,
-    told_of_checkpoint: bool,
+    has_reported_checkpoint: bool,
     visit: &'a mut dyn FnMut(Event<'_>),
 }
 
@@ -153,18 +154,18 @@ enum Gaps {
 }
 
 /// What a replay comes to.
-struct Replayed {
+struct ReplayOutcome {
     /// All segments that can be told apart, also those that hold nothing that counts: they go like any other.
     segments: Vec<Segment>,
     /// Where the next record comes.
-    end: Position,
+    end: LogPosition,
     /// The last segment, if nothing stands in it behind its records that was begun.
     unfinished: Option<u64>,
 }
 
 /// How the records of a segment end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
+enum Tail {
     /// Nothing behind them was begun.
     Clean,
     /// Something was.
@@ -172,29 +173,29 @@ enum Ending {
 }
 
 /// What reading a segment comes to.
-struct Read {
-    ending: Ending,
+struct ScanOutcome {
+    tail: Tail,
     /// Bytes of the file.
     bytes: u64,
 }
 
 /// A segment that is to be read, and from where.
-struct Chapter {
+struct SegmentScan {
     segment: Segment,
-    start: Option<Start>,
-    limit: Limit,
+    start: Option<RecordStart>,
+    limit: SegmentEnd,
     /// Bytes that the file was made with, as far as that is known.
     made_bytes: u64,
 }
 
-impl Chapter {
+impl SegmentScan {
     /// What is missing at the end of it, if it is the last one: where the others end is known.
-    fn cut_short(&self, reader: &Reader) -> Option<CutShort> {
-        let Chapter { segment, limit, made_bytes, .. } = self;
+    fn truncation(&self, reader: &SegmentReader) -> Option<Truncation> {
+        let SegmentScan { segment, limit, made_bytes, .. } = self;
         let (bytes, made_bytes) = (reader.size(), *made_bytes);
-        let is_last = matches!(limit, Limit::Unknown { .. });
+        let is_last = matches!(limit, SegmentEnd::Unknown { .. });
         let seq = reader.position().seq;
-        (is_last && bytes < made_bytes).then_some(CutShort {
+        (is_last && bytes < made_bytes).then_some(Truncation {
             segment: segment.number,
             bytes,
             made_bytes,
@@ -203,18 +204,18 @@ impl Chapter {
     }
 }
 
-impl Replay<'_> {
+impl LogReplay<'_> {
     /// A younger checkpoint that was torn as it was written does no harm. One that let something go had been written
     /// as a whole: it is damaged.
-    fn tell_of_checkpoint(&mut self) {
-        if !std::mem::replace(&mut self.told_of_checkpoint, true) {
+    fn report_damaged_checkpoint(&mut self) {
+        if !std::mem::replace(&mut self.has_reported_checkpoint, true) {
             (self.visit)(Event::CheckpointDamaged);
         }
     }
 
     /// Removes files that were to become segments, which hold nothing, and leaves out segments that the checkpoint no
     /// longer needs. Returns those of them that can be removed.
-    fn leave_out(&mut self) -> Vec<PathBuf> {
+    fn set_apart_settled(&mut self) -> Vec<PathBuf> {
         let settled = |name: &str| {
             let (Some(number), Some(checkpoint)) = (segment::number_of(name), &self.checkpoint) else {
                 return false;
@@ -240,11 +241,11 @@ impl Replay<'_> {
     }
 
     /// Reads all there is.
-    fn run(&mut self) -> Result<Replayed, LogError> {
+    fn run(&mut self) -> Result<ReplayOutcome, LogError> {
         let checkpoint = self.checkpoint.take();
         let files: Vec<u64> = self.names.iter().filter_map(|name| segment::number_of(name)).collect();
         let mut known = BTreeMap::new();
-        let mut position = Position::start_of(0, 1);
+        let mut position = LogPosition::start_of(0, 1);
         if let Some(Checkpoint { position: at, segments, state }) = &checkpoint {
             position = *at;
             (self.visit)(Event::Checkpoint { state });
@@ -253,21 +254,21 @@ impl Replay<'_> {
                     known.insert(segment.number, segment.clone());
                 } else if !segment.seqs.is_empty() {
                     if self.gaps == Gaps::MayBeSettled {
-                        self.tell_of_checkpoint();
+                        self.report_damaged_checkpoint();
                     }
                     (self.visit)(Event::Missing(segment.clone()));
-                    self.tell_of_missing_end(segment, position, &files);
+                    self.report_missing_end(segment, position, &files);
                 }
             }
         }
         let youngest = files.iter().copied().max();
         let mut end = position;
-        let chapters = self.chapters(&mut known, position, files)?;
-        let mut ending = Ending::Torn;
-        for chapter in &chapters {
-            let read = self.read(chapter, &mut end)?;
-            ending = read.ending;
-            if let Some(segment) = known.get_mut(&chapter.segment.number) {
+        let scans = self.scans(&mut known, position, files)?;
+        let mut tail = Tail::Torn;
+        for scan in &scans {
+            let read = self.read(scan, &mut end)?;
+            tail = read.tail;
+            if let Some(segment) = known.get_mut(&scan.segment.number) {
                 let first = segment.seqs.start;
                 segment.seqs.end = end.seq.max(first);
                 // What was told of a file that is shorter than it was made is not told again after a checkpoint.
@@ -276,63 +277,63 @@ impl Replay<'_> {
         }
         // A segment that cannot be read is not written over by the next one.
         if let Some(segment) = youngest.filter(|youngest| *youngest > end.segment) {
-            end = Position::start_of(segment, end.seq);
+            end = LogPosition::start_of(segment, end.seq);
         }
-        let last = chapters.last().map(|chapter| chapter.segment.number);
-        let unfinished = last.filter(|last| ending == Ending::Clean && youngest == Some(*last));
+        let last = scans.last().map(|scan| scan.segment.number);
+        let unfinished = last.filter(|last| tail == Tail::Clean && youngest == Some(*last));
         let unfinished = unfinished.filter(|last| self.directory.says_its_size(*last));
-        Ok(Replayed { segments: known.into_values().collect(), end, unfinished })
+        Ok(ReplayOutcome { segments: known.into_values().collect(), end, unfinished })
     }
 
     /// The segment is gone that was written to at the last checkpoint: if none comes after it, nobody knows what it
     /// held beside what the checkpoint says.
-    fn tell_of_missing_end(&mut self, segment: &Segment, position: Position, files: &[u64]) {
+    fn report_missing_end(&mut self, segment: &Segment, position: LogPosition, files: &[u64]) {
         let is_last = segment.number == position.segment && files.iter().all(|file| *file < segment.number);
         if is_last && self.gaps == Gaps::AreLosses {
             let (segment, made_bytes) = (segment.number, segment.bytes);
-            (self.visit)(Event::CutShort(CutShort { segment, bytes: 0, made_bytes, seq: position.seq }));
+            (self.visit)(Event::Truncation(Truncation { segment, bytes: 0, made_bytes, seq: position.seq }));
         }
     }
 
     /// The segments that have records from `position` on, with their limits.
-    fn chapters(
+    fn scans(
         &mut self,
         known: &mut BTreeMap<u64, Segment>,
-        position: Position,
+        position: LogPosition,
         mut files: Vec<u64>,
-    ) -> Result<Vec<Chapter>, LogError> {
+    ) -> Result<Vec<SegmentScan>, LogError> {
         files.sort_unstable();
-        let mut chapters = Vec::new();
+        let mut scans = Vec::new();
         if let Some(segment) = known.get(&position.segment) {
-            let start = Start { offset: position.offset, seq: position.seq };
-            let limit = Limit::Unknown { proven: position.seq };
+            let start = RecordStart { offset: position.offset, seq: position.seq };
+            let limit = SegmentEnd::Unknown { proven: position.seq };
             let made_bytes = segment.bytes;
-            chapters.push(Chapter { segment: segment.clone(), start: Some(start), limit, made_bytes });
+            scans.push(SegmentScan { segment: segment.clone(), start: Some(start), limit, made_bytes });
         }
         for number in files.into_iter().filter(|number| *number > position.segment) {
             let Some((segment, made_bytes)) = self.describe(number)? else {
                 continue;
             };
             known.insert(number, segment.clone());
-            let limit = Limit::Unknown { proven: segment.seqs.start };
-            chapters.push(Chapter { segment, start: None, limit, made_bytes });
+            let limit = SegmentEnd::Unknown { proven: segment.seqs.start };
+            scans.push(SegmentScan { segment, start: None, limit, made_bytes });
         }
         // What a later segment begins with is where the earlier ones end.
         let mut below = None;
-        for chapter in chapters.iter_mut().rev() {
+        for scan in scans.iter_mut().rev() {
             if let Some(end) = below {
-                chapter.limit = Limit::Below(end);
+                scan.limit = SegmentEnd::Below(end);
             }
-            let first = chapter.segment.seqs.start;
+            let first = scan.segment.seqs.start;
             below = Some(below.map_or(first, |below: u64| below.min(first)));
         }
-        Ok(chapters)
+        Ok(scans)
     }
 
     /// What the header of a segment says, and the bytes that it was made with, as far as it says so; `None`, and said
     /// so, if both headers are damaged.
     fn describe(&mut self, number: u64) -> Result<Option<(Segment, u64)>, LogError> {
-        let Headers { bytes, found } = self.directory.headers(number)?;
+        let SegmentHeaders { bytes, found } = self.directory.headers(number)?;
         let of_this = || found.iter().filter(|(header, _)| header.number == number);
         let Some((Header { first_seq, salt, .. }, _)) = of_this().next() else {
             (self.visit)(Event::Damage(Damage { segment: number, bytes: 0..bytes, seqs: 0..0 }));
@@ -343,42 +344,42 @@ impl Replay<'_> {
     }
 
     /// Tells of the records of one segment, and moves `end` behind them. Returns how they end.
-    fn read(&mut self, chapter: &Chapter, end: &mut Position) -> Result<Read, LogError> {
-        let Chapter { segment, start, limit, .. } = chapter;
+    fn read(&mut self, scan: &SegmentScan, end: &mut LogPosition) -> Result<ScanOutcome, LogError> {
+        let SegmentScan { segment, start, limit, .. } = scan;
         let first = start.map_or(segment.seqs.start, |start| start.seq);
-        let void = matches!(limit, Limit::Below(below) if *below <= first);
+        let void = matches!(limit, SegmentEnd::Below(below) if *below <= first);
         match self.gaps {
             _ if void || first <= end.seq => {}
             Gaps::AreLosses => {
                 let lost = Damage { segment: segment.number, bytes: 0..0, seqs: end.seq..first };
                 (self.visit)(Event::Damage(lost));
             }
-            Gaps::MayBeSettled => self.tell_of_checkpoint(),
+            Gaps::MayBeSettled => self.report_damaged_checkpoint(),
         }
         let mut reader = self.directory.reader(segment, *start)?;
         loop {
             let found = reader.next(*limit).map_err(|error| self.directory.unreadable(segment, error))?;
             let Some(found) = found else { break };
             (self.visit)(match found {
-                Found::Record(record) => Event::Record(record),
-                Found::Damage(damage) => Event::Damage(damage),
+                SegmentItem::Record(record) => Event::Record(record),
+                SegmentItem::Damage(damage) => Event::Damage(damage),
             });
         }
-        let Start { offset, seq } = reader.position();
-        let cut_short = chapter.cut_short(&reader);
-        if let Some(cut_short) = cut_short {
-            (self.visit)(Event::CutShort(cut_short));
+        let RecordStart { offset, seq } = reader.position();
+        let truncation = scan.truncation(&reader);
+        if let Some(truncation) = truncation {
+            (self.visit)(Event::Truncation(truncation));
         } else if reader.is_torn() {
             (self.visit)(Event::TornTail { segment: segment.number, offset });
         }
-        if matches!(limit, Limit::Unknown { .. }) {
+        if matches!(limit, SegmentEnd::Unknown { .. }) {
             let from = start.map_or(RECORDS_START, |start| start.offset);
             self.renew(segment, from..offset)?;
         }
-        *end = Position { segment: segment.number, offset, seq };
-        let is_clean = !reader.is_torn() && cut_short.is_none();
-        let ending = if is_clean { Ending::Clean } else { Ending::Torn };
-        Ok(Read { ending, bytes: reader.size() })
+        *end = LogPosition { segment: segment.number, offset, seq };
+        let is_clean = !reader.is_torn() && truncation.is_none();
+        let tail = if is_clean { Tail::Clean } else { Tail::Torn };
+        Ok(ScanOutcome { tail, bytes: reader.size() })
     }
 
     /// Makes what was read durable: it may have been written by a process that was killed before its sync, and
@@ -391,14 +392,14 @@ impl Replay<'_> {
 }
 
 /// What the front of a segment says.
-struct Headers {
+struct SegmentHeaders {
     /// Bytes of the file.
     bytes: u64,
     /// The headers that are sound, and the bytes that the file was made with, where they say so.
     found: Vec<(Header, Option<u64>)>,
 }
 
-impl Directory {
+impl LogDirectory {
     /// Whether this version made the segment. An older version wrote checkpoints whose position is behind void
     /// records, and nothing can go on there.
     fn says_its_size(&self, number: u64) -> bool {
@@ -406,7 +407,7 @@ impl Directory {
         headers.is_ok_and(|headers| headers.found.iter().any(|(_, made_bytes)| made_bytes.is_some()))
     }
 
-    fn headers(&self, number: u64) -> Result<Headers, LogError> {
+    fn headers(&self, number: u64) -> Result<SegmentHeaders, LogError> {
         let path = self.segment(number);
         let file = self.fs.open(&path).map_err(LogError::at("open", &path))?;
         let bytes = file.size().map_err(LogError::at("read", &path))?;
@@ -418,6 +419,6 @@ impl Directory {
             let size = |header: &Header| header.decode_size(front[..read].get(HEADER_BYTES..)?);
             found.extend(header.map(|header| (header, size(&header))));
         }
-        Ok(Headers { bytes, found })
+        Ok(SegmentHeaders { bytes, found })
     }
 }

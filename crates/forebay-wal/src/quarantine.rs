@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::log::{Directory, LogError};
+use crate::log::{LogDirectory, LogError};
 use crate::reader::Damage;
 
 /// The directory below the log's own.
@@ -10,7 +10,7 @@ pub const DIRECTORY: &str = "quarantine";
 /// Bytes that are copied at once.
 const STEP_BYTES: u64 = 1024 * 1024;
 
-impl Directory {
+impl LogDirectory {
     /// Copies damaged bytes of a segment into a file of their own, named after their place, and returns it; `None`
     /// if there are no bytes.
     ///

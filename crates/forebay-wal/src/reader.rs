@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::frame::{self, ALIGNMENT, HEAD_BYTES, Head};
+use crate::frame::{self, ALIGNMENT, HEAD_BYTES, RecordHead};
 use crate::fs::LogFile;
 use crate::segment::{RECORDS_START, Segment};
 
@@ -13,7 +13,7 @@ const WINDOW_BYTES: usize = 256 * 1024;
 
 /// How far the records of a segment go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
+pub enum SegmentEnd {
     /// All records below this sequence number were written, and none from it on counts.
     Below(u64),
     /// Nobody knows: it is the last segment of a log that was not closed. Records below `proven` were on stable
@@ -26,16 +26,16 @@ pub enum Limit {
 
 /// What a reader comes upon.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Found<'a> {
+pub enum SegmentItem<'a> {
     /// A sound record.
-    Record(Record<'a>),
+    Record(LogRecord<'a>),
     /// Records that cannot be read.
     Damage(Damage),
 }
 
 /// A sound record.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Record<'a> {
+pub struct LogRecord<'a> {
     /// Its sequence number.
     pub seq: u64,
     /// The number of its segment.
@@ -59,7 +59,7 @@ pub struct Damage {
 
 /// A place from which records can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Start {
+pub struct RecordStart {
     /// Where in the file a record begins.
     pub offset: u64,
     /// Its sequence number.
@@ -68,26 +68,30 @@ pub struct Start {
 
 /// Reads the records of one segment.
 #[derive(Debug)]
-pub struct Reader {
+pub struct SegmentReader {
     file: Arc<dyn LogFile>,
     number: u64,
     salt: u32,
     size: u64,
-    next: Start,
+    next: RecordStart,
     window: Vec<u8>,
     window_start: u64,
     torn: bool,
 }
 
-impl Reader {
+impl SegmentReader {
     /// Reads from the first record on, or from `start`.
     ///
     /// # Errors
     ///
     /// If the size of the file cannot be had.
-    pub fn new(file: Arc<dyn LogFile>, segment: &Segment, start: Option<Start>) -> io::Result<Reader> {
-        let first = Start { offset: RECORDS_START, seq: segment.seqs.start };
-        Ok(Reader {
+    pub fn new(
+        file: Arc<dyn LogFile>,
+        segment: &Segment,
+        start: Option<RecordStart>,
+    ) -> io::Result<SegmentReader> {
+        let first = RecordStart { offset: RECORDS_START, seq: segment.seqs.start };
+        Ok(SegmentReader {
             size: file.size()?,
             file,
             number: segment.number,
@@ -105,7 +109,7 @@ impl Reader {
     }
 
     /// Where the next record begins, or would.
-    pub fn position(&self) -> Start {
+    pub fn position(&self) -> RecordStart {
         self.next
     }
 
@@ -119,26 +123,26 @@ impl Reader {
     /// # Errors
     ///
     /// What the system says; the reader has not moved then.
-    pub fn next(&mut self, limit: Limit) -> io::Result<Option<Found<'_>>> {
-        if matches!(limit, Limit::Below(end) if self.next.seq >= end) {
+    pub fn next(&mut self, limit: SegmentEnd) -> io::Result<Option<SegmentItem<'_>>> {
+        if matches!(limit, SegmentEnd::Below(end) if self.next.seq >= end) {
             return Ok(None);
         }
-        let Start { offset, seq } = self.next;
+        let RecordStart { offset, seq } = self.next;
         let Some(head) = self.record_at(offset, seq..seq.saturating_add(1))? else {
-            return Ok(self.skip_damage(limit)?.map(Found::Damage));
+            return Ok(self.skip_damage(limit)?.map(SegmentItem::Damage));
         };
-        self.next = Start { offset: offset + head.size(), seq: seq + 1 };
+        self.next = RecordStart { offset: offset + head.size(), seq: seq + 1 };
         let start = index(offset - self.window_start) + HEAD_BYTES;
         let payload = &self.window[start..start + head.length as usize];
-        Ok(Some(Found::Record(Record { seq, segment: self.number, offset, payload })))
+        Ok(Some(SegmentItem::Record(LogRecord { seq, segment: self.number, offset, payload })))
     }
 
     /// Moves on to the next sound record behind a place where there is none.
-    fn skip_damage(&mut self, limit: Limit) -> io::Result<Option<Damage>> {
-        let Start { offset, seq } = self.next;
+    fn skip_damage(&mut self, limit: SegmentEnd) -> io::Result<Option<Damage>> {
+        let RecordStart { offset, seq } = self.next;
         let (end, mut proven) = match limit {
-            Limit::Below(end) => (end, end),
-            Limit::Unknown { proven } => (u64::MAX, proven),
+            SegmentEnd::Below(end) => (end, end),
+            SegmentEnd::Unknown { proven } => (u64::MAX, proven),
         };
         // Each record takes some bytes: no sequence number can be higher than these allow.
         let end = end.min(seq.saturating_add((self.size.saturating_sub(offset)) / HEAD_BYTES as u64 + 1));
@@ -149,7 +153,7 @@ impl Reader {
                 at += ALIGNMENT as u64;
                 continue;
             };
-            sound.get_or_insert(Start { offset: at, seq: head.seq });
+            sound.get_or_insert(RecordStart { offset: at, seq: head.seq });
             proven = proven.max(head.synced);
             // What was written later says more of what had been synced; enough is known once this was.
             if proven > seq {
@@ -162,7 +166,7 @@ impl Reader {
             self.torn = sound.is_some() || self.is_begun(offset, seq)?;
             return Ok(None);
         }
-        let next = sound.unwrap_or(Start { offset: self.size.max(offset), seq: proven });
+        let next = sound.unwrap_or(RecordStart { offset: self.size.max(offset), seq: proven });
         self.next = next;
         Ok(Some(Damage { segment: self.number, bytes: offset..next.offset, seqs: seq..next.seq }))
     }
@@ -173,7 +177,7 @@ impl Reader {
     }
 
     /// The sound record that begins here, if there is one with such a sequence number; the window holds it then.
-    fn record_at(&mut self, offset: u64, seqs: Range<u64>) -> io::Result<Option<Head>> {
+    fn record_at(&mut self, offset: u64, seqs: Range<u64>) -> io::Result<Option<RecordHead>> {
         let Some(head) = self.head_at(offset)?.filter(|head| seqs.contains(&head.seq)) else {
             return Ok(None);
         };
@@ -184,11 +188,11 @@ impl Reader {
         Ok(head.checks(self.salt, &self.window[start..]).then_some(head))
     }
 
-    fn head_at(&mut self, offset: u64) -> io::Result<Option<Head>> {
+    fn head_at(&mut self, offset: u64) -> io::Result<Option<RecordHead>> {
         if !self.load(offset, HEAD_BYTES)? {
             return Ok(None);
         }
-        Ok(Head::read(&self.window[index(offset - self.window_start)..]))
+        Ok(RecordHead::read(&self.window[index(offset - self.window_start)..]))
     }
 
     /// Makes the window hold so many bytes from `offset` on; false if the file has fewer.

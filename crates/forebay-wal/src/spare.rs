@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::fs::LogFile;
-use crate::log::{Directory, LogError};
+use crate::log::{LogDirectory, LogError};
 
 /// What the names of such files begin with.
 const PREFIX: &str = "spare-";
@@ -23,7 +23,7 @@ pub struct Spare {
 
 /// The work of making one.
 pub struct SpareJob {
-    directory: Directory,
+    directory: LogDirectory,
     pub(super) path: PathBuf,
     bytes: u64,
 }
@@ -35,7 +35,7 @@ impl fmt::Debug for SpareJob {
 }
 
 impl SpareJob {
-    pub(super) fn new(directory: &Directory, number: u64, bytes: u64) -> SpareJob {
+    pub(super) fn new(directory: &LogDirectory, number: u64, bytes: u64) -> SpareJob {
         let path = directory.path.join(format!("{PREFIX}{number}"));
         SpareJob { directory: directory.clone(), path, bytes }
     }

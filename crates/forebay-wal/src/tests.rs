@@ -10,8 +10,8 @@ use super::*;
 
 const SEGMENT_BYTES: u64 = 64 * 1024;
 
-fn config(directory: &Path) -> LogConfig {
-    LogConfig::new(directory.to_owned(), SEGMENT_BYTES)
+fn config(directory: &Path) -> LogOptions {
+    LogOptions::new(directory.to_owned(), SEGMENT_BYTES)
 }
 
 /// What an opened log told, in short.
@@ -21,7 +21,7 @@ struct Told {
     damaged: Vec<std::ops::Range<u64>>,
     state: Option<Vec<u8>>,
     missing: Vec<u64>,
-    cut_short: Option<CutShort>,
+    truncation: Option<Truncation>,
     other: Vec<&'static str>,
 }
 
@@ -39,7 +39,7 @@ fn open(directory: &Path) -> (Log, Told) {
         Event::Record(record) => told.records.push((record.seq, record.payload.to_vec())),
         Event::Damage(damage) => told.damaged.push(damage.seqs),
         Event::Missing(segment) => told.missing.push(segment.number),
-        Event::CutShort(cut_short) => told.cut_short = Some(cut_short),
+        Event::Truncation(truncation) => told.truncation = Some(truncation),
         Event::TornTail { .. } => told.other.push("torn"),
     };
     let log = Log::open(Arc::new(OsFs), config(directory), 7, visit).expect("it opens");
@@ -271,13 +271,13 @@ fn a_youngest_segment_that_is_shorter_than_it_was_made_is_told_at_every_length_a
             let (mut log, told) = open(directory.path());
             if length == whole.len() {
                 assert_eq!(
-                    (told.cut_short, told.damaged.len(), told.records.len()),
+                    (told.truncation, told.damaged.len(), told.records.len()),
                     (None, 0, 8 - 4 * checkpoints)
                 );
                 continue;
             }
-            let is_told = told.cut_short.is_some_and(|cut| {
-                let CutShort { segment, bytes, made_bytes, seq } = cut;
+            let is_told = told.truncation.is_some_and(|cut| {
+                let Truncation { segment, bytes, made_bytes, seq } = cut;
                 let read = told.records.last().map_or(1 + 4 * checkpoints as u64, |(seq, _)| seq + 1);
                 segment == 1
                     && (bytes, seq) == (length as u64, read)
@@ -291,7 +291,10 @@ fn a_youngest_segment_that_is_shorter_than_it_was_made_is_told_at_every_length_a
             log.checkpoint(b"state".to_vec(), &[]).expect("a sound disk");
             drop(log);
             let (_, told) = open(directory.path());
-            assert!(told.cut_short.is_none() && told.damaged.is_empty(), "{what}, the second time: {told:?}");
+            assert!(
+                told.truncation.is_none() && told.damaged.is_empty(),
+                "{what}, the second time: {told:?}"
+            );
             for name in ["checkpoint-a", "checkpoint-b"] {
                 let (path, kept) =
                     (directory.path().join(name), directory.path().join(format!("kept-{name}")));
@@ -302,7 +305,7 @@ fn a_youngest_segment_that_is_shorter_than_it_was_made_is_told_at_every_length_a
             fs::remove_file(directory.path().join(&name)).expect("it was there");
             let (_, told) = open(directory.path());
             assert_eq!(
-                (told.missing.len(), told.cut_short.map(|cut| (cut.bytes, cut.seq))),
+                (told.missing.len(), told.truncation.map(|cut| (cut.bytes, cut.seq))),
                 (1, Some((0, 5)))
             );
         }

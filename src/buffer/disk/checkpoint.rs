@@ -60,15 +60,15 @@ impl Books<'_> {
             }
             Err(_) => {}
         }
-        let mut kept = log.keep(state.encode(settled), settled);
+        let mut kept = log.save_checkpoint(state.encode(settled), settled);
         while kept.as_ref().is_err_and(LogError::is_no_room) && memos.give_up_room() {
-            kept = log.keep(state.encode(settled), settled);
+            kept = log.save_checkpoint(state.encode(settled), settled);
         }
         let gone = kept?;
         if flushed.is_err() {
             memos.left_alone();
         }
-        let removed = log.let_all_go(&gone);
+        let removed = log.release(&gone);
         if flushed.is_err() {
             flush_late(log, memos);
         }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use forebay_reading::Readings;
-use forebay_wal::{Damage, Directory, Found, Limit, LogError, Reader, Segment, Start};
+use forebay_wal::{
+    Damage, LogDirectory, LogError, RecordStart, Segment, SegmentEnd, SegmentItem, SegmentReader,
+};
 
 use super::entry::{Accepted, Entry};
 use super::handover::{ReadFrom, View};
@@ -70,17 +72,17 @@ enum End {
 /// Reads the log from one place on.
 #[derive(Debug)]
 pub struct Cursor {
-    directory: Directory,
+    directory: LogDirectory,
     segment: u64,
-    start: Option<Start>,
+    start: Option<RecordStart>,
     /// The number of the request that comes next.
     number: u64,
-    reader: Option<Reader>,
+    reader: Option<SegmentReader>,
 }
 
 impl Cursor {
     /// Starts there.
-    pub fn new(directory: Directory, from: ReadFrom) -> Cursor {
+    pub fn new(directory: LogDirectory, from: ReadFrom) -> Cursor {
         let ReadFrom { segment, start, number } = from;
         Cursor { directory, segment, start, number, reader: None }
     }
@@ -152,7 +154,7 @@ impl Cursor {
             Some(reader) => reader,
             None => self.directory.reader(segment, self.start)?,
         };
-        let limit = Limit::Below(segment.seqs.end);
+        let limit = SegmentEnd::Below(segment.seqs.end);
         let end = loop {
             if to.is_some_and(|to| self.number >= to) {
                 break Ok(End::To);
@@ -163,21 +165,21 @@ impl Cursor {
             match reader.next(limit) {
                 Err(error) => break Err(self.directory.unreadable(segment, error)),
                 Ok(None) => break Ok(End::OfSegment),
-                Ok(Some(Found::Record(record))) => {
+                Ok(Some(SegmentItem::Record(record))) => {
                     bytes.looked_at += forebay_wal::record_bytes(record.payload.len());
                     if let Some(accepted) = Entry::readings(record.payload) {
                         let number = accepted.number;
                         if let Some(to) = to.filter(|to| number >= *to) {
                             // Those between are gone. This one is in memory, or else it is read the next time.
                             self.lose_up_to(to, chunk);
-                            self.start = Some(Start { offset: record.offset, seq: record.seq });
+                            self.start = Some(RecordStart { offset: record.offset, seq: record.seq });
                             return Ok(End::To);
                         }
                         let request = request(segment.number, record.payload.len(), accepted);
                         bytes.of_readings += self.on_request(number, request, chunk);
                     }
                 }
-                Ok(Some(Found::Damage(damage))) => {
+                Ok(Some(SegmentItem::Damage(damage))) => {
                     bytes.looked_at += damage.bytes.end - damage.bytes.start;
                     if !self.directory.is_set_aside(&damage) {
                         let set_aside = self.directory.set_aside(&damage);
@@ -234,12 +236,12 @@ mod tests {
 
     use super::*;
     use crate::buffer::tests::numbered;
-    use forebay_wal::{Durability, Log, LogConfig, OsFs};
+    use forebay_wal::{Durability, Log, LogOptions, OsFs};
 
     #[test]
     fn what_is_in_memory_is_not_read_too_although_the_request_before_it_is_damaged() {
         let directory = tempfile::tempdir().expect("a directory");
-        let config = LogConfig::new(directory.path().to_owned(), 64 * 1024);
+        let config = LogOptions::new(directory.path().to_owned(), 64 * 1024);
         let mut log = Log::open(Arc::new(OsFs), config, 1, &mut |_| {}).expect("it opens");
         let mut damaged_at = 0;
         for number in 1..=3 {

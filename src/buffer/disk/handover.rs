@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use forebay_wal::{Log, Segment, Start};
+use forebay_wal::{Log, RecordStart, Segment};
 use tokio::sync::Notify;
 
 use super::state::State;
@@ -28,7 +28,7 @@ pub struct ReadFrom {
     /// The number of the segment.
     pub segment: u64,
     /// Where in it; its first record if that is not known.
-    pub start: Option<Start>,
+    pub start: Option<RecordStart>,
     /// The number of the first request that is to be handed out.
     pub number: u64,
 }
@@ -236,7 +236,7 @@ pub struct Stands {
     /// The number of the segment.
     pub segment: u64,
     /// Where in it.
-    pub start: Start,
+    pub start: RecordStart,
     /// The number of the request.
     pub number: u64,
 }
@@ -321,7 +321,7 @@ mod tests {
             let handover = Handover::default();
             let mut heard = [1, 2].map(|number| {
                 let (waiter, heard) = oneshot::channel();
-                let stands = Stands { segment: 1, start: Start { offset: 4096, seq: number }, number };
+                let stands = Stands { segment: 1, start: RecordStart { offset: 4096, seq: number }, number };
                 handover.begin().leave(stands, Amount { readings: 1, bytes: 100 }, waiter.into());
                 heard
             });

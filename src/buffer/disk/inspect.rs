@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use forebay_reading::{ReadingRef, Readings};
-use forebay_wal::{CutShort, Damage, Found, Fs, Limit, LogError, OsFs, ReadOnlyFs, Segment};
+use forebay_wal::{Damage, Fs, LogError, OsFs, ReadOnlyFs, Segment, SegmentEnd, SegmentItem, Truncation};
 
 use super::checkpoint::{Books, Checkpointed, Gain};
 use super::entry::{Entry, Settlement};
@@ -46,7 +46,7 @@ pub struct Report {
     /// Numbers of segments that were needed and are not there.
     pub missing: Vec<u64>,
     /// The youngest segment, if it is shorter than it was made: what stood at its end is gone.
-    pub cut_short: Option<CutShort>,
+    pub cut_short: Option<Truncation>,
     /// Whether there is a checkpoint, and it cannot be read.
     pub checkpoint_damaged: bool,
     /// Requests that were acknowledged and that nobody has any more.
@@ -201,18 +201,18 @@ fn read(
     let mut expected = numbers.start;
     let mut reader = directory.reader(segment, None)?;
     loop {
-        let found = reader.next(Limit::Below(segment.seqs.end));
+        let found = reader.next(SegmentEnd::Below(segment.seqs.end));
         let record = match found.map_err(|error| directory.unreadable(segment, error))? {
             None => {
                 report.lost.extend((expected < numbers.end).then_some(expected..numbers.end));
                 return Ok(report);
             }
-            Some(Found::Damage(damage)) => {
+            Some(SegmentItem::Damage(damage)) => {
                 let known = directory.is_set_aside(&damage);
                 (if known { &mut report.set_aside } else { &mut report.damaged }).push(damage);
                 continue;
             }
-            Some(Found::Record(record)) => record,
+            Some(SegmentItem::Record(record)) => record,
         };
         let Some(accepted) = Entry::readings(record.payload) else { continue };
         let Some(readings) = Readings::from_encoded(accepted.readings, accepted.count as usize) else {

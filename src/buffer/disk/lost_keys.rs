@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use forebay_wal::{CutShort, Damage};
+use forebay_wal::{Damage, Truncation};
 
 /// Remembered keys that cannot be read any more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub struct LostKeys {
     /// What cannot be read, and is not set aside yet.
     pub damaged: Vec<Damage>,
     /// The youngest segment, if it is shorter than it was made.
-    pub cut_short: Option<CutShort>,
+    pub cut_short: Option<Truncation>,
     /// How many there were, if that is known.
     number: Option<u64>,
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_wal::{Durability, Event, Fs, Log, LogConfig, LogError};
+use forebay_wal::{Durability, Event, Fs, Log, LogError, LogOptions};
 use prometheus::IntCounter;
 use tracing::{error, info, warn};
 
@@ -68,7 +68,7 @@ impl Held {
 #[derive(Debug)]
 struct Opening {
     fs: Arc<dyn Fs>,
-    config: LogConfig,
+    config: LogOptions,
     seed: u64,
 }
 
@@ -94,7 +94,7 @@ impl Memos {
     /// What the system says.
     pub fn open(config: MemosConfig, directory: &Path, now: i64) -> Result<(Memos, Vec<Bytes>), LogError> {
         let MemosConfig { fs, seed, kept, forgotten } = config;
-        let config = LogConfig::new(directory.join(DIRECTORY), SEGMENT_BYTES);
+        let config = LogOptions::new(directory.join(DIRECTORY), SEGMENT_BYTES);
         let exists = fs.list(&config.directory).is_ok_and(|names| !names.is_empty());
         let mut memos = Memos {
             log: None,
@@ -135,7 +135,7 @@ impl Memos {
                 }
             }
             Event::Damage(damage) => lost.add_damage(damage),
-            Event::CutShort(cut_short) => lost.cut_short = Some(cut_short),
+            Event::Truncation(cut_short) => lost.cut_short = Some(cut_short),
             Event::TornTail { segment, offset } => info!(
                 segment,
                 offset,
@@ -180,7 +180,7 @@ impl Memos {
             "remembered keys of clients on disk are lost; a request that is sent again with one of them is taken again"
         );
         done?;
-        log.go_on_in_last()?;
+        log.resume_last_segment()?;
         log.append(&[&now.to_le_bytes()])?;
         log.commit(Durability::Synced)
     }
@@ -233,7 +233,7 @@ impl Memos {
     }
 
     fn write(&mut self, log: &mut Log) -> Result<(), LogError> {
-        log.go_on_in_last()?;
+        log.resume_last_segment()?;
         let mut added: BTreeMap<u64, Held> = BTreeMap::new();
         for (at, memo) in &self.pending {
             log.append(&[&at.to_le_bytes(), memo])?;

@@ -46,7 +46,7 @@ use std::thread::JoinHandle;
 use forebay_reading::clock::wall_time;
 use forebay_reading::timestamp::Timestamp;
 use forebay_reading::{READING_BYTES_MIN, Readings};
-use forebay_wal::{Fs, LogConfig, OsFs, quarantine};
+use forebay_wal::{Fs, LogOptions, OsFs, quarantine};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
@@ -217,10 +217,10 @@ pub fn request_bytes(readings: &Readings) -> u64 {
 }
 
 /// The settings of the log of a buffer with this bound.
-fn log_config(path: &Path, bytes_max: u64) -> LogConfig {
+fn log_config(path: &Path, bytes_max: u64) -> LogOptions {
     let segment_bytes = (bytes_max / 16).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_USUAL);
     let segment_bytes = segment_bytes.max(bytes_max / SEGMENTS_MAX).min(SEGMENT_BYTES_MAX);
-    LogConfig::new(path.to_owned(), segment_bytes)
+    LogOptions::new(path.to_owned(), segment_bytes)
 }
 
 impl Disk {

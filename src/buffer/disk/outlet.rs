@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_wal::{Directory, LogError};
+use forebay_wal::{LogDirectory, LogError};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -50,7 +50,7 @@ pub struct OutletParts {
     /// What others see.
     pub metrics: Arc<Metrics>,
     /// Where the log is.
-    pub directory: Directory,
+    pub directory: LogDirectory,
     /// Says whether that is still the directory that was opened.
     pub lock: Arc<Lock>,
     /// Where it is for people.

@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use forebay_reading::clock::wall_time;
-use forebay_wal::{CutShort, Damage, Event, Found, Fs, Limit, Log, LogConfig, LogError, Segment};
+use forebay_wal::{
+    Damage, Event, Fs, Log, LogError, LogOptions, Segment, SegmentEnd, SegmentItem, Truncation,
+};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
@@ -50,7 +52,7 @@ pub struct Recovered {
     /// The segments that were needed and are not there.
     pub missing: Vec<u64>,
     /// The youngest segment, if it is shorter than it was made.
-    pub cut_short: Option<CutShort>,
+    pub cut_short: Option<Truncation>,
 }
 
 /// Opens the log in `directory` and finds out what is in it. It blocks.
@@ -60,7 +62,7 @@ pub struct Recovered {
 /// What the system says, or that another version has written something here that this one does not know: what is
 /// settled cannot be told then, and segments would look as if nothing in them were needed. Nothing is changed in that
 /// case. Damage is no error: it is logged and counted; [`Recovered::set_aside`] sets it aside.
-pub fn recover(fs: Arc<dyn Fs>, config: LogConfig, seed: u64) -> Result<Recovered, LogError> {
+pub fn recover(fs: Arc<dyn Fs>, config: LogOptions, seed: u64) -> Result<Recovered, LogError> {
     let path = config.directory.clone();
     let state = State { next_number: 1, ..State::default() };
     let mut replay = Replay { path: path.clone(), state, ..Replay::default() };
@@ -166,7 +168,7 @@ struct Replay {
     is_state_unknown: bool,
     /// The first record that another version has written.
     foreign: Option<Foreign>,
-    cut_short: Option<CutShort>,
+    cut_short: Option<Truncation>,
 }
 
 /// A record of a kind that this version does not know.
@@ -212,7 +214,7 @@ impl Replay {
                 self.damaged.push(damage);
             }
             Event::Missing(segment) => self.on_missing(&segment),
-            Event::CutShort(cut_short) => {
+            Event::Truncation(cut_short) => {
                 tell_of(&self.path, &cut_short);
                 self.cut_short = Some(cut_short);
             }
@@ -228,7 +230,7 @@ impl Replay {
         }
     }
 
-    fn on_record(&mut self, record: &forebay_wal::Record<'_>) {
+    fn on_record(&mut self, record: &forebay_wal::LogRecord<'_>) {
         match Entry::read(record.payload) {
             Ok(Entry::Accepted(accepted)) => self.on_readings(record, &accepted),
             Ok(Entry::Derived(accepted, merged)) => {
@@ -245,7 +247,7 @@ impl Replay {
         }
     }
 
-    fn on_readings(&mut self, record: &forebay_wal::Record<'_>, accepted: &Accepted<'_>) {
+    fn on_readings(&mut self, record: &forebay_wal::LogRecord<'_>, accepted: &Accepted<'_>) {
         let bytes = forebay_wal::record_bytes(record.payload.len());
         let amount = Amount { readings: u64::from(accepted.count), bytes };
         let missing = self.state.accept(record.segment, accepted.number, amount);
@@ -288,8 +290,8 @@ impl Replay {
 }
 
 /// Says that a segment is shorter than it was made.
-pub fn tell_of(log: &Path, cut_short: &CutShort) {
-    let CutShort { segment, bytes, made_bytes, seq } = cut_short;
+pub fn tell_of(log: &Path, cut_short: &Truncation) {
+    let Truncation { segment, bytes, made_bytes, seq } = cut_short;
     error!(
         log = %log.display(), segment, bytes, made_bytes, first_record = seq,
         "a segment on disk is shorter than it was made; what stood at its end is lost: nobody knows whether that was \
@@ -306,11 +308,11 @@ struct Walk<'a> {
     unread: BTreeMap<u64, Amount>,
     damaged: Vec<Damage>,
     lost_requests: u64,
-    cut_short: Option<CutShort>,
+    cut_short: Option<Truncation>,
 }
 
 impl Walk<'_> {
-    fn new(state: &mut State, cut_short: Option<CutShort>) -> Walk<'_> {
+    fn new(state: &mut State, cut_short: Option<Truncation>) -> Walk<'_> {
         let (requests, unread) = (BTreeMap::new(), BTreeMap::new());
         Walk { state, requests, unread, damaged: Vec::new(), lost_requests: 0, cut_short }
     }
@@ -331,12 +333,12 @@ impl Walk<'_> {
         let mut reader = log.directory().reader(segment, None)?;
         let mut expected = content.numbers.start;
         loop {
-            let found = reader.next(Limit::Below(segment.seqs.end));
+            let found = reader.next(SegmentEnd::Below(segment.seqs.end));
             let found = found.map_err(|error| log.directory().unreadable(segment, error))?;
             let record = match found {
                 None => break,
-                Some(Found::Record(record)) => record,
-                Some(Found::Damage(damage)) => {
+                Some(SegmentItem::Record(record)) => record,
+                Some(SegmentItem::Damage(damage)) => {
                     self.damaged.push(damage);
                     continue;
                 }

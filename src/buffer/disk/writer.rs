@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use forebay_reading::Readings;
-use forebay_wal::{Durability, Log, LogError, Position, Spare, Start};
+use forebay_wal::{Durability, Log, LogError, LogPosition, RecordStart, Spare};
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -131,7 +131,7 @@ struct Clock {
 struct Appended {
     seq: u64,
     /// Behind it.
-    position: Position,
+    position: LogPosition,
     /// Bytes of its record.
     bytes: u64,
 }
@@ -400,7 +400,7 @@ impl Writer {
         let Appended { seq, position, .. } = *appended;
         let number = self.state.next_number;
         self.state.accept(position.segment, number, amount);
-        let start = Start { offset: position.offset - amount.bytes, seq };
+        let start = RecordStart { offset: position.offset - amount.bytes, seq };
         let stands = Stands { segment: position.segment, start, number };
         if putting.is_young(number, amount.bytes) {
             let held_bytes = amount.bytes;

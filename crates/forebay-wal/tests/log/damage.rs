@@ -9,13 +9,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use forebay_wal::faulty_fs::FaultyFs;
-use forebay_wal::{CutShort, Durability, Event, Found, Fs as _, Limit, Log, LogConfig, record_bytes};
+use forebay_wal::{
+    Durability, Event, Fs as _, Log, LogOptions, SegmentEnd, SegmentItem, Truncation, record_bytes,
+};
 
 /// Ways in which each log is damaged.
 const DAMAGES: usize = 40;
 
 fn open(fs: &FaultyFs, seed: u64, visit: &mut dyn FnMut(Event<'_>)) -> Log {
-    let config = LogConfig::new("/log".into(), 16 * 1024);
+    let config = LogOptions::new("/log".into(), 16 * 1024);
     Log::open(Arc::new(fs.clone()), config, seed, visit).expect("damage is no error")
 }
 
@@ -144,7 +146,7 @@ struct Salvage {
     lost: BTreeSet<u64>,
     /// Segments of which nothing can be read.
     unknown: BTreeSet<u64>,
-    cut_short: Option<CutShort>,
+    truncation: Option<Truncation>,
 }
 
 impl Salvage {
@@ -153,10 +155,10 @@ impl Salvage {
         let log = open(fs, seed, &mut |event| salvage.take(event));
         for segment in log.segments() {
             let mut reader = log.directory().reader(segment, None).expect("it is there");
-            while let Some(found) = reader.next(Limit::Below(segment.seqs.end)).expect("nothing fails") {
+            while let Some(found) = reader.next(SegmentEnd::Below(segment.seqs.end)).expect("nothing fails") {
                 salvage.take(match found {
-                    Found::Record(record) => Event::Record(record),
-                    Found::Damage(damage) => Event::Damage(damage),
+                    SegmentItem::Record(record) => Event::Record(record),
+                    SegmentItem::Damage(damage) => Event::Damage(damage),
                 });
             }
         }
@@ -171,7 +173,7 @@ impl Salvage {
             Event::Damage(damage) if damage.seqs.is_empty() => _ = self.unknown.insert(damage.segment),
             Event::Damage(damage) => self.lost.extend(damage.seqs),
             Event::Missing(segment) => self.lost.extend(segment.seqs),
-            Event::CutShort(cut_short) => self.cut_short = Some(cut_short),
+            Event::Truncation(truncation) => self.truncation = Some(truncation),
             Event::TornTail { .. } => {}
         }
     }
@@ -244,7 +246,7 @@ fn check_damaged(closed: &Closed, random: &mut fastrand::Rng) {
             record.segment
         );
         let is_behind_cut =
-            salvage.cut_short.is_some_and(|cut| cut.segment == record.segment && cut.seq <= *seq);
+            salvage.truncation.is_some_and(|cut| cut.segment == record.segment && cut.seq <= *seq);
         let told = salvage.lost.contains(seq) || salvage.unknown.contains(&record.segment) || is_behind_cut;
         // Without a checkpoint nobody knows which segments there were.
         assert!(

@@ -6,15 +6,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use forebay_wal::faulty_fs::{Faults, FaultyFs};
-use forebay_wal::{Durability, Event, Found, Limit, Log, LogConfig, LogError, Segment, Spare, SpareJob};
+use forebay_wal::faulty_fs::{FaultRates, FaultyFs};
+use forebay_wal::{
+    Durability, Event, Log, LogError, LogOptions, Segment, SegmentEnd, SegmentItem, Spare, SpareJob,
+};
 
 const SEGMENT_BYTES: u64 = 16 * 1024;
 const OPERATIONS: usize = 400;
 
-fn config() -> LogConfig {
+fn config() -> LogOptions {
     // So that records of either kind come in every order.
-    LogConfig { copied_bytes_max: 1000, ..LogConfig::new("/log".into(), SEGMENT_BYTES) }
+    LogOptions { copied_bytes_max: 1000, ..LogOptions::new("/log".into(), SEGMENT_BYTES) }
 }
 
 /// A record as the model remembers it: its payload follows from its number and size.
@@ -151,7 +153,7 @@ fn open(fs: &FaultyFs, seed: u64) -> (Result<Log, LogError>, Told) {
         }
         Event::Record(record) => told.records.push((record.seq, record.segment, record.payload.to_vec())),
         Event::TornTail { .. } => {}
-        Event::CheckpointDamaged | Event::Damage(_) | Event::Missing(_) | Event::CutShort(_) => {
+        Event::CheckpointDamaged | Event::Damage(_) | Event::Missing(_) | Event::Truncation(_) => {
             told.wrong.push(format!("{event:?}"))
         }
     };
@@ -167,7 +169,7 @@ struct Run {
     model: Model,
     job: Option<SpareJob>,
     spare: Option<Spare>,
-    faults: Faults,
+    faults: FaultRates,
     disk_full: bool,
     /// Whether the process is about to be killed.
     dying: bool,
@@ -188,7 +190,7 @@ impl Run {
             model: Model::new(),
             job: None,
             spare: None,
-            faults: Faults::default(),
+            faults: FaultRates::default(),
             disk_full: false,
             dying: false,
             ever_failed: false,
@@ -197,7 +199,7 @@ impl Run {
 
     fn step(&mut self) {
         if self.random.u8(..8) == 0 {
-            self.go_on_in_last();
+            self.resume_last_segment();
         }
         match self.random.u32(..100) {
             0..38 => self.append(),
@@ -221,7 +223,7 @@ impl Run {
         match result {
             Ok(value) => Some(value),
             Err(error) => {
-                let sound = self.faults == Faults::default() && !self.disk_full && !self.dying;
+                let sound = self.faults == FaultRates::default() && !self.disk_full && !self.dying;
                 assert!(!sound, "nothing fails, and yet: {error}");
                 self.ever_failed = true;
                 None
@@ -230,8 +232,8 @@ impl Run {
     }
 
     /// Goes on in the segment that a start has found last, if there is one.
-    fn go_on_in_last(&mut self) {
-        let result = self.log.go_on_in_last();
+    fn resume_last_segment(&mut self) {
+        let result = self.log.resume_last_segment();
         println!("go on in the last segment: {result:?}, {:?}", self.log.active());
         self.worked(result);
         self.model.active = self.log.active().is_some();
@@ -321,7 +323,7 @@ impl Run {
         self.no_faults();
         self.reopen();
         (0..self.random.u8(4..20)).for_each(|_| self.append_of(104));
-        self.faults = Faults { sync: 1.0, ..Faults::default() };
+        self.faults = FaultRates { sync: 1.0, ..FaultRates::default() };
         self.fs.set_faults(self.faults);
         self.commit(Durability::Synced);
         self.no_faults();
@@ -368,10 +370,10 @@ impl Run {
         let mut found = BTreeMap::new();
         let path = || Path::new("/log").join(segment.number.to_string());
         let failed = |error| LogError { action: "read", path: path(), error };
-        while let Some(next) = reader.next(Limit::Below(below)).map_err(failed)? {
+        while let Some(next) = reader.next(SegmentEnd::Below(below)).map_err(failed)? {
             match next {
-                Found::Record(record) => found.insert(record.seq, record.payload.to_vec()),
-                Found::Damage(damage) => {
+                SegmentItem::Record(record) => found.insert(record.seq, record.payload.to_vec()),
+                SegmentItem::Damage(damage) => {
                     panic!("false alarm: {damage:?} below {below}, expected {expected:?}")
                 }
             };
@@ -386,14 +388,14 @@ impl Run {
         let mut likely =
             |often: u8| if random.u8(..8) < often { [0.02, 0.2, 1.0][random.usize(..3)] } else { 0.0 };
         self.faults = match likely(4) > 0.0 {
-            true => Faults {
+            true => FaultRates {
                 write: likely(2),
                 sync: likely(2),
                 read: likely(1),
                 name: likely(2),
                 directory_sync: likely(2),
             },
-            false => Faults::default(),
+            false => FaultRates::default(),
         };
         self.disk_full = self.random.u8(..4) == 0;
         self.fs.set_free(self.disk_full.then(|| self.random.usize(..80_000)));
@@ -402,7 +404,7 @@ impl Run {
     }
 
     fn no_faults(&mut self) {
-        (self.faults, self.disk_full) = (Faults::default(), false);
+        (self.faults, self.disk_full) = (FaultRates::default(), false);
         self.fs.set_faults(self.faults);
         self.fs.set_free(None);
     }
@@ -472,7 +474,7 @@ impl Run {
             self.log = log;
             break;
         }
-        self.ever_failed = self.faults != Faults::default();
+        self.ever_failed = self.faults != FaultRates::default();
         self.read_back_all();
     }
 
@@ -506,7 +508,7 @@ impl Run {
 
     /// Files that wait to become segments do not pile up.
     fn check_spares(&self) {
-        if !self.ever_failed && self.faults == Faults::default() && !self.dying {
+        if !self.ever_failed && self.faults == FaultRates::default() && !self.dying {
             let names = forebay_wal::Fs::list(&self.fs, Path::new("/log")).expect("nothing fails");
             let spares = names.iter().filter(|name| name.starts_with("spare-")).count();
             assert!(spares <= 2, "{names:?}");
@@ -581,8 +583,8 @@ fn readable(log: &Log) -> Vec<u64> {
     let mut seqs = Vec::new();
     for segment in log.segments() {
         let mut reader = log.directory().reader(segment, None).expect("it is there");
-        while let Some(found) = reader.next(Limit::Below(segment.seqs.end)).expect("nothing fails") {
-            let Found::Record(record) = found else { panic!("{found:?} in {segment:?}") };
+        while let Some(found) = reader.next(SegmentEnd::Below(segment.seqs.end)).expect("nothing fails") {
+            let SegmentItem::Record(record) = found else { panic!("{found:?} in {segment:?}") };
             seqs.push(record.seq);
         }
     }
@@ -619,9 +621,9 @@ fn what_a_file_held_as_an_older_segment_is_not_read_as_part_of_the_younger() {
     let (mut log, _) = opened(&fs);
     append(&mut log, 1, 104, Durability::Synced);
     (0..8).for_each(|_| _ = log.append(&[&[b'v'; 104]]).expect("room"));
-    fs.set_faults(Faults { sync: 1.0, ..Faults::default() });
+    fs.set_faults(FaultRates { sync: 1.0, ..FaultRates::default() });
     log.commit(Durability::Synced).expect_err("the disk fails");
-    fs.set_faults(Faults::default());
+    fs.set_faults(FaultRates::default());
     append(&mut log, 1, 17_000, Durability::Synced);
     checkpoint(&mut log, 1, &[1]).expect("nothing fails");
     // In the file of the first segment, and as long as the first three records of it.
@@ -649,7 +651,10 @@ fn two_jobs_make_two_files() {
 #[test]
 fn what_was_written_before_a_failed_commit_is_synced_with_what_comes_after_it() {
     // The file was let go without a sync, and the next segment said that all before it was durable.
-    for faults in [Faults { write: 1.0, ..Faults::default() }, Faults { sync: 1.0, ..Faults::default() }] {
+    for faults in [
+        FaultRates { write: 1.0, ..FaultRates::default() },
+        FaultRates { sync: 1.0, ..FaultRates::default() },
+    ] {
         for_some_seeds(|_, fs| {
             let (mut log, _) = opened(fs);
             append(&mut log, 2, 100, Durability::Written);
@@ -657,7 +662,7 @@ fn what_was_written_before_a_failed_commit_is_synced_with_what_comes_after_it() 
             fs.set_faults(faults);
             log.commit(Durability::Synced).expect_err("the disk fails");
             assert!(!log.is_synced());
-            fs.set_faults(Faults::default());
+            fs.set_faults(FaultRates::default());
             append(&mut log, 1, 100, Durability::Synced);
             fs.crash();
             let (_, told) = opened(fs);
@@ -673,9 +678,9 @@ fn what_a_start_has_read_stays_although_an_earlier_sync_of_it_failed() {
         let (mut log, _) = opened(fs);
         append(&mut log, 3, 100, Durability::Synced);
         log.append(&[&[b'x'; 2000]]).expect("room");
-        fs.set_faults(Faults { sync: 1.0, ..Faults::default() });
+        fs.set_faults(FaultRates { sync: 1.0, ..FaultRates::default() });
         log.commit(Durability::Synced).expect_err("the disk fails");
-        fs.set_faults(Faults::default());
+        fs.set_faults(FaultRates::default());
         drop(log);
         let (mut log, told) = opened(fs);
         assert_eq!(told.records.len(), 4, "it was written, and nothing says that it does not count");
@@ -694,14 +699,14 @@ fn no_start_goes_on_behind_the_void_records_of_a_segment() {
         let (mut log, _) = opened(fs);
         append(&mut log, 2, 100, Durability::Synced);
         log.append(&[&[b'v'; 4000]]).expect("room");
-        fs.set_faults(Faults { sync: 1.0, ..Faults::default() });
+        fs.set_faults(FaultRates { sync: 1.0, ..FaultRates::default() });
         log.commit(Durability::Synced).expect_err("the disk fails");
-        fs.set_faults(Faults::default());
+        fs.set_faults(FaultRates::default());
         checkpoint(&mut log, 1, &[]).expect("nothing fails");
         fs.crash();
         let (mut log, told) = opened(fs);
         assert_eq!((told.records.len(), told.wrong.len()), (0, 0), "{:?}", told.wrong);
-        log.go_on_in_last().expect("nothing fails");
+        log.resume_last_segment().expect("nothing fails");
         append(&mut log, 2, 100, Durability::Synced);
         assert_eq!(readable(&log), [1, 2, 3, 4]);
     });
@@ -714,10 +719,10 @@ fn a_checkpoint_that_was_written_and_not_synced_takes_no_segment_with_it() {
         let (mut log, _) = opened(fs);
         append(&mut log, 10, 4000, Durability::Synced);
         checkpoint(&mut log, 1, &[]).expect("nothing fails");
-        fs.set_faults(Faults { sync: 1.0, ..Faults::default() });
+        fs.set_faults(FaultRates { sync: 1.0, ..FaultRates::default() });
         let settled = numbers(&log)[..1].to_vec();
         checkpoint(&mut log, 2, &settled).expect_err("the disk fails");
-        fs.set_faults(Faults::default());
+        fs.set_faults(FaultRates::default());
         drop(log);
         let _ = opened(fs);
         fs.crash();
@@ -732,9 +737,9 @@ fn the_first_checkpoint_is_durable_with_its_names_or_removes_nothing() {
     for_some_seeds(|_, fs| {
         let (mut log, _) = opened(fs);
         append(&mut log, 10, 4000, Durability::Synced);
-        fs.set_faults(Faults { directory_sync: 1.0, ..Faults::default() });
+        fs.set_faults(FaultRates { directory_sync: 1.0, ..FaultRates::default() });
         checkpoint(&mut log, 1, &[1]).expect_err("the disk fails");
-        fs.set_faults(Faults::default());
+        fs.set_faults(FaultRates::default());
         checkpoint(&mut log, 2, &[1]).expect("nothing fails");
         fs.crash();
         let (_, told) = opened(fs);
@@ -765,9 +770,9 @@ fn a_segment_that_was_half_made_is_not_taken_for_one_after_a_checkpoint() {
         append(&mut log, 2, 4000, Durability::Synced);
         checkpoint(&mut log, 0, &[]).expect("nothing fails");
         log.append(&[&[b'x'; 100]]).expect("room");
-        fs.set_faults(Faults { directory_sync: 1.0, ..Faults::default() });
+        fs.set_faults(FaultRates { directory_sync: 1.0, ..FaultRates::default() });
         log.append(&[&[b'x'; 10_000]]).expect_err("the disk fails");
-        fs.set_faults(Faults::default());
+        fs.set_faults(FaultRates::default());
         checkpoint(&mut log, 1, &[]).expect("nothing fails");
         fs.crash();
         let (log, told) = opened(fs);
@@ -783,11 +788,11 @@ fn a_segment_that_was_begun_in_vain_does_not_come_back_after_the_next_start() {
         let (mut log, _) = opened(fs);
         append(&mut log, 1, 100, Durability::Synced);
         log.append(&[&[b'x'; 100]]).expect("room");
-        fs.set_faults(Faults { sync: 1.0, ..Faults::default() });
+        fs.set_faults(FaultRates { sync: 1.0, ..FaultRates::default() });
         log.commit(Durability::Synced).expect_err("the disk fails");
-        fs.set_faults(Faults { directory_sync: 1.0, ..Faults::default() });
+        fs.set_faults(FaultRates { directory_sync: 1.0, ..FaultRates::default() });
         log.append(&[&[b'x'; 100]]).expect_err("the disk fails");
-        fs.set_faults(Faults::default());
+        fs.set_faults(FaultRates::default());
         drop(log);
         let (log, told) = opened(fs);
         drop(log);
@@ -807,10 +812,10 @@ fn nothing_goes_on_in_a_segment_that_a_failed_checkpoint_may_have_let_go() {
     drop(log);
     let (log, _) = open(&fs, 2);
     let mut log = log.expect("nothing fails");
-    fs.set_faults(Faults { sync: 1.0, ..Faults::default() });
+    fs.set_faults(FaultRates { sync: 1.0, ..FaultRates::default() });
     log.checkpoint(vec![0; 8], &[1]).expect_err("the disk fails");
-    fs.set_faults(Faults::default());
-    log.go_on_in_last().expect("nothing fails");
+    fs.set_faults(FaultRates::default());
+    log.resume_last_segment().expect("nothing fails");
     log.append(&[b"another"]).expect("nothing fails");
     log.commit(Durability::Synced).expect("nothing fails");
     drop(log);
