@@ -1,13 +1,13 @@
-//! Records that are appended to the log and synced one by one, beside a plain loop that writes and syncs as many bytes.
+//! The log beside a plain loop of as many bytes: each record is written and synced alone.
 //!
-//! `cargo bench -p forebay-wal`. The plain loop goes round in one file whose blocks are there; the log makes heads and
-//! checksums, goes from segment to segment, writes checkpoints, and uses the settled segments' files again. They take
-//! turns, so that both meet the same disk; the ratio is printed after each size.
+//! `cargo bench -p forebay-wal`. The plain loop overwrites one file with allocated blocks again and again; the log adds
+//! heads and checksums, moves from segment to segment, writes checkpoints, and reuses the files of settled segments. The
+//! two take turns, so that both see the same disk; the ratio is printed after each size.
 
 #![expect(
     clippy::cast_precision_loss,
     clippy::disallowed_types,
-    reason = "what is measured is rounded for people, and takes real time"
+    reason = "measured rates are rounded for people, and measuring takes real time"
 )]
 
 use std::cell::Cell;
@@ -21,24 +21,24 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use forebay_wal::{Durability, Log, LogOptions, OsFs};
 
-/// As in the gateway's binary.
+/// The allocator of the gateway's binary.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
-/// Bytes that one of the two writes before it is the other's turn.
+/// Bytes of one turn.
 const TURN_BYTES: usize = 4 * 1024 * 1024;
 const SIZES: [(&str, usize); 3] = [("4 KiB", 4 * 1024), ("64 KiB", 64 * 1024), ("1 MiB", 1024 * 1024)];
 
-/// The log, with the file of its next segment always there, as in a gateway that keeps up.
-struct Logged(Log);
+/// The log, with the file of its next segment always ready, as in a gateway that keeps up.
+struct MeasuredLog(Log);
 
-impl Logged {
-    fn new(directory: &Path) -> Logged {
+impl MeasuredLog {
+    fn new(directory: &Path) -> MeasuredLog {
         let config = LogOptions::new(directory.to_owned(), SEGMENT_BYTES);
         let log = Log::open(Arc::new(OsFs), config, 1, &mut |_| {}).expect("a new log opens");
-        let mut logged = Logged(log);
-        // The first segments are made as they are needed; those after them are used again.
+        let mut logged = MeasuredLog(log);
+        // The first segments get new files; later ones reuse them.
         let payload = vec![1; 1024 * 1024];
         while logged.0.bytes() < SEGMENT_BYTES {
             logged.write(&payload);
@@ -60,20 +60,20 @@ impl Logged {
 }
 
 /// The plain loop.
-struct Plain {
+struct PlainFile {
     file: File,
     offset: u64,
 }
 
-impl Plain {
-    fn new(path: &Path) -> Plain {
+impl PlainFile {
+    fn new(path: &Path) -> PlainFile {
         let file = OpenOptions::new().write(true).create_new(true).open(path).expect("a new file");
         let zeros = vec![0; 1024 * 1024];
         for offset in (0..SEGMENT_BYTES).step_by(zeros.len()) {
             file.write_all_at(&zeros, offset).expect("there is room");
         }
         file.sync_all().expect("the disk works");
-        Plain { file, offset: 0 }
+        PlainFile { file, offset: 0 }
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -83,15 +83,15 @@ impl Plain {
     }
 }
 
-/// What each of the two took.
+/// The time of each of the two.
 #[derive(Clone, Copy, Default)]
 struct Times {
     log: Duration,
     plain: Duration,
 }
 
-/// Both write the payload so many times, in turns.
-fn measure(log: &mut Logged, plain: &mut Plain, payload: &[u8], count: u64) -> Times {
+/// Lets both write the payload so many times, in turns.
+fn measure(log: &mut MeasuredLog, plain: &mut PlainFile, payload: &[u8], count: u64) -> Times {
     let mut times = Times::default();
     let mut left = count;
     while left > 0 {
@@ -109,8 +109,8 @@ fn measure(log: &mut Logged, plain: &mut Plain, payload: &[u8], count: u64) -> T
 
 fn compare(group: &mut BenchmarkGroup<'_, criterion::measurement::WallTime>, name: &str, bytes: usize) {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory on the disk");
-    let mut log = Logged::new(&directory.path().join("log"));
-    let mut plain = Plain::new(&directory.path().join("plain"));
+    let mut log = MeasuredLog::new(&directory.path().join("log"));
+    let mut plain = PlainFile::new(&directory.path().join("plain"));
     let payload = vec![7; bytes];
     let (total, written) = (Cell::new(Times::default()), Cell::new(0));
     let mut run = |count| {

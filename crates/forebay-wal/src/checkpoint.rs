@@ -1,18 +1,18 @@
-//! The checkpoint: what was known at one moment, in one of two files that are written in turn.
+//! The checkpoint: the caller's state at one moment, in one of two files that are written in turn.
 //!
-//! Both files are as large as they need to be from the start on, so that a checkpoint can be written when the disk
-//! is full: only then may segments be removed and give room back.
+//! Both files are large enough from the start, so that a checkpoint can be written on a full disk: without it no segment
+//! may be removed to free space.
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 8 | `FBYCKP`, 0, version 1 |
 //! | 4 | CRC32C over all that follows |
-//! | 4 | length of what follows the generation |
+//! | 4 | length of everything after the generation |
 //! | 8 | generation; the higher one is the younger |
-//! | 8, 8, 8 | where the next record would stand: number of its segment, offset, sequence number |
+//! | 8, 8, 8 | the place of the next record: number of its segment, offset, sequence number |
 //! | 4 | number of segments |
 //! | 8, 4, 8, 8, 8 | of each: number, salt, first sequence number, the one after its last, bytes of the file |
-//! | … | the state that the caller wants back |
+//! | … | the caller's state |
 
 use std::io;
 use std::path::Path;
@@ -28,22 +28,22 @@ use crate::version::{self, VERSION};
 /// The names of the two files.
 pub const NAMES: [&str; 2] = ["checkpoint-a", "checkpoint-b"];
 
-/// What every version of a checkpoint begins with, before the byte with its version.
+/// The first bytes of a checkpoint in every version, before the byte with the version.
 const NAME: &[u8; 7] = b"FBYCKP\x00";
 const HEAD_BYTES: usize = 24;
-/// Least size of a file.
+/// Smallest size of a file.
 const FILE_BYTES_MIN: usize = 64 * 1024;
-/// A file has room for a checkpoint so many times as large as the last one, if the disk has.
+/// A file has room for a checkpoint so many times as large as the last one, if the disk allows it.
 const HEADROOM: usize = 2;
-/// Largest checkpoint that is read: far more than any that was written.
+/// Largest checkpoint that is read: far more than any real one.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// Where a record stands, or would.
+/// The place of a record in a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogPosition {
-    /// The number of the segment.
+    /// The segment.
     pub segment: u64,
-    /// The offset in its file.
+    /// The byte of its file.
     pub offset: u64,
     /// The sequence number.
     pub seq: u64,
@@ -56,27 +56,27 @@ impl LogPosition {
     }
 }
 
-/// What was known at one moment.
+/// The content of a checkpoint file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// All records before it are on stable storage, and their effect is in `state`.
+    /// All records before this place are on stable storage, and `state` includes their effect.
     pub position: LogPosition,
-    /// The segments that were needed.
+    /// The segments that were needed at that time.
     pub segments: Vec<Segment>,
-    /// What the caller wants back.
+    /// The caller's state.
     pub state: Vec<u8>,
 }
 
-/// What the two files hold.
+/// The state of both files together, as found at a start.
 #[derive(Debug, PartialEq, Eq)]
 pub enum CheckpointState {
-    /// Neither was ever written.
+    /// No checkpoint was ever written.
     Absent,
-    /// The younger of those that are sound.
+    /// The youngest checkpoint is sound.
     Sound(Checkpoint),
-    /// The only sound one. The other file holds something that is none: perhaps a younger one, torn or damaged.
+    /// The only sound checkpoint. The other file may hold a younger one that is torn or damaged.
     MaybeStale(Checkpoint),
-    /// Something, but no sound checkpoint.
+    /// The files were written, but hold no sound checkpoint.
     Damaged,
 }
 
@@ -96,12 +96,12 @@ struct Slot {
 }
 
 impl CheckpointSlots {
-    /// Reads what the files of a directory hold, whose names are on stable storage, and makes it durable: a process
-    /// that was killed, or a sync that failed, may have left it written only, and now it is going to be relied on.
+    /// Reads both files, whose names are on stable storage, and makes the youngest checkpoint durable: after a kill or a
+    /// failed sync it may only have been written, and the start relies on it.
     ///
     /// # Errors
     ///
-    /// If they cannot be read or synced.
+    /// If the files cannot be read or synced.
     pub fn open(
         fs: &dyn Fs,
         directory: &Path,
@@ -144,11 +144,11 @@ impl CheckpointSlots {
         Ok((slots, stored))
     }
 
-    /// Writes a checkpoint in the place of the older one and returns when it is on stable storage.
+    /// Writes a checkpoint over the older one and returns once it is on stable storage.
     ///
     /// # Errors
     ///
-    /// What the system says; the last one that was written still counts then, unless this one reached the disk.
+    /// Any I/O error. The previous checkpoint still counts then, unless this one reached the disk.
     pub fn write(&mut self, fs: &dyn Fs, directory: &Path, checkpoint: &Checkpoint) -> io::Result<()> {
         // The first goes into both files: see `without_sound`.
         let copies = if self.generation == 0 { 2 } else { 1 };
@@ -165,8 +165,8 @@ impl CheckpointSlots {
         Ok(())
     }
 
-    /// Makes both files, and makes them larger than they need to be while there is room, so that there is some for
-    /// the next checkpoint when there is none left. Only the one that is written to next has to be large enough.
+    /// Makes both files, larger than needed if the disk has room, so that the next checkpoint fits on a full disk. Only
+    /// the file that is written next has to be large enough.
     fn make_large_enough(
         &mut self,
         fs: &dyn Fs,
@@ -211,7 +211,7 @@ impl Slot {
 
     fn grow(&mut self, bytes: u64) -> io::Result<()> {
         let zeros = vec![0; usize::try_from(bytes - self.bytes).expect("a checkpoint fits in memory")];
-        // Where a checkpoint stands, what is behind it does not matter: a file that grew in part serves as it is.
+        // Bytes behind a checkpoint do not matter, so a file that has grown only in part is good enough.
         self.file.write_at(&zeros, self.bytes)?;
         self.file.sync()?;
         self.bytes = bytes;
@@ -219,18 +219,18 @@ impl Slot {
     }
 }
 
-/// What one of the files holds.
+/// The content of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SlotContent {
     Absent,
-    /// It was made and never written.
+    /// The file was made and never written.
     Empty,
     Sound,
     Unsound,
 }
 
-/// What two files mean of which neither is sound. The first checkpoint is written to one after the other before it
-/// counts: one that is torn beside an empty one never did.
+/// Judges two files without a sound checkpoint. The first checkpoint is written to both files before it counts, so a
+/// torn one beside an empty file never counted.
 fn without_sound(contents: [SlotContent; 2]) -> CheckpointState {
     match contents {
         [SlotContent::Unsound, SlotContent::Empty] => CheckpointState::Absent,
@@ -239,8 +239,7 @@ fn without_sound(contents: [SlotContent; 2]) -> CheckpointState {
     }
 }
 
-/// The version of checkpoints that this one does not know: both say that they are of another one, or one does, by more
-/// than a flipped bit.
+/// The unknown version of these checkpoints: both have one, or one of them differs from ours by more than a flipped bit.
 pub fn foreign_version(checkpoints: [&[u8]; 2]) -> Option<u8> {
     let found = checkpoints.map(|checkpoint| version::foreign(NAME, checkpoint));
     match found {

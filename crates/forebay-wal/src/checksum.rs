@@ -8,7 +8,7 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     crc32c_from(0, &[bytes])
 }
 
-/// The checksum of the concatenation of `parts`, going on from `start`: that of the bytes before them, or a salt.
+/// The checksum of the concatenation of `parts`. It continues from `start`, the checksum of the bytes before, or a salt.
 #[expect(clippy::cast_possible_truncation, reason = "the crate gives checksums of 32 bits in 64")]
 pub fn crc32c_from(start: u32, parts: &[&[u8]]) -> u32 {
     let mut digest = Digest::new_with_init_state(Crc32Iscsi, u64::from(!start));
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_the_standard_one_however_the_bytes_are_cut() {
+    fn the_checksum_is_standard_crc32c_for_every_split_of_the_bytes() {
         // The examples of RFC 3720, and the check value of the catalogue of CRCs.
         assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
         assert_eq!(crc32c(&[0xff; 32]), 0x62a8_ab43);

@@ -1,8 +1,9 @@
-//! A file system in memory that loses what was not synced and fails when it is told to; the same seed, the same faults.
+//! A file system in memory for tests. It fails on demand and loses unsynced writes in a crash; the same seed gives the
+//! same faults.
 //!
-//! What it takes from real ones: a file's sync makes its bytes and size durable, not its name; a directory's sync makes
-//! names durable, not bytes; a sector is written whole or not at all; after a sync that failed, the bytes it was for
-//! read as before, whether or not they are on disk, and the next sync knows nothing of them.
+//! It behaves like a real one: the sync of a file makes its bytes and size durable, but not its name; the sync of a
+//! directory makes names durable, but not bytes; a sector is written whole or not at all; after a failed sync, the bytes
+//! read as before, on disk or not, and the next sync does not write them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,56 +13,57 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{Fs, LogFile};
 
-/// Bytes that are written whole or not at all.
+/// Bytes of a sector, which is written whole or not at all.
 const SECTOR_BYTES: usize = 512;
-/// Bytes in which room is given out.
+/// Bytes of a block, the unit of allocation.
 const BLOCK_BYTES: usize = 4096;
 
-/// How likely each call fails, from 0 to 1.
+/// The probability, from 0 to 1, that each kind of call fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct FaultRates {
-    /// A write stops somewhere.
+    /// A write stops half-way.
     pub write: f64,
-    /// A sync of a file fails; what it was for may be on disk or not.
+    /// The sync of a file fails; its bytes may be on disk or not.
     pub sync: f64,
-    /// A read fails, or the question for the size.
+    /// A read of bytes or of the size fails.
     pub read: f64,
-    /// A file is not made, renamed or removed, or a directory not listed.
+    /// The making, opening, renaming or removing of a file fails, or the listing of a directory.
     pub name: f64,
     /// The sync of a directory fails.
     pub directory_sync: f64,
 }
 
-/// How long a disk is full.
+/// How long a full disk stays full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortage {
     /// For one call.
     Once,
-    /// From then on: what needs no more room works.
+    /// From then on; calls that need no more room work.
     Lasting,
 }
 
-/// A file system. Clones are the same one.
+/// A file system. Its clones share one disk.
 #[derive(Clone)]
 pub struct FaultyFs {
     disk: Arc<Mutex<SimulatedDisk>>,
 }
 
-/// The number of a file, whatever its name is.
+/// The number of a file, independent of its name.
 type Inode = u64;
 
 #[derive(Clone)]
 struct SimulatedDisk {
     random: fastrand::Rng,
     faults: FaultRates,
-    /// Calls that are still answered, if the end is near.
+    /// Calls that still work before the process is gone.
     calls_left: Option<u32>,
-    /// Bytes of all blocks that files may have.
+    /// Capacity in bytes; `None` is unlimited.
     room: Option<usize>,
-    /// Calls that may need room: so far, and the one that finds none.
+    /// Calls so far that may need room.
     roomy_calls: u32,
+    /// The number of the call that finds the disk full.
     full_at: Option<(u32, Shortage)>,
-    /// Crashes so far; handles from before are dead.
+    /// Crashes so far. Older file handles are dead.
     crashes: u64,
     last_inode: Inode,
     files: BTreeMap<Inode, FileContent>,
@@ -70,9 +72,9 @@ struct SimulatedDisk {
 
 #[derive(Clone, Default)]
 struct FileContent {
-    /// What is read.
+    /// The bytes that reads see.
     current: Vec<u8>,
-    /// What a crash leaves in any case.
+    /// The bytes that survive any crash.
     durable: Vec<u8>,
     unsynced: Vec<FileChange>,
 }
@@ -104,7 +106,7 @@ impl fmt::Debug for FaultyFs {
 }
 
 impl FaultyFs {
-    /// An empty one, without faults.
+    /// An empty file system without faults.
     pub fn new(seed: u64) -> FaultyFs {
         FaultyFs::of(SimulatedDisk {
             random: fastrand::Rng::with_seed(seed),
@@ -124,7 +126,7 @@ impl FaultyFs {
         FaultyFs { disk: Arc::new(Mutex::new(disk)) }
     }
 
-    /// One of its own with the same content.
+    /// An independent copy.
     pub fn copy(&self) -> FaultyFs {
         FaultyFs::of(self.disk().clone())
     }
@@ -133,30 +135,30 @@ impl FaultyFs {
         self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How likely calls fail from now on.
+    /// Sets the probability of faults from now on.
     pub fn set_faults(&self, faults: FaultRates) {
         self.disk().faults = faults;
     }
 
-    /// So many bytes more can be given out from now on; `None` is no limit.
+    /// Limits the free space, in bytes, from now on; `None` is no limit.
     pub fn set_free(&self, free: Option<usize>) {
         let mut disk = self.disk();
         disk.room = free.map(|free| disk.used() + free);
     }
 
-    /// After so many calls that write or make a file, one finds no room.
+    /// Lets so many calls write or make a file; the next such call finds the disk full.
     pub fn set_full_after(&self, calls: u32, full: Shortage) {
         let mut disk = self.disk();
         disk.roomy_calls = 0;
         disk.full_at = Some((calls, full));
     }
 
-    /// Calls so far that write or make a file, since [`FaultyFs::set_full_after`].
+    /// Calls that have written or made a file since [`FaultyFs::set_full_after`].
     pub fn roomy_calls(&self) -> u32 {
         self.disk().roomy_calls
     }
 
-    /// One of its own with the same content, where a directory and those below it have another name.
+    /// An independent copy in which a directory, with everything below it, is moved.
     pub fn moved(&self, from: &Path, to: &Path) -> FaultyFs {
         let mut disk = SimulatedDisk { calls_left: None, ..self.disk().clone() };
         let directories = std::mem::take(&mut disk.directories).into_iter().map(|(path, names)| {
@@ -167,18 +169,18 @@ impl FaultyFs {
         FaultyFs::of(disk)
     }
 
-    /// After so many calls all fail, as for a process that is killed then; the last one is done in part if it is a
-    /// write. `None` brings the calls back, and so does a [`FaultyFs::crash`].
+    /// Lets so many calls work and all later ones fail, as in a process that is killed; a write as the last call is done
+    /// in part. `None` or a [`FaultyFs::crash`] makes calls work again.
     pub fn set_calls_left(&self, calls: Option<u32>) {
         self.disk().calls_left = calls;
     }
 
-    /// Whether all calls fail from now on for want of [`FaultyFs::set_calls_left`].
+    /// Whether the calls of [`FaultyFs::set_calls_left`] are used up.
     pub fn is_out_of_calls(&self) -> bool {
         self.disk().calls_left == Some(0)
     }
 
-    /// The power goes: any part of what was not synced is lost, and all open files are dead.
+    /// Cuts the power: any part of the unsynced changes is lost, and all open files are dead.
     pub fn crash(&self) {
         let disk = &mut *self.disk();
         disk.crashes += 1;
@@ -204,7 +206,7 @@ impl FaultyFs {
         self.damage(path, |content| content.truncate(bytes));
     }
 
-    /// What a file holds.
+    /// The bytes of a file.
     pub fn content(&self, path: &Path) -> Vec<u8> {
         let disk = self.disk();
         let inode = disk.find(path).expect("a file of this name");
@@ -222,7 +224,7 @@ impl FaultyFs {
 }
 
 impl SimulatedDisk {
-    /// One call fewer; an error if there is none left.
+    /// Counts a call; an error if none is left.
     fn call(&mut self) -> io::Result<()> {
         match &mut self.calls_left {
             Some(0) => return Err(io::Error::other("the process is gone")),
@@ -233,12 +235,12 @@ impl SimulatedDisk {
     }
 
     fn fails(&mut self, call: impl Fn(&FaultRates) -> f64) -> io::Result<()> {
-        let likely = call(&self.faults);
-        // Without faults nothing is drawn: what is random then is the crashes alone.
-        if likely > 0.0 && self.random.f64() < likely { Err(io_error()) } else { Ok(()) }
+        let probability = call(&self.faults);
+        // Without faults no random number is drawn, so that only crashes use them.
+        if probability > 0.0 && self.random.f64() < probability { Err(io_error()) } else { Ok(()) }
     }
 
-    /// A call that may need room.
+    /// Counts a call that may need room; an error if the disk is full.
     fn needs_room(&mut self) -> io::Result<()> {
         let call = self.roomy_calls;
         self.roomy_calls += 1;
@@ -268,7 +270,7 @@ impl SimulatedDisk {
         named.iter().map(|inode| self.files[inode].current.len().next_multiple_of(BLOCK_BYTES)).sum()
     }
 
-    /// The first byte of a file that there is no room for.
+    /// The first byte of a file that no longer fits on the disk.
     fn end_of_room(&self, inode: Inode) -> usize {
         let Some(room) = self.room else { return usize::MAX };
         let has = self.files[&inode].current.len().next_multiple_of(BLOCK_BYTES);
@@ -320,7 +322,7 @@ impl FileContent {
         }
     }
 
-    /// Brings a part of what was not synced to the disk and forgets the rest.
+    /// Brings a part of the unsynced changes to the disk and forgets the rest.
     fn lose(&mut self, random: &mut fastrand::Rng) {
         let mut changes = std::mem::take(&mut self.unsynced);
         if let Some(emptied) = changes.iter().rposition(|change| matches!(change, FileChange::Empty)) {
@@ -330,8 +332,8 @@ impl FileContent {
             self.durable.clear();
             changes.drain(..=emptied);
         }
-        let keeps = Survivors::choose(random, changes.len());
-        // What a sector holds is what it held at one moment: all changes up to that one.
+        let survivors = Survivors::choose(random, changes.len());
+        // A sector is on disk as it was at one moment, with all changes up to then.
         let mut closed = BTreeSet::new();
         for (index, change) in changes.iter().enumerate() {
             let FileChange::Write { offset, bytes } = change else { continue };
@@ -339,7 +341,7 @@ impl FileContent {
             while from < bytes.len() {
                 let sector = (offset + from) / SECTOR_BYTES;
                 let to = ((sector + 1) * SECTOR_BYTES - offset).min(bytes.len());
-                if !closed.contains(&sector) && keeps.sector(random, index) {
+                if !closed.contains(&sector) && survivors.includes(random, index) {
                     put(&mut self.durable, offset + from, &bytes[from..to]);
                 } else {
                     closed.insert(sector);
@@ -350,7 +352,7 @@ impl FileContent {
     }
 }
 
-/// Which changes of a file reach the disk.
+/// The unsynced changes of a file that reach the disk.
 #[derive(Clone, Copy)]
 enum Survivors {
     All,
@@ -358,7 +360,7 @@ enum Survivors {
     First(usize),
     /// All but this one.
     AllBut(usize),
-    /// Of all sectors about this part, from 0 to 1.
+    /// A random part, from 0 to 1, of all sectors.
     Sectors(f64),
     /// The first so many, and some sectors of the rest.
     FirstAndSectors(usize, f64),
@@ -376,7 +378,8 @@ impl Survivors {
         }
     }
 
-    fn sector(self, random: &mut fastrand::Rng, change: usize) -> bool {
+    /// Whether a sector of this change reaches the disk.
+    fn includes(self, random: &mut fastrand::Rng, change: usize) -> bool {
         match self {
             Survivors::All => true,
             Survivors::First(count) => change < count,
@@ -396,12 +399,12 @@ impl DirectoryEntries {
     fn lose(&mut self, random: &mut fastrand::Rng) {
         let changes = std::mem::take(&mut self.unsynced);
         let first = random.usize(..=changes.len());
-        // As a journal does it: all up to one moment. Or each file up to a moment of its own.
+        // A journal keeps all changes up to one moment. Without one, each file has a moment of its own.
         let as_journal = random.bool();
         let mut closed = BTreeSet::new();
         for (index, (inode, change)) in changes.into_iter().enumerate() {
-            let kept = if as_journal { index < first } else { !closed.contains(&inode) && random.bool() };
-            if kept {
+            let survives = if as_journal { index < first } else { !closed.contains(&inode) && random.bool() };
+            if survives {
                 change.apply(inode, &mut self.durable);
             } else {
                 closed.insert(inode);
@@ -500,7 +503,7 @@ impl Fs for FaultyFs {
         let mut disk = self.disk();
         disk.call()?;
         disk.fails(|faults| faults.directory_sync)?;
-        // Those above the log's own are always durable.
+        // Directories above the log's own are always durable.
         let Ok(names) = disk.names(path) else { return Ok(()) };
         names.unsynced.clear();
         names.durable = names.current.clone();
@@ -520,7 +523,7 @@ impl FaultyFs {
 struct FaultyFile {
     fs: FaultyFs,
     inode: Inode,
-    /// Crashes before it was opened.
+    /// The number of crashes when the file was opened.
     crashes: u64,
 }
 

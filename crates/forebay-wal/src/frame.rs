@@ -1,4 +1,4 @@
-//! How one record lies in a segment: a head with a checksum, then the payload.
+//! The layout of one record in a segment: a head with a checksum, then the payload.
 
 use bytes::Buf as _;
 
@@ -17,11 +17,11 @@ pub struct RecordHead {
     pub length: u32,
     /// Sequence number of the record.
     pub seq: u64,
-    /// When it was written, all records with a lower sequence number than this were on stable storage.
+    /// All records below this sequence number were on stable storage when this one was written.
     pub synced: u64,
 }
 
-/// Bytes that a record with a payload of this length takes.
+/// Bytes of a record with a payload of this length.
 pub fn size(payload_bytes: usize) -> u64 {
     (HEAD_BYTES + payload_bytes).next_multiple_of(ALIGNMENT) as u64
 }
@@ -44,7 +44,7 @@ pub fn head(salt: u32, seq: u64, synced: u64, payload: &[&[u8]]) -> [u8; HEAD_BY
     head
 }
 
-/// Zeros that follow a payload of this length.
+/// The zeros behind a payload of this length.
 pub fn padding(payload_bytes: usize) -> &'static [u8] {
     let bytes = HEAD_BYTES + payload_bytes;
     &[0; ALIGNMENT][..bytes.next_multiple_of(ALIGNMENT) - bytes]
@@ -64,7 +64,7 @@ pub fn write(buffer: &mut Vec<u8>, salt: u32, seq: u64, synced: u64, payload: &[
 }
 
 impl RecordHead {
-    /// The head at the front of `bytes`; `None` if there is none, or if it is plainly no head.
+    /// The head at the front of `bytes`; `None` if the bytes are too few or cannot be a head.
     pub fn read(bytes: &[u8]) -> Option<RecordHead> {
         let mut bytes = bytes.get(..HEAD_BYTES)?;
         let head = RecordHead {
@@ -81,7 +81,7 @@ impl RecordHead {
         size(self.length as usize)
     }
 
-    /// Whether `bytes`, head and payload, have the checksum that the head says.
+    /// Whether `bytes`, head and payload, match the checksum in the head.
     pub fn checks(&self, salt: u32, bytes: &[u8]) -> bool {
         let end = HEAD_BYTES + self.length as usize;
         bytes.get(4..end).is_some_and(|bytes| crc32c_from(salt, &[bytes]) == self.checksum)
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_or_empty_is_no_record() {
+    fn truncated_or_zeroed_bytes_are_not_a_record() {
         let mut buffer = Vec::new();
         write(&mut buffer, 1, 3, 2, &[b"a reading"]);
         for length in 0..HEAD_BYTES + b"a reading".len() {

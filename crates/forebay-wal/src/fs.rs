@@ -1,4 +1,4 @@
-//! The file system as the log sees it, so that a test can put a failing one in its place.
+//! The file system behind a trait, so that tests can replace it with one that fails.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -15,65 +15,65 @@ pub fn is_no_room(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// What the log asks of a file system.
+/// The operations of a file system that the log needs.
 pub trait Fs: Send + Sync + fmt::Debug {
-    /// Makes a directory and those above it.
+    /// Makes a directory and its ancestors.
     ///
     /// # Errors
     ///
-    /// Whatever the system says; the same holds for all calls.
+    /// Any I/O error; so do all other calls.
     fn create_directory(&self, path: &Path) -> io::Result<()>;
 
     /// The names of the files in a directory, in no particular order.
     fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
 
-    /// Makes an empty file, or empties the one of that name.
+    /// Makes an empty file, or empties an existing one.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn LogFile>>;
 
-    /// Opens a file for reading and, where that is allowed, writing.
+    /// Opens a file for reading and, if allowed, for writing.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>>;
 
-    /// Gives a file another name, in place of whatever had it.
+    /// Renames a file, and replaces the file that had the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Returns when the names in the directory are on stable storage: without it a crash can lose a new file, or
-    /// bring a removed one back.
+    /// Returns once the names in the directory are on stable storage: without it a crash can lose a new file, or bring a
+    /// removed one back.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
 }
 
-/// What the log asks of an open file.
+/// The operations of an open file that the log needs.
 pub trait LogFile: Send + Sync + fmt::Debug {
     /// Size in bytes.
     ///
     /// # Errors
     ///
-    /// Whatever the system says; the same holds for all calls.
+    /// Any I/O error; so do all other calls.
     fn size(&self) -> io::Result<u64>;
 
-    /// Reads up to the length of `buffer` from `offset` on; fewer only at the end of the file.
+    /// Fills `buffer` from `offset` on, as far as the file goes, and returns how many bytes it has read.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
     /// Writes all of `bytes` at `offset`.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
-    /// Returns when what was written is on stable storage, with the size of the file (`fdatasync`).
+    /// Returns once the written bytes and the size of the file are on stable storage (`fdatasync`).
     fn sync(&self) -> io::Result<()>;
 }
 
-/// Bytes that are read and written at once.
+/// Bytes of one read and write in [`renew`].
 const STEP_BYTES: u64 = 1024 * 1024;
 
-/// Writes a part of a file once more, as it reads, and returns when it is on stable storage.
+/// Reads a part of a file, writes it once more, and returns once it is on stable storage.
 ///
-/// A sync alone is not enough after one that failed, in this process or in one before it: the system may think clean
-/// what never reached the disk. On a file system that is read-only, there is nothing of ours that could be lost.
+/// A sync alone is not enough after a failed one, in this process or an earlier one: the system may mark pages as clean
+/// that never reached the disk. On a read-only file system this does nothing, for none of our writes can be lost there.
 ///
 /// # Errors
 ///
-/// What the system says.
+/// Any I/O error.
 pub(super) fn renew(file: &dyn LogFile, bytes: Range<u64>) -> io::Result<()> {
     let mut at = bytes.start;
     while at < bytes.end {
@@ -103,7 +103,7 @@ impl Fs for OsFs {
     fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(directory)? {
-            // A name that is no UTF-8 is none of ours.
+            // Forebay's file names are ASCII, so a name that is not UTF-8 belongs to someone else.
             names.extend(entry?.file_name().into_string());
         }
         Ok(names)
@@ -118,7 +118,7 @@ impl Fs for OsFs {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
         match OpenOptions::new().read(true).write(true).open(path) {
             Ok(file) => Ok(Arc::new(OsFile(file))),
-            // What can be read is delivered, also from a disk that takes no more.
+            // A log on a read-only disk is still read and delivered.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -144,7 +144,7 @@ impl Fs for OsFs {
     }
 }
 
-/// The same, where nothing may be changed: for looking at a log.
+/// The file system of the operating system, for inspecting a log without changing anything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReadOnlyFs;
 
@@ -208,7 +208,7 @@ impl LogFile for OsFile {
     }
 }
 
-/// A file that may be read and not written.
+/// A file that refuses writes.
 #[derive(Debug)]
 struct ReadOnlyFile(OsFile);
 

@@ -1,4 +1,4 @@
-//! The log: appends records to the youngest segment, makes them durable, and lets old segments go.
+//! The log: appends records to the youngest segment, makes them durable, and releases old segments.
 
 use std::fmt;
 use std::io;
@@ -16,23 +16,23 @@ use crate::reader::{RecordStart, SegmentReader};
 use crate::segment::{self, HEADER_PLACES, Header, RECORDS_START, Segment};
 use crate::spare::{Spare, SpareJob};
 
-/// Memory that is kept for the records of the next group.
+/// Memory that stays allocated for the pending records of the next commit.
 const PENDING_BYTES_KEPT: usize = 4 * 1024 * 1024;
-/// Size of the first segment after a start: it is made while a request waits.
+/// Size of the first segment after a start: a request waits while it is made.
 const FIRST_SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Where there is no room for a segment, one that is smaller by this factor is tried.
+/// On a full disk, each further attempt at a segment is smaller by this factor.
 const SMALLER_BY: u64 = 8;
 
 /// The settings of a log.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
-    /// Where its files are; nobody else may write there.
+    /// Directory of the files; nobody else may write there.
     pub directory: PathBuf,
-    /// Size of a segment; one for a larger record is larger.
+    /// Size of a segment; a record that needs more gets a larger one.
     pub segment_bytes: u64,
-    /// Records with a payload of up to so many bytes are copied together, to be written at once; a larger one is
-    /// written from where it is, when it is appended.
+    /// Payloads of up to so many bytes are copied together and written at once; a larger payload is written without a
+    /// copy when it is appended.
     pub copied_bytes_max: usize,
 }
 
@@ -43,7 +43,7 @@ impl LogOptions {
     }
 }
 
-/// Where the files of a log are.
+/// The directory of a log, with the file system that it is on.
 #[derive(Clone, Debug)]
 pub struct LogDirectory {
     pub(super) fs: Arc<dyn Fs>,
@@ -51,7 +51,7 @@ pub struct LogDirectory {
 }
 
 impl LogDirectory {
-    /// The file of the segment with this number.
+    /// The path of a segment.
     pub(super) fn segment(&self, number: u64) -> PathBuf {
         self.path.join(segment::file_name(number))
     }
@@ -67,7 +67,7 @@ impl LogDirectory {
         SegmentReader::new(file, segment, start).map_err(LogError::at("read", &path))
     }
 
-    /// What went wrong when a segment was read.
+    /// The error of a segment that could not be read.
     pub fn unreadable(&self, segment: &Segment, error: io::Error) -> LogError {
         LogError::at("read", &self.segment(segment.number))(error)
     }
@@ -76,26 +76,26 @@ impl LogDirectory {
 /// Whether a commit waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// What was appended survives the process.
+    /// Appended records survive a crash of the process.
     Written,
-    /// What was appended survives power loss.
+    /// Appended records survive power loss.
     Synced,
 }
 
-/// Something that the system did not do.
+/// An I/O error, with the file or directory that it is about.
 #[derive(Debug, Error)]
 #[error("cannot {action} {}: {error}", path.display())]
 pub struct LogError {
-    /// What was tried.
+    /// The attempt, as a verb: `open`, `read`.
     pub action: &'static str,
-    /// With which file or directory.
+    /// The file or directory.
     pub path: PathBuf,
-    /// What the system says.
+    /// The system's error.
     pub error: io::Error,
 }
 
 impl LogError {
-    /// Whether there was no room for it.
+    /// Whether the disk is full.
     pub fn is_no_room(&self) -> bool {
         is_no_room(&self.error)
     }
@@ -110,28 +110,28 @@ pub struct Log {
     pub(super) directory: LogDirectory,
     pub(super) segment_bytes: u64,
     pub(super) copied_bytes_max: usize,
-    /// The segments that are needed, the oldest first; the active one, if there is one, is the last.
+    /// The segments that are needed, the oldest first; an active segment is the last.
     pub(super) segments: Vec<Segment>,
     pub(super) active: Option<ActiveSegment>,
-    /// The last segment that a start has found, if it can be gone on in.
+    /// The last segment found at the start, if records can be appended to it.
     pub(super) unfinished: Option<u64>,
-    /// Files from before the start that are not needed, to be removed before anything is written.
+    /// Files from before the start that are not needed. They are removed before anything is written.
     pub(super) leftovers: Vec<PathBuf>,
-    /// What a commit has kept and no sync has confirmed, in the segment before the next one.
+    /// Committed bytes of an earlier segment that no sync has confirmed.
     pub(super) unsynced_tail: Option<UnsyncedTail>,
-    /// Records that were appended and not written yet.
+    /// Records that were appended and are not written yet.
     pub(super) pending: Vec<u8>,
-    /// Where the next record comes, if there is no active segment.
+    /// The place of the next record while there is no active segment.
     pub(super) end: LogPosition,
     /// The sequence number of the next record.
     pub(super) next_seq: u64,
-    /// The sequence number of the first record that no commit has kept yet.
+    /// The sequence number of the first uncommitted record.
     pub(super) committed_seq: u64,
     /// Records below this sequence number are on stable storage.
     pub(super) synced_seq: u64,
     pub(super) slots: CheckpointSlots,
     pub(super) spare: Option<Spare>,
-    /// Spare files that were named so far: no two have the same name, or one would be written through the other.
+    /// How many spare files were named so far. Two with one name would overwrite each other.
     pub(super) spares_named: AtomicU64,
     pub(super) salts: fastrand::Rng,
 }
@@ -141,31 +141,31 @@ pub struct Log {
 pub(super) struct ActiveSegment {
     file: Arc<dyn LogFile>,
     path: PathBuf,
-    /// Bytes that are written, without those that are pending.
+    /// Bytes that are written, without the pending ones.
     written: u64,
-    /// The end of what a commit has kept.
+    /// The end of the committed bytes.
     committed: u64,
-    /// The end of what is on stable storage.
+    /// The end of the bytes on stable storage.
     synced: u64,
     bytes: u64,
 }
 
 impl ActiveSegment {
-    /// Writes behind what is written.
+    /// Writes behind the written bytes.
     fn write(&mut self, bytes: &[u8]) -> Result<(), LogError> {
         self.file.write_at(bytes, self.written).map_err(LogError::at("write to", &self.path))?;
         self.written += bytes.len() as u64;
         Ok(())
     }
 
-    /// What of it still has to be synced when no more is written to it.
-    fn leave(self) -> Option<UnsyncedTail> {
+    /// Stops writing to the segment. Returns its committed bytes that still have to be synced.
+    fn close(self) -> Option<UnsyncedTail> {
         let ActiveSegment { file, path, committed, synced, .. } = self;
         (synced < committed).then_some(UnsyncedTail { file, path, bytes: synced..committed })
     }
 }
 
-/// Records that were committed as [`Durability::Written`], in a segment that something went wrong with since.
+/// Records that were committed as [`Durability::Written`] in a segment that failed afterwards.
 #[derive(Debug)]
 pub(super) struct UnsyncedTail {
     file: Arc<dyn LogFile>,
@@ -183,11 +183,11 @@ impl fmt::Debug for Log {
 impl Log {
     /// Appends a record, whose payload is the concatenation of `payload`, and returns its sequence number.
     ///
-    /// It counts only after [`Log::commit`].
+    /// The record counts only after [`Log::commit`].
     ///
     /// # Errors
     ///
-    /// If a new segment is needed and cannot be had, or a large record cannot be written. All records since the last
+    /// If a new segment is needed and cannot be made, or a large record cannot be written. All records since the last
     /// commit are void then; the next one begins in a new segment.
     ///
     /// # Panics
@@ -214,27 +214,27 @@ impl Log {
         Ok(seq)
     }
 
-    /// Writes what is pending, and then `parts`, from where they are.
+    /// Writes the pending records and then `parts`, without copying these.
     fn write_through(&mut self, parts: &[&[u8]]) -> Result<(), LogError> {
         self.flush()?;
         let active = self.active.as_mut().expect("there is an active segment");
         parts.iter().try_for_each(|part| active.write(part))
     }
 
-    /// Makes all that was appended survive the process, or power loss.
+    /// Makes all appended records survive the process, or power loss.
     ///
     /// # Errors
     ///
-    /// If it cannot be written or synced. What of it reached the disk is unknown, and all records since the last
-    /// commit are void: the next one begins in a new segment, under the first of their sequence numbers, and that
-    /// is what makes whatever is left of them not count. Records of earlier commits stay; if they are not synced yet,
-    /// the next segment begins only after they are.
+    /// If they cannot be written or synced. How much reached the disk is unknown, and all records since the last commit
+    /// are void: the next record begins in a new segment, under the first of their sequence numbers, so that their
+    /// remains do not count. Records of earlier commits stay; if they are not synced yet, the next segment begins only
+    /// after they are.
     pub fn commit(&mut self, durability: Durability) -> Result<(), LogError> {
-        let done = match durability {
+        let result = match durability {
             Durability::Written => self.flush(),
             Durability::Synced => self.sync(),
         };
-        self.or_void(done)?;
+        self.or_void(result)?;
         self.committed_seq = self.next_seq;
         if let Some(active) = &mut self.active {
             active.committed = active.written;
@@ -242,22 +242,22 @@ impl Log {
         Ok(())
     }
 
-    /// Passes a success on; after a failure nothing since the last commit counts.
-    fn or_void(&mut self, done: Result<(), LogError>) -> Result<(), LogError> {
-        if done.is_err() {
+    /// Passes the result on; after a failure nothing since the last commit counts.
+    fn or_void(&mut self, result: Result<(), LogError>) -> Result<(), LogError> {
+        if result.is_err() {
             if let Some(segment) = self.active() {
-                // Not behind the void records of this segment: a later start would go on there, and a reader of the
-                // whole segment would come upon them first.
+                // Not behind the void records of this segment: a later start would append there, and a reader of the
+                // whole segment would meet the void records first.
                 self.end = LogPosition::start_of(segment + 1, self.committed_seq);
             }
             self.unsynced_tail =
-                self.active.take().and_then(ActiveSegment::leave).or(self.unsynced_tail.take());
+                self.active.take().and_then(ActiveSegment::close).or(self.unsynced_tail.take());
             self.pending.clear();
             self.next_seq = self.committed_seq;
             self.synced_seq = self.synced_seq.min(self.next_seq);
             self.segments.iter_mut().for_each(|segment| segment.cut(self.committed_seq));
         }
-        done
+        result
     }
 
     fn room(&self) -> u64 {
@@ -270,7 +270,7 @@ impl Log {
         let Some(active) = self.active.as_mut().filter(|_| !self.pending.is_empty()) else { return Ok(()) };
         active.write(&self.pending)?;
         self.pending.clear();
-        // A group of large requests must not keep its memory for ever.
+        // A commit of large requests must not hold its memory for ever.
         self.pending.shrink_to(PENDING_BYTES_KEPT);
         if let Some(segment) = self.segments.last_mut() {
             segment.seqs.end = self.next_seq;
@@ -292,16 +292,16 @@ impl Log {
         Ok(())
     }
 
-    /// Goes on in the last segment that a start has found, if nothing stands in it behind its records: a log that
-    /// takes few records is not to begin a file at every start. Without it, and after a checkpoint was tried, the next
-    /// record begins a new one.
+    /// Appends to the last segment found at the start from now on, unless bytes were begun behind its records: a log
+    /// with few records should not begin a file at every start. Without this call, and once a checkpoint was tried, the
+    /// next record begins a new segment.
     ///
-    /// Its records were made durable when the log was opened, and there is nothing in it that could be taken for one
-    /// that follows them.
+    /// The segment's records were made durable when the log was opened, and it holds nothing that could be taken for a
+    /// record behind them.
     ///
     /// # Errors
     ///
-    /// If it cannot be opened; the next record begins a new one then.
+    /// If the segment cannot be opened; the next record begins a new one then.
     pub fn resume_last_segment(&mut self) -> Result<(), LogError> {
         self.remove_leftovers();
         let unfinished = self.unfinished.take();
@@ -324,10 +324,10 @@ impl Log {
         Ok(())
     }
 
-    /// Goes on in a new segment with room for a record of so many bytes.
+    /// Begins a new segment with room for a record of so many bytes.
     fn roll(&mut self, record_bytes: u64) -> Result<(), LogError> {
         self.remove_leftovers();
-        // Whatever is in a later segment says that all before it was synced.
+        // Readers take a later segment as proof that everything before it was synced.
         self.sync()?;
         self.end = self.position();
         let first = self.active.take().is_none();
@@ -335,7 +335,7 @@ impl Log {
         let least = (RECORDS_START + record_bytes).next_multiple_of(RECORDS_START);
         let wanted = wanted.max(least);
         let number = self.end.segment + 1;
-        // If this fails half-way, what is left of it must not be taken for the segment that comes in its place.
+        // If this fails half-way, its remains must not be taken for the segment that replaces it.
         self.end = LogPosition::start_of(number, self.next_seq);
         let spare = match self.spare.take_if(|spare| spare.bytes >= wanted) {
             Some(spare) => spare,
@@ -351,8 +351,7 @@ impl Log {
         Ok(())
     }
 
-    /// Makes a file for the next segment. Where there is no room for one of the usual size, a smaller one is better
-    /// than none.
+    /// Makes a file for the next segment, smaller than wanted if the disk has no room for more.
     fn make_spare(&self, wanted: u64, least: u64) -> Result<Spare, LogError> {
         let mut bytes = wanted;
         loop {
@@ -363,13 +362,13 @@ impl Log {
         }
     }
 
-    /// Makes a spare file the segment of this header, durably.
+    /// Turns a spare file into the segment of this header, durably.
     fn install(&self, spare: Spare, header: &Header) -> Result<(Arc<dyn LogFile>, PathBuf), LogError> {
         let fs = &self.directory.fs;
         let path = self.directory.segment(header.number);
         let from = spare.path.clone();
         self.write_header_and_name(spare, header, &path).inspect_err(|_| {
-            // The first error is the one to tell. A file that stays is empty, and another takes its place.
+            // The first error is the one to report. A file that stays is empty, and the next attempt replaces it.
             let _ = fs.remove(&from).or_else(|_| fs.remove(&path));
         })
     }
@@ -393,7 +392,7 @@ impl Log {
         Ok((file, path.to_owned()))
     }
 
-    /// Where the next record comes.
+    /// The place of the next record.
     pub fn position(&self) -> LogPosition {
         let active = self.active.as_ref().zip(self.segments.last());
         active.map_or(LogPosition { seq: self.next_seq, ..self.end }, |(active, segment)| LogPosition {
@@ -403,28 +402,29 @@ impl Log {
         })
     }
 
-    /// Keeps `state` for the next start, and lets the segments with these numbers go: nothing in them is needed
-    /// any more, as `state` says. They are removed once it is on stable storage.
+    /// Saves `state` for the next start, then releases the settled segments: according to `state`, nothing in them is
+    /// needed any more.
     ///
     /// # Errors
     ///
-    /// If it cannot be written, or if it was and a segment could not be removed: [`Log::segments`] tells. Either way
-    /// the next start may find it, and nothing is removed before it is on stable storage.
+    /// If the checkpoint cannot be written, or a segment cannot be removed afterwards: [`Log::segments`] shows which of
+    /// the two. The next start may find the checkpoint in either case. No segment is removed before the checkpoint is on
+    /// stable storage.
     pub fn checkpoint(&mut self, state: Vec<u8>, settled: &[u64]) -> Result<(), LogError> {
         let old = self.save_checkpoint(state, settled)?;
         self.release(&old)
     }
 
-    /// The first half of a checkpoint: keeps `state` for the next start, and returns the segments that can go.
+    /// The first half of a checkpoint: saves `state` for the next start. Returns the segments to release.
     ///
-    /// If there is no room for it, the file that was to be the next segment goes first.
+    /// A full disk first loses the spare file of the next segment.
     ///
     /// # Errors
     ///
-    /// If it cannot be written. The next start may find it all the same.
+    /// If the checkpoint cannot be written. The next start may find it all the same.
     pub fn save_checkpoint(&mut self, state: Vec<u8>, settled: &[u64]) -> Result<Vec<Segment>, LogError> {
         self.remove_leftovers();
-        // One that fails may be found all the same, and the last segment may be settled in it.
+        // A failed checkpoint may be found all the same, and the last segment may be settled in it.
         self.unfinished = None;
         self.commit(Durability::Synced)?;
         let (old, segments) = self.without(settled);
@@ -438,8 +438,8 @@ impl Log {
         Ok(old)
     }
 
-    /// A start changes nothing, so that a directory that is not understood stays as it is; the first one to write
-    /// removes what no start needs. A file that stays, on a disk that cannot be written, does no harm.
+    /// Removes the files that no start needs. Opening a log changes nothing, so that an unknown directory stays as it
+    /// is; the first write cleans up. A leftover on a disk that cannot be written does no harm.
     fn remove_leftovers(&mut self) {
         for path in self.leftovers.drain(..) {
             let _ = self.directory.fs.remove(&path);
@@ -452,18 +452,17 @@ impl Log {
         written.map_err(LogError::at("write a checkpoint in", path))
     }
 
-    /// Removes the file that was to be the next segment, to make room. Returns whether there was one.
+    /// Removes the spare file of the next segment to make room. Returns whether there was one.
     pub fn give_up_spare(&mut self) -> bool {
         let Some(spare) = self.spare.take() else { return false };
         self.directory.fs.remove(&spare.path).is_ok()
     }
 
-    /// Lets the segments with these numbers go without keeping any state: a log that is always read as a whole needs
-    /// no checkpoint.
+    /// Releases segments without a checkpoint, for a log that is always read as a whole.
     ///
     /// # Errors
     ///
-    /// What the system says; they do not count any more, and what stays of them is found again at the next start.
+    /// The first I/O error. The segments do not count any more, but the next start finds every file that remains.
     pub fn discard(&mut self, numbers: &[u64]) -> Result<(), LogError> {
         self.remove_leftovers();
         let (old, segments) = self.without(numbers);
@@ -471,32 +470,31 @@ impl Log {
         self.release(&old)
     }
 
-    /// The segments with these numbers, but for the one that is written to, and all others.
+    /// Splits the segments into those with these numbers, without the active one, and all others.
     fn without(&self, numbers: &[u64]) -> (Vec<Segment>, Vec<Segment>) {
         let active = self.active();
         let goes = |segment: &Segment| numbers.contains(&segment.number) && Some(segment.number) != active;
         self.segments.iter().cloned().partition(goes)
     }
 
-    /// The second half of a checkpoint: the files of these segments are used again, or removed. Each is tried,
-    /// whatever happens to the others; what stays is removed at the next start.
+    /// The second half of a checkpoint: reuses or removes the files of these segments. A failure at one file does not
+    /// stop the others; the next start removes every file that remains.
     ///
     /// # Errors
     ///
-    /// The first thing that the system did not do.
+    /// The first I/O error.
     pub fn release(&mut self, old: &[Segment]) -> Result<(), LogError> {
         old.iter().map(|segment| self.release_segment(segment)).fold(Ok(()), Result::and)
     }
 
-    /// Uses the file of a segment that is not needed any more as the next one, or removes it.
+    /// Reuses the file of a settled segment as the spare one, or removes it.
     fn release_segment(&mut self, segment: &Segment) -> Result<(), LogError> {
         let fs = &self.directory.fs;
         let path = self.directory.segment(segment.number);
         if self.spare.is_some() || segment.bytes < self.segment_bytes {
             return fs.remove(&path).map_err(LogError::at("remove", &path));
         }
-        // Its blocks are written already, and writing over them is what the disk does best. One that was cut short since
-        // has not all of them.
+        // A disk is fastest at overwriting allocated blocks. A truncated file has lost some of them.
         let file = fs.open(&path).map_err(LogError::at("open", &path))?;
         if file.size().map_err(LogError::at("read", &path))? < segment.bytes {
             return fs.remove(&path).map_err(LogError::at("remove", &path));
@@ -507,8 +505,7 @@ impl Log {
         Ok(())
     }
 
-    /// The work of making the next segment's file, which may be done elsewhere meanwhile; `None` while there is no
-    /// need.
+    /// The job of making the next segment's file, for any thread; `None` while no spare file is needed.
     pub fn wants_spare(&self) -> Option<SpareJob> {
         let active = self.active.as_ref()?;
         (self.spare.is_none() && active.written > active.bytes / 2)
@@ -519,37 +516,37 @@ impl Log {
         SpareJob::new(&self.directory, self.spares_named.fetch_add(1, Ordering::Relaxed), bytes)
     }
 
-    /// Takes what [`SpareJob::run`] made. If there is one already, its file is removed.
+    /// Takes the result of [`SpareJob::run`]. A second spare file is removed.
     pub fn give_spare(&mut self, spare: Spare) {
         if self.spare.is_some() {
-            // A file that stays is removed at the next start.
+            // The next start removes a file that remains.
             let _ = self.directory.fs.remove(&spare.path);
         } else {
             self.spare = Some(spare);
         }
     }
 
-    /// The segments that are needed, the oldest first, with the records that are committed or written.
+    /// The segments that are needed, the oldest first, with their committed or written records.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// The number of the segment that is written to; `None` after a start or a failure, until the next record.
+    /// The active segment; `None` after a start or a failure, until the next record.
     pub fn active(&self) -> Option<u64> {
         self.active.as_ref().and(self.segments.last()).map(|segment| segment.number)
     }
 
-    /// Where the files are, to read them.
+    /// The directory of the files, for reading them.
     pub fn directory(&self) -> &LogDirectory {
         &self.directory
     }
 
-    /// Bytes of all files of segments.
+    /// Bytes of all segment files.
     pub fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
-    /// Whether everything that was committed is on stable storage.
+    /// Whether every committed record is on stable storage.
     pub fn is_synced(&self) -> bool {
         self.synced_seq == self.committed_seq
     }

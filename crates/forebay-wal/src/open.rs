@@ -1,4 +1,4 @@
-//! Opens a log: the checkpoint, then every record after it, in their order.
+//! Opens a log: reads the checkpoint, then every record after it in order.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,59 +15,57 @@ use crate::segment::{self, HEADER_BYTES, HEADER_PLACES, Header, RECORDS_START, S
 use crate::spare::is_spare;
 use crate::version;
 
-/// What is found when a log is opened.
+/// A finding of [`Log::open`].
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The state that was kept last; what comes after it has changed it since.
+    /// The last checkpoint; the records after it have changed its state since.
     Checkpoint {
-        /// As it was given to [`Log::checkpoint`].
+        /// The state that [`Log::checkpoint`] was given.
         state: &'a [u8],
     },
-    /// The last checkpoint cannot be read. Nobody knows what was let go since the one before it; if that one cannot be
-    /// read either, every record that is there comes again.
+    /// The last checkpoint is unreadable. Nobody knows which segments were released since the one before it; if that one
+    /// is unreadable, too, every record in the directory follows.
     CheckpointDamaged,
     /// A sound record.
     Record(LogRecord<'a>),
-    /// Records that cannot be read. Without sequence numbers it is a segment whose headers are both damaged, so that
-    /// nobody knows what is in it: it is told no more after the
-    /// next checkpoint, and stays where it is.
+    /// Records that cannot be read. Without sequence numbers it is a segment with two damaged headers and unknown
+    /// content: it stays where it is, and is not reported again after the next checkpoint.
     Damage(Damage),
-    /// A segment that was needed, and is not there.
+    /// A needed segment whose file does not exist.
     Missing(Segment),
     /// The youngest segment is shorter than it was made.
     Truncation(Truncation),
-    /// Behind the last record one was begun that is not whole, and nothing says that it was ever synced: it does not
-    /// count.
+    /// An unfinished record behind the last one. Nothing shows that it was ever synced, so it does not count.
     TornTail {
-        /// The number of the segment.
+        /// The segment.
         segment: u64,
-        /// Where in the file they begin.
+        /// The byte of the file at which the unfinished record begins.
         offset: u64,
     },
 }
 
-/// The youngest segment is shorter than it was made: what stood at its end is gone.
+/// The youngest segment is shorter than it was made: its end is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Truncation {
-    /// The number of the segment.
+    /// The segment.
     pub segment: u64,
-    /// Bytes that are left.
+    /// The size of the file now.
     pub bytes: u64,
-    /// Bytes that it was made with, at least.
+    /// The size at which the file was made, at least.
     pub made_bytes: u64,
-    /// The sequence number of the first record that may have been in what is gone.
+    /// The sequence number of the first record that may be lost.
     pub seq: u64,
 }
 
 impl Log {
-    /// Opens the log of a directory, which is made if it is not there, and tells `visit` what is in it, in order.
+    /// Opens the log of a directory, makes the directory if it is missing, and passes every finding to `visit` in order.
     ///
-    /// Nothing that was written is changed: a torn tail stays where it is, and the next record begins in a new
-    /// segment. What it tells of is on stable storage when it returns.
+    /// No written byte is changed: a torn tail stays where it is, and the next record begins in a new segment. All
+    /// reported records are on stable storage when this returns.
     ///
     /// # Errors
     ///
-    /// What the system says, or that another version has written it. Damage is no error.
+    /// Any I/O error, or that another version has written the directory. Damage is no error.
     pub fn open(
         fs: Arc<dyn Fs>,
         config: LogOptions,
@@ -80,7 +78,7 @@ impl Log {
             make_directory(fs.as_ref(), &path)?;
         }
         let names = fs.list(&path).map_err(LogError::at("read", &path))?;
-        // What is seen now must be what a crash leaves: a segment that was begun, or removed, changes what counts.
+        // A crash must leave the names that are seen now: a segment more or less changes which records count.
         fs.sync_directory(&path).map_err(LogError::at("sync", &path))?;
         version::check(fs.as_ref(), &path, &names)?;
         let opened = CheckpointSlots::open(fs.as_ref(), &path, &names);
@@ -121,13 +119,13 @@ impl Log {
     }
 }
 
-/// Makes the directory and those above it, durably.
+/// Makes the directory and its ancestors, durably.
 fn make_directory(fs: &dyn Fs, path: &Path) -> Result<(), LogError> {
     fs.create_directory(path).map_err(LogError::at("make", path))?;
     for above in path.ancestors().skip(1) {
         let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
         match fs.sync_directory(above) {
-            // What may not even be read was not made here.
+            // A directory without permission to read was not made here.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
             synced => synced.map_err(LogError::at("sync", above))?,
         }
@@ -144,52 +142,52 @@ struct LogReplay<'a> {
     visit: &'a mut dyn FnMut(Event<'_>),
 }
 
-/// What it means that sequence numbers are missing between two segments.
+/// The meaning of a gap in the sequence numbers between two segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Gaps {
-    /// A segment is gone that should be there.
+    /// A needed segment is missing.
     AreLosses,
-    /// Nobody knows: the checkpoint that would say so is damaged.
+    /// Unknown: the checkpoint that would tell is damaged.
     MayBeSettled,
 }
 
-/// What a replay comes to.
+/// The result of a replay.
 struct ReplayOutcome {
-    /// All segments that can be told apart, also those that hold nothing that counts: they go like any other.
+    /// All segments with a readable header, also those without valid records: they are released like any other.
     segments: Vec<Segment>,
-    /// Where the next record comes.
+    /// The place of the next record.
     end: LogPosition,
-    /// The last segment, if nothing stands in it behind its records that was begun.
+    /// The last segment, if nothing was begun behind its records.
     unfinished: Option<u64>,
 }
 
-/// How the records of a segment end.
+/// The bytes behind the last record of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tail {
-    /// Nothing behind them was begun.
+    /// No further record was begun.
     Clean,
-    /// Something was.
+    /// A record was begun, or the file is too short to tell.
     Torn,
 }
 
-/// What reading a segment comes to.
+/// The result of reading one segment.
 struct ScanOutcome {
     tail: Tail,
     /// Bytes of the file.
     bytes: u64,
 }
 
-/// A segment that is to be read, and from where.
+/// The plan for reading one segment.
 struct SegmentScan {
     segment: Segment,
     start: Option<RecordStart>,
     limit: SegmentEnd,
-    /// Bytes that the file was made with, as far as that is known.
+    /// The size at which the file was made, as far as known.
     made_bytes: u64,
 }
 
 impl SegmentScan {
-    /// What is missing at the end of it, if it is the last one: where the others end is known.
+    /// The lost end of the last segment, if its file is too short. The ends of all other segments are known.
     fn truncation(&self, reader: &SegmentReader) -> Option<Truncation> {
         let SegmentScan { segment, limit, made_bytes, .. } = self;
         let (bytes, made_bytes) = (reader.size(), *made_bytes);
@@ -205,16 +203,16 @@ impl SegmentScan {
 }
 
 impl LogReplay<'_> {
-    /// A younger checkpoint that was torn as it was written does no harm. One that let something go had been written
-    /// as a whole: it is damaged.
+    /// Reports, once, that a younger checkpoint is damaged. It is called where a segment was released: that checkpoint
+    /// had been written as a whole. A checkpoint that was torn while it was written does no harm and is not reported.
     fn report_damaged_checkpoint(&mut self) {
         if !std::mem::replace(&mut self.has_reported_checkpoint, true) {
             (self.visit)(Event::CheckpointDamaged);
         }
     }
 
-    /// Removes files that were to become segments, which hold nothing, and leaves out segments that the checkpoint no
-    /// longer needs. Returns those of them that can be removed.
+    /// Removes spare files, which hold nothing, and takes the segments out of `names` that the checkpoint no longer
+    /// needs. Returns the files of those that can be removed.
     fn set_apart_settled(&mut self) -> Vec<PathBuf> {
         let settled = |name: &str| {
             let (Some(number), Some(checkpoint)) = (segment::number_of(name), &self.checkpoint) else {
@@ -223,7 +221,7 @@ impl LogReplay<'_> {
             number <= checkpoint.position.segment
                 && checkpoint.segments.iter().all(|segment| segment.number != number)
         };
-        // What cannot be read was not settled, only left out of the checkpoint.
+        // An unreadable segment is missing from the checkpoint without being settled.
         let is_readable = |name: &String| {
             let number = segment::number_of(name);
             let headers = number.map(|number| self.directory.headers(number));
@@ -232,7 +230,7 @@ impl LogReplay<'_> {
         let names = std::mem::take(&mut self.names).into_iter();
         let (spares, names) = names.partition::<Vec<_>, _>(|name| is_spare(name));
         for name in spares {
-            // One that stays, on a disk that cannot be written, does no harm.
+            // A spare file on a disk that cannot be written does no harm.
             let _ = self.directory.fs.remove(&self.directory.path.join(name));
         }
         let (left_out, names) = names.into_iter().partition::<Vec<_>, _>(|name| settled(name));
@@ -240,7 +238,7 @@ impl LogReplay<'_> {
         left_out.into_iter().filter(is_readable).map(|name| self.directory.path.join(name)).collect()
     }
 
-    /// Reads all there is.
+    /// Reports the checkpoint and reads all segments behind it.
     fn run(&mut self) -> Result<ReplayOutcome, LogError> {
         let checkpoint = self.checkpoint.take();
         let files: Vec<u64> = self.names.iter().filter_map(|name| segment::number_of(name)).collect();
@@ -271,11 +269,11 @@ impl LogReplay<'_> {
             if let Some(segment) = known.get_mut(&scan.segment.number) {
                 let first = segment.seqs.start;
                 segment.seqs.end = end.seq.max(first);
-                // What was told of a file that is shorter than it was made is not told again after a checkpoint.
+                // The next checkpoint has the shorter size, so that a truncation is reported only once.
                 segment.bytes = segment.bytes.min(read.bytes);
             }
         }
-        // A segment that cannot be read is not written over by the next one.
+        // The next segment must not overwrite an unreadable one.
         if let Some(segment) = youngest.filter(|youngest| *youngest > end.segment) {
             end = LogPosition::start_of(segment, end.seq);
         }
@@ -285,8 +283,8 @@ impl LogReplay<'_> {
         Ok(ReplayOutcome { segments: known.into_values().collect(), end, unfinished })
     }
 
-    /// The segment is gone that was written to at the last checkpoint: if none comes after it, nobody knows what it
-    /// held beside what the checkpoint says.
+    /// Reports that the end of the log is unknown: the active segment of the last checkpoint is missing, and no later
+    /// segment shows how many records it had.
     fn report_missing_end(&mut self, segment: &Segment, position: LogPosition, files: &[u64]) {
         let is_last = segment.number == position.segment && files.iter().all(|file| *file < segment.number);
         if is_last && self.gaps == Gaps::AreLosses {
@@ -295,7 +293,7 @@ impl LogReplay<'_> {
         }
     }
 
-    /// The segments that have records from `position` on, with their limits.
+    /// The plans for all segments with records from `position` on.
     fn scans(
         &mut self,
         known: &mut BTreeMap<u64, Segment>,
@@ -318,7 +316,7 @@ impl LogReplay<'_> {
             let limit = SegmentEnd::Unknown { proven: segment.seqs.start };
             scans.push(SegmentScan { segment, start: None, limit, made_bytes });
         }
-        // What a later segment begins with is where the earlier ones end.
+        // The first record of a later segment is the end of all earlier ones.
         let mut below = None;
         for scan in scans.iter_mut().rev() {
             if let Some(end) = below {
@@ -330,8 +328,8 @@ impl LogReplay<'_> {
         Ok(scans)
     }
 
-    /// What the header of a segment says, and the bytes that it was made with, as far as it says so; `None`, and said
-    /// so, if both headers are damaged.
+    /// A segment as its headers describe it, with the size at which the file was made, as far as known. If both headers
+    /// are damaged, reports that and returns `None`.
     fn describe(&mut self, number: u64) -> Result<Option<(Segment, u64)>, LogError> {
         let SegmentHeaders { bytes, found } = self.directory.headers(number)?;
         let of_this = || found.iter().filter(|(header, _)| header.number == number);
@@ -343,7 +341,7 @@ impl LogReplay<'_> {
         Ok(Some((Segment { number, salt: *salt, seqs: *first_seq..*first_seq, bytes }, made_bytes)))
     }
 
-    /// Tells of the records of one segment, and moves `end` behind them. Returns how they end.
+    /// Reports the records of one segment, and moves `end` behind them.
     fn read(&mut self, scan: &SegmentScan, end: &mut LogPosition) -> Result<ScanOutcome, LogError> {
         let SegmentScan { segment, start, limit, .. } = scan;
         let first = start.map_or(segment.seqs.start, |start| start.seq);
@@ -382,8 +380,8 @@ impl LogReplay<'_> {
         Ok(ScanOutcome { tail, bytes: reader.size() })
     }
 
-    /// Makes what was read durable: it may have been written by a process that was killed before its sync, and
-    /// from now on it counts.
+    /// Makes the records of a segment durable: a process may have been killed before their sync, and from now on they
+    /// count.
     fn renew(&self, segment: &Segment, bytes: Range<u64>) -> Result<(), LogError> {
         let path = self.directory.segment(segment.number);
         let file = self.directory.fs.open(&path).map_err(LogError::at("open", &path))?;
@@ -391,17 +389,17 @@ impl LogReplay<'_> {
     }
 }
 
-/// What the front of a segment says.
+/// Both headers of a segment.
 struct SegmentHeaders {
     /// Bytes of the file.
     bytes: u64,
-    /// The headers that are sound, and the bytes that the file was made with, where they say so.
+    /// The sound headers, each with the size at which the file was made, if it has that.
     found: Vec<(Header, Option<u64>)>,
 }
 
 impl LogDirectory {
-    /// Whether this version made the segment. An older version wrote checkpoints whose position is behind void
-    /// records, and nothing can go on there.
+    /// Whether the header has the size of the file. Older versions wrote none, and their checkpoints may point behind
+    /// void records, where nothing can be appended.
     fn says_its_size(&self, number: u64) -> bool {
         let headers = self.headers(number);
         headers.is_ok_and(|headers| headers.found.iter().any(|(_, made_bytes)| made_bytes.is_some()))

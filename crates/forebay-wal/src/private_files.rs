@@ -1,8 +1,8 @@
-//! Files and directories that are for the user of this process alone, whatever its umask: what devices measure, and the
-//! keys of clients, are nobody else's business.
+//! Files and directories that only the user of this process can read, whatever the umask: readings and the keys of
+//! clients are private.
 //!
-//! Run as root on a directory of somebody else, what is made there is that one's, or the gateway that runs as that user
-//! could not use it afterwards. What is there already stays as it is.
+//! Under root, a new file or directory gets the owner of the directory above it, so that a gateway that runs as that
+//! owner can use it afterwards. Existing files and directories stay as they are.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
@@ -13,16 +13,16 @@ use std::path::Path;
 
 use rustix::process::geteuid;
 
-/// Who may read and write a file that is made here.
+/// The mode of a new file.
 const FILE_MODE: u32 = 0o600;
-/// Who may use a directory that is made here.
+/// The mode of a new directory.
 const DIRECTORY_MODE: u32 = 0o700;
 
-/// Opens a file as `options` say, and makes it if it is not there.
+/// Opens a file with `options`, and makes it if it is not there.
 ///
 /// # Errors
 ///
-/// What the system says.
+/// Any I/O error.
 pub fn make_or_open(path: &Path, options: &OpenOptions) -> io::Result<File> {
     match make_new(path, options) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path),
@@ -30,22 +30,22 @@ pub fn make_or_open(path: &Path, options: &OpenOptions) -> io::Result<File> {
     }
 }
 
-/// Makes a file that is not there, and opens it as `options` say.
+/// Makes a new file, and opens it with `options`.
 ///
 /// # Errors
 ///
-/// If there is something of that name, or what the system says.
+/// Any I/O error, also that the file exists.
 pub fn make_new(path: &Path, options: &OpenOptions) -> io::Result<File> {
     let file = options.clone().create_new(true).mode(FILE_MODE).open(path)?;
     finish(&file, FILE_MODE, path);
     Ok(file)
 }
 
-/// Makes a directory and those above it that are not there.
+/// Makes a directory and its missing ancestors.
 ///
 /// # Errors
 ///
-/// What the system says.
+/// Any I/O error.
 pub fn make_directory(path: &Path) -> io::Result<()> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
@@ -54,7 +54,7 @@ pub fn make_directory(path: &Path) -> io::Result<()> {
         make_directory(above)?;
     }
     match fs::DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
-        // Somebody else was first.
+        // Another process has made it meanwhile.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(error),
         Ok(()) => {
@@ -64,8 +64,8 @@ pub fn make_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Gives what was just made the mode that the umask may have changed, and, for root, the owner and the group of the
-/// directory that it is in. A file system that knows neither, or a root that may not, leaves them as they are.
+/// Gives a new file or directory its mode, which the umask may have changed, and under root the owner and group of the
+/// directory above. Failures are ignored: some file systems have no owners, and some containers forbid the change.
 fn finish(made: &File, mode: u32, path: &Path) {
     let _ = made.set_permissions(Permissions::from_mode(mode));
     if geteuid().is_root() {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_made_is_for_its_user_alone_and_what_is_there_stays_as_it_is() {
+    fn new_files_and_directories_are_private_and_existing_ones_stay_as_they_are() {
         let above = tempfile::tempdir().expect("a directory");
         let (old, new) = (above.path().join("old"), above.path().join("old/a/b"));
         fs::create_dir(&old).expect("made");
@@ -107,11 +107,11 @@ mod tests {
         make_or_open(&file, &options).expect("it is there");
         assert_eq!(mode(&file), 0o644);
         assert!(make_new(&file, &options).is_err());
-        assert!(make_directory(&file).is_err(), "it is no directory");
+        assert!(make_directory(&file).is_err(), "it is a file");
     }
 
     #[test]
-    fn what_root_makes_in_a_directory_of_somebody_else_is_theirs() {
+    fn root_gives_new_files_to_the_owner_of_the_directory() {
         if !geteuid().is_root() {
             return;
         }

@@ -1,22 +1,22 @@
-//! What cannot be read is set aside, never thrown away.
+//! The quarantine: unreadable bytes are copied there, never thrown away.
 
 use std::path::PathBuf;
 
 use crate::log::{LogDirectory, LogError};
 use crate::reader::Damage;
 
-/// The directory below the log's own.
+/// The subdirectory of the log's own directory.
 pub const DIRECTORY: &str = "quarantine";
-/// Bytes that are copied at once.
+/// Bytes of one step of the copy.
 const STEP_BYTES: u64 = 1024 * 1024;
 
 impl LogDirectory {
-    /// Copies damaged bytes of a segment into a file of their own, named after their place, and returns it; `None`
-    /// if there are no bytes.
+    /// Copies damaged bytes of a segment into a file of their own, named after their place. Returns its path, or `None`
+    /// if the damage has no bytes.
     ///
     /// # Errors
     ///
-    /// What the system says. The segment still has them then.
+    /// Any I/O error. The segment keeps the bytes.
     pub fn set_aside(&self, damage: &Damage) -> Result<Option<PathBuf>, LogError> {
         if damage.bytes.is_empty() {
             return Ok(None);
@@ -46,14 +46,14 @@ impl LogDirectory {
         Ok(Some(to))
     }
 
-    /// Whether these bytes were set aside before.
+    /// Whether these bytes are in the quarantine already.
     pub fn is_set_aside(&self, damage: &Damage) -> bool {
         let names = self.fs.list(&self.path.join(DIRECTORY)).unwrap_or_default();
         names.contains(&name(damage))
     }
 }
 
-/// The name under which damaged bytes are kept.
+/// The file name of damaged bytes.
 fn name(damage: &Damage) -> String {
     format!("{:020}-{}", damage.segment, damage.bytes.start)
 }

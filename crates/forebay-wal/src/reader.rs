@@ -1,4 +1,4 @@
-//! Reads the records of one segment in their order, and finds the next sound one behind damage.
+//! Reads the records of one segment in order, and finds the next sound record behind damage.
 
 use std::io;
 use std::ops::Range;
@@ -8,23 +8,22 @@ use crate::frame::{self, ALIGNMENT, HEAD_BYTES, RecordHead};
 use crate::fs::LogFile;
 use crate::segment::{RECORDS_START, Segment};
 
-/// Bytes that are read from the file at once; more for a record that is larger.
+/// Bytes of one read from the file; a larger record is read in one piece.
 const WINDOW_BYTES: usize = 256 * 1024;
 
-/// How far the records of a segment go.
+/// Where the records of a segment end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SegmentEnd {
-    /// All records below this sequence number were written, and none from it on counts.
+    /// All records below this sequence number were written; the others do not count.
     Below(u64),
-    /// Nobody knows: it is the last segment of a log that was not closed. Records below `proven` were on stable
-    /// storage.
+    /// Unknown: this is the last segment, and records may have been torn at its end.
     Unknown {
-        /// What is missing below this is damage; what is missing from it on may never have been written.
+        /// Records below this were on stable storage: a missing one is damage. Later ones may never have been written.
         proven: u64,
     },
 }
 
-/// What a reader comes upon.
+/// The next part of a segment.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SegmentItem<'a> {
     /// A sound record.
@@ -36,33 +35,33 @@ pub enum SegmentItem<'a> {
 /// A sound record.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LogRecord<'a> {
-    /// Its sequence number.
+    /// The sequence number.
     pub seq: u64,
-    /// The number of its segment.
+    /// The segment.
     pub segment: u64,
-    /// Where in the file it begins.
+    /// The byte of the file at which the record begins.
     pub offset: u64,
-    /// What was appended.
+    /// The bytes that were appended.
     pub payload: &'a [u8],
 }
 
 /// Records that were acknowledged and cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// The number of the segment.
+    /// The segment.
     pub segment: u64,
-    /// The bytes of the file that hold no sound record.
+    /// The bytes of the file without a sound record.
     pub bytes: Range<u64>,
     /// The sequence numbers that are missing.
     pub seqs: Range<u64>,
 }
 
-/// A place from which records can be read.
+/// The beginning of a record in its segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordStart {
-    /// Where in the file a record begins.
+    /// The byte of the file.
     pub offset: u64,
-    /// Its sequence number.
+    /// The sequence number of the record.
     pub seq: u64,
 }
 
@@ -84,7 +83,7 @@ impl SegmentReader {
     ///
     /// # Errors
     ///
-    /// If the size of the file cannot be had.
+    /// If the size of the file cannot be read.
     pub fn new(
         file: Arc<dyn LogFile>,
         segment: &Segment,
@@ -108,12 +107,12 @@ impl SegmentReader {
         self.size
     }
 
-    /// Where the next record begins, or would.
+    /// The place of the next record, whether or not there is one.
     pub fn position(&self) -> RecordStart {
         self.next
     }
 
-    /// Whether a record was found behind the end that had been begun and never acknowledged.
+    /// Whether an unacknowledged record was begun behind the end.
     pub fn is_torn(&self) -> bool {
         self.torn
     }
@@ -122,7 +121,7 @@ impl SegmentReader {
     ///
     /// # Errors
     ///
-    /// What the system says; the reader has not moved then.
+    /// Any I/O error; the reader does not move then.
     pub fn next(&mut self, limit: SegmentEnd) -> io::Result<Option<SegmentItem<'_>>> {
         if matches!(limit, SegmentEnd::Below(end) if self.next.seq >= end) {
             return Ok(None);
@@ -137,14 +136,14 @@ impl SegmentReader {
         Ok(Some(SegmentItem::Record(LogRecord { seq, segment: self.number, offset, payload })))
     }
 
-    /// Moves on to the next sound record behind a place where there is none.
+    /// Moves from a place without a sound record to the next sound one.
     fn skip_damage(&mut self, limit: SegmentEnd) -> io::Result<Option<Damage>> {
         let RecordStart { offset, seq } = self.next;
         let (end, mut proven) = match limit {
             SegmentEnd::Below(end) => (end, end),
             SegmentEnd::Unknown { proven } => (u64::MAX, proven),
         };
-        // Each record takes some bytes: no sequence number can be higher than these allow.
+        // Each record takes some bytes, so the size of the file bounds the sequence numbers.
         let end = end.min(seq.saturating_add((self.size.saturating_sub(offset)) / HEAD_BYTES as u64 + 1));
         let mut sound = None;
         let mut at = offset;
@@ -155,7 +154,7 @@ impl SegmentReader {
             };
             sound.get_or_insert(RecordStart { offset: at, seq: head.seq });
             proven = proven.max(head.synced);
-            // What was written later says more of what had been synced; enough is known once this was.
+            // Later records prove more syncs. The first proof that covers the missing record is enough.
             if proven > seq {
                 break;
             }
@@ -171,12 +170,12 @@ impl SegmentReader {
         Ok(Some(Damage { segment: self.number, bytes: offset..next.offset, seqs: seq..next.seq }))
     }
 
-    /// Whether the head of this record stands here, sound or not.
+    /// Whether the head of this record is here, sound or not.
     fn is_begun(&mut self, offset: u64, seq: u64) -> io::Result<bool> {
         Ok(self.head_at(offset)?.is_some_and(|head| head.seq == seq))
     }
 
-    /// The sound record that begins here, if there is one with such a sequence number; the window holds it then.
+    /// The head of a sound record that begins here and has one of these sequence numbers. The window holds the record.
     fn record_at(&mut self, offset: u64, seqs: Range<u64>) -> io::Result<Option<RecordHead>> {
         let Some(head) = self.head_at(offset)?.filter(|head| seqs.contains(&head.seq)) else {
             return Ok(None);
@@ -195,7 +194,7 @@ impl SegmentReader {
         Ok(RecordHead::read(&self.window[index(offset - self.window_start)..]))
     }
 
-    /// Makes the window hold so many bytes from `offset` on; false if the file has fewer.
+    /// Reads so many bytes from `offset` on into the window; false if the file has fewer.
     fn load(&mut self, offset: u64, bytes: usize) -> io::Result<bool> {
         let end = offset.saturating_add(bytes as u64);
         let window_end = self.window_start + self.window.len() as u64;
@@ -214,18 +213,18 @@ impl SegmentReader {
         Ok(self.window.len() >= bytes)
     }
 
-    /// Forgets what was read ahead: the file has grown since.
+    /// Forgets the bytes that were read ahead: the file has grown since.
     pub fn refresh(&mut self) {
         self.window.clear();
     }
 }
 
-/// A number of bytes within one window.
+/// A number of bytes in a window.
 fn index(bytes: u64) -> usize {
     usize::try_from(bytes).expect("a window fits in memory")
 }
 
-/// Bytes that a payload of this length takes in a segment.
+/// Bytes of a record with a payload of this length.
 pub fn record_bytes(payload_bytes: usize) -> u64 {
     frame::size(payload_bytes)
 }

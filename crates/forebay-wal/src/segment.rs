@@ -1,4 +1,4 @@
-//! A segment: one file of the log, with a header and records behind it.
+//! A segment: one file of the log, a header with records behind it.
 
 use std::ops::Range;
 
@@ -9,26 +9,26 @@ use crate::version::{self, VERSION};
 
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 32;
-/// Bytes behind the header that say how large the file was made.
+/// Bytes behind the header with the size at which the file was made.
 pub const SIZE_BYTES: usize = 12;
-/// Where the header stands, twice: one damaged sector does not cost a segment.
+/// The two places of the header: one damaged sector does not cost a segment.
 pub const HEADER_PLACES: [u64; 2] = [0, 2048];
-/// Where the first record begins.
+/// The place of the first record.
 pub const RECORDS_START: u64 = 4096;
 
-/// What every version of a segment begins with, before the byte with its version.
+/// The first bytes of a segment in every version, before the byte with the version.
 pub const NAME: &[u8; 7] = b"FBYLOG\x00";
 const SUFFIX: &str = ".segment";
 
-/// What a segment says of itself.
+/// The header of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Its number; higher is younger.
+    /// The number of the segment.
     pub number: u64,
     /// The sequence number of its first record.
     pub first_seq: u64,
-    /// Goes into the checksum of every record, so that what an older segment left in the same file, or what a
-    /// client wrote into a reading, is never taken for one.
+    /// Starts the checksum of every record, so that the remains of an older segment in the same file, or bytes that a
+    /// client sent as a reading, are never taken for a record.
     pub salt: u32,
 }
 
@@ -55,7 +55,7 @@ impl Header {
         is_checked(bytes).then_some(header)
     }
 
-    /// The bytes behind the header that say how large the file was made.
+    /// The bytes behind the header with the size at which the file was made.
     pub fn encode_size(&self, bytes: u64) -> [u8; SIZE_BYTES] {
         let mut mark = [0; SIZE_BYTES];
         mark[..8].copy_from_slice(&bytes.to_le_bytes());
@@ -63,7 +63,7 @@ impl Header {
         mark
     }
 
-    /// How large the file was made, as `mark` says; `None` if it is damaged, or if an older version made the file.
+    /// The size at which the file was made; `None` if `mark` is damaged, or an older version made the file.
     pub fn decode_size(&self, mark: &[u8]) -> Option<u64> {
         let mut rest = mark.get(..SIZE_BYTES)?;
         let bytes = rest.get_u64_le();
@@ -71,20 +71,20 @@ impl Header {
     }
 
     fn size_checksum(&self, bytes: u64) -> u32 {
-        // Without the header's own checksum: with it, every header would have the same.
+        // Without the header's own checksum: a CRC over data and its CRC is the same for every header.
         crc32c_from(self.salt, &[&self.encode()[..HEADER_BYTES - 4], &bytes.to_le_bytes()])
     }
 }
 
-/// Whether the bytes of a header have the checksum that stands behind them.
+/// Whether the bytes of a header match the checksum behind them.
 fn is_checked(header: &[u8]) -> bool {
     header
         .get(HEADER_BYTES - 4..HEADER_BYTES)
         .is_some_and(|checksum| crc32c(&header[..28]).to_le_bytes() == checksum)
 }
 
-/// The version of a segment that this one does not know, as its two headers say it: one of them is whole, or both say
-/// the same. A version that is only damaged is none.
+/// The unknown version of a segment: one of its two headers is whole and has one, or both headers have the same. Anything
+/// else is a damaged header of our own version.
 pub fn foreign_version(headers: [&[u8]; 2]) -> Option<u8> {
     let foreign = headers.map(|header| version::foreign(NAME, header));
     let whole = headers.iter().zip(foreign).find_map(|(header, found)| found.filter(|_| is_checked(header)));
@@ -94,7 +94,7 @@ pub fn foreign_version(headers: [&[u8]; 2]) -> Option<u8> {
     }
 }
 
-/// The name of the file of a segment.
+/// The file name of a segment.
 pub fn file_name(number: u64) -> String {
     format!("{number:020}{SUFFIX}")
 }
@@ -108,11 +108,11 @@ pub fn number_of(name: &str) -> Option<u64> {
 /// A segment that the log still needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Its number; higher is younger.
+    /// The number of the segment.
     pub number: u64,
-    /// What goes into the checksums of its records.
+    /// The start of the checksums of its records.
     pub salt: u32,
-    /// The sequence numbers of the records that count. What stands behind them was never acknowledged.
+    /// The sequence numbers of its records. Anything behind them was never acknowledged.
     pub seqs: Range<u64>,
     /// Size of the file in bytes.
     pub bytes: u64,
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn names_sort_like_numbers_and_other_names_are_none() {
+    fn names_sort_like_their_numbers_and_other_names_have_no_number() {
         assert_eq!(file_name(17), "00000000000000000017.segment");
         for number in [0, 1, 17, u64::MAX] {
             assert_eq!(number_of(&file_name(number)), Some(number));

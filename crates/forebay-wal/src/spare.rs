@@ -1,5 +1,5 @@
-//! A file that will be the next segment: its blocks are there before anything is written to it, because a sync
-//! that has to find room costs twice as much and more.
+//! The spare file that becomes the next segment. Its blocks are allocated in advance, because a sync that has to allocate
+//! costs more than twice as much.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,9 +8,9 @@ use std::sync::Arc;
 use crate::fs::LogFile;
 use crate::log::{LogDirectory, LogError};
 
-/// What the names of such files begin with.
+/// How the names of spare files begin.
 const PREFIX: &str = "spare-";
-/// Zeros that are written at once.
+/// Bytes of zeros in one write.
 const STEP_BYTES: usize = 1024 * 1024;
 
 /// A file that is ready to become a segment.
@@ -21,7 +21,7 @@ pub struct Spare {
     pub(super) bytes: u64,
 }
 
-/// The work of making one.
+/// The job of making a spare file.
 pub struct SpareJob {
     directory: LogDirectory,
     pub(super) path: PathBuf,
@@ -44,10 +44,10 @@ impl SpareJob {
     ///
     /// # Errors
     ///
-    /// What the system says, for example that the disk is full; what was made is removed again.
+    /// The I/O error, for example of a full disk; the unfinished file is removed.
     pub fn run(self) -> Result<Spare, LogError> {
         self.fill().inspect_err(|_| {
-            // The first error is the one to tell; a file that stays is removed at the next start.
+            // The first error is the one to report; the next start removes a file that remains.
             let _ = self.directory.fs.remove(&self.path);
         })
     }
@@ -66,7 +66,7 @@ impl SpareJob {
     }
 }
 
-/// Whether a file of this name is left over from an earlier run.
+/// Whether this is the name of a spare file.
 pub fn is_spare(name: &str) -> bool {
     name.starts_with(PREFIX)
 }

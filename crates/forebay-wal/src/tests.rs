@@ -1,4 +1,4 @@
-//! What the log promises, on a real directory. `tests/log/model.rs` holds it to a model on a file system that fails.
+//! The promises of the log, on a real directory. `tests/log/model.rs` compares it with a model on a failing file system.
 
 #![expect(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
 
@@ -14,9 +14,9 @@ fn config(directory: &Path) -> LogOptions {
     LogOptions::new(directory.to_owned(), SEGMENT_BYTES)
 }
 
-/// What an opened log told, in short.
+/// A summary of the findings at an opening.
 #[derive(Debug, Default, PartialEq)]
-struct Told {
+struct Findings {
     records: Vec<(u64, Vec<u8>)>,
     damaged: Vec<std::ops::Range<u64>>,
     state: Option<Vec<u8>>,
@@ -25,25 +25,25 @@ struct Told {
     other: Vec<&'static str>,
 }
 
-impl Told {
+impl Findings {
     fn seqs(&self) -> Vec<u64> {
         self.records.iter().map(|(seq, _)| *seq).collect()
     }
 }
 
-fn open(directory: &Path) -> (Log, Told) {
-    let mut told = Told::default();
+fn open(directory: &Path) -> (Log, Findings) {
+    let mut findings = Findings::default();
     let visit = &mut |event: Event<'_>| match event {
-        Event::Checkpoint { state } => told.state = Some(state.to_vec()),
-        Event::CheckpointDamaged => told.other.push("checkpoint damaged"),
-        Event::Record(record) => told.records.push((record.seq, record.payload.to_vec())),
-        Event::Damage(damage) => told.damaged.push(damage.seqs),
-        Event::Missing(segment) => told.missing.push(segment.number),
-        Event::Truncation(truncation) => told.truncation = Some(truncation),
-        Event::TornTail { .. } => told.other.push("torn"),
+        Event::Checkpoint { state } => findings.state = Some(state.to_vec()),
+        Event::CheckpointDamaged => findings.other.push("checkpoint damaged"),
+        Event::Record(record) => findings.records.push((record.seq, record.payload.to_vec())),
+        Event::Damage(damage) => findings.damaged.push(damage.seqs),
+        Event::Missing(segment) => findings.missing.push(segment.number),
+        Event::Truncation(truncation) => findings.truncation = Some(truncation),
+        Event::TornTail { .. } => findings.other.push("torn"),
     };
     let log = Log::open(Arc::new(OsFs), config(directory), 7, visit).expect("it opens");
-    (log, told)
+    (log, findings)
 }
 
 /// Appends records of `bytes` bytes, each with a commit of its own.
@@ -73,13 +73,13 @@ fn flip(path: &Path, offset: usize) {
 }
 
 #[test]
-fn what_is_appended_comes_back_in_its_order_over_many_segments_and_starts() {
+fn appended_records_come_back_in_order_over_many_segments_and_starts() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut expected = Vec::new();
     for start in 0..4_u8 {
-        let (mut log, told) = open(directory.path());
-        assert_eq!(told.records, expected);
-        assert_eq!((told.damaged.len(), told.other.len()), (0, 0), "start {start}: {told:?}");
+        let (mut log, findings) = open(directory.path());
+        assert_eq!(findings.records, expected);
+        assert_eq!((findings.damaged.len(), findings.other.len()), (0, 0), "start {start}: {findings:?}");
         for number in 0..30_u8 {
             let payload = vec![number; 1 + 700 * usize::from(number)];
             let seq = log.append(&[&[start], &payload]).expect("room");
@@ -98,13 +98,13 @@ fn a_record_larger_than_a_segment_gets_one_of_its_own() {
     append(&mut log, 1, 10);
     append(&mut log, 1, 3 * SEGMENT_BYTES as usize);
     append(&mut log, 1, 10);
-    let (_, told) = open(directory.path());
-    let sizes: Vec<_> = told.records.iter().map(|(_, payload)| payload.len()).collect();
+    let (_, findings) = open(directory.path());
+    let sizes: Vec<_> = findings.records.iter().map(|(_, payload)| payload.len()).collect();
     assert_eq!(sizes, [10, 3 * SEGMENT_BYTES as usize, 10]);
 }
 
 #[test]
-fn a_checkpoint_spares_what_is_before_it_and_lets_segments_go() {
+fn a_start_reads_from_the_checkpoint_on_and_settled_segments_are_removed() {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut log, _) = open(directory.path());
     append(&mut log, 50, 4000);
@@ -115,16 +115,16 @@ fn a_checkpoint_spares_what_is_before_it_and_lets_segments_go() {
     assert_eq!(segment_files(directory.path()).len(), kept);
     append(&mut log, 3, 10);
     drop(log);
-    let (log, told) = open(directory.path());
-    assert_eq!(told.state.as_deref(), Some(&b"half"[..]));
-    assert_eq!(told.seqs(), [51, 52, 53]);
-    assert_eq!((told.missing.len(), told.damaged.len()), (0, 0));
+    let (log, findings) = open(directory.path());
+    assert_eq!(findings.state.as_deref(), Some(&b"half"[..]));
+    assert_eq!(findings.seqs(), [51, 52, 53]);
+    assert_eq!((findings.missing.len(), findings.damaged.len()), (0, 0));
     assert_eq!(log.segments().len(), kept);
     assert_eq!(log.segments()[0].seqs.start, 31);
 }
 
 #[test]
-fn the_file_of_a_settled_segment_is_used_again_and_its_old_records_never_come_back() {
+fn the_file_of_a_settled_segment_is_reused_and_its_old_records_never_come_back() {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut log, _) = open(directory.path());
     for round in 0..10_u64 {
@@ -133,10 +133,10 @@ fn the_file_of_a_settled_segment_is_used_again_and_its_old_records_never_come_ba
         log.checkpoint(Vec::new(), &settled).expect("a sound disk");
         append(&mut log, 1, 4000);
         drop(log);
-        let told;
-        (log, told) = open(directory.path());
-        assert_eq!(told.seqs(), [21 * (round + 1)], "round {round}");
-        assert_eq!((told.missing.len(), told.damaged.len()), (0, 0), "round {round}");
+        let findings;
+        (log, findings) = open(directory.path());
+        assert_eq!(findings.seqs(), [21 * (round + 1)], "round {round}");
+        assert_eq!((findings.missing.len(), findings.damaged.len()), (0, 0), "round {round}");
     }
 }
 
@@ -152,20 +152,20 @@ fn a_torn_tail_is_cut_and_earlier_records_survive() {
     log.commit(Durability::Written).expect("a sound disk");
     drop(log);
     flip(&directory.path().join(&segment_files(directory.path())[0]), offset + 40);
-    let (mut log, told) = open(directory.path());
-    assert_eq!((told.seqs(), told.damaged.len()), (vec![1, 2, 3], 0));
-    assert_eq!(told.other, ["torn"]);
-    // What was cut does not come back behind new records of the same size.
+    let (mut log, findings) = open(directory.path());
+    assert_eq!((findings.seqs(), findings.damaged.len()), (vec![1, 2, 3], 0));
+    assert_eq!(findings.other, ["torn"]);
+    // The torn record does not come back behind new records of the same size.
     log.append(&[&[b'n'; 100]]).expect("room");
     log.commit(Durability::Synced).expect("a sound disk");
     drop(log);
-    let (_, told) = open(directory.path());
-    assert_eq!((told.seqs(), told.damaged.len(), told.other.len()), (vec![1, 2, 3, 4], 0, 0));
-    assert_eq!(told.records[3].1, [b'n'; 100]);
+    let (_, findings) = open(directory.path());
+    assert_eq!((findings.seqs(), findings.damaged.len(), findings.other.len()), (vec![1, 2, 3, 4], 0, 0));
+    assert_eq!(findings.records[3].1, [b'n'; 100]);
 }
 
 #[test]
-fn a_damaged_record_is_told_and_all_others_are_read() {
+fn a_damaged_record_is_reported_and_all_others_are_read() {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut log, _) = open(directory.path());
     append(&mut log, 40, 4000);
@@ -177,14 +177,14 @@ fn a_damaged_record_is_told_and_all_others_are_read() {
         flip(&directory.path().join(&files[0]), 4096 + record * 4024 + byte);
     }
     flip(&directory.path().join(&files[1]), 3);
-    let (log, told) = open(directory.path());
-    assert_eq!(told.damaged, [3..4, 6..7, 10..11]);
-    assert_eq!(told.seqs(), (1..=40).filter(|seq| ![3, 6, 10].contains(seq)).collect::<Vec<_>>());
+    let (log, findings) = open(directory.path());
+    assert_eq!(findings.damaged, [3..4, 6..7, 10..11]);
+    assert_eq!(findings.seqs(), (1..=40).filter(|seq| ![3, 6, 10].contains(seq)).collect::<Vec<_>>());
     assert_eq!(log.position().seq, position.seq);
 }
 
 #[test]
-fn a_missing_or_cut_segment_is_told_and_all_others_are_read() {
+fn a_missing_or_truncated_segment_is_reported_and_all_others_are_read() {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut log, _) = open(directory.path());
     append(&mut log, 60, 4000);
@@ -197,11 +197,11 @@ fn a_missing_or_cut_segment_is_told_and_all_others_are_read() {
     fs::remove_file(directory.path().join(&files[5])).expect("removed");
     let cut = fs::File::options().write(true).open(directory.path().join(&files[4])).expect("a file");
     cut.set_len(4096 + 2 * 4024 + 100).expect("cut");
-    let (_, told) = open(directory.path());
-    assert_eq!(told.missing, [2]);
+    let (_, findings) = open(directory.path());
+    assert_eq!(findings.missing, [2]);
     let lost = segments[4].seqs.start + 2..segments[5].seqs.end;
-    assert_eq!(told.damaged, std::slice::from_ref(&lost), "cut off, then gone");
-    assert_eq!(told.records.last().map(|(seq, _)| *seq), Some(120));
+    assert_eq!(findings.damaged, std::slice::from_ref(&lost), "cut off, then gone");
+    assert_eq!(findings.records.last().map(|(seq, _)| *seq), Some(120));
 }
 
 #[test]
@@ -214,10 +214,10 @@ fn one_damaged_checkpoint_falls_back_to_the_other_and_two_to_the_records() {
     log.checkpoint(b"second".to_vec(), &[]).expect("a sound disk");
     append(&mut log, 2, 10);
     drop(log);
-    let seqs = |told: &Told| told.seqs();
-    let (_, told) = open(directory.path());
-    assert_eq!((told.state.as_deref(), seqs(&told)), (Some(&b"second"[..]), vec![5, 6]));
-    // Which of the files is the younger is known only by trying.
+    let seqs = |findings: &Findings| findings.seqs();
+    let (_, findings) = open(directory.path());
+    assert_eq!((findings.state.as_deref(), seqs(&findings)), (Some(&b"second"[..]), vec![5, 6]));
+    // Only trying shows which file is the younger one.
     let [a, b] = checkpoint::NAMES.map(|name| directory.path().join(name));
     let whole = fs::read(&a).expect("a file");
     flip(&a, 30);
@@ -230,13 +230,13 @@ fn one_damaged_checkpoint_falls_back_to_the_other_and_two_to_the_records() {
     assert_eq!(states, [b"first".to_vec(), b"second".to_vec()]);
     assert_eq!(one.other.len() + other.other.len(), 0, "a torn checkpoint is no damage");
     flip(&a, 30);
-    let (_, told) = open(directory.path());
-    assert_eq!((told.state.as_ref(), told.seqs()), (None, vec![1, 2, 3, 4, 5, 6]));
-    assert_eq!(told.other, ["checkpoint damaged"]);
+    let (_, findings) = open(directory.path());
+    assert_eq!((findings.state.as_ref(), findings.seqs()), (None, vec![1, 2, 3, 4, 5, 6]));
+    assert_eq!(findings.other, ["checkpoint damaged"]);
 }
 
 #[test]
-fn damaged_bytes_are_set_aside_as_they_are() {
+fn damaged_bytes_are_copied_unchanged_to_the_quarantine() {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut log, _) = open(directory.path());
     append(&mut log, 3, 100);
@@ -247,7 +247,7 @@ fn damaged_bytes_are_set_aside_as_they_are() {
 }
 
 #[test]
-fn a_youngest_segment_that_is_shorter_than_it_was_made_is_told_at_every_length_and_once() {
+fn a_truncated_youngest_segment_is_reported_once_at_every_length() {
     for checkpoints in [0, 1] {
         let directory = tempfile::tempdir().expect("a directory");
         let name = {
@@ -265,36 +265,33 @@ fn a_youngest_segment_that_is_shorter_than_it_was_made_is_told_at_every_length_a
             let what = format!("{length} bytes of {} are left, {checkpoints} checkpoints", whole.len());
             fs::write(directory.path().join(&name), &whole[..length]).expect("written");
             for name in ["checkpoint-a", "checkpoint-b"] {
-                // As it was: what is told is known from the next one on.
+                // For every length from the same checkpoint: the next one has the shorter size.
                 let _ = fs::copy(directory.path().join(name), directory.path().join(format!("kept-{name}")));
             }
-            let (mut log, told) = open(directory.path());
+            let (mut log, findings) = open(directory.path());
             if length == whole.len() {
                 assert_eq!(
-                    (told.truncation, told.damaged.len(), told.records.len()),
+                    (findings.truncation, findings.damaged.len(), findings.records.len()),
                     (None, 0, 8 - 4 * checkpoints)
                 );
                 continue;
             }
-            let is_told = told.truncation.is_some_and(|cut| {
-                let Truncation { segment, bytes, made_bytes, seq } = cut;
-                let read = told.records.last().map_or(1 + 4 * checkpoints as u64, |(seq, _)| seq + 1);
-                segment == 1
-                    && (bytes, seq) == (length as u64, read)
-                    && (made_bytes == whole.len() as u64 || (length < 44 && made_bytes > bytes))
-            });
+            let is_reported =
+                findings.truncation.is_some_and(|Truncation { segment, bytes, made_bytes, seq }| {
+                    let read = findings.records.last().map_or(1 + 4 * checkpoints as u64, |(seq, _)| seq + 1);
+                    segment == 1
+                        && (bytes, seq) == (length as u64, read)
+                        && (made_bytes == whole.len() as u64 || (length < 44 && made_bytes > bytes))
+                });
             assert!(
-                is_told || (length < 32 && checkpoints == 0 && told.damaged.len() == 1),
-                "{what}: {told:?}"
+                is_reported || (length < 32 && checkpoints == 0 && findings.damaged.len() == 1),
+                "{what}: {findings:?}"
             );
-            assert!(!told.other.contains(&"torn"), "{what}: {told:?}");
+            assert!(!findings.other.contains(&"torn"), "{what}: {findings:?}");
             log.checkpoint(b"state".to_vec(), &[]).expect("a sound disk");
             drop(log);
-            let (_, told) = open(directory.path());
-            assert!(
-                told.truncation.is_none() && told.damaged.is_empty(),
-                "{what}, the second time: {told:?}"
-            );
+            let (_, again) = open(directory.path());
+            assert!(again.truncation.is_none() && again.damaged.is_empty(), "{what}, again: {again:?}");
             for name in ["checkpoint-a", "checkpoint-b"] {
                 let (path, kept) =
                     (directory.path().join(name), directory.path().join(format!("kept-{name}")));
@@ -303,9 +300,9 @@ fn a_youngest_segment_that_is_shorter_than_it_was_made_is_told_at_every_length_a
         }
         if checkpoints > 0 {
             fs::remove_file(directory.path().join(&name)).expect("it was there");
-            let (_, told) = open(directory.path());
+            let (_, findings) = open(directory.path());
             assert_eq!(
-                (told.missing.len(), told.truncation.map(|cut| (cut.bytes, cut.seq))),
+                (findings.missing.len(), findings.truncation.map(|cut| (cut.bytes, cut.seq))),
                 (1, Some((0, 5)))
             );
         }

@@ -1,8 +1,8 @@
-//! The version of the files. A directory that a later one has written is left as it is.
+//! The version of the files. A directory of a later version is left as it is.
 //!
-//! Every version begins its segments with [`segment::NAME`] and its checkpoints with [`checkpoint::NAME`], the version
-//! as one byte behind it, at all places where this one does; one that this version would misread has another number, and
-//! writes both checkpoints before anything else.
+//! Every version begins its segments with [`segment::NAME`] and its checkpoints with [`checkpoint::NAME`], followed by
+//! the version as one byte, at the same places as this version. A format that this version would misread gets another
+//! number, and its writer writes both checkpoints before anything else.
 
 use std::io;
 use std::path::Path;
@@ -12,20 +12,20 @@ use crate::fs::Fs;
 use crate::log::LogError;
 use crate::segment::{self, HEADER_BYTES, HEADER_PLACES};
 
-/// The version that is written, and the only one that is known.
+/// The version that this program writes, and the only one that it reads.
 pub const VERSION: u8 = 1;
 
-/// The version behind `name`, if it is there and not the one that is known.
+/// The version behind `name`, if it is there and is not [`VERSION`].
 pub fn foreign(name: &[u8], bytes: &[u8]) -> Option<u8> {
     let version = *bytes.strip_prefix(name)?.first()?;
     (version != VERSION).then_some(version)
 }
 
-/// Makes sure that nothing here is of another version, before anything is changed.
+/// Checks that no file is of another version, before anything is changed.
 ///
 /// # Errors
 ///
-/// What was found, what is known, and what to do. What cannot be read is for others to tell.
+/// A message with both versions and what to do. Unreadable files are reported elsewhere.
 pub fn check(fs: &dyn Fs, directory: &Path, names: &[String]) -> Result<(), LogError> {
     let front = |name: &str, place: u64| {
         let mut bytes = [0; HEADER_BYTES];
@@ -52,7 +52,7 @@ pub fn check(fs: &dyn Fs, directory: &Path, names: &[String]) -> Result<(), LogE
     }
 }
 
-/// Why a file that another version has written is not used.
+/// The error for a file of another version.
 pub fn refusal(path: &Path, what: &str) -> LogError {
     let error = format!(
         "{what}: another version of forebay has written it, most likely a later one; start that version again, or \

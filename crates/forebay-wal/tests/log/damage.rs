@@ -1,7 +1,7 @@
-//! A log that was synced and closed, and then damaged: bits flipped, files cut or removed.
+//! Damage to a closed log: flipped bits, truncated files, removed files.
 //!
-//! The log opens; every record that is whole is read; each that is lost is told, unless it stood behind all that could
-//! prove that it had been there. A run prints its seed when it fails; `FOREBAY_TEST_SEED=…` repeats that one.
+//! The log opens, reads every sound record, and reports every lost one, unless nothing is left that proves that the record
+//! existed. A failed run prints its seed; `FOREBAY_TEST_SEED=…` repeats the run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -13,7 +13,7 @@ use forebay_wal::{
     Durability, Event, Fs as _, Log, LogOptions, SegmentEnd, SegmentItem, Truncation, record_bytes,
 };
 
-/// Ways in which each log is damaged.
+/// How many times each log is damaged, each time from its undamaged state.
 const DAMAGES: usize = 40;
 
 fn open(fs: &FaultyFs, seed: u64, visit: &mut dyn FnMut(Event<'_>)) -> Log {
@@ -41,7 +41,7 @@ fn index(number: u64) -> usize {
     usize::try_from(number).expect("small")
 }
 
-/// Damages one file, and says which.
+/// Damages one file and returns its name.
 fn damage(random: &mut fastrand::Rng, fs: &FaultyFs) -> Option<String> {
     let name = random.choice(names(fs))?;
     let path = path(&name);
@@ -62,13 +62,13 @@ fn damage(random: &mut fastrand::Rng, fs: &FaultyFs) -> Option<String> {
     Some(name)
 }
 
-/// A record, and where it was written.
+/// A record and its place.
 #[derive(Debug)]
 struct Written {
     segment: u64,
     bytes: Range<usize>,
     payload: Vec<u8>,
-    /// Everything below this was on stable storage before it.
+    /// Every record below this was on stable storage before this one was written.
     synced: u64,
 }
 
@@ -76,11 +76,11 @@ struct Written {
 struct Closed {
     fs: FaultyFs,
     records: BTreeMap<u64, Written>,
-    /// Numbers of the segments that are not settled.
+    /// The segments that are not settled.
     needed: BTreeSet<u64>,
-    /// Of those, the ones that the last checkpoint names.
+    /// The needed segments in the last checkpoint.
     named: BTreeSet<u64>,
-    /// How many checkpoints there were, and where the last one stands.
+    /// The number of checkpoints, and the next sequence number at the last one.
     checkpoints: u8,
     checkpoint_seq: u64,
 }
@@ -136,15 +136,15 @@ impl Closed {
     }
 }
 
-/// What is found of a damaged log, by opening it and by reading all that it names.
+/// The findings at a damaged log, from opening it and from reading all its segments.
 #[derive(Debug, Default)]
 struct Salvage {
     checkpoint: u8,
     checkpoint_damaged: bool,
     records: BTreeMap<u64, Vec<u8>>,
-    /// Sequence numbers that are said to be lost.
+    /// Records reported as lost.
     lost: BTreeSet<u64>,
-    /// Segments of which nothing can be read.
+    /// Segments reported as unreadable.
     unknown: BTreeSet<u64>,
     truncation: Option<Truncation>,
 }
@@ -179,11 +179,11 @@ impl Salvage {
     }
 }
 
-/// What damage has left.
+/// The undamaged part of a log.
 struct Remains {
-    /// The records that are whole, in segments that say what they are.
+    /// The whole records in segments that a header or the checkpoint describes.
     whole: BTreeSet<u64>,
-    /// Something says that all records below this were on stable storage.
+    /// Something proves that all records below this were on stable storage.
     proven: u64,
 }
 
@@ -212,7 +212,7 @@ impl Remains {
         remains
     }
 
-    /// Whether nothing shows that a record stood here, as if it had never been synced.
+    /// Whether nothing proves that this record was ever synced.
     fn ends_before(&self, seq: u64) -> bool {
         (self.proven..=seq).any(|seq| !self.whole.contains(&seq))
     }
@@ -232,8 +232,8 @@ fn check_damaged(closed: &Closed, random: &mut fastrand::Rng) {
     let (named, seq) = if last { (&closed.named, closed.checkpoint_seq) } else { (&none, 1) };
     let remains = Remains::of(closed, &remains_of, named, seq);
     for (seq, payload) in &salvage.records {
-        assert!(closed.records[seq].payload == *payload, "record {seq} is another one");
-        assert!(!salvage.lost.contains(seq), "record {seq} is read, and said to be lost");
+        assert!(closed.records[seq].payload == *payload, "record {seq} has another payload");
+        assert!(!salvage.lost.contains(seq), "record {seq} is read, and reported as lost");
     }
     for (seq, record) in closed.records.iter().filter(|(_, record)| closed.needed.contains(&record.segment)) {
         let is_cut_off = is_cut_off(closed, &remains_of, named, record);
@@ -242,23 +242,24 @@ fn check_damaged(closed: &Closed, random: &mut fastrand::Rng) {
         }
         assert!(
             !remains.whole.contains(seq) || is_cut_off,
-            "record {seq} in {} is whole, and not read",
+            "record {seq} in {} is whole, but not read",
             record.segment
         );
         let is_behind_cut =
             salvage.truncation.is_some_and(|cut| cut.segment == record.segment && cut.seq <= *seq);
-        let told = salvage.lost.contains(seq) || salvage.unknown.contains(&record.segment) || is_behind_cut;
-        // Without a checkpoint nobody knows which segments there were.
+        let is_reported =
+            salvage.lost.contains(seq) || salvage.unknown.contains(&record.segment) || is_behind_cut;
+        // Without a checkpoint nobody knows which segments existed.
         assert!(
-            told || salvage.checkpoint_damaged,
-            "record {seq} in {} is gone without a word",
+            is_reported || salvage.checkpoint_damaged,
+            "record {seq} in {} is lost without a report",
             record.segment
         );
     }
     goes_on(log, &fs, &remains_of, &salvage);
 }
 
-/// Whether a record is missing at the end of the youngest segment, and something says how large that was made.
+/// Whether a record is in the lost end of the youngest segment, and something proves the segment's original size.
 fn is_cut_off(closed: &Closed, fs: &FaultyFs, named: &BTreeSet<u64>, record: &Written) -> bool {
     let name = segment_name(record.segment);
     if closed.needed.last() != Some(&record.segment) || !names(fs).contains(&name) {
@@ -270,11 +271,11 @@ fn is_cut_off(closed: &Closed, fs: &FaultyFs, named: &BTreeSet<u64>, record: &Wr
     says_size && record.bytes.start >= after.len()
 }
 
-/// A damaged log takes records as ever, and does not write over what it could not read.
+/// A damaged log takes new records, and does not overwrite unreadable segments.
 fn goes_on(mut log: Log, fs: &FaultyFs, before: &FaultyFs, salvage: &Salvage) {
     let seq = log.append(&[b"after the damage"]).expect("nothing fails");
     log.commit(Durability::Synced).expect("nothing fails");
-    // A start after a checkpoint removes what it does not name, and that must not take along what nobody could read.
+    // A start removes the segments that the checkpoint does not list. The unreadable ones must stay.
     let settled = numbers(&log).into_iter().collect::<Vec<_>>();
     log.checkpoint(vec![200], &settled[..settled.len() - 1]).expect("nothing fails");
     drop(log);
@@ -289,7 +290,7 @@ fn goes_on(mut log: Log, fs: &FaultyFs, before: &FaultyFs, salvage: &Salvage) {
     assert_eq!((again.checkpoint, &again.records[&seq][..]), (200, &b"after the damage"[..]));
 }
 
-/// Prints where a run was when it failed.
+/// Prints the seed of a failed run.
 struct Progress(u64);
 
 impl Drop for Progress {
@@ -311,7 +312,7 @@ fn check(seed: u64) {
 }
 
 #[test]
-fn what_damage_leaves_whole_is_read_and_what_it_takes_is_told() {
+fn every_record_that_damage_spares_is_read_and_every_other_is_reported() {
     if let Ok(seed) = std::env::var("FOREBAY_TEST_SEED") {
         return check(seed.parse().expect("a whole number"));
     }

@@ -1,6 +1,6 @@
-//! The log against a model, on a file system that fails, crashes and loses what was not synced.
+//! The log against a model, on a file system that fails, crashes and loses unsynced writes.
 //!
-//! A run prints its seed when it fails; `FOREBAY_TEST_SEED=…` repeats that one.
+//! A failed run prints its seed; `FOREBAY_TEST_SEED=…` repeats the run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -15,11 +15,11 @@ const SEGMENT_BYTES: u64 = 16 * 1024;
 const OPERATIONS: usize = 400;
 
 fn config() -> LogOptions {
-    // So that records of either kind come in every order.
+    // Small, so that copied and uncopied records come in every order.
     LogOptions { copied_bytes_max: 1000, ..LogOptions::new("/log".into(), SEGMENT_BYTES) }
 }
 
-/// A record as the model remembers it: its payload follows from its number and size.
+/// A record in the model; its payload follows from its id and size.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Entry {
     id: u64,
@@ -35,7 +35,7 @@ impl Entry {
     }
 }
 
-/// What one checkpoint said, whether or not it became durable.
+/// An attempted checkpoint, durable or not.
 #[derive(Clone, Debug, Default)]
 struct Attempt {
     /// The sequence number of the next record at that time.
@@ -44,23 +44,23 @@ struct Attempt {
     settled: BTreeSet<u64>,
 }
 
-/// What the log must hold.
+/// The expected content of the log.
 #[derive(Debug)]
 struct Model {
-    /// The records that were committed, by sequence number.
+    /// The committed records.
     live: BTreeMap<u64, Entry>,
-    /// Those that were appended since the last commit.
+    /// The records appended since the last commit.
     group: BTreeMap<u64, Entry>,
-    /// Those whose commit failed; a reopen may bring them back until a later segment is on disk.
+    /// The records of a failed commit. A reopen may bring them back until a later segment is on disk.
     void: BTreeMap<u64, Entry>,
     attempts: Vec<Attempt>,
-    /// The attempt that is durable; a later one may be.
+    /// The last attempt that is surely durable; a later one may be.
     durable: usize,
     /// No reopen may end below this.
     synced_seq: u64,
     /// Whether the log has a segment that it appends to.
     active: bool,
-    /// Whether the power went since the log was last opened.
+    /// Whether there was a power loss since the log was last opened.
     crashed: bool,
     ids: u64,
 }
@@ -102,66 +102,66 @@ impl Model {
         }
     }
 
-    /// Takes over what a reopened log told, and says what is wrong with it.
-    fn reopened(&mut self, told: &Told, end: u64) {
-        assert!(told.wrong.is_empty(), "false alarms: {:?}", told.wrong);
-        let kept = told.checkpoint.unwrap_or(0);
-        assert!(kept >= self.durable, "checkpoint {kept} came back instead of {}", self.durable);
-        let Attempt { seq: start, settled } = self.attempts[kept].clone();
-        assert_eq!(end, start + told.records.len() as u64, "all sequence numbers from {start} on, once");
+    /// Checks the findings at a reopening, and takes them over.
+    fn reopened(&mut self, findings: &Findings, end: u64) {
+        assert!(findings.wrong.is_empty(), "false alarms: {:?}", findings.wrong);
+        let found = findings.checkpoint.unwrap_or(0);
+        assert!(found >= self.durable, "checkpoint {found} came back instead of {}", self.durable);
+        let Attempt { seq: start, settled } = self.attempts[found].clone();
+        assert_eq!(end, start + findings.records.len() as u64, "all sequence numbers from {start} on, once");
         assert!(end >= self.synced_seq, "it ends at {end}, and {} was next to be synced", self.synced_seq);
         let lost = self.live.range(end..).find(|(_, entry)| entry.synced || !self.crashed);
         assert_eq!(lost, None, "a record is lost from {end} on, after a crash: {}", self.crashed);
         self.live.split_off(&end);
-        for ((seq, segment, payload), expected) in told.records.iter().zip(start..) {
+        for ((seq, segment, payload), expected) in findings.records.iter().zip(start..) {
             assert_eq!(*seq, expected, "in their order");
             let maybe = self.group.get(seq).or(self.void.get(seq));
             let entry =
                 *self.live.entry(*seq).or_insert_with(|| *maybe.expect("it was appended and not voided"));
-            assert!(entry.payload() == *payload, "record {seq} is another than {entry:?}");
+            assert!(entry.payload() == *payload, "record {seq} is not {entry:?}");
             assert_eq!(entry.segment, *segment, "record {seq}");
         }
         self.group.clear();
         self.void.clear();
-        (self.durable, self.active, self.crashed) = (kept, false, false);
+        (self.durable, self.active, self.crashed) = (found, false, false);
         self.live.retain(|_, entry| !settled.contains(&entry.segment));
         self.synced_seq = end;
         self.synced();
     }
 
-    /// What the log must hold in this segment below this sequence number.
+    /// The expected records of a segment below a sequence number.
     fn in_segment(&self, number: u64, below: u64) -> BTreeMap<u64, Entry> {
         let records = self.live.range(..below).filter(|(_, entry)| entry.segment == number);
         records.map(|(seq, entry)| (*seq, *entry)).collect()
     }
 }
 
-/// What an opening log told.
+/// The findings at an opening.
 #[derive(Debug, Default)]
-struct Told {
+struct Findings {
     checkpoint: Option<usize>,
     records: Vec<(u64, u64, Vec<u8>)>,
     wrong: Vec<String>,
 }
 
-fn open(fs: &FaultyFs, seed: u64) -> (Result<Log, LogError>, Told) {
-    let mut told = Told::default();
+fn open(fs: &FaultyFs, seed: u64) -> (Result<Log, LogError>, Findings) {
+    let mut findings = Findings::default();
     let visit = &mut |event: Event<'_>| match event {
         Event::Checkpoint { state } => {
             let number = u64::from_le_bytes(state[..8].try_into().expect("eight bytes"));
-            told.checkpoint = Some(usize::try_from(number).expect("small"));
+            findings.checkpoint = Some(usize::try_from(number).expect("small"));
         }
-        Event::Record(record) => told.records.push((record.seq, record.segment, record.payload.to_vec())),
+        Event::Record(record) => findings.records.push((record.seq, record.segment, record.payload.to_vec())),
         Event::TornTail { .. } => {}
         Event::CheckpointDamaged | Event::Damage(_) | Event::Missing(_) | Event::Truncation(_) => {
-            told.wrong.push(format!("{event:?}"))
+            findings.wrong.push(format!("{event:?}"))
         }
     };
     let log = Log::open(Arc::new(fs.clone()), config(), seed, visit);
-    (log, told)
+    (log, findings)
 }
 
-/// The log, the model, and what is going on around them.
+/// The log, its model, and the state of the disk and the process.
 struct Run {
     random: fastrand::Rng,
     fs: FaultyFs,
@@ -181,8 +181,8 @@ impl Run {
     fn new(seed: u64) -> Run {
         let mut random = fastrand::Rng::with_seed(seed);
         let fs = FaultyFs::new(random.u64(..));
-        let (log, told) = open(&fs, random.u64(..));
-        assert!(told.records.is_empty());
+        let (log, findings) = open(&fs, random.u64(..));
+        assert!(findings.records.is_empty());
         Run {
             random,
             fs,
@@ -218,7 +218,7 @@ impl Run {
         self.check_spares();
     }
 
-    /// A success; a failure is allowed only where something can fail.
+    /// The value of a success; `None` after a failure, which is allowed only while something can fail.
     fn worked<T>(&mut self, result: Result<T, LogError>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
@@ -231,10 +231,10 @@ impl Run {
         }
     }
 
-    /// Goes on in the segment that a start has found last, if there is one.
+    /// Appends to the last segment found at the start from now on, if there is one.
     fn resume_last_segment(&mut self) {
         let result = self.log.resume_last_segment();
-        println!("go on in the last segment: {result:?}, {:?}", self.log.active());
+        println!("resume the last segment: {result:?}, {:?}", self.log.active());
         self.worked(result);
         self.model.active = self.log.active().is_some();
     }
@@ -262,10 +262,10 @@ impl Run {
         assert_eq!(seq, self.model.next_seq(), "sequence numbers have no holes");
         entry.segment = self.log.segments().last().expect("it is in a segment").number;
         if before.is_some_and(|before| entry.segment > before) {
-            // Whatever is in a later segment says that all before it was synced.
+            // A later segment proves that everything before it was synced.
             self.model.live.values_mut().for_each(|entry| entry.synced = true);
         }
-        // The later segment is on disk.
+        // The next segment is on disk by now, so void records cannot come back.
         self.model.void.clear();
         self.model.active = true;
         self.model.group.insert(seq, entry);
@@ -295,7 +295,7 @@ impl Run {
         let mut settled = self.model.attempts[self.model.durable].settled.clone();
         settled.extend(&numbers);
         let goes = numbers.first().copied();
-        // The segment that is written to stays, whatever is said of it.
+        // The active segment stays, even if it is called settled.
         numbers.extend(active.filter(|_| self.random.bool()));
         let mut state = (self.model.attempts.len() as u64).to_le_bytes().to_vec();
         state.resize(if self.random.u8(..8) == 0 { self.random.usize(8..30_000) } else { 8 }, 7);
@@ -304,12 +304,12 @@ impl Run {
         println!("checkpoint {} settles {settled:?}: {result:?}", self.model.attempts.len());
         let worked = self.worked(result).is_some();
         if self.log.position().seq < next_seq || !self.log.is_synced() {
-            assert!(!worked, "a checkpoint syncs what is before it");
+            assert!(!worked, "a checkpoint syncs all records before it");
             return self.model.failed();
         }
         self.model.synced();
         self.model.attempts.push(Attempt { seq: next_seq, settled: settled.clone() });
-        // It may be durable, and only the files of the segments could not be removed.
+        // A failed checkpoint may be durable if only the removal of segments has failed.
         let gone = |number| self.log.segments().iter().all(|segment| segment.number != number);
         if worked || goes.is_some_and(gone) {
             self.model.durable = self.model.attempts.len() - 1;
@@ -317,8 +317,8 @@ impl Run {
         }
     }
 
-    /// Lets a segment with records that failed be settled, and writes into its file others of the same sequence
-    /// numbers, so that what it held stands where the next one would.
+    /// Settles a segment with void records, and reuses its file for records with the same sequence numbers, so that a
+    /// void record lies where the next record would begin.
     fn use_a_file_with_void_records(&mut self) {
         self.no_faults();
         self.reopen();
@@ -329,7 +329,7 @@ impl Run {
         self.no_faults();
         self.append_of(104);
         self.settle(1.0);
-        // Its segment is its own.
+        // A record of this size gets a segment of its own.
         self.append_of(17_000);
         let bytes = [232, 360, 488][self.random.usize(..3)];
         self.append_of(bytes);
@@ -355,7 +355,7 @@ impl Run {
         }
     }
 
-    /// Reads a segment as a running gateway does.
+    /// Reads a segment in the same way as a running gateway.
     fn read_back_one(&mut self) {
         if let Some(segment) = self.random.choice(self.log.segments().to_vec()) {
             let committed = self.model.live.last_key_value().map_or(0, |(seq, _)| seq + 1);
@@ -385,15 +385,15 @@ impl Run {
 
     fn change_faults(&mut self) {
         let random = &mut self.random;
-        let mut likely =
+        let mut probability =
             |often: u8| if random.u8(..8) < often { [0.02, 0.2, 1.0][random.usize(..3)] } else { 0.0 };
-        self.faults = match likely(4) > 0.0 {
+        self.faults = match probability(4) > 0.0 {
             true => FaultRates {
-                write: likely(2),
-                sync: likely(2),
-                read: likely(1),
-                name: likely(2),
-                directory_sync: likely(2),
+                write: probability(2),
+                sync: probability(2),
+                read: probability(1),
+                name: probability(2),
+                directory_sync: probability(2),
             },
             false => FaultRates::default(),
         };
@@ -409,7 +409,7 @@ impl Run {
         self.fs.set_free(None);
     }
 
-    /// Goes on, is gone in the middle of something, and starts again, with or without the power going, too.
+    /// Runs a few operations, is killed during one of them, perhaps together with a power loss, and starts again.
     fn die(&mut self) {
         self.dying = true;
         self.fs.set_calls_left(Some(self.random.u32(..40)));
@@ -427,12 +427,12 @@ impl Run {
         self.reopen_while_dying();
     }
 
-    /// Dies a few times while the log is opened, then opens it.
+    /// Is killed a few times while it opens the log, then opens it.
     fn reopen_while_dying(&mut self) {
         for _ in 0..self.random.u8(..3) {
             self.fs.set_calls_left(Some(self.random.u32(..20)));
-            let (log, told) = open(&self.fs, self.random.u64(..));
-            assert_eq!(told.wrong, Vec::<String>::new(), "an I/O error is no damage");
+            let (log, findings) = open(&self.fs, self.random.u64(..));
+            assert_eq!(findings.wrong, Vec::<String>::new(), "an I/O error is no damage");
             println!("die while opening: {log:?}");
             if self.random.bool() {
                 self.crash_only();
@@ -455,22 +455,23 @@ impl Run {
         self.reopen();
     }
 
-    /// As after a kill: whatever was written is there.
+    /// Reopens the log as after a kill: all written bytes are there.
     fn reopen(&mut self) {
         (self.job, self.spare) = (None, None);
         loop {
-            let (log, told) = open(&self.fs, self.random.u64(..));
-            let seqs = told.records.first().zip(told.records.last()).map(|(first, last)| first.0..=last.0);
+            let (log, findings) = open(&self.fs, self.random.u64(..));
+            let seqs =
+                findings.records.first().zip(findings.records.last()).map(|(first, last)| first.0..=last.0);
             println!(
                 "open, crashed {}: {log:?}, checkpoint {:?}, {seqs:?}",
-                self.model.crashed, told.checkpoint
+                self.model.crashed, findings.checkpoint
             );
             let Some(log) = self.worked(log) else {
-                assert_eq!(told.wrong, Vec::<String>::new(), "an I/O error is no damage");
+                assert_eq!(findings.wrong, Vec::<String>::new(), "an I/O error is no damage");
                 self.after_a_failed_open();
                 continue;
             };
-            self.model.reopened(&told, log.position().seq);
+            self.model.reopened(&findings, log.position().seq);
             self.log = log;
             break;
         }
@@ -506,7 +507,7 @@ impl Run {
         self.fs.set_faults(faults);
     }
 
-    /// Files that wait to become segments do not pile up.
+    /// Spare files do not pile up.
     fn check_spares(&self) {
         if !self.ever_failed && self.faults == FaultRates::default() && !self.dying {
             let names = forebay_wal::Fs::list(&self.fs, Path::new("/log")).expect("nothing fails");
@@ -516,7 +517,7 @@ impl Run {
     }
 }
 
-/// Prints where a run was when it failed.
+/// Prints the seed and the operation of a failed run.
 struct Progress {
     seed: u64,
     operation: usize,
@@ -528,7 +529,7 @@ impl Drop for Progress {
         if std::thread::panicking() {
             let Progress { seed, operation, before } = self;
             eprintln!(
-                "FOREBAY_TEST_SEED={seed}, at its operation {operation}, {before} before it in other runs"
+                "FOREBAY_TEST_SEED={seed}, operation {operation}, after {before} operations of other runs"
             );
         }
     }
@@ -556,10 +557,10 @@ fn the_log_holds_what_its_model_holds_through_faults_and_crashes() {
     }
 }
 
-/// A log without a model, for what was found once.
-fn opened(fs: &FaultyFs) -> (Log, Told) {
-    let (log, told) = open(fs, 7 + fastrand::u64(..));
-    (log.expect("nothing fails"), told)
+/// A log without a model, for defects that were found once.
+fn opened(fs: &FaultyFs) -> (Log, Findings) {
+    let (log, findings) = open(fs, 7 + fastrand::u64(..));
+    (log.expect("nothing fails"), findings)
 }
 
 /// Appends records of so many bytes in one commit.
@@ -578,7 +579,7 @@ fn numbers(log: &Log) -> Vec<u64> {
     log.segments().iter().map(|segment| segment.number).collect()
 }
 
-/// How much of all segments can be read as a running gateway reads it; none of it may be damaged.
+/// All records that a running gateway can read. None of them may be damaged.
 fn readable(log: &Log) -> Vec<u64> {
     let mut seqs = Vec::new();
     for segment in log.segments() {
@@ -591,7 +592,7 @@ fn readable(log: &Log) -> Vec<u64> {
     seqs
 }
 
-/// Runs a case for some ways in which what was not synced can be lost.
+/// Runs a case with different losses of unsynced writes.
 fn for_some_seeds(case: impl Fn(u64, &FaultyFs)) {
     for seed in 0..40 {
         println!("seed {seed}");
@@ -600,9 +601,9 @@ fn for_some_seeds(case: impl Fn(u64, &FaultyFs)) {
 }
 
 #[test]
-fn a_record_larger_than_the_spare_file_does_not_take_the_name_of_it() {
-    // Both were called after the next segment: the larger one emptied the spare file, got its name as a segment, and
-    // the next segment's header was written into it.
+fn the_file_of_a_large_record_gets_another_name_than_the_spare_file() {
+    // Both were named after the next segment: making the larger file emptied the spare one, which was then renamed as
+    // that segment, and the header of the segment after it was written into the same file.
     let fs = FaultyFs::new(1);
     let (mut log, _) = opened(&fs);
     append(&mut log, 3, 4000, Durability::Synced);
@@ -611,12 +612,12 @@ fn a_record_larger_than_the_spare_file_does_not_take_the_name_of_it() {
     append(&mut log, 1, 40_000, Durability::Synced);
     append(&mut log, 5, 4000, Durability::Synced);
     assert_eq!(readable(&log), (1..=9).collect::<Vec<_>>());
-    let (_, told) = opened(&fs);
-    assert_eq!((told.records.len(), told.wrong.len()), (9, 0), "{:?}", told.wrong);
+    let (_, findings) = opened(&fs);
+    assert_eq!((findings.records.len(), findings.wrong.len()), (9, 0), "{:?}", findings.wrong);
 }
 
 #[test]
-fn what_a_file_held_as_an_older_segment_is_not_read_as_part_of_the_younger() {
+fn the_old_records_of_a_reused_file_are_not_read_as_part_of_the_new_segment() {
     let fs = FaultyFs::new(1);
     let (mut log, _) = opened(&fs);
     append(&mut log, 1, 104, Durability::Synced);
@@ -626,16 +627,16 @@ fn what_a_file_held_as_an_older_segment_is_not_read_as_part_of_the_younger() {
     fs.set_faults(FaultRates::default());
     append(&mut log, 1, 17_000, Durability::Synced);
     checkpoint(&mut log, 1, &[1]).expect("nothing fails");
-    // In the file of the first segment, and as long as the first three records of it.
+    // It goes into the file of the first segment, and is as long as the first three records there.
     append(&mut log, 1, 360, Durability::Synced);
     drop(log);
-    let (_, told) = opened(&fs);
-    assert_eq!(told.records.last().map(|(seq, ..)| *seq), Some(3));
+    let (_, findings) = opened(&fs);
+    assert_eq!(findings.records.last().map(|(seq, ..)| *seq), Some(3));
 }
 
 #[test]
 fn two_jobs_make_two_files() {
-    // They had one name, and the header of the next segment was written into the one before it.
+    // Both files had one name, so the header of the next segment was written into the current one.
     let fs = FaultyFs::new(1);
     let (mut log, _) = opened(&fs);
     append(&mut log, 3, 4000, Durability::Synced);
@@ -649,8 +650,8 @@ fn two_jobs_make_two_files() {
 }
 
 #[test]
-fn what_was_written_before_a_failed_commit_is_synced_with_what_comes_after_it() {
-    // The file was let go without a sync, and the next segment said that all before it was durable.
+fn records_written_before_a_failed_commit_are_synced_with_the_next_commit() {
+    // The file was closed without a sync, and the next segment claimed that everything before it was durable.
     for faults in [
         FaultRates { write: 1.0, ..FaultRates::default() },
         FaultRates { sync: 1.0, ..FaultRates::default() },
@@ -665,15 +666,15 @@ fn what_was_written_before_a_failed_commit_is_synced_with_what_comes_after_it() 
             fs.set_faults(FaultRates::default());
             append(&mut log, 1, 100, Durability::Synced);
             fs.crash();
-            let (_, told) = opened(fs);
-            assert_eq!((told.records.len(), told.wrong.len()), (3, 0), "{:?}", told.wrong);
+            let (_, findings) = opened(fs);
+            assert_eq!((findings.records.len(), findings.wrong.len()), (3, 0), "{:?}", findings.wrong);
         });
     }
 }
 
 #[test]
-fn what_a_start_has_read_stays_although_an_earlier_sync_of_it_failed() {
-    // A sync that failed leaves pages that read well, and the next sync says that there is nothing to do.
+fn records_read_at_a_start_are_durable_even_after_an_earlier_failed_sync() {
+    // A failed sync leaves pages that read well, and the next sync finds nothing to do.
     for_some_seeds(|_, fs| {
         let (mut log, _) = opened(fs);
         append(&mut log, 3, 100, Durability::Synced);
@@ -682,19 +683,19 @@ fn what_a_start_has_read_stays_although_an_earlier_sync_of_it_failed() {
         log.commit(Durability::Synced).expect_err("the disk fails");
         fs.set_faults(FaultRates::default());
         drop(log);
-        let (mut log, told) = opened(fs);
-        assert_eq!(told.records.len(), 4, "it was written, and nothing says that it does not count");
+        let (mut log, findings) = opened(fs);
+        assert_eq!(findings.records.len(), 4, "it was written, and nothing makes it void");
         append(&mut log, 1, 100, Durability::Synced);
         fs.crash();
-        let (_, told) = opened(fs);
-        assert_eq!((told.records.len(), told.wrong.len()), (5, 0), "{:?}", told.wrong);
+        let (_, findings) = opened(fs);
+        assert_eq!((findings.records.len(), findings.wrong.len()), (5, 0), "{:?}", findings.wrong);
     });
 }
 
 #[test]
-fn no_start_goes_on_behind_the_void_records_of_a_segment() {
-    // The checkpoint said that the next record comes behind the void one, and a start went on there: a reader of the
-    // segment came upon the void one first, and took what followed for damaged.
+fn no_start_appends_behind_the_void_records_of_a_segment() {
+    // The checkpoint put the next record behind the void one, and a start appended there: a reader of the segment met
+    // the void record first, and reported everything behind it as damaged.
     for_some_seeds(|_, fs| {
         let (mut log, _) = opened(fs);
         append(&mut log, 2, 100, Durability::Synced);
@@ -704,8 +705,8 @@ fn no_start_goes_on_behind_the_void_records_of_a_segment() {
         fs.set_faults(FaultRates::default());
         checkpoint(&mut log, 1, &[]).expect("nothing fails");
         fs.crash();
-        let (mut log, told) = opened(fs);
-        assert_eq!((told.records.len(), told.wrong.len()), (0, 0), "{:?}", told.wrong);
+        let (mut log, findings) = opened(fs);
+        assert_eq!((findings.records.len(), findings.wrong.len()), (0, 0), "{:?}", findings.wrong);
         log.resume_last_segment().expect("nothing fails");
         append(&mut log, 2, 100, Durability::Synced);
         assert_eq!(readable(&log), [1, 2, 3, 4]);
@@ -713,8 +714,8 @@ fn no_start_goes_on_behind_the_void_records_of_a_segment() {
 }
 
 #[test]
-fn a_checkpoint_that_was_written_and_not_synced_takes_no_segment_with_it() {
-    // The start removed the segments that it settles, and the crash after it brought the older one back.
+fn a_checkpoint_that_was_written_but_not_synced_removes_no_segment() {
+    // The start removed the segments that the checkpoint settled, and a crash brought the older checkpoint back.
     for_some_seeds(|_, fs| {
         let (mut log, _) = opened(fs);
         append(&mut log, 10, 4000, Durability::Synced);
@@ -726,14 +727,14 @@ fn a_checkpoint_that_was_written_and_not_synced_takes_no_segment_with_it() {
         drop(log);
         let _ = opened(fs);
         fs.crash();
-        let (_, told) = opened(fs);
-        assert!(told.wrong.is_empty(), "{:?}", told.wrong);
+        let (_, findings) = opened(fs);
+        assert!(findings.wrong.is_empty(), "{:?}", findings.wrong);
     });
 }
 
 #[test]
-fn the_first_checkpoint_is_durable_with_its_names_or_removes_nothing() {
-    // The directory was synced only by the call that had made the files.
+fn the_first_checkpoint_removes_no_segment_before_its_file_names_are_durable() {
+    // Only the call that made the files had synced the directory.
     for_some_seeds(|_, fs| {
         let (mut log, _) = opened(fs);
         append(&mut log, 10, 4000, Durability::Synced);
@@ -742,13 +743,13 @@ fn the_first_checkpoint_is_durable_with_its_names_or_removes_nothing() {
         fs.set_faults(FaultRates::default());
         checkpoint(&mut log, 2, &[1]).expect("nothing fails");
         fs.crash();
-        let (_, told) = opened(fs);
-        assert_eq!((told.checkpoint, told.wrong.len()), (Some(2), 0), "{:?}", told.wrong);
+        let (_, findings) = opened(fs);
+        assert_eq!((findings.checkpoint, findings.wrong.len()), (Some(2), 0), "{:?}", findings.wrong);
     });
 }
 
 #[test]
-fn the_first_checkpoint_that_is_torn_is_no_damaged_one() {
+fn a_torn_first_checkpoint_is_not_reported_as_damage() {
     for_some_seeds(|seed, fs| {
         let (mut log, _) = opened(fs);
         append(&mut log, 2, 100, Durability::Synced);
@@ -757,14 +758,14 @@ fn the_first_checkpoint_that_is_torn_is_no_damaged_one() {
         state.resize(3000, 1);
         let _ = log.checkpoint(state, &[]);
         fs.crash();
-        let (_, told) = opened(fs);
-        assert!(told.wrong.is_empty(), "{:?}", told.wrong);
+        let (_, findings) = opened(fs);
+        assert!(findings.wrong.is_empty(), "{:?}", findings.wrong);
     });
 }
 
 #[test]
-fn a_segment_that_was_half_made_is_not_taken_for_one_after_a_checkpoint() {
-    // It began behind a record that was void by then, and so that one seemed to be lost.
+fn a_half_made_segment_is_ignored_after_a_checkpoint() {
+    // It began behind a record that was void by then, so the record was reported as lost.
     for_some_seeds(|_, fs| {
         let (mut log, _) = opened(fs);
         append(&mut log, 2, 4000, Durability::Synced);
@@ -775,15 +776,15 @@ fn a_segment_that_was_half_made_is_not_taken_for_one_after_a_checkpoint() {
         fs.set_faults(FaultRates::default());
         checkpoint(&mut log, 1, &[]).expect("nothing fails");
         fs.crash();
-        let (log, told) = opened(fs);
-        assert!(told.wrong.is_empty(), "{:?}", told.wrong);
+        let (log, findings) = opened(fs);
+        assert!(findings.wrong.is_empty(), "{:?}", findings.wrong);
         assert_eq!(log.position().seq, 3);
     });
 }
 
 #[test]
-fn a_segment_that_was_begun_in_vain_does_not_come_back_after_the_next_start() {
-    // Its removal was lost in the crash, and it said again that the records before it, read since, do not count.
+fn a_removed_half_made_segment_does_not_come_back_after_the_next_start() {
+    // A crash undid its removal, and it made the records before it void again, after a start had read them.
     for_some_seeds(|_, fs| {
         let (mut log, _) = opened(fs);
         append(&mut log, 1, 100, Durability::Synced);
@@ -794,16 +795,16 @@ fn a_segment_that_was_begun_in_vain_does_not_come_back_after_the_next_start() {
         log.append(&[&[b'x'; 100]]).expect_err("the disk fails");
         fs.set_faults(FaultRates::default());
         drop(log);
-        let (log, told) = opened(fs);
+        let (log, findings) = opened(fs);
         drop(log);
         fs.crash();
         let (_, again) = opened(fs);
-        assert_eq!(told.records.len(), again.records.len());
+        assert_eq!(findings.records.len(), again.records.len());
     });
 }
 
 #[test]
-fn nothing_goes_on_in_a_segment_that_a_failed_checkpoint_may_have_let_go() {
+fn no_record_is_appended_to_a_segment_that_a_failed_checkpoint_may_have_settled() {
     let fs = FaultyFs::new(1);
     let (log, _) = open(&fs, 1);
     let mut log = log.expect("nothing fails");
@@ -819,22 +820,22 @@ fn nothing_goes_on_in_a_segment_that_a_failed_checkpoint_may_have_let_go() {
     log.append(&[b"another"]).expect("nothing fails");
     log.commit(Durability::Synced).expect("nothing fails");
     drop(log);
-    let (_, told) = open(&fs, 3);
-    assert!(told.wrong.is_empty(), "{:?}", told.wrong);
-    assert_eq!(told.records.last().map(|(seq, segment, _)| (*seq, *segment)), Some((2, 2)));
+    let (_, findings) = open(&fs, 3);
+    assert!(findings.wrong.is_empty(), "{:?}", findings.wrong);
+    assert_eq!(findings.records.last().map(|(seq, segment, _)| (*seq, *segment)), Some((2, 2)));
 }
 
 #[test]
-fn the_seeds_that_found_something_pass() {
+fn seeds_that_once_found_a_defect_pass() {
     let found = [
-        (1, "a checkpoint that a start had read, and that was not there after the next crash"),
-        (135, "the same, with the first one"),
-        (9, "a second spare file under the name of the first"),
-        (120, "the same, of a record larger than a segment"),
-        (128, "records that were written before a failed commit, and never synced"),
-        (10, "records that a start had read and synced, after a sync that had failed"),
-        (61, "segments that were removed for a checkpoint that was written and not synced"),
-        (107, "the first checkpoint, torn and called damaged"),
+        (1, "a checkpoint that a start had read was lost in the next crash"),
+        (135, "the same, with the first checkpoint"),
+        (9, "a second spare file had the name of the first"),
+        (120, "the same, for a record larger than a segment"),
+        (128, "records written before a failed commit were never synced"),
+        (10, "records that a start had read were lost after an earlier failed sync"),
+        (61, "segments were removed for a checkpoint that was written but not synced"),
+        (107, "the first checkpoint was torn, and reported as damaged"),
     ];
     for (seed, what) in found {
         println!("{what}");
