@@ -1,5 +1,7 @@
 //! Builds the gateway from its settings, and owns the order in which it starts and stops.
 
+mod outcome;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -12,11 +14,11 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 use url::Url;
 use utoipa::OpenApi;
 
-use crate::buffer::{Buffer, BufferConfig, OpenError, Opened, Rest, SentAgain};
+use crate::buffer::{Buffer, BufferConfig, OpenError, Opened};
 use crate::config::Config;
 use crate::delivery::dead_letter::{Directory, Leftover};
 use crate::delivery::wire::{HttpClient, Wire};
@@ -32,6 +34,8 @@ use crate::node::{Latest, LatestApi, Node, NodeError, NodeOptions};
 use crate::status::{self, Status, Watch};
 use crate::tasks;
 use crate::via::Via;
+
+pub use outcome::Ended;
 
 /// Longest time that answers under way get at the end of a stop.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -72,18 +76,6 @@ pub enum StartError {
     /// There is no HTTP client.
     #[error(transparent)]
     Transport(#[from] TransportError),
-}
-
-/// How a gateway ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub struct Ended {
-    /// Accepted readings that were not delivered.
-    pub undelivered: u64,
-    /// What becomes of them.
-    pub rest: Rest,
-    /// Whether one of its workers failed.
-    pub failed: bool,
 }
 
 /// What a gateway stands on. The real one is the network and the disk of this machine; a test can bring its own.
@@ -254,75 +246,6 @@ impl Gateway {
     }
 }
 
-impl Ended {
-    /// Whether readings are gone that were accepted, or not where the next start finds them.
-    pub fn has_lost(self) -> bool {
-        match self.rest {
-            Rest::Lost => self.undelivered > 0,
-            Rest::Kept => false,
-            Rest::KeptBut { lost, is_elsewhere, .. } => lost > 0 || (is_elsewhere && self.undelivered > 0),
-        }
-    }
-
-    /// Readings that are delivered or accounted for, and that the next start sends again.
-    pub fn sent_again(self) -> u64 {
-        match self.rest {
-            Rest::Lost | Rest::Kept => 0,
-            Rest::KeptBut { sent_again, .. } => sent_again.readings,
-        }
-    }
-
-    fn tell(self) {
-        let readings = self.undelivered;
-        if let Rest::KeptBut { sent_again, is_elsewhere, .. } = self.rest
-            && sent_again.readings > 0
-        {
-            let SentAgain { readings, under_other_keys } = sent_again;
-            let to_do = is_elsewhere.then_some(PUT_BACK);
-            error!(
-                readings,
-                under_other_keys,
-                to_do,
-                "readings are delivered or accounted for, and the disk did not take that down: the start that finds them \
-                 sends them again, under the same keys but for those that are counted as under others"
-            );
-        }
-        match self.rest {
-            _ if readings == 0 && self.sent_again() > 0 => {}
-            Rest::KeptBut { is_elsewhere: true, .. } if readings == 0 => warn!(
-                to_do = PUT_BACK,
-                "stopped, every accepted reading is delivered or accounted for; the directory of the buffer is not in \
-                 its place any more, and without it the next start knows no `Idempotency-Key` of before"
-            ),
-            _ if readings == 0 => info!("stopped, every accepted reading is delivered or accounted for"),
-            Rest::Lost => {
-                error!(
-                    readings,
-                    "readings were accepted and not delivered: they are lost with the memory buffer"
-                );
-            }
-            Rest::Kept => info!(readings, "readings stay on disk for the next start"),
-            Rest::KeptBut { lost, is_elsewhere: true, .. } => error!(
-                readings = readings.saturating_sub(lost),
-                lost,
-                to_do = PUT_BACK,
-                "readings stay in the directory of the buffer, which is not in its place any more: the next start does \
-                 not find them; those that were acknowledged in memory and could not be written are lost"
-            ),
-            Rest::KeptBut { lost: 0, .. } => info!(readings, "readings stay on disk for the next start"),
-            Rest::KeptBut { lost, .. } => error!(
-                readings = readings.saturating_sub(lost),
-                lost,
-                "readings stay on disk for the next start; those that were acknowledged in memory and could not be \
-                 written are lost"
-            ),
-        }
-    }
-}
-
-/// What to do about a directory that is not where it was.
-const PUT_BACK: &str = "put the directory back where it was before the next start";
-
 /// Waits for the delivery to end, and ends it when its time is over.
 async fn finish(
     mut worker: JoinHandle<()>,
@@ -416,7 +339,7 @@ mod tests {
     use futures_util::future::BoxFuture;
 
     use super::*;
-    use crate::buffer::{Accounts, Amount, OnFull, PushError, Receipt, Request};
+    use crate::buffer::{Accounts, Amount, OnFull, PushError, Receipt, Request, Rest};
 
     /// A buffer that says what becomes of the rest, and whether it was asked.
     #[derive(Debug)]

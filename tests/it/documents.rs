@@ -16,7 +16,7 @@ use http::StatusCode;
 /// `/`. What is below them stands in crates, and Cargo sees to it that they know nothing above.
 const FLOORS: &[(u8, &[&str])] = &[
     (8, &["main.rs", "lib.rs", "cli/"]),
-    (7, &["gateway.rs"]),
+    (7, &["gateway.rs", "gateway/"]),
     (6, &["config.rs", "config/"]),
     (5, &["ingest/", "status/", "node/"]),
     (4, &["delivery/"]),
