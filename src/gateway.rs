@@ -28,38 +28,38 @@ use crate::delivery::{
 };
 use crate::door::Door;
 use crate::ingest::{self, Entrance, Front, READINGS_PATH};
-use crate::listener::{self, Limits, Listener};
+use crate::listener::{self, ConnectionLimits, Listener};
 use crate::metrics::Metrics;
 use crate::node::{Latest, LatestApi, Node, NodeError, NodeOptions};
 use crate::status::{self, Status, Watch};
 use crate::tasks;
 use crate::via::Via;
 
-pub use outcome::Ended;
+pub use outcome::StopOutcome;
 
-/// Longest time that answers under way get at the end of a stop.
+/// Longest time for the last answers at the end of a stop.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
-/// Where the embedded node of a gateway listens, unless that is taken.
+/// Preferred address of a gateway's embedded node; if it is taken, the node gets a free port.
 const EMBEDDED_NODE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 
-/// The surface of the gateway, as OpenAPI.
+/// The OpenAPI document's own head; its paths come from the parts.
 #[derive(OpenApi)]
 #[openapi(info(
     title = "Forebay",
     description = "An ingest gateway for sensor readings.",
     license(name = "Apache-2.0", identifier = "Apache-2.0")
 ))]
-struct Api;
+struct GatewayApi;
 
 /// Why a gateway did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// The address cannot be had.
+    /// The address cannot be bound.
     #[error("cannot listen on {address}: {error}{}", listener::advice_on_address(*address, error))]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
     /// The embedded node did not start.
@@ -68,34 +68,34 @@ pub enum StartError {
     /// The buffer did not open.
     #[error(transparent)]
     Buffer(#[from] OpenError),
-    /// No dead letter could be kept.
+    /// Dead letters could not be stored.
     #[error(
         "dead letters could not be kept: {0}; `dead_letter.path` must name a directory that this user can make and write"
     )]
     DeadLetters(#[from] DeadLetterError),
-    /// There is no HTTP client.
+    /// The HTTP client could not be built.
     #[error(transparent)]
     Transport(#[from] TransportError),
 }
 
-/// What a gateway stands on. The real one is the network and the disk of this machine; a test can bring its own.
+/// The outer parts of a gateway: normally the network and the disk of this machine; a test brings its own.
 #[derive(Debug)]
-pub struct Ground<L> {
-    /// Where clients come in.
+pub struct GatewayParts<L> {
+    /// Accepts the clients' connections.
     pub listener: L,
-    /// The address of it.
+    /// The listener's address.
     pub address: SocketAddr,
-    /// What holds the readings.
+    /// The opened buffer.
     pub buffer: Opened,
-    /// How requests get to nodes.
+    /// Carries requests to nodes.
     pub wire: Arc<dyn Wire>,
-    /// What chance comes from: the keys of batches, delays, choices.
+    /// Random numbers for the keys of batches, delays and choices.
     pub random: fastrand::Rng,
-    /// What is counted.
+    /// The gateway's metrics.
     pub metrics: Arc<Metrics>,
 }
 
-/// A gateway that runs.
+/// A running gateway.
 #[derive(Debug)]
 pub struct Gateway {
     address: SocketAddr,
@@ -111,8 +111,8 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts a gateway: the embedded node if no other is configured, the delivery, and the front last, so that
-    /// nothing is taken before it can be passed on.
+    /// Starts a gateway: the embedded node if no other node is configured, the delivery, and the HTTP front last, so
+    /// that no reading is accepted before it can be delivered.
     ///
     /// # Errors
     ///
@@ -129,19 +129,19 @@ impl Gateway {
         let nodes = config.delivery.fixed_nodes();
         let buffer = open_buffer(config.buffer.clone(), nodes, Arc::clone(&metrics)).await?;
         let (wire, random) = (Arc::new(client), fastrand::Rng::new());
-        let ground = Ground { listener, address, buffer, wire, random, metrics };
-        let gateway = Gateway::start_with(ground, &config, embedded);
+        let parts = GatewayParts { listener, address, buffer, wire, random, metrics };
+        let gateway = Gateway::assemble(parts, &config, embedded);
         gateway.watch.look_after_dead_letters();
         Ok(gateway)
     }
 
-    /// Starts a gateway on a ground of any kind, in the runtime that this is called in; `config` names its nodes.
-    pub fn start_on<L: Listener>(ground: Ground<L>, config: &Config) -> Gateway {
-        Gateway::start_with(ground, config, None)
+    /// Starts a gateway from `parts` in the current runtime; `config` names its nodes.
+    pub fn start_with<L: Listener>(parts: GatewayParts<L>, config: &Config) -> Gateway {
+        Gateway::assemble(parts, config, None)
     }
 
-    fn start_with<L: Listener>(ground: Ground<L>, config: &Config, embedded: Option<Node>) -> Gateway {
-        let Ground { listener, address, buffer, wire, random, metrics } = ground;
+    fn assemble<L: Listener>(parts: GatewayParts<L>, config: &Config, embedded: Option<Node>) -> Gateway {
+        let GatewayParts { listener, address, buffer, wire, random, metrics } = parts;
         let Opened { buffer, outlet, memos } = buffer;
         let draining = CancellationToken::new();
         let signals = Signals::default();
@@ -175,7 +175,7 @@ impl Gateway {
         let entrance = Entrance::new(door, front, others, status::PATHS, &metrics);
 
         let stop_serving = CancellationToken::new();
-        let limits = Limits {
+        let limits = ConnectionLimits {
             connections_max: config.server.max_connections,
             head_timeout: config.server.idle_timeout,
         };
@@ -199,8 +199,8 @@ impl Gateway {
         self.address
     }
 
-    /// Returns when a worker has ended although nobody stopped it. The gateway is to be stopped then: half alive
-    /// is worse than a restart.
+    /// Returns when a worker has ended without being stopped. Stop the gateway then: a half-alive gateway is worse
+    /// than a restart.
     pub async fn failed(&mut self) {
         tokio::select! {
             _ = &mut self.worker => error!("the delivery ended by itself"),
@@ -210,17 +210,17 @@ impl Gateway {
 
     /// Stops the gateway. The order:
     ///
-    /// 1. `/readyz` turns 503, and no new readings are taken;
-    /// 2. the buffer is closed: whoever waits for room gets 503, and nothing more will come;
-    /// 3. what is buffered is delivered, for up to `server.shutdown_timeout`, batches no longer waiting for more; where the
-    ///    buffer outlives the process, for no longer than a second once nothing that waits could get on;
-    /// 4. the buffer ends: what it keeps for the next start is on stable storage then;
-    /// 5. the last answers go out (requests that waited for delivery), and the connections are closed;
+    /// 1. `/readyz` turns 503, and no new readings are accepted;
+    /// 2. the buffer is closed: requests that wait for room get 503;
+    /// 3. the buffered readings are delivered, for up to `server.shutdown_timeout`; batches no longer wait to fill. If
+    ///    the buffer outlives the process, this ends a second after the last batch that could make progress;
+    /// 4. the buffer ends: the readings that it keeps for the next start are on stable storage;
+    /// 5. the last answers go out (to requests that waited for delivery), and the connections are closed;
     /// 6. the embedded node ends.
-    pub async fn stop(self) -> Ended {
+    pub async fn stop(self) -> StopOutcome {
         info!(buffered = self.buffer.accounts().buffered(), "stopping");
-        // Asked first: an idle worker ends as soon as the buffer is closed. What has ended by now failed, and its end
-        // may have been waited for already; what ends from now on is waited for here.
+        // Before the buffer closes, which ends an idle worker: a task that has ended by now has failed. `failed` may
+        // have awaited it already, and a second await would panic.
         let worker_ended = self.worker.is_finished();
         let server_ended = self.server.is_finished();
         self.draining.cancel();
@@ -238,15 +238,15 @@ impl Gateway {
         if worker_failed || server_failed {
             error!(delivery = worker_failed, http_server = server_failed, "stopped after a part had failed");
         }
-        // What was given up and not told yet is told before the end.
+        // Dropping the watch logs the losses that it has not logged yet.
         drop(self.watch);
-        let ended = Ended { undelivered, rest, failed: worker_failed || server_failed };
-        ended.tell();
-        ended
+        let outcome = StopOutcome { undelivered, rest, failed: worker_failed || server_failed };
+        outcome.log();
+        outcome
     }
 }
 
-/// Waits for the delivery to end, and ends it when its time is over.
+/// Waits for the delivery to end, and aborts it when `within` is over.
 async fn finish(
     mut worker: JoinHandle<()>,
     abort: &CancellationToken,
@@ -261,7 +261,7 @@ async fn finish(
     }
 }
 
-/// Starts a node in this process if no other is configured, and makes it the one that is delivered to.
+/// Starts a node in this process if none is configured, and adds it to the configuration.
 async fn start_embedded_node(config: &mut Config) -> Result<Option<Node>, StartError> {
     if !config.delivery.nodes.is_empty() {
         return Ok(None);
@@ -273,7 +273,7 @@ async fn start_embedded_node(config: &mut Config) -> Result<Option<Node>, StartE
     Ok(Some(node))
 }
 
-/// Starts a node at the address where people look for it, or at a free one of the loopback if that cannot be had.
+/// Starts a node at its usual address, or at a free port of the loopback if that is taken.
 async fn embedded_node(data: &Path) -> Result<Node, NodeError> {
     let options = |listen| NodeOptions { listen, data: data.to_owned() };
     match Node::start(options(EMBEDDED_NODE)).await {
@@ -285,18 +285,19 @@ async fn embedded_node(data: &Path) -> Result<Node, NodeError> {
     }
 }
 
-/// Makes the directory of dead letters, before a reading is refused that would have to go there.
+/// Makes the directory of dead letters and tries it out, before the first reading has to go there.
 async fn try_out(config: DeadLetterConfig) -> Result<(), DeadLetterError> {
     let try_out = move || {
         Directory::new(&config.path).try_out(Leftover::TheDirectory)?;
-        // Before the log takes the room. Without it a start goes on: letters may find room, or it is made later.
+        // Reserved before the log takes the room. The start goes on without a reserve: there may be room for letters
+        // anyway, and the reserve is tried again later.
         let _ = DeadLetters::new(config).keep_reserve();
         Ok(())
     };
     tokio::task::spawn_blocking(try_out).await.expect("trying out does not panic")
 }
 
-/// Opens the buffer on a thread for blocking work: it may read a log first.
+/// Opens the buffer on a thread for blocking work, because it may have a log to read.
 async fn open_buffer(config: BufferConfig, nodes: usize, metrics: Arc<Metrics>) -> Result<Opened, OpenError> {
     let opened = tokio::task::spawn_blocking(move || (config.kind().open)(&config, nodes, &metrics)).await;
     tasks::outcome(opened).await
@@ -326,7 +327,7 @@ fn front(
 
 /// The OpenAPI document of the whole surface, as JSON.
 pub fn openapi() -> String {
-    let mut document = Api::openapi();
+    let mut document = GatewayApi::openapi();
     document.merge(ingest::IngestApi::openapi());
     document.merge(status::Api::openapi());
     document.merge(LatestApi::openapi());
@@ -341,15 +342,15 @@ mod tests {
     use super::*;
     use crate::buffer::{Accounts, Amount, OnFull, PushError, Receipt, Request, Rest};
 
-    /// A buffer that says what becomes of the rest, and whether it was asked.
+    /// A buffer whose `finish` returns a set rest and notes that it was called.
     #[derive(Debug)]
-    struct Keeping {
+    struct FixedRestBuffer {
         buffer: Arc<dyn Buffer>,
         rest: Rest,
         finished: CancellationToken,
     }
 
-    impl Buffer for Keeping {
+    impl Buffer for FixedRestBuffer {
         fn push(&self, request: Request) -> BoxFuture<'_, Result<Receipt, PushError>> {
             self.buffer.push(request)
         }
@@ -372,7 +373,7 @@ mod tests {
         }
     }
 
-    /// A gateway on a free port, with a node that nobody is at.
+    /// A gateway on a free port, with a node at an address where nothing listens.
     async fn gateway() -> Gateway {
         let settings = [
             ("SERVER__LISTEN", "127.0.0.1:0"),
@@ -385,12 +386,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_gateway_that_is_only_stopped_has_not_failed() {
-        assert_eq!(gateway().await.stop().await, Ended { undelivered: 0, rest: Rest::Lost, failed: false });
+    async fn a_gateway_that_is_stopped_has_not_failed() {
+        assert_eq!(
+            gateway().await.stop().await,
+            StopOutcome { undelivered: 0, rest: Rest::Lost, failed: false }
+        );
     }
 
     #[tokio::test]
-    async fn a_gateway_whose_worker_ended_is_found_and_has_failed() {
+    async fn a_gateway_whose_worker_ended_reports_a_failure() {
         let ways: [fn(&Gateway); 4] = [
             |gateway| gateway.signals.abort.cancel(),
             |gateway| gateway.worker.abort(),
@@ -402,38 +406,38 @@ mod tests {
             end(&gateway);
             let found = tokio::time::timeout(Duration::from_secs(10), gateway.failed()).await;
             assert!(found.is_ok(), "way {number} is found");
-            let ended = Ended { undelivered: 0, rest: Rest::Lost, failed: true };
+            let ended = StopOutcome { undelivered: 0, rest: Rest::Lost, failed: true };
             assert_eq!(gateway.stop().await, ended, "way {number}");
         }
     }
 
     #[tokio::test]
-    async fn a_worker_that_fails_while_it_is_stopped_has_failed_too() {
+    async fn a_worker_that_fails_during_the_stop_is_a_failure_too() {
         let ways: [fn(&Gateway); 2] = [|gateway| gateway.worker.abort(), |gateway| gateway.server.abort()];
         for end in ways {
             let gateway = gateway().await;
-            // The task is not run before the stop begins, so that the stop does not find it ended.
+            // The task does not run before the stop begins, so the stop does not find it ended.
             end(&gateway);
             assert!(gateway.stop().await.failed);
         }
     }
 
     #[tokio::test]
-    async fn what_is_not_delivered_is_lost_or_kept_as_the_buffer_says_once_it_has_ended() {
+    async fn the_buffer_decides_at_its_end_whether_undelivered_readings_are_lost_or_kept() {
         for (rest, has_lost) in [(Rest::Lost, true), (Rest::Kept, false)] {
             let mut gateway = gateway().await;
             let room = gateway.buffer.accounts().reserve(Amount { readings: 3, bytes: 3 }, OnFull::Reject);
             room.await.expect("room").accept(0);
             let finished = CancellationToken::new();
             let buffer = Arc::clone(&gateway.buffer);
-            gateway.buffer = Arc::new(Keeping { buffer, rest, finished: finished.clone() });
+            gateway.buffer = Arc::new(FixedRestBuffer { buffer, rest, finished: finished.clone() });
             let ended = gateway.stop().await;
-            assert_eq!(ended, Ended { undelivered: 3, rest, failed: false });
+            assert_eq!(ended, StopOutcome { undelivered: 3, rest, failed: false });
             assert_eq!(ended.has_lost(), has_lost);
             assert!(finished.is_cancelled());
         }
         for rest in [Rest::Lost, Rest::Kept] {
-            assert!(!Ended { undelivered: 0, rest, failed: false }.has_lost());
+            assert!(!StopOutcome { undelivered: 0, rest, failed: false }.has_lost());
         }
     }
 }

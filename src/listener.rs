@@ -6,9 +6,9 @@
 //!
 //! | limit | value | beyond it |
 //! |---|---|---|
-//! | connections | [`Limits::connections_max`] | no more are accepted until one ends; the kernel queues a few |
-//! | time for the head of a request, and time between two requests | [`Limits::head_timeout`] | the connection is closed |
-//! | time for which a client may leave an answer unread | [`Limits::head_timeout`] | the connection is closed |
+//! | connections | [`ConnectionLimits::connections_max`] | no more are accepted until one ends; the kernel queues a few |
+//! | time for the head of a request, and time between two requests | [`ConnectionLimits::head_timeout`] | the connection is closed |
+//! | time for which a client may leave an answer unread | [`ConnectionLimits::head_timeout`] | the connection is closed |
 //! | bytes of a head | 32 KiB | 431, and the connection is closed |
 //! | header fields | 100, which is hyper's own limit; setting it would cost an allocation a request | 431 |
 //! | bytes buffered for a connection, each way | 128 KiB | the client waits |
@@ -45,7 +45,7 @@ const ACCEPT_WARNING_EVERY: Duration = Duration::from_secs(1);
 
 /// What one listener allows its clients.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ConnectionLimits {
     /// Most open connections; at least one is always allowed.
     pub connections_max: usize,
     /// Longest time for the head of a request. It runs from the end of the previous request, so it also closes idle
@@ -114,7 +114,7 @@ impl Listener for TcpListener {
 pub async fn serve<L, S>(
     listener: L,
     service: S,
-    limits: Limits,
+    limits: ConnectionLimits,
     stop: CancellationToken,
     stop_within: Duration,
 ) where
@@ -272,7 +272,7 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Limits how often refused connections are logged.
+/// ConnectionLimits how often refused connections are logged.
 #[derive(Default)]
 struct Warnings {
     last: Option<Instant>,
@@ -331,7 +331,7 @@ mod tests {
         go_on: Arc<Notify>,
     }
 
-    async fn start(limits: Limits, stop_within: Duration) -> Server {
+    async fn start(limits: ConnectionLimits, stop_within: Duration) -> Server {
         let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let slow = {
             let (begun, go_on) = (Arc::clone(&begun), Arc::clone(&go_on));
@@ -362,8 +362,8 @@ mod tests {
         }
     }
 
-    fn limits() -> Limits {
-        Limits { connections_max: 10, head_timeout: PATIENCE }
+    fn limits() -> ConnectionLimits {
+        ConnectionLimits { connections_max: 10, head_timeout: PATIENCE }
     }
 
     /// Reads an answer up to its last word.
@@ -385,7 +385,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_beyond_the_limit_waits_until_another_ends() {
-        let server = start(Limits { connections_max: 2, ..limits() }, PATIENCE).await;
+        let server = start(ConnectionLimits { connections_max: 2, ..limits() }, PATIENCE).await;
         let (mut first, mut second) = (server.connect().await, server.connect().await);
         for stream in [&mut first, &mut second] {
             stream.write_all(REQUEST).await.expect("sent");
@@ -400,9 +400,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_head_that_trickles_in_is_cut_off_and_others_are_served() {
-        let server =
-            start(Limits { head_timeout: Duration::from_millis(200), connections_max: 1 }, PATIENCE).await;
+    async fn a_head_that_trickles_in_is_cut_off_and_other_clients_are_served() {
+        let server = start(
+            ConnectionLimits { head_timeout: Duration::from_millis(200), connections_max: 1 },
+            PATIENCE,
+        )
+        .await;
         let mut trickle = server.connect().await;
         let begun = Instant::now();
         for byte in REQUEST.iter().cycle() {
@@ -420,7 +423,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_idle_connection_is_closed_after_the_head_timeout() {
-        let server = start(Limits { head_timeout: Duration::from_millis(50), ..limits() }, PATIENCE).await;
+        let server =
+            start(ConnectionLimits { head_timeout: Duration::from_millis(50), ..limits() }, PATIENCE).await;
         let mut stream = server.connect().await;
         stream.write_all(REQUEST).await.expect("sent");
         read_answer(&mut stream, "quick").await;
@@ -429,8 +433,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_sends_requests_and_never_reads_loses_its_connection() {
-        let server =
-            start(Limits { head_timeout: Duration::from_millis(200), connections_max: 1 }, PATIENCE).await;
+        let server = start(
+            ConnectionLimits { head_timeout: Duration::from_millis(200), connections_max: 1 },
+            PATIENCE,
+        )
+        .await;
         let mut deaf = server.connect().await;
         // The answers are far larger than the socket buffers of both sides.
         let requests = b"GET /large HTTP/1.1\r\nHost: here\r\n\r\n".repeat(64);

@@ -1,4 +1,4 @@
-//! `forebay healthcheck`: for Docker, which wants an exit status.
+//! `forebay healthcheck`: an exit status for Docker's health checks.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -43,36 +43,36 @@ pub(super) fn run(arguments: &HealthcheckArguments) -> u8 {
 }
 
 impl HealthcheckArguments {
-    /// The address to ask if none is given; none if the settings have faults, which are told then.
+    /// The address to ask if the user gives none; `None` if the settings have faults, which are printed.
     fn address(&self) -> Option<SocketAddr> {
         let config = self.settings.read()?;
         let listen = config.settings.iter().find(|setting| setting.key == "server.listen");
-        let wanted = Wanted {
+        let target = ProbeTarget {
             listen: config.server.listen,
             listen_is_set: listen.is_some_and(|setting| !matches!(setting.origin, Origin::Default)),
             file_is_named: self.settings.name_a_file(),
         };
         let found = address_file::started_here();
-        Some(wanted.among(&found).map_or(wanted.listen, |entry| entry.address))
+        Some(target.among(&found).map_or(target.listen, |entry| entry.address))
     }
 }
 
-/// Whom the settings mean.
+/// The server that the settings describe.
 #[derive(Clone, Copy, Debug)]
-struct Wanted {
+struct ProbeTarget {
     listen: SocketAddr,
-    /// Whether somebody set it.
+    /// Whether `server.listen` was set, rather than left at its default.
     listen_is_set: bool,
-    /// Whether a settings file is named, which only gateways have.
+    /// Whether a settings file is named. Only gateways have one.
     file_is_named: bool,
 }
 
-impl Wanted {
-    /// The process that is meant among those that were started here; none if that cannot be said.
+impl ProbeTarget {
+    /// The process to ask among those that were started here; `None` if the choice is not clear.
     ///
-    /// A gateway that was told to listen where the settings say is the one, also if it is dead. Or else it is the only
-    /// process there is: a gateway if nobody says where it listens, or a node if nothing speaks of a gateway. The image
-    /// sets `server.listen` for both.
+    /// A gateway with the listen address of the settings is the one, even if it is dead. Otherwise it is the only live
+    /// process: a gateway if no listen address is set, or a node if no settings file is named. A set listen address
+    /// does not exclude a node, because the image sets `server.listen` for both.
     fn among(self, entries: &[Entry]) -> Option<&Entry> {
         let (alive, dead): (Vec<&Entry>, Vec<_>) = entries.iter().partition(|entry| entry.is_alive());
         let is_meant = |entry: &&&Entry| entry.server == Server::Gateway && entry.listen == self.listen;
@@ -88,7 +88,7 @@ impl Wanted {
     }
 }
 
-/// Where a server that listens everywhere can be reached.
+/// The address to reach a server at: loopback for one that listens on all addresses.
 pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         ip if !ip.is_unspecified() => ip,
@@ -116,7 +116,7 @@ mod tests {
     const GATEWAY: Server = Server::Gateway;
     const NODE: Server = Server::Node;
 
-    /// Checks whom settings mean that say this, if a file is named, and the address, if one is set.
+    /// Checks which address is asked, given a settings file and a listen address, or neither.
     #[track_caller]
     fn check(
         file: Option<&str>,
@@ -125,7 +125,7 @@ mod tests {
         expected: Option<&str>,
     ) {
         let address = |text: &str| text.parse().expect("an address");
-        let wanted = Wanted {
+        let target = ProbeTarget {
             listen: address(listen.unwrap_or("127.0.0.1:8080")),
             listen_is_set: listen.is_some(),
             file_is_named: file.is_some(),
@@ -134,11 +134,11 @@ mod tests {
             Entry::example(*server, listen, address, *alive)
         };
         let entries: Vec<_> = entries.iter().map(example).collect();
-        assert_eq!(wanted.among(&entries).map(|entry| entry.address), expected.map(address));
+        assert_eq!(target.among(&entries).map(|entry| entry.address), expected.map(address));
     }
 
     #[test]
-    fn the_gateway_of_these_settings_is_asked_or_else_the_only_process_there_is() {
+    fn the_gateway_of_the_settings_is_asked_or_else_the_only_process() {
         use Alive::{No, Yes};
         let (first, second) = ("127.0.0.1:8080", "127.0.0.1:8081");
         let (node, everywhere) = ("127.0.0.1:9000", "0.0.0.0:8080");
@@ -151,15 +151,15 @@ mod tests {
         check(None, Some(everywhere), &[(NODE, node, node, Yes)], Some(node));
         check(Some("a"), Some(everywhere), &[(NODE, node, node, Yes)], None);
         check(None, None, &[(NODE, node, node, Yes)], Some(node));
-        // A gateway that was told where to listen by an argument, or took any port.
+        // A gateway whose listen address is unset, or is any free port.
         check(None, None, &[(GATEWAY, node, node, Yes)], Some(node));
         check(None, Some("127.0.0.1:0"), &[(GATEWAY, "127.0.0.1:0", first, Yes)], Some(first));
         check(None, Some(first), &[(GATEWAY, second, second, Yes)], None);
-        // A node is not asked in the place of the gateway beside it.
+        // A node is not asked instead of the gateway beside it.
         check(None, None, &[(GATEWAY, first, first, Yes), (NODE, node, node, Yes)], Some(first));
         check(None, None, &[(GATEWAY, first, first, No), (NODE, node, node, Yes)], None);
         check(None, Some(first), &[(GATEWAY, first, first, No)], None);
-        // What an earlier process left does no harm.
+        // Files of dead processes do no harm.
         check(None, Some(first), &[(GATEWAY, first, second, No), (GATEWAY, first, first, Yes)], Some(first));
         check(None, None, &[(NODE, node, second, No), (NODE, node, node, Yes)], Some(node));
         check(None, None, &[], None);

@@ -10,7 +10,7 @@ use super::interrupts::{Interrupts, Listening};
 use super::settings::SettingsArguments;
 use super::{DONE, FAILED, MISUSED, logging};
 use crate::config::{Config, WithoutEffect};
-use crate::gateway::{Ended, Gateway};
+use crate::gateway::{Gateway, StopOutcome};
 
 /// Runs the gateway.
 #[derive(Debug, Args)]
@@ -30,13 +30,13 @@ pub(super) fn run(arguments: &ServeArguments, listening: Listening) -> u8 {
     let served = listening.and_then(|(runtime, interrupts)| {
         let served = runtime.block_on(serve(config, interrupts))?;
         if let Served::CutShort = served {
-            // What still works on a thread of its own is not waited for.
+            // Do not wait for threads that still work.
             runtime.shutdown_background();
         }
         Ok(served)
     });
     match served {
-        Ok(Served::Stopped(ended)) => exit_status(ended),
+        Ok(Served::Stopped(outcome)) => exit_status(outcome),
         Ok(Served::CutShort) => FAILED,
         Err(error) => {
             error!("{error:#}");
@@ -45,10 +45,10 @@ pub(super) fn run(arguments: &ServeArguments, listening: Listening) -> u8 {
     }
 }
 
-/// How a gateway ended that had started.
+/// How a started gateway ended.
 enum Served {
     /// It stopped in order.
-    Stopped(Ended),
+    Stopped(StopOutcome),
     /// A second signal cut its stop short.
     CutShort,
 }
@@ -57,24 +57,24 @@ async fn serve(config: Config, mut interrupts: Interrupts) -> anyhow::Result<Ser
     let (listen, nodes, buffer) = (config.server.listen, config.delivery.nodes.len(), config.buffer.kind);
     let mut gateway = Gateway::start(config).await.context("the gateway does not start")?;
     let _address_file = AddressFile::leave(Server::Gateway, listen, gateway.address());
-    // The file first: whoever reads this line finds it.
+    // The file comes before this line, so that a reader of the line finds the file.
     info!(address = %gateway.address(), nodes, buffer, "gateway listening");
     tokio::select! {
         () = interrupts.next() => {}
         () = gateway.failed() => {}
     }
-    let ended = tokio::select! {
-        ended = gateway.stop() => ended,
+    let outcome = tokio::select! {
+        outcome = gateway.stop() => outcome,
         () = interrupts.next() => {
             error!("told to stop a second time: stopping at once");
             return Ok(Served::CutShort);
         }
     };
-    Ok(Served::Stopped(ended))
+    Ok(Served::Stopped(outcome))
 }
 
-fn exit_status(ended: Ended) -> u8 {
-    if ended.has_lost() || ended.failed || ended.sent_again() > 0 { FAILED } else { DONE }
+fn exit_status(outcome: StopOutcome) -> u8 {
+    if outcome.has_lost() || outcome.failed || outcome.sent_again() > 0 { FAILED } else { DONE }
 }
 
 /// Allows as many open files as the system lets us have: each connection is one.
@@ -94,21 +94,21 @@ mod tests {
     #[test]
     fn a_gateway_that_failed_or_left_readings_behind_exits_with_1() {
         let check = |undelivered, rest, failed, expected| {
-            let ended = Ended { undelivered, rest, failed };
-            assert_eq!(exit_status(ended), expected, "{ended:?}");
+            let outcome = StopOutcome { undelivered, rest, failed };
+            assert_eq!(exit_status(outcome), expected, "{outcome:?}");
         };
         check(0, Rest::Lost, false, 0);
         check(1, Rest::Lost, false, 1);
         check(0, Rest::Lost, true, 1);
         check(1, Rest::Lost, true, 1);
-        // What stays on disk is not left behind.
+        // The next start finds readings on disk.
         check(1, Rest::Kept, false, 0);
         check(1, Rest::Kept, true, 1);
         let none = SentAgain::default();
         let two = SentAgain { readings: 2, under_other_keys: 0 };
         check(2, Rest::KeptBut { lost: 1, sent_again: none, is_elsewhere: false }, false, 1);
         check(0, Rest::KeptBut { lost: 0, sent_again: two, is_elsewhere: false }, false, 1);
-        // Nor is what the next start does not find.
+        // It does not find readings in a directory that was moved.
         check(1, Rest::KeptBut { lost: 0, sent_again: none, is_elsewhere: true }, false, 1);
         check(0, Rest::KeptBut { lost: 0, sent_again: none, is_elsewhere: true }, false, 0);
     }

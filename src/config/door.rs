@@ -1,12 +1,12 @@
 //! The settings of who may come in.
 
 use super::layers::Layers;
-use crate::door::{DoorConfig, Host, Origin};
+use crate::door::{DoorConfig, Host, WebOrigin};
 
 /// Reads `server.origins` and `server.hosts`.
 pub(super) fn read(layers: &mut Layers) -> DoorConfig {
     let origin = |text: &String| {
-        Origin::parse(text).filter(|_| is_no_pattern(text)).ok_or_else(|| {
+        WebOrigin::parse(text).filter(|_| is_no_pattern(text)).ok_or_else(|| {
             format!("must be origins as browsers send them, such as https://dashboard.example or http://10.0.0.7:3000, each in full, got `{text}`")
         })
     };

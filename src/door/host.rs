@@ -1,24 +1,24 @@
-//! The host that a request is for: as `Host`, an absolute target, an origin or a setting names it (RFC 3986, section 3.2).
+//! A host as `Host`, an absolute target, an origin or a setting writes it (RFC 3986, section 3.2).
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Longest name of a host, in bytes, as DNS has it.
+/// Longest host name, in bytes: the limit of DNS.
 const NAME_BYTES_MAX: usize = 255;
 
-/// A name or an address, and the port behind it.
+/// A name or an address, with an optional port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host<'a> {
     pub(super) name: Name<'a>,
     pub(super) port: Option<u16>,
 }
 
-/// The part before the port. Names are the same whatever the case of their letters, with a dot at their end or without.
+/// The part before the port. Names are compared without case and without a trailing dot.
 #[derive(Clone, Debug)]
 pub(super) enum Name<'a> {
     /// An IP address.
     Address(IpAddr),
-    /// A name, without a dot at its end.
+    /// A name without its trailing dot.
     Text(Cow<'a, str>),
 }
 
@@ -35,7 +35,7 @@ impl PartialEq for Name<'_> {
 impl Eq for Name<'_> {}
 
 impl<'a> Host<'a> {
-    /// Reads `name`, `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`; `None` if it is none of these.
+    /// Parses `name`, `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`; `None` for other text.
     pub fn parse(text: &'a str) -> Option<Host<'a>> {
         let (name, rest) = match text.strip_prefix('[') {
             Some(text) => {
@@ -55,7 +55,7 @@ impl<'a> Host<'a> {
         Some(Host { name, port })
     }
 
-    /// The same, for longer than the text that it was read from.
+    /// Copies the borrowed text.
     pub fn into_owned(self) -> Host<'static> {
         let name = match self.name {
             Name::Address(address) => Name::Address(address),
@@ -64,7 +64,7 @@ impl<'a> Host<'a> {
         Host { name, port: self.port }
     }
 
-    /// Whether it is an address or `localhost`, which nobody can make mean another machine.
+    /// Whether it is an address or `localhost`, which DNS cannot point at another machine.
     pub(super) fn is_address_or_localhost(&self) -> bool {
         match &self.name {
             Name::Address(_) => true,
@@ -72,8 +72,8 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// Whether this one, as the settings list it, stands for `other`: a port counts only if it was set.
-    pub(super) fn stands_for(&self, other: &Host<'_>) -> bool {
+    /// Whether this listed host covers `other`: the port is compared only if this one has a port.
+    pub(super) fn covers(&self, other: &Host<'_>) -> bool {
         self.name == other.name && (self.port.is_none() || self.port == other.port)
     }
 }
@@ -104,7 +104,7 @@ fn is_registered_name(text: &[u8]) -> bool {
     true
 }
 
-/// A port, or the absence of one, which a colon alone says as well.
+/// Parses a port. A colon alone means no port.
 fn port(digits: &str) -> Option<Option<u16>> {
     match digits {
         "" => Some(None),
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn only_addresses_and_localhost_are_known_to_mean_this_machine() {
+    fn only_addresses_and_localhost_need_no_list() {
         let check = |text: &str| Host::parse(text).expect("a host").is_address_or_localhost();
         for text in
             ["localhost", "LOCALHOST:80", "localhost.", "127.0.0.1", "0.0.0.0", "[::1]:8080", "192.0.2.1"]
@@ -180,10 +180,10 @@ mod tests {
     }
 
     #[test]
-    fn a_listed_host_stands_for_any_port_unless_it_has_one() {
+    fn a_listed_host_covers_any_port_unless_it_names_one() {
         let check = |listed: &str, asked: &str| {
             let host = |text| Host::parse(text).expect("a host");
-            host(listed).stands_for(&host(asked))
+            host(listed).covers(&host(asked))
         };
         assert!(check("gw.example", "GW.example.:8443") && check("gw.example:8443", "gw.example:8443"));
         assert!(!check("gw.example:8443", "gw.example") && !check("gw.example", "other.gw.example"));

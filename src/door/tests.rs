@@ -17,7 +17,7 @@ fn post(lines: &[&str]) -> Request<()> {
 
 fn config(origins: &[&str], hosts: &[&str]) -> DoorConfig {
     DoorConfig {
-        origins: origins.iter().map(|text| Origin::parse(text).expect("an origin")).collect(),
+        origins: origins.iter().map(|text| WebOrigin::parse(text).expect("an origin")).collect(),
         hosts: hosts.iter().map(|text| Host::parse(text).expect("a host").into_owned()).collect(),
     }
 }
@@ -26,7 +26,7 @@ fn door(address: &str, origins: &[&str], hosts: &[&str]) -> Door {
     Door::new(config(origins, hosts), address.parse().expect("an address"))
 }
 
-/// On loopback, with nothing listed.
+/// A door on loopback with empty lists.
 fn loopback() -> Door {
     door("127.0.0.1:8080", &[], &[])
 }
@@ -38,7 +38,7 @@ fn expect(door: &Door, request: &Request<()>, status: u16) {
 }
 
 #[test]
-fn a_request_of_http_1_1_has_one_host_and_a_valid_one() {
+fn an_http_1_1_request_has_exactly_one_valid_host() {
     let door = loopback();
     expect(&door, &post(&[]), 400);
     expect(&door, &post(&["host: 127.0.0.1:8080"]), 200);
@@ -50,7 +50,7 @@ fn a_request_of_http_1_1_has_one_host_and_a_valid_one() {
         ["", "a b", "a/b", "a:b", "user@localhost", "http://localhost", "[::1", "localhost:99999", "ä"]
     {
         expect(&door, &post(&[&format!("host: {host}")]), 400);
-        // Probes need no known name, and a valid one all the same.
+        // Probes may use an unknown host, but not a malformed one.
         expect(&door, &request("GET", "/healthz", Version::HTTP_11, &[&format!("host: {host}")]), 400);
     }
     let refusal = door.admit(&post(&["host: a b"])).expect_err("no host");
@@ -61,7 +61,7 @@ fn a_request_of_http_1_1_has_one_host_and_a_valid_one() {
 }
 
 #[test]
-fn a_request_of_http_1_0_needs_no_host_and_may_have_no_bad_one() {
+fn an_http_1_0_request_needs_no_host_but_a_malformed_one_is_400() {
     let door = loopback();
     let old = |lines: &[&str]| request("POST", "/write", Version::HTTP_10, lines);
     expect(&door, &old(&[]), 200);
@@ -69,12 +69,12 @@ fn a_request_of_http_1_0_needs_no_host_and_may_have_no_bad_one() {
     expect(&door, &old(&["host: a b"]), 400);
     expect(&door, &old(&["host: a", "host: a"]), 400);
     expect(&door, &old(&["host: evil.example"]), 421);
-    // No host of its own, so that no origin is its own.
+    // Without a host no origin is the same origin.
     expect(&door, &old(&["origin: http://127.0.0.1:8080"]), 403);
 }
 
 #[test]
-fn an_absolute_target_goes_before_the_header() {
+fn an_absolute_target_takes_precedence_over_the_host_header() {
     let door = loopback();
     let get = |target: &str, lines: &[&str]| request("GET", target, Version::HTTP_11, lines);
     expect(&door, &get("http://127.0.0.1:8080/status", &["host: evil.example"]), 200);
@@ -87,7 +87,7 @@ fn an_absolute_target_goes_before_the_header() {
 }
 
 #[test]
-fn on_loopback_a_name_that_is_not_listed_is_421_and_probes_are_exempt() {
+fn on_loopback_an_unlisted_host_name_is_421_and_probes_are_exempt() {
     for address in ["127.0.0.1:8080", "127.1.2.3:1", "[::1]:8080", "[::ffff:127.0.0.1]:80"] {
         let door = door(address, &[], &[]);
         for host in [
@@ -127,7 +127,7 @@ fn on_loopback_a_name_that_is_not_listed_is_421_and_probes_are_exempt() {
 }
 
 #[test]
-fn beyond_loopback_names_are_looked_at_once_some_are_listed() {
+fn beyond_loopback_host_names_are_checked_once_some_are_listed() {
     let open = door("0.0.0.0:8080", &[], &[]);
     expect(&open, &post(&["host: gateway:8080"]), 200);
     expect(&open, &post(&["host: anything.example"]), 200);
@@ -149,7 +149,7 @@ fn beyond_loopback_names_are_looked_at_once_some_are_listed() {
 }
 
 #[test]
-fn a_page_of_another_origin_is_403_and_its_own_is_not() {
+fn a_page_of_another_origin_is_403_and_of_the_same_origin_is_not() {
     let door = loopback();
     for (origin, status) in [
         ("http://localhost:8080", 200),
@@ -178,7 +178,7 @@ fn a_page_of_another_origin_is_403_and_its_own_is_not() {
 }
 
 #[test]
-fn what_a_browser_says_is_cross_site_is_403_even_without_an_origin() {
+fn a_cross_site_request_is_403_even_without_an_origin() {
     let door = loopback();
     for (site, status) in
         [("cross-site", 403), ("Cross-Site", 403), ("same-site", 200), ("same-origin", 200), ("none", 200)]
@@ -187,7 +187,7 @@ fn what_a_browser_says_is_cross_site_is_403_even_without_an_origin() {
         expect(&door, &request("GET", "/status", Version::HTTP_11, &lines), status);
         expect(&door, &post(&lines), status);
     }
-    // The same site is enough for no page that is of another origin.
+    // The same site is not enough: the origin must be the same too.
     expect(
         &door,
         &post(&["host: localhost", "sec-fetch-site: same-site", "origin: http://localhost:3000"]),
@@ -197,7 +197,7 @@ fn what_a_browser_says_is_cross_site_is_403_even_without_an_origin() {
 }
 
 #[test]
-fn a_link_leads_to_the_page_from_anywhere_and_to_nothing_else() {
+fn a_link_on_another_site_may_lead_to_the_page_and_nowhere_else() {
     let door = loopback();
     let lines = ["host: localhost", "sec-fetch-site: cross-site", "sec-fetch-mode: navigate"];
     for (method, target, status) in [
@@ -214,12 +214,12 @@ fn a_link_leads_to_the_page_from_anywhere_and_to_nothing_else() {
         &request("GET", "/", Version::HTTP_11, &[lines[0], lines[1], "sec-fetch-mode: no-cors"]),
         403,
     );
-    // The name must be known all the same.
+    // A navigation needs a known host name, too.
     expect(&door, &request("GET", "/", Version::HTTP_11, &["host: evil.example", lines[1], lines[2]]), 421);
 }
 
 #[test]
-fn a_listed_page_comes_in_and_is_told_what_it_may_do() {
+fn a_listed_origin_is_admitted_and_gets_cors_headers() {
     let door = door("127.0.0.1:8080", &["https://Dashboard.example", "http://app.example:3000"], &[]);
     for (origin, status) in [
         ("https://dashboard.example", 200),
@@ -248,13 +248,13 @@ fn a_listed_page_comes_in_and_is_told_what_it_may_do() {
     assert!(!headers.contains_key(ALLOW_PRIVATE_NETWORK));
 
     let mut answer = StatusCode::ACCEPTED.into_response();
-    door.admit(&preflight).expect("it is listed").dress(&mut answer);
+    door.admit(&preflight).expect("it is listed").add_headers(&mut answer);
     assert_eq!(answer.headers()[ACCESS_CONTROL_ALLOW_ORIGIN], "https://dashboard.example");
     assert!(answer.headers()[ACCESS_CONTROL_EXPOSE_HEADERS].to_str().expect("ASCII").contains("retry-after"));
 }
 
 #[test]
-fn who_is_not_a_listed_page_gets_no_answer_to_a_preflight() {
+fn only_a_listed_origin_gets_an_answer_to_a_preflight() {
     let door = door("127.0.0.1:8080", &["https://dashboard.example"], &[]);
     for lines in [
         &["host: localhost", "access-control-request-method: POST"][..],
@@ -266,13 +266,13 @@ fn who_is_not_a_listed_page_gets_no_answer_to_a_preflight() {
         assert!(visitor.preflight(&options).is_none(), "{lines:?}");
     }
     let mut answer = StatusCode::OK.into_response();
-    door.admit(&post(&["host: localhost"])).expect("it comes in").dress(&mut answer);
+    door.admit(&post(&["host: localhost"])).expect("it comes in").add_headers(&mut answer);
     assert_eq!(answer.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff");
     assert!(!answer.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN));
 }
 
 #[test]
-fn only_chunked_is_a_transfer_coding_and_only_once() {
+fn the_only_transfer_coding_is_chunked_and_only_once() {
     let door = loopback();
     for (lines, status) in [
         (&["transfer-encoding: chunked"][..], 200),
@@ -293,9 +293,9 @@ fn only_chunked_is_a_transfer_coding_and_only_once() {
 }
 
 #[test]
-fn a_host_that_came_in_before_lets_nothing_else_in() {
+fn the_usual_host_skips_no_other_check() {
     let door = loopback();
-    // A probe may come under any name, which is no reason to let others in under it.
+    // A probe may come under any host name, but other requests may not.
     let probe = |path| request("GET", path, Version::HTTP_11, &["host: evil.example"]);
     expect(&door, &probe("/healthz"), 200);
     expect(&door, &probe("/status"), 421);
@@ -313,7 +313,7 @@ fn a_host_that_came_in_before_lets_nothing_else_in() {
 }
 
 #[test]
-fn what_a_refusal_repeats_is_short_and_visible() {
-    assert_eq!(shown("a\tb\u{202e}".as_bytes()), "a\\u{9}b\\u{202e}");
-    assert_eq!(shown(&b"x".repeat(1000)).len(), QUOTE_CHARS_MAX);
+fn a_quoted_header_is_short_and_visible() {
+    assert_eq!(quoted("a\tb\u{202e}".as_bytes()), "a\\u{9}b\\u{202e}");
+    assert_eq!(quoted(&b"x".repeat(1000)).len(), QUOTE_CHARS_MAX);
 }

@@ -1,23 +1,23 @@
-//! What a stopped gateway leaves behind, and how that is logged.
+//! The outcome of a stop: undelivered readings, and how they are logged.
 
 use tracing::{error, info, warn};
 
 use crate::buffer::{Rest, SentAgain};
 
-/// How a gateway ended.
+/// How a gateway's stop went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub struct Ended {
+pub struct StopOutcome {
     /// Accepted readings that were not delivered.
     pub undelivered: u64,
-    /// What becomes of them.
+    /// The fate of these readings.
     pub rest: Rest,
-    /// Whether one of its workers failed.
+    /// Whether a worker failed.
     pub failed: bool,
 }
 
-impl Ended {
-    /// Whether readings are gone that were accepted, or not where the next start finds them.
+impl StopOutcome {
+    /// Whether accepted readings are gone, or out of the next start's reach.
     pub fn has_lost(self) -> bool {
         match self.rest {
             Rest::Lost => self.undelivered > 0,
@@ -26,7 +26,7 @@ impl Ended {
         }
     }
 
-    /// Readings that are delivered or accounted for, and that the next start sends again.
+    /// Readings that are already settled and that the next start sends again.
     pub fn sent_again(self) -> u64 {
         match self.rest {
             Rest::Lost | Rest::Kept => 0,
@@ -34,7 +34,7 @@ impl Ended {
         }
     }
 
-    pub(super) fn tell(self) {
+    pub(super) fn log(self) {
         let readings = self.undelivered;
         if let Rest::KeptBut { sent_again, is_elsewhere, .. } = self.rest
             && sent_again.readings > 0
@@ -82,5 +82,5 @@ impl Ended {
     }
 }
 
-/// What to do about a directory that is not where it was.
+/// Advice about a buffer's directory that was moved.
 const PUT_BACK: &str = "put the directory back where it was before the next start";

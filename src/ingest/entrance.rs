@@ -27,7 +27,7 @@ use super::evidence::Sender;
 use super::observe::Observe;
 use super::refusal::{self, RefusalCounters};
 use super::{Front, READINGS_PATH};
-use crate::door::{self, Door, Ending};
+use crate::door::{self, ConnectionReuse, Door};
 use crate::listener::ConnectionService;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
@@ -123,14 +123,14 @@ impl Service<Request<Incoming>> for Entrance {
         async move {
             let started = Instant::now();
             let path = surface.observe.index(request.uri().path());
-            let ending = Ending::of(&request);
+            let connection_reuse = ConnectionReuse::of(&request);
             // The paths that take readings come first in the table of `observe`.
             let for_readings = PATHS.get(path).copied();
             let answer = surface.answer(request, for_readings, address);
             let answer = AssertUnwindSafe(answer).catch_unwind().await;
             let mut response =
                 answer.unwrap_or_else(|_panic| surface.defect(for_readings.map(|(_, dialect)| dialect)));
-            ending.settle(&mut response);
+            connection_reuse.apply(&mut response);
             surface.observe.record(path, response.status(), started.elapsed().as_secs_f64());
             Ok(response)
         }
@@ -160,7 +160,7 @@ impl HttpSurface {
             },
         };
         self.count(refusal);
-        visitor.dress(&mut response);
+        visitor.add_headers(&mut response);
         response
     }
 
@@ -177,7 +177,7 @@ impl HttpSurface {
         request: Request<Incoming>,
         for_readings: Option<(&'static str, Dialect)>,
         address: Option<IpAddr>,
-        door::Refusal { status, detail }: door::Refusal,
+        door::DoorRefusal { status, detail }: door::DoorRefusal,
     ) -> Response {
         let (head, body) = request.into_parts();
         self.front.turn_away(&head, body).await;
@@ -188,7 +188,7 @@ impl HttpSurface {
         }
         let mut response = refuse(for_readings.map(|(_, dialect)| dialect), status, &detail);
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        door::dress(&mut response);
+        door::add_common_headers(&mut response);
         response
     }
 
@@ -213,7 +213,7 @@ impl HttpSurface {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         self.count(refusal::of_status(status));
         let mut response = refuse(dialect, status, "the gateway failed while it answered");
-        door::dress(&mut response);
+        door::add_common_headers(&mut response);
         response
     }
 

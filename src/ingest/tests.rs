@@ -18,7 +18,7 @@ use crate::buffer::lease::Record;
 use crate::buffer::{Accounts, Amount, PushError, Receipt, Request, Rest};
 use crate::config::Config;
 use crate::door::{Door, DoorConfig};
-use crate::listener::{self, Limits};
+use crate::listener::{self, ConnectionLimits};
 
 /// A buffer that notes the memos of what is pushed, and takes it as the disk would.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl Served {
         let address = socket.local_addr().expect("an address");
         let door = Door::new(DoorConfig::default(), address);
         let entrance = Entrance::new(door, front, Router::new(), &[], &metrics);
-        let limits = Limits { connections_max: 10, head_timeout: Duration::from_secs(10) };
+        let limits = ConnectionLimits { connections_max: 10, head_timeout: Duration::from_secs(10) };
         let stop = CancellationToken::new();
         let server = tokio::spawn(listener::serve(socket, entrance, limits, stop, Duration::ZERO));
         Served { address, server }

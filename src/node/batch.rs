@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
 
 use super::refusal::Refusal;
-use crate::door::{NO_LENGTH, says_length};
+use crate::door::{NO_LENGTH, has_length};
 use crate::zstd_contexts;
 
 /// Longest body, as sent and after decompression.
@@ -59,7 +59,7 @@ impl Head {
 
 /// A body without a length looks like none to HTTP, and its readings would be gone with a 2xx.
 fn check_length(headers: &HeaderMap) -> Result<(), Refusal> {
-    if says_length(headers) {
+    if has_length(headers) {
         return Ok(());
     }
     let refusal = Refusal::new(StatusCode::LENGTH_REQUIRED, NO_LENGTH);

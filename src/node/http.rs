@@ -22,7 +22,7 @@ use super::reader::{Order, Rows};
 use super::refusal::Refusal;
 use super::store::Store;
 use super::writer::{Batch, Stored};
-use crate::door::{self, Door, Ending};
+use crate::door::{self, ConnectionReuse, Door};
 
 /// Batches in memory at a time.
 const BATCHES_MAX: usize = 32;
@@ -50,22 +50,22 @@ pub(super) fn router(store: Store, door: Door) -> Router {
 
 /// Asks the door first, and dresses the answer, also that to a request at which the node has a defect.
 async fn let_in(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
-    let ending = Ending::of(&request);
+    let connection_reuse = ConnectionReuse::of(&request);
     let mut response = match door.admit(&request) {
         Ok(visitor) => {
             let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
             let mut response = answered.unwrap_or_else(|_panic| defect().into_response());
-            visitor.dress(&mut response);
+            visitor.add_headers(&mut response);
             response
         }
         Err(refusal) => {
             let refusal = Refusal::new(refusal.status, refusal.detail).with_header("connection", "close");
             let mut response = refusal.into_response();
-            door::dress(&mut response);
+            door::add_common_headers(&mut response);
             response
         }
     };
-    ending.settle(&mut response);
+    connection_reuse.apply(&mut response);
     response
 }
 

@@ -69,7 +69,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::door::Door;
 use crate::filesystem;
-use crate::listener::{self, Limits};
+use crate::listener::{self, ConnectionLimits};
 use crate::tasks;
 use database::StoreSettings;
 use store::Store;
@@ -154,7 +154,7 @@ impl Node {
         let (store, writer) = tasks::outcome(opened).await?;
         let stop = CancellationToken::new();
         let latest = LatestReadings { readers: Arc::clone(store.readers()) };
-        let limits = Limits { connections_max: CONNECTIONS_MAX, head_timeout: HEAD_TIMEOUT };
+        let limits = ConnectionLimits { connections_max: CONNECTIONS_MAX, head_timeout: HEAD_TIMEOUT };
         let serving = listener::serve(
             listener,
             http::router(store, Door::of_node(address)),

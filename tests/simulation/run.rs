@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use forebay::buffer::Rest;
 use forebay::config::Config;
-use forebay::gateway::{Ended, Gateway, Ground};
+use forebay::gateway::{Gateway, GatewayParts, StopOutcome};
 use forebay::listener::Listener;
 use forebay::metrics::Metrics;
 use tokio_util::sync::CancellationToken;
@@ -86,7 +86,7 @@ fn config(plan: &Plan, names: &[String]) -> Config {
 async fn gateway(config: Config, seed: u64, stop: CancellationToken, record: Record) -> turmoil::Result {
     let address = SocketAddr::from(([0, 0, 0, 0], GATEWAY_PORT));
     let metrics = Arc::new(Metrics::new());
-    let ground = Ground {
+    let parts = GatewayParts {
         listener: Door(TcpListener::bind(address).await?),
         address,
         buffer: (config.buffer.kind().open)(&config.buffer, config.delivery.nodes.len(), &metrics)?,
@@ -94,13 +94,13 @@ async fn gateway(config: Config, seed: u64, stop: CancellationToken, record: Rec
         random: fastrand::Rng::with_seed(seed),
         metrics,
     };
-    let mut gateway = Gateway::start_on(ground, &config);
+    let mut gateway = Gateway::start_with(parts, &config);
     tokio::select! { biased;
         () = stop.cancelled() => {}
         () = gateway.failed() => record.fault("a part of the gateway ended by itself"),
     }
     let ended = gateway.stop().await;
-    if ended != (Ended { undelivered: 0, rest: Rest::Lost, failed: false }) {
+    if ended != (StopOutcome { undelivered: 0, rest: Rest::Lost, failed: false }) {
         record.fault(format_args!("the gateway stopped with {ended:?}"));
     }
     Ok(())

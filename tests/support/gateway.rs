@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use forebay::config::{Config, Fault};
 use forebay::delivery::Resolve;
-use forebay::gateway::{Ended, Gateway};
+use forebay::gateway::{Gateway, StopOutcome};
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
@@ -211,7 +211,7 @@ impl RunningGateway {
     }
 
     /// Stops it.
-    pub async fn stop(self) -> Ended {
+    pub async fn stop(self) -> StopOutcome {
         self.gateway.expect("it runs in this process").stop().await
     }
 }

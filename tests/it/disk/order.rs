@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use forebay::buffer::disk;
 use forebay::delivery::wire::HttpClient;
-use forebay::gateway::{Gateway, Ground};
+use forebay::gateway::{Gateway, GatewayParts};
 use forebay::metrics::Metrics;
 use forebay_wal::faulty_fs::FaultyFs;
 use futures_util::future::join_all;
@@ -35,7 +35,7 @@ async fn start(gateway: TestGateway, fs: &FaultyFs) -> Gateway {
     let buffer = disk::open_on(Arc::new(fs.clone()), &config.buffer, NODES, &metrics).expect("it opens");
     let client = HttpClient::new(config.delivery.timeout, config.delivery.max_in_flight).expect("a client");
     let (wire, random) = (Arc::new(client), fastrand::Rng::new());
-    Gateway::start_on(Ground { listener, address, buffer, wire, random, metrics }, &config)
+    Gateway::start_with(GatewayParts { listener, address, buffer, wire, random, metrics }, &config)
 }
 
 fn device_and_number(reading: &Reading) -> (String, u64) {

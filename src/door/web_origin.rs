@@ -1,17 +1,17 @@
-//! Where a web page comes from: the origin that browsers name in `Origin` (RFC 6454).
+//! The origin of a web page, as browsers send it in `Origin` (RFC 6454).
 
 use super::host::Host;
 
-/// A scheme, a host and a port, which is that of the scheme if none is said.
+/// A scheme, a host and a port. A missing port is the scheme's default.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct WebOrigin {
     scheme: String,
     host: Host<'static>,
 }
 
-impl Origin {
-    /// Reads `scheme://host` or `scheme://host:port`; `None` for anything else, `null` and `*` among it.
-    pub fn parse(text: &str) -> Option<Origin> {
+impl WebOrigin {
+    /// Parses `scheme://host` or `scheme://host:port`; `None` for other text, including `null` and `*`.
+    pub fn parse(text: &str) -> Option<WebOrigin> {
         let (scheme, host) = text.split_once("://")?;
         if !is_scheme(scheme.as_bytes()) {
             return None;
@@ -19,10 +19,10 @@ impl Origin {
         let scheme = scheme.to_ascii_lowercase();
         let host = Host::parse(host)?.into_owned();
         let port = host.port.or(default_port(&scheme));
-        Some(Origin { host: Host { port, ..host }, scheme })
+        Some(WebOrigin { host: Host { port, ..host }, scheme })
     }
 
-    /// Whether it is that of what is asked for by plain HTTP at `host`.
+    /// Whether it is the origin of a plain HTTP request to `host`.
     pub(super) fn is_http_at(&self, host: &Host<'_>) -> bool {
         let http = default_port("http");
         self.scheme == "http" && self.host.name == host.name && self.host.port == host.port.or(http)
@@ -47,14 +47,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn origins_are_the_same_whatever_their_case_and_with_their_scheme_s_own_port() {
+    fn origins_are_compared_without_case_and_with_their_schemes_default_port() {
         for (one, two) in [
             ("http://a.example", "HTTP://A.Example:80"),
             ("https://a.example", "https://a.example.:443"),
             ("http://[::1]:3000", "http://[0::1]:3000"),
         ] {
-            assert!(Origin::parse(one).is_some(), "{one}");
-            assert_eq!(Origin::parse(one), Origin::parse(two), "{one}");
+            assert!(WebOrigin::parse(one).is_some(), "{one}");
+            assert_eq!(WebOrigin::parse(one), WebOrigin::parse(two), "{one}");
         }
         for (one, two) in [
             ("http://a.example", "https://a.example"),
@@ -62,7 +62,7 @@ mod tests {
             ("http://a.example:443", "https://a.example:443"),
             ("http://a.example", "http://b.a.example"),
         ] {
-            assert_ne!(Origin::parse(one), Origin::parse(two), "{one}");
+            assert_ne!(WebOrigin::parse(one), WebOrigin::parse(two), "{one}");
         }
         for text in [
             "",
@@ -79,14 +79,14 @@ mod tests {
             "1http://a",
             "http:a.example",
         ] {
-            assert_eq!(Origin::parse(text), None, "{text}");
+            assert_eq!(WebOrigin::parse(text), None, "{text}");
         }
     }
 
     #[test]
-    fn an_origin_is_a_request_s_own_if_scheme_host_and_port_are() {
+    fn a_request_is_of_the_same_origin_if_scheme_host_and_port_are_equal() {
         let check = |origin: &str, host: &str| {
-            Origin::parse(origin).expect("an origin").is_http_at(&Host::parse(host).expect("a host"))
+            WebOrigin::parse(origin).expect("an origin").is_http_at(&Host::parse(host).expect("a host"))
         };
         for (origin, host) in [
             ("http://127.0.0.1:8080", "127.0.0.1:8080"),
