@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use forebay_codec::{Encoder as _, Ndjson};
 use forebay_reading::text::Escaping;
-use forebay_wal::{Damage, Truncation};
+use forebay_wal::{Damage, SegmentNumber, Truncation};
 
 use super::settings::SettingsArguments;
 use super::terminal::complain;
@@ -172,7 +172,7 @@ fn write_report(report: &Report, out: &mut impl Write) -> io::Result<()> {
 }
 
 /// What else may have been in a segment that is not there.
-fn unknown_end(report: &Report, missing: u64) -> String {
+fn unknown_end(report: &Report, missing: SegmentNumber) -> String {
     let cut_short = report.cut_short.filter(|cut_short| cut_short.segment == missing);
     cut_short.map_or_else(String::new, |Truncation { seq, .. }| {
         format!("; if records stood in it from record {seq} on, they are lost, and nobody knows how many")
@@ -181,8 +181,8 @@ fn unknown_end(report: &Report, missing: u64) -> String {
 
 /// Says what cannot be read of a segment, whose name comes after `of`.
 fn write_damage(damage: &Damage, of: &str, out: &mut impl Write) -> io::Result<()> {
-    let Damage { segment, bytes, seqs } = damage;
-    let records = seqs.end - seqs.start;
+    let Damage { segment, bytes, .. } = damage;
+    let records = damage.records();
     if bytes.is_empty() {
         return writeln!(
             out,

@@ -236,7 +236,7 @@ fn use_log(fs: &FaultyFs, seed: u64, records: usize) -> Vec<String> {
         (0..records).try_for_each(|_| log.append(&[&[7; 3000]]).map(drop))?;
         log.commit(forebay_wal::Durability::Synced)?;
         let active = log.active();
-        let old: Vec<u64> = log.segments().iter().map(|segment| segment.number).collect();
+        let old: Vec<_> = log.segments().iter().map(|segment| segment.number).collect();
         log.discard(&old.into_iter().filter(|number| Some(*number) != active).collect::<Vec<_>>())
     };
     let _ = work(&mut log);

@@ -22,6 +22,7 @@ use bytes::Buf as _;
 
 use crate::checksum::crc32c;
 use crate::fs::{Fs, LogFile, renew};
+use crate::number::{SegmentNumber, Seq};
 use crate::segment::{RECORDS_START, Segment};
 use crate::version::{self, VERSION};
 
@@ -42,16 +43,16 @@ const BYTES_MAX: u64 = 64 * 1024 * 1024;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogPosition {
     /// The segment.
-    pub segment: u64,
+    pub segment: SegmentNumber,
     /// The byte of its file.
     pub offset: u64,
     /// The sequence number.
-    pub seq: u64,
+    pub seq: Seq,
 }
 
 impl LogPosition {
     /// The first record of a segment.
-    pub(super) fn start_of(segment: u64, seq: u64) -> LogPosition {
+    pub(super) fn start_of(segment: SegmentNumber, seq: Seq) -> LogPosition {
         LogPosition { segment, offset: RECORDS_START, seq }
     }
 }
@@ -253,12 +254,12 @@ fn encode(generation: u64, checkpoint: &Checkpoint) -> Vec<u8> {
     let Checkpoint { position, segments, state } = checkpoint;
     let mut bytes = vec![0; 16];
     let mut put = |number: u64| bytes.extend_from_slice(&number.to_le_bytes());
-    [generation, position.segment, position.offset, position.seq].into_iter().for_each(&mut put);
+    [generation, position.segment.get(), position.offset, position.seq.get()].into_iter().for_each(&mut put);
     bytes.extend_from_slice(&u32::try_from(segments.len()).expect("fewer than 2^32 segments").to_le_bytes());
     for Segment { number, salt, seqs, bytes: size } in segments {
-        bytes.extend_from_slice(&number.to_le_bytes());
+        bytes.extend_from_slice(&number.get().to_le_bytes());
         bytes.extend_from_slice(&salt.to_le_bytes());
-        for number in [seqs.start, seqs.end, *size] {
+        for number in [seqs.start.get(), seqs.end.get(), *size] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
     }
@@ -283,13 +284,15 @@ fn decode(bytes: &[u8]) -> Option<(u64, Checkpoint)> {
     let mut rest = &checked[4..];
     let mut next = || rest.try_get_u64_le().ok();
     let generation = next()?;
-    let position = LogPosition { segment: next()?, offset: next()?, seq: next()? };
+    let position =
+        LogPosition { segment: SegmentNumber::new(next()?), offset: next()?, seq: Seq::new(next()?) };
     let count = rest.try_get_u32_le().ok()?;
     let mut segments = Vec::new();
     for _ in 0..count {
         let (number, salt) = (rest.try_get_u64_le().ok()?, rest.try_get_u32_le().ok()?);
         let mut next = || rest.try_get_u64_le().ok();
-        segments.push(Segment { number, salt, seqs: next()?..next()?, bytes: next()? });
+        let (number, seqs) = (SegmentNumber::new(number), Seq::new(next()?)..Seq::new(next()?));
+        segments.push(Segment { number, salt, seqs, bytes: next()? });
     }
     Some((generation, Checkpoint { position, segments, state: rest.to_vec() }))
 }

@@ -3,6 +3,7 @@
 use bytes::Buf as _;
 
 use crate::checksum::crc32c_from;
+use crate::number::Seq;
 
 /// Bytes before the payload.
 pub const HEAD_BYTES: usize = 24;
@@ -16,9 +17,9 @@ pub struct RecordHead {
     /// Bytes of the payload; at least one.
     pub length: u32,
     /// Sequence number of the record.
-    pub seq: u64,
+    pub seq: Seq,
     /// All records below this sequence number were on stable storage when this one was written.
-    pub synced: u64,
+    pub synced: Seq,
 }
 
 /// Bytes of a record with a payload of this length.
@@ -31,14 +32,14 @@ pub fn size(payload_bytes: usize) -> u64 {
 /// # Panics
 ///
 /// If the payload is empty or has 4 GiB and more.
-pub fn head(salt: u32, seq: u64, synced: u64, payload: &[&[u8]]) -> [u8; HEAD_BYTES] {
+pub fn head(salt: u32, seq: Seq, synced: Seq, payload: &[&[u8]]) -> [u8; HEAD_BYTES] {
     let length: usize = payload.iter().map(|part| part.len()).sum();
     assert!(length > 0, "a payload has at least one byte");
     let length = u32::try_from(length).expect("a payload is smaller than 4 GiB");
     let mut head = [0; HEAD_BYTES];
     head[4..8].copy_from_slice(&length.to_le_bytes());
-    head[8..16].copy_from_slice(&seq.to_le_bytes());
-    head[16..24].copy_from_slice(&synced.to_le_bytes());
+    head[8..16].copy_from_slice(&seq.get().to_le_bytes());
+    head[16..24].copy_from_slice(&synced.get().to_le_bytes());
     let checksum = crc32c_from(crc32c_from(salt, &[&head[4..]]), payload);
     head[..4].copy_from_slice(&checksum.to_le_bytes());
     head
@@ -55,7 +56,7 @@ pub fn padding(payload_bytes: usize) -> &'static [u8] {
 /// # Panics
 ///
 /// As [`head`].
-pub fn write(buffer: &mut Vec<u8>, salt: u32, seq: u64, synced: u64, payload: &[&[u8]]) {
+pub fn write(buffer: &mut Vec<u8>, salt: u32, seq: Seq, synced: Seq, payload: &[&[u8]]) {
     let start = buffer.len();
     buffer.extend_from_slice(&head(salt, seq, synced, payload));
     payload.iter().for_each(|part| buffer.extend_from_slice(part));
@@ -70,8 +71,8 @@ impl RecordHead {
         let head = RecordHead {
             checksum: bytes.get_u32_le(),
             length: bytes.get_u32_le(),
-            seq: bytes.get_u64_le(),
-            synced: bytes.get_u64_le(),
+            seq: Seq::new(bytes.get_u64_le()),
+            synced: Seq::new(bytes.get_u64_le()),
         };
         (head.length > 0 && head.synced <= head.seq).then_some(head)
     }
@@ -98,10 +99,10 @@ mod tests {
             let payload: Vec<u8> = (0..length).collect();
             let (first, second) = payload.split_at(payload.len() / 2);
             let mut buffer = vec![9; 16];
-            write(&mut buffer, 5, 7, 6, &[first, second]);
+            write(&mut buffer, 5, Seq::new(7), Seq::new(6), &[first, second]);
             let record = &buffer[16..];
             let head = RecordHead::read(record).expect("a head");
-            assert_eq!((head.length, head.seq, head.synced), (u32::from(length), 7, 6));
+            assert_eq!((head.length, head.seq, head.synced), (u32::from(length), Seq::new(7), Seq::new(6)));
             assert_eq!(head.size(), record.len() as u64);
             assert_eq!(record.len() % ALIGNMENT, 0);
             assert!(head.checks(5, record) && !head.checks(6, record), "the salt is part of the checksum");
@@ -112,7 +113,7 @@ mod tests {
     #[test]
     fn any_flipped_bit_of_head_or_payload_is_found() {
         let mut buffer = Vec::new();
-        write(&mut buffer, 1, 300, 200, &[b"a reading"]);
+        write(&mut buffer, 1, Seq::new(300), Seq::new(200), &[b"a reading"]);
         let length = HEAD_BYTES + b"a reading".len();
         for bit in 0..8 * length {
             let mut bytes = buffer.clone();
@@ -124,7 +125,7 @@ mod tests {
     #[test]
     fn truncated_or_zeroed_bytes_are_not_a_record() {
         let mut buffer = Vec::new();
-        write(&mut buffer, 1, 3, 2, &[b"a reading"]);
+        write(&mut buffer, 1, Seq::new(3), Seq::new(2), &[b"a reading"]);
         for length in 0..HEAD_BYTES + b"a reading".len() {
             let bytes = &buffer[..length];
             assert!(!RecordHead::read(bytes).is_some_and(|head| head.checks(1, bytes)), "{length} bytes");

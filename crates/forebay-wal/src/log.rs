@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::checkpoint::{Checkpoint, CheckpointSlots, LogPosition};
 use crate::frame;
 use crate::fs::{Fs, LogFile, is_no_room, renew};
+use crate::number::{SegmentNumber, Seq};
 use crate::reader::{RecordStart, SegmentReader};
 use crate::segment::{self, HEADER_PLACES, Header, RECORDS_START, Segment};
 use crate::spare::{Spare, SpareJob};
@@ -52,7 +53,7 @@ pub struct LogDirectory {
 
 impl LogDirectory {
     /// The path of a segment.
-    pub(super) fn segment(&self, number: u64) -> PathBuf {
+    pub(super) fn segment(&self, number: SegmentNumber) -> PathBuf {
         self.path.join(segment::file_name(number))
     }
 
@@ -114,7 +115,7 @@ pub struct Log {
     pub(super) segments: Vec<Segment>,
     pub(super) active: Option<ActiveSegment>,
     /// The last segment found at the start, if records can be appended to it.
-    pub(super) unfinished: Option<u64>,
+    pub(super) unfinished: Option<SegmentNumber>,
     /// Files from before the start that are not needed. They are removed before anything is written.
     pub(super) leftovers: Vec<PathBuf>,
     /// Committed bytes of an earlier segment that no sync has confirmed.
@@ -124,11 +125,11 @@ pub struct Log {
     /// The place of the next record while there is no active segment.
     pub(super) end: LogPosition,
     /// The sequence number of the next record.
-    pub(super) next_seq: u64,
+    pub(super) next_seq: Seq,
     /// The sequence number of the first uncommitted record.
-    pub(super) committed_seq: u64,
+    pub(super) committed_seq: Seq,
     /// Records below this sequence number are on stable storage.
-    pub(super) synced_seq: u64,
+    pub(super) synced_seq: Seq,
     pub(super) slots: CheckpointSlots,
     pub(super) spare: Option<Spare>,
     /// How many spare files were named so far. Two with one name would overwrite each other.
@@ -193,7 +194,7 @@ impl Log {
     /// # Panics
     ///
     /// If the payload is empty or has 4 GiB and more.
-    pub fn append(&mut self, payload: &[&[u8]]) -> Result<u64, LogError> {
+    pub fn append(&mut self, payload: &[&[u8]]) -> Result<Seq, LogError> {
         let payload_bytes = payload.iter().map(|part| part.len()).sum();
         let bytes = frame::size(payload_bytes);
         if self.room() < bytes {
@@ -202,7 +203,7 @@ impl Log {
         }
         let seq = self.next_seq;
         let salt = self.segments.last().expect("there is an active segment").salt;
-        self.next_seq += 1;
+        self.next_seq = seq.next();
         if payload_bytes <= self.copied_bytes_max {
             frame::write(&mut self.pending, salt, seq, self.synced_seq, payload);
         } else {
@@ -248,7 +249,7 @@ impl Log {
             if let Some(segment) = self.active() {
                 // Not behind the void records of this segment: a later start would append there, and a reader of the
                 // whole segment would meet the void records first.
-                self.end = LogPosition::start_of(segment + 1, self.committed_seq);
+                self.end = LogPosition::start_of(segment.next(), self.committed_seq);
             }
             self.unsynced_tail =
                 self.active.take().and_then(ActiveSegment::close).or(self.unsynced_tail.take());
@@ -334,7 +335,7 @@ impl Log {
         let wanted = if first { self.segment_bytes.min(FIRST_SEGMENT_BYTES) } else { self.segment_bytes };
         let least = (RECORDS_START + record_bytes).next_multiple_of(RECORDS_START);
         let wanted = wanted.max(least);
-        let number = self.end.segment + 1;
+        let number = self.end.segment.next();
         // If this fails half-way, its remains must not be taken for the segment that replaces it.
         self.end = LogPosition::start_of(number, self.next_seq);
         let spare = match self.spare.take_if(|spare| spare.bytes >= wanted) {
@@ -410,7 +411,7 @@ impl Log {
     /// If the checkpoint cannot be written, or a segment cannot be removed afterwards: [`Log::segments`] shows which of
     /// the two. The next start may find the checkpoint in either case. No segment is removed before the checkpoint is on
     /// stable storage.
-    pub fn checkpoint(&mut self, state: Vec<u8>, settled: &[u64]) -> Result<(), LogError> {
+    pub fn checkpoint(&mut self, state: Vec<u8>, settled: &[SegmentNumber]) -> Result<(), LogError> {
         let old = self.save_checkpoint(state, settled)?;
         self.release(&old)
     }
@@ -422,7 +423,11 @@ impl Log {
     /// # Errors
     ///
     /// If the checkpoint cannot be written. The next start may find it all the same.
-    pub fn save_checkpoint(&mut self, state: Vec<u8>, settled: &[u64]) -> Result<Vec<Segment>, LogError> {
+    pub fn save_checkpoint(
+        &mut self,
+        state: Vec<u8>,
+        settled: &[SegmentNumber],
+    ) -> Result<Vec<Segment>, LogError> {
         self.remove_leftovers();
         // A failed checkpoint may be found all the same, and the last segment may be settled in it.
         self.unfinished = None;
@@ -463,7 +468,7 @@ impl Log {
     /// # Errors
     ///
     /// The first I/O error. The segments do not count any more, but the next start finds every file that remains.
-    pub fn discard(&mut self, numbers: &[u64]) -> Result<(), LogError> {
+    pub fn discard(&mut self, numbers: &[SegmentNumber]) -> Result<(), LogError> {
         self.remove_leftovers();
         let (old, segments) = self.without(numbers);
         self.segments = segments;
@@ -471,7 +476,7 @@ impl Log {
     }
 
     /// Splits the segments into those with these numbers, without the active one, and all others.
-    fn without(&self, numbers: &[u64]) -> (Vec<Segment>, Vec<Segment>) {
+    fn without(&self, numbers: &[SegmentNumber]) -> (Vec<Segment>, Vec<Segment>) {
         let active = self.active();
         let goes = |segment: &Segment| numbers.contains(&segment.number) && Some(segment.number) != active;
         self.segments.iter().cloned().partition(goes)
@@ -532,7 +537,7 @@ impl Log {
     }
 
     /// The active segment; `None` after a start or a failure, until the next record.
-    pub fn active(&self) -> Option<u64> {
+    pub fn active(&self) -> Option<SegmentNumber> {
         self.active.as_ref().and(self.segments.last()).map(|segment| segment.number)
     }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 use crate::checkpoint::{Checkpoint, CheckpointSlots, CheckpointState, LogPosition};
 use crate::fs::{Fs, renew};
 use crate::log::{Log, LogDirectory, LogError, LogOptions};
+use crate::number::{SegmentNumber, Seq};
 use crate::reader::{Damage, LogRecord, RecordStart, SegmentEnd, SegmentItem, SegmentReader};
 use crate::segment::{self, HEADER_BYTES, HEADER_PLACES, Header, RECORDS_START, SIZE_BYTES, Segment};
 use crate::spare::is_spare;
@@ -38,7 +39,7 @@ pub enum Event<'a> {
     /// An unfinished record behind the last one. Nothing shows that it was ever synced, so it does not count.
     TornTail {
         /// The segment.
-        segment: u64,
+        segment: SegmentNumber,
         /// The byte of the file at which the unfinished record begins.
         offset: u64,
     },
@@ -48,13 +49,13 @@ pub enum Event<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Truncation {
     /// The segment.
-    pub segment: u64,
+    pub segment: SegmentNumber,
     /// The size of the file now.
     pub bytes: u64,
     /// The size at which the file was made, at least.
     pub made_bytes: u64,
     /// The sequence number of the first record that may be lost.
-    pub seq: u64,
+    pub seq: Seq,
 }
 
 impl Log {
@@ -158,7 +159,7 @@ struct ReplayOutcome {
     /// The place of the next record.
     end: LogPosition,
     /// The last segment, if nothing was begun behind its records.
-    unfinished: Option<u64>,
+    unfinished: Option<SegmentNumber>,
 }
 
 /// The bytes behind the last record of a segment.
@@ -241,9 +242,10 @@ impl LogReplay<'_> {
     /// Reports the checkpoint and reads all segments behind it.
     fn run(&mut self) -> Result<ReplayOutcome, LogError> {
         let checkpoint = self.checkpoint.take();
-        let files: Vec<u64> = self.names.iter().filter_map(|name| segment::number_of(name)).collect();
+        let files: Vec<SegmentNumber> =
+            self.names.iter().filter_map(|name| segment::number_of(name)).collect();
         let mut known = BTreeMap::new();
-        let mut position = LogPosition::start_of(0, 1);
+        let mut position = LogPosition::start_of(SegmentNumber::default(), Seq::FIRST);
         if let Some(Checkpoint { position: at, segments, state }) = &checkpoint {
             position = *at;
             (self.visit)(Event::Checkpoint { state });
@@ -285,7 +287,7 @@ impl LogReplay<'_> {
 
     /// Reports that the end of the log is unknown: the active segment of the last checkpoint is missing, and no later
     /// segment shows how many records it had.
-    fn report_missing_end(&mut self, segment: &Segment, position: LogPosition, files: &[u64]) {
+    fn report_missing_end(&mut self, segment: &Segment, position: LogPosition, files: &[SegmentNumber]) {
         let is_last = segment.number == position.segment && files.iter().all(|file| *file < segment.number);
         if is_last && self.gaps == Gaps::AreLosses {
             let (segment, made_bytes) = (segment.number, segment.bytes);
@@ -296,9 +298,9 @@ impl LogReplay<'_> {
     /// The plans for all segments with records from `position` on.
     fn scans(
         &mut self,
-        known: &mut BTreeMap<u64, Segment>,
+        known: &mut BTreeMap<SegmentNumber, Segment>,
         position: LogPosition,
-        mut files: Vec<u64>,
+        mut files: Vec<SegmentNumber>,
     ) -> Result<Vec<SegmentScan>, LogError> {
         files.sort_unstable();
         let mut scans = Vec::new();
@@ -323,18 +325,22 @@ impl LogReplay<'_> {
                 scan.limit = SegmentEnd::Below(end);
             }
             let first = scan.segment.seqs.start;
-            below = Some(below.map_or(first, |below: u64| below.min(first)));
+            below = Some(below.map_or(first, |below: Seq| below.min(first)));
         }
         Ok(scans)
     }
 
     /// A segment as its headers describe it, with the size at which the file was made, as far as known. If both headers
     /// are damaged, reports that and returns `None`.
-    fn describe(&mut self, number: u64) -> Result<Option<(Segment, u64)>, LogError> {
+    fn describe(&mut self, number: SegmentNumber) -> Result<Option<(Segment, u64)>, LogError> {
         let SegmentHeaders { bytes, found } = self.directory.headers(number)?;
         let of_this = || found.iter().filter(|(header, _)| header.number == number);
         let Some((Header { first_seq, salt, .. }, _)) = of_this().next() else {
-            (self.visit)(Event::Damage(Damage { segment: number, bytes: 0..bytes, seqs: 0..0 }));
+            (self.visit)(Event::Damage(Damage {
+                segment: number,
+                bytes: 0..bytes,
+                seqs: Seq::default()..Seq::default(),
+            }));
             return Ok(None);
         };
         let made_bytes = of_this().find_map(|(_, made_bytes)| *made_bytes).unwrap_or(RECORDS_START);
@@ -400,12 +406,12 @@ struct SegmentHeaders {
 impl LogDirectory {
     /// Whether the header has the size of the file. Older versions wrote none, and their checkpoints may point behind
     /// void records, where nothing can be appended.
-    fn says_its_size(&self, number: u64) -> bool {
+    fn says_its_size(&self, number: SegmentNumber) -> bool {
         let headers = self.headers(number);
         headers.is_ok_and(|headers| headers.found.iter().any(|(_, made_bytes)| made_bytes.is_some()))
     }
 
-    fn headers(&self, number: u64) -> Result<SegmentHeaders, LogError> {
+    fn headers(&self, number: SegmentNumber) -> Result<SegmentHeaders, LogError> {
         let path = self.segment(number);
         let file = self.fs.open(&path).map_err(LogError::at("open", &path))?;
         let bytes = file.size().map_err(LogError::at("read", &path))?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::frame::{self, ALIGNMENT, HEAD_BYTES, RecordHead};
 use crate::fs::LogFile;
+use crate::number::{SegmentNumber, Seq};
 use crate::segment::{RECORDS_START, Segment};
 
 /// Bytes of one read from the file; a larger record is read in one piece.
@@ -15,11 +16,11 @@ const WINDOW_BYTES: usize = 256 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SegmentEnd {
     /// All records below this sequence number were written; the others do not count.
-    Below(u64),
+    Below(Seq),
     /// Unknown: this is the last segment, and records may have been torn at its end.
     Unknown {
         /// Records below this were on stable storage: a missing one is damage. Later ones may never have been written.
-        proven: u64,
+        proven: Seq,
     },
 }
 
@@ -36,9 +37,9 @@ pub enum SegmentItem<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub struct LogRecord<'a> {
     /// The sequence number.
-    pub seq: u64,
+    pub seq: Seq,
     /// The segment.
-    pub segment: u64,
+    pub segment: SegmentNumber,
     /// The byte of the file at which the record begins.
     pub offset: u64,
     /// The bytes that were appended.
@@ -49,11 +50,18 @@ pub struct LogRecord<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
     /// The segment.
-    pub segment: u64,
+    pub segment: SegmentNumber,
     /// The bytes of the file without a sound record.
     pub bytes: Range<u64>,
     /// The sequence numbers that are missing.
-    pub seqs: Range<u64>,
+    pub seqs: Range<Seq>,
+}
+
+impl Damage {
+    /// How many records are missing.
+    pub fn records(&self) -> u64 {
+        self.seqs.end.get().saturating_sub(self.seqs.start.get())
+    }
 }
 
 /// The beginning of a record in its segment.
@@ -62,14 +70,14 @@ pub struct RecordStart {
     /// The byte of the file.
     pub offset: u64,
     /// The sequence number of the record.
-    pub seq: u64,
+    pub seq: Seq,
 }
 
 /// Reads the records of one segment.
 #[derive(Debug)]
 pub struct SegmentReader {
     file: Arc<dyn LogFile>,
-    number: u64,
+    number: SegmentNumber,
     salt: u32,
     size: u64,
     next: RecordStart,
@@ -127,10 +135,10 @@ impl SegmentReader {
             return Ok(None);
         }
         let RecordStart { offset, seq } = self.next;
-        let Some(head) = self.record_at(offset, seq..seq.saturating_add(1))? else {
+        let Some(head) = self.record_at(offset, seq..seq.next())? else {
             return Ok(self.skip_damage(limit)?.map(SegmentItem::Damage));
         };
-        self.next = RecordStart { offset: offset + head.size(), seq: seq + 1 };
+        self.next = RecordStart { offset: offset + head.size(), seq: seq.next() };
         let start = index(offset - self.window_start) + HEAD_BYTES;
         let payload = &self.window[start..start + head.length as usize];
         Ok(Some(SegmentItem::Record(LogRecord { seq, segment: self.number, offset, payload })))
@@ -141,14 +149,14 @@ impl SegmentReader {
         let RecordStart { offset, seq } = self.next;
         let (end, mut proven) = match limit {
             SegmentEnd::Below(end) => (end, end),
-            SegmentEnd::Unknown { proven } => (u64::MAX, proven),
+            SegmentEnd::Unknown { proven } => (Seq::MAX, proven),
         };
         // Each record takes some bytes, so the size of the file bounds the sequence numbers.
-        let end = end.min(seq.saturating_add((self.size.saturating_sub(offset)) / HEAD_BYTES as u64 + 1));
+        let end = end.min(seq.saturating_add(self.size.saturating_sub(offset) / HEAD_BYTES as u64 + 1));
         let mut sound = None;
         let mut at = offset;
         while at.saturating_add(HEAD_BYTES as u64) <= self.size {
-            let Some(head) = self.record_at(at, seq.saturating_add(1)..end)? else {
+            let Some(head) = self.record_at(at, seq.next()..end)? else {
                 at += ALIGNMENT as u64;
                 continue;
             };
@@ -171,12 +179,12 @@ impl SegmentReader {
     }
 
     /// Whether the head of this record is here, sound or not.
-    fn is_begun(&mut self, offset: u64, seq: u64) -> io::Result<bool> {
+    fn is_begun(&mut self, offset: u64, seq: Seq) -> io::Result<bool> {
         Ok(self.head_at(offset)?.is_some_and(|head| head.seq == seq))
     }
 
     /// The head of a sound record that begins here and has one of these sequence numbers. The window holds the record.
-    fn record_at(&mut self, offset: u64, seqs: Range<u64>) -> io::Result<Option<RecordHead>> {
+    fn record_at(&mut self, offset: u64, seqs: Range<Seq>) -> io::Result<Option<RecordHead>> {
         let Some(head) = self.head_at(offset)?.filter(|head| seqs.contains(&head.seq)) else {
             return Ok(None);
         };

@@ -5,6 +5,7 @@ use std::ops::Range;
 use bytes::Buf as _;
 
 use crate::checksum::{crc32c, crc32c_from};
+use crate::number::{SegmentNumber, Seq};
 use crate::version::{self, VERSION};
 
 /// Bytes of the header.
@@ -24,9 +25,9 @@ const SUFFIX: &str = ".segment";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// The number of the segment.
-    pub number: u64,
+    pub number: SegmentNumber,
     /// The sequence number of its first record.
-    pub first_seq: u64,
+    pub first_seq: Seq,
     /// Starts the checksum of every record, so that the remains of an older segment in the same file, or bytes that a
     /// client sent as a reading, are never taken for a record.
     pub salt: u32,
@@ -38,8 +39,8 @@ impl Header {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..7].copy_from_slice(NAME);
         bytes[7] = VERSION;
-        bytes[8..16].copy_from_slice(&self.number.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.first_seq.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.number.get().to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.first_seq.get().to_le_bytes());
         bytes[24..28].copy_from_slice(&self.salt.to_le_bytes());
         let checksum = crc32c(&bytes[..28]);
         bytes[28..].copy_from_slice(&checksum.to_le_bytes());
@@ -50,8 +51,11 @@ impl Header {
     pub fn decode(bytes: &[u8]) -> Option<Header> {
         let bytes = bytes.get(..HEADER_BYTES)?;
         let mut rest = bytes.strip_prefix(NAME)?.strip_prefix(&[VERSION])?;
-        let header =
-            Header { number: rest.get_u64_le(), first_seq: rest.get_u64_le(), salt: rest.get_u32_le() };
+        let header = Header {
+            number: SegmentNumber::new(rest.get_u64_le()),
+            first_seq: Seq::new(rest.get_u64_le()),
+            salt: rest.get_u32_le(),
+        };
         is_checked(bytes).then_some(header)
     }
 
@@ -95,32 +99,33 @@ pub fn foreign_version(headers: [&[u8]; 2]) -> Option<u8> {
 }
 
 /// The file name of a segment.
-pub fn file_name(number: u64) -> String {
+pub fn file_name(number: SegmentNumber) -> String {
     format!("{number:020}{SUFFIX}")
 }
 
 /// The number of the segment that has this file name.
-pub fn number_of(name: &str) -> Option<u64> {
+pub fn number_of(name: &str) -> Option<SegmentNumber> {
     let digits = name.strip_suffix(SUFFIX)?;
-    (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
+    let is_number = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|_| is_number).map(SegmentNumber::new)
 }
 
 /// A segment that the log still needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// The number of the segment.
-    pub number: u64,
+    pub number: SegmentNumber,
     /// The start of the checksums of its records.
     pub salt: u32,
     /// The sequence numbers of its records. Anything behind them was never acknowledged.
-    pub seqs: Range<u64>,
+    pub seqs: Range<Seq>,
     /// Size of the file in bytes.
     pub bytes: u64,
 }
 
 impl Segment {
     /// Forgets all records from this sequence number on.
-    pub fn cut(&mut self, seq: u64) {
+    pub fn cut(&mut self, seq: Seq) {
         self.seqs.end = self.seqs.end.min(seq).max(self.seqs.start);
     }
 }
@@ -131,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_header_reads_back_and_any_flipped_bit_is_found() {
-        let header = Header { number: 3, first_seq: 70_000, salt: 0xdead_beef };
+        let header = Header { number: SegmentNumber::new(3), first_seq: Seq::new(70_000), salt: 0xdead_beef };
         let bytes = header.encode();
         assert_eq!(Header::decode(&bytes), Some(header));
         for bit in 0..8 * HEADER_BYTES {
@@ -142,13 +147,17 @@ mod tests {
         assert_eq!(Header::decode(&bytes[..HEADER_BYTES - 1]), None);
         let mark = header.encode_size(4096);
         assert_eq!(header.decode_size(&mark), Some(4096));
-        assert_eq!(Header { number: 4, ..header }.decode_size(&mark), None, "it is another header's");
+        assert_eq!(
+            Header { number: SegmentNumber::new(4), ..header }.decode_size(&mark),
+            None,
+            "it is another header's"
+        );
         assert_eq!(header.decode_size(&[0; SIZE_BYTES]), None, "older versions write none");
     }
 
     #[test]
     fn a_later_version_is_told_from_a_damaged_one() {
-        let known = Header { number: 3, first_seq: 7, salt: 9 }.encode();
+        let known = Header { number: SegmentNumber::new(3), first_seq: Seq::new(7), salt: 9 }.encode();
         let mut later = known;
         later[7] = 2;
         let damaged = later;
@@ -170,8 +179,8 @@ mod tests {
 
     #[test]
     fn names_sort_like_their_numbers_and_other_names_have_no_number() {
-        assert_eq!(file_name(17), "00000000000000000017.segment");
-        for number in [0, 1, 17, u64::MAX] {
+        assert_eq!(file_name(SegmentNumber::new(17)), "00000000000000000017.segment");
+        for number in [0, 1, 17, u64::MAX].map(SegmentNumber::new) {
             assert_eq!(number_of(&file_name(number)), Some(number));
         }
         for name in

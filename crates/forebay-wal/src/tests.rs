@@ -17,17 +17,17 @@ fn config(directory: &Path) -> LogOptions {
 /// A summary of the findings at an opening.
 #[derive(Debug, Default, PartialEq)]
 struct Findings {
-    records: Vec<(u64, Vec<u8>)>,
+    records: Vec<(Seq, Vec<u8>)>,
     damaged: Vec<std::ops::Range<u64>>,
     state: Option<Vec<u8>>,
-    missing: Vec<u64>,
+    missing: Vec<SegmentNumber>,
     truncation: Option<Truncation>,
     other: Vec<&'static str>,
 }
 
 impl Findings {
     fn seqs(&self) -> Vec<u64> {
-        self.records.iter().map(|(seq, _)| *seq).collect()
+        self.records.iter().map(|(seq, _)| seq.get()).collect()
     }
 }
 
@@ -37,7 +37,7 @@ fn open(directory: &Path) -> (Log, Findings) {
         Event::Checkpoint { state } => findings.state = Some(state.to_vec()),
         Event::CheckpointDamaged => findings.other.push("checkpoint damaged"),
         Event::Record(record) => findings.records.push((record.seq, record.payload.to_vec())),
-        Event::Damage(damage) => findings.damaged.push(damage.seqs),
+        Event::Damage(damage) => findings.damaged.push(damage.seqs.start.get()..damage.seqs.end.get()),
         Event::Missing(segment) => findings.missing.push(segment.number),
         Event::Truncation(truncation) => findings.truncation = Some(truncation),
         Event::TornTail { .. } => findings.other.push("torn"),
@@ -50,7 +50,7 @@ fn open(directory: &Path) -> (Log, Findings) {
 fn append(log: &mut Log, count: u64, bytes: usize) {
     for _ in 0..count {
         let seq = log.append(&[&vec![b'x'; bytes]]).expect("room");
-        assert_eq!(log.position().seq, seq + 1);
+        assert_eq!(log.position().seq, seq.next());
         log.commit(Durability::Synced).expect("a sound disk");
     }
 }
@@ -87,7 +87,7 @@ fn appended_records_come_back_in_order_over_many_segments_and_starts() {
         }
         log.commit(Durability::Synced).expect("a sound disk");
     }
-    assert_eq!(expected.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), (1..=120).collect::<Vec<_>>());
+    assert_eq!(expected.iter().map(|(seq, _)| seq.get()).collect::<Vec<_>>(), (1..=120).collect::<Vec<_>>());
     assert!(segment_files(directory.path()).len() > 4);
 }
 
@@ -120,7 +120,7 @@ fn a_start_reads_from_the_checkpoint_on_and_settled_segments_are_removed() {
     assert_eq!(findings.seqs(), [51, 52, 53]);
     assert_eq!((findings.missing.len(), findings.damaged.len()), (0, 0));
     assert_eq!(log.segments().len(), kept);
-    assert_eq!(log.segments()[0].seqs.start, 31);
+    assert_eq!(log.segments()[0].seqs.start, Seq::new(31));
 }
 
 #[test]
@@ -198,10 +198,10 @@ fn a_missing_or_truncated_segment_is_reported_and_all_others_are_read() {
     let cut = fs::File::options().write(true).open(directory.path().join(&files[4])).expect("a file");
     cut.set_len(4096 + 2 * 4024 + 100).expect("cut");
     let (_, findings) = open(directory.path());
-    assert_eq!(findings.missing, [2]);
-    let lost = segments[4].seqs.start + 2..segments[5].seqs.end;
+    assert_eq!(findings.missing, [SegmentNumber::new(2)]);
+    let lost = segments[4].seqs.start.get() + 2..segments[5].seqs.end.get();
     assert_eq!(findings.damaged, std::slice::from_ref(&lost), "cut off, then gone");
-    assert_eq!(findings.records.last().map(|(seq, _)| *seq), Some(120));
+    assert_eq!(findings.records.last().map(|(seq, _)| seq.get()), Some(120));
 }
 
 #[test]
@@ -240,7 +240,11 @@ fn damaged_bytes_are_copied_unchanged_to_the_quarantine() {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut log, _) = open(directory.path());
     append(&mut log, 3, 100);
-    let damage = Damage { segment: 1, bytes: 4096 + 128..4096 + 256, seqs: 2..3 };
+    let damage = Damage {
+        segment: SegmentNumber::new(1),
+        bytes: 4096 + 128..4096 + 256,
+        seqs: Seq::new(2)..Seq::new(3),
+    };
     let path = log.directory().set_aside(&damage).expect("a sound disk").expect("some bytes");
     let segment = fs::read(directory.path().join(&segment_files(directory.path())[0])).expect("a file");
     assert_eq!(fs::read(path).expect("a file"), segment[4096 + 128..4096 + 256]);
@@ -278,9 +282,10 @@ fn a_truncated_youngest_segment_is_reported_once_at_every_length() {
             }
             let is_reported =
                 findings.truncation.is_some_and(|Truncation { segment, bytes, made_bytes, seq }| {
-                    let read = findings.records.last().map_or(1 + 4 * checkpoints as u64, |(seq, _)| seq + 1);
-                    segment == 1
-                        && (bytes, seq) == (length as u64, read)
+                    let read =
+                        findings.records.last().map_or(1 + 4 * checkpoints as u64, |(seq, _)| seq.get() + 1);
+                    segment == SegmentNumber::new(1)
+                        && (bytes, seq) == (length as u64, Seq::new(read))
                         && (made_bytes == whole.len() as u64 || (length < 44 && made_bytes > bytes))
                 });
             assert!(
@@ -303,7 +308,7 @@ fn a_truncated_youngest_segment_is_reported_once_at_every_length() {
             let (_, findings) = open(directory.path());
             assert_eq!(
                 (findings.missing.len(), findings.truncation.map(|cut| (cut.bytes, cut.seq))),
-                (1, Some((0, 5)))
+                (1, Some((0, Seq::new(5))))
             );
         }
     }

@@ -9,7 +9,7 @@
 //! 3. The oldest memos go for the youngest, if they are fewer.
 //! 4. The memos wait in memory. They are told and counted if the process ends before there is room.
 
-use forebay_wal::{Log, LogError};
+use forebay_wal::{Log, LogError, SegmentNumber};
 
 use super::memos::Memos;
 use super::state::State;
@@ -49,7 +49,7 @@ impl Books<'_> {
     /// # Errors
     ///
     /// If it cannot be written; the one before it counts then.
-    pub fn checkpoint(self, settled: &[u64], gain: Gain) -> Result<Checkpointed, LogError> {
+    pub fn checkpoint(self, settled: &[SegmentNumber], gain: Gain) -> Result<Checkpointed, LogError> {
         let Books { log, state, memos } = self;
         let flushed = memos.flush();
         match &flushed {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use forebay_reading::Readings;
 use forebay_wal::{
-    Damage, LogDirectory, LogError, RecordStart, Segment, SegmentEnd, SegmentItem, SegmentReader,
+    Damage, LogDirectory, LogError, RecordStart, Segment, SegmentEnd, SegmentItem, SegmentNumber,
+    SegmentReader,
 };
 
 use super::entry::{Accepted, Entry};
@@ -22,7 +23,7 @@ const LOOK_BYTES: u64 = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub struct ReadRequest {
     /// The number of its segment.
-    pub segment: u64,
+    pub segment: SegmentNumber,
     /// Its number.
     pub number: u64,
     /// When it was accepted, nanoseconds since the Unix epoch.
@@ -45,7 +46,7 @@ pub struct Chunk {
     /// Numbers of requests that nobody has any more.
     pub lost: Vec<Range<u64>>,
     /// Segments of which nothing more will be read.
-    pub left: Vec<u64>,
+    pub left: Vec<SegmentNumber>,
     /// Whether all of the view was read.
     pub caught_up: bool,
     /// Why reading stopped.
@@ -73,7 +74,7 @@ enum End {
 #[derive(Debug)]
 pub struct Cursor {
     directory: LogDirectory,
-    segment: u64,
+    segment: SegmentNumber,
     start: Option<RecordStart>,
     /// The number of the request that comes next.
     number: u64,
@@ -110,14 +111,14 @@ impl Cursor {
     }
 
     /// Leaves the rest of a segment, which cannot be read, where it is. Returns the segment's number.
-    pub fn skip_segment(&mut self, view: &View) -> u64 {
+    pub fn skip_segment(&mut self, view: &View) -> SegmentNumber {
         let skipped = self.segment;
         if let Some((_, numbers)) = view.segments.iter().find(|(segment, _)| segment.number == skipped) {
             self.number = self.number.max(numbers.end);
         }
         self.reader = None;
         self.start = None;
-        self.segment += 1;
+        self.segment = self.segment.next();
         skipped
     }
 
@@ -138,7 +139,7 @@ impl Cursor {
             if index + 1 == view.segments.len() {
                 return Ok(true);
             }
-            self.move_to(segment.number + 1, chunk);
+            self.move_to(segment.number.next(), chunk);
         }
     }
 
@@ -212,7 +213,7 @@ impl Cursor {
         }
     }
 
-    fn move_to(&mut self, segment: u64, chunk: &mut Chunk) {
+    fn move_to(&mut self, segment: SegmentNumber, chunk: &mut Chunk) {
         chunk.left.push(self.segment);
         self.segment = segment;
         self.start = None;
@@ -221,7 +222,7 @@ impl Cursor {
 }
 
 /// The request of a record; `None` if its readings are none.
-pub fn request(segment: u64, payload_bytes: usize, accepted: Accepted<'_>) -> Option<ReadRequest> {
+pub fn request(segment: SegmentNumber, payload_bytes: usize, accepted: Accepted<'_>) -> Option<ReadRequest> {
     let Accepted { number, accepted_at, count, made_by, readings, .. } = accepted;
     let amount = Amount { readings: u64::from(count), bytes: forebay_wal::record_bytes(payload_bytes) };
     let readings = Readings::from_encoded(readings, usize::try_from(count).ok()?)?;
@@ -268,7 +269,7 @@ mod tests {
         fs::write(&path, bytes).expect("a sound disk");
 
         let view = View { segments: vec![(log.segments()[0].clone(), 1..4)] };
-        let from = ReadFrom { segment: 1, start: None, number: 1 };
+        let from = ReadFrom { segment: SegmentNumber::new(1), start: None, number: 1 };
         let mut cursor = Cursor::new(log.directory().clone(), from);
         let chunk = cursor.read(&view, Some(3));
         let numbers = |chunk: &Chunk| chunk.requests.iter().map(|request| request.number).collect::<Vec<_>>();

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use forebay_wal::{Log, RecordStart, Segment};
+use forebay_wal::{Log, RecordStart, Segment, SegmentNumber};
 use tokio::sync::Notify;
 
 use super::state::State;
@@ -26,7 +26,7 @@ const REJOIN_BYTES: u64 = 256 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadFrom {
     /// The number of the segment.
-    pub segment: u64,
+    pub segment: SegmentNumber,
     /// Where in it; its first record if that is not known.
     pub start: Option<RecordStart>,
     /// The number of the first request that is to be handed out.
@@ -99,7 +99,7 @@ struct Queue {
     /// The first number that is in memory again.
     spilled_to: Option<u64>,
     /// What is on disk only and was not read yet, by segment.
-    unread: BTreeMap<u64, Amount>,
+    unread: BTreeMap<SegmentNumber, Amount>,
     /// Bytes of all that.
     unread_bytes: u64,
     /// Who waits for the delivery of requests that are on disk only, by their numbers.
@@ -110,7 +110,7 @@ struct Queue {
 
 impl Handover {
     /// Begins with what was found on disk.
-    pub fn new(spilled: Option<ReadFrom>, unread: BTreeMap<u64, Amount>, view: View) -> Handover {
+    pub fn new(spilled: Option<ReadFrom>, unread: BTreeMap<SegmentNumber, Amount>, view: View) -> Handover {
         let unread_bytes = unread.values().map(|unread| unread.bytes).sum();
         let queue = Queue { spilled, unread, unread_bytes, view: Arc::new(view), ..Queue::default() };
         Handover { queue: Mutex::new(queue), filled: Notify::new() }
@@ -146,7 +146,7 @@ impl Handover {
     }
 
     /// Notes what was read of the segment, and who waits for it.
-    pub fn on_read(&self, segment: u64, number: u64, amount: Amount) -> Waiters {
+    pub fn on_read(&self, segment: SegmentNumber, number: u64, amount: Amount) -> Waiters {
         let mut queue = self.lock();
         if let Some(unread) = queue.unread.get_mut(&segment) {
             unread.readings = unread.readings.saturating_sub(amount.readings);
@@ -158,7 +158,7 @@ impl Handover {
 
     /// Nothing more will be read of a segment. Returns what should have been there, and tells those who wait for
     /// requests before `number` that they cannot be read.
-    pub fn on_left(&self, segment: u64, number: u64) -> Amount {
+    pub fn on_left(&self, segment: SegmentNumber, number: u64) -> Amount {
         let mut queue = self.lock();
         queue.tell_damaged(number);
         let missing = queue.unread.remove(&segment).unwrap_or_default();
@@ -201,7 +201,7 @@ impl Handover {
 }
 
 impl Queue {
-    fn add_unread(&mut self, segment: u64, amount: Amount) {
+    fn add_unread(&mut self, segment: SegmentNumber, amount: Amount) {
         *self.unread.entry(segment).or_default() += amount;
         self.unread_bytes += amount.bytes;
     }
@@ -234,7 +234,7 @@ impl Queue {
 #[derive(Clone, Copy, Debug)]
 pub struct Stands {
     /// The number of the segment.
-    pub segment: u64,
+    pub segment: SegmentNumber,
     /// Where in it.
     pub start: RecordStart,
     /// The number of the request.
@@ -304,6 +304,7 @@ impl Drop for Putting<'_> {
 
 #[cfg(test)]
 mod tests {
+    use forebay_wal::Seq;
     use tokio::sync::oneshot;
 
     use super::*;
@@ -311,7 +312,7 @@ mod tests {
     #[test]
     fn who_waits_for_a_request_that_cannot_be_read_is_told_and_others_wait_on() {
         let forget: [fn(&Handover); 2] = [
-            |handover| assert_eq!(handover.on_left(1, 2).readings, 2),
+            |handover| assert_eq!(handover.on_left(SegmentNumber::new(1), 2).readings, 2),
             |handover| {
                 let view = Arc::clone(&handover.lock().view);
                 assert!(handover.on_caught_up(&view, 2).is_some());
@@ -321,7 +322,8 @@ mod tests {
             let handover = Handover::default();
             let mut heard = [1, 2].map(|number| {
                 let (waiter, heard) = oneshot::channel();
-                let stands = Stands { segment: 1, start: RecordStart { offset: 4096, seq: number }, number };
+                let (segment, seq) = (SegmentNumber::new(1), Seq::new(number));
+                let stands = Stands { segment, start: RecordStart { offset: 4096, seq }, number };
                 handover.begin().leave(stands, Amount { readings: 1, bytes: 100 }, waiter.into());
                 heard
             });

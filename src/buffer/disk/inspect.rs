@@ -4,7 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use forebay_reading::{ReadingRef, Readings};
-use forebay_wal::{Damage, Fs, LogError, OsFs, ReadOnlyFs, Segment, SegmentEnd, SegmentItem, Truncation};
+use forebay_wal::{
+    Damage, Fs, LogError, OsFs, ReadOnlyFs, Segment, SegmentEnd, SegmentItem, SegmentNumber, Truncation,
+};
 
 use super::checkpoint::{Books, Checkpointed, Gain};
 use super::entry::{Entry, Settlement};
@@ -44,7 +46,7 @@ pub struct Report {
     /// What could not be read when the log was opened, beside what is in [`Report::segments`].
     pub damaged: Vec<Damage>,
     /// Numbers of segments that were needed and are not there.
-    pub missing: Vec<u64>,
+    pub missing: Vec<SegmentNumber>,
     /// The youngest segment, if it is shorter than it was made: what stood at its end is gone.
     pub cut_short: Option<Truncation>,
     /// Whether there is a checkpoint, and it cannot be read.
@@ -113,7 +115,7 @@ pub fn repair_on(fs: Arc<dyn Fs>, config: &BufferConfig) -> Result<Report, OpenE
         memos.keep(memo, at);
     }
     // What is settled goes first, but for what is to be set aside: that may need the room.
-    let damaged: Vec<u64> = report.all_damaged().map(|damage| damage.segment).collect();
+    let damaged: Vec<_> = report.all_damaged().map(|damage| damage.segment).collect();
     checkpoint(&mut recovered, &mut memos, &damaged)?;
     for damage in report.all_damaged() {
         let set_aside = recovered.log.directory().set_aside(damage);
@@ -129,11 +131,11 @@ pub fn repair_on(fs: Arc<dyn Fs>, config: &BufferConfig) -> Result<Report, OpenE
 }
 
 /// Keeps what is known, and lets the settled segments go, but for some.
-fn checkpoint(recovered: &mut Recovered, memos: &mut Memos, stay: &[u64]) -> Result<(), LogError> {
+fn checkpoint(recovered: &mut Recovered, memos: &mut Memos, stay: &[SegmentNumber]) -> Result<(), LogError> {
     let Recovered { log, state, .. } = recovered;
     let numbers = log.segments().iter().map(|segment| segment.number);
-    let goes = |number: &u64| state.is_settled(*number) && !stay.contains(number);
-    let settled: Vec<u64> = numbers.filter(goes).collect();
+    let goes = |number: &SegmentNumber| state.is_settled(*number) && !stay.contains(number);
+    let settled: Vec<_> = numbers.filter(goes).collect();
     match (Books { log, state, memos }).checkpoint(&settled, Gain::Room)? {
         Checkpointed::Written(removed) => removed?,
         Checkpointed::NotNow => {}

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_wal::{Durability, Event, Fs, Log, LogError, LogOptions};
+use forebay_wal::{Durability, Event, Fs, Log, LogError, LogOptions, SegmentNumber};
 use prometheus::IntCounter;
 use tracing::{error, info, warn};
 
@@ -40,7 +40,7 @@ pub struct Memos {
     /// The first so many of those are nowhere else on disk: a checkpoint has left their records behind.
     alone: usize,
     /// What each segment holds.
-    held: BTreeMap<u64, Held>,
+    held: BTreeMap<SegmentNumber, Held>,
     /// Counts what is forgotten before its time.
     forgotten: IntCounter,
     /// What could not be read, and was not told yet.
@@ -137,7 +137,7 @@ impl Memos {
             Event::Damage(damage) => lost.add_damage(damage),
             Event::Truncation(cut_short) => lost.cut_short = Some(cut_short),
             Event::TornTail { segment, offset } => info!(
-                segment,
+                segment = segment.get(),
                 offset,
                 "the last remembered key on disk is begun and not whole: either it was being written at the last stop, \
                  and stands with its readings too, or the disk has damaged it since; it does not count"
@@ -234,7 +234,7 @@ impl Memos {
 
     fn write(&mut self, log: &mut Log) -> Result<(), LogError> {
         log.resume_last_segment()?;
-        let mut added: BTreeMap<u64, Held> = BTreeMap::new();
+        let mut added: BTreeMap<SegmentNumber, Held> = BTreeMap::new();
         for (at, memo) in &self.pending {
             log.append(&[&at.to_le_bytes(), memo])?;
             let segment = log.position().segment;
@@ -270,7 +270,7 @@ impl Memos {
         self.forget(forgotten, "more came than are kept on disk");
     }
 
-    fn discard(&mut self, log: &mut Log, old: &[u64]) {
+    fn discard(&mut self, log: &mut Log, old: &[SegmentNumber]) {
         self.held.retain(|segment, _| !old.contains(segment));
         if let Err(error) = log.discard(old) {
             warn!(%error, "old remembered keys stay on disk");

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_wal::{LogDirectory, LogError};
+use forebay_wal::{LogDirectory, LogError, SegmentNumber};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -205,7 +205,7 @@ impl DiskOutlet {
     }
 
     /// What should have been in a segment and was not read is in no account but this one.
-    fn leave(&mut self, segment: u64, number: u64) {
+    fn leave(&mut self, segment: SegmentNumber, number: u64) {
         let missing = self.parts.handover.on_left(segment, number);
         self.settle_missing(missing);
     }

@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use forebay_reading::clock::wall_time;
 use forebay_wal::{
-    Damage, Event, Fs, Log, LogError, LogOptions, Segment, SegmentEnd, SegmentItem, Truncation,
+    Damage, Event, Fs, Log, LogError, LogOptions, Segment, SegmentEnd, SegmentItem, SegmentNumber, Seq,
+    Truncation,
 };
 use tokio::time::Instant;
 use tracing::{error, warn};
@@ -38,7 +39,7 @@ pub struct Recovered {
     /// Where the readings begin that are in no batch; `None` if there are none.
     pub unread_from: Option<ReadFrom>,
     /// How much of those is in each segment.
-    pub unread: BTreeMap<u64, Amount>,
+    pub unread: BTreeMap<SegmentNumber, Amount>,
     /// The readings that are not settled.
     pub amount: Amount,
     /// What the front wants back, and when it came, in nanoseconds since the Unix epoch.
@@ -50,7 +51,7 @@ pub struct Recovered {
     /// Whether there was a checkpoint, and it could not be read.
     pub checkpoint_damaged: bool,
     /// The segments that were needed and are not there.
-    pub missing: Vec<u64>,
+    pub missing: Vec<SegmentNumber>,
     /// The youngest segment, if it is shorter than it was made.
     pub cut_short: Option<Truncation>,
 }
@@ -122,7 +123,7 @@ impl Recovered {
 
     /// Copies what could not be read to where it stays, and says so. Returns the segments of which something could not
     /// be copied.
-    pub fn set_aside(&self, path: &Path) -> Vec<u64> {
+    pub fn set_aside(&self, path: &Path) -> Vec<SegmentNumber> {
         let mut failed = Vec::new();
         for damage in &self.damaged {
             let set_aside = self.log.directory().set_aside(damage);
@@ -135,7 +136,7 @@ impl Recovered {
 
 /// Says what could not be read, and where it is.
 pub fn report(log: &Path, damage: &Damage, set_aside: &Result<Option<PathBuf>, LogError>) {
-    let (segment, bytes, records) = (damage.segment, &damage.bytes, damage.seqs.end - damage.seqs.start);
+    let (segment, bytes, records) = (damage.segment.get(), &damage.bytes, damage.records());
     match set_aside {
         Ok(None) => error!(
             log = %log.display(), segment, records,
@@ -160,7 +161,7 @@ struct Replay {
     memos: Vec<(i64, Bytes)>,
     lost_requests: u64,
     checkpoint_damaged: bool,
-    missing: Vec<u64>,
+    missing: Vec<SegmentNumber>,
     gaps_are_settled: bool,
     /// Whether nobody knows what was in a segment, and no gap behind it has told since.
     has_unknown_segment: bool,
@@ -173,8 +174,8 @@ struct Replay {
 
 /// A record of a kind that this version does not know.
 struct Foreign {
-    segment: u64,
-    seq: u64,
+    segment: SegmentNumber,
+    seq: Seq,
     kind: u8,
 }
 
@@ -220,7 +221,7 @@ impl Replay {
             }
             Event::TornTail { segment, offset } => {
                 warn!(
-                    segment,
+                    segment = segment.get(),
                     offset,
                     "the last record on disk is begun and not whole, and nothing says that it was ever synced: either \
                      it was being written at the last stop and was not acknowledged as stored, or the disk has \
@@ -237,13 +238,15 @@ impl Replay {
                 self.on_readings(record, &accepted);
                 self.state.settle(&Settlement { notes: Vec::new(), spans: merged });
             }
-            Ok(Entry::Batch(note)) => self.state.note(record.seq, note),
+            Ok(Entry::Batch(note)) => self.state.note(record.seq.get(), note),
             Ok(Entry::Settled(settlement)) => self.state.settle(&settlement),
             Err(_) if Entry::foreign_kind(record.payload).is_some() => {
                 let kind = record.payload[0];
                 self.foreign.get_or_insert(Foreign { segment: record.segment, seq: record.seq, kind });
             }
-            Err(error) => warn!(seq = record.seq, segment = record.segment, %error, "passing over a record"),
+            Err(error) => {
+                warn!(seq = record.seq.get(), segment = record.segment.get(), %error, "passing over a record")
+            }
         }
     }
 
@@ -274,7 +277,7 @@ impl Replay {
         self.state.settle(&Settlement { notes: Vec::new(), spans: vec![span] });
         if self.checkpoint_damaged {
             warn!(
-                segment = segment.number,
+                segment = segment.number.get(),
                 requests,
                 readings,
                 "a segment is not there; the checkpoint that would say whether it was still needed is damaged"
@@ -283,7 +286,7 @@ impl Replay {
         }
         self.lost_requests += requests;
         error!(
-            segment = segment.number,
+            segment = segment.number.get(),
             requests, readings, "a segment is missing on disk; its readings are lost"
         );
     }
@@ -293,7 +296,7 @@ impl Replay {
 pub fn tell_of(log: &Path, cut_short: &Truncation) {
     let Truncation { segment, bytes, made_bytes, seq } = cut_short;
     error!(
-        log = %log.display(), segment, bytes, made_bytes, first_record = seq,
+        log = %log.display(), segment = segment.get(), bytes, made_bytes, first_record = seq.get(),
         "a segment on disk is shorter than it was made; what stood at its end is lost: nobody knows whether that was \
          records, from this one on"
     );
@@ -305,7 +308,7 @@ struct Walk<'a> {
     /// The requests that have readings in a noted batch.
     requests: BTreeMap<u64, ReadRequest>,
     /// The readings that are in no batch, by segment.
-    unread: BTreeMap<u64, Amount>,
+    unread: BTreeMap<SegmentNumber, Amount>,
     damaged: Vec<Damage>,
     lost_requests: u64,
     cut_short: Option<Truncation>,
@@ -396,7 +399,7 @@ type Records = HashMap<u64, (Arc<Record>, Amount)>;
 fn resume(
     state: &mut State,
     requests: BTreeMap<u64, ReadRequest>,
-    unread: &mut BTreeMap<u64, Amount>,
+    unread: &mut BTreeMap<SegmentNumber, Amount>,
 ) -> (Vec<Resumed>, Records) {
     let is_whole = |note: &Note| {
         let mut numbers = note.spans.iter().flat_map(|span| span.records());

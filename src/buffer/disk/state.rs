@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::Buf as _;
+use forebay_wal::SegmentNumber;
 
 use super::entry::{Note, Settlement, put_spans, take_spans};
 use crate::buffer::Amount;
@@ -33,14 +34,14 @@ pub struct State {
     /// The batches that may have been sent and are not settled, by the sequence number of their record.
     pub notes: BTreeMap<u64, Note>,
     /// What each segment holds; one without requests is not here.
-    pub contents: BTreeMap<u64, Content>,
+    pub contents: BTreeMap<SegmentNumber, Content>,
 }
 
 impl State {
     /// Counts a request in a segment. Numbers that are left out are those of requests that nobody has any more.
     ///
     /// Returns how many are missing since the last one.
-    pub fn accept(&mut self, segment: u64, number: u64, amount: Amount) -> u64 {
+    pub fn accept(&mut self, segment: SegmentNumber, number: u64, amount: Amount) -> u64 {
         let missing = self.next_number..number;
         if !missing.is_empty() {
             self.settled.insert(Span::of_records(missing.clone()));
@@ -86,13 +87,13 @@ impl State {
     }
 
     /// Whether no reading in a segment is needed any more.
-    pub fn is_settled(&self, segment: u64) -> bool {
+    pub fn is_settled(&self, segment: SegmentNumber) -> bool {
         let content = self.contents.get(&segment);
         content.is_none_or(|content| self.settled.contains_all(Span::of_records(content.numbers.clone())))
     }
 
     /// Whether every reading in a segment is still needed.
-    pub fn is_untouched(&self, segment: u64) -> bool {
+    pub fn is_untouched(&self, segment: SegmentNumber) -> bool {
         self.contents.get(&segment).is_some_and(|content| {
             let span = Span::of_records(content.numbers.clone());
             let noted = self.notes.values().flat_map(|note| &note.spans);
@@ -105,7 +106,7 @@ impl State {
     /// # Panics
     ///
     /// If there are 2^32 batches or segments.
-    pub fn encode(&self, gone: &[u64]) -> Vec<u8> {
+    pub fn encode(&self, gone: &[SegmentNumber]) -> Vec<u8> {
         let count = |length: usize| u32::try_from(length).expect("there are few").to_le_bytes();
         let mut bytes = self.next_number.to_le_bytes().to_vec();
         let spans: Vec<_> = self.settled.iter().collect();
@@ -114,7 +115,7 @@ impl State {
         let kept = || self.contents.iter().filter(|(segment, _)| !gone.contains(segment));
         bytes.extend_from_slice(&count(kept().count()));
         for (segment, Content { numbers, amount }) in kept() {
-            for number in [*segment, numbers.start, numbers.end, amount.readings, amount.bytes] {
+            for number in [segment.get(), numbers.start, numbers.end, amount.readings, amount.bytes] {
                 bytes.extend_from_slice(&number.to_le_bytes());
             }
         }
@@ -136,7 +137,7 @@ impl State {
         let (spans, mut rest) = rest.split_at_checked(spans)?;
         state.settled = take_spans(spans)?.into_iter().collect();
         for _ in 0..rest.try_get_u32_le().ok()? {
-            let segment = rest.try_get_u64_le().ok()?;
+            let segment = SegmentNumber::new(rest.try_get_u64_le().ok()?);
             let numbers = rest.try_get_u64_le().ok()?..rest.try_get_u64_le().ok()?;
             let amount = Amount { readings: rest.try_get_u64_le().ok()?, bytes: rest.try_get_u64_le().ok()? };
             state.contents.insert(segment, Content { numbers, amount });
@@ -183,6 +184,10 @@ mod tests {
 
     const AMOUNT: Amount = Amount { readings: 10, bytes: 1000 };
 
+    fn segment(number: u64) -> SegmentNumber {
+        SegmentNumber::new(number)
+    }
+
     fn span(from: u64, to: u64) -> Span {
         Span::of_records(from..to)
     }
@@ -199,7 +204,7 @@ mod tests {
     fn ten() -> State {
         let mut state = State { next_number: 1, ..State::default() };
         for number in 1..=10 {
-            assert_eq!(state.accept(1 + (number - 1) / 5, number, AMOUNT), 0);
+            assert_eq!(state.accept(segment(1 + (number - 1) / 5), number, AMOUNT), 0);
         }
         state
     }
@@ -207,19 +212,21 @@ mod tests {
     #[test]
     fn a_segment_is_settled_when_all_its_readings_are() {
         let mut state = ten();
-        assert!(state.is_untouched(1) && state.is_untouched(2) && !state.is_settled(1));
+        assert!(
+            state.is_untouched(segment(1)) && state.is_untouched(segment(2)) && !state.is_settled(segment(1))
+        );
         state.note(20, note(1, 4));
-        assert!(!state.is_untouched(1));
+        assert!(!state.is_untouched(segment(1)));
         state.note(21, Note { key: "b".to_owned(), spans: vec![span(4, 7)] });
         settle(&mut state, &[21], &[]);
-        assert!(!state.is_settled(1) && !state.is_untouched(2));
+        assert!(!state.is_settled(segment(1)) && !state.is_untouched(segment(2)));
         settle(&mut state, &[20], &[]);
-        assert!(state.is_settled(1) && !state.is_settled(2));
+        assert!(state.is_settled(segment(1)) && !state.is_settled(segment(2)));
         let half = Span { from: Place::start_of(7), to: Place { seq: 10, index: 9 } };
         settle(&mut state, &[], &[half]);
-        assert!(!state.is_settled(2), "one reading is left");
+        assert!(!state.is_settled(segment(2)), "one reading is left");
         settle(&mut state, &[], &[Span { from: half.to, to: Place::start_of(11) }]);
-        assert!(state.is_settled(2) && state.notes.is_empty());
+        assert!(state.is_settled(segment(2)) && state.notes.is_empty());
     }
 
     #[test]
@@ -227,7 +234,7 @@ mod tests {
         let mut state = ten();
         state.note(20, note(1, 4));
         settle(&mut state, &[], &[span(2, 3)]);
-        assert!(state.notes.is_empty() && !state.is_settled(1));
+        assert!(state.notes.is_empty() && !state.is_settled(segment(1)));
         state.note(21, note(3, 5));
         state.note(22, Note { key: "anew".to_owned(), spans: vec![span(1, 2), span(4, 5)] });
         assert_eq!(state.notes.keys().collect::<Vec<_>>(), [&22]);
@@ -239,7 +246,7 @@ mod tests {
     #[test]
     fn requests_that_nobody_has_are_settled_and_counted() {
         let mut state = ten();
-        assert_eq!(state.accept(3, 14, AMOUNT), 3);
+        assert_eq!(state.accept(segment(3), 14, AMOUNT), 3);
         assert!(state.settled.contains_all(span(11, 14)) && !state.settled.intersects(span(14, 15)));
     }
 
@@ -250,8 +257,8 @@ mod tests {
         settle(&mut state, &[], &[span(1, 2)]);
         let bytes = state.encode(&[]);
         assert_eq!(State::decode(&bytes), Some(state.clone()));
-        let without = State::decode(&state.encode(&[1])).expect("a state");
-        assert_eq!(without.contents.keys().collect::<Vec<_>>(), [&2]);
+        let without = State::decode(&state.encode(&[segment(1)])).expect("a state");
+        assert_eq!(without.contents.keys().collect::<Vec<_>>(), [&segment(2)]);
         let of_0_1 = &bytes[..bytes.len() - 1];
         assert_eq!(State::decode(of_0_1), Some(state));
         assert_eq!(State::decode(&[of_0_1, &[FORMAT + 1]].concat()), None, "a later version has written it");

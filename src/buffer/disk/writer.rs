@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use forebay_reading::Readings;
-use forebay_wal::{Durability, Log, LogError, LogPosition, RecordStart, Spare};
+use forebay_wal::{Durability, Log, LogError, LogPosition, RecordStart, SegmentNumber, Seq, Spare};
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -77,7 +77,7 @@ pub struct Writer {
     /// The next segment's file while it is made.
     pub spare: Option<JoinHandle<Result<Spare, LogError>>>,
     /// Segments that stay, whatever is settled: they have damaged bytes that could not be set aside.
-    pub pinned: Vec<u64>,
+    pub pinned: Vec<SegmentNumber>,
     /// What is settled and would be sent again after a start, because the disk took no more.
     pub behind: Behind,
     /// Says whether the directory is still the one that was opened.
@@ -129,7 +129,7 @@ struct Clock {
 
 /// Where a command was appended.
 struct Appended {
-    seq: u64,
+    seq: Seq,
     /// Behind it.
     position: LogPosition,
     /// Bytes of its record.
@@ -290,7 +290,7 @@ impl Writer {
     }
 
     /// Appends a command. Returns the sequence number of its record, and the record's bytes.
-    fn append(&mut self, command: &Command, number: u64, accepted_at: i64) -> Result<(u64, u64), LogError> {
+    fn append(&mut self, command: &Command, number: u64, accepted_at: i64) -> Result<(Seq, u64), LogError> {
         let mut put = |payload: &[&[u8]]| {
             let bytes = forebay_wal::record_bytes(payload.iter().map(|part| part.len()).sum());
             Ok((self.log.append(payload)?, bytes))
@@ -412,11 +412,11 @@ impl Writer {
         }
     }
 
-    fn on_noted(&mut self, number: u64, note: Note, seq: u64) {
+    fn on_noted(&mut self, number: u64, note: Note, seq: Seq) {
         let key = note.key.clone();
-        self.state.note(seq, note);
+        self.state.note(seq.get(), note);
         // Nobody is left to ask once the delivery has ended.
-        let _ = self.kept.send(Kept::Note(Noted { number, key, note: Some(NoteId(seq)) }));
+        let _ = self.kept.send(Kept::Note(Noted { number, key, note: Some(NoteId(seq.get())) }));
     }
 
     /// Nothing of the group was written: whoever waits for the disk hears why, and nothing else stops.
@@ -496,15 +496,15 @@ impl Writer {
     }
 
     /// The segments, but the one that is written to, in which nothing is needed any more.
-    fn settled_segments(&self) -> Vec<u64> {
+    fn settled_segments(&self) -> Vec<SegmentNumber> {
         let active = self.log.active();
-        let goes = |number: &u64| {
+        let goes = |number: &SegmentNumber| {
             Some(*number) != active && self.state.is_settled(*number) && !self.pinned.contains(number)
         };
         self.log.segments().iter().map(|segment| segment.number).filter(goes).collect()
     }
 
-    fn checkpoint(&mut self, settled: &[u64]) -> Result<(), LogError> {
+    fn checkpoint(&mut self, settled: &[SegmentNumber]) -> Result<(), LogError> {
         self.lock.check()?;
         let gain = if settled.is_empty() && !self.behind.is_unwritten { Gain::Time } else { Gain::Room };
         let books = Books { log: &mut self.log, state: &self.state, memos: &mut self.memos };

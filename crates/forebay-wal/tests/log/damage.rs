@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use forebay_wal::faulty_fs::FaultyFs;
 use forebay_wal::{
-    Durability, Event, Fs as _, Log, LogOptions, SegmentEnd, SegmentItem, Truncation, record_bytes,
+    Durability, Event, Fs as _, Log, LogOptions, SegmentEnd, SegmentItem, SegmentNumber, Seq, Truncation,
+    record_bytes,
 };
 
 /// How many times each log is damaged, each time from its undamaged state.
@@ -29,12 +30,17 @@ fn path(name: &str) -> PathBuf {
     Path::new("/log").join(name)
 }
 
-fn segment_name(number: u64) -> String {
+fn segment_name(number: SegmentNumber) -> String {
     format!("{number:020}.segment")
 }
 
-fn numbers(log: &Log) -> BTreeSet<u64> {
+fn numbers(log: &Log) -> BTreeSet<SegmentNumber> {
     log.segments().iter().map(|segment| segment.number).collect()
+}
+
+/// The sequence numbers of a range, one by one.
+fn each(seqs: Range<Seq>) -> impl Iterator<Item = Seq> {
+    (seqs.start.get()..seqs.end.get()).map(Seq::new)
 }
 
 fn index(number: u64) -> usize {
@@ -65,24 +71,24 @@ fn damage(random: &mut fastrand::Rng, fs: &FaultyFs) -> Option<String> {
 /// A record and its place.
 #[derive(Debug)]
 struct Written {
-    segment: u64,
+    segment: SegmentNumber,
     bytes: Range<usize>,
     payload: Vec<u8>,
     /// Every record below this was on stable storage before this one was written.
-    synced: u64,
+    synced: Seq,
 }
 
 /// A log that was synced and closed.
 struct Closed {
     fs: FaultyFs,
-    records: BTreeMap<u64, Written>,
+    records: BTreeMap<Seq, Written>,
     /// The segments that are not settled.
-    needed: BTreeSet<u64>,
+    needed: BTreeSet<SegmentNumber>,
     /// The needed segments in the last checkpoint.
-    named: BTreeSet<u64>,
+    named: BTreeSet<SegmentNumber>,
     /// The number of checkpoints, and the next sequence number at the last one.
     checkpoints: u8,
-    checkpoint_seq: u64,
+    checkpoint_seq: Seq,
 }
 
 impl Closed {
@@ -90,9 +96,15 @@ impl Closed {
         let fs = FaultyFs::new(random.u64(..));
         let mut log = open(&fs, random.u64(..), &mut |_| {});
         let (records, none) = (BTreeMap::new(), BTreeSet::new());
-        let mut closed =
-            Closed { fs, records, needed: none.clone(), named: none, checkpoints: 0, checkpoint_seq: 1 };
-        let mut synced = 1;
+        let mut closed = Closed {
+            fs,
+            records,
+            needed: none.clone(),
+            named: none,
+            checkpoints: 0,
+            checkpoint_seq: Seq::FIRST,
+        };
+        let mut synced = Seq::FIRST;
         for _ in 0..random.usize(1..80) {
             let mut payload = vec![0; random.usize(1..3000)];
             random.fill(&mut payload);
@@ -106,11 +118,11 @@ impl Closed {
             closed.records.insert(seq, Written { segment: at.segment, bytes, payload, synced });
             if random.u8(..4) > 0 {
                 log.commit(Durability::Synced).expect("nothing fails");
-                synced = seq + 1;
+                synced = seq.next();
             }
             if random.u8(..20) == 0 {
                 closed.checkpoint(&mut log, random);
-                synced = seq + 1;
+                synced = seq.next();
             }
         }
         log.commit(Durability::Synced).expect("nothing fails");
@@ -128,7 +140,7 @@ impl Closed {
         (self.named, self.checkpoint_seq) = (numbers(log), log.position().seq);
     }
 
-    fn in_segment(&self, number: u64) -> impl Iterator<Item = (u64, &Written)> {
+    fn in_segment(&self, number: SegmentNumber) -> impl Iterator<Item = (Seq, &Written)> {
         self.records
             .iter()
             .filter(move |(_, record)| record.segment == number)
@@ -141,11 +153,11 @@ impl Closed {
 struct Salvage {
     checkpoint: u8,
     checkpoint_damaged: bool,
-    records: BTreeMap<u64, Vec<u8>>,
+    records: BTreeMap<Seq, Vec<u8>>,
     /// Records reported as lost.
-    lost: BTreeSet<u64>,
+    lost: BTreeSet<Seq>,
     /// Segments reported as unreadable.
-    unknown: BTreeSet<u64>,
+    unknown: BTreeSet<SegmentNumber>,
     truncation: Option<Truncation>,
 }
 
@@ -171,8 +183,8 @@ impl Salvage {
             Event::CheckpointDamaged => self.checkpoint_damaged = true,
             Event::Record(record) => _ = self.records.insert(record.seq, record.payload.to_vec()),
             Event::Damage(damage) if damage.seqs.is_empty() => _ = self.unknown.insert(damage.segment),
-            Event::Damage(damage) => self.lost.extend(damage.seqs),
-            Event::Missing(segment) => self.lost.extend(segment.seqs),
+            Event::Damage(damage) => self.lost.extend(each(damage.seqs)),
+            Event::Missing(segment) => self.lost.extend(each(segment.seqs)),
             Event::Truncation(truncation) => self.truncation = Some(truncation),
             Event::TornTail { .. } => {}
         }
@@ -182,13 +194,13 @@ impl Salvage {
 /// The undamaged part of a log.
 struct Remains {
     /// The whole records in segments that a header or the checkpoint describes.
-    whole: BTreeSet<u64>,
+    whole: BTreeSet<Seq>,
     /// Something proves that all records below this were on stable storage.
-    proven: u64,
+    proven: Seq,
 }
 
 impl Remains {
-    fn of(closed: &Closed, fs: &FaultyFs, named: &BTreeSet<u64>, checkpoint_seq: u64) -> Remains {
+    fn of(closed: &Closed, fs: &FaultyFs, named: &BTreeSet<SegmentNumber>, checkpoint_seq: Seq) -> Remains {
         let mut remains = Remains { whole: BTreeSet::new(), proven: checkpoint_seq };
         let names = names(fs);
         for number in &closed.needed {
@@ -199,7 +211,7 @@ impl Remains {
             let (before, after) = (closed.fs.content(&path(&name)), fs.content(&path(&name)));
             let same = |bytes: Range<usize>| after.get(bytes.clone()) == Some(&before[bytes]);
             if same(0..32) || same(2048..2080) {
-                let first = closed.in_segment(*number).next().map_or(1, |(seq, _)| seq);
+                let first = closed.in_segment(*number).next().map_or(Seq::FIRST, |(seq, _)| seq);
                 remains.proven = remains.proven.max(first);
             } else if !named.contains(number) {
                 continue;
@@ -213,8 +225,8 @@ impl Remains {
     }
 
     /// Whether nothing proves that this record was ever synced.
-    fn ends_before(&self, seq: u64) -> bool {
-        (self.proven..=seq).any(|seq| !self.whole.contains(&seq))
+    fn ends_before(&self, seq: Seq) -> bool {
+        each(self.proven..seq.next()).any(|seq| !self.whole.contains(&seq))
     }
 }
 
@@ -229,7 +241,7 @@ fn check_damaged(closed: &Closed, random: &mut fastrand::Rng) {
     let other = closed.checkpoints.saturating_sub(1).max(closed.checkpoints.min(1));
     assert!(damaged.len() > 1 || salvage.checkpoint >= other, "one damaged file leaves the other checkpoint");
     let none = BTreeSet::new();
-    let (named, seq) = if last { (&closed.named, closed.checkpoint_seq) } else { (&none, 1) };
+    let (named, seq) = if last { (&closed.named, closed.checkpoint_seq) } else { (&none, Seq::FIRST) };
     let remains = Remains::of(closed, &remains_of, named, seq);
     for (seq, payload) in &salvage.records {
         assert!(closed.records[seq].payload == *payload, "record {seq} has another payload");
@@ -260,7 +272,7 @@ fn check_damaged(closed: &Closed, random: &mut fastrand::Rng) {
 }
 
 /// Whether a record is in the lost end of the youngest segment, and something proves the segment's original size.
-fn is_cut_off(closed: &Closed, fs: &FaultyFs, named: &BTreeSet<u64>, record: &Written) -> bool {
+fn is_cut_off(closed: &Closed, fs: &FaultyFs, named: &BTreeSet<SegmentNumber>, record: &Written) -> bool {
     let name = segment_name(record.segment);
     if closed.needed.last() != Some(&record.segment) || !names(fs).contains(&name) {
         return false;

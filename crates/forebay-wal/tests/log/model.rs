@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use forebay_wal::faulty_fs::{FaultRates, FaultyFs};
 use forebay_wal::{
-    Durability, Event, Log, LogError, LogOptions, Segment, SegmentEnd, SegmentItem, Spare, SpareJob,
+    Durability, Event, Log, LogError, LogOptions, Segment, SegmentEnd, SegmentItem, SegmentNumber, Seq,
+    Spare, SpareJob,
 };
 
 const SEGMENT_BYTES: u64 = 16 * 1024;
@@ -24,7 +25,7 @@ fn config() -> LogOptions {
 struct Entry {
     id: u64,
     bytes: usize,
-    segment: u64,
+    segment: SegmentNumber,
     synced: bool,
 }
 
@@ -39,25 +40,25 @@ impl Entry {
 #[derive(Clone, Debug, Default)]
 struct Attempt {
     /// The sequence number of the next record at that time.
-    seq: u64,
+    seq: Seq,
     /// All segments that were settled by then.
-    settled: BTreeSet<u64>,
+    settled: BTreeSet<SegmentNumber>,
 }
 
 /// The expected content of the log.
 #[derive(Debug)]
 struct Model {
     /// The committed records.
-    live: BTreeMap<u64, Entry>,
+    live: BTreeMap<Seq, Entry>,
     /// The records appended since the last commit.
-    group: BTreeMap<u64, Entry>,
+    group: BTreeMap<Seq, Entry>,
     /// The records of a failed commit. A reopen may bring them back until a later segment is on disk.
-    void: BTreeMap<u64, Entry>,
+    void: BTreeMap<Seq, Entry>,
     attempts: Vec<Attempt>,
     /// The last attempt that is surely durable; a later one may be.
     durable: usize,
     /// No reopen may end below this.
-    synced_seq: u64,
+    synced_seq: Seq,
     /// Whether the log has a segment that it appends to.
     active: bool,
     /// Whether there was a power loss since the log was last opened.
@@ -71,18 +72,18 @@ impl Model {
             live: BTreeMap::new(),
             group: BTreeMap::new(),
             void: BTreeMap::new(),
-            attempts: vec![Attempt { seq: 1, settled: BTreeSet::new() }],
+            attempts: vec![Attempt { seq: Seq::FIRST, settled: BTreeSet::new() }],
             durable: 0,
-            synced_seq: 1,
+            synced_seq: Seq::FIRST,
             active: false,
             crashed: false,
             ids: 0,
         }
     }
 
-    fn next_seq(&self) -> u64 {
+    fn next_seq(&self) -> Seq {
         let last = self.group.last_key_value().or(self.live.last_key_value());
-        last.map_or(1, |(seq, _)| seq + 1).max(self.synced_seq)
+        last.map_or(Seq::FIRST, |(seq, _)| seq.next()).max(self.synced_seq)
     }
 
     fn committed(&mut self) {
@@ -103,18 +104,22 @@ impl Model {
     }
 
     /// Checks the findings at a reopening, and takes them over.
-    fn reopened(&mut self, findings: &Findings, end: u64) {
+    fn reopened(&mut self, findings: &Findings, end: Seq) {
         assert!(findings.wrong.is_empty(), "false alarms: {:?}", findings.wrong);
         let found = findings.checkpoint.unwrap_or(0);
         assert!(found >= self.durable, "checkpoint {found} came back instead of {}", self.durable);
         let Attempt { seq: start, settled } = self.attempts[found].clone();
-        assert_eq!(end, start + findings.records.len() as u64, "all sequence numbers from {start} on, once");
+        assert_eq!(
+            end,
+            start.saturating_add(findings.records.len() as u64),
+            "all sequence numbers from {start} on, once"
+        );
         assert!(end >= self.synced_seq, "it ends at {end}, and {} was next to be synced", self.synced_seq);
         let lost = self.live.range(end..).find(|(_, entry)| entry.synced || !self.crashed);
         assert_eq!(lost, None, "a record is lost from {end} on, after a crash: {}", self.crashed);
         self.live.split_off(&end);
-        for ((seq, segment, payload), expected) in findings.records.iter().zip(start..) {
-            assert_eq!(*seq, expected, "in their order");
+        for ((seq, segment, payload), expected) in findings.records.iter().zip(start.get()..) {
+            assert_eq!(seq.get(), expected, "in their order");
             let maybe = self.group.get(seq).or(self.void.get(seq));
             let entry =
                 *self.live.entry(*seq).or_insert_with(|| *maybe.expect("it was appended and not voided"));
@@ -130,7 +135,7 @@ impl Model {
     }
 
     /// The expected records of a segment below a sequence number.
-    fn in_segment(&self, number: u64, below: u64) -> BTreeMap<u64, Entry> {
+    fn in_segment(&self, number: SegmentNumber, below: Seq) -> BTreeMap<Seq, Entry> {
         let records = self.live.range(..below).filter(|(_, entry)| entry.segment == number);
         records.map(|(seq, entry)| (*seq, *entry)).collect()
     }
@@ -140,7 +145,7 @@ impl Model {
 #[derive(Debug, Default)]
 struct Findings {
     checkpoint: Option<usize>,
-    records: Vec<(u64, u64, Vec<u8>)>,
+    records: Vec<(Seq, SegmentNumber, Vec<u8>)>,
     wrong: Vec<String>,
 }
 
@@ -252,7 +257,7 @@ impl Run {
 
     fn append_of(&mut self, bytes: usize) {
         self.model.ids += 1;
-        let mut entry = Entry { id: self.model.ids, bytes, segment: 0, synced: false };
+        let mut entry = Entry { id: self.model.ids, bytes, segment: SegmentNumber::default(), synced: false };
         let payload = entry.payload();
         let (front, back) = payload.split_at(bytes / 3);
         let before = self.log.segments().last().map(|segment| segment.number);
@@ -358,13 +363,13 @@ impl Run {
     /// Reads a segment in the same way as a running gateway.
     fn read_back_one(&mut self) {
         if let Some(segment) = self.random.choice(self.log.segments().to_vec()) {
-            let committed = self.model.live.last_key_value().map_or(0, |(seq, _)| seq + 1);
+            let committed = self.model.live.last_key_value().map_or(Seq::default(), |(seq, _)| seq.next());
             let result = self.read_back(&segment, segment.seqs.end.min(committed));
             self.worked(result);
         }
     }
 
-    fn read_back(&self, segment: &Segment, below: u64) -> Result<(), LogError> {
+    fn read_back(&self, segment: &Segment, below: Seq) -> Result<(), LogError> {
         let expected = self.model.in_segment(segment.number, below);
         let mut reader = self.log.directory().reader(segment, None)?;
         let mut found = BTreeMap::new();
@@ -571,11 +576,11 @@ fn append(log: &mut Log, count: u64, bytes: usize, durability: Durability) {
     log.commit(durability).expect("nothing fails");
 }
 
-fn checkpoint(log: &mut Log, number: u64, settled: &[u64]) -> Result<(), LogError> {
+fn checkpoint(log: &mut Log, number: u64, settled: &[SegmentNumber]) -> Result<(), LogError> {
     log.checkpoint(number.to_le_bytes().to_vec(), settled)
 }
 
-fn numbers(log: &Log) -> Vec<u64> {
+fn numbers(log: &Log) -> Vec<SegmentNumber> {
     log.segments().iter().map(|segment| segment.number).collect()
 }
 
@@ -586,7 +591,7 @@ fn readable(log: &Log) -> Vec<u64> {
         let mut reader = log.directory().reader(segment, None).expect("it is there");
         while let Some(found) = reader.next(SegmentEnd::Below(segment.seqs.end)).expect("nothing fails") {
             let SegmentItem::Record(record) = found else { panic!("{found:?} in {segment:?}") };
-            seqs.push(record.seq);
+            seqs.push(record.seq.get());
         }
     }
     seqs
@@ -626,12 +631,12 @@ fn the_old_records_of_a_reused_file_are_not_read_as_part_of_the_new_segment() {
     log.commit(Durability::Synced).expect_err("the disk fails");
     fs.set_faults(FaultRates::default());
     append(&mut log, 1, 17_000, Durability::Synced);
-    checkpoint(&mut log, 1, &[1]).expect("nothing fails");
+    checkpoint(&mut log, 1, &[SegmentNumber::new(1)]).expect("nothing fails");
     // It goes into the file of the first segment, and is as long as the first three records there.
     append(&mut log, 1, 360, Durability::Synced);
     drop(log);
     let (_, findings) = opened(&fs);
-    assert_eq!(findings.records.last().map(|(seq, ..)| *seq), Some(3));
+    assert_eq!(findings.records.last().map(|(seq, ..)| seq.get()), Some(3));
 }
 
 #[test]
@@ -739,9 +744,9 @@ fn the_first_checkpoint_removes_no_segment_before_its_file_names_are_durable() {
         let (mut log, _) = opened(fs);
         append(&mut log, 10, 4000, Durability::Synced);
         fs.set_faults(FaultRates { directory_sync: 1.0, ..FaultRates::default() });
-        checkpoint(&mut log, 1, &[1]).expect_err("the disk fails");
+        checkpoint(&mut log, 1, &[SegmentNumber::new(1)]).expect_err("the disk fails");
         fs.set_faults(FaultRates::default());
-        checkpoint(&mut log, 2, &[1]).expect("nothing fails");
+        checkpoint(&mut log, 2, &[SegmentNumber::new(1)]).expect("nothing fails");
         fs.crash();
         let (_, findings) = opened(fs);
         assert_eq!((findings.checkpoint, findings.wrong.len()), (Some(2), 0), "{:?}", findings.wrong);
@@ -778,7 +783,7 @@ fn a_half_made_segment_is_ignored_after_a_checkpoint() {
         fs.crash();
         let (log, findings) = opened(fs);
         assert!(findings.wrong.is_empty(), "{:?}", findings.wrong);
-        assert_eq!(log.position().seq, 3);
+        assert_eq!(log.position().seq, Seq::new(3));
     });
 }
 
@@ -814,7 +819,7 @@ fn no_record_is_appended_to_a_segment_that_a_failed_checkpoint_may_have_settled(
     let (log, _) = open(&fs, 2);
     let mut log = log.expect("nothing fails");
     fs.set_faults(FaultRates { sync: 1.0, ..FaultRates::default() });
-    log.checkpoint(vec![0; 8], &[1]).expect_err("the disk fails");
+    log.checkpoint(vec![0; 8], &[SegmentNumber::new(1)]).expect_err("the disk fails");
     fs.set_faults(FaultRates::default());
     log.resume_last_segment().expect("nothing fails");
     log.append(&[b"another"]).expect("nothing fails");
@@ -822,7 +827,7 @@ fn no_record_is_appended_to_a_segment_that_a_failed_checkpoint_may_have_settled(
     drop(log);
     let (_, findings) = open(&fs, 3);
     assert!(findings.wrong.is_empty(), "{:?}", findings.wrong);
-    assert_eq!(findings.records.last().map(|(seq, segment, _)| (*seq, *segment)), Some((2, 2)));
+    assert_eq!(findings.records.last().map(|(seq, segment, _)| (seq.get(), segment.get())), Some((2, 2)));
 }
 
 #[test]
