@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use forebay_codec::{Encoder as _, Ndjson};
-use forebay_reading::text::Escaping;
+use forebay_reading::text::EscapingWriter;
 use forebay_wal::{Damage, SegmentNumber, Truncation};
 
 use super::settings::SettingsArguments;
@@ -50,7 +50,7 @@ pub(super) fn run(arguments: &BufferArguments) -> u8 {
     logging::start(config.log);
     let mut buffer = config.buffer;
     buffer.path = place.path.clone().unwrap_or(buffer.path);
-    let out = &mut BufWriter::new(Escaping::new(io::stdout().lock()));
+    let out = &mut BufWriter::new(EscapingWriter::new(io::stdout().lock()));
     let done = match &arguments.command {
         Command::Verify(_) => verify(&buffer, out),
         Command::Dump(_) => dump(&buffer, out),

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use forebay_reading::text::Escaping;
+use forebay_reading::text::EscapingWriter;
 use tokio::net::{TcpStream, ToSocketAddrs};
 
 use super::dead_letters::shown;
@@ -65,7 +65,7 @@ pub(super) fn run(arguments: &CheckArguments) -> u8 {
     if let Some(file) = &arguments.file {
         return rehearse(&config, file);
     }
-    match check(&config, &mut Escaping::new(io::stdout().lock())) {
+    match check(&config, &mut EscapingWriter::new(io::stdout().lock())) {
         Ok(status) => status,
         // Whoever reads, `head` for one, has seen enough. That is no fault, and no result either.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
@@ -78,7 +78,7 @@ pub(super) fn run(arguments: &CheckArguments) -> u8 {
 
 /// Tries the transforms and returns the exit status: 1 if the file cannot be read.
 fn rehearse(config: &Config, file: &Path) -> u8 {
-    let out = &mut BufWriter::new(Escaping::new(io::stdout().lock()));
+    let out = &mut BufWriter::new(EscapingWriter::new(io::stdout().lock()));
     match rehearsal::run(config, file, out).and_then(|()| Ok(out.flush()?)) {
         Ok(()) => DONE,
         Err(RehearsalError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => DONE,

@@ -67,7 +67,7 @@ use self::simulate::Simulation;
 use self::source::Plan;
 use self::tally::Tally;
 use crate::client::{READINGS, parse_address};
-use forebay_reading::text::Escaping;
+use forebay_reading::text::EscapingWriter;
 
 /// Exit status of a run that was interrupted twice.
 const INTERRUPTED: i32 = 1;
@@ -174,7 +174,7 @@ pub fn run(arguments: &LoadArguments) -> Ended {
     match report {
         Ok(report) => {
             // Nobody there to read the summary is no fault; the exit status still tells.
-            let _ = write!(Escaping::new(std::io::stdout()), "{report}");
+            let _ = write!(EscapingWriter::new(std::io::stdout()), "{report}");
             if report.passed() { Ended::Passed } else { Ended::Failed }
         }
         Err(error) => {

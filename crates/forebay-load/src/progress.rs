@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_reading::text::Escaping;
+use forebay_reading::text::EscapingWriter;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
@@ -48,7 +48,7 @@ pub(super) async fn show(shared: Arc<Shared>, length: Length, done: Cancellation
 
 /// Writes a line to standard error; nobody there to read it is no fault.
 pub(super) fn say(line: &str) {
-    let _ = writeln!(Escaping::new(std::io::stderr()), "{line}");
+    let _ = writeln!(EscapingWriter::new(std::io::stderr()), "{line}");
 }
 
 /// Tells a person at a terminal what goes on.

@@ -1,10 +1,10 @@
-//! The wall clock: what people call the time.
+//! The wall clock: the date and time of day.
 
 use std::time::SystemTime;
 
-/// The time that this machine takes it to be. People and protocols set it, so it may jump, back as well: it says when
-/// something was, and never how long something takes.
-#[expect(clippy::disallowed_methods, reason = "the one place that reads it")]
+/// The wall-clock time of this machine. People and protocols adjust it, so it may jump in both directions: use it for
+/// timestamps, never for durations.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
 pub fn wall_time() -> SystemTime {
     SystemTime::now()
 }

@@ -1,14 +1,14 @@
-//! Why the parts of a reading make none.
+//! The rules that a reading can break.
 
 use thiserror::Error;
 
 use crate::timestamp::TimeError;
 use crate::{Field, NAME_BYTES_MAX, TAG_BYTES_MAX, TAGS_MAX, TEXT_VALUE_BYTES_MAX, UNIT_BYTES_MAX};
 
-/// Why the parts make no reading. Each variant knows the field at fault.
+/// The rule that a reading breaks. Each variant knows the field at fault.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum ReadingError {
-    /// A name that is empty or too long.
+    /// An empty or too long name.
     #[error("`{}` must be 1 to {NAME_BYTES_MAX} bytes long, got {got}", field.name())]
     NameLength {
         /// `device` or `sensor`.
@@ -23,7 +23,7 @@ pub enum ReadingError {
         field: Field,
         /// The character.
         found: char,
-        /// Where it stands, in bytes.
+        /// Its place in the name, in bytes.
         at: usize,
     },
     /// NaN or an infinity.
@@ -44,7 +44,7 @@ pub enum ReadingError {
     /// Too many tags.
     #[error("`tags` must be at most {TAGS_MAX}, got {got}")]
     TagCount {
-        /// How many there are.
+        /// The number of tags.
         got: usize,
     },
     /// A tag whose name or value is too long.
@@ -55,7 +55,7 @@ pub enum ReadingError {
         /// Length of the value in bytes.
         value: usize,
     },
-    /// No instant.
+    /// An invalid time.
     #[error(transparent)]
     Time(#[from] TimeError),
 }

@@ -1,17 +1,17 @@
-//! Readings in the internal encoding: written once at the door, then only read.
+//! Readings in the internal encoding: written once when a request is decoded, then only read.
 //!
-//! [`Readings`] are the readings of one accepted request in one buffer of bytes. The same bytes wait in memory,
+//! [`Readings`] holds the readings of one accepted request in one buffer of bytes. The same bytes wait in memory,
 //! and routing and the encoders read them through a borrowed [`ReadingRef`] without allocating.
 //!
-//! Each reading is, with all numbers little-endian:
+//! The layout of a reading, with all numbers little-endian:
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 4 | length of the rest |
 //! | 8 | time, nanoseconds since the Unix epoch, `i64` |
 //! | 1 | kind of the value: 0 integer, 1 double, 2 false, 3 true, 4 string |
-//! | 1 | flags; bit 0: some string needs escaping in JSON |
-//! | 1 | length of the unit, 0 if there is none |
+//! | 1 | flags; bit 0: a string needs escaping in JSON |
+//! | 1 | length of the unit, 0 without a unit |
 //! | 1 | number of tags |
 //! | 2 | length of the device |
 //! | 2 | length of the sensor |
@@ -19,10 +19,10 @@
 //! | … | device, sensor, unit, value |
 //! | … | for each tag: length of the name (2), length of the value (2), name, value |
 //!
-//! A number is kept as its canonical text: mostly shorter than its bits, exact, and written as it is.
+//! A number is stored as its canonical text: mostly shorter than its bits, exact, and ready to be written.
 //!
-//! Beside it stands what it is made of and what knows nothing of readings: [`timestamp`], [`text`], and for settings
-//! [`quantity`] and [`registry`].
+//! The other modules are independent of readings: [`timestamp`], [`text`] and [`clock`], and for settings [`quantity`]
+//! and [`registry`].
 
 pub mod clock;
 mod error;
@@ -55,7 +55,7 @@ pub const UNIT_BYTES_MAX: usize = 64;
 pub const TAGS_MAX: usize = 32;
 /// Longest name or value of a tag, in bytes.
 pub const TAG_BYTES_MAX: usize = 256;
-/// Least that an encoded reading takes, in bytes: its head and two names of one byte each.
+/// Smallest size of an encoded reading, in bytes: its head and two names of one byte each.
 pub const READING_BYTES_MIN: usize = HEAD_BYTES + 2;
 
 const LENGTH_BYTES: usize = 4;
@@ -65,20 +65,20 @@ const FLAG_ESCAPE: u8 = 1;
 /// The value of a reading.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value<'a> {
-    /// A whole number that fits in 64 bits signed, kept exactly.
+    /// A whole number that fits in 64 bits signed, stored exactly.
     Integer(i64),
     /// Any other number; always finite.
     Double(f64),
     /// True or false.
     Boolean(bool),
-    /// A text of at most [`TEXT_VALUE_BYTES_MAX`] bytes.
+    /// Text of at most [`TEXT_VALUE_BYTES_MAX`] bytes.
     Text(&'a str),
 }
 
-/// The value of a reading that is to be encoded.
+/// The value of a reading before it is encoded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum NewValue<'a> {
-    /// A number that is in canonical form already.
+    /// A number in canonical form.
     Number(NumberText<'a>),
     /// Any value.
     Value(Value<'a>),
@@ -90,36 +90,36 @@ impl<'a> From<Value<'a>> for NewValue<'a> {
     }
 }
 
-/// The value of an encoded reading as JSON sees it.
+/// The value of an encoded reading as a JSON token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Token<'a> {
-    /// A number, `true` or `false`, as it is written.
+    /// A number, `true` or `false`, without quotation marks.
     Literal(&'a [u8]),
-    /// A text, to be quoted.
+    /// Text, to be quoted.
     Text(&'a [u8]),
 }
 
-/// The name and the value of a tag, as a request has them.
+/// The name and the value of a tag in a request.
 pub type Tag<'a> = (Cow<'a, str>, Cow<'a, str>);
 
 /// The parts of one reading before they are checked.
 pub type ReadingParts<'a> = Parts<'a, &'a str>;
 
-/// The parts of one reading before they are checked, with its names and its unit as some kind of [`Text`]: of one
-/// that is known to be plain, only the length is looked at.
+/// The parts of one reading before they are checked. Names and unit are some kind of [`Text`]: if it is known to be plain,
+/// only its length is checked.
 #[derive(Clone, Debug)]
 pub struct Parts<'a, T> {
-    /// Who measured.
+    /// The device.
     pub device: T,
-    /// What was measured.
+    /// The sensor.
     pub sensor: T,
-    /// What came out.
+    /// The measured value.
     pub value: NewValue<'a>,
-    /// When.
+    /// The time of the measurement.
     pub time: Timestamp,
-    /// In which unit, if that was said.
+    /// The unit, if one is given.
     pub unit: Option<T>,
-    /// What else was said.
+    /// The tags.
     pub tags: &'a [Tag<'a>],
 }
 
@@ -182,7 +182,7 @@ impl Field {
     }
 }
 
-/// Readings in the internal encoding, in the order in which they came.
+/// Readings in the internal encoding, in the order of their arrival.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Readings {
     bytes: Vec<u8>,
@@ -193,29 +193,29 @@ pub struct Readings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
     byte: usize,
-    /// How many readings lie before it.
+    /// The number of readings before the position.
     pub index: usize,
 }
 
 impl Readings {
-    /// Makes room for about `bytes` bytes of encoded readings.
+    /// An empty buffer with room for `bytes` bytes of encoded readings.
     pub fn with_capacity(bytes: usize) -> Readings {
         Readings { bytes: Vec::with_capacity(bytes), count: 0 }
     }
 
-    /// Checks the parts and, if they make a reading, appends it.
+    /// Checks the parts of a reading and appends it.
     ///
     /// # Errors
     ///
-    /// The first rule that the parts break; nothing is appended then.
+    /// The first broken rule; nothing is appended then.
     pub fn push<'a, T: Text<'a>>(&mut self, parts: &Parts<'a, T>) -> Result<(), ReadingError> {
         let mut escape = check_name(Field::Device, parts.device)? | check_name(Field::Sensor, parts.sensor)?;
         let mut buffer = NumberBuffer::default();
         let (kind, text) = buffer.encode(parts.value)?;
-        if kind == Kind::Text {
+        if kind == ValueKind::Text {
             escape |= !text.is_plain();
         }
-        // An empty unit says no more than none.
+        // An empty unit means the same as a missing one.
         let unit = parts.unit.map_or("", T::as_str);
         if unit.len() > UNIT_BYTES_MAX {
             return Err(ReadingError::UnitLength { got: unit.len() });
@@ -249,7 +249,7 @@ impl Readings {
         Ok(())
     }
 
-    /// Gives this time to all readings after `position`.
+    /// Sets the time of all readings after `position`.
     pub fn set_time_after(&mut self, position: Position, time: Timestamp) {
         let mut start = position.byte;
         while let Some(reading) = self.bytes.get_mut(start..).filter(|rest| !rest.is_empty()) {
@@ -258,23 +258,23 @@ impl Readings {
         }
     }
 
-    /// How many readings there are.
+    /// The number of readings.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there are none.
+    /// Whether there are no readings.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Appends readings that are encoded already.
+    /// Appends encoded readings.
     pub fn append(&mut self, others: &Readings) {
         self.bytes.extend_from_slice(&others.bytes);
         self.count += others.count;
     }
 
-    /// Takes back what was pushed after `position`.
+    /// Removes the readings after `position`.
     pub fn truncate(&mut self, position: Position) {
         self.bytes.truncate(position.byte);
         self.count = position.index;
@@ -290,14 +290,14 @@ impl Readings {
         self.bytes.capacity()
     }
 
-    /// Gives back memory that was reserved and not used, where it is worth the copy.
+    /// Frees unused reserved memory, if it is worth the copy.
     pub fn shrink(&mut self) {
         if self.bytes.capacity() > 2 * self.bytes.len() + 64 {
             self.bytes.shrink_to_fit();
         }
     }
 
-    /// The readings in their order.
+    /// The readings in order.
     pub fn iter(&self) -> Iter<'_> {
         self.range(Position::default()..self.end())
     }
@@ -328,7 +328,7 @@ impl<'a> IntoIterator for &'a Readings {
     }
 }
 
-/// Goes through encoded readings one by one.
+/// Iterates over encoded readings.
 #[derive(Clone)]
 pub struct Iter<'a> {
     rest: &'a [u8],
@@ -336,7 +336,7 @@ pub struct Iter<'a> {
 }
 
 impl Iter<'_> {
-    /// The position before the reading that comes next.
+    /// The position before the next reading.
     pub fn position(&self) -> Position {
         self.at
     }
@@ -358,7 +358,7 @@ impl<'a> Iterator for Iter<'a> {
 
 /// One encoded reading, borrowed.
 ///
-/// The `…_bytes` accessors give UTF-8 that was checked when it was encoded, without looking again.
+/// The `…_bytes` accessors return UTF-8 that was checked when it was encoded, without checking it again.
 #[derive(Clone, Copy)]
 pub struct ReadingRef<'a> {
     bytes: &'a [u8],
@@ -398,7 +398,7 @@ impl<'a> ReadingRef<'a> {
         }
     }
 
-    /// The value as the nearest double, true as 1 and false as 0; `None` if it is a text.
+    /// The value as the nearest double, with true as 1 and false as 0; `None` for text.
     pub fn value_as_double(self) -> Option<f64> {
         match self.bytes[12] {
             INTEGER | DOUBLE => Some(number::nearest_double(self.value_bytes())),
@@ -413,7 +413,7 @@ impl<'a> ReadingRef<'a> {
         self.bytes[12] == INTEGER
     }
 
-    /// The value as JSON sees it.
+    /// The value as a JSON token.
     pub fn value_token(self) -> Token<'a> {
         match self.bytes[12] {
             FALSE => Token::Literal(b"false"),
@@ -430,7 +430,7 @@ impl<'a> ReadingRef<'a> {
     /// The time.
     pub fn time(self) -> Timestamp {
         let nanos = i64::from_le_bytes(self.bytes[4..12].try_into().expect("eight bytes"));
-        Timestamp::from_nanos(nanos).expect("only times that can be kept are encoded")
+        Timestamp::from_nanos(nanos).expect("only times in range are encoded")
     }
 
     /// The unit, if there is one.
@@ -445,7 +445,7 @@ impl<'a> ReadingRef<'a> {
         (length > 0).then(|| &self.bytes[start..][..length])
     }
 
-    /// The tags, name and value, in the order in which they came.
+    /// The tags, name and value, in the order of the request.
     pub fn tags(self) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.tags_bytes().map(|(name, value)| (text(name), text(value)))
     }
@@ -455,7 +455,7 @@ impl<'a> ReadingRef<'a> {
         tags_of(self.tags_encoded())
     }
 
-    /// The tags as they stand in the encoding; [`tags_of`] goes through them.
+    /// The encoded tags; [`tags_of`] iterates over them.
     pub fn tags_encoded(self) -> &'a [u8] {
         &self.bytes[if self.bytes[15] == 0 { self.bytes.len() } else { self.tags_start() }..]
     }
@@ -465,7 +465,7 @@ impl<'a> ReadingRef<'a> {
         self.bytes.len()
     }
 
-    /// Whether some string of the reading needs escaping in JSON.
+    /// Whether a string of the reading needs escaping in JSON.
     pub fn needs_escape(self) -> bool {
         self.bytes[13] & FLAG_ESCAPE != 0
     }
@@ -501,7 +501,7 @@ impl fmt::Debug for ReadingRef<'_> {
     }
 }
 
-/// Checks a name and says whether JSON needs to escape it.
+/// Checks a name. Returns whether JSON needs to escape it.
 fn check_name<'a>(field: Field, name: impl Text<'a>) -> Result<bool, ReadingError> {
     let text = name.as_str();
     if !(1..=NAME_BYTES_MAX).contains(&text.len()) {
@@ -516,9 +516,9 @@ fn check_name<'a>(field: Field, name: impl Text<'a>) -> Result<bool, ReadingErro
     }
 }
 
-/// What an encoded value is.
+/// The kind of an encoded value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum ValueKind {
     Integer = 0,
     Double = 1,
     False = 2,
@@ -526,15 +526,15 @@ enum Kind {
     Text = 4,
 }
 
-const INTEGER: u8 = Kind::Integer as u8;
-const DOUBLE: u8 = Kind::Double as u8;
-const FALSE: u8 = Kind::False as u8;
-const TRUE: u8 = Kind::True as u8;
-const TEXT: u8 = Kind::Text as u8;
-/// False, then true.
+const INTEGER: u8 = ValueKind::Integer as u8;
+const DOUBLE: u8 = ValueKind::Double as u8;
+const FALSE: u8 = ValueKind::False as u8;
+const TRUE: u8 = ValueKind::True as u8;
+const TEXT: u8 = ValueKind::Text as u8;
+/// The kinds of false and true, in this order.
 const BOOLEAN_KINDS: [u8; 2] = [FALSE, TRUE];
 
-/// Where numbers are written that did not come in canonical form.
+/// Buffers for the text of numbers that are not in canonical form yet.
 #[derive(Default)]
 struct NumberBuffer {
     integer: Option<itoa::Buffer>,
@@ -543,26 +543,28 @@ struct NumberBuffer {
 
 impl NumberBuffer {
     /// The kind and the text of a value.
-    fn encode<'a>(&'a mut self, value: NewValue<'a>) -> Result<(Kind, &'a str), ReadingError> {
+    fn encode<'a>(&'a mut self, value: NewValue<'a>) -> Result<(ValueKind, &'a str), ReadingError> {
         let value = match value {
-            NewValue::Number(number) if number.is_integer() => return Ok((Kind::Integer, number.as_str())),
-            NewValue::Number(number) => return Ok((Kind::Double, number.as_str())),
+            NewValue::Number(number) if number.is_integer() => {
+                return Ok((ValueKind::Integer, number.as_str()));
+            }
+            NewValue::Number(number) => return Ok((ValueKind::Double, number.as_str())),
             NewValue::Value(value) => value,
         };
         match value {
             Value::Integer(number) => {
-                Ok((Kind::Integer, self.integer.insert(itoa::Buffer::new()).format(number)))
+                Ok((ValueKind::Integer, self.integer.insert(itoa::Buffer::new()).format(number)))
             }
             Value::Double(number) if !number.is_finite() => Err(ReadingError::NotFinite),
             Value::Double(number) => {
-                Ok((Kind::Double, self.double.insert(zmij::Buffer::new()).format_finite(number)))
+                Ok((ValueKind::Double, self.double.insert(zmij::Buffer::new()).format_finite(number)))
             }
-            Value::Boolean(true) => Ok((Kind::True, "")),
-            Value::Boolean(false) => Ok((Kind::False, "")),
+            Value::Boolean(true) => Ok((ValueKind::True, "")),
+            Value::Boolean(false) => Ok((ValueKind::False, "")),
             Value::Text(text) if text.len() > TEXT_VALUE_BYTES_MAX => {
                 Err(ReadingError::TextLength { got: text.len() })
             }
-            Value::Text(text) => Ok((Kind::Text, text)),
+            Value::Text(text) => Ok((ValueKind::Text, text)),
         }
     }
 }

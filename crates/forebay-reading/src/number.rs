@@ -1,16 +1,16 @@
-//! Numbers as text in canonical form, so that a number that comes in that form is neither parsed nor written.
+//! Numbers as text in canonical form, so that a number that arrives in this form is neither parsed nor formatted.
 
-/// Most digits whose text a double gives back, whatever they are (`DBL_DIG` of C).
+/// Most digits that every decimal keeps through a double and back (`DBL_DIG` of C).
 const DOUBLE_DIGITS_MAX: usize = 15;
-/// Most digits that fit in 64 bits signed, whatever they are.
+/// Most digits of which every integer fits in 64 bits signed.
 const INTEGER_DIGITS_MAX: usize = 18;
-/// Fractions with more zeros than this at their beginning may be written with an exponent.
+/// Fractions with more leading zeros than this may be written with an exponent.
 const LEADING_ZEROS_MAX: usize = 2;
 
-/// A JSON number whose text is the one that would be written for it.
+/// A JSON number in canonical text: the text that our encoders would write for it.
 ///
-/// **Invariant**: an integer's text is what `i64` displays; a double's text is the shortest one that reads back as the
-/// same double (`number::tests::what_is_taken_is_what_would_be_written`).
+/// **Invariant**: an integer has the text that `i64` displays; a double has the shortest text that reads back as the same
+/// double (`number::tests::an_accepted_text_is_the_text_that_would_be_written`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NumberText<'a> {
     text: &'a str,
@@ -18,11 +18,11 @@ pub struct NumberText<'a> {
 }
 
 impl<'a> NumberText<'a> {
-    /// Takes the number at the beginning of `text`, if its canonical form is known without parsing it, and says how
-    /// many bytes it takes there: zeros at the end of a fraction say nothing and are left out.
+    /// The number at the beginning of `text`, with its length there, if its canonical form is known without parsing it.
+    /// Trailing zeros of a fraction belong to the length, but not to the number.
     ///
-    /// Most numbers are: a decimal of up to 15 digits without superfluous zeros is the shortest text of its double,
-    /// because no two of them share one.
+    /// This holds for most numbers: a decimal of up to 15 digits without superfluous zeros is the shortest text of its
+    /// double, because no two such decimals share a double.
     pub fn at_start_of(text: &'a str) -> Option<(NumberText<'a>, usize)> {
         let bytes = text.as_bytes();
         let start = usize::from(bytes.first() == Some(&b'-'));
@@ -33,7 +33,7 @@ impl<'a> NumberText<'a> {
         }
         let is_integer = bytes.get(point) != Some(&b'.');
         let (end, length) = if is_integer {
-            // Minus zero is a double: no integer tells it from zero.
+            // Minus zero is a double: as an integer it would become zero.
             if point - start > INTEGER_DIGITS_MAX || (start == 1 && leading_zero) {
                 return None;
             }
@@ -64,14 +64,14 @@ impl<'a> NumberText<'a> {
     }
 }
 
-/// The double that is nearest to the number of a canonical text.
+/// The nearest double of a number in canonical text.
 pub(super) fn nearest_double(text: &[u8]) -> f64 {
     plain_double(text)
         .unwrap_or_else(|| crate::text(text).parse().expect("only numbers are encoded as numbers"))
 }
 
-/// The double of up to 15 digits without an exponent: such an integer and such a power of ten are doubles, and their
-/// quotient is rounded once (Clinger, *How to Read Floating Point Numbers Accurately*, 1990).
+/// The double of up to 15 digits without an exponent: the digits as an integer and the power of ten are exact doubles, so
+/// that their quotient is rounded only once (Clinger, *How to Read Floating Point Numbers Accurately*, 1990).
 fn plain_double(text: &[u8]) -> Option<f64> {
     let (sign, text) = match text {
         [b'-', rest @ ..] => (-1.0, rest),
@@ -100,7 +100,7 @@ fn plain_double(text: &[u8]) -> Option<f64> {
 const POWERS_OF_TEN: [f64; DOUBLE_DIGITS_MAX + 1] =
     [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
 
-/// A fraction without the zeros at its end, apart from one that stands alone.
+/// A fraction without its trailing zeros; a single zero stays.
 fn without_zeros(mut fraction: &[u8]) -> &[u8] {
     while let [front @ .., b'0'] = fraction
         && !front.is_empty()
@@ -110,7 +110,7 @@ fn without_zeros(mut fraction: &[u8]) -> &[u8] {
     fraction
 }
 
-/// Whether a fraction without zeros at its end stands as it would be written.
+/// Whether a fraction without trailing zeros is in canonical form.
 fn is_canonical(fraction: &[u8], whole_is_zero: bool) -> bool {
     match fraction {
         [] => false,
@@ -130,13 +130,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn check(text: &str, expected: Option<(&str, bool, &str)>) {
-        let taken = NumberText::at_start_of(text);
-        let taken = taken.map(|(number, length)| (number.as_str(), number.is_integer(), &text[length..]));
-        assert_eq!(taken, expected, "{text}");
+        let accepted = NumberText::at_start_of(text);
+        let accepted =
+            accepted.map(|(number, length)| (number.as_str(), number.is_integer(), &text[length..]));
+        assert_eq!(accepted, expected, "{text}");
     }
 
     #[test]
-    fn canonical_numbers_are_taken_and_others_left_to_the_parser() {
+    fn canonical_numbers_are_accepted_and_others_are_left_to_the_parser() {
         check("230.1,", Some(("230.1", false, ",")));
         check("0", Some(("0", true, "")));
         check("-12}", Some(("-12", true, "}")));
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn doubles_at_the_edges_of_the_quick_way_are_the_nearest_too() {
+    fn doubles_at_the_edges_of_the_fast_path_are_the_nearest_ones_too() {
         for text in [
             "0",
             "0.0",
@@ -194,7 +195,7 @@ mod tests {
         #![proptest_config(proptest::test_runner::Config::with_cases(20_000))]
 
         #[test]
-        fn the_nearest_double_is_that_of_the_standard_library(
+        fn the_nearest_double_agrees_with_the_standard_library(
             text in prop_oneof![
                 "-?(0|[1-9][0-9]{0,19})(\\.[0-9]{1,18})?",
                 any::<i64>().prop_map(|number| number.to_string()),
@@ -206,7 +207,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_taken_is_what_would_be_written(text in "-?(0|[1-9][0-9]{0,17})(\\.[0-9]{1,15})?") {
+        fn an_accepted_text_is_the_text_that_would_be_written(text in "-?(0|[1-9][0-9]{0,17})(\\.[0-9]{1,15})?") {
             if let Some((number, length)) = NumberText::at_start_of(&text) {
                 prop_assert_eq!(length, text.len());
                 if number.is_integer() {

@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them in settings: `500ms`, `10s`, `64MiB`.
+//! Durations and sizes in settings: `500ms`, `10s`, `64MiB`.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ const DURATION_UNITS: &[(&str, u64)] =
 const SIZE_UNITS: &[(&str, u64)] =
     &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
 
-/// A text that is no duration or size.
+/// The error for a text that is not a duration or size.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("must be a whole number and a unit ({units}), such as {example}")]
 pub struct QuantityError {
@@ -37,7 +37,7 @@ pub fn parse_size(text: &str) -> Result<u64, QuantityError> {
     parse(text, SIZE_UNITS).ok_or(error)
 }
 
-/// Writes a duration in the largest unit that needs no fraction. Parts below a millisecond are cut off.
+/// Writes a duration in the largest unit that needs no fraction. Fractions of a millisecond are cut off.
 pub fn format_duration(duration: Duration) -> String {
     format(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), DURATION_UNITS)
 }
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_quantity_is_answered_with_the_units() {
+    fn the_error_for_an_invalid_quantity_names_the_units() {
         for text in ["", "10", "s", "-1s", "1.5s", "10 sec", "99999999999999999999s", "18446744073709551615d"]
         {
             let error = parse_duration(text).expect_err(text);

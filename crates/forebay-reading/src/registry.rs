@@ -1,17 +1,17 @@
-//! A family of things that go by name: the table that configuration, errors and contract tests read.
+//! A registry of a family of implementations by name: the table that configuration, errors and contract tests read.
 
 use thiserror::Error;
 
-/// The members of a family by their configuration names, in the order in which people should see them.
+/// The members of a family by their configuration names, in the order of documents and messages.
 #[derive(Debug)]
 pub struct Registry<T: 'static> {
-    /// What a member is, for messages: `route`, `format`.
+    /// The noun for a member in messages: `route`, `format`.
     pub what: &'static str,
-    /// Name and member, a row each.
+    /// One row a member: its name and its value.
     pub members: &'static [(&'static str, T)],
 }
 
-/// A name that no member of the family has.
+/// The error for a name without a member.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("`{name}` is no {what}; known: {known}")]
 pub struct UnknownName {
@@ -25,7 +25,7 @@ impl<T> Registry<T> {
     ///
     /// # Errors
     ///
-    /// [`UnknownName`], which lists the known ones.
+    /// [`UnknownName`], which lists the known names.
     pub fn find(&self, name: &str) -> Result<&'static T, UnknownName> {
         let row = self.members.iter().find(|(known, _)| *known == name);
         row.map(|(_, member)| member).ok_or_else(|| UnknownName {
@@ -48,7 +48,7 @@ mod tests {
     const FRUIT: Registry<u8> = Registry { what: "fruit", members: &[("apple", 1), ("pear", 2)] };
 
     #[test]
-    fn an_unknown_name_is_answered_with_the_known_ones() {
+    fn the_error_for_an_unknown_name_lists_the_known_names() {
         assert_eq!(FRUIT.find("pear"), Ok(&2));
         let error = FRUIT.find("plum").expect_err("no plum");
         assert_eq!(error.to_string(), "`plum` is no fruit; known: apple, pear");

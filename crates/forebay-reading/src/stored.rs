@@ -1,4 +1,4 @@
-//! Encoded readings that come back from outside: checked as if they came from a device.
+//! Decoding of stored readings: bytes from outside are checked as strictly as a request.
 
 use std::borrow::Cow;
 
@@ -9,12 +9,12 @@ use crate::{
 };
 
 impl Readings {
-    /// The encoded readings, as [`Readings::from_encoded`] takes them.
+    /// The encoded readings, for [`Readings::from_encoded`].
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Takes so many readings that were encoded before; `None` if the bytes are not just what encoding gives.
+    /// Decodes `count` readings; `None` unless encoding them again gives the same bytes.
     pub fn from_encoded(bytes: &[u8], count: usize) -> Option<Readings> {
         let mut readings = Readings::with_capacity(bytes.len());
         let mut rest = bytes;
@@ -28,7 +28,7 @@ impl Readings {
     }
 }
 
-/// Takes an encoded reading apart and appends it anew.
+/// Decodes a reading and encodes it again.
 fn push(readings: &mut Readings, reading: &[u8]) -> Option<()> {
     let (head, mut rest) = reading.split_at_checked(HEAD_BYTES)?;
     let nanos = i64::from_le_bytes(head[4..12].try_into().ok()?);
@@ -62,7 +62,7 @@ fn value(kind: u8, text: &str) -> Option<NewValue<'_>> {
     if let Some(truth) = BOOLEAN_KINDS.iter().position(|known| *known == kind) {
         return text.is_empty().then_some(Value::Boolean(truth == 1).into());
     }
-    // A number that is not in the form in which it would be written is found when the bytes are compared.
+    // A number that is not in canonical form is found when the bytes are compared.
     match NumberText::at_start_of(text).filter(|(_, length)| *length == text.len()) {
         Some((number, _)) if number.is_integer() == (kind == INTEGER) => Some(NewValue::Number(number)),
         _ if kind == INTEGER => Some(Value::Integer(text.parse().ok()?).into()),
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_encoded_is_taken_again() {
+    fn encoded_readings_are_accepted_again() {
         let readings = sample();
         assert_eq!(Readings::from_encoded(readings.as_bytes(), readings.len()), Some(readings.clone()));
         assert_eq!(Readings::from_encoded(readings.as_bytes(), readings.len() + 1), None);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_json_would_not_take_is_refused() {
+    fn a_number_that_is_not_valid_json_is_refused() {
         let mut readings = Readings::default();
         let value = Value::Double(1.5);
         let time = Timestamp::from_nanos(0).expect("1970");
@@ -136,7 +136,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4096))]
         #[test]
-        fn no_bytes_make_it_panic_and_what_is_taken_reads_back(
+        fn no_bytes_cause_a_panic_and_accepted_bytes_read_back(
             flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
             cut in any::<prop::sample::Index>(),
         ) {
@@ -146,9 +146,9 @@ mod tests {
                 let at = index.index(bytes.len());
                 bytes[at] = byte;
             }
-            if let Some(taken) = Readings::from_encoded(&bytes, readings.len()) {
-                prop_assert_eq!(format!("{taken:?}").is_empty(), false);
-                prop_assert_eq!(taken.as_bytes(), &bytes[..]);
+            if let Some(accepted) = Readings::from_encoded(&bytes, readings.len()) {
+                prop_assert_eq!(format!("{accepted:?}").is_empty(), false);
+                prop_assert_eq!(accepted.as_bytes(), &bytes[..]);
             }
             bytes.truncate(cut.index(bytes.len()));
             prop_assert_eq!(Readings::from_encoded(&bytes, readings.len()), None);

@@ -1,4 +1,4 @@
-//! Tags in the encoding of a reading: for each the length of the name (2), length of the value (2), name, value.
+//! The tags of an encoded reading: for each the length of the name (2), length of the value (2), name, value.
 
 use crate::text::Text as _;
 use crate::{ReadingError, TAG_BYTES_MAX, TAGS_MAX, Tag, number, small};
@@ -6,7 +6,7 @@ use crate::{ReadingError, TAG_BYTES_MAX, TAGS_MAX, Tag, number, small};
 /// The name and the value of a tag, as UTF-8.
 pub type TagBytes<'a> = (&'a [u8], &'a [u8]);
 
-/// Goes through tags in the encoding of a reading.
+/// Iterates over encoded tags.
 pub fn tags_of(encoded: &[u8]) -> impl Iterator<Item = TagBytes<'_>> {
     let mut rest = encoded;
     std::iter::from_fn(move || {
@@ -18,7 +18,7 @@ pub fn tags_of(encoded: &[u8]) -> impl Iterator<Item = TagBytes<'_>> {
     })
 }
 
-/// Appends a tag in the encoding of a reading. Its name and its value are those of a reading.
+/// Appends an encoded tag. Its name and value must come from a reading, whose limits they keep.
 pub fn append_tag((name, value): TagBytes<'_>, encoded: &mut Vec<u8>) {
     encoded.extend_from_slice(&small::<u16>(name.len()).to_le_bytes());
     encoded.extend_from_slice(&small::<u16>(value.len()).to_le_bytes());
@@ -26,7 +26,7 @@ pub fn append_tag((name, value): TagBytes<'_>, encoded: &mut Vec<u8>) {
     encoded.extend_from_slice(value);
 }
 
-/// Checks tags and says whether JSON needs to escape one.
+/// Checks tags. Returns whether JSON needs to escape one.
 pub(super) fn check(tags: &[Tag<'_>]) -> Result<bool, ReadingError> {
     if tags.len() > TAGS_MAX {
         return Err(ReadingError::TagCount { got: tags.len() });

@@ -15,13 +15,13 @@ fn parts<'a>(value: Value<'a>, tags: &'a [Tag<'a>]) -> ReadingParts<'a> {
 #[track_caller]
 fn check(parts: ReadingParts<'_>, message: &str) {
     let mut readings = Readings::default();
-    let error = readings.push(&parts).expect_err("must be turned away");
+    let error = readings.push(&parts).expect_err("must be refused");
     assert_eq!(error.to_string(), message);
     assert!(readings.is_empty() && readings.iter().next().is_none());
 }
 
 #[test]
-fn each_rule_is_held_and_its_message_gives_limit_and_fact() {
+fn each_rule_is_enforced_and_its_message_has_the_limit_and_the_actual_value() {
     let long = "x".repeat(5000);
     let one = Value::Integer(1);
     check(ReadingParts { device: "", ..parts(one, &[]) }, "`device` must be 1 to 256 bytes long, got 0");
@@ -76,7 +76,7 @@ fn the_limits_themselves_are_allowed() {
 }
 
 #[test]
-fn a_time_is_given_to_the_readings_after_a_position_and_to_no_other() {
+fn a_time_is_set_for_the_readings_after_a_position_and_for_no_other() {
     let mut readings = Readings::default();
     let mut positions = Vec::new();
     for length in [1, 300, 0, 4096] {
@@ -96,7 +96,7 @@ fn any_value() -> impl Strategy<Value = (u8, i64, f64, String)> {
 
 proptest! {
     #[test]
-    fn what_is_encoded_reads_back(
+    fn encoded_readings_read_back(
         rows in prop::collection::vec(
             ("[a-z\"\\\\é]{1,20}", "[^\\p{C}]{1,20}", any_value(), 0..i64::MAX, "[a-z\n]{0,4}",
              prop::collection::vec(("\\PC{1,8}", "(?s).{0,8}"), 0..4)),
@@ -104,7 +104,7 @@ proptest! {
         )
     ) {
         let mut readings = Readings::default();
-        let mut kept = Vec::new();
+        let mut expected = Vec::new();
         for (device, sensor, (kind, integer, double, text), nanos, unit, tags) in &rows {
             let tags: Vec<Tag<'_>> = tags.iter().map(|(n, v)| (n.as_str().into(), v.as_str().into())).collect();
             let value = match kind {
@@ -118,11 +118,11 @@ proptest! {
                 unit: (!unit.is_empty()).then_some(unit), tags: &tags,
             };
             prop_assert_eq!(readings.push(&parts), Ok(()));
-            kept.push((device, sensor, value, *nanos, unit, tags));
+            expected.push((device, sensor, value, *nanos, unit, tags));
         }
-        prop_assert_eq!(readings.len(), kept.len());
+        prop_assert_eq!(readings.len(), expected.len());
         let mut iter = readings.iter();
-        for (index, (device, sensor, value, nanos, unit, tags)) in kept.iter().enumerate() {
+        for (index, (device, sensor, value, nanos, unit, tags)) in expected.iter().enumerate() {
             prop_assert_eq!(iter.position().index, index);
             let reading = iter.next().expect("as many as were pushed");
             prop_assert_eq!(reading.device(), device.as_str());

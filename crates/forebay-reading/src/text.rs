@@ -1,16 +1,16 @@
-//! Looking through text eight bytes at a time.
+//! Scans of text, eight bytes at a time.
 //!
-//! The tests on whole words are those of Sean Anderson's *Bit Twiddling Hacks* ("determine if a word has a byte less
+//! The bit tricks on whole words are from Sean Anderson's *Bit Twiddling Hacks* ("determine if a word has a byte less
 //! than n", "… equal to n").
 
 mod escaping;
 
-pub use escaping::Escaping;
+pub use escaping::EscapingWriter;
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
 
-/// Length of the beginning of `text` that JSON needs not escape: up to the first quotation mark, backslash or byte
+/// Length of the prefix of `text` before the first byte that JSON must escape: a quotation mark, a backslash or a byte
 /// below 0x20 (RFC 8259, section 7).
 pub fn plain_length(text: &[u8]) -> usize {
     let mut length = 0;
@@ -24,18 +24,18 @@ pub fn plain_length(text: &[u8]) -> usize {
     length + text[length..].iter().take_while(|byte| !is_special(**byte)).count()
 }
 
-/// Whether a terminal obeys a character instead of showing it, or would show other text than there is because of it: the
-/// controls C0, DEL and C1, the controls of the direction of writing, the separators of lines and paragraphs, and what
-/// takes no room of its own and hides in a text (joiners, soft hyphens, marks, tags, invisible signs).
+/// Whether a terminal obeys a character instead of showing it, or shows misleading text because of it: the controls C0,
+/// DEL and C1, the controls of the writing direction, the separators of lines and paragraphs, and invisible characters
+/// (joiners, soft hyphens, marks, tags, invisible signs).
 ///
-/// This is the one rule for everything from outside that may come before a person's eyes; who writes it decides whether
-/// it is escaped ([`escape`]) or replaced.
+/// This is the one rule for all text from outside that people may see. The writer of an output decides whether it escapes
+/// ([`escape`]) or replaces such characters.
 pub fn is_obeyed(letter: char) -> bool {
     let turns = matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     letter.is_control() || turns || hides(letter)
 }
 
-/// Whether a character takes no room of its own.
+/// Whether a character is invisible.
 fn hides(letter: char) -> bool {
     matches!(
         letter,
@@ -51,14 +51,14 @@ fn hides(letter: char) -> bool {
     )
 }
 
-/// Appends a text with what a terminal obeys as `\uXXXX`, which JSON reads as the same inside of a string; but for what
-/// `passes`. What is no UTF-8 becomes U+FFFD.
+/// Appends a text with every [obeyed](is_obeyed) character, except those that `passes` accepts, as `\uXXXX`, which means
+/// the same character in a JSON string. Bytes that are not UTF-8 become U+FFFD.
 pub fn escape(text: &[u8], passes: impl Fn(char) -> bool, out: &mut Vec<u8>) {
     for chunk in text.utf8_chunks() {
         let mut plain = chunk.valid();
         while let Some((at, letter)) = plain.char_indices().find(|(_, c)| is_obeyed(*c) && !passes(*c)) {
             out.extend_from_slice(&plain.as_bytes()[..at]);
-            // Beyond U+FFFF, JSON writes two.
+            // A character beyond U+FFFF has two escapes in JSON.
             for unit in letter.encode_utf16(&mut [0; 2]) {
                 out.extend_from_slice(format!("\\u{unit:04x}").as_bytes());
             }
@@ -71,7 +71,7 @@ pub fn escape(text: &[u8], passes: impl Fn(char) -> bool, out: &mut Vec<u8>) {
     }
 }
 
-/// A text, and what is known of it.
+/// A text with known or computable properties.
 pub trait Text<'a>: Copy {
     /// The text itself.
     fn as_str(self) -> &'a str;
@@ -83,7 +83,7 @@ pub trait Text<'a>: Copy {
     fn is_plain_ascii(self) -> bool;
 }
 
-/// Nothing is known of it: who asks has to look.
+/// Without known properties: each question scans the text.
 impl<'a> Text<'a> for &'a str {
     fn as_str(self) -> &'a str {
         self
@@ -100,7 +100,7 @@ impl<'a> Text<'a> for &'a str {
 
 /// A text in which JSON needs to escape nothing.
 ///
-/// **Invariant**: what it says of itself is what one would see by looking (`a_plain_text_knows_what_it_is`).
+/// **Invariant**: its properties are those that a scan would find (`a_plain_text_has_the_properties_that_a_scan_finds`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlainText<'a> {
     text: &'a str,
@@ -108,8 +108,8 @@ pub struct PlainText<'a> {
 }
 
 impl<'a> PlainText<'a> {
-    /// Takes the beginning of `text`, from the byte `start` on, up to what JSON needs to escape or to the end.
-    /// `None` if no character begins at `start`.
+    /// The part of `text` from the byte `start` to the first byte that JSON must escape, or to the end. `None` if no
+    /// character begins at `start`.
     #[inline]
     pub fn starting_at(text: &'a str, start: usize) -> Option<PlainText<'a>> {
         let bytes = text.as_bytes();
@@ -122,7 +122,7 @@ impl<'a> PlainText<'a> {
             let special = special(word);
             if special != 0 {
                 let before = special.trailing_zeros() / 8;
-                // Only what stands before the special byte counts.
+                // Only bytes before the special one count.
                 odd |= odd_ascii(word) & ((1 << (8 * before)) - 1);
                 let text = text.get(start..end + before as usize)?;
                 return Some(PlainText { text, is_ascii: odd == 0 });
@@ -132,7 +132,7 @@ impl<'a> PlainText<'a> {
         }
     }
 
-    /// The same where fewer bytes are left than a word has.
+    /// [`PlainText::starting_at`] where less than a word is left.
     #[cold]
     fn near_the_end(text: &'a str, start: usize) -> Option<PlainText<'a>> {
         let rest = text.get(start..)?;
@@ -171,7 +171,7 @@ pub fn is_plain_ascii(text: &[u8]) -> bool {
         word[..text.len()].copy_from_slice(text);
         return is_good(word);
     };
-    // The last word overlaps the one before it, so that no bytes are left over.
+    // The last word overlaps the one before it, so that no bytes remain.
     let (words, _) = text.as_chunks::<8>();
     words.iter().all(|word| is_good(*word)) && is_good(*last)
 }
@@ -182,7 +182,7 @@ fn is_special(byte: u8) -> bool {
 
 /// Marks the first byte of a word, from the low end, that [`is_special`], and perhaps some above it.
 fn special(word: u64) -> u64 {
-    // With its second bit turned, the quotation mark (0x22) comes to lie right above what is below 0x20.
+    // Flipping the second bit moves the quotation mark (0x22) to 0x20, right above the controls.
     let to_quote = (word ^ (ONES * 0x02)).wrapping_sub(ONES * 0x21);
     let backslash = (word ^ (ONES * u64::from(b'\\'))).wrapping_sub(ONES);
     (to_quote | backslash) & !word & HIGHS
@@ -199,7 +199,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_a_terminal_obeys_is_escaped_and_all_else_stays() {
+    fn characters_that_a_terminal_obeys_are_escaped_and_all_others_stay() {
         let check = |text: &[u8], expected: &str| {
             let mut escaped = Vec::new();
             escape(text, |letter| letter == '\n', &mut escaped);
@@ -228,7 +228,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn words_agree_with_bytes(text in prop::collection::vec(any::<u8>(), 0..40), place: prop::sample::Index, byte: u8) {
+        fn scans_by_words_agree_with_scans_by_bytes(text in prop::collection::vec(any::<u8>(), 0..40), place: prop::sample::Index, byte: u8) {
             let check = |text: &[u8]| {
                 let length = text.iter().take_while(|byte| !is_special(**byte)).count();
                 assert_eq!(plain_length(text), length);
@@ -248,7 +248,7 @@ mod tests {
         }
 
         #[test]
-        fn a_plain_text_knows_what_it_is(text in "[a-z]{0,9}([a-z]|[\"\\\\\u{1}\u{7f} é€]){0,20}[a-z]{0,9}") {
+        fn a_plain_text_has_the_properties_that_a_scan_finds(text in "[a-z]{0,9}([a-z]|[\"\\\\\u{1}\u{7f} é€]){0,20}[a-z]{0,9}") {
             for start in 0..=text.len() {
                 let Some(plain) = PlainText::starting_at(&text, start) else {
                     prop_assert!(!text.is_char_boundary(start));

@@ -1,4 +1,4 @@
-//! An instant, to the nanosecond, as RFC 3339 text or as a number since the Unix epoch.
+//! Instants with nanosecond precision, as RFC 3339 text or as a number since the Unix epoch.
 //!
 //! The calendar arithmetic is Howard Hinnant's (`chrono`-compatible low-level date algorithms); the tests
 //! compare it with the `jiff` crate over the whole range.
@@ -14,22 +14,22 @@ pub use reader::TimeReader;
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
-/// 00 to 99.
+/// The digits of 00 to 99.
 const DIGIT_PAIRS: &[u8; 200] = b"0001020304050607080910111213141516171819\
     2021222324252627282930313233343536373839\
     4041424344454647484950515253545556575859\
     6061626364656667686970717273747576777879\
     8081828384858687888990919293949596979899";
-/// Longest time text that is looked at, in bytes; a longer one is not a time.
+/// Longest time text that is parsed, in bytes; a longer one is not a time.
 const TEXT_BYTES_MAX: usize = 64;
 
-/// An instant from 1970-01-01T00:00:00Z to 2262-04-11T23:47:16.854775807Z, kept to the nanosecond.
+/// An instant from 1970-01-01T00:00:00Z to 2262-04-11T23:47:16.854775807Z, with nanosecond precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp {
     nanos: i64,
 }
 
-/// The unit of a time that is written as a number.
+/// The unit of a numeric time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// Seconds since the Unix epoch.
@@ -46,28 +46,28 @@ pub enum Precision {
     Hours,
 }
 
-/// Why a text or a number is no instant.
+/// The reason why a text or a number is not an instant.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TimeError {
     /// The text is not an RFC 3339 date and time with an offset.
     #[error("time must be an RFC 3339 date and time with an offset, such as 2026-02-01T12:00:00Z")]
     Syntax,
-    /// A date that no calendar has, or an hour past 23.
+    /// A date that is not in the calendar, or an hour past 23.
     #[error("time names a date or an hour that does not exist")]
     Calendar,
-    /// Outside what can be kept.
+    /// A time outside the range of [`Timestamp`].
     #[error(
         "time must be from 1970-01-01 to 2262-04-11; a number counts {unit} unless `precision` says otherwise",
         unit = precision.noun()
     )]
     Range {
-        /// The unit in which a number was read.
+        /// The unit of the number.
         precision: Precision,
     },
 }
 
 impl Precision {
-    /// The precisions that JSON may be sent in, by their names in the query parameter `precision`.
+    /// The precisions for requests in JSON, by their names in the query parameter `precision`.
     pub const NAMES: &[(&str, Precision)] = &[
         ("s", Precision::Seconds),
         ("ms", Precision::Millis),
@@ -75,7 +75,7 @@ impl Precision {
         ("ns", Precision::Nanos),
     ];
 
-    /// Its one name, under which requests are remembered.
+    /// The unique name, under which requests are remembered.
     pub fn name(self) -> &'static str {
         match self {
             Precision::Seconds => "s",
@@ -87,7 +87,7 @@ impl Precision {
         }
     }
 
-    /// How many nanoseconds it has.
+    /// Nanoseconds in one unit.
     pub fn nanos(self) -> i64 {
         match self {
             Precision::Seconds => NANOS_PER_SECOND,
@@ -99,7 +99,7 @@ impl Precision {
         }
     }
 
-    /// What it counts, in words.
+    /// The unit in the plural, for messages.
     pub fn noun(self) -> &'static str {
         match self {
             Precision::Seconds => "seconds",
@@ -113,17 +113,17 @@ impl Precision {
 }
 
 impl Timestamp {
-    /// The Unix epoch, the earliest instant that can be kept.
+    /// The Unix epoch, the earliest instant.
     pub const MIN: Timestamp = Timestamp { nanos: 0 };
-    /// The latest instant that can be kept.
+    /// The latest instant.
     pub const MAX: Timestamp = Timestamp { nanos: i64::MAX };
 
-    /// Takes nanoseconds since the Unix epoch; `None` if negative.
+    /// The instant so many nanoseconds after the Unix epoch; `None` if negative.
     pub fn from_nanos(nanos: i64) -> Option<Timestamp> {
         (nanos >= 0).then_some(Timestamp { nanos })
     }
 
-    /// Takes the system's time, cut to the range that can be kept.
+    /// The instant of a system time, clamped to the range of [`Timestamp`].
     pub fn from_system(time: SystemTime) -> Timestamp {
         let nanos = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         Timestamp { nanos: i64::try_from(nanos).unwrap_or(i64::MAX) }
@@ -134,7 +134,7 @@ impl Timestamp {
         self.nanos
     }
 
-    /// This instant and `nanos` more, cut to the range that can be kept.
+    /// The instant `nanos` later, clamped to the range of [`Timestamp`].
     pub fn saturating_add_nanos(self, nanos: i64) -> Timestamp {
         Timestamp { nanos: self.nanos.saturating_add(nanos).max(0) }
     }
@@ -143,7 +143,7 @@ impl Timestamp {
     ///
     /// # Errors
     ///
-    /// [`TimeError::Range`] for what lies before 1970 or after 2262.
+    /// [`TimeError::Range`] for a time before 1970 or after 2262.
     pub fn from_integer(number: i64, precision: Precision) -> Result<Timestamp, TimeError> {
         let nanos = number.checked_mul(precision.nanos()).ok_or(TimeError::Range { precision })?;
         Timestamp::from_nanos(nanos).ok_or(TimeError::Range { precision })
@@ -151,12 +151,12 @@ impl Timestamp {
 
     /// Reads a decimal number since the Unix epoch, in any form of JSON: with a fraction, an exponent, or both.
     ///
-    /// Every digit down to the nanosecond counts, and what lies beyond is cut off: 1170288000.1234567899 s is exactly
+    /// Every digit down to the nanosecond counts, and further digits are cut off: 1170288000.1234567899 s is exactly
     /// …123456789 ns.
     ///
     /// # Errors
     ///
-    /// [`TimeError::Range`] for what lies before 1970 or after 2262.
+    /// [`TimeError::Range`] for a time before 1970 or after 2262.
     pub fn from_decimal(number: &str, precision: Precision) -> Result<Timestamp, TimeError> {
         let nanos = decimal::nanos(number, precision).ok().and_then(|nanos| i64::try_from(nanos).ok());
         nanos.and_then(Timestamp::from_nanos).ok_or(TimeError::Range { precision })
@@ -174,7 +174,7 @@ impl Timestamp {
         Timestamp::parse_with_local(text).map(|(time, _)| time)
     }
 
-    /// Reads a date and time, and says what is written before its offset.
+    /// Reads a date and time. Returns the local time before the offset as well.
     fn parse_with_local(text: &str) -> Result<(Timestamp, LocalTime), TimeError> {
         let bytes = text.as_bytes();
         if bytes.len() > TEXT_BYTES_MAX {
@@ -185,7 +185,7 @@ impl Timestamp {
         let (mut nanos, offset) = parse_fraction(rest)?;
         let seconds = local.seconds_since_epoch() - parse_offset(offset)?;
         if local.second == 60 {
-            // The seconds above count a leap second as the next minute's first.
+            // The sum above counts a leap second as the first second of the next minute.
             if seconds.rem_euclid(SECONDS_PER_DAY) != 0 {
                 return Err(TimeError::Calendar);
             }
@@ -228,7 +228,7 @@ impl std::fmt::Display for Timestamp {
     }
 }
 
-/// A date and a time of day as written, before the offset is known. The second may be 60.
+/// A date and a time of day without its offset. The second may be 60.
 struct LocalTime {
     year: i64,
     month: i64,
@@ -244,7 +244,7 @@ impl LocalTime {
         let (b'-', b'-', b'T' | b't' | b' ', b':', b':') = separators else {
             return Err(TimeError::Syntax);
         };
-        // Looked at together in the end: a digit more or less costs nothing on the way.
+        // One check at the end for all digits is faster than one check for each.
         let mut all_digits = true;
         let mut two = |at: usize| {
             let (tens, ones) = (text[at].wrapping_sub(b'0'), text[at + 1].wrapping_sub(b'0'));
@@ -278,7 +278,7 @@ impl LocalTime {
     }
 }
 
-/// Reads `.digits`, if there, as nanoseconds, and returns what follows.
+/// Reads optional `.digits` as nanoseconds. Returns the rest of the text as well.
 fn parse_fraction(text: &[u8]) -> Result<(i64, &[u8]), TimeError> {
     let Some((b'.', digits_and_rest)) = text.split_first() else {
         return Ok((0, text));
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_turned_away() {
+    fn invalid_times_are_refused() {
         for text in [
             "",
             "now",

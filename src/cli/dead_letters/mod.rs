@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
-use forebay_reading::text::Escaping;
+use forebay_reading::text::EscapingWriter;
 use forebay_reading::text::is_obeyed;
 use forebay_wal::checkpoint;
 
@@ -66,7 +66,7 @@ pub(super) fn run(arguments: &DeadLettersArguments) -> u8 {
     let Some(config) = place.settings.read() else { return MISUSED };
     logging::start(config.log);
     let directory = Directory::new(place.path.as_ref().unwrap_or(&config.delivery.dead_letter.path));
-    let out = &mut BufWriter::new(Escaping::new(io::stdout().lock()));
+    let out = &mut BufWriter::new(EscapingWriter::new(io::stdout().lock()));
     let is_right = is_there(&directory).and_then(|()| is_of_letters(&directory));
     let done = is_right.and_then(|()| work(&arguments.command, &config, &directory, out));
     match done.and_then(|status| Ok(out.flush().map(|()| status)?)) {

@@ -1,27 +1,27 @@
-//! A writer for terminals: nothing from outside makes them do anything ([`super::is_obeyed`]).
+//! A writer for terminals that escapes every character that a terminal would obey ([`super::is_obeyed`]).
 
 use std::io::{self, Write};
 use std::str;
 
 use super::escape;
 
-/// Writes text and JSON with everything escaped that a terminal would obey, but for line ends and tabs. JSON stays what it
-/// is: such characters stand in strings, and a string with an escape is the same string.
+/// Writes text and JSON, and escapes every character that a terminal would obey, except line ends and tabs. JSON keeps its
+/// meaning: these characters occur only in strings, where an escape means the same character.
 #[derive(Debug)]
-pub struct Escaping<W> {
+pub struct EscapingWriter<W> {
     to: W,
-    /// The beginning of a character of which the rest is still to come.
+    /// The first bytes of a character whose rest has not arrived yet.
     begun: Vec<u8>,
 }
 
-impl<W: Write> Escaping<W> {
+impl<W: Write> EscapingWriter<W> {
     /// Writes to `to`.
-    pub fn new(to: W) -> Escaping<W> {
-        Escaping { to, begun: Vec::new() }
+    pub fn new(to: W) -> EscapingWriter<W> {
+        EscapingWriter { to, begun: Vec::new() }
     }
 }
 
-impl<W: Write> Write for Escaping<W> {
+impl<W: Write> Write for EscapingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut text = std::mem::take(&mut self.begun);
         text.extend_from_slice(bytes);
@@ -37,7 +37,7 @@ impl<W: Write> Write for Escaping<W> {
     }
 }
 
-/// How many bytes at the end begin a character that is not whole.
+/// The number of bytes at the end that belong to an incomplete character.
 fn begun_bytes(text: &[u8]) -> usize {
     let tail = |count: &usize| text.len().checked_sub(*count).map_or(&[][..], |at| &text[at..]);
     let is_begun = |count: &usize| {
@@ -51,11 +51,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn however_a_text_is_cut_it_comes_out_escaped_and_whole() {
+    fn a_text_comes_out_escaped_and_complete_for_every_split_into_writes() {
         let text = "a\u{9b}ä\u{202e}温🌡\t{\"x\":\"\u{7f}\"}\n".as_bytes();
         for cut in 0..=text.len() {
             for second in cut..=text.len() {
-                let mut out = Escaping::new(Vec::new());
+                let mut out = EscapingWriter::new(Vec::new());
                 for part in [&text[..cut], &text[cut..second], &text[second..]] {
                     out.write_all(part).expect("memory");
                 }

@@ -1,27 +1,27 @@
-//! Decimal numbers as nanoseconds, from their digits: what every format reads its times with.
+//! Decimal numbers as nanoseconds, digit by digit: the reader of numeric times for all formats.
 //!
-//! A double holds 15 to 17 digits, and a time to the nanosecond has 19, so no time goes through one. The texts are JSON
-//! numbers (RFC 8259, section 6); whoever cut them out of a body has seen to that.
+//! A double holds 15 to 17 digits, but a time in nanoseconds has 19, so no time passes through a double. The texts must be
+//! JSON numbers (RFC 8259, section 6); callers make sure of that.
 
 use super::Precision;
 
-/// No time that is looked at is as large as that.
+/// The error for a number beyond [`NANOS_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Beyond;
+pub struct TimeOutOfRange;
 
-/// Times are looked at up to so many nanoseconds in either direction; any two of them can be added.
+/// Largest time in nanoseconds, in either direction. The sum of any two times cannot overflow.
 pub const NANOS_MAX: i128 = 10_i128.pow(36);
-/// Integers up to so many digits fit in 64 bits signed, whatever they are.
+/// Every integer of up to so many digits fits in 64 bits signed.
 const PLAIN_DIGITS_MAX: usize = 18;
 
-/// Reads a number of units as nanoseconds. Nothing is rounded: digits beyond the nanosecond are cut off.
+/// Reads a number of units as nanoseconds. Digits beyond the nanosecond are cut off, never rounded.
 ///
-/// Minutes and hours are no power of ten of a nanosecond; they are whole numbers wherever they are taken.
+/// Minutes and hours must be whole numbers, because they are not a power of ten of a nanosecond.
 ///
 /// # Errors
 ///
-/// [`Beyond`] for what is larger than [`NANOS_MAX`], and for a fraction of minutes or hours.
-pub fn nanos(number: &str, unit: Precision) -> Result<i128, Beyond> {
+/// [`TimeOutOfRange`] for a time beyond [`NANOS_MAX`], and for a fraction of minutes or hours.
+pub fn nanos(number: &str, unit: Precision) -> Result<i128, TimeOutOfRange> {
     if number.len() <= PLAIN_DIGITS_MAX
         && let Ok(whole) = number.parse::<i64>()
     {
@@ -33,17 +33,17 @@ pub fn nanos(number: &str, unit: Precision) -> Result<i128, Beyond> {
     };
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    // An exponent of more digits than fit is as good as the largest one, or the smallest.
+    // An exponent with too many digits counts as the largest or the smallest one.
     let exponent =
         exponent.parse().unwrap_or(if exponent.starts_with('-') { i64::MIN / 2 } else { i64::MAX / 2 });
-    let whole_digits = i64::try_from(whole.len()).map_err(|_| Beyond)?;
-    // How many digits stand before the point of a number of nanoseconds.
-    let count = whole_digits.saturating_add(exponent).saturating_add(places(unit).ok_or(Beyond)?);
+    let whole_digits = i64::try_from(whole.len()).map_err(|_| TimeOutOfRange)?;
+    // The number of digits before the decimal point, in nanoseconds.
+    let count = whole_digits.saturating_add(exponent).saturating_add(places(unit).ok_or(TimeOutOfRange)?);
     let nanos = leading_digits(whole.bytes().chain(fraction.bytes()), count)?;
     Ok(if negative { -nanos } else { nanos })
 }
 
-/// How many digits after the point of a unit come down to the nanosecond; `None` if the unit is no power of ten of it.
+/// The number of decimal places from a unit down to the nanosecond; `None` if the unit is not a power of ten of it.
 fn places(unit: Precision) -> Option<i64> {
     match unit {
         Precision::Seconds => Some(9),
@@ -54,8 +54,8 @@ fn places(unit: Precision) -> Option<i64> {
     }
 }
 
-/// The number that the first `count` digits make, with zeros after the last.
-fn leading_digits(mut digits: impl Iterator<Item = u8>, count: i64) -> Result<i128, Beyond> {
+/// The number that consists of the first `count` digits, filled up with zeros.
+fn leading_digits(mut digits: impl Iterator<Item = u8>, count: i64) -> Result<i128, TimeOutOfRange> {
     let mut number = 0;
     for _ in 0..count.max(0) {
         number = match digits.next() {
@@ -65,7 +65,7 @@ fn leading_digits(mut digits: impl Iterator<Item = u8>, count: i64) -> Result<i1
             None => number * 10,
         };
         if number > NANOS_MAX {
-            return Err(Beyond);
+            return Err(TimeOutOfRange);
         }
     }
     Ok(number)
@@ -102,7 +102,7 @@ mod tests {
             assert_eq!(nanos(text, Precision::Seconds), Ok(expected), "{text}");
         }
         for text in ["1e28", "-1e28", "1e999", "1e99999999999999999999999999", &"9".repeat(10_000)] {
-            assert_eq!(nanos(text, Precision::Seconds), Err(Beyond), "{text:.40}");
+            assert_eq!(nanos(text, Precision::Seconds), Err(TimeOutOfRange), "{text:.40}");
         }
     }
 
@@ -128,7 +128,7 @@ mod tests {
         ] {
             assert_eq!(nanos(text, unit), Ok(expected), "{text} {unit:?}");
         }
-        assert_eq!(nanos("0.5", Precision::Minutes), Err(Beyond));
+        assert_eq!(nanos("0.5", Precision::Minutes), Err(TimeOutOfRange));
     }
 
     /// Writes `number` × 10^-places with its point moved to the left by `shift` places, and an exponent that moves it
@@ -149,7 +149,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(4000))]
 
         #[test]
-        fn any_number_of_nanoseconds_is_read_back_from_every_unit(
+        fn any_number_of_nanoseconds_reads_back_from_every_unit(
             number: i64,
             (unit, places) in prop::sample::select(vec![
                 (Precision::Seconds, 9_usize),

@@ -1,20 +1,21 @@
-//! Reading many times that lie close together, as those of one request mostly do.
+//! A reader for many times that lie close together, like those of one request.
 
 use super::{TimeError, Timestamp, parse_fraction, two};
 
-/// Bytes of a time up to its minute: `2007-02-01T12:00`.
+/// Bytes of a time including its minute: `2007-02-01T12:00`.
 const MINUTE_BYTES: usize = 16;
-/// Most digits of a fraction that counts.
+/// Most digits of a fraction that this reader accepts.
 const FRACTION_DIGITS_MAX: usize = 9;
 
-/// Reads times and keeps the minute of the last one: of the next in the same minute only the seconds are looked at.
+/// Reads times and remembers the minute of the last one: for the next time in the same minute, only the seconds are
+/// parsed.
 ///
-/// **Invariant**: it reads what [`Timestamp::parse`] reads
-/// (`timestamp::reader::tests::it_reads_what_is_read_without_it`).
+/// **Invariant**: it returns the same times as [`Timestamp::parse`]
+/// (`timestamp::reader::tests::it_agrees_with_reading_each_time_alone`).
 #[derive(Debug)]
 pub struct TimeReader {
     minute: [u8; MINUTE_BYTES],
-    /// Seconds from the Unix epoch to the minute, if that is in UTC.
+    /// Seconds from the Unix epoch to the minute, read as UTC.
     starts_at: i64,
 }
 
@@ -29,7 +30,7 @@ impl TimeReader {
     ///
     /// # Errors
     ///
-    /// Those of [`Timestamp::parse`].
+    /// As [`Timestamp::parse`].
     pub fn parse(&mut self, text: &str) -> Result<Timestamp, TimeError> {
         let (time, local) = Timestamp::parse_with_local(text)?;
         if let Some(minute) = text.as_bytes().first_chunk() {
@@ -38,8 +39,8 @@ impl TimeReader {
         Ok(time)
     }
 
-    /// Reads the time in UTC at the beginning of `text`, and says how long it is there; `None` if it is not in the
-    /// minute of the last one, or looks unusual.
+    /// Reads the UTC time at the beginning of `text`. Returns its length as well; `None` if the time is not in the minute
+    /// of the last one, or has an unusual form.
     pub fn at_start_of(&self, text: &[u8]) -> Option<(Timestamp, usize)> {
         let (minute, rest) = text.split_first_chunk()?;
         let [b':', _, _, after_seconds @ ..] = rest else { return None };
@@ -63,7 +64,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_time_in_the_minute_of_the_last_one_is_read_at_once() {
+    fn a_time_in_the_minute_of_the_last_one_is_read_by_its_seconds_alone() {
         let mut times = TimeReader::default();
         let next = |times: &TimeReader, text: &str| {
             times.at_start_of(text.as_bytes()).map(|(time, length)| (time.to_string(), length))
@@ -92,7 +93,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_reads_what_is_read_without_it(
+        fn it_agrees_with_reading_each_time_alone(
             texts in prop::collection::vec(
                 "(1969|1970|2007|2262)-(01|02|04|12)-(01|11|29|31)[T ](00|23):(00|47|59):[0-6][0-9](\\.[0-9]{0,11})?(Z|z|[+-]0[01]:00)?",
                 1..8,
