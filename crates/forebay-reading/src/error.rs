@@ -2,8 +2,9 @@
 
 use thiserror::Error;
 
+use crate::field::Field;
+use crate::limits::{NAME_BYTES_MAX, TAG_BYTES_MAX, TAGS_MAX, TEXT_VALUE_BYTES_MAX, UNIT_BYTES_MAX};
 use crate::timestamp::TimeError;
-use crate::{Field, NAME_BYTES_MAX, TAG_BYTES_MAX, TAGS_MAX, TEXT_VALUE_BYTES_MAX, UNIT_BYTES_MAX};
 
 /// The rule that a reading breaks. Each variant knows the field at fault.
 #[derive(Clone, Debug, PartialEq, Error)]

@@ -1,5 +1,7 @@
 //! Numbers as text in canonical form, so that a number that arrives in this form is neither parsed nor formatted.
 
+use crate::layout;
+
 /// Most digits that every decimal keeps through a double and back (`DBL_DIG` of C).
 const DOUBLE_DIGITS_MAX: usize = 15;
 /// Most digits of which every integer fits in 64 bits signed.
@@ -67,7 +69,7 @@ impl<'a> NumberText<'a> {
 /// The nearest double of a number in canonical text.
 pub(super) fn nearest_double(text: &[u8]) -> f64 {
     plain_double(text)
-        .unwrap_or_else(|| crate::text(text).parse().expect("only numbers are encoded as numbers"))
+        .unwrap_or_else(|| layout::text(text).parse().expect("only numbers are encoded as numbers"))
 }
 
 /// The double of up to 15 digits without an exponent: the digits as an integer and the power of ten are exact doubles, so

@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 
+use crate::layout::{HEAD_BYTES, LENGTH_BYTES, number};
+use crate::limits::TAGS_MAX;
+use crate::number::NumberText;
+use crate::parts::{ReadingParts, Tag};
+use crate::readings::Readings;
 use crate::timestamp::Timestamp;
-use crate::{
-    BOOLEAN_KINDS, DOUBLE, HEAD_BYTES, INTEGER, LENGTH_BYTES, NewValue, NumberText, ReadingParts, Readings,
-    TAGS_MAX, TEXT, Tag, Value, number,
-};
+use crate::value::{BOOLEAN_KINDS, DOUBLE, INTEGER, NewValue, TEXT, Value};
 
 impl Readings {
     /// The encoded readings, for [`Readings::from_encoded`].

@@ -1,7 +1,10 @@
 //! The tags of an encoded reading: for each the length of the name (2), length of the value (2), name, value.
 
+use crate::error::ReadingError;
+use crate::layout::{number, small};
+use crate::limits::{TAG_BYTES_MAX, TAGS_MAX};
+use crate::parts::Tag;
 use crate::text::Text as _;
-use crate::{ReadingError, TAG_BYTES_MAX, TAGS_MAX, Tag, number, small};
 
 /// The name and the value of a tag, as UTF-8.
 pub type TagBytes<'a> = (&'a [u8], &'a [u8]);

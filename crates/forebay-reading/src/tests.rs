@@ -1,5 +1,7 @@
-use super::*;
 use proptest::prelude::*;
+
+use super::*;
+use crate::timestamp::Timestamp;
 
 fn parts<'a>(value: Value<'a>, tags: &'a [Tag<'a>]) -> ReadingParts<'a> {
     ReadingParts {
