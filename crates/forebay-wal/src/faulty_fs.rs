@@ -5,98 +5,28 @@
 //! directory makes names durable, but not bytes; a sector is written whole or not at all; after a failed sync, the bytes
 //! read as before, on disk or not, and the next sync does not write them.
 
+mod content;
+mod directory;
+mod disk;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::{Fs, LogFile};
+use crate::fs::{Fs, LogFile};
 
-/// Bytes of a sector, which is written whole or not at all.
-const SECTOR_BYTES: usize = 512;
-/// Bytes of a block, the unit of allocation.
-const BLOCK_BYTES: usize = 4096;
+use self::content::{FileChange, FileContent};
+use self::directory::{Inode, NameChange};
+use self::disk::{SimulatedDisk, split};
 
-/// The probability, from 0 to 1, that each kind of call fails.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct FaultRates {
-    /// A write stops half-way.
-    pub write: f64,
-    /// The sync of a file fails; its bytes may be on disk or not.
-    pub sync: f64,
-    /// A read of bytes or of the size fails.
-    pub read: f64,
-    /// The making, opening, renaming or removing of a file fails, or the listing of a directory.
-    pub name: f64,
-    /// The sync of a directory fails.
-    pub directory_sync: f64,
-}
-
-/// How long a full disk stays full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shortage {
-    /// For one call.
-    Once,
-    /// From then on; calls that need no more room work.
-    Lasting,
-}
+pub use self::disk::{FaultRates, Shortage};
 
 /// A file system. Its clones share one disk.
 #[derive(Clone)]
 pub struct FaultyFs {
     disk: Arc<Mutex<SimulatedDisk>>,
-}
-
-/// The number of a file, independent of its name.
-type Inode = u64;
-
-#[derive(Clone)]
-struct SimulatedDisk {
-    random: fastrand::Rng,
-    faults: FaultRates,
-    /// Calls that still work before the process is gone.
-    calls_left: Option<u32>,
-    /// Capacity in bytes; `None` is unlimited.
-    room: Option<usize>,
-    /// Calls so far that may need room.
-    roomy_calls: u32,
-    /// The number of the call that finds the disk full.
-    full_at: Option<(u32, Shortage)>,
-    /// Crashes so far. Older file handles are dead.
-    crashes: u64,
-    last_inode: Inode,
-    files: BTreeMap<Inode, FileContent>,
-    directories: BTreeMap<PathBuf, DirectoryEntries>,
-}
-
-#[derive(Clone, Default)]
-struct FileContent {
-    /// The bytes that reads see.
-    current: Vec<u8>,
-    /// The bytes that survive any crash.
-    durable: Vec<u8>,
-    unsynced: Vec<FileChange>,
-}
-
-#[derive(Clone)]
-enum FileChange {
-    Empty,
-    Write { offset: usize, bytes: Vec<u8> },
-}
-
-#[derive(Clone, Default)]
-struct DirectoryEntries {
-    current: BTreeMap<String, Inode>,
-    durable: BTreeMap<String, Inode>,
-    unsynced: Vec<(Inode, NameChange)>,
-}
-
-#[derive(Clone)]
-enum NameChange {
-    Create(String),
-    Rename { from: String, to: String },
-    Remove(String),
 }
 
 impl fmt::Debug for FaultyFs {
@@ -220,215 +150,6 @@ impl FaultyFs {
         content.sync();
         change(&mut content.current);
         content.durable = content.current.clone();
-    }
-}
-
-impl SimulatedDisk {
-    /// Counts a call; an error if none is left.
-    fn call(&mut self) -> io::Result<()> {
-        match &mut self.calls_left {
-            Some(0) => return Err(io::Error::other("the process is gone")),
-            Some(left) => *left -= 1,
-            None => {}
-        }
-        Ok(())
-    }
-
-    fn fails(&mut self, call: impl Fn(&FaultRates) -> f64) -> io::Result<()> {
-        let probability = call(&self.faults);
-        // Without faults no random number is drawn, so that only crashes use them.
-        if probability > 0.0 && self.random.f64() < probability { Err(io_error()) } else { Ok(()) }
-    }
-
-    /// Counts a call that may need room; an error if the disk is full.
-    fn needs_room(&mut self) -> io::Result<()> {
-        let call = self.roomy_calls;
-        self.roomy_calls += 1;
-        match self.full_at {
-            Some((at, full)) if at == call => {
-                if full == Shortage::Lasting {
-                    self.room = Some(self.used());
-                }
-                Err(io::ErrorKind::StorageFull.into())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn find(&self, path: &Path) -> io::Result<Inode> {
-        let (directory, name) = split(path);
-        let names = self.directories.get(directory).ok_or(io::ErrorKind::NotFound)?;
-        Ok(*names.current.get(name).ok_or(io::ErrorKind::NotFound)?)
-    }
-
-    fn names(&mut self, directory: &Path) -> io::Result<&mut DirectoryEntries> {
-        self.directories.get_mut(directory).ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-
-    fn used(&self) -> usize {
-        let named: BTreeSet<_> = self.directories.values().flat_map(|names| names.current.values()).collect();
-        named.iter().map(|inode| self.files[inode].current.len().next_multiple_of(BLOCK_BYTES)).sum()
-    }
-
-    /// The first byte of a file that no longer fits on the disk.
-    fn end_of_room(&self, inode: Inode) -> usize {
-        let Some(room) = self.room else { return usize::MAX };
-        let has = self.files[&inode].current.len().next_multiple_of(BLOCK_BYTES);
-        has + room.saturating_sub(self.used()) / BLOCK_BYTES * BLOCK_BYTES
-    }
-
-    fn write(&mut self, inode: Inode, bytes: &[u8], offset: usize) -> io::Result<()> {
-        self.call()?;
-        self.needs_room()?;
-        let last = self.calls_left == Some(0);
-        let torn = if last { Err(io_error()) } else { self.fails(|faults| faults.write) };
-        let torn = torn.map_err(|error| (self.random.usize(..bytes.len()), error));
-        let room = self.end_of_room(inode).saturating_sub(offset);
-        let full = if room < bytes.len() { Err((room, io::ErrorKind::StorageFull.into())) } else { Ok(()) };
-        let (written, result) = match torn.and(full) {
-            Ok(()) => (bytes.len(), Ok(())),
-            Err((written, error)) => (written.min(room), Err(error)),
-        };
-        self.files.get_mut(&inode).expect("open files are there").write(offset, &bytes[..written]);
-        result
-    }
-
-    fn sync(&mut self, inode: Inode) -> io::Result<()> {
-        self.call()?;
-        let failed = self.fails(|faults| faults.sync);
-        let content = self.files.get_mut(&inode).expect("open files are there");
-        match failed {
-            Ok(()) => content.sync(),
-            Err(_) => content.lose(&mut self.random),
-        }
-        failed
-    }
-}
-
-impl FileContent {
-    fn write(&mut self, offset: usize, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            put(&mut self.current, offset, bytes);
-            self.unsynced.push(FileChange::Write { offset, bytes: bytes.to_vec() });
-        }
-    }
-
-    fn sync(&mut self) {
-        for change in self.unsynced.drain(..) {
-            match change {
-                FileChange::Empty => self.durable.clear(),
-                FileChange::Write { offset, bytes } => put(&mut self.durable, offset, &bytes),
-            }
-        }
-    }
-
-    /// Brings a part of the unsynced changes to the disk and forgets the rest.
-    fn lose(&mut self, random: &mut fastrand::Rng) {
-        let mut changes = std::mem::take(&mut self.unsynced);
-        if let Some(emptied) = changes.iter().rposition(|change| matches!(change, FileChange::Empty)) {
-            if random.bool() {
-                return;
-            }
-            self.durable.clear();
-            changes.drain(..=emptied);
-        }
-        let survivors = Survivors::choose(random, changes.len());
-        // A sector is on disk as it was at one moment, with all changes up to then.
-        let mut closed = BTreeSet::new();
-        for (index, change) in changes.iter().enumerate() {
-            let FileChange::Write { offset, bytes } = change else { continue };
-            let mut from = 0;
-            while from < bytes.len() {
-                let sector = (offset + from) / SECTOR_BYTES;
-                let to = ((sector + 1) * SECTOR_BYTES - offset).min(bytes.len());
-                if !closed.contains(&sector) && survivors.includes(random, index) {
-                    put(&mut self.durable, offset + from, &bytes[from..to]);
-                } else {
-                    closed.insert(sector);
-                }
-                from = to;
-            }
-        }
-    }
-}
-
-/// The unsynced changes of a file that reach the disk.
-#[derive(Clone, Copy)]
-enum Survivors {
-    All,
-    /// The first so many.
-    First(usize),
-    /// All but this one.
-    AllBut(usize),
-    /// A random part, from 0 to 1, of all sectors.
-    Sectors(f64),
-    /// The first so many, and some sectors of the rest.
-    FirstAndSectors(usize, f64),
-}
-
-impl Survivors {
-    fn choose(random: &mut fastrand::Rng, changes: usize) -> Survivors {
-        match random.u8(..6) {
-            0 => Survivors::All,
-            1 => Survivors::First(0),
-            2 => Survivors::First(random.usize(..=changes)),
-            3 => Survivors::AllBut(random.usize(..=changes)),
-            4 => Survivors::Sectors(random.f64()),
-            _ => Survivors::FirstAndSectors(random.usize(..=changes), random.f64()),
-        }
-    }
-
-    /// Whether a sector of this change reaches the disk.
-    fn includes(self, random: &mut fastrand::Rng, change: usize) -> bool {
-        match self {
-            Survivors::All => true,
-            Survivors::First(count) => change < count,
-            Survivors::AllBut(lost) => change != lost,
-            Survivors::Sectors(part) => random.f64() < part,
-            Survivors::FirstAndSectors(count, part) => change < count || random.f64() < part,
-        }
-    }
-}
-
-impl DirectoryEntries {
-    fn change(&mut self, inode: Inode, change: NameChange) {
-        change.apply(inode, &mut self.current);
-        self.unsynced.push((inode, change));
-    }
-
-    fn lose(&mut self, random: &mut fastrand::Rng) {
-        let changes = std::mem::take(&mut self.unsynced);
-        let first = random.usize(..=changes.len());
-        // A journal keeps all changes up to one moment. Without one, each file has a moment of its own.
-        let as_journal = random.bool();
-        let mut closed = BTreeSet::new();
-        for (index, (inode, change)) in changes.into_iter().enumerate() {
-            let survives = if as_journal { index < first } else { !closed.contains(&inode) && random.bool() };
-            if survives {
-                change.apply(inode, &mut self.durable);
-            } else {
-                closed.insert(inode);
-            }
-        }
-        self.current = self.durable.clone();
-    }
-}
-
-impl NameChange {
-    fn apply(&self, inode: Inode, names: &mut BTreeMap<String, Inode>) {
-        let forget = |names: &mut BTreeMap<String, Inode>, name: &String| {
-            if names.get(name) == Some(&inode) {
-                names.remove(name);
-            }
-        };
-        match self {
-            NameChange::Create(name) => _ = names.insert(name.clone(), inode),
-            NameChange::Remove(name) => forget(names, name),
-            NameChange::Rename { from, to } => {
-                forget(names, from);
-                names.insert(to.clone(), inode);
-            }
-        }
     }
 }
 
@@ -565,23 +286,6 @@ impl LogFile for FaultyFile {
     }
 }
 
-fn split(path: &Path) -> (&Path, &str) {
-    let directory = path.parent().expect("a file has a directory");
-    (directory, path.file_name().and_then(|name| name.to_str()).expect("a name that is text"))
-}
-
 fn position(offset: u64) -> usize {
     usize::try_from(offset).expect("files are small")
-}
-
-fn put(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    let end = offset + bytes.len();
-    if content.len() < end {
-        content.resize(end, 0);
-    }
-    content[offset..end].copy_from_slice(bytes);
-}
-
-fn io_error() -> io::Error {
-    io::Error::from_raw_os_error(5)
 }
