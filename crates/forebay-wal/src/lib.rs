@@ -67,8 +67,13 @@
 //! A record is smaller than 4 GiB. A segment has the size that [`LogOptions`] gives, or the size that its one larger
 //! record needs. The quarantine has no limit of its own: its bytes were in the log before.
 
+mod active;
 pub mod checkpoint;
 mod checksum;
+mod compatibility;
+mod directory;
+mod error;
+mod event;
 #[cfg(feature = "faulty-fs")]
 pub mod faulty_fs;
 mod frame;
@@ -76,6 +81,7 @@ mod fs;
 mod log;
 mod number;
 mod open;
+mod options;
 pub mod private_files;
 pub mod quarantine;
 mod reader;
@@ -84,14 +90,16 @@ mod spare;
 mod version;
 
 pub use checkpoint::LogPosition;
+pub use directory::LogDirectory;
+pub use error::{LogError, refusal};
+pub use event::{Event, Truncation};
 pub use fs::{Fs, LogFile, OsFs, ReadOnlyFs, is_no_room};
-pub use log::{Durability, Log, LogDirectory, LogError, LogOptions};
+pub use log::{Durability, Log};
 pub use number::{SegmentNumber, Seq};
-pub use open::{Event, Truncation};
+pub use options::LogOptions;
 pub use reader::{Damage, LogRecord, RecordStart, SegmentEnd, SegmentItem, SegmentReader, record_bytes};
 pub use segment::Segment;
 pub use spare::{Spare, SpareJob};
-pub use version::refusal;
 
 #[cfg(test)]
 mod tests;

@@ -1,20 +1,18 @@
 //! The log: appends records to the youngest segment, makes them durable, and releases old segments.
 
 use std::fmt;
-use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use thiserror::Error;
-
+use crate::active::{ActiveSegment, UnsyncedTail};
 use crate::checkpoint::{Checkpoint, CheckpointSlots, LogPosition};
+use crate::directory::LogDirectory;
+use crate::error::LogError;
 use crate::frame;
-use crate::fs::{Fs, LogFile, is_no_room, renew};
+use crate::fs::{LogFile, renew};
 use crate::number::{SegmentNumber, Seq};
-use crate::reader::{RecordStart, SegmentReader};
-use crate::segment::{self, HEADER_PLACES, Header, RECORDS_START, Segment};
+use crate::segment::{HEADER_PLACES, Header, RECORDS_START, Segment};
 use crate::spare::{Spare, SpareJob};
 
 /// Memory that stays allocated for the pending records of the next commit.
@@ -25,55 +23,6 @@ const FIRST_SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 /// On a full disk, each further attempt at a segment is smaller by this factor.
 const SMALLER_BY: u64 = 8;
 
-/// The settings of a log.
-#[derive(Clone, Debug)]
-pub struct LogOptions {
-    /// Directory of the files; nobody else may write there.
-    pub directory: PathBuf,
-    /// Size of a segment; a record that needs more gets a larger one.
-    pub segment_bytes: u64,
-    /// Payloads of up to so many bytes are copied together and written at once; a larger payload is written without a
-    /// copy when it is appended.
-    pub copied_bytes_max: usize,
-}
-
-impl LogOptions {
-    /// The usual settings: below 64 KiB a copy costs less than a write of its own.
-    pub fn new(directory: PathBuf, segment_bytes: u64) -> LogOptions {
-        LogOptions { directory, segment_bytes, copied_bytes_max: 64 * 1024 - 1 }
-    }
-}
-
-/// The directory of a log, with the file system that it is on.
-#[derive(Clone, Debug)]
-pub struct LogDirectory {
-    pub(super) fs: Arc<dyn Fs>,
-    pub(super) path: PathBuf,
-}
-
-impl LogDirectory {
-    /// The path of a segment.
-    pub(super) fn segment(&self, number: SegmentNumber) -> PathBuf {
-        self.path.join(segment::file_name(number))
-    }
-
-    /// A reader of a segment, from its first record on or from `start`.
-    ///
-    /// # Errors
-    ///
-    /// If the file cannot be opened.
-    pub fn reader(&self, segment: &Segment, start: Option<RecordStart>) -> Result<SegmentReader, LogError> {
-        let path = self.segment(segment.number);
-        let file = self.fs.open(&path).map_err(LogError::at("open", &path))?;
-        SegmentReader::new(file, segment, start).map_err(LogError::at("read", &path))
-    }
-
-    /// The error of a segment that could not be read.
-    pub fn unreadable(&self, segment: &Segment, error: io::Error) -> LogError {
-        LogError::at("read", &self.segment(segment.number))(error)
-    }
-}
-
 /// Whether a commit waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
@@ -81,29 +30,6 @@ pub enum Durability {
     Written,
     /// Appended records survive power loss.
     Synced,
-}
-
-/// An I/O error, with the file or directory that it is about.
-#[derive(Debug, Error)]
-#[error("cannot {action} {}: {error}", path.display())]
-pub struct LogError {
-    /// The attempt, as a verb: `open`, `read`.
-    pub action: &'static str,
-    /// The file or directory.
-    pub path: PathBuf,
-    /// The system's error.
-    pub error: io::Error,
-}
-
-impl LogError {
-    /// Whether the disk is full.
-    pub fn is_no_room(&self) -> bool {
-        is_no_room(&self.error)
-    }
-
-    pub(super) fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LogError {
-        move |error| LogError { action, path: path.to_owned(), error }
-    }
 }
 
 /// An open log. One thread owns it.
@@ -135,43 +61,6 @@ pub struct Log {
     /// How many spare files were named so far. Two with one name would overwrite each other.
     pub(super) spares_named: AtomicU64,
     pub(super) salts: fastrand::Rng,
-}
-
-/// The segment that is written to.
-#[derive(Debug)]
-pub(super) struct ActiveSegment {
-    file: Arc<dyn LogFile>,
-    path: PathBuf,
-    /// Bytes that are written, without the pending ones.
-    written: u64,
-    /// The end of the committed bytes.
-    committed: u64,
-    /// The end of the bytes on stable storage.
-    synced: u64,
-    bytes: u64,
-}
-
-impl ActiveSegment {
-    /// Writes behind the written bytes.
-    fn write(&mut self, bytes: &[u8]) -> Result<(), LogError> {
-        self.file.write_at(bytes, self.written).map_err(LogError::at("write to", &self.path))?;
-        self.written += bytes.len() as u64;
-        Ok(())
-    }
-
-    /// Stops writing to the segment. Returns its committed bytes that still have to be synced.
-    fn close(self) -> Option<UnsyncedTail> {
-        let ActiveSegment { file, path, committed, synced, .. } = self;
-        (synced < committed).then_some(UnsyncedTail { file, path, bytes: synced..committed })
-    }
-}
-
-/// Records that were committed as [`Durability::Written`] in a segment that failed afterwards.
-#[derive(Debug)]
-pub(super) struct UnsyncedTail {
-    file: Arc<dyn LogFile>,
-    path: PathBuf,
-    bytes: Range<u64>,
 }
 
 impl fmt::Debug for Log {

@@ -8,55 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use crate::checkpoint::{Checkpoint, CheckpointSlots, CheckpointState, LogPosition};
+use crate::compatibility;
+use crate::directory::{LogDirectory, SegmentHeaders};
+use crate::error::LogError;
+use crate::event::{Event, Truncation};
 use crate::fs::{Fs, renew};
-use crate::log::{Log, LogDirectory, LogError, LogOptions};
+use crate::log::Log;
 use crate::number::{SegmentNumber, Seq};
-use crate::reader::{Damage, LogRecord, RecordStart, SegmentEnd, SegmentItem, SegmentReader};
-use crate::segment::{self, HEADER_BYTES, HEADER_PLACES, Header, RECORDS_START, SIZE_BYTES, Segment};
+use crate::options::LogOptions;
+use crate::reader::{Damage, RecordStart, SegmentEnd, SegmentItem, SegmentReader};
+use crate::segment::{self, Header, RECORDS_START, Segment};
 use crate::spare::is_spare;
-use crate::version;
-
-/// A finding of [`Log::open`].
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// The last checkpoint; the records after it have changed its state since.
-    Checkpoint {
-        /// The state that [`Log::checkpoint`] was given.
-        state: &'a [u8],
-    },
-    /// The last checkpoint is unreadable. Nobody knows which segments were released since the one before it; if that one
-    /// is unreadable, too, every record in the directory follows.
-    CheckpointDamaged,
-    /// A sound record.
-    Record(LogRecord<'a>),
-    /// Records that cannot be read. Without sequence numbers it is a segment with two damaged headers and unknown
-    /// content: it stays where it is, and is not reported again after the next checkpoint.
-    Damage(Damage),
-    /// A needed segment whose file does not exist.
-    Missing(Segment),
-    /// The youngest segment is shorter than it was made.
-    Truncation(Truncation),
-    /// An unfinished record behind the last one. Nothing shows that it was ever synced, so it does not count.
-    TornTail {
-        /// The segment.
-        segment: SegmentNumber,
-        /// The byte of the file at which the unfinished record begins.
-        offset: u64,
-    },
-}
-
-/// The youngest segment is shorter than it was made: its end is lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Truncation {
-    /// The segment.
-    pub segment: SegmentNumber,
-    /// The size of the file now.
-    pub bytes: u64,
-    /// The size at which the file was made, at least.
-    pub made_bytes: u64,
-    /// The sequence number of the first record that may be lost.
-    pub seq: Seq,
-}
 
 impl Log {
     /// Opens the log of a directory, makes the directory if it is missing, and passes every finding to `visit` in order.
@@ -81,7 +43,7 @@ impl Log {
         let names = fs.list(&path).map_err(LogError::at("read", &path))?;
         // A crash must leave the names that are seen now: a segment more or less changes which records count.
         fs.sync_directory(&path).map_err(LogError::at("sync", &path))?;
-        version::check(fs.as_ref(), &path, &names)?;
+        compatibility::check(fs.as_ref(), &path, &names)?;
         let opened = CheckpointSlots::open(fs.as_ref(), &path, &names);
         let (slots, stored) = opened.map_err(LogError::at("read the checkpoint in", &path))?;
         let (checkpoint, gaps) = match stored {
@@ -392,37 +354,5 @@ impl LogReplay<'_> {
         let path = self.directory.segment(segment.number);
         let file = self.directory.fs.open(&path).map_err(LogError::at("open", &path))?;
         renew(file.as_ref(), bytes).map_err(LogError::at("sync", &path))
-    }
-}
-
-/// Both headers of a segment.
-struct SegmentHeaders {
-    /// Bytes of the file.
-    bytes: u64,
-    /// The sound headers, each with the size at which the file was made, if it has that.
-    found: Vec<(Header, Option<u64>)>,
-}
-
-impl LogDirectory {
-    /// Whether the header has the size of the file. Older versions wrote none, and their checkpoints may point behind
-    /// void records, where nothing can be appended.
-    fn says_its_size(&self, number: SegmentNumber) -> bool {
-        let headers = self.headers(number);
-        headers.is_ok_and(|headers| headers.found.iter().any(|(_, made_bytes)| made_bytes.is_some()))
-    }
-
-    fn headers(&self, number: SegmentNumber) -> Result<SegmentHeaders, LogError> {
-        let path = self.segment(number);
-        let file = self.fs.open(&path).map_err(LogError::at("open", &path))?;
-        let bytes = file.size().map_err(LogError::at("read", &path))?;
-        let mut found = Vec::new();
-        for place in HEADER_PLACES {
-            let mut front = [0; HEADER_BYTES + SIZE_BYTES];
-            let read = file.read_at(&mut front, place).map_err(LogError::at("read", &path))?;
-            let header = Header::decode(&front[..read.min(HEADER_BYTES)]);
-            let size = |header: &Header| header.decode_size(front[..read].get(HEADER_BYTES..)?);
-            found.extend(header.map(|header| (header, size(&header))));
-        }
-        Ok(SegmentHeaders { bytes, found })
     }
 }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::log::{LogDirectory, LogError};
+use crate::directory::LogDirectory;
+use crate::error::LogError;
 use crate::reader::Damage;
 
 /// The subdirectory of the log's own directory.

@@ -5,8 +5,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::directory::LogDirectory;
+use crate::error::LogError;
 use crate::fs::LogFile;
-use crate::log::{LogDirectory, LogError};
 
 /// How the names of spare files begin.
 const PREFIX: &str = "spare-";
