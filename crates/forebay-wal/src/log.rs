@@ -1,27 +1,22 @@
 //! The log: appends records to the youngest segment, makes them durable, and releases old segments.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
 
 use crate::active::{ActiveSegment, UnsyncedTail};
 use crate::checkpoint::{Checkpoint, CheckpointSlots, LogPosition};
 use crate::directory::LogDirectory;
 use crate::error::LogError;
 use crate::frame;
-use crate::fs::{LogFile, renew};
+use crate::fs::renew;
 use crate::number::{SegmentNumber, Seq};
-use crate::segment::{HEADER_PLACES, Header, RECORDS_START, Segment};
-use crate::spare::{Spare, SpareJob};
+use crate::segment::{Header, RECORDS_START, Segment};
+use crate::spare::{Spare, SpareFiles, SpareJob};
 
 /// Memory that stays allocated for the pending records of the next commit.
 const PENDING_BYTES_KEPT: usize = 4 * 1024 * 1024;
 /// Size of the first segment after a start: a request waits while it is made.
 const FIRST_SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
-
-/// On a full disk, each further attempt at a segment is smaller by this factor.
-const SMALLER_BY: u64 = 8;
 
 /// Whether a commit waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +52,7 @@ pub struct Log {
     /// Records below this sequence number are on stable storage.
     pub(super) synced_seq: Seq,
     pub(super) slots: CheckpointSlots,
-    pub(super) spare: Option<Spare>,
-    /// How many spare files were named so far. Two with one name would overwrite each other.
-    pub(super) spares_named: AtomicU64,
+    pub(super) spares: SpareFiles,
     pub(super) salts: fastrand::Rng,
 }
 
@@ -227,59 +220,15 @@ impl Log {
         let number = self.end.segment.next();
         // If this fails half-way, its remains must not be taken for the segment that replaces it.
         self.end = LogPosition::start_of(number, self.next_seq);
-        let spare = match self.spare.take_if(|spare| spare.bytes >= wanted) {
-            Some(spare) => spare,
-            None => self.make_spare(wanted, least)?,
-        };
+        let spare = self.spares.take_or_make(wanted, least)?;
         let header = Header { number, first_seq: self.next_seq, salt: self.salts.u32(..) };
         let bytes = spare.bytes;
-        let (file, path) = self.install(spare, &header)?;
+        let (file, path) = spare.install(&self.directory, &header)?;
         let (written, committed, synced) = (RECORDS_START, RECORDS_START, RECORDS_START);
         self.active = Some(ActiveSegment { file, path, written, committed, synced, bytes });
         let seqs = self.next_seq..self.next_seq;
         self.segments.push(Segment { number, salt: header.salt, seqs, bytes });
         Ok(())
-    }
-
-    /// Makes a file for the next segment, smaller than wanted if the disk has no room for more.
-    fn make_spare(&self, wanted: u64, least: u64) -> Result<Spare, LogError> {
-        let mut bytes = wanted;
-        loop {
-            match self.spare_job(bytes).run() {
-                Err(error) if error.is_no_room() && bytes > least => bytes = (bytes / SMALLER_BY).max(least),
-                made => return made,
-            }
-        }
-    }
-
-    /// Turns a spare file into the segment of this header, durably.
-    fn install(&self, spare: Spare, header: &Header) -> Result<(Arc<dyn LogFile>, PathBuf), LogError> {
-        let fs = &self.directory.fs;
-        let path = self.directory.segment(header.number);
-        let from = spare.path.clone();
-        self.write_header_and_name(spare, header, &path).inspect_err(|_| {
-            // The first error is the one to report. A file that stays is empty, and the next attempt replaces it.
-            let _ = fs.remove(&from).or_else(|_| fs.remove(&path));
-        })
-    }
-
-    fn write_header_and_name(
-        &self,
-        spare: Spare,
-        header: &Header,
-        path: &Path,
-    ) -> Result<(Arc<dyn LogFile>, PathBuf), LogError> {
-        let mark = [&header.encode()[..], &header.encode_size(spare.bytes)].concat();
-        let Spare { file, path: from, .. } = spare;
-        for place in HEADER_PLACES {
-            file.write_at(&mark, place).map_err(LogError::at("write to", &from))?;
-        }
-        file.sync().map_err(LogError::at("sync", &from))?;
-        let LogDirectory { fs, path: directory } = &self.directory;
-        fs.rename(&from, path).map_err(LogError::at("make", path))?;
-        // Sync the directory too: without it a crash can lose the new segment's name.
-        fs.sync_directory(directory).map_err(LogError::at("sync", directory))?;
-        Ok((file, path.to_owned()))
     }
 
     /// The place of the next record.
@@ -324,7 +273,7 @@ impl Log {
         let (old, segments) = self.without(settled);
         let checkpoint = Checkpoint { position: self.position(), segments, state };
         let mut written = self.write_checkpoint(&checkpoint);
-        if written.as_ref().is_err_and(LogError::is_no_room) && self.give_up_spare() {
+        if written.as_ref().is_err_and(LogError::is_no_room) && self.spares.give_up() {
             written = self.write_checkpoint(&checkpoint);
         }
         written?;
@@ -348,8 +297,7 @@ impl Log {
 
     /// Removes the spare file of the next segment to make room. Returns whether there was one.
     pub fn give_up_spare(&mut self) -> bool {
-        let Some(spare) = self.spare.take() else { return false };
-        self.directory.fs.remove(&spare.path).is_ok()
+        self.spares.give_up()
     }
 
     /// Releases segments without a checkpoint, for a log that is always read as a whole.
@@ -383,41 +331,23 @@ impl Log {
 
     /// Reuses the file of a settled segment as the spare one, or removes it.
     fn release_segment(&mut self, segment: &Segment) -> Result<(), LogError> {
-        let fs = &self.directory.fs;
+        if segment.bytes >= self.segment_bytes && self.spares.reuse(segment)? {
+            return Ok(());
+        }
         let path = self.directory.segment(segment.number);
-        if self.spare.is_some() || segment.bytes < self.segment_bytes {
-            return fs.remove(&path).map_err(LogError::at("remove", &path));
-        }
-        // A disk is fastest at overwriting allocated blocks. A truncated file has lost some of them.
-        let file = fs.open(&path).map_err(LogError::at("open", &path))?;
-        if file.size().map_err(LogError::at("read", &path))? < segment.bytes {
-            return fs.remove(&path).map_err(LogError::at("remove", &path));
-        }
-        let to = self.spare_job(segment.bytes).path;
-        fs.rename(&path, &to).map_err(LogError::at("rename", &path))?;
-        self.spare = Some(Spare { file, path: to, bytes: segment.bytes });
-        Ok(())
+        self.directory.fs.remove(&path).map_err(LogError::at("remove", &path))
     }
 
     /// The job of making the next segment's file, for any thread; `None` while no spare file is needed.
     pub fn wants_spare(&self) -> Option<SpareJob> {
         let active = self.active.as_ref()?;
-        (self.spare.is_none() && active.written > active.bytes / 2)
-            .then(|| self.spare_job(self.segment_bytes))
-    }
-
-    fn spare_job(&self, bytes: u64) -> SpareJob {
-        SpareJob::new(&self.directory, self.spares_named.fetch_add(1, Ordering::Relaxed), bytes)
+        (self.spares.is_empty() && active.written > active.bytes / 2)
+            .then(|| self.spares.job(self.segment_bytes))
     }
 
     /// Takes the result of [`SpareJob::run`]. A second spare file is removed.
     pub fn give_spare(&mut self, spare: Spare) {
-        if self.spare.is_some() {
-            // The next start removes a file that remains.
-            let _ = self.directory.fs.remove(&spare.path);
-        } else {
-            self.spare = Some(spare);
-        }
+        self.spares.give(spare);
     }
 
     /// The segments that are needed, the oldest first, with their committed or written records.

@@ -5,7 +5,6 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use crate::checkpoint::{Checkpoint, CheckpointSlots, CheckpointState, LogPosition};
 use crate::compatibility;
@@ -18,7 +17,7 @@ use crate::number::{SegmentNumber, Seq};
 use crate::options::LogOptions;
 use crate::reader::{Damage, RecordStart, SegmentEnd, SegmentItem, SegmentReader};
 use crate::segment::{self, Header, RECORDS_START, Segment};
-use crate::spare::is_spare;
+use crate::spare::{SpareFiles, is_spare};
 
 impl Log {
     /// Opens the log of a directory, makes the directory if it is missing, and passes every finding to `visit` in order.
@@ -61,6 +60,7 @@ impl Log {
         let leftovers = replay.set_apart_settled();
         let ReplayOutcome { segments, end, unfinished } = replay.run()?;
         Ok(Log {
+            spares: SpareFiles::new(replay.directory.clone()),
             directory: replay.directory,
             segment_bytes,
             copied_bytes_max,
@@ -75,8 +75,7 @@ impl Log {
             committed_seq: end.seq,
             synced_seq: end.seq,
             slots,
-            spare: None,
-            spares_named: AtomicU64::new(1),
+
             salts: fastrand::Rng::with_seed(seed),
         })
     }
