@@ -22,6 +22,16 @@ RUN cd /manifests \
       awk '/^\[/ { keep = $0 != "[[bench]]" } keep' "$manifest" > /kept && mv /kept "$manifest" || exit 1; \
     done
 
+# ---- sources ----------------------------------------------------------------------------------------------
+# All that the program is made from. tests/compose.sh takes this stage out and checks that nothing is missing.
+FROM debian:bookworm-slim AS sources
+WORKDIR /sources
+COPY build.rs Cargo.lock ./
+COPY config/default.toml config/default.toml
+COPY crates crates
+COPY --from=manifests /manifests ./
+COPY src src
+
 # ---- builder ----------------------------------------------------------------------------------------------
 FROM rust:1-slim-bookworm AS builder
 WORKDIR /build
@@ -34,25 +44,12 @@ RUN for package in . crates/*; do mkdir "$package/src" && touch "$package/src/li
  && echo 'fn main() {}' > src/main.rs \
  && cargo build --release --locked
 
-# The licence texts of the crates in the binary, from their packages: most licences ask that the text goes along.
-RUN set -e; mkdir /third-party; \
-    cargo tree --locked --offline --edges normal,no-proc-macro --prefix none --format '{p}|{l}|' > /crates; \
-    awk -F'|' 'NF > 1 && $1 !~ /\(/ { sub(/ v/, "-", $1); print $1 "|" $2 }' /crates | sort -u | while IFS='|' read -r crate licence; do \
-      mkdir "/third-party/$crate"; \
-      cd "$CARGO_HOME"/registry/src/*/"$crate"; \
-      find . -type f \( -iname 'licen[cs]e*' -o -iname 'copying*' -o -iname 'notice*' -o -iname 'copyright*' -o -iname 'unlicense*' \) \
-        ! -name '*.rs' -exec cp --parents {} "/third-party/$crate" \; ; \
-      rmdir "/third-party/$crate" 2>/dev/null && licence="$licence (its package has no text)"; \
-      echo "$crate: $licence" >> /third-party/INDEX; \
-    done
+COPY .ci/licence-texts /usr/local/bin/
+RUN licence-texts /third-party
 
 # Our own sources. COPY keeps their times, which are older than the empty crates built above: without the
-# touch, cargo would take those crates for up to date. The manifests stay those without benches.
-COPY build.rs ./
-COPY config/default.toml config/default.toml
-COPY crates crates
-COPY --from=manifests /manifests ./
-COPY src src
+# touch, cargo would take those crates for up to date.
+COPY --from=sources /sources ./
 ARG REVISION=unknown
 ARG REVISION_DATE=unknown
 RUN find src crates config build.rs -type f -exec touch {} + \

@@ -4,9 +4,13 @@
 # nodes away. Meanwhile /status must show who is down and why, and the other nodes take the batches; in the end every
 # acknowledged reading must be in the nodes' databases, and twice in none of them. The stack is taken down with its
 # volumes in any case; the image forebay:compose-test stays, so that the next run finds the compiled dependencies.
-# What posts, reads /status and compares is in tests/compose/.
+# The scripts that post readings, read /status and compare are in tests/compose/.
 #
-# Needs: docker with an engine on this host, `docker compose` or docker-compose, curl, python3.
+# To build the image as users do takes minutes. FOREBAY_BIN names a program, made on Debian 12 or an older system, that is
+# put into the image instead: the image is then made by the last stage of the Dockerfile, and the sources that the other
+# stages would compile are checked with the toolchain of this machine.
+#
+# Needs: docker with an engine on this host, `docker compose` or docker-compose, curl, python3; with FOREBAY_BIN, cargo.
 set -euo pipefail
 exec </dev/null
 cd "$(dirname "$0")/.."
@@ -15,6 +19,8 @@ project="forebay-test-$$"
 readings_per_step=1000       # at least so many are accepted between one step and the next
 patience=90                  # seconds for each thing that is waited for
 work=$(mktemp -d)
+target=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")
+sources=$target/image-sources
 poster=                      # process id of the poster while it runs
 
 # Every step is bounded; --foreground lets an interrupt from the terminal through.
@@ -138,23 +144,64 @@ kill_gateway() {
   until_true "an answer of the gateway after it was killed" gateway_answers
 }
 
+# The image.
+build() {
+  bounded 2400 docker build --network host "$@" >"$work/build.log" 2>&1 || { tail -50 "$work/build.log" >&2; die "the image does not build"; }
+}
+# Takes out the sources as the builder stage has them, and checks that they are complete and need nothing that only tests
+# ask of the dependencies. They lie in the target folder, so that the next check begins where this one ended.
+check_sources() {
+  local container
+  build --target sources --tag "$FOREBAY_IMAGE-sources" .
+  rm -rf "$sources"
+  mkdir -p "$target"
+  container=$(docker create "$FOREBAY_IMAGE-sources" true)
+  docker cp "$container:/sources" "$sources"
+  docker rm "$container" >/dev/null
+  find "$sources" -name '*.rs' -exec touch {} + # with times of their own, they could pass for those of this folder
+  (cd "$sources" && CARGO_TARGET_DIR=$target cargo check --quiet --locked) || die "the sources in the image do not compile"
+}
+# Makes the image from the last stage of the Dockerfile, with a program and licence texts of this machine in place of those
+# of the builder stage.
+build_around() { # PROGRAM
+  local context=$work/context texts
+  mkdir "$context"
+  cp -r LICENSE config "$context"
+  strip --strip-debug -o "$context/forebay" "$1"
+  texts=$PWD/.ci/licence-texts
+  (cd "$sources" && "$texts" "$context/third-party") || die "the licence texts cannot be gathered"
+  { cat .dockerignore; echo '!forebay'; echo '!third-party'; } >"$context/.dockerignore"
+  sed -e '1,/^# ---- runtime/d' -e 's| --from=builder /build/target/release/forebay | forebay |' \
+    -e 's| --from=builder /third-party | third-party |' Dockerfile >"$context/Dockerfile"
+  build --tag "$FOREBAY_IMAGE" "$context"
+}
+
 for tool in curl python3; do
   command -v "$tool" >/dev/null || die "$tool is not installed"
 done
 
-# Where no registry can be reached, stand-ins for the two base images can lie beside this repository.
-if ! docker image inspect rust:1-slim-bookworm debian:bookworm-slim >/dev/null 2>&1 \
-  && [ -x ../shared/docker/make-base-images ]; then
+base=debian:bookworm-slim
+toolchain=rust:1-slim-bookworm
+[ -z "${FOREBAY_BIN:-}" ] || toolchain=$base # nothing is compiled in the image
+# Where no registry can be reached, stand-ins for the base images can lie beside this repository.
+if ! docker image inspect "$toolchain" "$base" >/dev/null 2>&1 && [ -x ../shared/docker/make-base-images ]; then
   say "making stand-ins for the base images"
-  ../shared/docker/make-base-images
+  ../shared/docker/make-base-images --rust-tag "$toolchain" --debian-tag "$base"
 fi
 
 for stack in examples/*/docker-compose.yml; do
   compose --file "$stack" config --quiet || die "$stack is no stack"
 done
 
-say "building the image $FOREBAY_IMAGE"
-bounded 2400 docker build --network host --tag "$FOREBAY_IMAGE" . >"$work/build.log" 2>&1 || { tail -50 "$work/build.log" >&2; die "the image does not build"; }
+if [ -z "${FOREBAY_BIN:-}" ]; then
+  say "building the image $FOREBAY_IMAGE"
+  build --tag "$FOREBAY_IMAGE" .
+else
+  say "checking the sources of the image"
+  check_sources
+  say "putting $FOREBAY_BIN into the image $FOREBAY_IMAGE"
+  build_around "$FOREBAY_BIN"
+fi
 label=$(docker image inspect --format '{{index .Config.Labels "org.opencontainers.image.version"}}' "$FOREBAY_IMAGE")
 version=$(docker run --rm "$FOREBAY_IMAGE" --version)
 [[ $version == "forebay $label ("* ]] || die "the image is labelled $label, and its program says: $version"
