@@ -182,7 +182,7 @@ fn is_of_a_crate(path: &str) -> bool {
 }
 
 /// The sources without comments, and without what is compiled for tests alone.
-fn programs() -> BTreeMap<String, String> {
+pub(crate) fn programs() -> BTreeMap<String, String> {
     let is_program = |(path, _): &(String, String)| path.rsplit('/').next() != Some("tests.rs");
     sources().into_iter().filter(is_program).map(|(path, text)| (path, program(&text))).collect()
 }

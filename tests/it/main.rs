@@ -43,6 +43,7 @@ mod refusals;
 mod rehearsal;
 mod replicate;
 mod shard;
+mod sources;
 mod status;
 mod transforms;
 mod upgrade;
