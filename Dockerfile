@@ -3,8 +3,7 @@
 #
 #   docker build --tag forebay .
 #
-# The repository is no part of what is sent to the builder, so that `forebay --version` knows of which commit it is when
-# it is told:
+# The repository is not in the build context, so `forebay --version` knows its commit only from these arguments:
 #
 #   docker build --tag forebay --build-arg REVISION=$(git rev-parse --short=10 HEAD) \
 #     --build-arg REVISION_DATE=$(git log -1 --format=%cs) .
@@ -37,7 +36,7 @@ FROM rust:1-slim-bookworm AS builder
 WORKDIR /build
 
 # The dependencies alone, with empty sources in place of ours. This layer takes minutes and is built again
-# only when what it copies has changed.
+# only when a copied file has changed.
 COPY --from=manifests /manifests ./
 COPY Cargo.lock ./
 RUN for package in . crates/*; do mkdir "$package/src" && touch "$package/src/lib.rs" || exit 1; done \

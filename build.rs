@@ -3,7 +3,7 @@
 //! They come from the variables FOREBAY_COMMIT and FOREBAY_DATE, or else from git, where the sources are those of a
 //! repository; or else they are unknown. Nothing depends on the clock, so that the same commit makes the same binary.
 //!
-//! A release is built anew when the commit changes. Other builds are not: whoever develops would compile everything
+//! A release is built anew when the commit changes. Other builds are not: a developer would compile everything
 //! once more after each commit. They say of which commit they are at least.
 
 use std::path::Path;
@@ -31,7 +31,7 @@ fn main() {
     println!("cargo::rustc-env=FOREBAY_VERSION={version} ({commit} {date}){suffix}");
 }
 
-/// What a variable holds, on one line; nothing if it is not set, or to nothing.
+/// The first line of a variable; `None` if it is not set or empty.
 fn set(variable: &str) -> Option<String> {
     let value = std::env::var(variable).ok()?;
     let line = value.lines().next().unwrap_or_default().trim();
@@ -57,7 +57,7 @@ fn watch_commits() {
     }
 }
 
-/// What git says, if it is there and content.
+/// The output of git, if git is there and succeeds.
 fn git(arguments: &[&str]) -> Option<String> {
     let output = Command::new("git").args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;

@@ -81,8 +81,8 @@ accepted() { wc -l <"$work/accepted"; }
 has_accepted() { [ "$(accepted)" -ge "$1" ]; }
 post_some() { until_true "$readings_per_step readings accepted" has_accepted $(($(accepted) + readings_per_step)); }
 
-# The gateway as /status tells it; tests/compose/status.py lists the questions. Books that do not add up are never
-# forgiven, whoever asked.
+# The gateway as /status shows it; tests/compose/status.py lists the questions. A ledger that does not add up fails the
+# test, whichever question was asked.
 ask() {
   local status=0
   get "http://127.0.0.1:$port/status" 2>/dev/null | python3 tests/compose/status.py "$@" || status=$?

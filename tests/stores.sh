@@ -10,8 +10,8 @@
 #   tests/stores.sh clickhouse        one of them; several may be named
 #
 # The stores listen on free ports of the loopback and keep everything in one temporary directory; each is ended, and the
-# directory removed, in any case. What is not installed is installed with apt-get, for which it has to be root.
-# FOREBAY_BIN names the gateway's binary; without it a debug build is made. What reads back and compares is in tests/stores/.
+# directory removed, in any case. Missing packages are installed with apt-get, which needs root.
+# FOREBAY_BIN names the gateway's binary; without it a debug build is made. The script that reads back and compares is in tests/stores/.
 #
 # Needs: Debian 12 or the packages influxdb 1.6, victoria-metrics, prometheus and clickhouse-server; curl, python3.
 set -euo pipefail
@@ -32,7 +32,7 @@ policy=                      # the file that keeps apt-get from starting service
 say() { echo "stores: $*"; }
 die() { echo "stores: FAILED: $*" >&2; exit 1; }
 
-# Ends a process of ours and waits for it: end SIGNAL PID. Whoever does not heed the signal is killed. The shell's own words
+# Ends a process of ours and waits for it: end SIGNAL PID. A process that ignores the signal is killed. The shell's own words
 # about that are not wanted.
 end() {
   kill "-$1" "$2" || true
@@ -80,7 +80,7 @@ get() { curl --silent --show-error --fail --noproxy '*' --max-time 30 "$@"; }
 answers() { get --output /dev/null "$1" 2>/dev/null; }
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
-# What is missing is installed; without a policy file the packages would start their services.
+# Installs missing packages; without a policy file they would start their services.
 install_packages() {
   local missing=() package
   for package in "$@"; do
@@ -150,7 +150,7 @@ clickhouse_settings() {
   echo 'deduplication_token = false'
 }
 
-# What was acknowledged is synced to its log (wal-fsync-delay is 0s by default), so that it survives the kill.
+# Acknowledged writes are synced to its log (wal-fsync-delay is 0s by default), so that they survive the kill.
 influxdb_package=influxdb
 influxdb_ready=/ping
 influxdb_signal=KILL
@@ -202,7 +202,7 @@ prometheus_settings() {
 }
 
 # It has no log and keeps what it acknowledged in memory for some seconds, so that a kill loses readings: that is its own
-# choice, and it is told to end instead. A repeated batch is stored again unless told otherwise, hence the last flag.
+# choice, and it gets a signal to end instead. A repeated batch is stored again unless told otherwise, hence the last flag.
 victoriametrics_package=victoria-metrics
 victoriametrics_ready=/health
 victoriametrics_signal=TERM
@@ -272,7 +272,7 @@ ledger() { get "$gateway/status" | python3 tests/compose/status.py ledger "$1"; 
 has_delivered() { [ "$(ledger delivered)" -ge "$1" ]; }
 is_empty() { [ "$(ledger buffered)" = 0 ]; }
 
-# Everything has left the gateway for the store, apart from what the store refused, and is there: audit DEVICE...
+# Checks that the store has every reading of these devices except those that it refused: audit DEVICE...
 audit() {
   local result
   until_true "an empty buffer" is_empty

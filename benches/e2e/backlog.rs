@@ -126,7 +126,7 @@ impl Outage {
         let left = Cell::new(before);
         node.post("back").await?;
         let spacing = Duration::from_secs(READINGS).div_f64(self.rate as f64);
-        // What comes in meanwhile is seldom all delivered at once.
+        // The readings that come in meanwhile are seldom all delivered at once.
         let rest = self.rate;
         let watch = async {
             while left.get() > rest {
@@ -187,7 +187,7 @@ impl Outage {
     }
 }
 
-/// What a gateway holds.
+/// The number of readings that a gateway holds.
 struct Buffered {
     readings: u64,
     bytes: u64,

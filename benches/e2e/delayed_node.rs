@@ -1,4 +1,4 @@
-//! A node that takes its time over every answer, and notes what it was sent and how long that had waited.
+//! A node that takes its time over every answer, and notes the readings that it got and how long they had waited.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,10 +19,10 @@ use crate::distinct::{Fingerprint, numbers_in};
 pub(crate) const WELL: Duration = Duration::from_millis(5);
 /// How long a slow one takes.
 pub(crate) const SLOW: Duration = Duration::from_millis(500);
-/// What stands before the time in a batch.
+/// The bytes before the time in a batch.
 const BEFORE_TIME: &[u8] = b"\"time\":\"";
 
-/// What a node took, answered batches only.
+/// The readings that a node took, in answered batches only.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Taken {
     /// Batches.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// The first number; all have as many digits.
 const FIRST: u64 = 1_000_000_000;
 const DIGITS: usize = 10;
-/// What stands before a number, in requests and in batches.
+/// The bytes before a number, in requests and in batches.
 const BEFORE: &[u8] = b"\"value\":";
 const DEVICES: u64 = 977;
 /// Readings in a request.
@@ -21,7 +21,7 @@ pub(crate) struct Request {
     places: Vec<Range<usize>>,
 }
 
-/// What readings arrived: of two sets of numbers that differ, it is practically never the same.
+/// A digest of the readings that arrived: two sets of numbers that differ practically never have the same.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub(crate) struct Fingerprint {
     /// How many.

@@ -18,13 +18,13 @@ use crate::sample;
 const REQUESTS_RENDERED: u64 = 256;
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
-/// What the requests look like.
+/// The shape of the requests.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Workload {
     /// Its name in the report and on the command line.
     pub(crate) name: &'static str,
     content_type: &'static str,
-    /// What stands before, between and after the readings of a request.
+    /// The bytes before, between and after the readings of a request.
     around: [&'static str; 3],
     /// Readings in a request.
     pub(crate) readings_a_request: u64,
@@ -68,7 +68,7 @@ pub(crate) struct Plan {
     pub(crate) spacing: Duration,
 }
 
-/// What was acknowledged.
+/// The acknowledged readings.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tally {
     /// Readings that the answers say were accepted.

@@ -1,4 +1,4 @@
-//! What the gateway costs: CPU seconds per million readings beside a bare axum handler that only parses.
+//! The gateway's cost: CPU seconds per million readings beside a bare axum handler that only parses.
 //!
 //! `cargo bench --bench e2e -- --run` measures, `-- --help` lists the options; without `--run` nothing happens,
 //! so that `cargo test --benches` stays short. It needs Linux, for `/proc`.
@@ -53,7 +53,7 @@ pub(crate) struct Contender {
     pub(crate) name: &'static str,
     /// How it is started.
     pub(crate) start: Start,
-    /// The name of another one that its cost and its rate are told beside.
+    /// The name of the server that its cost and its rate are compared with.
     pub(crate) beside: Option<&'static str>,
 }
 
@@ -82,7 +82,7 @@ pub(crate) const SERVERS: &[Contender] = &[
     },
 ];
 
-/// What this binary is when it was started by itself.
+/// The part of this binary when it has started itself.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Role {
     /// The bare axum handler.
@@ -112,7 +112,7 @@ impl Role {
     }
 
     fn run(self) -> anyhow::Result<()> {
-        // Whoever started it holds the other end of standard input, and lets go when it ends in any way.
+        // The parent holds the other end of standard input, which closes when the parent ends in any way.
         std::thread::spawn(|| {
             let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
             std::process::exit(0);
@@ -163,7 +163,7 @@ pub(crate) struct Arguments {
     /// Instead: an outage that leaves so many MiB in the buffer on disk, a kill and a start, and the delivery
     #[arg(long, value_name = "MIB", num_args = 0..=1, default_missing_value = "1024", value_parser = clap::value_parser!(u64).range(1..))]
     backlog: Option<u64>,
-    /// Instead: what a node of 500 ms beside two of 5 ms does to the throughput, and its share
+    /// Instead: the throughput with a node of 500 ms beside two of 5 ms, and its share
     #[arg(long)]
     slow_node: bool,
     /// Readings a second of the steady load, or while a backlog is delivered
@@ -174,7 +174,7 @@ pub(crate) struct Arguments {
     pub(crate) sample_every: u64,
     #[arg(long, hide = true)]
     role: Option<Role>,
-    /// What cargo passes.
+    /// An argument that cargo passes.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -207,7 +207,7 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Measures and prints what was asked for.
+/// Measures and prints the requested figures.
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     ensure!(arguments.servers().next().is_some(), "no server has `{}` in its name", arguments.server);
     // One thread: the load must leave the processor to the servers.

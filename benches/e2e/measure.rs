@@ -25,7 +25,7 @@ pub(crate) struct Site {
     nodes: Vec<Server>,
     acknowledged: Cell<u64>,
     idle: Memory,
-    /// What the server keeps on disk; goes away with the site.
+    /// The server's files; removed with the site.
     _directory: TempDir,
 }
 
@@ -60,7 +60,7 @@ pub(crate) async fn run(workload: &Workload, arguments: &Arguments) -> anyhow::R
     Ok(measured)
 }
 
-/// What comes when in a round: forwards and backwards in turn.
+/// The order within a round: forwards and backwards in turn.
 pub(crate) fn order(round: u64, count: usize) -> Vec<usize> {
     let forwards = 0..count;
     if round.is_multiple_of(2) { forwards.collect() } else { forwards.rev().collect() }
@@ -69,7 +69,7 @@ pub(crate) fn order(round: u64, count: usize) -> Vec<usize> {
 impl Site {
     /// Starts a server and, if it forwards, its nodes.
     pub(crate) async fn start(contender: &'static Contender, nodes: u64) -> anyhow::Result<Site> {
-        // Beside what cargo builds, which is on a disk; the system's own place may be in memory.
+        // Beside cargo's output, which is on a disk; the system's own place may be in memory.
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         let (server, nodes) = match contender.start {
             Start::Baseline => (Server::start_role(Role::Baseline)?, Vec::new()),
@@ -127,7 +127,7 @@ impl Site {
         status["ledger"]["buffered"].as_u64().context("/status has no ledger.buffered")
     }
 
-    /// What was acknowledged and what the nodes counted; nothing if there are no nodes.
+    /// The readings that were acknowledged, and those that nodes counted; `None` without nodes.
     pub(crate) async fn delivered(&self) -> anyhow::Result<Option<Delivered>> {
         if self.nodes.is_empty() {
             return Ok(None);

@@ -7,7 +7,7 @@ use crate::sample;
 /// The first number; all have as many digits.
 const FIRST: u64 = 1_000_000_000;
 const DIGITS: usize = 10;
-/// What stands before a number, in requests and in batches.
+/// The bytes before a number, in requests and in batches.
 const BEFORE: &str = "{\"device\":\"numbers\",\"sensor\":\"request\",\"value\":";
 /// Different requests that are sent in turn.
 const BODIES: u64 = 16;

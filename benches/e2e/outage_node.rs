@@ -1,4 +1,4 @@
-//! A node that is away until it is told to be back, and looks at the order in which requests arrive.
+//! A node that is away until it is switched on, and looks at the order in which requests arrive.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 
 use crate::numbered::numbers_in;
 
-/// What arrived.
+/// The requests that arrived.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Arrived {
     /// Whether the node takes batches.

@@ -1,4 +1,4 @@
-//! Processes under measurement: how they are started, what they cost, and that none is left behind.
+//! Processes under measurement: their start, their cost, and their end, so that none is left behind.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 
 use crate::Role;
 
-/// Clock ticks a second in `/proc/PID/stat`: what Linux shows to programs is always in hundredths.
+/// Clock ticks a second in `/proc/PID/stat`: Linux always shows hundredths to programs.
 const TICKS_A_SECOND: f64 = 100.0;
 const START_WITHIN: Duration = Duration::from_secs(20);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ pub(crate) struct Server {
 /// Memory of a process, in MiB.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
-    /// What it has now (`VmRSS`).
+    /// Its memory now (`VmRSS`).
     pub(crate) resident: f64,
     /// The most that it ever had (`VmHWM`).
     pub(crate) peak: f64,
@@ -40,7 +40,7 @@ struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only if it has ended already, which is what is wanted.
+        // Both fail only if it has ended already, which is the aim.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -115,7 +115,7 @@ impl Server {
         Ok(())
     }
 
-    /// What the server answers to a `GET` of `path`, as JSON.
+    /// The server's answer to a `GET` of `path`, as JSON.
     ///
     /// # Errors
     ///

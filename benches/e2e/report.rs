@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::process::Memory;
 
-/// What one round of one server came to.
+/// The result of one round of one server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Round {
     /// Readings that were acknowledged.
@@ -26,12 +26,12 @@ impl Round {
     }
 }
 
-/// What all rounds of one server came to.
+/// The results of all rounds of one server.
 #[derive(Debug)]
 pub(crate) struct Measured {
     /// The server's name.
     pub(crate) name: &'static str,
-    /// The name of the one that it is told beside.
+    /// The name of the server that it is compared with.
     pub(crate) beside: Option<&'static str>,
     /// Its rounds, without the warm-up.
     pub(crate) rounds: Vec<Round>,

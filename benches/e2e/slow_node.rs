@@ -1,15 +1,15 @@
-//! A slow node beside two that are well: what becomes of the throughput, and of the readings that go there.
+//! A slow node beside two healthy ones: the throughput, and the wait of the readings that go to the slow one.
 //!
 //! The nodes are to be the limit, not the taking in and not the processor. So batches are small (at most
 //! [`BATCH_READINGS`]), which makes the places at the nodes scarce: 16 of them, 5 ms each, are 320,000 readings a
 //! second for each node. The buffer is small too ([`HELD_READINGS`]) and lets senders wait, so that no more comes in
-//! than the nodes let out, and a reading's wait is not that of a backlog. How many places were taken, and how much
-//! of the processor, is told below the table.
+//! than the nodes let out, and no reading waits behind a backlog. How many places were taken, and how much
+//! of the processor, stands below the table.
 //!
 //! When all places are taken, the slow node gets whatever its own places let through, whatever the route wants. So
 //! there is a second load, one that the two others could carry alone: then the share is the route's doing.
 //!
-//! The rate is what the nodes have answered by the moment in which the last request is acknowledged. All that comes
+//! The rate counts the readings that nodes have answered when the last request is acknowledged. All that comes
 //! after is in the books as well: every reading must be at one node, once.
 
 use std::cell::{Cell, RefCell};
@@ -33,7 +33,7 @@ const HELD_READINGS: &str = "20000";
 const WITHIN: Duration = Duration::from_secs(300);
 const POLL_EVERY: Duration = Duration::from_millis(50);
 
-/// What is compared, a row each.
+/// The compared clusters, a row each.
 const CASES: &[Case] = &[
     Case { load: Load::Full, nodes: TWO, beside: 0 },
     Case { load: Load::Full, nodes: THREE, beside: 0 },
@@ -47,7 +47,7 @@ const THREE: &[Role] = &[Role::NodeOf5Ms, Role::NodeOf5Ms, Role::NodeOf500Ms];
 struct Case {
     load: Load,
     nodes: &'static [Role],
-    /// The index of the one whose rate this one's is told beside.
+    /// The index of the cluster that this one's rate is compared with.
     beside: usize,
 }
 
@@ -56,7 +56,7 @@ struct Case {
 enum Load {
     /// As much as the nodes let through.
     Full,
-    /// Less than what two nodes could carry.
+    /// Less than two nodes could carry.
     Part,
 }
 
@@ -85,7 +85,7 @@ impl Load {
     }
 }
 
-/// What a round came to.
+/// The result of a round.
 struct Round {
     readings_a_second: f64,
     taken: Vec<Taken>,
@@ -225,7 +225,7 @@ impl Round {
         self.taken.iter().map(|node| 100.0 * figure(node) as f64 / all as f64).collect()
     }
 
-    /// What 99 of 100 readings waited at most.
+    /// The longest wait of 99 of 100 readings.
     fn p99_seconds(&self) -> f64 {
         let mut longer = self.waits.iter().map(|wait| wait.readings).sum::<u64>() / 100;
         let is_beyond = |wait: &&Wait| {
@@ -272,12 +272,12 @@ impl Case {
     }
 }
 
-/// Each round's rate beside that of the healthy cluster in the same turn.
+/// Each round's rate, and the rate of the healthy cluster in the same turn.
 fn beside(rounds: &[Round], healthy: &[Round]) -> impl Iterator<Item = f64> {
     rounds.iter().zip(healthy).map(|(round, healthy)| round.readings_a_second / healthy.readings_a_second)
 }
 
-/// What the limit was, and how far the figures can be trusted.
+/// Prints which limit was reached, and how far the figures can be trusted.
 fn note(contender: &Contender, case: &Case, rounds: &[Round], healthy: &[Round]) -> String {
     let ratios: Vec<String> = beside(rounds, healthy).map(|ratio| format!("{ratio:.2}")).collect();
     format!(

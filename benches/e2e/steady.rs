@@ -10,7 +10,7 @@ use crate::measure::Site;
 use crate::report::thousands;
 use crate::{Arguments, Start, report};
 
-/// Loads every gateway in turn and prints its memory; whether the nodes counted what was acknowledged.
+/// Loads every gateway in turn and prints its memory. Returns whether the nodes counted the acknowledged readings.
 pub(crate) async fn run(workload: &Workload, seconds: u64, arguments: &Arguments) -> anyhow::Result<bool> {
     let plan = Plan {
         requests: (arguments.rate * seconds).div_ceil(workload.readings_a_request),

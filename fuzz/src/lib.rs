@@ -1,4 +1,4 @@
-//! What holds for every body that comes in, every reading that goes out and every answer.
+//! Properties of every body that comes in, every reading that goes out and every answer.
 
 use forebay_codec::{DECODERS, DeviceTags, ENCODERS, Rules, UnknownFields};
 use forebay_reading::Readings;
@@ -20,11 +20,11 @@ fn rules(unknown_fields: UnknownFields, precision: Precision) -> Rules {
     }
 }
 
-/// Decodes a body in the format of this name, and writes what it held in every format there is.
+/// Decodes a body in the format of this name, and writes its readings in every format.
 ///
 /// # Panics
 ///
-/// If a decoder or an encoder breaks what it promises.
+/// If a decoder or an encoder breaks a promise.
 pub fn decode_and_encode(format: &str, body: &[u8]) {
     let decoder = DECODERS.find(format).expect("a format");
     for (unknown_fields, precision) in
@@ -38,7 +38,7 @@ pub fn decode_and_encode(format: &str, body: &[u8]) {
     }
 }
 
-/// Writes readings in every format, and reads back what can be read back whole.
+/// Writes readings in every format, and reads them back where the format keeps all of a reading.
 ///
 /// # Panics
 ///

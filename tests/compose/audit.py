@@ -1,4 +1,4 @@
-"""Compares the accepted readings with what the nodes hold.
+"""Compares the accepted readings with those that the nodes hold.
 
     audit.py ACCEPTED NODE...
 

@@ -1,4 +1,4 @@
-//! Clients that post, and remember what they were told.
+//! Clients that post, and remember the answers.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{LIMIT, Reading, to_json, to_ndjson};
 
-/// What clients send, and how.
+/// The requests of clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
     /// The readings with these numbers, in a request that was made at this time.
@@ -25,7 +25,7 @@ pub struct Load {
     pub twice: u8,
 }
 
-/// What a client asks to be promised.
+/// The acknowledgement that a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promise {
     Memory,
@@ -33,7 +33,7 @@ pub enum Promise {
     Delivered,
 }
 
-/// A request, and what became of it.
+/// A request, and its fate.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub numbers: Range<usize>,
@@ -45,19 +45,19 @@ pub struct Request {
     pub fate: Fate,
 }
 
-/// What a client knows of its request.
+/// A client's knowledge of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It was told that this promise holds.
+    /// It was acknowledged with this promise.
     Promised { promise: Promise, at: Instant },
-    /// It was told that nothing was taken.
+    /// It was refused: nothing was taken.
     Refused,
-    /// It was told nothing, or not for sure.
+    /// Unknown: there was no answer, or an answer that leaves it open.
     Unknown,
 }
 
 impl Request {
-    /// What it brings.
+    /// The readings of it.
     pub fn readings(&self) -> Vec<Reading> {
         (self.load.readings)(self.numbers.clone(), self.made_at)
     }
@@ -198,7 +198,7 @@ impl Client {
     }
 }
 
-/// What an answer says.
+/// The meaning of an answer.
 fn fate(request: &Request, status: u16, body: &Bytes) -> Fate {
     let text = String::from_utf8_lossy(body);
     match status {

@@ -1,4 +1,4 @@
-//! What clients were told, compared with what the nodes received.
+//! The answers to clients, compared with the readings that nodes received.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -46,7 +46,7 @@ impl Evidence {
         }
     }
 
-    /// What came under each key, which is always the same.
+    /// The readings of each key, which are always the same.
     pub fn bodies(&self) -> HashMap<String, &Bytes> {
         let mut bodies: HashMap<String, &Bytes> = HashMap::new();
         for batch in &self.received {
@@ -106,7 +106,7 @@ pub fn lines(body: &Bytes) -> impl Iterator<Item = Reading> {
     lines.map(|line| serde_json::from_slice(line).expect("a line of JSON"))
 }
 
-/// What the run was made of, and that it was not for nothing.
+/// The figures of the run, and a check that it exercised anything.
 pub fn tell(evidence: &Evidence, recovered: u64) {
     let mut fates: BTreeMap<String, usize> = BTreeMap::new();
     for request in &evidence.requests {

@@ -1,7 +1,7 @@
-//! What is acknowledged is never lost, however often and whenever the gateway is killed.
+//! No acknowledged reading is lost, however often and whenever the gateway is killed.
 //!
 //! The real binary is killed again and again, under load, while it starts and while it stops. The nodes stand in
-//! this process and outlive it: they answer as nodes do, and remember what came under which key.
+//! this process and outlive it: they answer as nodes do, and remember the readings of each key.
 //!
 //! A run prints its seed; `FOREBAY_TEST_SEED=…` repeats it, as far as two processes can be repeated.
 
@@ -37,10 +37,10 @@ const CLIENTS: usize = 6;
 /// Rounds of a short run: the fewest that end in every way.
 const ROUNDS: usize = 10;
 
-/// What the gateway is told, and what is done to it.
+/// The gateway's settings, and the load on it.
 struct Trial {
     route: Route,
-    /// What is in its file.
+    /// The text of its file.
     config: &'static str,
     /// How many rounds a long run has; a short one has [`ROUNDS`].
     rounds: usize,
@@ -124,7 +124,7 @@ async fn survive(trial: Trial) {
     what_was_done_is_known_after_the_last_start(&victim, load, &nodes, &evidence).await;
 }
 
-/// Everything is settled on disk, too, and what was answered is answered again.
+/// Everything is settled on disk, too, and requests that are repeated get their first answer.
 async fn what_was_done_is_known_after_the_last_start(
     victim: &Victim<'_>,
     load: Load,

@@ -49,7 +49,7 @@ const SETTINGS: [(&str, &str); 15] = [
 /// A reading, by its device and its place among the readings of that device.
 type Name = (String, u64);
 
-/// What a client was told of a reading.
+/// The answer to the request of a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
     /// It is on disk.
@@ -60,7 +60,7 @@ enum Told {
     Nothing,
 }
 
-/// What is wrong with a run.
+/// The broken promises of a run.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Wrong {
     /// Readings that arrived after a later one of their device.
@@ -159,7 +159,7 @@ async fn start(launch: impl Fn() -> Process) -> Process {
     process
 }
 
-/// Posts readings, one request after the other; each device counts upwards. Returns what was told of each.
+/// Posts readings, one request after the other; each device counts upwards. Returns the answer for each reading.
 async fn post(
     client: usize,
     mut address: watch::Receiver<Option<SocketAddr>>,
@@ -197,7 +197,7 @@ async fn post(
 }
 
 impl Wrong {
-    /// Compares what clients were told with what the nodes stored.
+    /// Compares the answers to clients with the readings that nodes stored.
     fn in_run(told: &BTreeMap<Name, Told>, batches: &[ReceivedBatch]) -> Wrong {
         let mut stored: Vec<_> = batches.iter().filter(|batch| batch.is_stored()).collect();
         stored.sort_by_key(|batch| batch.at);

@@ -1,4 +1,4 @@
-//! What windows made, as the nodes have stored it.
+//! The results of windows, as the nodes have stored them.
 //!
 //! The value of a reading is a power of 16 that no other reading of its sensor has. So the sum of a window tells which
 //! readings are in it, and how often each was counted: that is its digit in the sum. A digit has room for 15 times.
@@ -28,13 +28,13 @@ fn slot(reading: &Reading, sensor: &str) -> Slot {
     (text(reading, "device").to_owned(), sensor.to_owned(), time - time % EVERY)
 }
 
-/// What was made of each slot, by the function: values, and when each was stored. A slot has several results if a
+/// The results of each slot, by the function: values, and when each was stored. A slot has several results if a
 /// reading came late, or in between a stop.
 #[derive(Default)]
 pub struct Results(HashMap<Slot, HashMap<String, Vec<(u64, Instant)>>>);
 
 impl Results {
-    /// Those that nodes have stored.
+    /// The results that nodes have stored.
     pub fn of(evidence: &Evidence) -> Results {
         let mut results = Results::default();
         for (reading, at) in stored(evidence).filter(|(reading, _)| is_result(reading)) {
@@ -95,7 +95,7 @@ impl Results {
     }
 }
 
-/// What nodes have stored under each key, and when.
+/// The readings that nodes have stored under each key, and when.
 pub fn stored(evidence: &Evidence) -> impl Iterator<Item = (Reading, Instant)> {
     let stored_at = evidence.stored_at();
     let bodies = evidence.bodies().into_iter();

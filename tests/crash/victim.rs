@@ -41,7 +41,7 @@ pub struct Victim<'a> {
     pub directory: &'a Path,
     pub nodes: String,
     pub route: Route,
-    /// What is in its file.
+    /// The text of its file.
     pub config: &'a str,
 }
 

@@ -28,7 +28,7 @@ impl Sky {
         self.0.store(weather as u8, Ordering::Relaxed);
     }
 
-    /// What a node answers.
+    /// The answer of a node.
     pub fn answer(&self, random: &mut fastrand::Rng) -> Answer {
         let millis = |range| Duration::from_millis(range);
         match self.0.load(Ordering::Relaxed) {
@@ -57,9 +57,9 @@ pub enum End {
     KilledAtStart,
     /// It is killed at work.
     Killed,
-    /// It is told to stop, and killed while it does.
+    /// It gets a signal to stop, and is killed while it stops.
     KilledAtStop,
-    /// It is told to stop, and does.
+    /// It gets a signal to stop, and ends by itself.
     Stopped,
 }
 

@@ -1,4 +1,4 @@
-//! Over any number of kills, what windows make counts every acknowledged reading.
+//! Over any number of kills, the results of windows count every acknowledged reading.
 //!
 //! Each request has a device of its own, and readings such that a result tells which of them it counts ([`results`]).
 //!
@@ -115,16 +115,16 @@ fn readings(numbers: Range<usize>, made_at: SystemTime) -> Vec<Reading> {
     (0..numbers.len()).map(&mut reading).collect()
 }
 
-/// What becomes of a reading that is in a window.
+/// The fate of a reading that is in a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Raw {
-    /// What the window makes takes its place.
+    /// The window's result takes its place.
     Merged,
     /// It goes on. If it is not delivered at a crash, it is counted again after it: so often, if it comes to the worst.
     Kept { recounts: usize },
 }
 
-/// What windows made counts what was acknowledged, and nothing else.
+/// The results of windows count the acknowledged readings, and no other.
 fn check(evidence: &Evidence, raw: Raw) {
     let (results, groups) = (Results::of(evidence), groups(evidence));
     let is_all_stored = evidence.stored_at().len() == evidence.bodies().len();
@@ -155,7 +155,7 @@ fn check_counts(results: &Results, requests: &[&Request], raw: Raw) -> usize {
     let is_promised = requests.iter().any(|request| is_kept(request));
     assert!(!is_promised || *least > 0, "acknowledged, and not counted: {what}");
     assert!((*least == 0) == (*most == 0), "a request is taken whole: {what}");
-    // What a dedupe has taken out is not to be delivered, and what goes on is delivered without its window.
+    // Readings that a dedupe has taken out need not be delivered, and the others are delivered without their window.
     if let (Raw::Merged, [Request { fate: Fate::Promised { promise: Promise::Delivered, at }, .. }]) =
         (raw, requests)
     {
@@ -165,7 +165,7 @@ fn check_counts(results: &Results, requests: &[&Request], raw: Raw) -> usize {
     counts.iter().sum()
 }
 
-/// Whether it was told that its readings outlast a crash.
+/// Whether its answer promises that its readings outlast a crash.
 fn is_kept(request: &Request) -> bool {
     matches!(request.fate, Fate::Promised { promise: Promise::Disk | Promise::Delivered, .. })
 }

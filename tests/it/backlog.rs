@@ -1,11 +1,11 @@
-//! What is promised of a backlog on disk: order, each reading once, and memory that stays flat.
+//! The promises for a backlog on disk: order, each reading once, and memory that stays flat.
 
 use crate::support::process::{Process, directory, forebay};
 use crate::support::{Answer, FakeNode, Reading, RunningGateway, TestGateway, eventually, readings};
 
 /// Readings in a request; with their text they take about 64 KiB.
 const READINGS: usize = 16;
-/// Requests that are far more than what waits in memory: 16 MiB.
+/// Requests of 16 MiB, far more than the buffer keeps in memory.
 const REQUESTS: usize = 256;
 
 /// The `number`-th request of a row: its readings go on where those of the one before end, each with a long text.
@@ -53,13 +53,13 @@ async fn a_backlog_is_delivered_once_and_in_order_while_new_readings_come_in() {
     post(&gateway, 0..REQUESTS).await;
     assert_eq!(gateway.account("buffered").await as usize, REQUESTS * READINGS);
     node.answer_otherwise(Answer::status(200));
-    // What comes in while the backlog is read is behind it; in the end it comes from memory again.
+    // Readings that come in while the backlog is read stand behind it; in the end they come from memory again.
     let mut sent = REQUESTS;
     while gateway.account("buffered").await > 0 {
         post(&gateway, sent..sent + 1).await;
         sent += 1;
         assert!(sent < 8 * REQUESTS, "the backlog is delivered faster than one client sends");
-        // Lets the delivery come to the end of what there is, again and again.
+        // Lets the delivery come to the end of the backlog, again and again.
         if sent > 2 * REQUESTS {
             eventually("all is delivered", || async { gateway.account("buffered").await == 0 }).await;
         }

@@ -1,4 +1,4 @@
-//! What is promised of the buffer at its bound: each overflow policy, and acknowledgement after delivery.
+//! The promises of the buffer at its bound: each overflow policy, and acknowledgement after delivery.
 
 mod drop_oldest;
 
@@ -103,7 +103,7 @@ async fn reject_holds_exactly_max_bytes() {
         assert_eq!(gateway.metric("forebay_buffer_bytes").await, Some((fit * each) as f64));
         assert_eq!(gateway.metric("forebay_buffer_limit_bytes").await, Some(limit as f64));
         expect_accounts(&gateway, fit * 20, 0, 0).await;
-        // No reading is so small that it would fit into what is left.
+        // No reading is so small that it would fit into the rest.
         assert_eq!(gateway.get("/readyz").await.status == 503, fit == 3, "{limit}");
     }
 }
@@ -339,7 +339,7 @@ async fn ack_delivered_is_answered_when_the_node_has_every_reading() {
     gate.pass_one();
     let reply = answer.await.expect("an answer").expect_status(202).json();
     assert_eq!(reply, json!({ "accepted": 5, "rejected": 0, "ack": "delivered", "errors": [] }));
-    // Who hears it finds it in the ledger.
+    // A client that has the answer finds the readings in the ledger.
     expect_accounts(&gateway, 5, 5, 0).await;
 }
 

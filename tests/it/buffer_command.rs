@@ -1,4 +1,4 @@
-//! What `forebay buffer` promises: it shows what is on disk, changes nothing, and mends what is damaged.
+//! The promises of `forebay buffer`: it shows the readings on disk, changes nothing, and repairs damage when asked to.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,7 +31,7 @@ async fn left_behind(directory: &Path, requests: usize) {
     process.ended().await.expect_status(0);
 }
 
-/// All files below the buffer's directory, but the lock, with what is in them.
+/// All files below the buffer's directory except the lock, with their contents.
 fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let entries = fs::read_dir(directory.join("data/buffer")).expect("a directory");
     let paths = entries.map(|entry| entry.expect("an entry").path());
@@ -144,7 +144,7 @@ async fn post_with_key(process: &Process, key: usize) {
     assert_eq!(answer.status(), 202);
 }
 
-/// What a start counts as forgotten, and what it logs.
+/// The number of keys that a start counts as forgotten, and its log.
 async fn keys_forgotten(directory: &Path) -> (f64, String) {
     let process = start(directory);
     let forgotten = process.gateway().metric("forebay_idempotency_keys_forgotten_total").await;

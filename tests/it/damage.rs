@@ -1,5 +1,5 @@
-//! What is promised of a buffer on disk whose files are damaged: the start goes on, what can be read is delivered,
-//! and what cannot is counted, named and set aside.
+//! The promises of a buffer on disk whose files are damaged: the start goes on, readable readings are delivered,
+//! and the others are counted, named and set aside.
 
 mod ends;
 
@@ -15,7 +15,7 @@ use crate::support::{Answer, FakeNode, eventually, reading};
 const REQUESTS: usize = 80;
 const READINGS: usize = 100;
 
-/// Where records begin in a segment, and what is before each payload.
+/// Where records begin in a segment, and the length of the header before each payload.
 const RECORDS_START: usize = 4096;
 const HEAD_BYTES: usize = 24;
 /// Where the two headers of a segment stand.
@@ -46,7 +46,7 @@ impl End {
     const ALL: [End; 3] = [End::Killed, End::KilledWithBatches, End::Stopped];
 }
 
-/// What a gateway has left behind.
+/// The directory that a gateway has left behind.
 struct Backlog {
     end: End,
     directory: tempfile::TempDir,
@@ -117,7 +117,7 @@ impl Backlog {
         segments
     }
 
-    /// Starts a gateway on what is left, with a node that takes everything, and waits until nothing is left.
+    /// Starts a gateway on the directory, with a node that takes everything, and waits until the buffer is empty.
     async fn recover(&self) -> Recovery {
         let node = FakeNode::start().await;
         let batch = [("batch.max_age", "5ms")];
@@ -138,19 +138,19 @@ impl Backlog {
         Recovery { arrived: arrived(&node), recovered, dead_lettered, damaged, log }
     }
 
-    /// Recovers, and checks that just these requests are lost, and that it is told.
+    /// Recovers, and checks that just these requests are lost and reported.
     async fn expect_lost(&self, what: &str, lost: &BTreeSet<usize>) {
         let what = format!("{what}, {:?}", self.end);
         let recovery = self.recover().await;
         recovery.check(&what, lost);
-        // It is told once, and what was set aside stays.
+        // It is reported once, and the quarantined file stays.
         let quarantine = self.quarantine();
         let again = self.recover().await;
         again.check(&format!("{what}, the second time"), &(0..REQUESTS).collect());
         assert_eq!(self.quarantine(), quarantine, "{what}: what was set aside stays");
     }
 
-    /// What was set aside, by its name.
+    /// The quarantined files, by their names.
     fn quarantine(&self) -> BTreeMap<String, Vec<u8>> {
         let Ok(entries) = fs::read_dir(self.path().join("quarantine")) else { return BTreeMap::new() };
         let paths = entries.map(|entry| entry.expect("a file").path());
@@ -265,7 +265,7 @@ impl Segment {
     }
 }
 
-/// What a start with damaged files came to.
+/// The outcome of a start with damaged files.
 #[derive(Debug)]
 struct Recovery {
     arrived: BTreeSet<usize>,
@@ -301,7 +301,7 @@ impl Recovery {
 async fn a_damaged_record_costs_one_request_and_is_set_aside() {
     for end in End::ALL {
         let backlog = Backlog::make(end).await;
-        // The checksum, the length, the sequence number, what was synced, the kind, the number, and the rest.
+        // The checksum, the length, the sequence number, the synced position, the kind, the number, and the rest.
         let places = [0, 5, 8, 17, 24, 26, 300];
         for (index, place) in (0..backlog.segments_with_known_end()).cycle().zip(places) {
             let backlog = backlog.copy();
@@ -453,7 +453,7 @@ async fn without_checkpoints_everything_is_delivered() {
     }
 }
 
-/// What is read is the older one, which knows segments that were settled and removed since.
+/// The older checkpoint is read, which knows segments that were settled and removed since.
 #[tokio::test]
 async fn one_damaged_checkpoint_makes_nobody_believe_that_settled_segments_are_lost() {
     let (directory, node) = (directory(), FakeNode::start().await);
@@ -510,7 +510,7 @@ async fn an_empty_segment_and_one_of_zeros_cost_nothing() {
     }
 }
 
-/// What a start says that comes to nothing.
+/// The error of a start that fails.
 fn start_fails(directory: &Path) -> Finished {
     run(command(directory, "http://127.0.0.1:9/", &[])).expect_status(1)
 }

@@ -1,5 +1,5 @@
-//! What `forebay dead-letters` promises: it shows what nodes refused, sends it again without doubling it, and removes
-//! only what it was asked to.
+//! The promises of `forebay dead-letters`: it shows refused readings, sends them again without doubling any, and removes
+//! only the selected ones.
 
 mod replay;
 
@@ -53,7 +53,7 @@ fn dead_letters(directory: &Path, arguments: &[&str]) -> Finished {
     run(forebay(directory, &[&["dead-letters"], arguments].concat(), &[]))
 }
 
-/// The same while a gateway runs in this process.
+/// Runs the command while a gateway runs in this process.
 async fn dead_letters_meanwhile(directory: &Path, arguments: &[&str]) -> Finished {
     let command = forebay(directory, &[&["dead-letters"], arguments].concat(), &[]);
     tokio::task::spawn_blocking(|| run(command)).await.expect("no panic")
@@ -70,7 +70,7 @@ fn kept(directory: &Path) -> Vec<Reading> {
     lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["reading"].clone()).collect()
 }
 
-/// All files of letters, with what is in them.
+/// All files of letters, with their contents.
 fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let entries = fs::read_dir(directory.join(PATH)).expect("a directory");
     let paths = entries.map(|entry| entry.expect("an entry").path());

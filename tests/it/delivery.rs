@@ -1,4 +1,4 @@
-//! What is promised of the way from the buffer to the nodes.
+//! The promises on the way from the buffer to the nodes.
 
 mod accounts;
 mod answers;
@@ -22,7 +22,7 @@ use crate::support::{
     node_status, read_head, reading, readings, to_json,
 };
 
-/// Longer than any test: what takes it does not happen.
+/// Longer than any test: a pause of this length never ends.
 const NEVER: &str = "1h";
 
 fn millis(millis: u64) -> Duration {
@@ -56,7 +56,7 @@ async fn within<T>(limit: Duration, what: &str, future: impl Future<Output = T>)
     tokio::time::timeout(limit, future).await.unwrap_or_else(|_| panic!("within {limit:?}: {what}"))
 }
 
-// What a batch is.
+// The bounds of a batch.
 
 #[tokio::test]
 async fn readings_arrive_at_the_node_in_canonical_form_with_the_promised_headers() {

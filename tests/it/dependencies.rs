@@ -1,4 +1,4 @@
-//! What comes into the gateway from others: the lists of `deny.toml`, held without a network and without cargo-deny.
+//! Crates that others have written: the lists of `deny.toml`, held without a network and without cargo-deny.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -21,7 +21,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// What Cargo.lock has of this platform, as Cargo tells it.
+/// The packages of Cargo.lock for this platform, from `cargo metadata`.
 fn packages() -> Vec<Package> {
     let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let output = Command::new(env!("CARGO"))
@@ -46,7 +46,7 @@ fn packages() -> Vec<Package> {
     packages.map(package).collect()
 }
 
-/// What `deny.toml` has in a list of a table: texts, or the crates of tables that each have a reason, too.
+/// A list in a table of `deny.toml`: texts, or the crates of tables that each give a reason.
 fn denied(table: &str, key: &str) -> BTreeSet<String> {
     let text = std::fs::read_to_string(root().join("deny.toml")).expect("deny.toml");
     let document = DeTable::parse(&text).expect("TOML");

@@ -1,4 +1,5 @@
-//! What is promised of readings that are made of others in the buffer on disk: a crash finds either these or those.
+//! The promises for readings that are derived from others in the buffer on disk: after a crash either the
+//! sources or the results are there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -29,12 +30,12 @@ fn derive(running: &mut Running, made: Range<i64>, of: Vec<Part>) {
     assert!(matches!(deriving, Deriving::UnderWay), "{deriving:?}");
 }
 
-/// What the log has kept next.
+/// The next event of the log.
 async fn kept(running: &mut Running) -> Kept {
     timeout(LIMIT, running.kept.recv()).await.expect("an answer in time").expect("the log's thread runs")
 }
 
-/// What a reading was made of in the end.
+/// The sources of a reading in the end.
 fn sources(number: i64, made_of: &BTreeMap<i64, BTreeSet<i64>>, each: &mut impl FnMut(i64)) {
     match made_of.get(&number) {
         Some(of) => of.iter().for_each(|number| sources(*number, made_of, each)),
@@ -66,7 +67,7 @@ async fn what_was_made_is_found_after_a_power_loss_and_what_it_was_made_of_is_no
     assert_eq!((&ledger.merged[..], &ledger.derived[..], ledger.buffered), (&[0, 5][..], &[0, 2][..], 5));
     let (made, parts) = running.pull_readings(2).await;
     assert_eq!((made, parts[0].made_by()), (vec![100, 101], Some("mean")));
-    // A note syncs what is before it.
+    // A note syncs everything before it.
     assert!(running.note("key", &parts).await.is_some());
     drop((rest, second));
     site.lose_power(running).await;
@@ -120,14 +121,14 @@ async fn whenever_the_power_goes_each_reading_is_there_or_in_what_was_made_of_it
                         assert!(matches!(kept(&mut running).await, Kept::Derivation));
                     }
                 }
-                // What syncs the log.
+                // Events that sync the log.
                 _ => {
                     running.push(next..next + 1, Ack::Disk).await.expect("room");
                     next += 1;
                 }
             }
         }
-        // What was made comes back by the same way, and may be made into something else.
+        // Derived readings come back by the same way, and others may be derived from them.
         drop(lent);
         site.lose_power(running).await;
 

@@ -1,4 +1,4 @@
-//! What the buffer on disk promises, on a disk that fills up, fails, and loses power.
+//! The promises of the buffer on disk, on a disk that fills up, fails, and loses power.
 
 mod order;
 mod power_losses;
@@ -39,7 +39,7 @@ async fn a_full_disk_refuses_requests_and_is_used_again_when_there_is_room() {
     let refused = running.push(0..1, Ack::Memory).await;
     assert!(matches!(refused, Err(PushError::Storage { .. })), "{refused:?}");
 
-    // What is there is delivered meanwhile.
+    // The readings that it holds are delivered meanwhile.
     let (found, parts) = running.pull_readings(usize::try_from(taken).expect("few")).await;
     assert_eq!(found, (0..taken).collect::<Vec<_>>());
     running.deliver(parts, None);
@@ -312,7 +312,7 @@ async fn a_buffer_that_has_ended_lets_go_of_its_directory_whoever_still_holds_on
     drop(running);
 }
 
-/// What a disk does that takes nothing for a while, and how it is made well again.
+/// A fault of a disk that takes nothing for a while, and its end.
 type Trouble = (&'static str, fn(&Site), fn(&Site));
 
 const TROUBLES: [Trouble; 4] = [
@@ -481,7 +481,7 @@ fn a_runtime_that_ends_while_a_backlog_is_read_ends_without_a_panic() {
     assert!(running.outlet.pull(&mut parts, 1).now_or_never().is_none(), "it waits, and is dropped soon");
 }
 
-/// What a later version has written, the words that tell of it, and how it is written.
+/// A file of a later version: the words of the error, and how the file is made.
 type Later = (&'static str, &'static str, fn(&Site));
 
 /// Every file of a buffer, by its path below the buffer's.

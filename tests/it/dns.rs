@@ -1,4 +1,4 @@
-//! What is promised of nodes that are found by a name.
+//! The promises for nodes that are found by a name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ async fn deliver(gateway: &RunningGateway, index: usize) {
     eventually("it is settled", || async { gateway.account("buffered").await == 0 }).await;
 }
 
-/// What `/status` says of the nodes, by their names.
+/// The nodes in `/status`, by their names.
 async fn nodes(gateway: &RunningGateway) -> BTreeMap<String, Value> {
     let status = gateway.get("/status").await.expect_status(200).json();
     let nodes = status["nodes"].as_array().expect("nodes").clone();

@@ -1,5 +1,5 @@
-//! The documents say what the code does: README.md, ARCHITECTURE.md, the book in docs/ and the rest are compared with the
-//! sources. `tests/it/reference.rs` writes what can be written from them.
+//! The documents agree with the code: README.md, ARCHITECTURE.md, the book in docs/ and the rest are compared with the
+//! sources. `tests/it/reference.rs` writes the pages that can be made from the sources.
 //!
 //! A failure here names the document and the line that is missing or too many. Either the code has changed and its
 //! document has not, or the other way round.
@@ -13,7 +13,7 @@ use forebay::ingest::{STATUSES, StatusRow};
 use http::StatusCode;
 
 /// The floors of the gateway, the highest first: a source file uses only lower ones, and its own folder. A folder ends in
-/// `/`. What is below them stands in crates, and Cargo sees to it that they know nothing above.
+/// `/`. The floors below are crates, and Cargo sees to it that they know nothing above.
 const FLOORS: &[(u8, &[&str])] = &[
     (8, &["main.rs", "lib.rs", "cli/"]),
     (7, &["gateway.rs", "gateway/"]),
@@ -56,7 +56,7 @@ const HTTP_IS_SPOKEN: &[&str] = &[
     "cli/dead_letters/",
 ];
 
-/// Policies, and what else decides without acting.
+/// Policies, and other code that decides without acting.
 const POLICIES: &[&str] = &[
     "backoff.rs",
     "routing/",
@@ -90,7 +90,7 @@ const POLICIES: &[&str] = &[
     "status/watch/condition.rs",
 ];
 
-/// What a policy has no use for: clocks, tasks, random numbers of its own, files, sockets, other threads.
+/// Forbidden in policies: clocks, tasks, random numbers of its own, files, sockets, other threads.
 const NOT_IN_POLICIES: &[&str] = &[
     "Instant::now",
     "SystemTime",
@@ -111,7 +111,7 @@ const NOT_IN_POLICIES: &[&str] = &[
 const LOG: &str = "forebay-wal/";
 const REACHES_FILES: &[&str] = &["forebay-wal/fs.rs", "forebay-wal/private_files.rs"];
 
-/// The page of what must never stop being true.
+/// The page of the invariants.
 const INVARIANTS: &str = "docs/src/inside/invariants.md";
 
 /// The pages of the book, and the one that lists them.
@@ -139,7 +139,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Every file of the project below `folder`, by its path from the root; not what is built, stored or hidden by git.
+/// Every file of the project below `folder`, by its path from the root, without build output, stored data and git's files.
 fn files(folder: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
@@ -181,7 +181,7 @@ fn is_of_a_crate(path: &str) -> bool {
     path.starts_with("forebay-")
 }
 
-/// The sources without comments, and without what is compiled for tests alone.
+/// The sources without comments, and without the code that is compiled for tests alone.
 pub(crate) fn programs() -> BTreeMap<String, String> {
     let is_program = |(path, _): &(String, String)| path.rsplit('/').next() != Some("tests.rs");
     sources().into_iter().filter(is_program).map(|(path, text)| (path, program(&text))).collect()
@@ -317,7 +317,7 @@ fn outside_of_blocks(document: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The relative links of a document, pictures included; what stands in backticks is no link.
+/// The relative links of a document, pictures included; text in backticks is not a link.
 fn links(document: &str) -> Vec<String> {
     let mut found = Vec::new();
     for line in outside_of_blocks(document) {
@@ -497,7 +497,7 @@ async fn the_openapi_document_has_every_path_that_is_served() {
 
     let taking = || forebay::ingest::PATHS.iter().map(|(path, _)| *path);
     for path in taking() {
-        // What every request may be answered before its path is looked at.
+        // Every request may get these answers before its path is looked at.
         for status in ["400", "403", "421", "501"] {
             assert!(document["paths"][path]["post"]["responses"][status].is_object(), "{path}: {status}");
         }
@@ -542,7 +542,7 @@ async fn the_openapi_document_has_every_path_that_is_served() {
     assert_eq!(gateway.stop().await.undelivered, 0);
 }
 
-/// What curl sends with `--json` in the first minute, and the answer that stands under it.
+/// The request that curl sends with `--json` in the first minute, and the answer that stands under it.
 #[tokio::test]
 async fn the_answers_of_the_first_minute_are_those_of_the_gateway() {
     let node = support::FakeNode::start().await;

@@ -1,4 +1,4 @@
-//! Who may come in, over HTTP: the `Host` and the `Origin` of requests, and which refusal comes first.
+//! Admission over HTTP: the `Host` and the `Origin` of requests, and which refusal comes first.
 //!
 //! Every case of the rules themselves stands in `src/door/tests.rs`.
 

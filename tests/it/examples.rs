@@ -1,5 +1,5 @@
 //! The recipes in docs/src/stores/ and the stacks in examples/ hold together: their settings are settings of the
-//! gateway, and what stands in two places is the same. Whether the stores take what they are sent, tests/stores.sh finds out.
+//! gateway, and two copies of a text are the same. Whether the stores take the readings is tested by tests/stores.sh.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// What is in `folder`, by its path from the root, in order.
+/// The files in `folder`, by their paths from the root, in order.
 fn inside(folder: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(root().join(folder)).expect("a folder");
     let mut paths: Vec<_> =

@@ -1,4 +1,4 @@
-//! What the buffer on disk promises when there is no room: whatever needs some, what is delivered is settled durably,
+//! The promises of the buffer on disk without room, whichever call needs some: delivered readings are settled durably,
 //! a disk that the log itself has filled is used again, and no key is forgotten without a word.
 
 use std::collections::BTreeSet;

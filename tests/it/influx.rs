@@ -1,5 +1,5 @@
-//! What is promised of `POST /api/v2/write` and `POST /write`: that clients of InfluxDB are served as they expect, and
-//! that whatever is not taken is told in a way that they neither send for ever nor lose without a word.
+//! The promises of `POST /api/v2/write` and `POST /write`: clients of InfluxDB are served as they expect, and are told of
+//! each line that is not taken in a way that makes them neither send it for ever nor lose it silently.
 
 use crate::support::compression::{gzip, zstd};
 use crate::support::{Answer, FakeNode, Gate, Reply, RunningGateway, TestGateway, eventually};
@@ -10,7 +10,7 @@ const V2: &str = "/api/v2/write?bucket=b&org=o";
 const BOTH: [&str; 2] = [V1, V2];
 /// For `ingest.earliest`, where times are small numbers.
 const EPOCH: &str = "1970-01-01T00:00:00Z";
-/// What Telegraf sends of a machine, more or less.
+/// A body such as Telegraf sends for a machine.
 const LINE: &str = "mem,host=web-1,region=eu active=25i,used_percent=71.5 1170288000000000000\n";
 
 /// A gateway with a node that takes everything.
@@ -528,7 +528,7 @@ async fn the_same_key_gets_the_first_answer_again_in_the_shape_of_its_path() {
         assert!(message.contains("came with another request"), "{message}");
     }
     assert_eq!(setup.gateway.account("accepted").await, 4);
-    // The same lines under the same key are the same request on both paths, each told in its own shape.
+    // The same lines under the same key are the same request on both paths, each answered in its own shape.
     let again = expect_taken(keyed(V2, "\"one-taken\"", LINE.to_owned()).await);
     assert_eq!(again.header("idempotency-replayed"), "true");
     // A partial write asks for another body: it is not remembered, and its key is free for that.
@@ -542,7 +542,7 @@ async fn the_same_key_gets_the_first_answer_again_in_the_shape_of_its_path() {
     }
     assert_eq!(setup.gateway.account("accepted").await, 12);
     assert_eq!(expect_taken(keyed(V1, "partial", LINE.to_owned()).await).header("idempotency-replayed"), "");
-    // What was refused as a whole is done afresh.
+    // A request that was refused as a whole is taken afresh.
     for _ in 0..2 {
         let refused = keyed(V2, "three", "m,host=h\n".to_owned()).await;
         assert_eq!(refused.header("idempotency-replayed"), "");

@@ -1,4 +1,4 @@
-//! What is promised of `POST /v1/readings`: every answer of its table, and that a refused request leaves nothing.
+//! The promises of `POST /v1/readings`: every answer of its table, and that a refused request leaves nothing.
 
 mod arrival;
 mod connections;
@@ -98,7 +98,7 @@ async fn post_keyed(
     gateway.send(request.body(body)).await
 }
 
-/// Fails unless `again` is what was answered with `first`, and says that it is given again.
+/// Fails unless `again` repeats the answer `first`, and says that it is a repetition.
 #[track_caller]
 fn expect_replayed(again: Reply, first: &Reply) {
     let again = again.expect_status(202);

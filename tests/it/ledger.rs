@@ -119,7 +119,7 @@ fn cases(on_full: &'static [&'static str]) -> impl Strategy<Value = Case> {
         )
 }
 
-/// What the clients and the nodes saw, and the ledger in the end.
+/// The view of the clients and of the nodes, and the ledger in the end.
 #[derive(Debug)]
 struct Seen {
     accepted: BTreeSet<u64>,
@@ -167,7 +167,7 @@ impl Run<'_> {
 
     async fn post(&self, numbers: std::ops::Range<usize>, request: Request) {
         let readings: Vec<_> = numbers.clone().map(reading).collect();
-        // Under drop_oldest what waits for its delivery may be given up, which is another promise.
+        // Under drop_oldest waiting readings may be given up, which is another promise.
         let await_delivery = request.await_delivery && self.case.on_full != "drop_oldest";
         let path = if await_delivery { "/v1/readings?ack=delivered" } else { "/v1/readings" };
         let (media_type, body) = match request.lines {
@@ -218,7 +218,7 @@ const WENT: [&str; 5] = [
     "readings_dropped_total",
 ];
 
-/// The accounts add up in the metrics too, and none of them ever shrinks but what is buffered.
+/// The accounts add up in the metrics too, and only `buffered` ever shrinks.
 fn check_metrics(text: &str, before: &mut BTreeMap<&'static str, f64>) {
     let total = |name: &str| -> f64 {
         let full = format!("forebay_{name}");
@@ -322,7 +322,7 @@ fn under_drop_oldest_what_does_not_arrive_is_counted_as_dropped() {
         assert!(distinct.is_subset(&seen.accepted), "what was refused does not arrive");
         assert_eq!(seen.account("accepted"), seen.accepted.len());
         assert_eq!(seen.account("delivered") + seen.account("dropped"), seen.accepted.len());
-        // Dropped may have been stored by a node that did not say so; what was delivered is there.
+        // A dropped reading may have been stored by a node whose answer was lost; a delivered one is there.
         assert!(distinct.len() >= seen.account("delivered"));
     });
 }

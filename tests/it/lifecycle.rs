@@ -1,4 +1,4 @@
-//! What is promised of the binary: how it starts, stops, and says what is wrong.
+//! The promises of the binary: how it starts, stops, and reports faults.
 
 mod commands;
 mod hope;
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 const ANY_PORT: (&str, &str) = ("server.listen", "127.0.0.1:0");
 const MEMORY: (&str, &str) = ("buffer.kind", "memory");
 const DISK: (&str, &str) = ("buffer.kind", "disk");
-/// What ends at once ends within this, however busy the machine is; what waits for its time-out takes longer.
+/// An end at once takes less than this, however busy the machine is; an end by time-out takes longer.
 const SOON: Duration = Duration::from_secs(12);
 const CSV: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/household_power.csv");
 

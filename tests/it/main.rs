@@ -1,8 +1,8 @@
-//! What is promised of the gateway as a whole, a module a promise: over HTTP, through the command line, on disks that fail.
+//! The promises of the gateway as a whole, a module a promise: over HTTP, through the command line, on disks that fail.
 //!
 //! One binary has them all, so that the gateway is linked and `tests/support/` compiled once for them, and those that wait
 //! do so beside each other. They share a process: a test changes neither its environment nor its working directory, and
-//! what has to be alone in a process is run as one (`support::process`).
+//! a test that needs a process of its own starts one (`support::process`).
 
 #![expect(
     clippy::cast_possible_truncation,

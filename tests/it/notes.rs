@@ -1,4 +1,4 @@
-//! What is promised of batches that are noted before they are sent: with a buffer that outlives the process, the
+//! The promises for batches that are noted before they are sent: with a buffer that outlives the process, the
 //! same readings go out under the same key after a restart.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use crate::support::records::{numbered, numbers};
 use crate::support::{Answer, FakeNode, Gate, LIMIT, ReceivedBatch, TestGateway, eventually};
 
-/// What a test sees of the notes, and decides about them.
+/// A test's hold on the notes: it sees each and decides when it is answered.
 #[derive(Debug)]
 struct Journal {
     pages: Mutex<Pages>,
@@ -34,9 +34,9 @@ struct Journal {
 
 #[derive(Debug, Default)]
 struct Pages {
-    /// What is to be noted and not answered, the oldest first.
+    /// The notes that wait for an answer, the oldest first.
     asked: VecDeque<(u64, String, Vec<i64>)>,
-    /// All that was asked for, by its key.
+    /// All notes, by their keys.
     all: BTreeMap<String, Vec<i64>>,
     /// Readings that were settled, with the note of their batch.
     settled: Vec<(Option<NoteId>, Vec<i64>, Outcome)>,
@@ -177,7 +177,7 @@ impl Delivery {
         Delivery { journal, accounts, queue: Some(sender), signals, worker }
     }
 
-    /// Accepts readings, waiting for room if there is none.
+    /// Accepts readings, and waits for room if necessary.
     async fn push(&self, values: Range<i64>) {
         let part = part(values);
         let need = Amount { readings: part.len() as u64, bytes: 0 };
@@ -244,7 +244,7 @@ async fn answers_for_other_batches_let_nothing_go() {
     let number = journal.pages().asked[0].0;
     journal.say(Noted { number, key: "another".to_owned(), note: Some(NoteId(1)) });
     journal.say(Noted { number: number + 9, key: "a third".to_owned(), note: Some(NoteId(2)) });
-    // They are heard before what comes after them. Once more round the loop, past the place where it would send.
+    // They are heard before later events. Once more round the loop, past the place where it would send.
     delivery.push(3..6).await;
     eventually("the next is to be noted", || async { journal.pages().asked.len() == 2 }).await;
     assert_eq!(node.requests(), 0);
@@ -278,7 +278,7 @@ async fn what_was_noted_before_the_stop_goes_out_first_under_its_old_key() {
         resumed("old-1", 1, vec![part(0..4), part(4..5)]),
         resumed("old-2", 2, vec![part(5..7)]),
     ];
-    // One place: what is resumed takes it, and new batches wait for theirs.
+    // One place: the resumed batch takes it, and new batches wait.
     let gateway = batches_of(2, &node).set("cluster.max_in_flight", 1);
     let delivery = Delivery::start(gateway, 100, resumed);
     let journal = Arc::clone(&delivery.journal);
@@ -309,7 +309,7 @@ async fn a_batch_that_loses_readings_before_it_is_noted_is_noted_anew() {
     let journal = Arc::clone(&delivery.journal);
     delivery.push(0..4).await;
     eventually("it is to be noted", || async { journal.pages().asked.len() == 1 }).await;
-    // There is no room for these but that of the oldest.
+    // These find room only if the oldest are given up.
     delivery.push(4..6).await;
     eventually("the rest is to be noted", || async { journal.pages().asked.len() == 2 }).await;
     let asked = journal.pages().asked.clone();
@@ -317,7 +317,7 @@ async fn a_batch_that_loses_readings_before_it_is_noted_is_noted_anew() {
     assert_eq!((rest.0, &rest.2), (first.0, &vec![2, 3]), "in the place of the first");
     assert_ne!(rest.1, first.1);
 
-    // The answer for what it was is not one for what it is.
+    // The answer to the former batch does not settle the new one.
     journal.answer(Some(NoteId(1))).await;
     delivery.push(6..8).await;
     eventually("the rest is dropped too", || async { delivery.accounts.shortfall() == Amount::default() })
@@ -337,7 +337,7 @@ async fn a_batch_that_loses_readings_before_it_is_noted_is_noted_anew() {
 #[tokio::test]
 async fn readings_that_a_noted_batch_loses_are_settled_with_its_note_and_the_rest_is_noted_anew() {
     let node = FakeNode::answering([Answer::status(503)]).await;
-    // What was refused once waits until the gateway stops.
+    // The refused half waits until the gateway stops.
     let gateway = batches_of(4, &node).set("cluster.retry.max", "24h").set("cluster.retry.initial", "1h");
     let delivery = Delivery::start(gateway, 4, Vec::new());
     let journal = Arc::clone(&delivery.journal);

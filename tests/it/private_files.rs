@@ -1,5 +1,5 @@
-//! What is promised of the files that the gateway makes: they are for its user alone, whatever the umask, and run as root
-//! in a directory of somebody else, they are that one's.
+//! The promises for the files that the gateway makes: they are for its user alone, whatever the umask, and run as root
+//! in a directory of somebody else, they belong to its owner.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown};
@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::support::process::{Process, directory, forebay, run};
 use crate::support::{self, Answer, FakeNode, eventually, readings};
 
-/// The same command, with another umask.
+/// Runs a command with another umask.
 fn with_umask(umask: &str, command: &Command) -> Command {
     let mut other = Command::new("sh");
     other.args(["-c", &format!("umask {umask}; exec \"$0\" \"$@\"")]).arg(command.get_program());
@@ -35,7 +35,7 @@ fn below(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Runs the gateway with all that makes files, and returns what it has made, also while it runs.
+/// Runs the gateway with every setting that makes files, and returns the files, also those of a running one.
 async fn made(directory: &Path, umask: &str) -> Vec<(PathBuf, fs::Metadata)> {
     let settings = [("server.listen", "127.0.0.1:0"), ("batch.max_age", "1ms")];
     let embedded = Process::start(with_umask(umask, &forebay(directory, &["serve"], &settings)));

@@ -4,7 +4,7 @@
 //! FOREBAY_WRITE_DOCS=1 cargo test --locked --test it reference
 //! ```
 //!
-//! Without the variable nothing is written, and a page that differs from what would be written fails its test.
+//! Without the variable nothing is written, and a page that differs fails its test.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -39,7 +39,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Writes the page, or compares it with what is there.
+/// Writes the page, or compares it with the existing one.
 #[track_caller]
 fn write_or_compare(name: &str, text: &str) {
     assert!(PAGES.contains(&name), "{name} is a page of the list");
@@ -81,7 +81,7 @@ fn page(title: &str, source: &str, introduction: &str) -> String {
     format!("<!-- Written by `{COMMAND}` from {source}. -->\n\n# {title}\n\n{introduction}\n")
 }
 
-/// A table below what `text` has already.
+/// Appends a table to `text`.
 fn table<const N: usize>(text: &mut String, head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) {
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
     text.push('\n');

@@ -1,4 +1,4 @@
-//! What is promised of readings that nodes refuse.
+//! The promises for readings that nodes refuse.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,12 +18,12 @@ use crate::support::{
     node_status, reading, readings,
 };
 
-/// Longer than any test: what takes it does not happen.
+/// Longer than any test: a pause of this length never ends.
 const NEVER: &str = "1h";
-/// What nodes say that refuse something.
+/// The text with which nodes refuse a batch.
 const WORDS: &str = "no such sensor";
 
-/// What a node answers that refuses batches with one of these readings.
+/// The answer of a node that refuses batches with one of these readings.
 fn verdict(batch: &ReceivedBatch, status: u16, bad: &[usize]) -> Answer {
     let is_bad = |number: &u64| bad.contains(&usize::try_from(*number).expect("small"));
     match numbers(&batch.readings()).iter().any(is_bad) {
@@ -276,7 +276,7 @@ async fn what_cannot_be_written_down_stays_in_the_buffer_and_others_go_on() {
     }
 }
 
-/// What `/status` says of dead letters that cannot be written.
+/// The state of dead letters that cannot be written, in `/status`.
 async fn trouble(gateway: &RunningGateway) -> Value {
     gateway.get("/status").await.expect_status(200).json()["dead_letters"]["trouble"].clone()
 }
@@ -421,7 +421,7 @@ async fn a_devices_readings_stay_in_order_when_some_are_refused() {
     }
 }
 
-// What is on disk goes on after a stop or a kill in the middle of the halving.
+// The readings on disk are delivered after a stop or a kill in the middle of the halving.
 
 const COUNT: usize = 16;
 const BAD: [usize; 3] = [2, 3, 12];
@@ -433,7 +433,7 @@ async fn node_until(last: usize) -> (FakeNode, Arc<AtomicUsize>) {
     let node = FakeNode::judging(move |batch| {
         match counted.fetch_add(1, Ordering::Relaxed) {
             before if before < last => verdict(batch, 422, &BAD),
-            // It keeps what is good in it all the same.
+            // The good readings in it are delivered all the same.
             _ => verdict(batch, 422, &BAD).behind(&Gate::default()),
         }
     })

@@ -1,4 +1,4 @@
-//! What is promised of `forebay check --try`, and of the examples in docs/src/transforms/examples.md.
+//! The promises of `forebay check --try`, and of the examples in docs/src/transforms/examples.md.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! What is promised of the route `replicate`: each batch to several nodes, delivered when enough have it.
+//! The promises of the route `replicate`: each batch to several nodes, delivered when enough have it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,7 +15,7 @@ use crate::support::{
     node_status, reading, readings, to_json,
 };
 
-/// Longer than any test: what takes it does not happen.
+/// Longer than any test: a pause of this length never ends.
 const NEVER: &str = "1h";
 
 fn gateway(nodes: &[&FakeNode], copies: usize, quorum: usize) -> TestGateway {
@@ -191,7 +191,7 @@ async fn copies_that_are_missing_for_too_long_are_counted() {
     })
     .await;
     assert!((all_missing(&gateway).await - 10.0).abs() < f64::EPSILON);
-    // What was given up does not come any more; what is new does.
+    // Copies that were given up never come; new ones do.
     let back = FakeNode::start_at(address).await;
     let newer: Vec<_> = (50..55).map(reading).collect();
     eventually("new ones arrive", || async {

@@ -1,4 +1,4 @@
-//! What is promised of the route `shard`: each device has its own node, and its readings arrive in order.
+//! The promises of the route `shard`: each device has its own node, and its readings arrive in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::support::{
     node_status,
 };
 
-/// Longer than any test: what takes it does not happen.
+/// Longer than any test: a pause of this length never ends.
 const NEVER: &str = "1h";
 
 /// The nodes in the order of a device's ranking, as docs/src/delivering/routes.md says: XXH64 of the device
@@ -41,7 +41,7 @@ fn rounds(devices: usize, rounds: std::ops::Range<usize>) -> Vec<Reading> {
     (rounds.start * devices..rounds.end * devices).map(one).collect()
 }
 
-/// What must have arrived of each device after so many rounds.
+/// The readings of each device that must have arrived after so many rounds.
 fn expected(devices: usize, rounds: usize) -> BTreeMap<String, Vec<u64>> {
     let of = |index: usize| (0..rounds).map(|round| (round * devices + index) as u64).collect();
     (0..devices).map(|index| (device(index), of(index))).collect()
@@ -219,7 +219,7 @@ async fn with_failover_next_the_devices_of_a_node_that_is_down_go_each_to_its_ne
     let away = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&away);
     nodes[0].judge_otherwise(move |_| match seen.load(Ordering::Relaxed) {
-        // Not stored: what may be stored goes on as a whole.
+        // Not stored: a batch that may be stored goes on as a whole.
         true => Answer::status(503),
         false => Answer::status(200),
     });
@@ -282,7 +282,7 @@ async fn with_failover_wait_the_devices_of_a_node_that_is_down_wait_and_the_othe
     assert_eq!(ledger["buffered"], 20 * own.len());
     assert!(devices_in(&received(&[&first, &second])).is_disjoint(&own), "nothing goes elsewhere");
 
-    // Who waits, and since when, is shown.
+    // The waiting devices are shown, and since when they wait.
     let waiting = async |id: &str| {
         node_status(&gateway, id).await["oldest_waiting_seconds"].as_f64().expect("a number")
     };
@@ -340,7 +340,7 @@ async fn a_restart_while_nodes_are_away_loses_nothing_and_keeps_the_order() {
                 .set("cluster.health.failures", 2)
                 .set("server.shutdown_timeout", "1ms")
         };
-        // Some of what they are sent is stored, and the gateway does not hear of it.
+        // Some readings are stored, and the gateway does not hear of it.
         let mut count = 0;
         first.judge_otherwise(move |_| {
             count += 1;

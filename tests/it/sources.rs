@@ -254,7 +254,7 @@ impl Modules {
         folders.into_iter().flat_map(circles).collect()
     }
 
-    /// What a module imports from its own crate, as paths from the crate on.
+    /// The imports of a module from its own crate, as paths from the crate on.
     fn imports(&self, module: &ModulePath, text: &str) -> Vec<ModulePath> {
         let absolute = |path: ModulePath| {
             let ups = path.iter().take_while(|part| *part == "super").count();
@@ -272,7 +272,7 @@ impl Modules {
         paths(text).into_iter().filter_map(absolute).filter(|path| !path.is_empty()).collect()
     }
 
-    /// Where an item is declared: modules hand on what they import.
+    /// The place where an item is declared, behind the modules that export it again.
     fn home(&self, mut path: ModulePath, imports: &BTreeMap<&ModulePath, Vec<ModulePath>>) -> ModulePath {
         for _ in 0..8 {
             let longest = (1..=path.len()).rev().find(|length| self.0.contains_key(&path[..*length]));

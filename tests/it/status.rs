@@ -1,4 +1,4 @@
-//! What the gateway says about itself: health, readiness, state, metrics, the page, and the OpenAPI document.
+//! The gateway's reports about itself: health, readiness, state, metrics, the page, and the OpenAPI document.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ impl Metrics {
         Metrics { text: reply.text() }
     }
 
-    /// The sum over all lines of a metric, whatever their labels; 0 if there are none.
+    /// The sum over all lines of a metric, whatever their labels; 0 without a line.
     fn sum(&self, name: &str) -> u64 {
         let number = |line: &str| {
             let rest = line.strip_prefix("forebay_")?.strip_prefix(name)?;
@@ -222,7 +222,7 @@ async fn readyz_is_degraded_and_200_while_no_node_is_up_because_readings_are_tak
     assert!(detail.contains("`node`") && detail.contains("allowed: nodes"), "{detail}");
     gateway.post(&readings(2)).await.expect_status(202);
 
-    // One that is up is enough.
+    // One node that is up is enough.
     let _first = FakeNode::start_at(address).await;
     eventually("it is ready again", || async { readiness(&gateway).await.1["status"] == "ready" }).await;
     gateway.get("/readyz?require=nodes").await.expect_status(200);
@@ -350,7 +350,7 @@ async fn every_metric_of_the_contract_is_there_with_its_type() {
     gateway.post(&[readings(3), vec![json!({})]].concat()).await.expect_status(202);
     eventually("they are delivered", || async { gateway.account("delivered").await == 3 }).await;
     let metrics = Metrics::of(&gateway).await;
-    // Those whose labels name transforms or group commits come with what they count.
+    // Metrics with labels for transforms or group commits appear with the first count.
     for (name, kind, line) in [
         ("readings_accepted_total", "counter", r#"{format="json"} 3"#),
         ("readings_recovered_total", "counter", " 0"),
@@ -497,9 +497,9 @@ async fn dead_letters_that_wait_are_counted_whoever_changes_the_files() {
     }
 }
 
-// What was turned away
+// Rejections
 
-/// What was turned away, the newest first.
+/// The rejections, the newest first.
 async fn rejections(gateway: &RunningGateway) -> Vec<Value> {
     let answer = gateway.get("/status/rejections").await.expect_status(200).json();
     answer["rejections"].as_array().expect("a list").clone()
@@ -642,7 +642,7 @@ async fn a_request_that_is_refused_whole_is_told_and_counted_under_its_reason() 
         assert_eq!((&newest["reason"], &newest["path"]), (&json!("head"), &json!("")), "{newest}");
         assert!(newest["detail"].as_str().is_some_and(|text| text.contains(detail)), "{newest}");
     }
-    // What is asked for and is not there is no request of a device.
+    // A path that does not exist is not the request of a device.
     gateway.get("/favicon.ico").await.expect_status(404);
     assert_eq!(rejections(&gateway).await[0]["reason"], "head");
 }

@@ -1,4 +1,4 @@
-//! What is promised of the transforms: what goes to the nodes, and where every other reading is.
+//! The promises of the transforms: which readings go to the nodes, and where every other reading is.
 
 use std::time::Duration;
 
@@ -268,7 +268,7 @@ async fn the_oldest_readings_make_room_although_windows_hold_others() {
         gateway.get("/status").await.json()["transforms"][0]["open_windows"] == 1
     })
     .await;
-    // What it holds was never given up.
+    // The readings in it were never given up.
     assert_eq!(gateway.account("merged").await, 0);
 }
 
@@ -311,7 +311,7 @@ async fn a_gateway_with_nothing_to_do_uses_no_processor_time() {
             let arguments = ["serve", "--config", "forebay.toml"];
             let process = Process::start(forebay(directory.path(), &arguments, &settings));
             process.gateway().post(&[at(0, 1)]).await.expect_status(202);
-            // What there is to do is done soon; the shortest of some seconds counts, as others work here, too.
+            // The work is done soon; the quietest of some seconds counts, because the machine has other work.
             let mut least = u64::MAX;
             for _ in 0..5 {
                 let before = process.processor_ticks();

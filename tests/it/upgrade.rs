@@ -1,4 +1,4 @@
-//! What is promised to whoever comes from an earlier version: a directory that it wrote is opened, with its readings, its
+//! The promises of an upgrade: a directory that an earlier version wrote is opened, with its readings, its
 //! batches and its keys.
 //!
 //! `tests/data/README.md` says how the directory was made.
@@ -11,11 +11,11 @@ use crate::support::{FakeNode, Reply, RunningGateway, TestGateway, eventually};
 
 /// The directory, each file compressed.
 const WRITTEN_BY_0_1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/buffer-0.1");
-/// What the requests with keys said; the second was compressed with gzip.
+/// The bodies of the requests with keys; the second was compressed with gzip.
 const PLAIN: &str = r#"[{"device":"meter-1","sensor":"voltage","value":230,"time":"2026-11-28T10:00:00Z"},{"device":"meter-1","sensor":"voltage","value":231,"time":"2026-11-28T10:00:01Z"},{"device":"meter-2","sensor":"voltage","value":1.5,"time":"2026-11-28T10:00:02Z"},{"device":"meter-2","sensor":"on","value":true,"time":"2026-11-28T10:00:03Z"}]"#;
 const PACKED: &str = r#"[{"device":"meter-3","sensor":"state","value":"gr\u00fcn","unit":"x","tags":{"site":"north"},"time":"2026-11-28T10:00:04.123456789Z"}]"#;
 const PARTIAL: &str = r#"[{"device":"meter-4","sensor":"voltage","value":4,"time":"2026-11-28T10:00:05Z"},{"device":"meter-4"}]"#;
-/// What was not delivered then: a batch that was noted, and may have been sent, and what came after it.
+/// The readings that were not delivered: a noted batch, which may have been sent, and the readings after it.
 const NOTED: &str = r#"{"device":"meter-3","sensor":"state","value":"grün","time":"2026-11-28T10:00:04.123456789Z","unit":"x","tags":{"site":"north"}}"#;
 const NOTED_KEY: &str = "ddc49dcfecf4c0dcdb3fc34620e074cb-1";
 const LAST: &str = r#"{"device":"meter-4","sensor":"voltage","value":4,"time":"2026-11-28T10:00:05Z"}"#;
@@ -74,7 +74,7 @@ async fn a_directory_of_0_1_is_opened_with_its_readings_its_batches_and_its_keys
     assert_eq!((gateway.account("recovered").await, node.count()), (0, 2));
 }
 
-/// What can be compared is; what was compressed cannot, and is the same request.
+/// Bodies are compared where they can be; a compressed one cannot, and counts as the same request.
 async fn check_keys(gateway: &RunningGateway) {
     for (key, encoding, body, status) in [
         ("plain", "identity", PLAIN.as_bytes().to_vec(), 202),

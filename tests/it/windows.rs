@@ -1,4 +1,4 @@
-//! What is promised of windows when something else comes between: crashes, stops, a full buffer, a full disk.
+//! The promises of windows when something comes between: crashes, stops, a full buffer, a full disk.
 
 use std::path::Path;
 use std::time::Duration;

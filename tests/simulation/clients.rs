@@ -26,7 +26,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Longest that a client waits for an answer: for all trouble, and for the time to drain after it.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// Posts what the plan says, waits until all of it is delivered, and tells the gateway to stop.
+/// Posts the requests of the plan, waits until all of them are delivered, and stops the gateway.
 pub async fn run(plan: Plan, stop: CancellationToken, record: Record) -> turmoil::Result {
     let desk = Desk { wire: SimulatedWire::default(), copies: plan.copies, record };
     let random = fastrand::Rng::with_seed(plan.seed);
@@ -38,7 +38,7 @@ pub async fn run(plan: Plan, stop: CancellationToken, record: Record) -> turmoil
     Ok(())
 }
 
-/// What all clients share.
+/// Shared by all clients.
 struct Desk {
     wire: SimulatedWire,
     /// Nodes that have a reading once it is delivered.

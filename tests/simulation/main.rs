@@ -1,7 +1,7 @@
 //! The gateway and its nodes on a simulated network, whatever happens to either.
 //!
-//! Each run follows from its seed: how many nodes, their tempers, what the network suffers, the settings of the
-//! gateway, what clients post. The gateway is the real one, from its front to its delivery; only sockets, time and
+//! Each run follows from its seed: how many nodes, their tempers, the faults of the network, the settings of the
+//! gateway, the requests of clients. The gateway is the real one, from its front to its delivery; only sockets, time and
 //! random numbers are simulated. While there is trouble ([`plan::TROUBLE`]) links are cut in one or both directions or
 //! held up, and nodes are slow, fail, hang up, die in the middle of an answer, lose answers and give them twice. Then
 //! all is well, and the buffer must drain.
@@ -28,7 +28,7 @@ use plan::{Plan, Trouble};
 use record::Seen;
 use support::rounds;
 
-/// What a route promises under some settings.
+/// The promises of a route under some settings.
 #[derive(Clone, Debug)]
 pub struct Promise {
     /// The name of the route.

@@ -25,7 +25,7 @@ use super::record::{Reading, Record};
 /// Where nodes listen.
 pub const PORT: u16 = 9000;
 
-/// What may go wrong with one request.
+/// A fault of one request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Mischief {
     /// It takes a while, and the batch is stored after it.
@@ -91,7 +91,7 @@ pub fn mischiefs() -> impl Iterator<Item = &'static str> {
     Mischief::NAMES.iter().map(|(name, _)| *name)
 }
 
-/// A node; its clones are the same. What it stored survives its death.
+/// A handle on a node; clones share it. Its store survives its death.
 #[derive(Clone, Debug)]
 pub struct Node {
     number: usize,
@@ -128,7 +128,7 @@ impl Node {
         let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
     }
 
-    /// What goes wrong with the next request.
+    /// The fault of the next request.
     fn mischief(&self) -> Option<Mischief> {
         let mut random = self.random.lock().expect("not poisoned");
         let is_foul = random.u8(..100) < self.temper.foul_percent;
@@ -158,7 +158,7 @@ impl Node {
         }
         let (head, body) = request.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-        // What was begun goes on although the gateway may leave.
+        // The request goes on although the gateway may hang up.
         let work = tokio::spawn(async move { self.work(mischief, &head.headers, &body, &ending).await });
         work.await.map_err(io::Error::other)?
     }
@@ -280,14 +280,14 @@ struct Death {
     back_after: Duration,
 }
 
-/// A connection at the node's end, which may spoil what goes out.
+/// A connection at the node's end, which may spoil the answer.
 #[derive(Debug)]
 struct Line {
     stream: TcpStream,
     ending: Arc<Mutex<Ending>>,
-    /// What is still to be sent of a spoilt answer.
+    /// The rest of a spoilt answer, which is still to be sent.
     out: Bytes,
-    /// What follows after it.
+    /// The end of the connection after it.
     end: Option<Option<Death>>,
 }
 

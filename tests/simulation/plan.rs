@@ -1,4 +1,4 @@
-//! What happens in a run: all of it follows from the seed.
+//! The plan of a run: all of it follows from the seed.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const DEVICES_OF_A_CLIENT: usize = 3;
 /// A run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What all of it follows from.
+    /// The seed of the plan.
     pub seed: u64,
     /// The route, by its name.
     pub route: &'static str,
@@ -24,9 +24,9 @@ pub struct Plan {
     pub nodes: Vec<Temper>,
     /// Settings of the gateway.
     pub settings: Vec<(&'static str, String)>,
-    /// What each client posts, one request after the other.
+    /// The requests of each client, one after the other.
     pub clients: Vec<Vec<Post>>,
-    /// What the network and the nodes suffer, in the order of time.
+    /// The faults of the network and the nodes, in the order of time.
     pub troubles: Vec<(Duration, Trouble)>,
     /// Longest that a message is on its way.
     pub latency_max: Duration,
@@ -37,7 +37,7 @@ pub struct Plan {
 pub struct Temper {
     /// Out of a hundred requests, so many go wrong.
     pub foul_percent: u8,
-    /// What its choices follow from.
+    /// The seed of its choices.
     pub seed: u64,
 }
 
@@ -54,7 +54,7 @@ pub struct Post {
     pub lines: bool,
 }
 
-/// What a node or its link to the gateway suffers, by the number of the node.
+/// A fault of a node or of its link to the gateway, by the number of the node.
 #[derive(Clone, Copy, Debug)]
 pub enum Trouble {
     /// Nothing gets through any more.
@@ -65,9 +65,9 @@ pub enum Trouble {
     Mute(usize),
     /// The link is whole again.
     Heal(usize),
-    /// What is sent is held up.
+    /// Packets are held up.
     Hold(usize),
-    /// What was held up arrives.
+    /// Packets that were held up arrive.
     Release(usize),
     /// The node dies.
     Crash(usize),
@@ -136,7 +136,7 @@ fn settings(random: &mut fastrand::Rng, promise: &Promise) -> Vec<(&'static str,
     settings
 }
 
-/// What a client posts: readings of its own devices, each of which counts upwards.
+/// A client's requests: readings of its own devices, each of which counts upwards.
 fn posts(random: &mut fastrand::Rng, client: usize) -> Vec<Post> {
     let count = random.usize(10..40);
     let pause_ms_max = u64::try_from(TROUBLE.as_millis()).expect("it is short") * 3 / 2 / count as u64;

@@ -1,4 +1,4 @@
-//! What a run has seen: what clients were told, what reached which node, and what must not have happened.
+//! The record of a run: the answers to clients, the readings that reached each node, and violations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -41,7 +41,7 @@ pub struct Arrival {
     pub readings: Vec<Reading>,
 }
 
-/// What a run has seen so far; its clones are the same.
+/// A handle on the record of a run; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Record(Arc<Mutex<Seen>>);
 
@@ -50,13 +50,13 @@ pub struct Record(Arc<Mutex<Seen>>);
 pub struct Seen {
     /// Batches that were stored, in the order of simulated time.
     pub arrivals: Vec<Arrival>,
-    /// What came under which key, stored or not.
+    /// The readings of each key, stored or not.
     pub bodies: BTreeMap<String, Vec<Reading>>,
     /// Readings that were answered with 202.
     pub acknowledged: BTreeSet<Reading>,
     /// Readings that were answered with 503.
     pub refused: BTreeSet<Reading>,
-    /// How often what went wrong.
+    /// The number of faults of each kind.
     pub mischief: BTreeMap<&'static str, u64>,
     /// Nodes that have just died, and for how long.
     pub deaths: Vec<(usize, Duration)>,
@@ -64,14 +64,14 @@ pub struct Seen {
     pub backlog: u64,
     /// How long the buffer took to drain after the last trouble and the last request.
     pub drained_in: Option<Duration>,
-    /// What must not have happened.
+    /// Violations: events that must not happen.
     pub faults: Vec<String>,
     /// Everything, line by line.
     pub trace: Vec<String>,
 }
 
 impl Record {
-    /// What was seen so far. Never held across an await.
+    /// Everything seen so far. Never held across an await.
     pub fn seen(&self) -> MutexGuard<'_, Seen> {
         self.0.lock().expect("not poisoned")
     }

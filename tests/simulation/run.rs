@@ -37,7 +37,7 @@ impl Listener for Door {
     }
 }
 
-/// Runs a plan to its end, and says what was seen.
+/// Runs a plan to its end, and returns the record.
 pub fn run(plan: &Plan) -> Seen {
     let mut sim = turmoil::Builder::new()
         .rng_seed(plan.seed)
@@ -106,7 +106,7 @@ async fn gateway(config: Config, seed: u64, stop: CancellationToken, record: Rec
     Ok(())
 }
 
-/// What the plan inflicts on nodes and links, and what nodes inflict on themselves.
+/// Inflicts the faults of the plan on nodes and links, and the nodes' own.
 struct Troubles<'a> {
     plan: &'a Plan,
     names: Vec<String>,
@@ -118,7 +118,7 @@ struct Troubles<'a> {
 }
 
 impl Troubles<'_> {
-    /// Does what is due before the next step.
+    /// Does everything that is due before the next step.
     fn inflict(&mut self, sim: &mut Sim<'_>) {
         let now = sim.elapsed();
         let deaths = std::mem::take(&mut self.record.seen().deaths);

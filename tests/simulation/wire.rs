@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use turmoil::net::TcpStream;
 use url::Url;
 
-/// A connection is used again when it was quiet for so long after an answer: what a node says unasked shows by then.
+/// A connection is used again when it was quiet for so long after an answer: unasked bytes of a node show by then.
 const QUIET: Duration = Duration::from_millis(20);
 
 /// Carries requests over the simulated network. Its clones share their connections.
@@ -82,7 +82,7 @@ impl SimulatedWire {
         }
         let stream = TcpStream::connect(authority).await.map_err(connect)?;
         let (sender, driver) = handshake(TokioIo::new(stream)).await.map_err(connect)?;
-        // How a connection ended is seen by whoever waits for an answer over it.
+        // The end of a connection is seen by the task that waits for an answer over it.
         let driver = tokio::spawn(async move { drop(driver.await) });
         Ok(Connection { sender, _driver: Driver(driver) })
     }

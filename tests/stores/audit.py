@@ -1,4 +1,4 @@
-"""Reads everything back that a store holds, through the store's own query interface, and compares it with what was sent.
+"""Reads everything back that a store holds, through the store's own query interface, and compares it with the readings that were sent.
 
     audit.py STORE FORMAT PORT NDJSON CSV DEVICE...
 
@@ -24,7 +24,7 @@ NS = 10**9
 MS = 10**6  # nanoseconds in a millisecond
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
-# One value, and what it is the value of; `tags` is a frozen set of pairs.
+# One value, and the series that it belongs to; `tags` is a frozen set of pairs.
 Reading = collections.namedtuple("Reading", "device sensor tags at value")
 
 
@@ -65,7 +65,7 @@ def clickhouse():
 
 
 def as_clickhouse_reads(texts):
-    """What it makes of numbers, by their text: written to another table in the same way and read back."""
+    """The numbers as it stores them, by their texts: written to another table in the same way and read back."""
     rows = "".join(f'{{"text":"{text}","value":{text}}}\n' for text in sorted(texts))
     post("CREATE TABLE numbers (text String, value Float64) ENGINE = Memory")
     post("INSERT INTO numbers FORMAT JSONEachRow\n" + rows)
@@ -92,7 +92,7 @@ def prometheus():
 
 
 def victoriametrics():
-    """What it took is in the answers only once it is flushed, about a second later, or at once when asked."""
+    """Readings are in its answers only after a flush, about a second later, or at once when asked."""
     get("/internal/force_flush")
     for line in get("/api/v1/export", **{"match[]": '{__name__!=""}', "reduce_mem_usage": "0"}).splitlines():
         series = json.loads(line)
@@ -100,7 +100,7 @@ def victoriametrics():
             yield labelled(series["metric"], series["metric"]["__name__"], time * MS, value)
 
 
-# What was sent, as the store is to hold it.
+# The readings that were sent, as the store is to hold them.
 
 
 def sent():

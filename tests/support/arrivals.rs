@@ -1,4 +1,4 @@
-//! What arrived at nodes, seen by the devices and the keys.
+//! The readings that arrived at nodes, by their devices and by their keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -12,7 +12,7 @@ pub fn gzip(body: &[u8]) -> Vec<u8> {
     encoder.finish().expect("written")
 }
 
-/// Compresses with deflate in the zlib format, which is what HTTP means by it.
+/// Compresses with deflate in the zlib format, which HTTP calls `deflate`.
 pub fn zlib(body: &[u8]) -> Vec<u8> {
     let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(body).expect("written");
@@ -39,7 +39,7 @@ pub fn gzip_bomb(mebibytes: usize) -> Vec<u8> {
     gzip(PIECE).repeat(mebibytes)
 }
 
-/// The same in a single deflate stream in the zlib format.
+/// Compresses into a single deflate stream in the zlib format.
 pub fn deflate_bomb(mebibytes: usize) -> Vec<u8> {
     let mut compress = Compress::new(Compression::best(), true);
     let mut piece = |out: &mut Vec<u8>| {
@@ -56,7 +56,7 @@ pub fn deflate_bomb(mebibytes: usize) -> Vec<u8> {
     bomb
 }
 
-/// The same in many zstd frames.
+/// Compresses into many zstd frames.
 pub fn zstd_bomb(mebibytes: usize) -> Vec<u8> {
     zstd(PIECE).repeat(mebibytes)
 }

@@ -200,7 +200,7 @@ impl RunningGateway {
         line.map(|number| number.parse().expect("a number"))
     }
 
-    /// The same gateway for another task; it cannot be stopped from there.
+    /// A handle on this gateway for another task; it cannot be stopped from there.
     pub fn handle(&self) -> RunningGateway {
         RunningGateway { gateway: None, address: self.address, client: self.client.clone() }
     }

@@ -1,4 +1,4 @@
-//! What the tests of the whole gateway share: a gateway in this process, nodes with scripted answers, and readings.
+//! Shared by the tests of the whole gateway: a gateway in this process, nodes with scripted answers, and readings.
 //!
 //! ```ignore
 //! let node = FakeNode::answering([Answer::status(503), Answer::status(200)]).await;
@@ -70,7 +70,7 @@ pub fn rounds(short: usize, long: usize) -> usize {
     if std::env::var_os("FOREBAY_TEST_LONG").is_some_and(|value| value == "1") { long } else { short }
 }
 
-/// What `/status` says of a node.
+/// A node in `/status`.
 pub async fn node_status(gateway: &RunningGateway, id: &str) -> serde_json::Value {
     let status = gateway.get("/status").await.expect_status(200).json();
     let nodes = status["nodes"].as_array().expect("nodes");

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 
 use super::node::FakeNode;
 
-/// A name service that says what it is told to.
+/// A name service with scripted answers.
 #[derive(Clone, Debug, Default)]
 pub struct Names(Arc<Mutex<Option<Vec<SocketAddr>>>>);
 

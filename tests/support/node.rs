@@ -1,4 +1,4 @@
-//! A node with scripted answers that remembers what it was sent.
+//! A node with scripted answers that remembers the requests that it got.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Read as _;
@@ -72,7 +72,7 @@ impl Answer {
         }
     }
 
-    /// When the gate lets it pass. What was sent counts as stored already.
+    /// When the gate lets it pass. The batch counts as stored already.
     pub fn behind(self, gate: &Gate) -> Answer {
         Answer { gate: Some(gate.clone()), ..self }
     }
@@ -187,7 +187,7 @@ struct Script {
     in_flight_peak: usize,
 }
 
-/// What is answered after the script.
+/// The answers after the script.
 #[derive(Default)]
 enum Otherwise {
     #[default]
@@ -216,7 +216,7 @@ impl Script {
     }
 }
 
-/// A node in this process. It answers what its script says, in order, and 200 afterwards.
+/// A node in this process. It gives the answers of its script, in order, and 200 afterwards.
 #[derive(Debug)]
 pub struct FakeNode {
     address: SocketAddr,
@@ -248,7 +248,7 @@ impl FakeNode {
         FakeNode::judging(move |_| choose()).await
     }
 
-    /// A node whose every answer is decided by what it is sent.
+    /// A node that decides every answer by the request.
     pub async fn judging(judge: impl FnMut(&ReceivedBatch) -> Answer + Send + 'static) -> FakeNode {
         let node = FakeNode::start().await;
         node.judge_otherwise(judge);
@@ -273,7 +273,7 @@ impl FakeNode {
         self.script().otherwise = Otherwise::Always(answer);
     }
 
-    /// From now on, after the script, every answer is decided by what the node is sent.
+    /// From now on, after the script, the request decides every answer.
     pub fn judge_otherwise(&self, judge: impl FnMut(&ReceivedBatch) -> Answer + Send + 'static) {
         self.script().otherwise = Otherwise::Judged(Box::new(judge));
     }

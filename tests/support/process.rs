@@ -1,6 +1,6 @@
 //! The binary itself, as a process in a directory of its own.
 
-#![expect(clippy::disallowed_types, reason = "what a process does takes real time")]
+#![expect(clippy::disallowed_types, reason = "processes take real time")]
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
@@ -62,9 +62,9 @@ pub fn run(mut command: Command) -> Finished {
 pub struct Finished {
     /// Its exit status; none if a signal ended it.
     pub status: Option<i32>,
-    /// What it wrote to standard output.
+    /// Its standard output.
     pub stdout: String,
-    /// What it wrote to standard error.
+    /// Its standard error.
     pub stderr: String,
 }
 
@@ -144,7 +144,7 @@ impl Process {
         self.gateway().get(path).await
     }
 
-    /// What it wrote to standard error so far.
+    /// Its standard error so far.
     pub fn log(&self) -> String {
         self.stderr.lock().expect("not poisoned").clone()
     }

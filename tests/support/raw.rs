@@ -64,7 +64,7 @@ impl RawClient {
         self.read_reply(true).await.ok()
     }
 
-    /// Waits until the gateway closes the connection, and returns what it still sent.
+    /// Waits until the gateway closes the connection, and returns the bytes that it still sent.
     pub async fn end(mut self) -> Vec<u8> {
         while self.read_more().await {}
         self.unread

@@ -20,7 +20,7 @@ use super::records::{self, numbers};
 use super::{LIMIT, eventually};
 use forebay_wal::faulty_fs::FaultyFs;
 
-/// What became of readings that a node has.
+/// The fate of readings that a node has.
 pub const DELIVERED: Outcome = Outcome::Delivered { node: 0 };
 
 /// A disk, and the place of a buffer on it.
@@ -39,9 +39,9 @@ pub struct Running {
     pub buffer: Arc<dyn Buffer>,
     /// The delivery's half.
     pub outlet: Box<dyn Outlet>,
-    /// What the log has kept.
+    /// Events of the log.
     pub kept: UnboundedReceiver<Kept>,
-    /// What the front wanted to be kept.
+    /// Memos that the front has stored.
     pub memos: Vec<Bytes>,
 }
 
@@ -52,7 +52,7 @@ impl Site {
         Site { fs: FaultyFs::new(seed), directory, fsync: Fsync::Always }
     }
 
-    /// Another place for a buffer on the same disk as it is now: what a process that is killed leaves.
+    /// A copy of the disk as it is now for another buffer, such as a killed process leaves it.
     pub fn killed(&self) -> Site {
         let directory = tempfile::tempdir().expect("a directory");
         Site { fs: self.fs.moved(&self.path(), directory.path()), directory, fsync: self.fsync }
@@ -88,7 +88,7 @@ impl Site {
         self.try_open(bytes).expect("it opens").into()
     }
 
-    /// The same, or why not.
+    /// Opens a buffer, or says why it cannot.
     pub fn try_open(&self, bytes: u64) -> Result<Opened, OpenError> {
         disk::open_on(Arc::new(self.fs.clone()), &self.config(bytes), 1, &Arc::default())
     }

@@ -151,7 +151,7 @@ struct LossyProxy {
     server: JoinHandle<()>,
 }
 
-/// What becomes of a connection whose answer was swallowed.
+/// The fate of a connection whose answer was swallowed.
 #[derive(Clone, Copy)]
 enum Then {
     HangUp,
@@ -234,7 +234,7 @@ async fn a_replay_that_was_killed_is_gone_on_with_and_nothing_is_delivered_twice
     // A gateway that is away knows nothing of it.
     let away = ["replay", "--gateway", "http://127.0.0.1:9"];
     dead_letters_meanwhile(directory.path(), &away).await.expect_status(1);
-    // What comes meanwhile, and what is asked for, make up other requests.
+    // Letters that come meanwhile, and another selection, would make other requests.
     keep_refused(directory.path(), &readings(40)[30..]);
     let done = replay(directory.path(), &gateway, &["--device", "meter-0"]).await.expect_status(0);
     expect(&done.stdout, "replayed 31 dead letters");

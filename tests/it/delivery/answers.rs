@@ -1,4 +1,4 @@
-//! What an answer of a node means.
+//! The meaning of a node's answers.
 
 use super::*;
 
@@ -133,7 +133,7 @@ async fn while_one_node_wants_to_be_left_alone_another_gets_its_batch() {
     let gateway = TestGateway::new().node(&busy).node(&node).set("batch.max_readings", 1).start().await;
     gateway.post(&readings(100)).await.expect_status(202);
     within(LIMIT, "all arrive", eventually("all", || async { node.count() == 100 })).await;
-    // What was on its way with the first one had not heard of it yet.
+    // Batches on their way beside the first one were sent before its answer came.
     assert!((1..=16).contains(&busy.requests()), "{}", busy.requests());
 }
 
@@ -251,7 +251,7 @@ async fn retries_to_a_node_that_fails_do_not_storm_and_a_stop_does_not_wait_for_
         .await;
     let start = Instant::now();
     gateway.post(&readings(BATCHES)).await.expect_status(202);
-    // What is saved up is soon spent; from then on ten each second are sent, and not a thousand.
+    // The saved retries are soon spent; from then on ten a second are sent, and not a thousand.
     eventually("it is spent", || async { node.requests() >= BATCHES + 100 }).await;
     tokio::time::sleep(millis(500)).await;
     let retries = node.requests() - BATCHES;

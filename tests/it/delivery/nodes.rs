@@ -94,7 +94,7 @@ async fn a_node_that_hangs_does_not_hold_up_the_others() {
         .start()
         .await;
     gateway.post(&readings(300)).await.expect_status(202);
-    // What the hanging node took stays with it; everything else goes past.
+    // Batches that the hanging node holds stay there; all others go past it.
     eventually("the rest arrives", || async { node.count() + hanging.requests() == 300 }).await;
     assert!(hanging.requests() <= 4, "{}", hanging.requests());
     eventually("it is settled", || async { gateway.account("buffered").await == hanging.requests() as u64 })

@@ -53,7 +53,7 @@ async fn over_many_power_losses_each_devices_readings_arrive_in_their_order() {
     let mut nodes = Vec::new();
     for state in states.clone() {
         let fs = fs.clone();
-        // Without the disk there is no power either: what is sent from then on, no process would have sent.
+        // The power is off when the disk is: a real process would not have sent anything from then on.
         let answer = move || match state.load(Ordering::Relaxed) {
             state if state == UP | POWERED && !fs.is_out_of_calls() => Answer::status(200),
             _ => Answer::hang_up(),

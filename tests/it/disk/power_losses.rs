@@ -2,12 +2,12 @@
 
 use super::*;
 
-/// What a run over many power losses has promised and seen.
+/// Promises and observations of a run over many power losses.
 #[derive(Default)]
 struct Promises {
     /// Acknowledged and not settled.
     owed: BTreeSet<i64>,
-    /// What went under each key.
+    /// The readings of each key.
     keys: BTreeMap<String, Vec<i64>>,
 }
 
@@ -48,7 +48,7 @@ async fn over_many_power_losses_nothing_acknowledged_is_lost_and_a_key_keeps_its
                         assert!(promises.owed.remove(&number), "{number} was owed");
                     }
                     running.deliver(parts, note);
-                    // Only what is on disk is known after the power went.
+                    // After the loss only records on disk are known.
                     let synced = running.push(-1..0, Ack::Disk).await;
                     is_full = matches!(synced, Err(PushError::Full { .. }));
                     if is_full {
@@ -66,7 +66,7 @@ async fn over_many_power_losses_nothing_acknowledged_is_lost_and_a_key_keeps_its
     }
 }
 
-/// Everything owed is there after a start, once, and nothing else but what had not been acknowledged.
+/// After a start every owed reading is there once, and otherwise only readings that had not been acknowledged.
 async fn check_start(running: &mut Running, promises: &mut Promises) -> Vec<(Vec<Part>, Option<NoteId>)> {
     let mut waiting = Vec::new();
     let mut found = BTreeSet::new();
@@ -87,7 +87,7 @@ async fn check_start(running: &mut Running, promises: &mut Promises) -> Vec<(Vec
     }
     assert!(found.is_superset(&promises.owed), "lost: {:?}", promises.owed.difference(&found).take(5));
     promises.owed = found;
-    // What was only there to make others durable is done with.
+    // Requests that served to make others durable are settled.
     let (fillers, waiting): (Vec<_>, Vec<_>) =
         waiting.into_iter().partition(|(_, _, numbers)| numbers.as_slice() == [-1]);
     for (parts, note, _) in fillers {

@@ -1,4 +1,4 @@
-//! What follows from an answer, in every format: by its status, its type and its body.
+//! The consequences of an answer in every format, by its status, its type and its body.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::support::{self, Answer, FakeNode, TestGateway, eventually, node_statu
 
 const PAGE: &str = "\u{feff}\r\n <!DOCTYPE html>\n<html><body>Please sign in</body></html>";
 
-/// What becomes of a batch of three readings.
+/// The fate of a batch of three readings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Delivered,
@@ -41,7 +41,7 @@ fn gateway(format: &str, directory: &Path) -> TestGateway {
         .set("dead_letter.path", directory.join("dead-letters").display())
 }
 
-/// Has a node answer like this, and see what comes of it; where the readings are tried again, the node takes them later.
+/// Has a node answer like this, and returns the fate; where the readings are tried again, the node takes them later.
 async fn check(format: &'static str, answer: Answer, expected: Fate) {
     let (directory, what) = (directory(), format!("{format} {answer:?}"));
     let node = FakeNode::always(answer).await;
@@ -163,7 +163,7 @@ async fn an_answer_that_is_none_is_told_with_the_reason_and_counts_against_the_n
 #[tokio::test]
 async fn no_secret_that_a_node_repeats_is_shown_or_kept_in_whatever_encoding() {
     let directory = directory();
-    // The whole request once more, in the ways in which servers repeat such things, around the end of what is kept.
+    // The whole request once more, in the ways in which servers repeat requests, around the limit at which answers are cut.
     let echo = |batch: &support::ReceivedBatch, padding: usize| {
         let headers: Vec<_> =
             batch.headers.iter().map(|(name, value)| format!("{name}: {value:?}")).collect();

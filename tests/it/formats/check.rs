@@ -1,9 +1,10 @@
-//! What `forebay check` finds where the format knows how to ask: the binary itself is run against nodes with scripted answers.
+//! Faults that `forebay check` finds with the questions of the format: the binary is run against nodes with scripted
+//! answers.
 
 use crate::support::process::{Finished, directory, forebay, run};
 use crate::support::{Answer, FakeNode};
 
-/// What it says of the nodes, and its exit status.
+/// Its lines about the nodes, and its exit status.
 async fn check(settings: &[(&str, &str)]) -> (Finished, String) {
     let settings = [&[("server.listen", "127.0.0.1:0")], settings].concat();
     let place = directory();

@@ -1,4 +1,4 @@
-//! ClickHouse takes the insert in the query of its address, and says by a code of its own what went wrong.
+//! ClickHouse takes the insert in the query of its address, and names errors by codes of its own.
 
 use std::path::Path;
 
@@ -81,7 +81,7 @@ async fn the_settings_of_the_node_and_of_the_format_are_used_and_what_the_addres
     assert_eq!(parameters(&node.received()[0]), expected);
 }
 
-/// What a node answers when one of these readings is in the batch.
+/// The answer of a node when one of these readings is in the batch.
 async fn node_refusing(bad: &'static [u64], answer: Answer) -> FakeNode {
     FakeNode::judging(move |batch| {
         let is_bad = |row: &super::Reading| row["value"].as_u64().is_some_and(|number| bad.contains(&number));

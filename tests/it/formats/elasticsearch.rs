@@ -14,7 +14,7 @@ use crate::support::{
     readings, to_json,
 };
 
-/// What is stored, by its identifier.
+/// The stored documents, by their identifiers.
 type Index = Arc<Mutex<BTreeMap<String, Reading>>>;
 
 /// The documents of a bulk request with their identifiers.
@@ -53,7 +53,7 @@ fn item(status: u16, error: Option<&str>) -> Value {
     json!({ "create": outcome })
 }
 
-/// Does with a bulk request what Elasticsearch does: `status` says of some documents that they fail, by their numbers.
+/// Treats a bulk request as Elasticsearch does: `status` makes some documents fail, by their numbers.
 fn bulk(
     index: &Index,
     batch: &ReceivedBatch,
@@ -300,7 +300,7 @@ async fn dead_letters_that_find_no_room_are_tried_again_without_sending_the_batc
 async fn after_a_crash_the_same_readings_have_the_same_identifiers() {
     let (directory, index) = (directory(), Index::default());
     let in_node = Arc::clone(&index);
-    // It stores what it is sent and says nothing.
+    // It stores the documents and does not answer.
     let node = FakeNode::judging(move |batch| {
         bulk(&in_node, batch, |_| None);
         Answer::never()

@@ -38,7 +38,7 @@ fn reading(sensor: &str, value: impl Into<Reading>, tags: Reading) -> Reading {
     reading
 }
 
-/// Does with a batch what InfluxDB does: the good lines are stored, and the answer speaks of the others.
+/// Treats a batch as InfluxDB does: the good lines are stored, and the answer names the others.
 fn write(points: &Points, batch: &ReceivedBatch, is_bad: impl Fn(&str) -> bool) -> Answer {
     let text = text(batch);
     let (bad, good): (Vec<_>, Vec<_>) = text.lines().partition(|line| is_bad(line));

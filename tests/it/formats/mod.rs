@@ -1,4 +1,4 @@
-//! What is promised of the formats towards nodes, over HTTP: what a node is sent, and what follows from what it says.
+//! The promises of the formats towards nodes, over HTTP: the body that a node is sent, and the consequences of its answer.
 
 mod answers;
 mod burying;
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::support::{Reading, RunningGateway, eventually};
 
-/// Longer than any test: what takes it does not happen.
+/// Longer than any test: a pause of this length never ends.
 const NEVER: &str = "1h";
 
 /// The dead letters below a directory, in their order.

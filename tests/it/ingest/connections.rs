@@ -1,4 +1,4 @@
-//! Connections: slow, broken, many, and such as carry what is no clear request.
+//! Connections: slow, broken, many, and with bytes that are not a clear request.
 
 use super::*;
 
@@ -329,7 +329,7 @@ async fn requests_that_wait_for_delivery_leave_connections_and_room_for_bodies_t
         }));
         eventually("it waits", || async { shared.account("buffered").await == 300 * number }).await;
     }
-    // What they sent counts in the buffer now: another body of that size finds room.
+    // Their readings are in the buffer now: another body of that size finds room.
     gateway.post_body(NDJSON, body.clone()).await.expect_status(202);
     // A fourth would take the connections that others need.
     let request = gateway.request("/v1/readings?ack=delivered").header("content-type", NDJSON);

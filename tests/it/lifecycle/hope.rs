@@ -1,4 +1,4 @@
-//! How long a stop goes on whose buffer keeps what is left: while something that waits could still get on.
+//! The length of a stop whose buffer keeps the rest: it goes on while something that waits could still be delivered.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -46,7 +46,7 @@ async fn stop(process: Process) -> (Finished, Duration) {
     (ended, begun.elapsed())
 }
 
-/// Stops it while nothing can get on: it ends soon, and says what is kept.
+/// Stops it while nothing can be delivered: it ends soon, and says how many readings are kept.
 async fn expect_soon(process: Process, kept: usize) -> Finished {
     let (ended, took) = stop(process).await;
     assert!(took < SOON, "{took:?}: {}", ended.stderr);

@@ -1,4 +1,4 @@
-//! What the log says while something goes wrong.
+//! The log's lines while something goes wrong.
 
 use super::*;
 
@@ -27,7 +27,7 @@ async fn a_full_buffer_and_a_node_that_is_gone_are_each_told_in_one_line_whateve
     process.terminate();
     let log = process.ended().await.stderr;
     assert_eq!((lines(&log, "condition=\"no_node_up\""), lines(&log, "the buffer is full")), (1, 1), "{log}");
-    // What was not told while it lasted is told at the end.
+    // Events that were not logged while it lasted are summed up at the end.
     let told = log.lines().filter(|line| line.contains("condition=\"buffer_full\""));
     let told = told.filter_map(|line| line.split_once("requests=")?.1.split(' ').next()?.parse::<u64>().ok());
     assert_eq!(told.sum::<u64>(), 200, "{log}");

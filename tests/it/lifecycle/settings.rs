@@ -1,4 +1,4 @@
-//! Settings: faults all at once, where they come from, and what a start says of them.
+//! Settings: faults are listed all at once, sources are shown, and a start logs the settings.
 
 use super::*;
 
@@ -202,7 +202,7 @@ async fn check_says_no_to_places_and_sizes_that_there_are_not_and_leaves_nothing
     expect_fault(check(&[("buffer.max_bytes", much)]), &["buffer.max_bytes: ", words, "are free"]);
     expect_fault(check(&[("dead_letter.max_bytes", much)]), &["dead_letter.max_bytes: ", words, "are free"]);
     expect_fault(check(&[MEMORY, ("buffer.max_bytes", much)]), &["buffer.max_bytes: ", words, "memory"]);
-    // What is not used is not looked at.
+    // Settings that are not used are not checked.
     check(&[MEMORY, ("buffer.path", "/proc/nowhere")]).expect_status(0);
     let names = std::fs::read_dir(place.path()).expect("it is there").count();
     assert_eq!(names, 1, "the file alone is there");
@@ -233,7 +233,7 @@ async fn check_says_no_to_a_path_that_a_node_does_not_know_whatever_the_format()
         let ended = forebay_says(&["check"], &settings).expect_status(1);
         assert!(ended.stdout.contains(": its answer is a web page"), "{format}: {}", ended.stdout);
     }
-    // One that may be any program need not answer what has no readings in it.
+    // A node that may be any program need not answer a request without readings.
     for format in ["ndjson", "json"] {
         let node = FakeNode::always(Answer::never()).await;
         let url = node.url();
@@ -318,7 +318,7 @@ async fn healthcheck_without_arguments_asks_what_its_user_runs_in_this_directory
     says(first.path(), &[ANY_PORT], 0);
     says(second.path(), &[ANY_PORT], 0);
     says(third.path(), &[("server.listen", &no_gateway)], 1);
-    // What a gateway that was killed has left is no gateway.
+    // The files of a killed gateway are not taken for a running one.
     one.kill().await;
     says(first.path(), &[ANY_PORT], 1);
     says(second.path(), &[ANY_PORT], 0);

@@ -56,7 +56,7 @@ async fn signals_end_nothing_from_before_the_settings_are_read() {
     for round in 0..15 {
         let directory = directory();
         let file = directory.path().join("settings");
-        // Whoever reads the settings waits until somebody writes them.
+        // A reader of the settings waits until somebody writes them.
         mknodat(CWD, &file, FileType::Fifo, Mode::RWXU, 0).expect("a pipe");
         let path = file.to_str().expect("UTF-8");
         let all = ["serve", "--config", path];
