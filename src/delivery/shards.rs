@@ -39,7 +39,7 @@ pub struct LaneId {
 ///
 /// **Invariant**: the readings of a device arrive in the order in which they were accepted, also through retries and
 /// failover: of the batches of one home and turn, the oldest one goes, and all others wait until it is settled
-/// (`whatever_nodes_and_network_do_what_is_acknowledged_arrives_in_order_and_the_ledger_adds_up` in
+/// (`whatever_nodes_and_network_do_acknowledged_readings_arrive_in_order_and_the_ledger_adds_up` in
 /// `tests/simulation/main.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {

@@ -66,7 +66,7 @@ const PLAIN: Trial = Trial {
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_acknowledged_survives_any_number_of_kills_and_arrives_under_one_key() {
+async fn acknowledged_readings_survive_any_number_of_kills_and_arrive_under_one_key() {
     survive(PLAIN).await;
 }
 

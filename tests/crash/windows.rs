@@ -33,7 +33,7 @@ const WINDOWED: Trial = Trial {
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_any_number_of_kills_the_windows_count_what_was_acknowledged_once() {
+async fn over_any_number_of_kills_the_windows_count_each_acknowledged_reading_once() {
     let config = r#"
         [[transform]]
         kind = "aggregate"
@@ -67,7 +67,7 @@ async fn where_readings_are_kept_beside_their_windows_kills_lose_neither() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn windows_behind_a_dedupe_count_what_was_acknowledged_whatever_it_has_forgotten() {
+async fn windows_behind_a_dedupe_count_each_acknowledged_reading_whatever_it_has_forgotten() {
     let config = r#"
         [[transform]]
         kind = "dedupe"

@@ -64,7 +64,7 @@ async fn someone_waits(gateway: &RunningGateway) {
 // reject
 
 #[tokio::test]
-async fn reject_holds_exactly_max_readings_and_what_is_in_flight_counts() {
+async fn reject_holds_exactly_max_readings_and_readings_in_flight_count() {
     let (node, gate) = gated_node().await;
     let gateway = bounded(10, &node).start().await;
     gateway.post(&from(0, 4)).await.expect_status(202);
@@ -109,7 +109,7 @@ async fn reject_holds_exactly_max_bytes() {
 }
 
 #[tokio::test]
-async fn what_never_fits_is_413_under_every_policy() {
+async fn a_request_larger_than_the_buffer_is_413_under_every_policy() {
     let (node, _gate) = gated_node().await;
     for policy in ["reject", "wait", "drop_oldest"] {
         let gateway = bounded(5, &node).set("buffer.on_full", policy).start().await;
@@ -192,7 +192,7 @@ async fn wait_ends_with_503_after_request_timeout_and_nothing_is_taken() {
 }
 
 #[tokio::test]
-async fn who_waits_first_is_served_first_and_a_large_request_is_not_starved_by_small_ones() {
+async fn waiting_requests_are_served_in_order_and_small_ones_do_not_starve_a_large_one() {
     let (node, gate) = gated_node().await;
     let gateway = bounded(4, &node).set("buffer.on_full", "wait").start().await;
     gateway.post(&from(0, 3)).await.expect_status(202);
@@ -228,7 +228,7 @@ async fn a_client_that_hangs_up_while_it_waits_leaves_the_room_to_those_behind_i
 }
 
 #[tokio::test]
-async fn a_client_that_hung_up_while_it_waited_takes_no_room_from_who_comes_later() {
+async fn a_client_that_hung_up_while_it_waited_takes_no_room_from_later_ones() {
     let (node, _gate) = gated_node().await;
     let gateway = bounded(4, &node).set("buffer.on_full", "wait").start().await;
     gateway.post(&from(0, 3)).await.expect_status(202);
@@ -256,7 +256,7 @@ async fn a_large_request_that_gives_up_lets_those_behind_it_go_on() {
 }
 
 #[tokio::test]
-async fn many_who_wait_are_all_served_and_the_bound_holds_all_the_time() {
+async fn many_waiting_requests_are_all_served_and_the_bound_holds_all_the_time() {
     let node = FakeNode::always(Answer::status(200).after(Duration::from_millis(3))).await;
     let gateway = bounded(10, &node).set("buffer.on_full", "wait").set("batch.max_age", "1ms").start().await;
     let clients: Vec<_> = (0..40)
@@ -278,7 +278,7 @@ async fn many_who_wait_are_all_served_and_the_bound_holds_all_the_time() {
 }
 
 #[tokio::test]
-async fn who_waits_for_room_is_told_at_once_when_the_gateway_stops() {
+async fn requests_waiting_for_room_are_answered_at_once_when_the_gateway_stops() {
     let (node, gate) = gated_node().await;
     let gateway = bounded(4, &node).set("buffer.on_full", "wait").start().await;
     gateway.post(&from(0, 3)).await.expect_status(202);
@@ -355,7 +355,7 @@ async fn ack_delivered_waits_through_retries_and_may_be_the_default() {
 }
 
 #[tokio::test]
-async fn ack_delivered_is_told_when_readings_were_dropped() {
+async fn ack_delivered_is_answered_when_readings_were_dropped() {
     let node = FakeNode::start().await;
     let gateway = bounded(4, &node).set("buffer.on_full", "drop_oldest").set("batch.max_age", "1h");
     let gateway = gateway.start().await;
@@ -400,7 +400,7 @@ async fn ack_delivered_is_answered_while_a_stop_delivers() {
 }
 
 #[tokio::test]
-async fn ack_delivered_is_told_when_the_gateway_stops_before() {
+async fn ack_delivered_is_answered_when_the_gateway_stops_before() {
     let node = FakeNode::always(Answer::never()).await;
     let gateway = bounded(100, &node).set("server.shutdown_timeout", "100ms").start().await;
     let answer = begin_delivered(&gateway, &from(0, 3)).await;

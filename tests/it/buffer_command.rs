@@ -56,7 +56,7 @@ fn expect(text: &str, part: &str) {
 }
 
 #[tokio::test]
-async fn verify_and_dump_show_what_is_not_delivered_and_change_nothing() {
+async fn verify_and_dump_show_undelivered_readings_and_change_nothing() {
     let directory = directory();
     left_behind(directory.path(), 3).await;
     let before = files(directory.path());
@@ -71,7 +71,7 @@ async fn verify_and_dump_show_what_is_not_delivered_and_change_nothing() {
 }
 
 #[tokio::test]
-async fn damage_is_told_set_aside_by_repair_and_known_from_then_on() {
+async fn damage_is_reported_set_aside_by_repair_and_known_from_then_on() {
     let directory = directory();
     left_behind(directory.path(), 4).await;
     damage(directory.path());
@@ -113,7 +113,7 @@ async fn a_directory_that_a_gateway_uses_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_directory_that_is_not_there_is_told_and_not_made() {
+async fn a_missing_directory_is_reported_and_not_made() {
     let directory = directory();
     for command in ["verify", "dump", "repair"] {
         let failed = run(forebay(directory.path(), &["buffer", command, "--path", "elsewhere"], &[]));
@@ -153,7 +153,7 @@ async fn keys_forgotten(directory: &Path) -> (f64, String) {
 }
 
 #[tokio::test]
-async fn remembered_keys_that_are_lost_are_told_by_verify_and_by_one_start() {
+async fn lost_keys_are_reported_by_verify_and_by_one_start() {
     for length in [0, 100, 4096, 4500] {
         let directory = directory();
         let path = keys_left_behind(directory.path()).await;

@@ -298,7 +298,7 @@ impl Recovery {
 }
 
 #[tokio::test]
-async fn a_damaged_record_costs_one_request_and_is_set_aside() {
+async fn a_damaged_record_loses_one_request_and_is_set_aside() {
     for end in End::ALL {
         let backlog = Backlog::make(end).await;
         // The checksum, the length, the sequence number, the synced position, the kind, the number, and the rest.
@@ -316,7 +316,7 @@ async fn a_damaged_record_costs_one_request_and_is_set_aside() {
 }
 
 #[tokio::test]
-async fn a_damaged_note_costs_no_reading() {
+async fn a_damaged_note_loses_no_reading() {
     for end in [End::KilledWithBatches, End::Stopped] {
         let backlog = Backlog::make(end).await;
         let mut segments = backlog.segments();
@@ -331,7 +331,7 @@ async fn a_damaged_note_costs_no_reading() {
 }
 
 #[tokio::test]
-async fn damaged_headers_cost_nothing_where_the_checkpoint_knows_the_segment() {
+async fn damaged_headers_lose_nothing_where_the_checkpoint_knows_the_segment() {
     for end in End::ALL {
         let backlog = Backlog::make(end).await;
         let count = backlog.segments().len();
@@ -389,7 +389,7 @@ async fn a_damaged_record_is_set_aside_also_where_everything_around_it_is_settle
 }
 
 #[tokio::test]
-async fn a_segment_that_is_cut_short_costs_what_is_cut_off() {
+async fn a_segment_that_is_cut_short_loses_only_the_part_that_was_cut_off() {
     for end in End::ALL {
         let backlog = Backlog::make(end).await;
         for index in [0, 2, backlog.segments_with_known_end() - 1] {
@@ -410,7 +410,7 @@ async fn a_segment_that_is_cut_short_costs_what_is_cut_off() {
 }
 
 #[tokio::test]
-async fn what_was_in_a_segment_that_is_gone_is_counted() {
+async fn the_records_of_a_missing_segment_are_counted_as_lost() {
     for end in End::ALL {
         let backlog = Backlog::make(end).await;
         for index in [0, 2, backlog.segments_with_known_end() - 1] {
@@ -455,7 +455,7 @@ async fn without_checkpoints_everything_is_delivered() {
 
 /// The older checkpoint is read, which knows segments that were settled and removed since.
 #[tokio::test]
-async fn one_damaged_checkpoint_makes_nobody_believe_that_settled_segments_are_lost() {
+async fn a_damaged_checkpoint_does_not_count_settled_segments_as_lost() {
     let (directory, node) = (directory(), FakeNode::start().await);
     let process = Process::start(command(directory.path(), &node.url(), &[("batch.max_age", "1ms")]));
     let gateway = process.gateway();
@@ -475,7 +475,7 @@ async fn one_damaged_checkpoint_makes_nobody_believe_that_settled_segments_are_l
 }
 
 #[tokio::test]
-async fn what_is_not_the_gateways_stays_where_it_is() {
+async fn files_of_others_stay_where_they_are() {
     let backlog = Backlog::make(End::Killed).await;
     let rubbish = ["notes.txt", "1.segment", "00000000000000000001.segment.bak", "checkpoint-c", ".hidden"];
     for name in rubbish {
@@ -490,7 +490,7 @@ async fn what_is_not_the_gateways_stays_where_it_is() {
 }
 
 #[tokio::test]
-async fn an_empty_segment_and_one_of_zeros_cost_nothing() {
+async fn an_empty_segment_and_one_of_zeros_lose_nothing() {
     for end in End::ALL {
         let backlog = Backlog::make(end).await;
         for content in [vec![], vec![0; 100], vec![0; 64 * 1024]] {
@@ -557,7 +557,7 @@ async fn twenty_readings_and_a_kill() -> tempfile::TempDir {
 }
 
 #[tokio::test]
-async fn what_a_later_version_has_written_stops_the_start_in_words_that_are_said_once() {
+async fn files_of_a_later_version_stop_the_start_with_one_explanation() {
     let directory = twenty_readings_and_a_kill().await;
     let mut segment = Segment::read(directory.path().join("buffer/00000000000000000001.segment"));
     HEADERS.iter().for_each(|header| segment.bytes[header + 7] = 2);

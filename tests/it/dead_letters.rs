@@ -117,7 +117,7 @@ fn list_shows_a_line_for_each_and_counts_them() {
 }
 
 #[test]
-fn filters_say_which_are_meant() {
+fn filters_select_letters() {
     let directory = directory();
     let mut other = reading(9);
     other["sensor"] = json!("current");
@@ -206,7 +206,7 @@ fn a_directory_of_something_else_is_no_directory_of_dead_letters() {
 }
 
 #[test]
-fn a_directory_that_is_not_there_is_named_with_the_setting_and_none_is_made() {
+fn a_missing_directory_is_named_with_its_setting_and_not_made() {
     let directory = directory();
     let commands = [&["list"] as &[&str], &["list", "--json"], &["replay"], &["purge"], &["purge", "--yes"]];
     for command in commands {
@@ -232,7 +232,7 @@ fn a_directory_that_is_not_there_is_named_with_the_setting_and_none_is_made() {
 }
 
 #[test]
-fn what_no_letter_can_have_is_a_misuse_that_says_what_there_is() {
+fn a_filter_that_no_letter_can_match_is_wrong_use_and_the_choices_are_named() {
     let directory = directory();
     keep_refused(directory.path(), &readings(1));
     for command in ["list", "replay", "purge"] {
@@ -332,7 +332,7 @@ fn is_safe(text: &str) -> bool {
 }
 
 #[test]
-fn what_a_terminal_would_obey_is_escaped_in_every_output() {
+fn control_characters_are_escaped_in_every_output() {
     let directory = directory();
     let mut bad = reading(0);
     bad["sensor"] = "a\u{202e}b\u{2066}".into();
@@ -351,7 +351,7 @@ fn what_a_terminal_would_obey_is_escaped_in_every_output() {
 }
 
 #[test]
-fn a_directory_can_be_named_and_comes_from_the_settings_otherwise() {
+fn a_directory_can_be_named_and_comes_from_the_settings_by_default() {
     let directory = directory();
     keep_refused(directory.path(), &readings(2));
     let elsewhere = directory.path().join("elsewhere");
@@ -369,7 +369,7 @@ fn a_directory_can_be_named_and_comes_from_the_settings_otherwise() {
 }
 
 #[test]
-fn purge_removes_what_is_meant_and_only_when_it_is_told_to() {
+fn purge_removes_the_selected_letters_and_only_when_confirmed() {
     let directory = directory();
     keep_refused(directory.path(), &readings(10));
     let before = files(directory.path());

@@ -51,7 +51,7 @@ async fn found(running: &mut Running) -> Vec<(i64, bool)> {
 }
 
 #[tokio::test]
-async fn what_was_made_is_found_after_a_power_loss_and_what_it_was_made_of_is_not() {
+async fn after_a_power_loss_the_derived_reading_is_found_and_its_sources_are_not() {
     let site = Site::new(31);
     let mut running = site.open(BYTES);
     running.push(0..4, Ack::Disk).await.expect("room");
@@ -87,7 +87,7 @@ async fn what_was_made_is_found_after_a_power_loss_and_what_it_was_made_of_is_no
 }
 
 #[tokio::test]
-async fn whenever_the_power_goes_each_reading_is_there_or_in_what_was_made_of_it_and_never_both() {
+async fn whenever_power_is_lost_a_reading_is_there_or_in_its_derived_reading_and_never_both() {
     for seed in 0..rounds(20, 60) as u64 {
         let site = Site::new(seed);
         let mut random = fastrand::Rng::with_seed(seed);
@@ -146,7 +146,7 @@ async fn whenever_the_power_goes_each_reading_is_there_or_in_what_was_made_of_it
 }
 
 #[tokio::test]
-async fn what_a_failing_disk_does_not_keep_comes_back_and_is_kept_later() {
+async fn derivations_that_a_failing_disk_refuses_are_tried_again_and_stored_later() {
     let site = Site::new(32);
     let mut running = site.open(BYTES);
     running.push(0..4, Ack::Disk).await.expect("room");
@@ -170,7 +170,7 @@ async fn what_a_failing_disk_does_not_keep_comes_back_and_is_kept_later() {
 }
 
 #[tokio::test]
-async fn what_was_made_of_readings_that_are_in_memory_only_is_on_disk() {
+async fn a_reading_derived_from_readings_in_memory_is_on_disk() {
     let site = Site::new(33);
     let mut running = site.open(BYTES);
     site.fs.set_faults(FaultRates { write: 1.0, ..FaultRates::default() });
@@ -186,7 +186,7 @@ async fn what_was_made_of_readings_that_are_in_memory_only_is_on_disk() {
 }
 
 #[tokio::test]
-async fn what_was_made_in_a_backlog_is_read_from_disk_and_still_known_as_made() {
+async fn a_derived_reading_in_a_backlog_is_read_from_disk_and_still_known_as_derived() {
     let site = Site::new(34);
     let mut running = site.open(BYTES);
     running.push(0..1, Ack::Disk).await.expect("room");

@@ -74,7 +74,7 @@ async fn a_disk_that_the_log_itself_has_filled_is_used_again_once_its_readings_a
 }
 
 #[tokio::test]
-async fn what_was_delivered_while_the_disk_took_no_more_is_not_sent_again_after_a_crash() {
+async fn readings_delivered_while_the_disk_was_full_are_not_sent_again_after_a_crash() {
     let site = Site::new(22);
     let mut running = site.open(1 << 20);
     running.push(0..8, Ack::Disk).await.expect("room");
@@ -123,7 +123,7 @@ async fn a_checkpoint_of_another_version_stops_the_start_and_nothing_is_removed(
 }
 
 #[tokio::test]
-async fn a_request_whose_sync_failed_is_refused_and_does_not_come_back() {
+async fn a_request_whose_sync_failed_is_refused_and_its_readings_never_appear() {
     let site = Site::new(2);
     let mut running = site.open(1 << 20);
     running.push(0..2, Ack::Disk).await.expect("room");
@@ -144,7 +144,7 @@ async fn a_request_whose_sync_failed_is_refused_and_does_not_come_back() {
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_in_memory_is_delivered_from_memory_when_the_disk_fails() {
+async fn readings_acknowledged_in_memory_are_delivered_from_memory_when_the_disk_fails() {
     let site = Site::new(3);
     let mut running = site.open(1 << 20);
     site.fs.set_faults(FaultRates { write: 1.0, ..FaultRates::default() });
@@ -159,7 +159,7 @@ async fn what_was_acknowledged_in_memory_is_delivered_from_memory_when_the_disk_
 }
 
 #[tokio::test]
-async fn what_was_only_in_memory_and_is_not_delivered_is_told_as_lost_at_the_end() {
+async fn undelivered_readings_that_were_only_in_memory_are_reported_as_lost_at_the_end() {
     let site = Site::new(24);
     let mut running = site.open(1 << 20);
     running.push(0..2, Ack::Disk).await.expect("room");
@@ -301,7 +301,7 @@ async fn a_memo_is_kept_with_its_readings_and_after_they_are_gone() {
 }
 
 #[tokio::test]
-async fn a_buffer_that_has_ended_lets_go_of_its_directory_whoever_still_holds_on_to_it() {
+async fn an_ended_buffer_releases_its_directory_although_handles_on_it_remain() {
     let site = Site::new(7);
     let running = site.open(1 << 30);
     running.push(0..3, Ack::Disk).await.expect("a sound disk");
@@ -331,7 +331,7 @@ const TROUBLES: [Trouble; 4] = [
 ];
 
 #[tokio::test]
-async fn what_is_delivered_while_the_disk_is_in_trouble_is_written_down_as_soon_as_it_is_well_again() {
+async fn settlements_during_disk_trouble_are_written_as_soon_as_it_is_over() {
     for (what, begin, end) in TROUBLES {
         let site = Site::new(25);
         let mut running = site.open(1 << 20);
@@ -371,7 +371,7 @@ async fn an_end_that_leaves_delivered_readings_to_the_next_start_says_how_many()
 }
 
 #[tokio::test]
-async fn that_the_directory_or_its_lock_is_gone_is_known_without_a_write_and_so_is_what_to_do() {
+async fn a_missing_directory_or_lock_is_noticed_without_a_write_and_reported_with_a_remedy() {
     for ((what, begin, end), advice) in TROUBLES.into_iter().zip(["put the directory back", "restart"]) {
         let site = Site::new(29);
         let running = site.open(1 << 20);
@@ -387,7 +387,7 @@ async fn that_the_directory_or_its_lock_is_gone_is_known_without_a_write_and_so_
 }
 
 #[tokio::test]
-async fn an_end_without_the_directory_says_what_is_sent_again_by_whom_and_under_which_keys() {
+async fn an_end_without_the_directory_reports_which_readings_are_sent_again_by_whom_and_under_which_keys() {
     for ((what, begin, end), is_elsewhere) in TROUBLES.into_iter().zip([true, false]) {
         let site = Site::new(30);
         let mut running = site.open(1 << 20);
@@ -495,7 +495,7 @@ fn content(site: &Site) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[tokio::test]
-async fn what_a_later_version_has_written_stops_the_start_in_words_and_stays_as_it_is() {
+async fn files_of_a_later_version_stop_the_start_with_an_explanation_and_stay_as_they_are() {
     let later: [Later; 4] = [
         ("segments", "version 2, and this program knows version 1", |site| {
             let path = site.path().join("00000000000000000001.segment");

@@ -85,7 +85,7 @@ async fn a_node_appears_goes_and_comes_back_and_the_books_add_up() {
 }
 
 #[tokio::test]
-async fn what_waited_for_a_node_that_has_gone_goes_elsewhere_and_what_was_on_its_way_may_end_there() {
+async fn batches_waiting_for_a_removed_node_go_elsewhere_and_those_on_their_way_may_end_there() {
     let slow = FakeNode::always(Answer::status(200).after(Duration::from_millis(300))).await;
     let other = FakeNode::start().await;
     let names = Names::default();

@@ -67,7 +67,7 @@ fn every_recipe_has_settings_that_the_gateway_takes() {
 }
 
 #[test]
-fn every_example_has_settings_that_the_gateway_takes_and_mounts_what_is_there() {
+fn every_example_has_settings_that_the_gateway_takes_and_mounts_existing_files() {
     let examples = inside("examples");
     assert!(examples.len() >= 3, "{examples:?}");
     for example in examples {

@@ -130,7 +130,7 @@ async fn a_body_that_holds_no_line_is_taken() {
 }
 
 #[tokio::test]
-async fn times_count_in_the_precision_that_was_asked_for_and_in_nanoseconds_otherwise() {
+async fn times_have_the_requested_precision_and_nanoseconds_by_default() {
     const HERE: &str = r#"{"device":"d","sensor":"m","value":1,"time":"1970-01-01T02:00:00Z"}"#;
     let setup = Setup::with(|gateway| gateway.set("ingest.earliest", EPOCH)).await;
     let both =
@@ -203,7 +203,7 @@ async fn a_partial_write_keeps_the_good_lines_and_names_the_others() {
 }
 
 #[tokio::test]
-async fn a_field_that_is_no_value_costs_that_field_alone() {
+async fn a_field_without_a_valid_value_is_rejected_alone() {
     for path in BOTH {
         let setup = Setup::start().await;
         let body = "mem,host=h a=1,b=NaN,c=2i,d=x,e= 1170288000000000000\n";
@@ -303,7 +303,7 @@ async fn a_strict_request_is_taken_whole_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_line_that_is_not_utf8_costs_no_other() {
+async fn a_line_that_is_not_utf8_is_rejected_alone() {
     let setup = Setup::start().await;
     for path in BOTH {
         let body = [LINE.as_bytes(), b"m,host=\xff value=1\n", LINE.as_bytes()].concat();
@@ -314,7 +314,7 @@ async fn a_line_that_is_not_utf8_costs_no_other() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_what_its_encoding_says_is_400() {
+async fn a_body_that_contradicts_its_encoding_is_400() {
     let setup = Setup::start().await;
     for path in BOTH {
         let reply = setup.post_with(path, &[("content-encoding", "gzip")], LINE).await;
@@ -344,7 +344,7 @@ async fn other_methods_are_405_with_allow_and_other_paths_are_404() {
 }
 
 #[tokio::test]
-async fn what_clients_ask_before_they_write_is_answered_so_that_they_go_on() {
+async fn questions_of_clients_before_they_write_are_answered() {
     let setup = Setup::start().await;
     // The clients of InfluxDB 1 and 2 look for the version.
     let ping = setup.gateway.get("/ping").await.expect_status(204);
@@ -471,7 +471,7 @@ async fn a_full_buffer_is_503_with_retry_after_and_all_or_nothing() {
 }
 
 #[tokio::test]
-async fn while_it_drains_clients_are_told_to_come_again() {
+async fn while_it_drains_clients_are_asked_to_retry() {
     let gate = Gate::default();
     let node = FakeNode::always(Answer::status(200).behind(&gate)).await;
     let gateway = TestGateway::new().node(&node).start().await;
@@ -490,7 +490,7 @@ async fn while_it_drains_clients_are_told_to_come_again() {
 }
 
 #[tokio::test]
-async fn delivered_lines_are_answered_when_the_node_has_them_and_dead_letters_are_told() {
+async fn ack_delivered_is_answered_when_the_node_has_the_lines_and_names_dead_letters() {
     let setup = Setup::start().await;
     for path in BOTH {
         expect_taken(setup.post(&format!("{path}&ack=delivered"), LINE).await);

@@ -169,7 +169,7 @@ async fn an_empty_array_is_202_with_nothing_accepted() {
 }
 
 #[tokio::test]
-async fn good_readings_are_taken_and_the_others_are_told_with_index_pointer_and_detail() {
+async fn good_readings_are_taken_and_the_others_are_listed_with_index_pointer_and_detail() {
     let setup = Setup::start().await;
     let bad = [
         (json!({"sensor":"s","value":1}), "/device", "`device` is missing"),

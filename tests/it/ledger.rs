@@ -314,7 +314,7 @@ fn the_ledger_adds_up_and_every_accepted_reading_arrives_once() {
 }
 
 #[test]
-fn under_drop_oldest_what_does_not_arrive_is_counted_as_dropped() {
+fn under_drop_oldest_readings_that_do_not_arrive_are_counted_as_dropped() {
     check_all(8, &["drop_oldest"], |_case, seen| {
         let arrived = seen.arrived();
         let distinct: BTreeSet<_> = arrived.iter().copied().collect();

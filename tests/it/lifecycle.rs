@@ -144,7 +144,7 @@ async fn a_taken_port_of_the_embedded_node_fails_no_start() {
 }
 
 #[tokio::test]
-async fn sigterm_delivers_what_is_buffered_to_a_node_that_is_slow_and_exits_with_0() {
+async fn sigterm_delivers_buffered_readings_to_a_slow_node_and_exits_with_0() {
     let directory = directory();
     let node = FakeNode::always(Answer::status(200).after(Duration::from_millis(100))).await;
     // Nothing goes out before the stop, and then one batch after the other.
@@ -158,7 +158,7 @@ async fn sigterm_delivers_what_is_buffered_to_a_node_that_is_slow_and_exits_with
 }
 
 #[tokio::test]
-async fn a_stop_tries_at_once_what_was_to_wait_longer_than_the_stop_may_last() {
+async fn a_stop_retries_at_once_batches_whose_pause_exceeds_the_time_of_the_stop() {
     for refusal in [Answer::status(503).header("retry-after", 60), Answer::hang_up()] {
         let directory = directory();
         let node = FakeNode::answering([refusal.clone(), refusal]).await;
@@ -198,7 +198,7 @@ async fn while_it_drains_readyz_says_so_and_posts_get_503() {
 }
 
 #[tokio::test]
-async fn what_a_dead_node_leaves_undelivered_is_counted_in_an_error_line_and_the_status_is_1() {
+async fn readings_that_a_dead_node_leaves_undelivered_are_counted_in_an_error_line_and_the_status_is_1() {
     let directory = directory();
     let dead = format!("http://{}/v1/batches", nobody());
     let process = serve(directory.path(), &dead, &[("server.shutdown_timeout", "200ms")]);
@@ -210,7 +210,7 @@ async fn what_a_dead_node_leaves_undelivered_is_counted_in_an_error_line_and_the
 }
 
 #[tokio::test]
-async fn what_a_dead_node_leaves_undelivered_stays_on_disk_and_the_next_start_delivers_it() {
+async fn readings_that_a_dead_node_leaves_undelivered_stay_on_disk_and_the_next_start_delivers_them() {
     let directory = directory();
     let dead = nobody();
     let url = format!("http://{dead}/v1/batches");
@@ -332,7 +332,7 @@ async fn a_key_on_disk_gets_the_first_answer_again_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_second_gateway_on_the_same_directory_does_not_start_and_says_what_to_do() {
+async fn a_second_gateway_on_the_same_directory_does_not_start_and_names_the_remedy() {
     let directory = directory();
     let node = FakeNode::start().await;
     let _first = serve(directory.path(), &node.url(), &[DISK]);
@@ -358,7 +358,7 @@ async fn a_second_sigterm_ends_it_at_once() {
 }
 
 #[tokio::test]
-async fn a_second_signal_blames_nobody_for_what_it_cuts_short() {
+async fn a_second_signal_logs_no_errors_for_the_work_that_it_cuts_short() {
     let (directory, node) = (directory(), FakeNode::always(Answer::status(503)).await);
     let settings = [
         DISK,
@@ -422,7 +422,7 @@ async fn an_idle_gateway_stops_quickly_even_with_connections_open() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_told_in_a_clear_line_and_the_status_is_1() {
+async fn a_taken_port_is_reported_in_one_line_and_the_status_is_1() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
     let ended = forebay_says(&["serve"], &[("server.listen", &address)]).expect_status(1);

@@ -269,7 +269,7 @@ async fn a_batch_that_is_sent_again_is_not_noted_again() {
 }
 
 #[tokio::test]
-async fn what_was_noted_before_the_stop_goes_out_first_under_its_old_key() {
+async fn batches_noted_before_the_stop_go_out_first_under_their_old_keys() {
     let gate = Gate::default();
     let node = FakeNode::always(Answer::status(200).behind(&gate)).await;
     let resumed = |key: &str, note, parts| Resumed { key: key.to_owned(), note: NoteId(note), parts };

@@ -82,7 +82,7 @@ async fn files_are_for_the_gateways_user_alone_whatever_the_umask() {
 }
 
 #[tokio::test]
-async fn what_root_makes_in_a_directory_of_somebody_else_is_theirs() {
+async fn files_that_root_makes_in_a_directory_of_somebody_else_belong_to_its_owner() {
     let directory = directory();
     if chown(directory.path(), Some(10_001), Some(10_002)).is_err() {
         return;

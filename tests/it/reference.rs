@@ -211,7 +211,7 @@ fn the_statuses_and_reasons_are_those_of_the_front() {
 }
 
 #[test]
-fn acknowledgements_and_overflow_policies_are_told_in_the_words_of_the_code() {
+fn acknowledgements_and_overflow_policies_are_documented_in_the_words_of_the_code() {
     let introduction = "The promises of `buffer.ack` and `?ack=`, and what `buffer.on_full` chooses between. \
                         [What an acknowledgement promises](../promises/acknowledgements.md) and \
                         [Overload](../promises/overload.md) say more.";

@@ -244,7 +244,7 @@ async fn failures_in_the_middle_of_the_halving_lose_and_double_nothing() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_written_down_stays_in_the_buffer_and_others_go_on() {
+async fn dead_letters_that_cannot_be_written_stay_in_the_buffer_and_others_go_on() {
     for (directory, gateway) in kinds() {
         let node = node_refusing(422, &[0]).await;
         let place = directory.path().join("blocked");
@@ -282,7 +282,7 @@ async fn trouble(gateway: &RunningGateway) -> Value {
 }
 
 #[tokio::test]
-async fn what_finds_no_room_among_the_dead_letters_waits_until_some_are_removed() {
+async fn readings_without_room_among_the_dead_letters_wait_until_some_are_removed() {
     for (directory, gateway) in kinds() {
         let node = node_refusing(422, &(0..10).collect::<Vec<_>>()).await;
         let gateway = gateway.node(&node).set("dead_letter.max_bytes", "1KiB").set("batch.max_readings", 1);

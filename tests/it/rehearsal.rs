@@ -72,7 +72,7 @@ fn the_examples_of_the_document_do_what_it_says() {
 }
 
 #[test]
-fn a_file_is_read_as_its_name_says_and_what_cannot_be_is_told() {
+fn a_file_is_read_by_the_format_of_its_name_and_faults_are_reported() {
     let directory = directory();
     let toml = "[[transform]]\nkind = \"filter\"\nkeep = 'value > 1.0'\n";
     let check = |name: &str, content: &str, status: i32, expected: &str| {
@@ -114,7 +114,7 @@ fn a_file_is_read_as_its_name_says_and_what_cannot_be_is_told() {
 }
 
 #[test]
-fn what_is_rejected_fails_or_comes_late_is_named_and_counted() {
+fn rejected_failing_and_late_readings_are_named_and_counted() {
     let directory = directory();
     let toml = "[[transform]]
 kind = 'filter'
@@ -171,7 +171,7 @@ fn canonical(reading: &Reading) -> String {
 }
 
 #[test]
-fn whoever_reads_only_the_beginning_makes_it_no_failure() {
+fn a_reader_that_stops_early_is_no_failure() {
     let directory = directory();
     let household = Path::new(ROOT).join(HOUSEHOLD);
     let file = household.display().to_string();
@@ -187,7 +187,7 @@ fn whoever_reads_only_the_beginning_makes_it_no_failure() {
 }
 
 #[tokio::test]
-async fn a_gateway_sends_what_the_rehearsal_said() {
+async fn a_gateway_sends_the_readings_that_the_rehearsal_printed() {
     let toml = "[[transform]]
 kind = 'filter'
 keep = 'sensor != \"voltage\" || value <= 241.0'

@@ -145,7 +145,7 @@ async fn each_batch_goes_to_so_many_nodes_and_to_no_more() {
 // A node that is away.
 
 #[tokio::test]
-async fn one_node_of_three_that_is_away_costs_no_copies() {
+async fn with_one_node_of_three_away_every_reading_has_its_copies() {
     let [gone, first, second] = three().await;
     let gateway = gateway(&[&gone, &first, &second], 2, 2).start().await;
     let _address = gone.stop().await;
@@ -301,7 +301,7 @@ async fn refusing(bad: impl Fn(u64) -> bool + Send + 'static) -> FakeNode {
 }
 
 #[tokio::test]
-async fn what_one_node_refuses_the_others_take() {
+async fn a_batch_that_one_node_refuses_is_taken_by_the_others() {
     let (picky, first, second) = (refusing(|_| true).await, FakeNode::start().await, FakeNode::start().await);
     let nodes = [&picky, &first, &second];
     let gateway = gateway(&nodes, 2, 2).start().await;

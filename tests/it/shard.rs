@@ -504,7 +504,7 @@ async fn when_a_node_leaves_only_its_devices_move() {
 }
 
 #[tokio::test]
-async fn what_is_on_its_way_to_a_node_that_leaves_holds_up_what_comes_after_it_and_not_the_others() {
+async fn batches_on_their_way_to_a_leaving_node_hold_up_their_successors_and_no_others() {
     for failover in ["next", "wait"] {
         let nodes = three().await;
         let all = [&nodes[0], &nodes[1], &nodes[2]];

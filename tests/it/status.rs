@@ -435,7 +435,7 @@ async fn node_up_goes_to_0_and_to_1_again() {
 }
 
 #[tokio::test]
-async fn what_is_in_flight_and_how_old_the_oldest_is_can_be_seen() {
+async fn batches_in_flight_and_the_age_of_the_oldest_reading_are_shown() {
     let gate = Gate::default();
     let node = FakeNode::always(Answer::status(200).behind(&gate)).await;
     let gateway = gateway(&node).set("batch.max_readings", 2).set("cluster.max_in_flight", 3).start().await;
@@ -473,7 +473,7 @@ async fn open_connections_are_counted() {
 }
 
 #[tokio::test]
-async fn dead_letters_that_wait_are_counted_whoever_changes_the_files() {
+async fn waiting_dead_letters_are_counted_even_when_others_change_the_files() {
     let place = support::process::directory();
     let node = FakeNode::always(Answer::status(422).body("no")).await;
     let letters = place.path().join("dead-letters");
@@ -506,7 +506,7 @@ async fn rejections(gateway: &RunningGateway) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn each_reading_that_is_turned_away_is_told_with_its_device_its_reason_and_what_was_sent() {
+async fn each_rejected_reading_is_shown_with_its_device_its_reason_and_its_text() {
     let node = FakeNode::start().await;
     let gateway = gateway(&node).start().await;
     assert_eq!(rejections(&gateway).await, Vec::<Value>::new());
@@ -552,7 +552,7 @@ async fn each_reading_that_is_turned_away_is_told_with_its_device_its_reason_and
 }
 
 #[tokio::test]
-async fn a_compressed_body_and_one_that_is_decoded_elsewhere_are_told_alike() {
+async fn rejections_of_compressed_bodies_and_of_other_decoders_are_shown_alike() {
     let node = FakeNode::start().await;
     let gateway = gateway(&node).start().await;
     let bad = json!({ "device": "pump-13", "sensor": "s" });
@@ -574,7 +574,7 @@ async fn a_compressed_body_and_one_that_is_decoded_elsewhere_are_told_alike() {
 
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "one table of reasons")]
-async fn a_request_that_is_refused_whole_is_told_and_counted_under_its_reason() {
+async fn a_request_refused_as_a_whole_is_shown_and_counted_under_its_reason() {
     let node = FakeNode::always(Answer::status(503)).await;
     let gateway = gateway(&node).set("buffer.max_readings", 5).set("server.max_body", "4KiB");
     let gateway = gateway.set("server.request_timeout", "200ms").start().await;
@@ -648,7 +648,7 @@ async fn a_request_that_is_refused_whole_is_told_and_counted_under_its_reason() 
 }
 
 #[tokio::test]
-async fn of_a_request_at_most_ten_readings_are_told_and_of_all_the_last_two_hundred() {
+async fn at_most_ten_rejections_of_a_request_and_the_last_two_hundred_of_all_are_shown() {
     let node = FakeNode::start().await;
     let gateway = gateway(&node).start().await;
     let bad = |number: usize| json!({ "device": format!("d{number}"), "sensor": "s" });
@@ -667,7 +667,7 @@ async fn of_a_request_at_most_ten_readings_are_told_and_of_all_the_last_two_hund
 }
 
 #[tokio::test]
-async fn what_is_told_of_rejections_shows_no_secret_and_no_control_character() {
+async fn shown_rejections_have_no_secret_and_no_control_character() {
     let node = FakeNode::start().await;
     let gateway = gateway(&node).start().await;
     let request =
@@ -687,7 +687,7 @@ async fn what_is_told_of_rejections_shows_no_secret_and_no_control_character() {
 }
 
 #[tokio::test]
-async fn what_is_told_of_rejections_shows_no_secret_of_the_settings_wherever_a_client_repeats_it() {
+async fn shown_rejections_have_no_secret_of_the_settings_wherever_a_client_repeats_it() {
     let node = FakeNode::start().await;
     let url = node.url().replace("http://", "http://me:Zebra-Pass@") + "?sig=Quagga-Parameter";
     let gateway = TestGateway::new().node_at(url).set("cluster.headers.x-scope", "Okapi-Header-Value");
@@ -713,7 +713,7 @@ async fn what_is_told_of_rejections_shows_no_secret_of_the_settings_wherever_a_c
 // The page and the document
 
 #[tokio::test]
-async fn the_page_shows_the_state_and_makes_harmless_what_nodes_said() {
+async fn the_page_shows_the_state_and_escapes_texts_of_nodes() {
     let node = FakeNode::always(Answer::status(401).body("<script>alert('\"&')</script>")).await;
     let url = node.url().replace("http://", "http://user:secret@");
     let gateway = TestGateway::new().node_at(url);

@@ -57,7 +57,7 @@ async fn readings_that_a_transform_takes_out_are_filtered_and_the_others_arrive(
 }
 
 #[tokio::test]
-async fn what_a_window_makes_takes_the_place_of_what_it_made_it_of() {
+async fn the_result_of_a_window_takes_the_place_of_its_readings() {
     for (gateway, _directory) in each_kind() {
         let node = FakeNode::start().await;
         let gateway = gateway.node(&node).file(SHORT).start().await;
@@ -77,7 +77,7 @@ async fn what_a_window_makes_takes_the_place_of_what_it_made_it_of() {
 }
 
 #[tokio::test]
-async fn transforms_run_in_their_order_and_what_one_makes_goes_on_behind_it() {
+async fn transforms_run_in_their_order_and_the_result_of_one_goes_on_behind_it() {
     let chain = format!(
         "{SHORT}[[transform]]\nkind = \"deadband\"\ndelta = 5\nsensors = [\"*_sum\"]\n[[transform]]\nkind = \"aggregate\"\nevery = \"1m\"\nfunctions = [\"last\"]\nsensors = [\"*_sum\"]\n"
     );
@@ -102,7 +102,7 @@ async fn transforms_run_in_their_order_and_what_one_makes_goes_on_behind_it() {
 }
 
 #[tokio::test]
-async fn a_stop_delivers_what_windows_hold_in_memory() {
+async fn a_stop_delivers_the_readings_in_windows_in_memory() {
     let node = FakeNode::start().await;
     let gateway = TestGateway::new().node(&node).file(LONG).start().await;
     gateway.post(&[at(1, 5), at(2, 6)]).await.expect_status(202);
@@ -132,7 +132,7 @@ async fn a_window_on_disk_goes_on_after_a_stop_as_if_there_had_been_none() {
 }
 
 #[tokio::test]
-async fn what_a_window_made_before_a_stop_is_delivered_after_it_and_not_made_again() {
+async fn the_result_of_a_window_before_a_stop_is_delivered_after_it_and_not_made_again() {
     let (directory, node) = (directory(), FakeNode::start().await);
     let gateway = |url: String| TestGateway::new().on_disk(directory.path()).node_at(url).file(SHORT);
     let nobody = FakeNode::always(Answer::status(503)).await;
@@ -226,7 +226,7 @@ async fn a_request_whose_readings_are_all_taken_out_need_not_wait() {
 }
 
 #[tokio::test]
-async fn windows_close_before_their_time_when_what_they_hold_fills_the_buffer() {
+async fn windows_close_early_when_their_readings_fill_the_buffer() {
     for (gateway, _directory) in each_kind() {
         let node = FakeNode::start().await;
         let gateway = gateway.set("buffer.max_readings", 100).node(&node).file(LONG).start().await;
@@ -273,7 +273,7 @@ async fn the_oldest_readings_make_room_although_windows_hold_others() {
 }
 
 #[tokio::test]
-async fn no_reading_goes_round_the_transforms_when_others_are_given_up() {
+async fn no_reading_passes_the_transforms_twice_when_others_are_given_up() {
     let node = FakeNode::start().await;
     let gateway = TestGateway::new()
         .set("buffer.max_readings", 8)
@@ -327,7 +327,7 @@ async fn a_gateway_with_nothing_to_do_uses_no_processor_time() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_transform_is_told_with_its_place() {
+async fn a_fault_of_a_transform_is_reported_with_its_place() {
     let directory = directory();
     let path = directory.path().join("forebay.toml");
     let toml = "[log]\nlevel = \"info\"\n\n[[transform]]\nkind = \"deadbnd\"\ndelta = 1\n\n[[transform]]\nkind = \"dedupe\"\nname = \"a b\"\nwindw = \"10m\"\n\n[[transform]]\nkind = \"aggregate\"\nevery = \"10\"\nfunctions = [\"median\"]\nsensors = \"power\"\n\n[[transform]]\n";
@@ -360,7 +360,7 @@ async fn what_is_wrong_with_a_transform_is_told_with_its_place() {
 }
 
 #[tokio::test]
-async fn a_filter_takes_out_what_its_expression_is_false_for_and_passes_what_it_fails_on() {
+async fn a_filter_takes_out_readings_whose_expression_is_false_and_passes_those_on_which_it_fails() {
     let filter = "[[transform]]\nname = \"plausible\"\nkind = \"filter\"\nkeep = 'value > 10.0 && tags.site == \"north\"'\n";
     for (gateway, _directory) in each_kind() {
         let node = FakeNode::start().await;
@@ -388,7 +388,7 @@ async fn a_filter_takes_out_what_its_expression_is_false_for_and_passes_what_it_
 }
 
 #[tokio::test]
-async fn a_map_changes_what_goes_to_the_nodes_and_a_dead_letter_has_what_came_in() {
+async fn a_map_changes_the_readings_for_nodes_and_a_dead_letter_has_the_original() {
     let map = "[[transform]]\nkind = \"map\"\nset = { value = \"value * 1000.0\", unit = \"'W'\", \"tags.site\" = \"'north'\" }\n";
     for (gateway, directory) in each_kind() {
         let gateway = gateway.set("dead_letter.path", directory.path().join("letters").display());

@@ -46,7 +46,7 @@ async fn crash_in_open_window(later: &str) {
 }
 
 #[tokio::test]
-async fn kept_window_is_made_again_of_readings_that_a_later_transform_took_out() {
+async fn a_kept_window_is_made_again_from_readings_that_a_later_transform_took_out() {
     crash_in_open_window("[[transform]]\nkind = \"deadband\"\ndelta = 1\n").await;
     crash_in_open_window("[[transform]]\nkind = \"aggregate\"\nname = \"other\"\nevery = \"1h\"\nfunctions = [\"max\"]\nsensors = [\"power\"]\n").await;
 }
@@ -144,7 +144,7 @@ async fn a_stop_with_a_node_away_makes_no_second_result_of_a_kept_window() {
 }
 
 #[tokio::test]
-async fn what_windows_make_keeps_within_the_bound() {
+async fn the_results_of_windows_stay_within_the_bound() {
     let file = "[[transform]]\nkind = \"aggregate\"\nevery = \"1s\"\nfunctions = [\"mean\", \"min\", \"max\", \"count\", \"sum\", \"first\", \"last\", \"stddev\", \"p50\", \"p95\", \"p99\"]\n";
     for disk in [false, true] {
         let (directory, node) = (directory(), FakeNode::always(Answer::status(503)).await);

@@ -114,7 +114,7 @@ fn seeds(count: usize) -> Vec<u64> {
 }
 
 #[test]
-fn whatever_nodes_and_network_do_what_is_acknowledged_arrives_in_order_and_the_ledger_adds_up() {
+fn whatever_nodes_and_network_do_acknowledged_readings_arrive_in_order_and_the_ledger_adds_up() {
     let seeds = seeds(rounds(20, 200));
     let mut mischief = BTreeMap::new();
     for promise in &PROMISES {

@@ -68,7 +68,7 @@ async fn drop_oldest_with_a_node_that_is_down_delivers_the_newest_when_it_is_bac
 }
 
 #[tokio::test]
-async fn drop_oldest_with_a_node_that_answers_503_drops_what_waits_for_its_retry() {
+async fn drop_oldest_with_a_node_that_answers_503_drops_batches_that_wait_for_a_retry() {
     let patience = Answer::status(503).header("retry-after", "2");
     let node = FakeNode::answering([patience]).await;
     let gateway = bounded(4, &node).set("buffer.on_full", "drop_oldest").set("cluster.max_in_flight", 1);
@@ -112,7 +112,7 @@ async fn a_batch_that_loses_readings_to_newer_ones_goes_on_under_another_key() {
 }
 
 #[tokio::test]
-async fn drop_oldest_with_a_node_that_hangs_keeps_what_is_on_its_way_and_drops_the_next() {
+async fn drop_oldest_with_a_node_that_hangs_keeps_batches_on_their_way_and_drops_the_next() {
     let (node, gate) = gated_node().await;
     let gateway = bounded(4, &node).set("buffer.on_full", "drop_oldest").set("cluster.max_in_flight", 1);
     let gateway = gateway.start().await;

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_youngest_segment_that_was_cut_is_told_as_damage_by_verify_and_by_one_start() {
+async fn a_cut_youngest_segment_is_reported_as_damage_by_verify_and_by_one_start() {
     for length in [0, 20, 100, 4095, 4096, 4096 + 700, 5000, 20_000] {
         let directory = twenty_readings_and_a_kill().await;
         let path = directory.path().join("buffer/00000000000000000001.segment");
@@ -34,7 +34,7 @@ async fn a_youngest_segment_that_was_cut_is_told_as_damage_by_verify_and_by_one_
 }
 
 #[tokio::test]
-async fn a_segment_that_is_longer_than_it_was_made_costs_nothing() {
+async fn a_segment_that_is_longer_than_it_was_made_loses_nothing() {
     let directory = twenty_readings_and_a_kill().await;
     let path = directory.path().join("buffer/00000000000000000001.segment");
     let mut bytes = fs::read(&path).expect("a segment");
@@ -49,7 +49,7 @@ async fn a_segment_that_is_longer_than_it_was_made_costs_nothing() {
 }
 
 #[tokio::test]
-async fn a_last_record_that_is_not_whole_is_told_as_what_it_may_be() {
+async fn an_incomplete_last_record_is_reported_with_its_possible_causes() {
     let directory = twenty_readings_and_a_kill().await;
     let segment = Segment::read(directory.path().join("buffer/00000000000000000001.segment"));
     let last = segment.records.last().expect("records").bytes.clone();

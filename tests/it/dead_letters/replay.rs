@@ -26,7 +26,7 @@ async fn replay_delivers_all_in_order_and_nothing_is_left_with_every_kind_of_buf
 }
 
 #[tokio::test]
-async fn replay_sends_only_what_is_meant_and_no_more_than_its_limit() {
+async fn replay_sends_only_the_selected_letters_and_no_more_than_its_limit() {
     let directory = directory();
     keep_refused(directory.path(), &readings(14));
     let node = FakeNode::start().await;
@@ -43,7 +43,7 @@ async fn replay_sends_only_what_is_meant_and_no_more_than_its_limit() {
 }
 
 #[tokio::test]
-async fn what_the_gateway_turns_away_stays_with_the_reason_and_the_rest_goes() {
+async fn letters_that_the_gateway_rejects_stay_with_the_reason_and_the_rest_goes() {
     let directory = directory();
     let mut all = readings(400);
     // More than an answer lists.
@@ -109,7 +109,7 @@ async fn replay_waits_as_long_as_the_gateway_asks_and_comes_again_with_the_same_
 }
 
 #[tokio::test]
-async fn where_no_gateway_takes_them_all_stay_and_it_is_told() {
+async fn where_no_gateway_takes_them_all_letters_stay_and_replay_says_why() {
     let directory = directory();
     keep_refused(directory.path(), &readings(3));
     let before = files(directory.path());
@@ -204,7 +204,7 @@ impl Drop for LossyProxy {
 }
 
 #[tokio::test]
-async fn a_replay_whose_answer_was_lost_comes_again_and_nothing_is_delivered_twice() {
+async fn a_replay_whose_answer_was_lost_is_repeated_and_nothing_is_delivered_twice() {
     let directory = directory();
     keep_refused(directory.path(), &readings(30));
     let node = FakeNode::start().await;
@@ -218,7 +218,7 @@ async fn a_replay_whose_answer_was_lost_comes_again_and_nothing_is_delivered_twi
 }
 
 #[tokio::test]
-async fn a_replay_that_was_killed_is_gone_on_with_and_nothing_is_delivered_twice() {
+async fn a_killed_replay_is_continued_and_nothing_is_delivered_twice() {
     let directory = directory();
     keep_refused(directory.path(), &readings(30));
     let node = FakeNode::start().await;

@@ -86,7 +86,7 @@ async fn first_answer_has_come(gateway: &RunningGateway, node: &FakeNode) {
 }
 
 #[tokio::test]
-async fn what_came_in_for_dropped_readings_makes_room_for_the_next_that_waits() {
+async fn readings_that_replaced_dropped_ones_make_room_for_the_next_that_wait() {
     let node = FakeNode::always(Answer::status(503).header("retry-after", 60)).await;
     let gateway = TestGateway::new()
         .node(&node)
@@ -127,7 +127,7 @@ async fn a_batch_closes_in_time_although_its_oldest_readings_make_room() {
 }
 
 #[tokio::test]
-async fn what_is_left_of_a_batch_goes_under_another_key_and_not_at_all_if_it_may_be_stored() {
+async fn the_rest_of_a_batch_goes_under_another_key_and_not_at_all_if_it_may_be_stored() {
     // A node that is busy has not stored the batch; one that fails inside may have.
     for (status, dropped) in [(503, 3), (500, 10)] {
         let node = FakeNode::answering([Answer::status(status).header("retry-after", 1)]).await;

@@ -207,7 +207,7 @@ async fn huge_heads_do_not_grow_the_gateway() {
 }
 
 #[tokio::test]
-async fn what_is_not_http_is_a_failure_like_any_other() {
+async fn an_answer_that_is_not_http_is_a_failure_like_any_other() {
     check_hostile("garbage", |mut stream| async move {
         let _ = stream.write_all(&[0xff; 300]).await;
         read_head(&mut stream).await;

@@ -72,7 +72,7 @@ async fn check(format: &'static str, answer: Answer, expected: Fate) {
 }
 
 #[tokio::test]
-async fn each_answer_leads_to_what_is_promised_in_every_format() {
+async fn each_answer_has_its_promised_consequence_in_every_format() {
     const FORMATS: [&str; 6] = ["ndjson", "json", "elasticsearch", "clickhouse", "influx", "remote-write"];
     let answer = |status, media_type: &str, body: &str| {
         let answer = Answer::status(status).body(body);
@@ -147,7 +147,7 @@ async fn one_reading_beyond_the_retention_holds_up_no_other_of_its_batch() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_none_is_told_with_the_reason_and_counts_against_the_node() {
+async fn an_unusable_answer_is_reported_with_the_reason_and_counts_against_the_node() {
     let node = FakeNode::always(Answer::status(200).body(PAGE)).await;
     let gateway = TestGateway::new().node(&node).set("cluster.health.failures", 2).start().await;
     gateway.post(&readings(1)).await.expect_status(202);

@@ -108,7 +108,7 @@ fn item(status: u16) -> Value {
 }
 
 #[tokio::test]
-async fn what_one_node_refuses_and_another_finds_too_large_in_one_is_stored_once_at_each() {
+async fn a_batch_refused_by_one_node_and_too_large_for_another_is_stored_once_at_each() {
     let is_13 = |reading: &Reading| reading["value"] == 13;
     let documents = |body: &[u8]| super::json_lines(body).into_iter().skip(1).step_by(2).collect::<Vec<_>>();
     let directory = directory();

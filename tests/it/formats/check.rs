@@ -71,7 +71,7 @@ fn url_shown(node: &FakeNode) -> String {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_node_is_told_with_what_to_do() {
+async fn a_fault_of_a_node_is_reported_with_a_remedy() {
     let code = |status, code: u32, text: &str| {
         Answer::status(status).body(format!("Code: {code}. DB::Exception: {text}"))
     };
@@ -165,7 +165,7 @@ async fn answers_of_nodes_show_no_secrets_obey_no_terminal_and_seem_to_be_no_oth
 }
 
 #[tokio::test]
-async fn a_node_that_says_nothing_is_told_after_the_time_out() {
+async fn a_silent_node_is_reported_after_the_time_out() {
     let node = FakeNode::always(Answer::never()).await;
     let url = node.url();
     let settings = [("cluster.format", "clickhouse"), ("cluster.nodes", &*url), ("cluster.timeout", "100ms")];

@@ -54,7 +54,7 @@ async fn each_insert_names_its_table_and_carries_its_token_at_every_try() {
 }
 
 #[tokio::test]
-async fn the_settings_of_the_node_and_of_the_format_are_used_and_what_the_address_says_comes_last() {
+async fn settings_of_node_and_format_are_used_and_parameters_of_the_address_come_last() {
     let directory = directory();
     let node = FakeNode::start().await;
     let address = format!("{}?user=me&input_format_skip_unknown_fields=1&query=SELECT%201", node.url());

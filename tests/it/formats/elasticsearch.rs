@@ -153,7 +153,7 @@ async fn documents_that_are_refused_become_dead_letters_and_those_alone() {
 }
 
 #[tokio::test]
-async fn a_batch_of_which_some_could_not_be_taken_now_goes_again_whole_under_the_same_identifiers() {
+async fn a_batch_that_was_taken_in_part_goes_again_whole_under_the_same_identifiers() {
     for (status, kind) in [
         (429, "es_rejected_execution_exception"),
         (503, "unavailable_shards_exception"),
@@ -206,7 +206,7 @@ async fn a_batch_whose_answer_was_lost_is_stored_once() {
 }
 
 #[tokio::test]
-async fn a_success_that_is_no_answer_to_the_bulk_request_is_none() {
+async fn a_success_without_a_bulk_answer_counts_as_a_failure() {
     let (directory, index) = (directory(), Index::default());
     let all_but_one = json!({"errors": false, "items": vec![item(201, None); 9]}).to_string();
     let cut = json!({"errors": false, "items": vec![item(201, None); 10]}).to_string();
@@ -241,7 +241,7 @@ async fn last_error(gateway: &RunningGateway, node: &FakeNode) -> String {
 }
 
 #[tokio::test]
-async fn what_every_document_would_meet_takes_the_node_down_with_the_reason_and_nothing_is_given_up() {
+async fn a_fault_that_every_document_would_meet_takes_the_node_down_and_nothing_is_given_up() {
     let timestamp = json!({"create": {"status": 400, "error": {
         "type": "document_parsing_exception", "reason": "[1:2] failed to parse",
         "caused_by": {"type": "illegal_argument_exception", "reason": "data stream timestamp field [@timestamp] is missing"},

@@ -88,7 +88,7 @@ async fn readings_arrive_as_lines_with_the_promised_headers() {
 }
 
 #[tokio::test]
-async fn what_line_protocol_cannot_hold_becomes_a_dead_letter_and_the_rest_is_delivered() {
+async fn readings_that_line_protocol_cannot_hold_become_dead_letters_and_the_rest_is_delivered() {
     let directory = directory();
     let node = FakeNode::start().await;
     let gateway = gateway(directory.path(), &node, 5).start().await;

@@ -158,7 +158,7 @@ async fn texts_become_dead_letters_and_the_numbers_of_their_batch_are_delivered(
 }
 
 #[tokio::test]
-async fn a_batch_of_texts_alone_is_not_sent_and_who_waits_for_delivery_is_told() {
+async fn a_batch_of_texts_alone_is_not_sent_and_ack_delivered_says_so() {
     let directory = directory();
     let node = FakeNode::start().await;
     let gateway = gateway(directory.path(), &node, 3).start().await;
@@ -247,7 +247,7 @@ async fn a_batch_is_the_same_bytes_under_the_same_key_on_each_try_and_after_a_re
 }
 
 #[tokio::test]
-async fn one_sample_that_is_refused_costs_no_other() {
+async fn a_refused_sample_does_not_affect_the_others() {
     const COUNT: usize = 16;
     for (status, error) in [
         (400, "out of order sample\n"),

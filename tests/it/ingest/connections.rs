@@ -100,7 +100,7 @@ async fn a_post_that_says_no_length_is_411_on_every_path_and_nothing_is_lost_beh
 }
 
 #[tokio::test]
-async fn whatever_a_post_without_a_length_asks_for_what_follows_is_not_the_next_request() {
+async fn the_body_of_a_post_without_a_length_is_never_taken_for_the_next_request() {
     let setup = Setup::start().await;
     let hidden = "GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n";
     for (path, status) in [("/query?q=x", 200), ("/status", 405), ("/nowhere", 404)] {

@@ -23,7 +23,7 @@ async fn the_same_key_gets_the_first_answer_again_and_nothing_is_taken_twice() {
 }
 
 #[tokio::test]
-async fn every_kind_of_answer_of_202_is_given_again() {
+async fn every_kind_of_202_is_repeated() {
     let setup = Setup::start().await;
     let mut mixed: Vec<_> = (0..150).map(|n| json!({"device":"d","sensor":"s","é\"\\/~":n})).collect();
     mixed.extend(readings(2));
@@ -72,7 +72,7 @@ async fn the_same_key_with_another_request_is_422() {
 }
 
 #[tokio::test]
-async fn what_was_in_the_body_is_compared_and_not_how_it_was_compressed() {
+async fn bodies_are_compared_decompressed() {
     let setup = Setup::start().await;
     let post = async |encoding: &str, body: Vec<u8>| {
         let request = setup.gateway.request(READINGS).header("idempotency-key", "\"a\"");
@@ -117,7 +117,7 @@ async fn a_key_whose_first_request_is_under_way_is_409() {
 }
 
 #[tokio::test]
-async fn a_request_whose_client_hung_up_goes_on_and_its_answer_is_there_later() {
+async fn a_request_goes_on_without_its_client_and_its_answer_can_be_had_later() {
     let gate = Gate::default();
     let node = FakeNode::always(Answer::status(200).behind(&gate)).await;
     let gateway = TestGateway::new().set("server.max_connections", 2).node(&node).start().await;
@@ -210,7 +210,7 @@ async fn beyond_idempotency_keys_the_oldest_are_forgotten_and_counted() {
 }
 
 #[tokio::test]
-async fn a_header_that_is_no_key_is_400_and_says_what_is_allowed() {
+async fn an_invalid_key_is_400_and_the_answer_says_what_is_allowed() {
     let setup = Setup::start().await;
     for key in ["\"a", "\"\"", "", "\"a\", \"b\"", &"k".repeat(256), "a\tb"] {
         let detail = setup.post_keyed(key, READINGS, ONE).await.expect_problem(400).detail();

@@ -38,7 +38,7 @@ async fn a_body_that_is_not_json_is_400_with_line_and_column_and_nothing_is_take
 }
 
 #[tokio::test]
-async fn a_line_of_ndjson_that_is_no_json_is_turned_away_by_its_index() {
+async fn an_invalid_line_of_ndjson_is_rejected_by_its_index() {
     let setup = Setup::start().await;
     let deep = format!(r#"{{"device":"d","sensor":"s","value":{}1{}}}"#, "[".repeat(200), "]".repeat(200));
     let broken: [&[u8]; 6] = [
@@ -66,7 +66,7 @@ async fn a_line_of_ndjson_that_is_no_json_is_turned_away_by_its_index() {
 }
 
 #[tokio::test]
-async fn a_fault_that_leaves_an_array_whole_costs_its_element_alone() {
+async fn a_fault_that_leaves_an_array_whole_rejects_its_element_alone() {
     let setup = Setup::start().await;
     let element =
         |device: &str, value: &str| format!(r#"{{"device":"{device}","sensor":"s","value":{value}}}"#);
@@ -88,7 +88,7 @@ async fn a_fault_that_leaves_an_array_whole_costs_its_element_alone() {
 }
 
 #[tokio::test]
-async fn an_element_of_an_array_that_is_no_json_costs_no_other() {
+async fn an_invalid_element_of_an_array_is_rejected_alone() {
     let setup = Setup::start().await;
     let deep = format!("{}1{}", "[".repeat(130), "]".repeat(130));
     let values = ["NaN", "-nan", "Infinity", "True", "None", "01", ".5", "0x10", "\"\t\"", "\"\n\"", &deep];
@@ -136,7 +136,7 @@ async fn a_byte_order_mark_is_passed_over_in_every_format_and_encoding() {
 }
 
 #[tokio::test]
-async fn first_mistakes_are_answered_with_what_to_do() {
+async fn common_mistakes_are_answered_with_a_remedy() {
     let setup = Setup::start().await;
     let lines = format!("{ONE}\n{ONE}\n");
     let array = format!("[{ONE},\n{ONE}]");
@@ -280,7 +280,7 @@ async fn deep_nesting_huge_names_and_duplicate_names_are_refused_and_do_no_harm(
 // 404, 405
 
 #[tokio::test]
-async fn what_is_not_there_is_404_and_a_wrong_method_is_405_with_allow() {
+async fn an_unknown_path_is_404_and_a_wrong_method_is_405_with_allow() {
     let setup = Setup::start().await;
     for path in ["/v1/reading", "/v1/readings/", "/v2", "/v1/readings/../../etc/passwd", "/%00"] {
         setup.post_to(path, ONE).await.expect_problem(404);
@@ -477,7 +477,7 @@ async fn more_readings_than_the_whole_buffer_can_hold_are_413() {
 }
 
 #[tokio::test]
-async fn a_client_that_asks_before_it_sends_is_told_without_sending() {
+async fn a_client_that_expects_100_continue_is_refused_before_it_sends() {
     let setup = Setup::with(|gateway| gateway.set("server.max_body", "4KiB")).await;
     let mut client = setup.gateway.raw().await;
     client.send(post_head("Content-Length: 5000\r\nExpect: 100-continue\r\n")).await;

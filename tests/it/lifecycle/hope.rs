@@ -97,7 +97,7 @@ async fn a_stop_ends_within_a_second_once_nothing_waits_but_letters_that_cannot_
 }
 
 #[tokio::test]
-async fn a_stop_waits_for_a_node_that_is_up_although_others_have_what_cannot_get_on() {
+async fn a_stop_waits_for_a_node_that_is_up_although_batches_of_others_are_stuck() {
     let slow = || Answer::status(200).after(Duration::from_secs(3));
     let shard = [("cluster.route", "shard"), ("cluster.shard.failover", "wait")];
     let (directory, node) = (directory(), FakeNode::always(slow()).await);

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_full_buffer_and_a_node_that_is_gone_are_each_told_in_one_line_whatever_the_load() {
+async fn a_full_buffer_and_a_dead_node_are_each_one_line_whatever_the_load() {
     let directory = directory();
     let settings = [
         ("buffer.max_readings", "5"),
@@ -34,7 +34,7 @@ async fn a_full_buffer_and_a_node_that_is_gone_are_each_told_in_one_line_whateve
 }
 
 #[tokio::test]
-async fn nothing_that_was_accepted_is_given_up_without_a_line_also_just_before_the_end() {
+async fn no_accepted_reading_is_given_up_without_a_line_not_even_just_before_the_end() {
     let directory = directory();
     let node = FakeNode::always(Answer::status(503)).await;
     let settings = [
@@ -59,7 +59,7 @@ async fn nothing_that_was_accepted_is_given_up_without_a_line_also_just_before_t
 }
 
 #[tokio::test]
-async fn readings_that_nodes_refuse_and_that_the_gateway_turns_away_are_told_with_an_example() {
+async fn readings_that_nodes_refuse_or_the_gateway_rejects_are_logged_with_an_example() {
     let directory = directory();
     let node = FakeNode::always(Answer::status(422).body("no such sensor")).await;
     let process = serve(directory.path(), &node.url(), &[]);
@@ -87,7 +87,7 @@ async fn readings_that_nodes_refuse_and_that_the_gateway_turns_away_are_told_wit
 }
 
 #[tokio::test]
-async fn a_disk_that_fails_is_told_when_it_begins_and_when_it_is_over_and_readyz_says_failing() {
+async fn a_failing_disk_is_logged_at_its_beginning_and_end_and_readyz_says_failing() {
     let directory = directory();
     let node = FakeNode::start().await;
     let process = serve(directory.path(), &node.url(), &[DISK, ("buffer.path", "buffer")]);
@@ -109,8 +109,7 @@ async fn a_disk_that_fails_is_told_when_it_begins_and_when_it_is_over_and_readyz
 }
 
 #[tokio::test]
-async fn a_lock_or_a_directory_that_is_taken_from_an_idle_gateway_is_told_with_what_to_do_and_the_end_is_true()
- {
+async fn a_lock_or_directory_taken_from_an_idle_gateway_is_logged_with_a_remedy_and_the_last_line_is_true() {
     let lock: (&str, _, _, _) = ("buffer/lock", "restart the gateway", "readings stay on disk", 0);
     let whole = ("buffer", "put the directory back", "the next start does not find them", 1);
     for (gone, to_do, ends, status) in [lock, whole] {
@@ -130,7 +129,7 @@ async fn a_lock_or_a_directory_that_is_taken_from_an_idle_gateway_is_told_with_w
 }
 
 #[tokio::test]
-async fn an_end_without_the_directory_is_told_also_when_no_reading_is_left() {
+async fn an_end_without_the_directory_is_logged_even_with_no_reading_left() {
     let directory = directory();
     let process =
         serve(directory.path(), &format!("http://{}/", nobody()), &[DISK, ("buffer.path", "buffer")]);

@@ -306,7 +306,7 @@ async fn healthcheck_exits_with_0_where_a_gateway_serves_and_with_1_where_none_d
 }
 
 #[tokio::test]
-async fn healthcheck_without_arguments_asks_what_its_user_runs_in_this_directory() {
+async fn healthcheck_without_arguments_asks_the_program_of_its_user_in_this_directory() {
     let (first, second, third) = (directory(), directory(), directory());
     let (node, no_gateway) = (FakeNode::start().await, nobody().to_string());
     let says = |place: &Path, settings: &[(&str, &str)], status| {
@@ -356,7 +356,7 @@ fn denied() -> (tempfile::TempDir, impl Fn(&Path, &[&str], &[(&str, &str)]) -> F
 }
 
 #[test]
-fn a_place_that_may_not_be_used_is_told_with_whose_it_is_and_who_was_denied() {
+fn a_denied_path_is_reported_with_its_owner_and_the_user_who_was_denied() {
     let (place, denied_run) = denied();
     let data = place.path().canonicalize().expect("it is there");
     let mine = data.join("mine");
