@@ -20,7 +20,7 @@ use utoipa::OpenApi;
 
 use crate::buffer::{Buffer, BufferConfig, OpenError, Opened};
 use crate::config::Config;
-use crate::delivery::dead_letter::{Directory, Leftover};
+use crate::delivery::dead_letter::{Leftover, LetterDirectory};
 use crate::delivery::wire::{HttpClient, Wire};
 use crate::delivery::{
     DeadLetterConfig, DeadLetterError, DeadLetters, DeliveryConfig, NodeSource, Signals, TransportError,
@@ -288,7 +288,7 @@ async fn embedded_node(data: &Path) -> Result<Node, NodeError> {
 /// Makes the directory of dead letters and tries it out, before the first reading has to go there.
 async fn try_out(config: DeadLetterConfig) -> Result<(), DeadLetterError> {
     let try_out = move || {
-        Directory::new(&config.path).try_out(Leftover::TheDirectory)?;
+        LetterDirectory::new(&config.path).try_out(Leftover::TheDirectory)?;
         // Reserved before the log takes the room. The start goes on without a reserve: there may be room for letters
         // anyway, and the reserve is tried again later.
         let _ = DeadLetters::new(config).keep_reserve();

@@ -25,7 +25,7 @@ use super::terminal::complain;
 use super::{DONE, FAILED, MISUSED};
 use crate::buffer::disk;
 use crate::config::{Config, WithoutEffect};
-use crate::delivery::dead_letter::{Directory, Leftover};
+use crate::delivery::dead_letter::{Leftover, LetterDirectory};
 use crate::delivery::{NodeSource, Trials, is_own};
 use crate::directory_lock;
 use crate::listener::advice_on_address;
@@ -131,7 +131,7 @@ fn surroundings(config: &Config) -> Vec<Finding> {
         None if is_on_disk => findings.push(place::look("buffer.path", &config.buffer.path)),
         None => {}
     }
-    if let Err(error) = Directory::new(&config.delivery.dead_letter.path).try_out(Leftover::Nothing) {
+    if let Err(error) = LetterDirectory::new(&config.delivery.dead_letter.path).try_out(Leftover::Nothing) {
         findings.push(Finding::Fault(format!("dead_letter.path: {error}")));
     }
     findings.extend(room(config));

@@ -23,7 +23,7 @@ use crate::delivery::{
 };
 use crate::node;
 use crate::node_id::NodeId;
-use crate::routing::{ROUTES, Spread};
+use crate::routing::{Distribution, ROUTES};
 
 /// As many nodes as there can be.
 #[expect(clippy::cast_possible_wrap, reason = "a thousand")]
@@ -90,7 +90,7 @@ pub(super) fn read(layers: &mut Layers, listen: SocketAddr) -> DeliveryConfig {
 
 /// What was set for routes and nodes of another kind than are used.
 pub(super) fn without_effect(layers: &Layers, config: &DeliveryConfig) -> Vec<WithoutEffect> {
-    let spread = config.route.spread();
+    let distribution = config.route.distribution();
     let format = layers.settings.iter().find(|setting| setting.key == "cluster.format");
     let is_other_format = |name: &str| format.is_some_and(|format| format.value != name);
     let why = |key: &str| match key {
@@ -98,10 +98,10 @@ pub(super) fn without_effect(layers: &Layers, config: &DeliveryConfig) -> Vec<Wi
             let name = format::format_of(key).unwrap_or_default();
             Some(format!("with another format than `{name}`"))
         }
-        _ if key.starts_with("cluster.shard.") && spread != Spread::ByDevice => {
+        _ if key.starts_with("cluster.shard.") && distribution != Distribution::ByDevice => {
             Some("with another route than `shard`".to_owned())
         }
-        _ if key.starts_with("cluster.replicate.") && spread != Spread::Copies => {
+        _ if key.starts_with("cluster.replicate.") && distribution != Distribution::Copies => {
             Some("with another route than `replicate`".to_owned())
         }
         "cluster.resolve_every" if config.fixed_nodes() == config.nodes.len() => {
@@ -135,7 +135,7 @@ fn refuse_copies_that_cannot_be(layers: &mut Layers, config: &DeliveryConfig) {
         let allowed = format!("must be at most cluster.replicate.copies, which is {copies}, got {quorum}");
         layers.fault("cluster.replicate.quorum", allowed);
     }
-    if config.route.spread() != Spread::Copies || config.nodes.len() > config.fixed_nodes() {
+    if config.route.distribution() != Distribution::Copies || config.nodes.len() > config.fixed_nodes() {
         // How many nodes a name stands for is not known yet.
         return;
     }

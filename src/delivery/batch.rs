@@ -1,4 +1,4 @@
-//! A batch: readings that go to one node in one request, always under the same key.
+//! A batch: readings that are sent to one node in one request, always under the same key.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::buffer::Part;
 
-/// Names batches: a random prefix of this run, and a number. Clones go on with the same series.
+/// Generates the ids and keys of batches. A key is a random prefix of this run and the id; clones share one series.
 #[derive(Clone, Debug)]
 pub struct BatchKeys {
     prefix: Arc<str>,
@@ -17,66 +17,66 @@ pub struct BatchKeys {
 }
 
 impl BatchKeys {
-    /// Starts a series of keys that no other run has.
+    /// Starts a series of keys that is unique to this run.
     pub fn new(random: &mut fastrand::Rng) -> BatchKeys {
         BatchKeys { prefix: format!("{:032x}", random.u128(..)).into(), next: Arc::default() }
     }
 
-    /// The next number and its key.
+    /// The next id and its key.
     pub fn next_key(&mut self) -> (u64, String) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         (number, format!("{}-{number}", self.prefix))
     }
 }
 
-/// What a batch's request carries.
+/// The body of a batch's request.
 #[derive(Debug)]
 pub struct Body {
-    /// The readings, in the format of the cluster; empty if it can hold none of them.
+    /// The readings in the cluster's format; empty if the format can hold none of them.
     pub bytes: Bytes,
-    /// The readings that it cannot hold, in their order.
-    pub unwritten: Vec<Unwritten>,
+    /// The readings that the format cannot hold, in order.
+    pub unwritten: Vec<UnwritableReading>,
 }
 
-/// A reading that the format of the cluster cannot hold. It becomes a dead letter when the others are delivered.
+/// A reading that the cluster's format cannot hold. It becomes a dead letter once the rest of its batch is delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unwritten {
-    /// Its place in the batch.
+pub struct UnwritableReading {
+    /// The index in the batch.
     pub index: usize,
-    /// Why.
+    /// The reason.
     pub why: Unwritable,
 }
 
-/// Readings that go to one node in one request.
+/// Readings that are sent to one node in one request.
 ///
-/// **Invariant**: the same key always goes with the same readings in the same order; whatever changes the readings
-/// makes a batch with another key (`a_key_never_carries_other_readings` in `tests/it/ledger.rs`).
+/// **Invariant**: a key always goes with the same readings in the same order; any change of the readings makes a batch with
+/// another key (`a_key_never_carries_other_readings` in `tests/it/ledger.rs`).
 #[derive(Debug)]
 pub struct Batch {
-    /// Its place among the batches: a lower number is older.
+    /// The id; a lower id is older.
     pub number: u64,
     /// The `Idempotency-Key`.
     pub key: String,
-    /// What it is made of.
+    /// The readings, as parts of records.
     pub parts: Vec<Part>,
-    /// When its oldest reading was accepted.
+    /// When the oldest reading was accepted.
     pub oldest: Option<Instant>,
-    /// How many readings it has.
+    /// The number of readings.
     pub readings: usize,
-    /// The body, in the format of the cluster, not compressed.
+    /// The body in the cluster's format, not compressed.
     pub body: Bytes,
-    /// The readings that are not in the body, in their order.
-    pub unwritten: Vec<Unwritten>,
-    /// Tries that failed.
+    /// The readings that are not in the body, in order.
+    pub unwritten: Vec<UnwritableReading>,
+    /// Failed attempts.
     pub failures: u32,
-    /// Nodes that were tried since every node had its turn.
+    /// The nodes that had the batch in the present round, in which every node gets it once.
     pub tried: Vec<usize>,
-    /// Whether a node may have stored it although its answer did not say so.
+    /// Whether a node may have stored the batch without confirming it.
     pub may_be_stored: bool,
 }
 
 impl Batch {
-    /// Makes a batch that was not sent yet.
+    /// Makes a batch that has not been sent.
     pub fn new(number: u64, key: String, parts: Vec<Part>, readings: usize, body: Body) -> Batch {
         let oldest = parts.iter().map(Part::accepted_at).min();
         Batch {
@@ -93,12 +93,12 @@ impl Batch {
         }
     }
 
-    /// How many readings are in the body.
+    /// The number of readings in the body.
     pub fn written(&self) -> usize {
         self.readings - self.unwritten.len()
     }
 
-    /// The place in the batch of the `index`-th reading of the body.
+    /// The index in the batch of the `index`-th reading of the body.
     pub fn place(&self, index: usize) -> usize {
         self.unwritten.iter().fold(index, |place, unwritten| place + usize::from(unwritten.index <= place))
     }
@@ -109,11 +109,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reading_of_the_body_has_its_place_among_those_that_are_not_in_it() {
+    fn an_index_in_the_body_maps_to_the_index_in_the_batch() {
         let check = |unwritten: &[usize], places: &[usize]| {
             let unwritten: Vec<_> = unwritten
                 .iter()
-                .map(|index| Unwritten { index: *index, why: Unwritable::NotNumeric })
+                .map(|index| UnwritableReading { index: *index, why: Unwritable::NotNumeric })
                 .collect();
             let readings = places.len() + unwritten.len();
             let body = Body { bytes: Bytes::new(), unwritten };

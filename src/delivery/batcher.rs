@@ -1,7 +1,7 @@
-//! Gathers readings into batches: full by count or bytes, or old enough.
+//! Gathers readings into batches, which close when they are full, by count or bytes, or old enough.
 //!
-//! Readings are rendered as they come in, once, so that the bound in bytes is the body's own size. Time is passed
-//! in; nothing here waits.
+//! Readings are encoded once, as they arrive, so the limit in bytes is exactly the size of the body. Time is passed in;
+//! nothing here waits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use forebay_codec::{Encoder, Unwritable};
 use forebay_reading::ReadingRef;
 use tokio::time::Instant;
 
-use super::batch::{Batch, BatchKeys, Body, Unwritten};
+use super::batch::{Batch, BatchKeys, Body, UnwritableReading};
 use crate::buffer::Part;
 
-/// When a batch is full.
+/// The limits of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchConfig {
     /// Most readings in a batch, at least one.
     pub max_readings: usize,
-    /// Most bytes in a batch's body before compression. A single reading that is larger goes alone.
+    /// Most bytes in a batch's body before compression. A single larger reading goes alone.
     pub max_bytes: usize,
-    /// Longest that a batch waits for more readings, from its first one on.
+    /// Longest wait of a batch for more readings, counted from its first one.
     pub max_age: Duration,
 }
 
@@ -30,37 +30,37 @@ pub struct Batcher {
     config: BatchConfig,
     encoder: Arc<dyn Encoder>,
     keys: BatchKeys,
-    open: Open,
-    /// Size of the last body, to reserve as much for the next.
+    open: OpenBatch,
+    /// Size of the last body, reserved for the next one.
     body_bytes: usize,
-    /// Since when a batch has been open that was taken apart; the next one goes on from there.
+    /// When the batch that was last taken apart was opened; the next batch inherits this time.
     since: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenBatch {
     parts: Vec<Part>,
     readings: usize,
-    rendered: Rendered,
+    rendered: BodyDraft,
     since: Option<Instant>,
 }
 
-/// Readings as they go into a body.
+/// An unfinished body.
 #[derive(Debug, Default)]
-struct Rendered {
+struct BodyDraft {
     body: Vec<u8>,
-    /// Readings in the body.
+    /// Number of readings in the body.
     written: usize,
-    /// Readings that are not.
-    unwritten: Vec<Unwritten>,
+    /// The readings that the format cannot hold.
+    unwritten: Vec<UnwritableReading>,
 }
 
-impl Rendered {
-    /// Renders the `index`-th reading of a batch.
+impl BodyDraft {
+    /// Encodes the `index`-th reading of a batch.
     fn add(&mut self, encoder: &dyn Encoder, index: usize, reading: ReadingRef<'_>) {
         match encoder.write(self.written, reading, &mut self.body) {
             Ok(()) => self.written += 1,
-            Err(why) => self.unwritten.push(Unwritten { index, why }),
+            Err(why) => self.unwritten.push(UnwritableReading { index, why }),
         }
     }
 
@@ -73,7 +73,7 @@ impl Rendered {
         Body { bytes: self.body.into(), unwritten: self.unwritten }
     }
 
-    /// Notes which of the readings that were written are no longer in the body, by their places among them, in their order.
+    /// Records the encoded readings that the encoder has removed from the body again, by their indices in the body, in order.
     fn leave_out(&mut self, unfit: Vec<(usize, Unwritable)>) {
         if unfit.is_empty() {
             return;
@@ -85,7 +85,7 @@ impl Rendered {
             while unwritten.next_if(|unwritten| unwritten.index <= nth + skipped).is_some() {
                 skipped += 1;
             }
-            left_out.push(Unwritten { index: nth + skipped, why });
+            left_out.push(UnwritableReading { index: nth + skipped, why });
         }
         self.unwritten.extend(left_out);
         self.unwritten.sort_unstable_by_key(|unwritten| unwritten.index);
@@ -93,13 +93,13 @@ impl Rendered {
 }
 
 impl Batcher {
-    /// Starts with nothing.
+    /// Starts without an open batch.
     pub fn new(config: BatchConfig, encoder: Arc<dyn Encoder>, keys: BatchKeys) -> Batcher {
-        Batcher { config, encoder, keys, open: Open::default(), body_bytes: 0, since: None }
+        Batcher { config, encoder, keys, open: OpenBatch::default(), body_bytes: 0, since: None }
     }
 
-    /// Adds readings from the front of `part` until all are in or the batch is full; what is left in `part` is for
-    /// the next. Returns the batch if it is full.
+    /// Moves readings from the front of `part` into the open batch until `part` is empty or the batch is full. Returns the
+    /// batch if it is full; the rest of `part` is for the next one.
     pub fn add(&mut self, part: &mut Part, now: Instant) -> Option<Batch> {
         let mut iter = part.iter();
         let mut end = iter.position();
@@ -137,24 +137,24 @@ impl Batcher {
         if self.open.readings == 0 {
             return None;
         }
-        let Open { parts, readings, rendered, .. } = std::mem::take(&mut self.open);
+        let OpenBatch { parts, readings, rendered, .. } = std::mem::take(&mut self.open);
         self.body_bytes = rendered.body.len() + self.encoder.finish_bytes();
         let (number, key) = self.keys.next_key();
         let body = rendered.finish(&*self.encoder, &key);
         Some(Batch::new(number, key, parts, readings, body))
     }
 
-    /// When the open batch has waited long enough; `None` if it has no readings.
+    /// When the open batch must close; `None` if it has no readings.
     pub fn due(&self) -> Option<Instant> {
         self.open.since.map(|since| since + self.config.max_age)
     }
 
-    /// Since when the open batch waits, or the one that was taken apart last.
+    /// When the open batch, or the one that was last taken apart, was opened.
     pub fn since(&self) -> Option<Instant> {
         self.open.since.or(self.since)
     }
 
-    /// The next batch goes on from there, as after [`Batcher::take_open`], if the open one has no readings.
+    /// Sets the time at which the next batch counts as opened, as after [`Batcher::take_open`], if no batch is open.
     pub fn set_since(&mut self, since: Option<Instant>) {
         self.since = since;
     }
@@ -164,35 +164,34 @@ impl Batcher {
         self.open.parts.first().map(Part::accepted_at)
     }
 
-    /// Takes the open batch apart again. The next one is due when this one was: while the oldest readings make room
-    /// for new ones all the time, a batch must still close.
+    /// Takes the open batch apart. The next batch is due when this one was, so that batches still close while the oldest
+    /// readings are dropped all the time.
     pub fn take_open(&mut self) -> Vec<Part> {
         let open = std::mem::take(&mut self.open);
         self.since = open.since.or(self.since);
         open.parts
     }
 
-    /// Makes a batch of what is left of another one, under a key of its own but in its place, `number`.
+    /// Makes a batch of the remaining readings of another one, with its `number` and a new key.
     pub fn rebatch(&mut self, number: u64, parts: Vec<Part>) -> Batch {
         let (_, key) = self.keys.next_key();
         self.batch_of(number, key, parts)
     }
 
-    /// Makes a piece of a batch that was refused, in its place, under the key that it was noted with.
+    /// Makes a piece of a refused batch, with the batch's `number` and the piece's own noted key.
     pub fn piece(&mut self, number: u64, key: String, parts: Vec<Part>) -> Batch {
         self.batch_of(number, key, parts)
     }
 
-    /// Makes a batch again that an earlier run may have sent under `key`. Its number is the next one, and a node may
-    /// have stored it.
+    /// Makes a batch that an earlier run may have sent under `key`, so that a node may have stored it. Its number is new.
     pub fn resume(&mut self, key: String, parts: Vec<Part>) -> Batch {
         let (number, _) = self.keys.next_key();
         Batch { may_be_stored: true, ..self.batch_of(number, key, parts) }
     }
 
-    /// Renders readings that are a batch already, whatever the bounds are.
+    /// Makes a batch of exactly these readings, whatever the limits are.
     fn batch_of(&self, number: u64, key: String, parts: Vec<Part>) -> Batch {
-        let mut rendered = Rendered::default();
+        let mut rendered = BodyDraft::default();
         let mut readings = 0;
         for reading in parts.iter().flat_map(Part::iter) {
             rendered.add(&*self.encoder, readings, reading);
@@ -215,7 +214,7 @@ mod tests {
     use forebay_reading::timestamp::Timestamp;
     use forebay_reading::{ReadingParts, Readings, Value};
 
-    /// The formats whose bodies hold every reading, grow with each one, and do not depend on the key.
+    /// The formats that can hold every reading, and whose bodies grow with each reading and do not depend on the key.
     const FORMATS: [&str; 2] = ["ndjson", "json"];
 
     fn make(format: &str) -> Arc<dyn Encoder> {
@@ -241,7 +240,7 @@ mod tests {
         }))
     }
 
-    /// One text a reading.
+    /// Readings with texts of these lengths.
     fn texts(lengths: &[usize]) -> Readings {
         let mut readings = Readings::default();
         for length in lengths {
@@ -255,7 +254,7 @@ mod tests {
         readings
     }
 
-    /// Adds all of a part; returns what became full on the way.
+    /// Adds all of a part; returns the full batches.
     fn add_all(batcher: &mut Batcher, mut part: Part, now: Instant) -> Vec<Batch> {
         let mut full = Vec::new();
         while !part.is_empty() {
@@ -269,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_full_by_count_and_the_rest_is_for_the_next() {
+    fn a_batch_is_full_by_count_and_the_rest_goes_into_the_next() {
         let check = |max_readings, requests: &[i64], expected: &[usize], left: usize| {
             let mut batcher = batcher(max_readings, 1 << 20, "ndjson");
             let mut next = 0;
@@ -300,7 +299,7 @@ mod tests {
         add_all(&mut batcher, part(numbered(0..1)), at(0));
         add_all(&mut batcher, part(numbered(1..2)), at(700));
         assert_eq!(batcher.due(), Some(at(1000)));
-        // The one that is full takes its age with it.
+        // The next batch after a full one starts its own wait.
         assert_eq!(add_all(&mut batcher, part(numbered(2..4)), at(900)).len(), 1);
         assert_eq!(batcher.due(), Some(at(1900)));
         assert!(batcher.close().is_some());
@@ -308,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_is_taken_apart_passes_its_age_on() {
+    fn a_batch_that_is_taken_apart_passes_its_age_to_the_next() {
         let start = Instant::now();
         let mut batcher = batcher(10, 1 << 20, "ndjson");
         for round in 0..3 {
@@ -326,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_a_batch_keeps_its_place_and_gets_another_key() {
+    fn the_remaining_readings_of_a_batch_keep_its_id_and_get_a_new_key() {
         for format in FORMATS {
             let mut batcher = batcher(5, 1 << 20, format);
             let full = add_all(&mut batcher, part(numbered(0..10)), Instant::now());
@@ -338,7 +337,7 @@ mod tests {
             let rest = batcher.rebatch(number, parts);
             assert_eq!((contents(&rest), rest.readings, rest.number), (vec![2, 3, 4], 3, number));
             assert!(rest.key != key && rest.key != second.key);
-            // The body is what it would have been from the start.
+            // The body is the same as for a new batch of these readings.
             let mut fresh = self::batcher(3, 1 << 20, format);
             let fresh = add_all(&mut fresh, part(numbered(2..5)), Instant::now());
             assert_eq!(rest.body, fresh[0].body, "{format}");
@@ -347,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_is_resumed_keeps_its_key_and_readings_and_comes_before_all_new_ones() {
+    fn a_resumed_batch_keeps_its_key_and_readings_and_precedes_all_new_ones() {
         for format in FORMATS {
             let mut batcher = batcher(2, 1 << 20, format);
             let resumed =
@@ -367,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_runs_have_a_key_in_common() {
+    fn two_runs_never_share_a_key() {
         let mut keys: Vec<_> = (0..2)
             .flat_map(|seed| {
                 let mut keys = BatchKeys::new(&mut fastrand::Rng::with_seed(seed));
@@ -380,10 +379,10 @@ mod tests {
     }
 
     #[test]
-    fn what_the_format_cannot_hold_is_left_out_of_the_body_and_known_by_its_place() {
+    fn readings_that_the_format_cannot_hold_are_left_out_and_known_by_their_index() {
         let mut readings = Readings::default();
         let text = Value::Text("x");
-        // Those that are not sent: texts, and other values of the millisecond.
+        // Not sent: texts, and all but one value of each millisecond.
         for (value, nanos) in [
             (text, 0),
             (Value::Integer(1), 0),
@@ -413,7 +412,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
         #[test]
-        fn batches_hold_every_reading_once_in_order_and_within_the_bounds(
+        fn batches_hold_every_reading_once_in_order_and_within_the_limits(
             requests in prop::collection::vec(prop::collection::vec(prop_oneof![0..40usize, 0..600usize], 1..20), 1..12),
             max_readings in 1..30usize,
             max_bytes in prop_oneof![1..300usize, 300..3000usize],
@@ -422,7 +421,7 @@ mod tests {
             for format in FORMATS {
                 let encoder = make(format);
                 let mut batcher = batcher(max_readings, max_bytes, format);
-                // Each batch, and whether it was closed because it was full.
+                // Each batch, and whether it closed because it was full.
                 let mut batches = Vec::new();
                 for (lengths, close) in requests.iter().zip(&close_after) {
                     let full = add_all(&mut batcher, part(texts(lengths)), Instant::now());

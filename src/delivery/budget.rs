@@ -1,23 +1,22 @@
-//! How many retries a node is sent: a budget that deliveries fill.
+//! Limits the retries to a node: a budget that deliveries fill.
 //!
-//! When a node fails, every batch that it turned away comes again, and so do those that another node turned away:
-//! retries on top of the usual load are what keeps a node down that would recover. A retry therefore costs a token,
-//! and most tokens come with deliveries. First tries cost none.
+//! When nodes fail, their batches return as retries on top of the usual load, and that can keep a node from recovering. So
+//! each retry costs a token, and most tokens come from deliveries. First attempts are free.
 //!
-//! The rule, and its figures (a fifth of the deliveries, at least ten a second, saved up for ten seconds), are those
-//! of Finagle's `RetryBudget`; tower's `TpsBudget` has the same rule.
+//! The rule and its figures (a fifth of the deliveries, at least ten a second, saved for ten seconds) come from Finagle's
+//! `RetryBudget`; tower's `TpsBudget` has the same rule.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What a delivery adds: in the long run at most one retry for five deliveries, beside the floor.
+/// Tokens for a delivery: in the long run one retry for five deliveries.
 const TOKENS_PER_DELIVERY: f64 = 0.2;
-/// What a second adds, so that a node with no deliveries to show is tried all the same.
+/// Tokens for each second, so that a node without deliveries gets retries too.
 const TOKENS_PER_SECOND: f64 = 10.0;
-/// Most that is saved up: ten seconds of the floor.
+/// Most tokens that are saved: those of ten seconds.
 const TOKENS_MAX: f64 = 100.0;
-/// Sums of doubles come out a trifle short.
+/// Price of a retry, with a tolerance for sums of doubles.
 const TOKEN: f64 = 1.0 - 1e-6;
 
 /// The retry budget of one node.
@@ -44,12 +43,12 @@ impl Budget {
         (!self.has_retry(now)).then(|| now + Duration::from_secs_f64(missing.max(0.0)))
     }
 
-    /// Notes a retry, also one that there was no token for.
+    /// Records a retry, even one without a token.
     pub fn on_retry(&mut self, now: Instant) {
         self.set((self.tokens(now) - 1.0).max(0.0), now);
     }
 
-    /// Notes a delivery.
+    /// Records a delivery.
     pub fn on_delivered(&mut self, now: Instant) {
         self.set(self.tokens(now) + TOKENS_PER_DELIVERY, now);
     }
@@ -59,8 +58,8 @@ impl Budget {
     }
 
     fn tokens(&self, now: Instant) -> f64 {
-        let came = now.saturating_duration_since(self.at).as_secs_f64() * TOKENS_PER_SECOND;
-        (self.tokens + came).min(TOKENS_MAX)
+        let earned = now.saturating_duration_since(self.at).as_secs_f64() * TOKENS_PER_SECOND;
+        (self.tokens + earned).min(TOKENS_MAX)
     }
 }
 
@@ -68,7 +67,7 @@ impl Budget {
 mod tests {
     use super::*;
 
-    /// Takes retries until there is none; returns how many there were.
+    /// Spends all tokens; returns the number of retries.
     fn spend(budget: &mut Budget, now: Instant) -> usize {
         let mut spent = 0;
         while budget.has_retry(now) {
@@ -79,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn retries_are_at_most_a_fifth_of_the_deliveries_beside_ten_a_second() {
+    fn retries_are_at_most_a_fifth_of_the_deliveries_plus_ten_a_second() {
         let now = Instant::now();
         let mut budget = Budget::new(now);
         assert_eq!(spend(&mut budget, now), 100, "what is saved up at the start");
@@ -92,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn it_tells_when_the_next_retry_may_be_sent() {
+    fn the_budget_knows_when_the_next_retry_may_be_sent() {
         let now = Instant::now();
         let mut budget = Budget::new(now);
         assert_eq!(budget.next_retry(now), None);

@@ -1,9 +1,9 @@
-//! Where readings are gathered into batches: an open batch for each lane, and what waits behind a lane that is full.
+//! Gathers readings into batches in lanes: each lane has an open batch, and parked readings that wait behind it.
 //!
-//! Most routes have a single lane. Where every device has its own node ([`super::shards`]), a node that takes nothing
-//! must not hold up the others: the readings of a lane that has enough batches are parked, and those behind them go on
-//! to theirs. What is parked is in memory, so it is bounded: when its requests take 16 MiB (at a start twice that, for
-//! what may have to go before batches that are resumed), everything waits.
+//! Most routes have a single lane. If every device has its own node ([`super::shards`]), a node that takes nothing must not
+//! hold up the others: the readings of a lane with enough batches are parked, and the readings behind them go to their own
+//! lanes. Parked readings are in memory, so they are bounded: when their requests take 16 MiB, everything waits. The limit is
+//! twice that for readings that may have to go before resumed batches.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -20,31 +20,31 @@ use crate::buffer::Part;
 
 /// Most bytes of requests that have parked readings.
 const PARKED_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Closed batches of a lane that are not settled: one on its way, and one that is ready.
+/// Most unsettled closed batches of a lane: one in flight, and one ready to follow it.
 const LANE_BATCHES_MAX: usize = 2;
 
 #[derive(Debug)]
 struct Lane {
     open: Batcher,
-    /// Where the readings of the open batch go among the resumed ones; all are of one epoch.
+    /// The epoch of all readings in the open batch.
     epoch: Epoch,
-    /// What comes after the open batch.
+    /// The readings that go behind the open batch.
     parked: VecDeque<(Epoch, Part)>,
-    /// Closed batches that are not settled.
+    /// Number of unsettled closed batches.
     closed: usize,
-    /// The latest epoch of those.
+    /// The latest epoch of the unsettled closed batches.
     closed_to: Epoch,
-    /// How often everything had been taken out when its age was set.
+    /// Value of [`Lanes::takes`] when the age of the open batch was set.
     takes: u64,
 }
 
-/// What readings may have to go before.
+/// Whether batches may wait for some readings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ahead {
-    /// Only readings that come later.
-    OfNone,
-    /// Batches that are resumed.
-    OfResumed,
+pub enum Urgency {
+    /// No batch waits for these readings.
+    Normal,
+    /// Resumed batches may wait for these readings.
+    BeforeResumed,
 }
 
 impl Lane {
@@ -67,14 +67,14 @@ impl Lane {
         Batch { number: self.epoch.number(batch.number), ..batch }
     }
 
-    /// Takes out what was parked first, if a batch of it may be out of the buffer.
+    /// Takes the first parked readings, if one more batch of their epoch may be out of the buffer.
     fn next_parked(&mut self) -> Option<(Epoch, Part)> {
         let (epoch, _) = self.parked.front()?;
         if self.has_room_for(*epoch) { self.parked.pop_front() } else { None }
     }
 
-    /// Whether one more batch of an epoch may be out of the buffer. What goes before batches that are out always finds
-    /// room: they may wait for it.
+    /// Whether one more batch of an epoch may be out of the buffer. An earlier epoch always has room, since batches that are
+    /// out may wait for it.
     fn has_room_for(&self, epoch: Epoch) -> bool {
         self.closed < LANE_BATCHES_MAX || epoch < self.closed_to
     }
@@ -89,17 +89,17 @@ pub struct Lanes {
     lanes: BTreeMap<LaneId, Lane>,
     /// Bytes of the requests that have parked readings.
     parked_bytes: u64,
-    /// Makes batches of what was a batch before.
+    /// Makes batches of readings that were batched before.
     renderer: Batcher,
-    /// How often everything was taken out.
+    /// How many times [`Lanes::take_all`] was called.
     takes: u64,
-    /// Since when the oldest batch had been open that was taken apart last. Readings may come into another lane then,
-    /// and must not wait for longer because of that.
+    /// When the oldest of the batches that were last taken apart was opened. Its readings may come into another lane, and must
+    /// not wait longer because of that.
     since: Option<Instant>,
 }
 
 impl Lanes {
-    /// Starts with nothing.
+    /// Starts without readings.
     pub fn new(config: BatchConfig, encoder: Arc<dyn Encoder>, keys: BatchKeys) -> Lanes {
         let renderer = Batcher::new(config, Arc::clone(&encoder), keys.clone());
         Lanes {
@@ -131,13 +131,13 @@ impl Lanes {
         lane
     }
 
-    /// Adds readings from the front of `part`, which are all of one epoch, to the open batch of a lane, as
-    /// [`Batcher::add`] does. An open batch of another epoch is closed first, and returned.
+    /// Moves readings from the front of `part`, which has a single epoch, into the open batch of a lane, as [`Batcher::add`]
+    /// does. An open batch of another epoch is first closed and returned.
     pub fn add(&mut self, id: LaneId, epoch: Epoch, part: &mut Part, now: Instant) -> Option<Batch> {
         self.lane(id).add(epoch, part, now)
     }
 
-    /// Adds what is parked to the open batch, until it is full, if one more batch may be out of the buffer.
+    /// Moves parked readings into the open batch until it is full, if one more batch may be out of the buffer.
     pub fn add_parked(&mut self, id: LaneId, now: Instant) -> Option<Batch> {
         let lane = self.lanes.get_mut(&id)?;
         while let Some((epoch, mut part)) = lane.next_parked() {
@@ -154,7 +154,7 @@ impl Lanes {
         None
     }
 
-    /// Keeps readings for later, behind all that are parked of the same epoch or earlier ones.
+    /// Parks readings behind all parked readings of the same or an earlier epoch.
     pub fn park(&mut self, id: LaneId, epoch: Epoch, part: Part) {
         self.parked_bytes += part.park();
         let parked = &mut self.lane(id).parked;
@@ -162,27 +162,26 @@ impl Lanes {
         parked.insert(parked.len() - behind, (epoch, part));
     }
 
-    /// Whether readings of a lane are parked, so that others have to go behind them.
+    /// Whether a lane has parked readings, so that further ones must go behind them.
     pub fn has_parked(&self, id: LaneId) -> bool {
         self.lanes.get(&id).is_some_and(|lane| !lane.parked.is_empty())
     }
 
-    /// The lanes that have parked readings.
+    /// The lanes with parked readings.
     pub fn with_parked(&self) -> Vec<LaneId> {
         self.lanes.iter().filter(|(_, lane)| !lane.parked.is_empty()).map(|(id, _)| *id).collect()
     }
 
-    /// Whether no more may be parked: `ahead` says whether it may have to go before batches that are resumed. Those wait
-    /// for it, so there is twice the room.
-    pub fn is_full(&self, ahead: Ahead) -> bool {
+    /// Whether the limit for parked readings is reached. Readings that resumed batches may wait for have twice the limit.
+    pub fn is_full(&self, ahead: Urgency) -> bool {
         let bytes_max = match ahead {
-            Ahead::OfNone => PARKED_BYTES_MAX,
-            Ahead::OfResumed => 2 * PARKED_BYTES_MAX,
+            Urgency::Normal => PARKED_BYTES_MAX,
+            Urgency::BeforeResumed => 2 * PARKED_BYTES_MAX,
         };
         self.parked_bytes >= bytes_max
     }
 
-    /// The lanes that have readings, and the earliest epoch of these.
+    /// The lanes with readings, and the earliest epoch of each.
     pub fn epochs(&self) -> impl Iterator<Item = (LaneId, Epoch)> {
         let earliest = |lane: &Lane| {
             let open = lane.open.due().map(|_| lane.epoch);
@@ -191,22 +190,22 @@ impl Lanes {
         self.lanes.iter().filter_map(move |(id, lane)| Some((*id, earliest(lane)?)))
     }
 
-    /// Whether one more batch of a lane may be out of the buffer: the open one.
+    /// Whether the open batch of a lane may leave the buffer too.
     pub fn has_room(&self, id: LaneId) -> bool {
         self.lanes.get(&id).is_none_or(|lane| lane.has_room_for(lane.epoch))
     }
 
-    /// Whether a batch of an epoch may.
+    /// Whether one more batch of a lane and an epoch may be out of the buffer.
     pub fn has_room_for(&self, id: LaneId, epoch: Epoch) -> bool {
         self.lanes.get(&id).is_none_or(|lane| lane.has_room_for(epoch))
     }
 
-    /// A batch of a lane is out of the buffer now.
+    /// Records that a batch of a lane is out of the buffer.
     pub fn on_closed(&mut self, id: LaneId) {
         self.lane(id).closed += 1;
     }
 
-    /// A batch of a lane is settled, or there is none any more.
+    /// Records that a batch of a lane is settled or dissolved.
     pub fn on_settled(&mut self, id: LaneId) {
         let lane = self.lane(id);
         lane.closed -= 1;
@@ -220,33 +219,33 @@ impl Lanes {
         self.lanes.get_mut(&id)?.close()
     }
 
-    /// The lanes whose open batch has readings, and when each has waited long enough.
+    /// The lanes whose open batch has readings, and when each must close.
     pub fn due(&self) -> impl Iterator<Item = (LaneId, Instant)> {
         self.lanes.iter().filter_map(|(id, lane)| Some((*id, lane.open.due()?)))
     }
 
-    /// Whether there is nothing, neither in open batches nor parked.
+    /// Whether there are no readings, neither in open batches nor parked.
     pub fn is_empty(&self) -> bool {
         self.lanes.values().all(|lane| lane.parked.is_empty() && lane.open.due().is_none())
     }
 
-    /// When the oldest reading was accepted that is here.
+    /// When the oldest reading in the lanes was accepted.
     pub fn oldest(&self) -> Option<Instant> {
         self.oldest_of_each().map(|(_, oldest)| oldest).min()
     }
 
-    /// When the oldest reading of each lane was accepted that is here.
+    /// When the oldest reading of each lane was accepted.
     pub fn oldest_of_each(&self) -> impl Iterator<Item = (LaneId, Instant)> {
         let parked = |lane: &Lane| lane.parked.front().map(|(_, part)| part.accepted_at());
         let oldest = move |lane: &Lane| lane.open.oldest().or_else(|| parked(lane));
         self.lanes.iter().filter_map(move |(id, lane)| Some((*id, oldest(lane)?)))
     }
 
-    /// Takes everything out again: of each lane what is in its open batch, and then what is parked; of the lanes' first
-    /// parts always the oldest.
+    /// Takes all readings out of the lanes: of each lane first the open batch and then the parked readings, and among the
+    /// lanes always the oldest part first.
     pub fn take_all(&mut self) -> Vec<Part> {
         if self.lanes.values().any(|lane| lane.takes == self.takes) {
-            // Otherwise nothing has come in since the last time.
+            // Otherwise no readings have arrived since the last time.
             self.since = self.lanes.values().filter_map(|lane| lane.open.since()).min();
         }
         self.takes += 1;
@@ -255,7 +254,7 @@ impl Lanes {
             self.parked_bytes -= lane.parked.iter().map(|(_, part)| part.unpark()).sum::<u64>();
             let parked = lane.parked.drain(..).map(|(_, part)| part);
             queues.push(lane.open.take_open().into_iter().chain(parked).collect());
-            // From now on it is that of all lanes.
+            // From now on, the time of all lanes applies.
             lane.open.set_since(None);
         }
         let age = |lane: usize, queue: &VecDeque<Part>| Some(Reverse((queue.front()?.accepted_at(), lane)));
@@ -269,12 +268,12 @@ impl Lanes {
         parts
     }
 
-    /// Forgets lanes that nothing is in and no batch is out of.
+    /// Removes the lanes without readings and without unsettled batches.
     pub fn forget_unused(&mut self) {
         self.lanes.retain(|_, lane| lane.closed > 0 || !lane.parked.is_empty() || lane.open.due().is_some());
     }
 
-    /// A key that no other batch has.
+    /// A new key.
     pub fn new_key(&mut self) -> String {
         self.keys.next_key().1
     }
@@ -336,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_parked_comes_after_what_is_open_and_in_its_order() {
+    fn parked_readings_follow_the_open_batch_in_their_order() {
         let (mut lanes, now) = (lanes(4), Instant::now());
         assert!(lanes.add(A, FIRST, &mut part(0, 3), now).is_none());
         [part(3, 6), part(6, 9)].into_iter().for_each(|part| lanes.park(A, FIRST, part));
@@ -351,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_counts_once_however_many_of_its_readings_are_parked() {
+    fn the_bytes_of_a_request_count_once_however_many_of_its_readings_are_parked() {
         let mut lanes = lanes(4);
         let mut whole = part(0, 4);
         let held = Record::amount(&numbered(0..4)).bytes;
@@ -366,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn however_often_lanes_change_a_reading_does_not_wait_for_longer() {
+    fn a_reading_does_not_wait_longer_however_often_lanes_change() {
         let (mut lanes, start) = (lanes(4), Instant::now());
         let mut waiting = part(0, 1);
         for step in 0..5 {
@@ -385,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_has_room_for_two_batches_and_again_when_one_is_settled() {
+    fn a_lane_has_room_for_two_unsettled_batches() {
         let mut lanes = lanes(4);
         assert!(lanes.has_room(A));
         (0..2).for_each(|_| lanes.on_closed(A));

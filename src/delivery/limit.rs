@@ -1,29 +1,29 @@
-//! How many batches may be on their way to a node: additive increase, multiplicative decrease.
+//! Limits the batches in flight to a node: additive increase, multiplicative decrease.
 //!
 //! The rule is AIMD (Chiu and Jain, *Analysis of the Increase and Decrease Algorithms for Congestion Avoidance*,
-//! 1989): one more after as many deliveries as the limit is high, half as many after an answer that says
-//! "too much" or none in time. The setting `cluster.max_in_flight` is the ceiling.
+//! 1989). After as many deliveries as the limit, the limit rises by one; after an overload or a timeout it is halved. The
+//! setting `cluster.max_in_flight` is the ceiling.
 
-/// The present limit of one node.
+/// The limit for batches in flight to one node.
 #[derive(Clone, Copy, Debug)]
-pub struct Limit {
+pub struct InFlightLimit {
     ceiling: usize,
     now: usize,
     delivered: usize,
 }
 
-impl Limit {
+impl InFlightLimit {
     /// Starts at the ceiling, which is at least one.
-    pub fn new(ceiling: usize) -> Limit {
-        Limit { ceiling, now: ceiling, delivered: 0 }
+    pub fn new(ceiling: usize) -> InFlightLimit {
+        InFlightLimit { ceiling, now: ceiling, delivered: 0 }
     }
 
-    /// Batches that may be on their way at present, at least one.
+    /// The present limit, at least one.
     pub fn get(&self) -> usize {
         self.now
     }
 
-    /// A batch was delivered.
+    /// Records a delivery.
     pub fn on_delivered(&mut self) {
         self.delivered += 1;
         if self.delivered >= self.now {
@@ -32,7 +32,7 @@ impl Limit {
         }
     }
 
-    /// The node was overloaded.
+    /// Records an overload of the node.
     pub fn on_overload(&mut self) {
         self.delivered = 0;
         self.now = (self.now / 2).max(1);
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn overload_halves_the_limit_and_deliveries_raise_it_to_the_ceiling_again() {
-        let mut limit = Limit::new(16);
+        let mut limit = InFlightLimit::new(16);
         let down: Vec<_> = (0..6)
             .map(|_| {
                 limit.on_overload();

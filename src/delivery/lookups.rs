@@ -1,4 +1,4 @@
-//! Looking up the names of nodes, again and again: one task for each name, which tells what it found.
+//! Periodic look-ups of the nodes' DNS names, with one task for each name.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -20,16 +20,16 @@ use crate::tasks;
 const LOOKUP_MAX: Duration = Duration::from_secs(5);
 /// Time between look-ups while no address is known, unless `cluster.resolve_every` is shorter.
 const FIRST_EVERY: Duration = Duration::from_secs(1);
-/// Results that wait to be heard; a task waits before it looks up again.
+/// Most results in the queue to the worker; a full queue delays the next look-up.
 const RESULTS_MAX: usize = 16;
 
-/// Finds the addresses of a name.
+/// Resolves a DNS name.
 pub trait Resolve: Debug + Send + Sync {
-    /// All addresses of `host`, with this port.
+    /// Returns all addresses of `host`, with this port.
     fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>>;
 }
 
-/// Asks the operating system.
+/// The resolver of the operating system.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemResolver;
 
@@ -39,46 +39,46 @@ impl Resolve for SystemResolver {
     }
 }
 
-/// What a name stands for at present.
+/// The result of a look-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    /// Which entry of `cluster.nodes` it is.
+pub(super) struct Resolution {
+    /// The index of the name in `cluster.nodes`.
     pub(super) source: usize,
-    /// Its addresses, at least one, each once.
+    /// The addresses of the name: at least one, without duplicates.
     pub(super) addresses: Vec<SocketAddr>,
 }
 
-/// The tasks that look names up. They end when this is dropped.
+/// The tasks that look up names. They end when this is dropped.
 #[derive(Debug)]
 pub(super) struct Lookups {
-    found: mpsc::Receiver<Found>,
+    resolutions: mpsc::Receiver<Resolution>,
     tasks: JoinSet<()>,
 }
 
 impl Lookups {
-    /// Starts to look up every name among the sources: now, and each `every` from then on.
+    /// Starts to look up every name among the sources: now, and then each `every`.
     ///
-    /// Of what is found, `own` is left out, where this gateway listens itself.
+    /// Addresses at which this gateway itself listens (`own`) are left out of the results.
     pub(super) fn start(
         sources: &[NodeSource],
         every: Duration,
         resolver: &Arc<dyn Resolve>,
         own: Option<SocketAddr>,
     ) -> Lookups {
-        let (sender, found) = mpsc::channel(RESULTS_MAX);
+        let (sender, resolutions) = mpsc::channel(RESULTS_MAX);
         let mut tasks = JoinSet::new();
         for (source, name) in sources.iter().enumerate() {
             match name {
                 NodeSource::Address(_) => {}
                 NodeSource::Name(_) => {
-                    let lookup = Lookup {
+                    let lookup = NameLookup {
                         source,
                         name: name.clone(),
                         every,
                         resolver: Arc::clone(resolver),
                         own,
                         has_own: false,
-                        found: sender.clone(),
+                        resolutions: sender.clone(),
                         is_known: false,
                         has_trouble: false,
                     };
@@ -86,50 +86,50 @@ impl Lookups {
                 }
             }
         }
-        Lookups { found, tasks }
+        Lookups { resolutions, tasks }
     }
 
-    /// The next result. Dropped half-way, nothing is lost. Never returns if there is no name.
+    /// Waits for the next result; for ever if there is no name. No result is lost if the future is dropped.
     ///
     /// # Panics
     ///
-    /// If a task did.
-    pub(super) async fn next(&mut self) -> Found {
+    /// If a task panicked.
+    pub(super) async fn next(&mut self) -> Resolution {
         if self.tasks.is_empty() {
             return std::future::pending().await;
         }
         tokio::select! { biased;
-            Some(found) = self.found.recv() => found,
+            Some(resolution) = self.resolutions.recv() => resolution,
             Some(Err(error)) = self.tasks.join_next() => tasks::outcome(Err(error)).await,
             else => std::future::pending().await,
         }
     }
 }
 
-/// One name.
-struct Lookup {
+/// The periodic look-up of one name.
+struct NameLookup {
     source: usize,
     name: NodeSource,
     every: Duration,
     resolver: Arc<dyn Resolve>,
     own: Option<SocketAddr>,
-    /// Whether this gateway itself was among what was found last.
+    /// Whether the last result included this gateway itself.
     has_own: bool,
-    found: mpsc::Sender<Found>,
-    /// Whether any address was ever found.
+    resolutions: mpsc::Sender<Resolution>,
+    /// Whether any look-up has succeeded.
     is_known: bool,
     /// Whether the last look-up failed.
     has_trouble: bool,
 }
 
-impl Lookup {
-    /// Looks up until nobody listens any more.
+impl NameLookup {
+    /// Looks up the name until the receiver is dropped.
     async fn run(mut self) {
         loop {
             match self.look_up().await {
                 Ok(addresses) => {
-                    self.on_found();
-                    if self.found.send(Found { source: self.source, addresses }).await.is_err() {
+                    self.on_resolved();
+                    if self.resolutions.send(Resolution { source: self.source, addresses }).await.is_err() {
                         return;
                     }
                 }
@@ -151,7 +151,7 @@ impl Lookup {
         }
         let (own, others): (Vec<_>, Vec<_>) =
             addresses.into_iter().partition(|address| self.is_own(*address));
-        self.tell_of_own(&own);
+        self.log_own(&own);
         if others.is_empty() { Err("no address but this gateway's own".to_owned()) } else { Ok(others) }
     }
 
@@ -159,8 +159,8 @@ impl Lookup {
         self.own.is_some_and(|own| is_own(address, own))
     }
 
-    /// Says once that the gateway itself is among the nodes, and once that it is no longer.
-    fn tell_of_own(&mut self, found: &[SocketAddr]) {
+    /// Logs when this gateway appears among its own nodes, and when it disappears from them.
+    fn log_own(&mut self, found: &[SocketAddr]) {
         let had_own = std::mem::replace(&mut self.has_own, !found.is_empty());
         match (had_own, found.first()) {
             (false, Some(address)) => {
@@ -173,14 +173,14 @@ impl Lookup {
         }
     }
 
-    fn on_found(&mut self) {
+    fn on_resolved(&mut self) {
         self.is_known = true;
         if std::mem::take(&mut self.has_trouble) {
             tracing::info!(name = %self.name, "the name of nodes is found again");
         }
     }
 
-    /// What was known last holds on.
+    /// Logs the first failure in a row. The addresses of the last success stay in use.
     fn on_failed(&mut self, reason: &str) {
         if !std::mem::replace(&mut self.has_trouble, true) {
             let known = self.is_known;
@@ -204,7 +204,7 @@ mod tests {
 
     const EVERY: Duration = Duration::from_secs(10);
 
-    /// What a look-up gives; `None`: nothing, ever.
+    /// The result of a scripted look-up; `None`: it never ends.
     type Script = Option<Result<Vec<&'static str>, &'static str>>;
 
     #[derive(Debug)]
@@ -238,12 +238,12 @@ mod tests {
         let mut lookups = lookups([Some(Ok(vec![two, one, two])), Some(Ok(vec![one]))]);
         let found = lookups.next().await;
         let addresses = [one, two].map(|text| text.parse().expect("an address")).to_vec();
-        assert_eq!((found, start.elapsed()), (Found { source: 1, addresses }, Duration::ZERO));
+        assert_eq!((found, start.elapsed()), (Resolution { source: 1, addresses }, Duration::ZERO));
         assert_eq!((lookups.next().await.addresses.len(), start.elapsed()), (1, EVERY));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_is_not_found_is_tried_each_second_at_first_and_tells_nothing() {
+    async fn an_unknown_name_is_retried_each_second_and_a_known_one_keeps_its_addresses() {
         let start = Instant::now();
         let found = || Some(Ok(vec!["10.0.0.1:9000"]));
         let failed = || Some(Err("no such name"));
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn where_this_gateway_listens_itself_is_no_node() {
+    async fn the_gateways_own_address_is_not_a_node() {
         let (own, other) = ("10.0.0.9:9000", "10.0.0.1:9000");
         let start = Instant::now();
         let mut lookups = lookups([Some(Ok(vec![own])), Some(Ok(vec![own, other])), Some(Ok(vec![other]))]);
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_told_where_there_is_no_name() {
+    async fn without_a_name_there_is_never_a_result() {
         let resolver: Arc<dyn Resolve> = Arc::new(SystemResolver);
         let mut lookups = Lookups::start(&[], EVERY, &resolver, None);
         assert!(tokio::time::timeout(EVERY * 9, lookups.next()).await.is_err());
@@ -279,7 +279,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     #[should_panic(expected = "no more look-ups than that")]
-    async fn a_task_that_panics_is_not_missed_in_silence() {
+    async fn a_panic_of_a_task_reaches_the_worker() {
         lookups([]).next().await;
     }
 }

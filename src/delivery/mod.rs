@@ -1,31 +1,31 @@
-//! From the buffer to the nodes.
+//! Delivers readings from the buffer to the nodes.
 //!
-//! One [`Worker`] pulls readings from the buffer, gathers them into batches ([`batcher`]; in [`lanes`] where a route
-//! keeps the readings of some devices apart, as [`shards`] says), asks the route for a node ([`crate::routing`]), and
-//! sends them, several at a time, each in a task of its own ([`transport`], over a [`wire`]). What an answer means is
-//! decided there; what follows from it is decided here:
+//! One [`Worker`] pulls readings from the buffer and gathers them into batches ([`batcher`]). If the route keeps devices apart
+//! ([`shards`]), it gathers them in separate [`lanes`]. It asks the route for a node ([`crate::routing`]) and sends several
+//! batches at a time, each in its own task ([`transport`], over a [`wire`]). The transport interprets the answer; the worker
+//! acts on it:
 //!
-//! - delivered: the readings are settled, with `replicate` when enough nodes have them;
-//! - not now: the batch waits (exponential backoff with full jitter) and is sent again, to another node first where the
-//!   route allows;
-//! - set up wrongly: the same, and the node is down at once;
-//! - refused, too large: the batch is halved until the readings stand alone that are refused; those become dead letters
+//! - delivered: the readings are settled; with `replicate`, once enough nodes have stored them;
+//! - not available now: the batch waits (exponential backoff with full jitter) and is sent again, first to another node if
+//!   the route allows that;
+//! - misconfigured: the same, and the node is down at once;
+//! - refused or too large: the batch is halved until each refused reading is alone; those become dead letters
 //!   ([`dead_letter`]).
 //!
-//! Nodes come from addresses, or from names that are looked up again and again (`lookups`); which of them may be sent a
-//! batch now, `nodes` decides.
+//! Nodes have fixed addresses or DNS names that are looked up periodically (`lookups`). `nodes` decides which of them may get
+//! a batch now.
 //!
-//! Where the buffer outlives the process, what a batch is made of is noted there before the batch is first sent, and
-//! what was noted before a stop is resumed after it, ahead of all new batches; where every device has its own node, behind
-//! earlier readings of its devices ([`resumption`]). A log that cannot be written holds nothing up: the batch is sent
-//! without a note.
+//! If the buffer outlives the process, it stores a note of each batch's readings before the batch is first sent. After a stop,
+//! batches with a note are resumed ahead of all new batches; if every device has its own node, behind earlier readings of
+//! their devices ([`resumption`]). A log that cannot be written does not delay delivery: the batch is sent without a note.
 //!
-//! Limits: batches that are out of the buffer (to be noted, waiting or on their way) are at most `cluster.max_in_flight`
-//! for each node, and one more is open; where every device has its own node, two for each lane, one that is open, and
-//! what is parked ([`lanes`]). The rest stays in the buffer. The same batch always has the same key and the same readings.
+//! Limits: at most `cluster.max_in_flight` batches for each node are out of the buffer (waiting for their note, for a node, or
+//! in flight), plus one open batch. If every device has its own node, each lane has at most two batches out of the buffer and
+//! an open one, and parked readings are bounded ([`lanes`]). All other readings stay in the buffer. A batch always has the
+//! same key and the same readings.
 //!
-//! Pure parts, with time passed in: [`batcher`], [`breaker`], [`budget`], [`lanes`], `latency`, `limit`, `nodes`,
-//! [`resumption`], [`shards`], [`crate::backoff`].
+//! Parts without side effects, with time passed in: [`batcher`], [`breaker`], [`budget`], [`lanes`], `latency`, `limit`,
+//! `nodes`, [`resumption`], [`shards`], [`crate::backoff`].
 
 pub mod batch;
 pub mod batcher;
@@ -63,7 +63,7 @@ use secrets::Secrets;
 
 pub use batcher::BatchConfig;
 pub use breaker::{BreakerState, HealthConfig};
-pub use dead_letter::{DeadLetter, DeadLetterConfig, DeadLetterError, DeadLetters, Waiting};
+pub use dead_letter::{DeadLetter, DeadLetterConfig, DeadLetterError, DeadLetters, LetterTotals};
 pub use lookups::{Resolve, SystemResolver};
 pub use node_status::{ClusterNodeStatus, DeliveryStatus, NodeFailure, NodeHealth, TransformStatus};
 pub use nodes::NODES_MAX;
@@ -78,67 +78,67 @@ pub use worker::{Signals, Worker};
 /// The settings of the delivery.
 #[derive(Clone, Debug)]
 pub struct DeliveryConfig {
-    /// What is done to readings before they are gathered.
+    /// The transforms, applied in this order before readings are gathered into batches.
     pub transforms: Vec<TransformConfig>,
-    /// When a batch is full.
+    /// The limits of a batch.
     pub batch: BatchConfig,
-    /// Where batches go.
+    /// The entries of `cluster.nodes`.
     pub nodes: Vec<NodeSource>,
-    /// How often the names among them are looked up.
+    /// Time between look-ups of the DNS names among them.
     pub resolve_every: Duration,
-    /// Who looks them up.
+    /// The resolver of DNS names.
     pub resolver: Arc<dyn Resolve>,
-    /// Where this gateway listens itself: no node may be there.
+    /// The address at which this gateway listens, which is never used as a node.
     pub own_address: Option<SocketAddr>,
-    /// Which of the nodes a batch goes to.
+    /// The routing policy.
     pub route: &'static dyn Routing,
-    /// What kind of store the nodes are.
+    /// The kind of store that the nodes are.
     pub store: Arc<dyn Store>,
     /// How bodies are compressed.
     pub compression: Compression,
     /// Longest time from sending a batch to the end of its answer.
     pub timeout: Duration,
-    /// Most batches on their way to one node.
+    /// Most batches in flight to one node.
     pub max_in_flight: usize,
-    /// Headers that are added to every request.
+    /// Headers added to every request.
     pub headers: HeaderMap,
-    /// Where readings go that nodes refuse.
+    /// The settings of dead letters.
     pub dead_letter: DeadLetterConfig,
-    /// Delays between tries.
+    /// Delays between attempts.
     pub retry: Backoff,
-    /// When a node counts as down.
+    /// When a node is down.
     pub health: HealthConfig,
-    /// For routes that give every device its own node.
+    /// The settings of routes that give every device its own node.
     pub shard: ShardConfig,
-    /// For routes that send each batch to several nodes.
+    /// The settings of routes that send each batch to several nodes.
     pub replicate: ReplicateConfig,
 }
 
 /// The settings of routes that give every device its own node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShardConfig {
-    /// What happens to the readings of a node that is down.
+    /// The handling of readings whose node is down.
     pub failover: Failover,
 }
 
 /// The settings of routes that send each batch to several nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplicateConfig {
-    /// How many nodes are to have each batch; 0: every node.
+    /// How many nodes should store each batch; 0: every node.
     pub copies: usize,
-    /// How many are enough for it to count as delivered.
+    /// How many copies are enough for a batch to count as delivered.
     pub quorum: usize,
-    /// How long the others are tried from then on.
+    /// How long the remaining copies are attempted after that.
     pub straggler_timeout: Duration,
 }
 
 impl DeliveryConfig {
-    /// What must not be shown of these settings.
+    /// The secrets in these settings.
     pub fn secrets(&self) -> Secrets {
         Secrets::of(self.nodes.iter().map(NodeSource::url), &self.headers)
     }
 
-    /// How many nodes are there from the start; others are found by their names.
+    /// The number of nodes with fixed addresses; the others come from DNS.
     pub fn fixed_nodes(&self) -> usize {
         self.nodes.iter().filter(|source| matches!(source, NodeSource::Address(_))).count()
     }

@@ -15,10 +15,10 @@ use http::HeaderValue;
 use tokio::time::Instant;
 use url::Url;
 
-use super::breaker::{Breaker, BreakerState, Change, HealthConfig};
+use super::breaker::{Breaker, BreakerChange, BreakerState, HealthConfig};
 use super::budget::Budget;
 use super::latency::{Latency, MeasuredLatency};
-use super::limit::Limit;
+use super::limit::InFlightLimit;
 use super::node_status::{ClusterNodeStatus, DeliveryStatus, NodeFailure};
 use super::source::{Endpoint, NodeSource};
 use super::transport::{Answer, AnswerVerdict};
@@ -75,7 +75,7 @@ pub(super) struct ClusterNode {
     pub(super) latency: Latency,
     /// The latency that people see.
     pub(super) measured: MeasuredLatency,
-    pub(super) limit: Limit,
+    pub(super) limit: InFlightLimit,
     budget: Budget,
     /// End of the wait that the node asked for with `Retry-After`.
     not_before: Option<Instant>,
@@ -102,7 +102,7 @@ impl ClusterNode {
             breaker: Breaker::new(config.health, now),
             latency: Latency::new(now),
             measured: MeasuredLatency::default(),
-            limit: Limit::new(config.max_in_flight),
+            limit: InFlightLimit::new(config.max_in_flight),
             budget: Budget::new(now),
             not_before: None,
             down_since: 0,
@@ -404,16 +404,16 @@ impl ClusterNodes {
     }
 
     /// Logs a change of a node's state, and decides again which nodes are ejected.
-    fn on_change(&mut self, index: usize, change: Option<Change>, detail: &str) {
+    fn on_change(&mut self, index: usize, change: Option<BreakerChange>, detail: &str) {
         let node = &mut self.nodes[index];
         match change {
             None => return,
-            Some(Change::WentDown) => {
+            Some(BreakerChange::WentDown) => {
                 self.went_down += 1;
                 node.down_since = self.went_down;
                 tracing::warn!(node = %node.id, failures = node.breaker.failures(), reason = detail, "node is down");
             }
-            Some(Change::CameUp) => tracing::info!(node = %node.id, "node is up again"),
+            Some(BreakerChange::CameUp) => tracing::info!(node = %node.id, "node is up again"),
         }
         self.eject();
     }

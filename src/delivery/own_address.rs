@@ -1,4 +1,4 @@
-//! Whether a node is this gateway itself: what it sends there comes in again, for ever.
+//! Detects whether a node is this gateway itself, since its batches would come in again for ever.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use super::source::NodeSource;
 
-/// Longest that a name is looked up for at the start.
+/// Longest look-up of a name at the start.
 const LOOKUP_MAX: Duration = Duration::from_secs(2);
 
-/// Whether a connection to `address` comes to whoever listens on `own`, as far as this machine can tell. What stands
-/// elsewhere and leads back here (a balancer, a port that is passed on) is only found by what it sends.
+/// Whether a connection to `address` reaches the listener on `own`, as far as this machine can tell. An indirect way back (a
+/// load balancer, a forwarded port) is only detected by `Forebay-Via`.
 pub fn is_own(address: SocketAddr, own: SocketAddr) -> bool {
     if own.port() == 0 || address.port() != own.port() {
         return false;
     }
     let (ip, listens) = (address.ip().to_canonical(), own.ip().to_canonical());
-    // A connection to no address in particular goes to the machine itself.
+    // A connection to the unspecified address goes to the machine itself.
     let ip = match ip {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
@@ -25,14 +25,14 @@ pub fn is_own(address: SocketAddr, own: SocketAddr) -> bool {
     };
     match listens {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => ip.is_ipv4() && is_of_this_machine(ip),
-        // That takes connections over IPv4, too.
+        // This listener takes connections over IPv4 too.
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => is_of_this_machine(ip),
         one => ip == one,
     }
 }
 
-/// Whether a node of the settings is this gateway, which listens on `own`: each address that its name has now is.
-/// A name that is not found in time is not.
+/// Whether an entry of `cluster.nodes` is this gateway, which listens on `own`. For a DNS name, all its addresses must be the
+/// gateway's. A name that is not resolved in time counts as another machine.
 pub fn leads_to(node: &NodeSource, own: SocketAddr) -> bool {
     let (host, port) = node.host_and_port();
     if port != own.port() {
@@ -44,26 +44,26 @@ pub fn leads_to(node: &NodeSource, own: SocketAddr) -> bool {
     };
     let mut own_addresses = found.iter().filter(|address| is_own(**address, own));
     match node {
-        // Connections are tried at one after the other, whichever comes first.
+        // The HTTP client tries the addresses of a host in any order, so one of them is enough.
         NodeSource::Address(_) => own_addresses.next().is_some(),
-        // Of the others, each is a node.
+        // Each address of a name is a node; the other ones remain usable.
         NodeSource::Name(_) => !found.is_empty() && own_addresses.count() == found.len(),
     }
 }
 
-/// Looks a name up, on a thread that is left alone when it takes too long.
+/// Looks up a name, on a thread that is abandoned if it takes too long.
 fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let (sender, found) = mpsc::sync_channel(1);
     let host = host.to_owned();
     std::thread::Builder::new().name("look-up".to_owned()).spawn(move || {
         let addresses = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
-        // Whoever asked may have gone.
+        // The receiver may have given up.
         let _ = sender.send(addresses);
     })?;
     found.recv_timeout(LOOKUP_MAX).map_err(io::Error::other)?
 }
 
-/// Whether the machine has this address: a route to it then begins at it. Nothing is sent.
+/// Whether the machine has this address: the route to an own address starts at itself. Nothing is sent.
 fn is_of_this_machine(ip: IpAddr) -> bool {
     if ip.is_loopback() {
         return true;
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_address_that_is_listened_on_is_the_own_one_under_all_its_names() {
+    fn the_listening_address_is_recognised_in_every_form() {
         for (address, listens) in [
             ("127.0.0.1:8080", "127.0.0.1:8080"),
             ("0.0.0.0:8080", "127.0.0.1:8080"),
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn other_ports_and_other_machines_are_not() {
+    fn other_ports_and_other_machines_are_not_own() {
         for (address, listens) in [
             ("127.0.0.1:8081", "127.0.0.1:8080"),
             ("127.0.0.2:8080", "127.0.0.1:8080"),
@@ -115,7 +115,7 @@ mod tests {
             ("[::1]:8080", "0.0.0.0:8080"),
             ("127.0.0.1:8080", "10.9.8.7:8080"),
             ("0.0.0.0:8080", "10.9.8.7:8080"),
-            // Documentation has these for itself (RFC 5737, RFC 3849).
+            // Addresses reserved for documentation (RFC 5737, RFC 3849).
             ("192.0.2.1:8080", "0.0.0.0:8080"),
             ("[2001:db8::1]:8080", "[::]:8080"),
             ("127.0.0.1:0", "127.0.0.1:0"),
@@ -125,8 +125,8 @@ mod tests {
     }
 
     #[test]
-    fn the_addresses_of_the_machines_interfaces_are_own_ones() {
-        // Where the machine has a route anywhere, it has an address for it.
+    fn the_addresses_of_the_machines_interfaces_are_own() {
+        // A machine with a route to anywhere has an address for it.
         let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
         let Ok(()) = socket.connect("192.0.2.1:9") else { return };
         let ip = socket.local_addr().expect("an address").ip();
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_looked_up_where_the_port_is_the_own_one() {
+    fn names_are_looked_up_if_their_port_is_the_gateways() {
         let listens: SocketAddr = "127.0.0.1:8080".parse().expect("an address");
         let named = |url: &str| NodeSource::Name(url.parse().expect("a URL"));
         let fixed = |url: &str| NodeSource::Address(url.parse().expect("a URL"));

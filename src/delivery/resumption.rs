@@ -1,13 +1,11 @@
-//! In which order the batches go that were noted before the last stop, and the readings around them that were not, where
-//! every device has its own node.
+//! Orders the batches noted before the last stop, and the readings around them, if every device has its own node.
 //!
-//! A stop may find some readings in noted batches, which go out again as they are, and others **loose**: never noted, or
-//! in a batch that was taken apart and not put together again by then. A loose reading may be older than one of the same
-//! device in a noted batch. So the noted batches are put into an order, and the loose readings go between them, in
-//! **epochs**: those of epoch 0 before the first noted batch, those of epoch 1 behind it and before the second, and so
-//! on. What comes in after the start is of the last epoch.
+//! At a stop, some readings are in noted batches, which are sent again unchanged. Others are **loose**: never noted, or in a
+//! batch that was taken apart and not rebuilt. A loose reading may be older than one of the same device in a noted batch. So
+//! the noted batches are sorted, and the loose readings go between them in **epochs**: epoch 0 before the first noted batch,
+//! epoch 1 between the first and the second, and so on. Readings accepted after the start have the last epoch.
 //!
-//! Everything here is decided from places in the log and names of devices; nothing waits, and no clock is read.
+//! All decisions follow from places in the log and names of devices; nothing waits, and no clock is read.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -16,25 +14,25 @@ use crate::buffer::Part;
 use crate::buffer::span::Place;
 use crate::routing::shard::name_hash;
 
-/// Bits of a batch's number that count the batches of this run: more than it makes in fifty years.
+/// Bits of a batch's id that count the batches of this run: more than it makes in fifty years.
 const COUNT_BITS: u32 = 44;
-/// The largest number before these bits. Where more batches are resumed, the rest of them is ordered by the count alone.
+/// Largest rank above these bits. With more resumed batches, the rest is ordered by the count alone.
 const RANK_MAX: u64 = u64::MAX >> COUNT_BITS;
 
-/// Where loose readings go: behind so many of the resumed batches.
+/// The place of loose readings among the resumed batches: the number of batches before them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch(usize);
 
 impl Epoch {
-    /// Before all resumed batches; where there are none, the epoch of everything.
+    /// The epoch before all resumed batches; the only one if there are none.
     pub const FIRST: Epoch = Epoch(0);
 
-    /// The number of a batch of such readings; `count` is its number in this run.
+    /// The id of a batch of this epoch; `count` is its number in this run.
     pub fn number(self, count: u64) -> u64 {
         numbered(self.0 as u64 * 2, count)
     }
 
-    /// Whether such readings may have to go before a resumed batch.
+    /// Whether readings of this epoch may have to go before a resumed batch.
     pub fn is_before(self, batch: usize) -> bool {
         self.0 <= batch
     }
@@ -44,36 +42,36 @@ fn numbered(rank: u64, count: u64) -> u64 {
     rank.min(RANK_MAX) << COUNT_BITS | count
 }
 
-/// A reading as the order of a device sees it: the hash of the device's name, and its place in the log.
-pub type Stand = (u64, Place);
+/// A reading's position in its device's order: the hash of the device's name, and the place in the log.
+pub type DevicePlace = (u64, Place);
 
-/// The resumed batches in their order, and where other readings go between them.
+/// The order of the resumed batches, and the epochs of other readings between them.
 ///
-/// **Invariant**: of two readings of a device, the one that was accepted first is not sent after the other, wherever the
-/// stop left them (`over_any_number_of_stops_each_devices_readings_are_sent_in_their_order`, and over kills of the real
-/// process `over_any_number_of_kills_each_devices_readings_arrive_in_their_order`). What it takes:
+/// **Invariant**: of two readings of a device, the one accepted first is never sent after the other, over any number of stops
+/// (`over_any_number_of_stops_each_devices_readings_are_sent_in_their_order`, and with kills of the real process
+/// `over_any_number_of_kills_each_devices_readings_arrive_in_their_order`). It holds because:
 ///
-/// - [`Resumption::of`] orders the noted batches by what their devices sent;
-/// - [`Resumption::epoch`] puts a loose reading between those that have earlier and those that have later readings of its
-///   device;
-/// - a batch gets a number that sorts by that order ([`Epoch::number`], [`Resumption::number_of`]); of batches that may
-///   have readings of the same devices the lowest number goes ([`super::shards::Class`]);
-/// - a noted batch waits until all loose readings are in batches that may have to go before it ([`Resumption::end`]).
+/// - [`Resumption::of`] sorts the noted batches by the readings of their devices;
+/// - [`Resumption::epoch`] puts a loose reading behind batches with earlier readings of its device, and before batches with
+///   later ones;
+/// - the ids of batches sort by that order ([`Epoch::number`], [`Resumption::number_of`]), and of batches that may have
+///   readings of the same devices, the one with the lowest id is sent ([`super::shards::Class`]);
+/// - a noted batch waits until all loose readings that may have to go before it are in batches ([`Resumption::end`]).
 #[derive(Debug, Default)]
 pub struct Resumption {
-    /// For each device in a resumed batch, by the hash of its name: in which batches it is, and from which place on.
+    /// For each device in a resumed batch, by the hash of its name: its first place in each of its batches, and the batch.
     devices: HashMap<u64, Vec<(Place, usize)>>,
-    /// For each resumed batch, the place behind its last reading and those of all batches before it.
+    /// For each resumed batch, the place behind the last reading of all batches up to it.
     ends: Vec<Place>,
 }
 
 impl Resumption {
-    /// Puts batches into their order: returns their indexes in it, and what follows for other readings.
+    /// Sorts batches: returns their indices in order, and the resulting epochs.
     ///
-    /// A batch goes behind all that have earlier readings of one of its devices; of those that may go, the one that ends
-    /// first. Batches that were noted by this rule contradict each other nowhere. Where batches do (the settings were
-    /// others, or the log is damaged), one goes all the same, so that the start ends.
-    pub fn of(batches: &[Vec<Stand>]) -> (Vec<usize>, Resumption) {
+    /// A batch goes behind all batches with earlier readings of one of its devices, and among equals, the batch that ends first
+    /// leads. Batches noted by this rule never contradict each other. If batches do (after a change of the settings, or
+    /// damage to the log), one of them goes first anyway, so that the start does not hang.
+    pub fn of(batches: &[Vec<DevicePlace>]) -> (Vec<usize>, Resumption) {
         let firsts: Vec<HashMap<u64, Place>> = batches.iter().map(|batch| firsts(batch)).collect();
         let ends: Vec<_> = batches.iter().map(|batch| (end(batch), Reverse(batch.len()))).collect();
         let order = sort(&firsts, &ends);
@@ -88,32 +86,32 @@ impl Resumption {
         (order, resumption)
     }
 
-    /// The number of the `nth` of the resumed batches; `count` is its number in this run.
+    /// The id of the `nth` resumed batch; `count` is its number in this run.
     pub fn number_of(&self, nth: usize, count: u64) -> u64 {
         numbered(nth as u64 * 2 + 1, count)
     }
 
-    /// All loose readings that may have to go before the `nth` of the resumed batches lie before this place.
+    /// The place before which all loose readings lie that may have to go before the `nth` resumed batch.
     pub fn end(&self, nth: usize) -> Place {
         self.ends.get(nth).copied().unwrap_or(Place::start_of(0))
     }
 
-    /// Whether readings at this place and behind it are all of the last epoch.
+    /// Whether all readings from this place on have the last epoch.
     pub fn is_behind(&self, place: Place) -> bool {
         self.ends.last().is_none_or(|end| *end <= place)
     }
 
-    /// The epoch of what comes in after the start.
+    /// The epoch of readings accepted after the start.
     pub fn last_epoch(&self) -> Epoch {
         Epoch(self.ends.len())
     }
 
-    /// The epoch of a loose reading. Of the readings of a device, a later one has the same or a later one.
-    pub fn epoch(&self, (device, place): Stand) -> Epoch {
+    /// The epoch of a loose reading. It never falls from one reading of a device to a later one.
+    pub fn epoch(&self, (device, place): DevicePlace) -> Epoch {
         if self.is_behind(place) {
             return self.last_epoch();
         }
-        // Its place says where it goes, unless its device says more.
+        // The place decides, within the limits that the device's batches set.
         let by_place = self.ends.partition_point(|end| *end <= place);
         let mut behind = 0;
         let mut before = self.ends.len();
@@ -127,16 +125,16 @@ impl Resumption {
         Epoch(by_place.min(before).max(behind))
     }
 
-    /// Takes readings of the same epoch off the front of `part`, as many as follow each other.
+    /// Splits the readings of one epoch off the front of `part`.
     pub fn split_run(&self, part: &mut Part) -> (Epoch, Part) {
-        let epoch = stands(part).next().map_or(self.last_epoch(), |first| self.epoch(first));
-        let count = stands(part).take_while(|next| self.epoch(*next) == epoch).count();
+        let epoch = device_places(part).next().map_or(self.last_epoch(), |first| self.epoch(first));
+        let count = device_places(part).take_while(|next| self.epoch(*next) == epoch).count();
         (epoch, part.split_first(count))
     }
 }
 
-/// The readings of a part, as they are to go on. What is in no log stands behind all that is.
-pub fn stands(part: &Part) -> impl Iterator<Item = Stand> {
+/// The positions of a part's readings. Readings that are in no log come behind all others.
+pub fn device_places(part: &Part) -> impl Iterator<Item = DevicePlace> {
     let from = part.span().map(|span| span.from);
     let place = move |index: u32| match from {
         Some(Place { seq, index: first }) => Place { seq, index: first.saturating_add(index) },
@@ -145,8 +143,8 @@ pub fn stands(part: &Part) -> impl Iterator<Item = Stand> {
     (0..).zip(part.iter()).map(move |(index, reading)| (name_hash(reading.device_bytes()), place(index)))
 }
 
-/// The first place of each device.
-fn firsts(batch: &[Stand]) -> HashMap<u64, Place> {
+/// The first place of each device in a batch.
+fn firsts(batch: &[DevicePlace]) -> HashMap<u64, Place> {
     let mut firsts = HashMap::new();
     for (device, place) in batch {
         let first = firsts.entry(*device).or_insert(*place);
@@ -155,14 +153,14 @@ fn firsts(batch: &[Stand]) -> HashMap<u64, Place> {
     firsts
 }
 
-/// The place behind the last reading.
-fn end(batch: &[Stand]) -> Place {
+/// The place behind the last reading of a batch.
+fn end(batch: &[DevicePlace]) -> Place {
     let last = batch.iter().map(|(_, place)| *place).max();
     last.map_or(Place::start_of(0), |Place { seq, index }| Place { seq, index: index.saturating_add(1) })
 }
 
-/// Sorts batches so that each goes behind those that have an earlier first reading of one of its devices, and else by
-/// where they end.
+/// Sorts batches so that each goes behind all batches with an earlier first reading of one of its devices, and otherwise by
+/// their ends.
 fn sort(firsts: &[HashMap<u64, Place>], ends: &[(Place, Reverse<usize>)]) -> Vec<usize> {
     let mut chains: HashMap<u64, Vec<(Place, usize)>> = HashMap::new();
     for (batch, firsts) in firsts.iter().enumerate() {
@@ -183,7 +181,7 @@ fn sort(firsts: &[HashMap<u64, Place>], ends: &[(Place, Reverse<usize>)]) -> Vec
     let mut ready: BTreeSet<_> = (0..firsts.len()).filter(|batch| leaders[*batch] == 0).map(key).collect();
     let mut left: BTreeSet<_> = (0..firsts.len()).map(key).collect();
     let mut order = Vec::with_capacity(firsts.len());
-    // Where batches contradict each other, the one that ends first breaks the circle.
+    // If batches contradict each other, the one that ends first breaks the cycle.
     while let Some(next) = ready.pop_first().or_else(|| left.first().copied()) {
         left.remove(&next);
         order.push(next.1);

@@ -1,9 +1,9 @@
-//! Which readings may go into one batch, and which batches wait for each other, where every device has its own node.
+//! Decides which readings may share a batch, and which batches wait for each other, if every device has its own node.
 //!
-//! A device's **home** is the node that leads its ranking ([`crate::routing::shard`]). Its readings go to its
-//! **target**: that is the home, or, while the home is not to be used and `cluster.shard.failover` is `next`, the
-//! best-ranked node that is. The devices of a home take **turns**: each device has one of a few numbers, by its hash,
-//! and a batch has readings of one home, one target and one turn only.
+//! A device's **home** is the node that leads its ranking ([`crate::routing::shard`]). Its readings go to its **target**. The
+//! target is the home, or, while the home is not usable and `cluster.shard.failover` is `next`, the usable node with the best
+//! rank. The devices of a home take **turns**: the hash of a device is mapped to one of a few turns, and all readings of a
+//! batch have the same home, target and turn.
 
 use std::collections::HashSet;
 
@@ -12,54 +12,54 @@ use forebay_reading::ReadingRef;
 use crate::buffer::Part;
 use crate::routing::shard::{home, name_hash};
 
-/// Batches of one home that may be on their way at the same time, unless `cluster.max_in_flight` allows fewer.
+/// Most batches of one home in flight at the same time, unless `cluster.max_in_flight` is less.
 const TURNS_MAX: usize = 8;
 
-/// What happens to the readings of a node that is down.
+/// The handling of readings whose node is down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failover {
-    /// They go to the next node in their device's ranking, until theirs is up again.
+    /// The readings go to the next node in their device's ranking, until their own node is up again.
     Next,
-    /// They wait until it is up again.
+    /// The readings wait until their node is up again.
     Wait,
 }
 
-/// Where a reading goes.
+/// A lane: the home, target and turn of a reading's device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LaneId {
-    /// The node that leads the ranking of its device.
+    /// The node that leads the ranking of the device.
     pub home: usize,
-    /// The node that it is sent to.
+    /// The node that gets the readings.
     pub target: usize,
-    /// The turn of its device.
+    /// The turn of the device.
     pub turn: u64,
 }
 
-/// What a batch has to wait for.
+/// The order class of a batch: which older batches it waits for.
 ///
 /// **Invariant**: the readings of a device arrive in the order in which they were accepted, also through retries and
-/// failover: of the batches of one home and turn, the oldest one goes, and all others wait until it is settled
+/// failover: of the batches of one home and turn, the oldest one is sent, and all others wait until it is settled
 /// (`whatever_nodes_and_network_do_acknowledged_readings_arrive_in_order_and_the_ledger_adds_up` in
 /// `tests/simulation/main.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// Nothing: the route promises no order.
+    /// The batch waits for no other: the route promises no order.
     Free,
-    /// Older batches that may have readings of the same devices.
+    /// The batch waits for older batches that may have readings of the same devices.
     Of {
-        /// Counts changes of the nodes; devices may have had other homes before one.
+        /// Number of changes of the nodes so far: devices may have had other homes in an earlier generation.
         generation: u64,
-        /// The home of its devices.
+        /// The home of the devices.
         home: usize,
-        /// Their turn.
+        /// The turn of the devices.
         turn: u64,
     },
-    /// All older batches: its readings were put together by other rules.
+    /// The batch waits for all older batches: its devices have different homes or turns.
     Mixed,
 }
 
 impl Class {
-    /// Whether two batches may have readings of the same device, so that the younger waits for the older.
+    /// Whether batches of two classes may have readings of the same device, so that the younger waits for the older.
     pub fn conflicts(self, other: Class) -> bool {
         match (self, other) {
             (Class::Free, _) | (_, Class::Free) => false,
@@ -72,10 +72,10 @@ impl Class {
     }
 }
 
-/// What older batches are of: asked of every batch in each turn, so the usual case is one look.
+/// The classes of older batches. The worker asks for every batch in each turn of its loop, so the usual case is one look-up.
 #[derive(Debug, Default)]
 pub struct Classes {
-    /// All of them but [`Class::Free`].
+    /// All classes except [`Class::Free`].
     all: HashSet<Class>,
     /// The generations among them.
     generations: Vec<u64>,
@@ -83,7 +83,7 @@ pub struct Classes {
 }
 
 impl Classes {
-    /// One more batch is of this class.
+    /// Adds the class of one more batch.
     pub fn insert(&mut self, class: Class) {
         match class {
             Class::Free => return,
@@ -96,7 +96,7 @@ impl Classes {
         self.all.insert(class);
     }
 
-    /// Whether a batch of this class has to wait for one of them.
+    /// Whether a batch of this class must wait for one of the older batches.
     pub fn conflict(&self, class: Class) -> bool {
         match class {
             Class::Free => false,
@@ -109,29 +109,29 @@ impl Classes {
     }
 }
 
-/// A node and the hash of its name.
+/// A node and the hash of its address.
 pub type NodeHash = (usize, u64);
 
-/// How devices are divided at present.
+/// The present division of devices among nodes.
 #[derive(Debug)]
 pub struct Shards {
     turns: u64,
     /// All nodes.
     homes: Vec<NodeHash>,
-    /// Those that may be sent to.
+    /// The usable nodes.
     targets: Vec<NodeHash>,
     generation: u64,
 }
 
 impl Shards {
-    /// Knows no nodes yet. No more than `in_flight_max` batches are to be on their way to one of them.
+    /// Starts without nodes. `in_flight_max` is the limit for batches in flight to one node.
     pub fn new(in_flight_max: usize) -> Shards {
         let turns = in_flight_max.clamp(1, TURNS_MAX) as u64;
         Shards { turns, homes: Vec::new(), targets: Vec::new(), generation: 0 }
     }
 
-    /// Divides the devices among `homes`, of which `targets` may be sent to; all of them if none may. Returns whether
-    /// anything has changed.
+    /// Divides the devices among `homes`, of which `targets` are usable; without a usable node, all are targets. Returns
+    /// whether the division has changed.
     pub fn divide(&mut self, homes: Vec<NodeHash>, targets: Vec<NodeHash>) -> bool {
         let targets = if targets.is_empty() { homes.clone() } else { targets };
         let has_moved = homes != self.homes;
@@ -142,23 +142,22 @@ impl Shards {
         has_changed
     }
 
-    /// Batches that may be on their way to one node at the same time.
+    /// Most batches in flight to one node at the same time.
     pub fn turns(&self) -> u64 {
         self.turns
     }
 
-    /// Whether readings go to this node.
+    /// Whether this node is a target.
     pub fn is_target(&self, node: usize) -> bool {
         self.targets.iter().any(|(target, _)| *target == node)
     }
 
-    /// What the batches of a lane wait for.
+    /// The class of a lane's batches.
     pub fn class(&self, lane: LaneId) -> Class {
         Class::Of { generation: self.generation, home: lane.home, turn: lane.turn }
     }
 
-    /// Takes readings of the same lane off the front of `part`, as many as follow each other; `None` if there are no
-    /// nodes, or no readings.
+    /// Splits the readings of one lane off the front of `part`; `None` without nodes or readings.
     pub fn split_run(&self, part: &mut Part) -> Option<(LaneId, Part)> {
         let mut iter = part.iter();
         let first = iter.next()?;
@@ -178,7 +177,7 @@ impl Shards {
         Some((lane, run))
     }
 
-    /// The lane of readings that are a batch already, and what they wait for; `None` if there are no nodes.
+    /// The lane and the class of an existing batch's readings; `None` without nodes or readings.
     pub fn lane_of_all(&self, parts: &[Part]) -> Option<(LaneId, Class)> {
         let mut lanes = parts.iter().flat_map(Part::iter).map(|reading| self.lane(reading));
         let first = lanes.next()??;
@@ -232,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_goes_home_and_to_its_next_node_only_while_that_is_not_to_be_used() {
+    fn a_device_goes_to_its_home_and_to_its_next_node_only_while_the_home_is_not_usable() {
         let mut shards = Shards::new(16);
         assert!(shards.divide(nodes(3), nodes(3)));
         assert!(!shards.divide(nodes(3), nodes(3)), "nothing has changed");
@@ -249,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_wait_for_those_of_the_same_home_and_turn_and_of_other_nodes() {
+    fn a_batch_waits_for_batches_of_the_same_home_and_turn_or_of_an_earlier_generation() {
         let mut shards = Shards::new(16);
         shards.divide(nodes(3), nodes(3));
         let lane = |home, target, turn| LaneId { home, target, turn };
@@ -265,12 +264,12 @@ mod tests {
     }
 
     #[test]
-    fn many_classes_conflict_as_each_of_them_does() {
+    fn a_set_of_classes_conflicts_exactly_if_one_of_them_does() {
         let of = |generation, home, turn| Class::Of { generation, home, turn };
         let mut all = vec![Class::Free, Class::Mixed];
         all.extend((0..12).map(|number| of(number / 6, number as usize / 2 % 3, number % 2)));
         for chosen in 0..1_u32 << all.len() {
-            // All of one, two and three: more add nothing.
+            // Sets of up to three classes cover all cases.
             if chosen.count_ones() > 3 {
                 continue;
             }
@@ -290,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_cut_where_the_lane_changes() {
+    fn a_request_is_split_where_the_lane_changes() {
         let mut shards = Shards::new(16);
         assert!(shards.split_run(&mut part(&["a"])).is_none(), "there are no nodes");
         shards.divide(nodes(3), nodes(3));

@@ -1,8 +1,8 @@
-//! Runs what the buffer hands out through the transforms, and keeps what their windows hold.
+//! Runs readings from the buffer through the transforms, and keeps the members of open windows.
 //!
-//! A part comes apart by what becomes of its readings: some go on, as they are or changed; some are filtered; some are
-//! in a window, which holds them, unsettled, until what it makes of them is in the buffer. Of those, nothing is kept
-//! in memory but their places. Time is passed in; nothing here waits.
+//! A part is split by the fate of its readings: some pass, changed or not; some are filtered; some are merged into a window.
+//! A window holds its readings unsettled until its results are in the buffer; only their places stay in memory. Time is
+//! passed in; nothing here waits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,113 +16,114 @@ use crate::buffer::lease::OpenWindows;
 use crate::buffer::ledger::Outcome;
 use crate::buffer::{Amount, Derivation, Hold, Part};
 
-/// Windows of each transform that are closed at once.
+/// Most windows of each transform that are closed in one call.
 const CLOSE_MAX: usize = 500;
-/// With so many results, or so many readings that they are made of, they are put into the buffer at once.
+/// Number of results at which they go into the buffer at once.
 const RESULTS_MAX: usize = 1000;
+/// Number of merged readings at which the results go into the buffer at once.
 const MERGED_MAX: usize = 100_000;
-/// Longest time that results wait for others to be put into the buffer with them.
+/// Longest wait of results for further ones to go into the buffer together.
 const GATHER_MAX: Duration = Duration::from_millis(50);
 
-/// The transforms, and the readings that are in their windows.
+/// The transforms, and the readings in their windows.
 #[derive(Debug)]
 pub struct Transforms {
     chain: Chain,
     names: Vec<Arc<str>>,
-    /// What each open window holds, by the transform and the window's number.
-    windows: Vec<Vec<Window>>,
-    /// Readings that windows hold.
+    /// The members of each open window, by the transform and the window's number.
+    windows: Vec<Vec<WindowMembers>>,
+    /// Number of readings that windows hold.
     held: u64,
-    /// Results that are not in the buffer yet, by transform.
-    results: Vec<Results>,
-    /// Windows that were closed before their time, so that the buffer has room.
+    /// The results that are not in the buffer yet, by transform.
+    results: Vec<PendingResults>,
+    /// Number of windows closed early to make room in the buffer, by transform.
     closed_early: Vec<u64>,
 }
 
-/// What an open window holds.
+/// The readings in a window.
 #[derive(Debug, Default)]
-struct Window {
-    /// Readings that went no further.
+struct WindowMembers {
+    /// The readings that did not pass.
     merged: Vec<Hold>,
-    /// Those that went on as well.
+    /// The tokens of readings that also passed: they stay unsettled until the results are in the buffer.
     kept: Vec<Arc<OpenWindows>>,
 }
 
-/// What closed windows made, and of what.
+/// The results of closed windows that wait to go into the buffer.
 #[derive(Debug, Default)]
-struct Results {
-    window: Window,
-    /// How many readings were merged.
+struct PendingResults {
+    members: WindowMembers,
+    /// Number of merged readings.
     merged: usize,
     readings: Readings,
-    /// Since when the first of them waits.
+    /// When the first result was made.
     since: Option<Instant>,
 }
 
-/// What became of a part.
+/// A part, split by the fate of its readings.
 #[derive(Debug, Default)]
-pub struct Transformed {
-    /// These go on.
+pub struct TransformOutput {
+    /// The readings that passed.
     pub passed: Vec<Part>,
-    /// These went no further, and are to be settled.
-    pub taken_out: Vec<TakenOut>,
-    /// These are in windows from now on, and cannot be given up.
+    /// The readings that did not pass and are to be settled.
+    pub removed: Vec<Removal>,
+    /// The readings that windows hold from now on, so that they cannot be dropped.
     pub departed: Amount,
 }
 
-/// Readings that went no further and that no window holds.
+/// Readings that did not pass and that no window holds unsettled.
 #[derive(Debug)]
-pub struct TakenOut {
+pub struct Removal {
     /// The readings.
     pub hold: Hold,
-    /// What became of them.
+    /// Their outcome.
     pub outcome: Outcome,
-    /// The open windows that they are in all the same: they went on from there. They are settled after these.
+    /// The open windows that kept the readings before they were removed; they must be settled after these windows.
     pub windows: Option<Arc<OpenWindows>>,
 }
 
-/// Results that are to be put into the buffer.
+/// Results of windows that are to go into the buffer.
 #[derive(Debug)]
-pub struct Batch {
-    /// What is to be put there, and what is settled with it.
+pub struct WindowResults {
+    /// The results, and the merged readings that are settled with them.
     pub derivation: Derivation,
-    /// Those that went on as well; they can be settled then.
+    /// The tokens of readings that also passed; they can be settled once the results are in the buffer.
     pub kept: Vec<Arc<OpenWindows>>,
 }
 
-/// Whether readings come for the first time.
+/// Whether readings go through the transforms for the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
+enum Pass {
     First,
-    /// They had passed before a stop, and may have been sent.
-    Again,
+    /// The readings passed before a stop, and may have been sent.
+    Repeat,
 }
 
-/// Readings that follow each other and have the same fate.
+/// Consecutive readings with the same fate.
 struct Run {
     to: Position,
     fate: Fate,
-    /// Whether they are in windows as well.
+    /// Whether windows have the readings too.
     in_windows: bool,
-    /// Behind the last of them, of what goes on in their place.
+    /// End of the changed readings that replace these.
     changed_to: Position,
 }
 
-impl Results {
+impl PendingResults {
     fn are_many(&self) -> bool {
         self.readings.len() >= RESULTS_MAX || self.merged >= MERGED_MAX
     }
 }
 
 impl Transforms {
-    /// Makes the transforms; they have seen nothing yet.
+    /// Makes the transforms, with empty state.
     pub fn new(configs: &[TransformConfig]) -> Transforms {
         Transforms {
             chain: Chain::new(configs),
             names: configs.iter().map(|config| config.name.as_str().into()).collect(),
             windows: configs.iter().map(|_| Vec::new()).collect(),
             held: 0,
-            results: configs.iter().map(|_| Results::default()).collect(),
+            results: configs.iter().map(|_| PendingResults::default()).collect(),
             closed_early: vec![0; configs.len()],
         }
     }
@@ -133,16 +134,16 @@ impl Transforms {
     }
 
     /// Runs the readings of a part through the transforms.
-    pub fn apply(&mut self, part: Part, now: Moment, into: &mut Transformed) {
-        self.run(Turn::First, part, now, into);
+    pub fn apply(&mut self, part: Part, now: Moment, into: &mut TransformOutput) {
+        self.run(Pass::First, part, now, into);
     }
 
-    /// Runs readings through again that had passed before a stop and may have been sent: all of them go on.
-    pub fn apply_again(&mut self, part: Part, now: Moment, into: &mut Transformed) {
-        self.run(Turn::Again, part, now, into);
+    /// Runs readings again that passed before a stop and may have been sent: all of them pass.
+    pub fn apply_again(&mut self, part: Part, now: Moment, into: &mut TransformOutput) {
+        self.run(Pass::Repeat, part, now, into);
     }
 
-    fn run(&mut self, turn: Turn, part: Part, now: Moment, into: &mut Transformed) {
+    fn run(&mut self, pass: Pass, part: Part, now: Moment, into: &mut TransformOutput) {
         let first = part.made_by().map_or(0, |name| self.chain.behind(name));
         let mut changed = Readings::default();
         let mut token: Option<Arc<OpenWindows>> = None;
@@ -150,9 +151,9 @@ impl Transforms {
         let mut folds = Vec::new();
         let mut iter = part.iter();
         while let Some(reading) = iter.next() {
-            let fate = match turn {
-                Turn::First => self.chain.apply(first, reading, now, &mut changed, &mut folds),
-                Turn::Again => self.chain.apply_again(first, reading, now, &mut changed, &mut folds),
+            let fate = match pass {
+                Pass::First => self.chain.apply(first, reading, now, &mut changed, &mut folds),
+                Pass::Repeat => self.chain.apply_again(first, reading, now, &mut changed, &mut folds),
             };
             let in_windows = !folds.is_empty();
             for fold in folds.drain(..) {
@@ -166,18 +167,18 @@ impl Transforms {
                 _ => runs.push(Run { to, fate, in_windows, changed_to }),
             }
         }
-        self.take_apart(&part, runs, &Arc::new(changed), token.as_ref(), into);
+        self.split(&part, runs, &Arc::new(changed), token.as_ref(), into);
         self.gather(now.instant);
     }
 
-    /// Deals with the runs of a part.
-    fn take_apart(
+    /// Splits a part into its runs.
+    fn split(
         &mut self,
         part: &Part,
         runs: Vec<Run>,
         changed: &Arc<Readings>,
         token: Option<&Arc<OpenWindows>>,
-        into: &mut Transformed,
+        into: &mut TransformOutput,
     ) {
         let mut from = part.start();
         let mut changed_from = Position::default();
@@ -194,17 +195,17 @@ impl Transforms {
                     }
                     into.passed.push(piece.kept_for(token.filter(|_| in_windows).cloned()));
                 }
-                Fate::Filtered(transform) => into.taken_out.push(TakenOut {
+                Fate::Filtered(transform) => into.removed.push(Removal {
                     hold: part.hold(range),
                     outcome: Outcome::Filtered { transform },
                     windows: token.filter(|_| in_windows).cloned(),
                 }),
                 Fate::Merged(fold) => match token.filter(|_| in_windows) {
                     None => into.departed += self.hold(fold, part.hold(range)),
-                    // Windows before this one need them, too, and may close after it.
+                    // Earlier windows need the readings too, and may close after this one.
                     Some(token) => {
                         self.keep(fold, token);
-                        into.taken_out.push(TakenOut {
+                        into.removed.push(Removal {
                             hold: part.hold(range),
                             outcome: Outcome::Merged { transform: fold.transform },
                             windows: Some(Arc::clone(token)),
@@ -215,7 +216,7 @@ impl Transforms {
         }
     }
 
-    /// Has a window hold readings. Returns what cannot be given up from now on.
+    /// Adds merged readings to a window. Returns the amount that cannot be dropped from now on.
     fn hold(&mut self, fold: Fold, hold: Hold) -> Amount {
         let readings = hold.len() as u64;
         self.held += readings;
@@ -232,7 +233,7 @@ impl Transforms {
         departed
     }
 
-    /// Has a window remember that readings are in it which go on as well.
+    /// Adds the token of readings that also pass to a window.
     fn keep(&mut self, fold: Fold, token: &Arc<OpenWindows>) {
         let kept = &mut self.window(fold).kept;
         if !kept.last().is_some_and(|last| Arc::ptr_eq(last, token)) {
@@ -241,16 +242,16 @@ impl Transforms {
         }
     }
 
-    fn window(&mut self, Fold { transform, window }: Fold) -> &mut Window {
+    fn window(&mut self, Fold { transform, window }: Fold) -> &mut WindowMembers {
         let windows = &mut self.windows[transform];
         let index = window.0 as usize;
         if windows.len() <= index {
-            windows.resize_with(index + 1, Window::default);
+            windows.resize_with(index + 1, WindowMembers::default);
         }
         &mut windows[index]
     }
 
-    /// Adds what closed windows made to the results that wait.
+    /// Adds the results of closed windows to the pending results.
     fn gather(&mut self, now: Instant) {
         for Closed { transform, windows } in self.chain.take_closed() {
             let results = &mut self.results[transform];
@@ -258,21 +259,21 @@ impl Transforms {
             results.since.get_or_insert(now);
             for window in windows.windows {
                 let Some(window) = self.windows[transform].get_mut(window.0 as usize) else { continue };
-                let Window { merged, kept } = std::mem::take(window);
+                let WindowMembers { merged, kept } = std::mem::take(window);
                 results.merged += merged.iter().map(Hold::len).sum::<usize>();
-                results.window.merged.extend(merged);
-                results.window.kept.extend(kept);
+                results.members.merged.extend(merged);
+                results.members.kept.extend(kept);
             }
         }
     }
 
-    /// When something is to be done although no reading comes.
+    /// When a window or pending results are next due, even without new readings.
     pub fn next_due(&self) -> Option<Instant> {
         let gathered = self.results.iter().filter_map(|results| Some(results.since? + GATHER_MAX));
         self.chain.next_due().into_iter().chain(gathered).min()
     }
 
-    /// Closes windows that are due, as many as are closed at once.
+    /// Closes windows that are due, at most [`CLOSE_MAX`] of each transform.
     pub fn close_due(&mut self, now: Instant) {
         if self.chain.next_due().is_some_and(|due| due <= now) {
             self.chain.close_due(now, CLOSE_MAX);
@@ -280,20 +281,20 @@ impl Transforms {
         }
     }
 
-    /// Closes windows before their time, as many as are closed at once, the oldest first: nothing more will come.
+    /// Closes the oldest windows before their time, at most [`CLOSE_MAX`] of each transform, since no more readings will come.
     pub fn close_for_good(&mut self, now: Instant) {
         self.chain.close_oldest(CLOSE_MAX);
         self.gather(now);
     }
 
-    /// The same, for transforms whose readings go on as well as into windows.
+    /// As [`Transforms::close_for_good`], only for transforms whose readings also pass.
     pub fn close_kept_for_good(&mut self, now: Instant) {
         self.chain.close_oldest_kept(CLOSE_MAX);
         self.gather(now);
     }
 
-    /// Closes windows before their time, as many as are closed at once, the oldest first, because the buffer needs what
-    /// they hold.
+    /// Closes the oldest windows before their time, at most [`CLOSE_MAX`] of each transform, since the buffer needs the room of
+    /// their readings.
     pub fn close_early(&mut self, now: Instant) {
         let before: Vec<u64> = self.chain.stats().map(|stats| stats.open_windows).collect();
         self.chain.close_oldest(CLOSE_MAX);
@@ -303,49 +304,49 @@ impl Transforms {
         self.gather(now);
     }
 
-    /// Readings that windows hold.
+    /// Number of readings that windows hold.
     pub fn held(&self) -> u64 {
         self.held
     }
 
-    /// Whether a window is open.
+    /// Whether any window is open.
     pub fn has_windows(&self) -> bool {
         self.chain.stats().any(|stats| stats.open_windows > 0)
     }
 
-    /// Whether a window is open of a transform whose readings go on as well.
+    /// Whether any window with readings that also passed is open.
     pub fn has_kept_windows(&self) -> bool {
         self.windows.iter().flatten().any(|window| !window.kept.is_empty())
     }
 
-    /// Whether so much waits to be put into the buffer that it is to be done at once.
+    /// Whether there are so many pending results that they must go into the buffer at once.
     pub fn has_much(&self) -> bool {
-        self.results.iter().any(Results::are_many)
+        self.results.iter().any(PendingResults::are_many)
     }
 
-    /// Whether there are results that are not in the buffer.
+    /// Whether there are pending results.
     pub fn has_results(&self) -> bool {
         self.results.iter().any(|results| results.since.is_some())
     }
 
-    /// Takes the results that have waited long enough, or all of them.
-    pub fn take_results(&mut self, all: bool, now: Instant) -> Vec<Batch> {
+    /// Takes the pending results that have waited long enough, or all of them.
+    pub fn take_results(&mut self, all: bool, now: Instant) -> Vec<WindowResults> {
         let mut batches = Vec::new();
         for (transform, results) in self.results.iter_mut().enumerate() {
             let Some(since) = results.since else { continue };
             if !all && !results.are_many() && now < since + GATHER_MAX {
                 continue;
             }
-            let Results { window, merged, readings, .. } = std::mem::take(results);
+            let PendingResults { members, merged, readings, .. } = std::mem::take(results);
             self.held -= merged as u64;
             let made_by = Arc::clone(&self.names[transform]);
-            let derivation = Derivation { transform, made_by, readings, merged: window.merged };
-            batches.push(Batch { derivation, kept: window.kept });
+            let derivation = Derivation { transform, made_by, readings, merged: members.merged };
+            batches.push(WindowResults { derivation, kept: members.kept });
         }
         batches
     }
 
-    /// What others may know.
+    /// The status of each transform.
     pub fn status(&self) -> Vec<TransformStatus> {
         let stats = self.chain.stats().zip(&self.names).zip(&self.closed_early);
         stats

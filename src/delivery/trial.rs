@@ -1,4 +1,4 @@
-//! Whether nodes would take batches: asked as a batch would be sent, without storing anything.
+//! Tests whether nodes would take batches, with requests that are sent like a batch but store nothing.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,18 +12,18 @@ use super::transport::{Transport, TransportConfig};
 use super::wire::{HttpClient, TransportError, WireError};
 use super::{DeliveryConfig, NodeSource};
 
-/// Tries nodes with what the format of the cluster has for it.
+/// Tests nodes with the trial requests of the cluster's format.
 #[derive(Debug)]
 pub struct Trials {
     transport: Transport,
     store: Arc<dyn Store>,
     trials: Vec<Trial>,
-    /// What no text of a node may show.
+    /// The secrets to hide in every text of a node.
     secrets: Arc<Secrets>,
 }
 
 impl Trials {
-    /// Makes what is needed; `None` if nothing is known that stores nothing in this format.
+    /// Sets up the trials; `None` if the format has no request that stores nothing.
     ///
     /// # Errors
     ///
@@ -40,19 +40,19 @@ impl Trials {
         Ok(Some(Trials { transport, store, trials, secrets }))
     }
 
-    /// Whether a node that says nothing passes, so that connecting to it has to be tried by itself.
+    /// Whether a silent node passes, so that the connection must be tested separately.
     pub fn allow_silence(&self) -> bool {
         self.trials.iter().any(|trial| trial.silence == Silence::Allowed)
     }
 
-    /// Tries a node, if `source` is a name the one at `address`, and says in words for people what was found. Each trial
-    /// takes at most as long as a batch may; the first that finds a fault is the last.
+    /// Tests a node and describes the result for people. If `source` is a name, the node is the one at `address`. Each trial
+    /// takes at most as long as a batch may; the first failure ends the test.
     ///
-    /// The words may hold texts of the node, which are not to be trusted, but no credentials of the settings.
+    /// The description may contain untrusted text of the node, but no secrets of the settings.
     ///
     /// # Errors
     ///
-    /// In words too, what is wrong and what to do about it.
+    /// A description of the fault and its remedy.
     pub async fn run(&self, source: &NodeSource, address: Option<SocketAddr>) -> Result<String, String> {
         let endpoint = match address {
             Some(address) => source.endpoint(address),
@@ -79,7 +79,7 @@ impl Trials {
             WireError::Broken(cause) => hide(format!("breaks the connection: {cause}")),
             WireError::Internal(cause) => hide(cause),
         })?;
-        // Before anything is cut short: a part of a secret would not be found.
+        // Hide secrets before the text is cut, since a cut secret would not be recognised.
         tried.body = self.secrets.hide(&tried.body, Extent::Cut).into_owned();
         for value in tried.headers.values_mut() {
             let hidden =
@@ -88,7 +88,7 @@ impl Trials {
         }
         let answer = NodeAnswer { status: tried.status, headers: &tried.headers, body: &tried.body };
         let found = self.store.diagnose(&answer).map(hide).map_err(hide)?;
-        // What a batch's answer would not pass for, a trial's does not either.
+        // An answer that would not pass for a batch does not pass for a trial either.
         match judge(&*self.store, &answer).and_then(|judgement| judgement.why) {
             Some(why) => Err(format!("its answer {why} ({})", tried.status)),
             None => Ok(found),

@@ -1,4 +1,4 @@
-//! The delivery loop: one task that owns the batches and decides; tasks of its own carry them out.
+//! The delivery loop: one task that owns the batches and decides; further tasks send requests and write dead letters.
 
 mod burying;
 mod eviction;
@@ -24,7 +24,7 @@ use tracing::info;
 use super::batch::BatchKeys;
 use super::dead_letter::DeadLetters;
 use super::lanes::Lanes;
-use super::lookups::{Found, Lookups};
+use super::lookups::{Lookups, Resolution};
 use super::nodes::{ClusterNodes, NodesConfig};
 use super::resumption::Resumption;
 use super::shards::Shards;
@@ -35,7 +35,7 @@ use super::{DeliveryConfig, DeliveryStatus};
 use crate::buffer::lease::OpenWindows;
 use crate::buffer::{Accounts, Amount, Kept, Outlet, Part};
 use crate::metrics::Metrics;
-use crate::routing::Spread;
+use crate::routing::Distribution;
 use crate::tasks;
 use crate::via::Via;
 use burying::Buried;
@@ -63,16 +63,16 @@ const BURY_PAUSE: Duration = Duration::from_secs(1);
 /// Shortest time between two lines about windows that fill the buffer.
 const WINDOWS_TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// How the worker is told to stop.
+/// The signals that stop the worker.
 #[derive(Clone, Debug, Default)]
 pub struct Signals {
-    /// Nothing more will come: batches no longer wait for more readings.
+    /// Drain: no more readings will arrive, so batches no longer wait for them.
     pub drain: CancellationToken,
-    /// Stop at once; what is not delivered stays unsettled.
+    /// Abort: stop at once; undelivered readings stay unsettled.
     pub abort: CancellationToken,
 }
 
-/// Delivers what the buffer hands out.
+/// Delivers the readings of the buffer.
 #[derive(Debug)]
 pub struct Worker {
     config: DeliveryConfig,
@@ -86,7 +86,7 @@ pub struct Worker {
     signals: Signals,
     random: fastrand::Rng,
     /// What the route asks of the delivery.
-    spread: Spread,
+    distribution: Distribution,
     /// How devices are divided among the nodes, for a route that does.
     shards: Shards,
     /// Which nodes were to be used when that was done.
@@ -188,8 +188,8 @@ impl Worker {
         let transport = TransportConfig { via: Arc::clone(&via), ..TransportConfig::from(&config) };
         let transport = Transport::new(transport, wire);
         let now = Instant::now();
-        let spread = config.route.spread();
-        let needed = if spread == Spread::Copies { config.replicate.quorum } else { 1 };
+        let distribution = config.route.distribution();
+        let needed = if distribution == Distribution::Copies { config.replicate.quorum } else { 1 };
         let worker = Worker {
             nodes: ClusterNodes::new(
                 &config.nodes,
@@ -206,7 +206,7 @@ impl Worker {
                 &config.resolver,
                 config.own_address,
             ),
-            spread,
+            distribution,
             shards: Shards::new(config.max_in_flight),
             seen_availability: 0,
             must_regroup: true,
@@ -252,7 +252,7 @@ impl Worker {
         worker
     }
 
-    /// What others may know of the delivery.
+    /// The status of the delivery, for other modules.
     pub fn status(&self) -> Arc<DeliveryStatus> {
         Arc::clone(self.nodes.status())
     }
@@ -329,7 +329,7 @@ impl Worker {
     }
 
     /// A name was looked up: nodes may have appeared, gone or come back.
-    fn on_found(&mut self, Found { source, addresses }: &Found) {
+    fn on_found(&mut self, Resolution { source, addresses }: &Resolution) {
         self.must_regroup = true;
         for gone in self.nodes.set_addresses(*source, addresses, &self.accounts, Instant::now()) {
             self.metrics.forget_node(gone.as_str());
@@ -364,7 +364,7 @@ impl Worker {
         let made = self.made.front().map(Part::accepted_at);
         let oldest = [batches, self.lanes.oldest(), pulled, untransformed, made].into_iter().flatten().min();
         self.nodes.status().set_oldest(oldest);
-        if self.spread == Spread::ByDevice {
+        if self.distribution == Distribution::ByDevice {
             let batches =
                 self.batches.values().filter_map(|pending| Some((pending.lane?, pending.batch.oldest?)));
             let mut oldest: HashMap<usize, Instant> = HashMap::new();

@@ -1,19 +1,18 @@
-//! `balance`: each batch to one node, chosen by the power of two choices on latency and load.
+//! `balance`: sends each batch to one node, chosen by the power of two choices on latency and load.
 //!
-//! Two nodes are drawn and the cheaper one leads, which spreads load nearly as well as asking all of them and
-//! does not herd (Mitzenmacher, *The Power of Two Choices in Randomized Load Balancing*, 2001). The cost is
-//! latency times the batches under way; a failure counts as a long latency, or else a node that fails fast would
-//! look fast.
+//! Of two random nodes the cheaper one leads. This balances load nearly as well as comparing all nodes, without herding
+//! (Mitzenmacher, *The Power of Two Choices in Randomized Load Balancing*, 2001). The cost is the latency times the batches in
+//! flight. A failure counts as a long latency, so that a node which fails fast does not look fast.
 
-use super::{Candidate, Routing, Spread};
+use super::{Candidate, Distribution, Routing};
 
 /// The policy `balance`.
 #[derive(Debug)]
 pub struct Balance;
 
 impl Routing for Balance {
-    fn spread(&self) -> Spread {
-        Spread::Anywhere
+    fn distribution(&self) -> Distribution {
+        Distribution::Anywhere
     }
 
     fn rank(
@@ -23,7 +22,7 @@ impl Routing for Balance {
         random: &mut dyn FnMut() -> f64,
         ranking: &mut Vec<usize>,
     ) {
-        // A node that is up comes before a cheaper one, and so does another node than before.
+        // Nodes that are up come first, then nodes that have not had the batch; the cost decides only among equals.
         let group = |candidate: &Candidate| (!candidate.up, candidate.tried);
         let mut order: Vec<&Candidate> = candidates.iter().collect();
         order.sort_by_key(|candidate| group(candidate));
@@ -41,7 +40,7 @@ impl Routing for Balance {
     }
 }
 
-/// What one more batch costs there.
+/// The cost of one more batch on a node.
 pub(super) fn cost(candidate: &Candidate) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a handful of batches")]
     let load = (candidate.in_flight + 1) as f64;
@@ -77,14 +76,14 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_is_down_comes_last_and_one_that_was_tried_after_the_others() {
+    fn a_node_that_is_down_comes_last_after_those_that_had_the_batch() {
         let down = Candidate { up: false, ..node(0, 0.001) };
         let tried = Candidate { tried: true, ..node(1, 0.001) };
         assert_eq!(rank_for(&Balance, 0, &[down, tried, node(2, 9.0)], 1), [2, 1, 0]);
     }
 
     #[test]
-    fn load_spreads_over_equal_nodes_and_the_costliest_of_many_never_leads() {
+    fn load_spreads_over_equal_nodes_and_the_costliest_never_leads() {
         let mut nodes: Vec<_> = (0..8).map(|index| node(index, 0.1)).collect();
         nodes[5].latency_seconds = 10.0;
         let mut led = [0; 8];

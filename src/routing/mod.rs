@@ -1,8 +1,8 @@
-//! Which node a batch goes to: pure ranking, one file per policy.
+//! Ranks the nodes for a batch: one file per policy, without side effects.
 //!
-//! A policy sees a [`Candidate`] per node and ranks them; it does no I/O, reads no clock and draws no random
-//! numbers: all that is passed in. It also says what it asks of the delivery beside a ranking ([`Spread`]): where every
-//! device has its own node, readings are divided by [`shard::home`] before they are batches. A policy is added as a file here and a row in [`ROUTES`].
+//! A policy ranks one [`Candidate`] per node. It does no I/O, reads no clock and draws no random numbers: all of these are
+//! passed in. A policy also declares how batches are distributed ([`Distribution`]): if every device has its own node, readings are
+//! divided by [`shard::home`] before they are batched. A new policy is a file here and a row in [`ROUTES`].
 
 mod balance;
 mod replicate;
@@ -22,31 +22,32 @@ pub const ROUTES: Registry<&dyn Routing> = Registry {
     ],
 };
 
-/// What a route asks of the delivery beside a ranking.
+/// How a route distributes batches over the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spread {
-    /// Any reading may go into any batch, and any batch to any one node.
+pub enum Distribution {
+    /// Any reading may go into any batch, and each batch to any one node.
     Anywhere,
-    /// A batch has readings of devices with the same node only, and those of a device go one after the other.
+    /// Every device has its own node: a batch has only readings of devices with the same node, and the batches of a device go
+    /// one after the other.
     ByDevice,
-    /// A batch goes to several nodes.
+    /// Each batch goes to several nodes.
     Copies,
 }
 
-/// What a policy may know of a node.
+/// A node that may get a batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidate {
-    /// Index of the node in the configuration.
+    /// The node.
     pub node: usize,
-    /// What a request to it takes at present, in seconds; failures count as long ones.
+    /// The node's present latency in seconds; failures count as long latencies.
     pub latency_seconds: f64,
-    /// Batches on their way to it.
+    /// Batches in flight to the node.
     pub in_flight: usize,
-    /// Whether it is taken to be up.
+    /// Whether the node is up.
     pub up: bool,
-    /// Whether this batch was tried there since every node had its turn.
+    /// Whether the node had this batch in the present round, in which every node gets it once.
     pub tried: bool,
-    /// The hash of its name ([`shard::name_hash`]).
+    /// The hash of the node's address ([`shard::name_hash`]).
     pub hash: u64,
 }
 
@@ -58,13 +59,13 @@ impl Candidate {
     }
 }
 
-/// Ranks nodes for a batch.
+/// A routing policy: ranks the nodes for a batch.
 pub trait Routing: Sync + Debug {
-    /// What it asks of the delivery.
-    fn spread(&self) -> Spread;
+    /// How the policy distributes batches.
+    fn distribution(&self) -> Distribution;
 
-    /// Appends the nodes of `candidates` to `ranking`, the best first. `device` is the hash of the device
-    /// ([`shard::name_hash`]), for routes that go by it; `random` draws evenly from 0 to 1.
+    /// Appends the nodes of `candidates` to `ranking`, the best first. `device` is the hash of the device's name
+    /// ([`shard::name_hash`]), for [`Distribution::ByDevice`]; `random` draws uniformly from 0 to 1.
     fn rank(
         &self,
         device: u64,

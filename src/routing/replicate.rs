@@ -1,18 +1,18 @@
-//! `replicate`: each batch to several nodes, the cheapest first.
+//! `replicate`: sends each batch to several nodes, the cheapest first.
 //!
-//! Which nodes have a copy is not fixed: any node that is up will do, so that one that is down costs no copies as long
-//! as there are enough others. How many there are to be, and how many are enough, is decided where batches are sent.
+//! Any node that is up may get a copy, so a node that is down costs no copies while there are enough others. The delivery
+//! decides how many copies there should be, and how many are enough.
 
 use super::balance::cost;
-use super::{Candidate, Routing, Spread};
+use super::{Candidate, Distribution, Routing};
 
 /// The policy `replicate`.
 #[derive(Debug)]
 pub struct Replicate;
 
 impl Routing for Replicate {
-    fn spread(&self) -> Spread {
-        Spread::Copies
+    fn distribution(&self) -> Distribution {
+        Distribution::Copies
     }
 
     fn rank(&self, _: u64, candidates: &[Candidate], _: &mut dyn FnMut() -> f64, ranking: &mut Vec<usize>) {
@@ -29,7 +29,7 @@ mod tests {
     use crate::routing::tests::rank_for;
 
     #[test]
-    fn the_cheapest_leads_one_that_was_tried_comes_later_and_one_that_is_down_last() {
+    fn the_cheapest_leads_then_nodes_that_had_the_batch_then_nodes_that_are_down() {
         let node = |node, latency_seconds| Candidate { latency_seconds, ..Candidate::idle(node) };
         let down = Candidate { up: false, ..node(0, 0.001) };
         let tried = Candidate { tried: true, ..node(1, 0.001) };

@@ -1,8 +1,8 @@
-//! `shard`: each device has its own node, by rendezvous hashing.
+//! `shard`: gives each device its own node, by rendezvous hashing.
 //!
-//! Every node gets a score for the device, and the highest leads (Thaler and Ravishankar, *Using Name-Based Mappings to
-//! Increase Hit Rates*, 1998). If a node comes or goes, only the devices move that have it in front then or before; and
-//! gateways that know the same nodes agree on a device's node without talking. The scores are fixed:
+//! Every node gets a score for the device, and the highest score leads (Thaler and Ravishankar, *Using Name-Based Mappings to
+//! Increase Hit Rates*, 1998). If a node joins or leaves, only the devices of that node move. Gateways with the same nodes
+//! agree on a device's node without communication. The scores never change:
 //!
 //! - a name's hash is XXH64 of its bytes with seed 0; a node's name is its address without credentials;
 //! - the score is the finalizer of `SplitMix64` (Steele, Lea and Flood, *Fast Splittable Pseudorandom Number
@@ -10,15 +10,15 @@
 
 use xxhash_rust::xxh64::xxh64;
 
-use super::{Candidate, Routing, Spread};
+use super::{Candidate, Distribution, Routing};
 
 /// The policy `shard`.
 #[derive(Debug)]
 pub struct Shard;
 
 impl Routing for Shard {
-    fn spread(&self) -> Spread {
-        Spread::ByDevice
+    fn distribution(&self) -> Distribution {
+        Distribution::ByDevice
     }
 
     fn rank(
@@ -35,12 +35,12 @@ impl Routing for Shard {
     }
 }
 
-/// The hash of a name, of a device or of a node.
+/// Hashes the name of a device, or the address of a node.
 pub fn name_hash(name: impl AsRef<[u8]>) -> u64 {
     xxh64(name.as_ref(), 0)
 }
 
-/// The node that leads the ranking for a device, by their hashes; `None` if there is no node.
+/// The node that leads the ranking for a device, from their hashes; `None` without nodes.
 pub fn home(device: u64, nodes: impl Iterator<Item = (usize, u64)>) -> Option<usize> {
     let scored = nodes.map(|(node, hash)| (score(device, hash), std::cmp::Reverse(node)));
     scored.max().map(|(_, node)| node.0)
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
     use crate::routing::tests::rank_for;
 
-    /// Nodes as they are named in a configuration.
+    /// Nodes with addresses as in the settings.
     fn nodes(count: usize) -> Vec<Candidate> {
         let address = |node| format!("http://10.0.0.{node}:9000/v1/batches");
         let candidate = |node| Candidate { hash: name_hash(address(node)), ..Candidate::idle(node) };
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_and_the_score_are_those_that_are_documented() {
+    fn the_hash_and_the_score_are_as_documented() {
         // XXH64 of nothing and of "abc", from its specification's test vectors.
         assert_eq!((name_hash(""), name_hash("abc")), (0xef46_db37_51d8_e999, 0x44bc_2cf5_ad77_0999));
         // The first output of SplitMix64 with seed 0 is the finalizer over its increment.
@@ -89,7 +89,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn only_the_devices_of_a_node_that_leaves_move_and_each_to_its_next_one(count in 2..12usize, gone: prop::sample::Index) {
+        fn only_the_devices_of_a_leaving_node_move_each_to_its_next_node(count in 2..12usize, gone: prop::sample::Index) {
             let all = nodes(count);
             let gone = gone.index(count);
             let left: Vec<_> = all.iter().filter(|candidate| candidate.node != gone).copied().collect();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Status;
-use crate::delivery::{DeadLetters, Waiting};
+use crate::delivery::{DeadLetters, LetterTotals};
 use crate::filesystem;
 use crate::metrics::{Sample, sample};
 
@@ -19,7 +19,7 @@ const LOOK_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Disks {
     free: Vec<(PathBuf, u64)>,
-    waiting: Option<Waiting>,
+    waiting: Option<LetterTotals>,
 }
 
 impl Disks {
@@ -50,7 +50,7 @@ impl Disks {
             .free
             .iter()
             .map(|(path, bytes)| sample("disk_free_bytes", &[&*path.to_string_lossy()], *bytes as f64));
-        let waiting = self.waiting.iter().flat_map(|Waiting { letters, bytes }| {
+        let waiting = self.waiting.iter().flat_map(|LetterTotals { letters, bytes }| {
             [sample("dead_letters", &[], *letters as f64), sample("dead_letter_bytes", &[], *bytes as f64)]
         });
         free.chain(waiting).collect()

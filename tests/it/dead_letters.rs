@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::process::{Finished, Process, directory, forebay, run};
 use crate::support::{Answer, FakeNode, Reading, RunningGateway, TestGateway, eventually, reading, readings};
-use forebay::delivery::dead_letter::Origin;
+use forebay::delivery::dead_letter::LetterOrigin;
 use forebay::delivery::{DeadLetter, DeadLetterConfig, DeadLetters};
 use forebay_reading::timestamp::Timestamp;
 use serde_json::{Value, json};
@@ -257,7 +257,7 @@ fn a_filter_that_no_letter_can_match_is_wrong_use_and_the_choices_are_named() {
 /// twice, the third in another file.
 fn keep_doubled(directory: &Path, of: &[Reading]) {
     let one = |number: usize, at: &str| DeadLetter {
-        origin: Some(Origin { batch: "key-1".to_owned(), place: number as u64 }),
+        origin: Some(LetterOrigin { batch: "key-1".to_owned(), place: number as u64 }),
         ..letter(&of[number], "refused", at)
     };
     let first = "2026-02-01T12:00:00Z";

@@ -8,7 +8,7 @@ use super::filter::Filter;
 use super::scan::{Complaints, scan_file};
 use super::{DONE, FAILED, PlaceArguments, amount, shown};
 use crate::delivery::dead_letter::letter::Letter;
-use crate::delivery::dead_letter::{Directory, Letters};
+use crate::delivery::dead_letter::{LetterDirectory, LetterSet};
 
 /// Most of a node's answer that is shown in a line for people, in characters.
 const BODY_CHARS: usize = 80;
@@ -33,11 +33,11 @@ pub(super) struct ListArguments {
 /// Writes the letters that are meant, and returns the exit status.
 pub(super) fn list(
     arguments: &ListArguments,
-    directory: &Directory,
+    directory: &LetterDirectory,
     out: &mut impl Write,
 ) -> anyhow::Result<u8> {
     let (mut found, mut unreadable) = (0_u64, Complaints::default());
-    let mut met = Letters::default();
+    let mut met = LetterSet::default();
     let limit = arguments.limit.unwrap_or(u64::MAX);
     for file in directory.files()? {
         scan_file(directory, file.number, &arguments.filter, &mut unreadable, |letter| {

@@ -25,7 +25,7 @@ use super::settings::SettingsArguments;
 use super::terminal::complain;
 use super::{DONE, FAILED, MISUSED, logging};
 use crate::config::Config;
-use crate::delivery::dead_letter::Directory;
+use crate::delivery::dead_letter::LetterDirectory;
 use crate::directory_lock;
 
 /// Works on the readings that nodes refused.
@@ -65,7 +65,7 @@ pub(super) fn run(arguments: &DeadLettersArguments) -> u8 {
     };
     let Some(config) = place.settings.read() else { return MISUSED };
     logging::start(config.log);
-    let directory = Directory::new(place.path.as_ref().unwrap_or(&config.delivery.dead_letter.path));
+    let directory = LetterDirectory::new(place.path.as_ref().unwrap_or(&config.delivery.dead_letter.path));
     let out = &mut BufWriter::new(EscapingWriter::new(io::stdout().lock()));
     let is_right = is_there(&directory).and_then(|()| is_of_letters(&directory));
     let done = is_right.and_then(|()| work(&arguments.command, &config, &directory, out));
@@ -82,7 +82,7 @@ pub(super) fn run(arguments: &DeadLettersArguments) -> u8 {
 }
 
 /// Fails if there is no such directory: a gateway makes its own when it starts.
-fn is_there(directory: &Directory) -> anyhow::Result<()> {
+fn is_there(directory: &LetterDirectory) -> anyhow::Result<()> {
     let path = directory.path();
     let found = std::fs::metadata(path);
     match found.as_ref().map(std::fs::Metadata::is_dir) {
@@ -96,7 +96,7 @@ fn is_there(directory: &Directory) -> anyhow::Result<()> {
 }
 
 /// Fails if a directory is none of dead letters: that of a gateway has letters or a lock, unless it is empty.
-fn is_of_letters(directory: &Directory) -> anyhow::Result<()> {
+fn is_of_letters(directory: &LetterDirectory) -> anyhow::Result<()> {
     let path = directory.path();
     if !directory.files()?.is_empty() {
         return Ok(());
@@ -129,7 +129,7 @@ const NAME_IT: &str =
 fn work(
     command: &Command,
     config: &Config,
-    directory: &Directory,
+    directory: &LetterDirectory,
     out: &mut impl Write,
 ) -> anyhow::Result<u8> {
     match command {

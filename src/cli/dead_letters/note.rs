@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use forebay_wal::private_files;
 use serde::{Deserialize, Serialize};
 
-use crate::delivery::dead_letter::Directory;
+use crate::delivery::dead_letter::LetterDirectory;
 
 /// The name of its file, which is also what keeps a second replay out.
 const NAME: &str = "replay";
@@ -40,7 +40,7 @@ impl Note {
     /// # Errors
     ///
     /// Another replay has it, or what the system says.
-    pub(super) fn take(directory: &Directory) -> anyhow::Result<Note> {
+    pub(super) fn take(directory: &LetterDirectory) -> anyhow::Result<Note> {
         let path = directory.path().join(NAME);
         let is_new = !path.exists();
         let options = OpenOptions::new().read(true).write(true).clone();
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn a_note_reads_back_and_one_that_is_torn_is_none() {
         let directory = tempfile::tempdir().expect("a directory");
-        let letters = Directory::new(directory.path());
+        let letters = LetterDirectory::new(directory.path());
         let note = Note::take(&letters).expect("nobody has it");
         assert!(Note::take(&letters).expect_err("somebody has it").to_string().contains("another replay"));
         assert_eq!(note.read().expect("it reads"), None);

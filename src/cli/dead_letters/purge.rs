@@ -8,7 +8,7 @@ use super::filter::Filter;
 use super::scan::{Complaints, scan_file};
 use super::{DONE, MISUSED, PlaceArguments, amount};
 use crate::delivery::dead_letter::letter::{self, Letter};
-use crate::delivery::dead_letter::{Directory, Letters};
+use crate::delivery::dead_letter::{LetterDirectory, LetterSet};
 
 #[derive(Debug, Args)]
 pub(super) struct PurgeArguments {
@@ -24,13 +24,13 @@ pub(super) struct PurgeArguments {
 /// Removes the letters that are meant, and returns the exit status.
 pub(super) fn purge(
     arguments: &PurgeArguments,
-    directory: &Directory,
+    directory: &LetterDirectory,
     out: &mut impl Write,
 ) -> anyhow::Result<u8> {
     let PurgeArguments { yes, filter, place: _ } = arguments;
     let (mut found, mut removed, mut unreadable) = (0_u64, 0_u64, Complaints::default());
     // A letter may have several lines: all of them go, or none, and it counts once.
-    let mut meant = Letters::default();
+    let mut meant = LetterSet::default();
     let files = directory.files()?;
     for file in &files {
         scan_file(directory, file.number, filter, &mut unreadable, |letter| {
@@ -38,7 +38,7 @@ pub(super) fn purge(
             anyhow::Ok(())
         })?;
     }
-    let mut gone = Letters::default();
+    let mut gone = LetterSet::default();
     for file in files.iter().filter(|_| *yes && found > 0) {
         let is_meant = |letter: &Letter| meant.contains(letter) || filter.takes(letter);
         let goes = &mut |line: &[u8]| {

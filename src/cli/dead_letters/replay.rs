@@ -23,7 +23,7 @@ use super::{DONE, FAILED, PlaceArguments, amount, shown};
 use crate::cli::healthcheck::reachable;
 use crate::config::Config;
 use crate::delivery::dead_letter::letter::Letter;
-use crate::delivery::dead_letter::{DeadLetterError, Directory};
+use crate::delivery::dead_letter::{DeadLetterError, LetterDirectory};
 
 /// Most readings in a request.
 const READINGS_MAX: usize = 1000;
@@ -53,7 +53,7 @@ pub(super) struct ReplayArguments {
 pub(super) fn replay(
     arguments: &ReplayArguments,
     config: &Config,
-    directory: &Directory,
+    directory: &LetterDirectory,
     out: &mut impl Write,
 ) -> anyhow::Result<u8> {
     if directory.files()?.is_empty() {
@@ -88,7 +88,7 @@ pub(super) fn replay(
 }
 
 struct Replay<'a> {
-    directory: &'a Directory,
+    directory: &'a LetterDirectory,
     gateway: Gateway,
     note: Note,
     filter: &'a Filter,
@@ -237,7 +237,7 @@ impl Replay<'_> {
 
 impl Queue {
     fn load(
-        directory: &Directory,
+        directory: &LetterDirectory,
         file: u64,
         filter: &Filter,
         unreadable: &mut Complaints,

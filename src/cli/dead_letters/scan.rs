@@ -5,7 +5,7 @@ use std::path::Path;
 use super::filter::Filter;
 use crate::cli::terminal::complain;
 use crate::delivery::dead_letter::letter::Letter;
-use crate::delivery::dead_letter::{DeadLetterError, Directory, Line};
+use crate::delivery::dead_letter::{DeadLetterError, LetterDirectory, LetterLine};
 
 /// Most complaints of one kind that are told one by one.
 const TOLD_MAX: u64 = 100;
@@ -53,14 +53,14 @@ impl Complaints {
 ///
 /// The file cannot be read, or what `each` says.
 pub(super) fn scan_file<E: From<DeadLetterError>>(
-    directory: &Directory,
+    directory: &LetterDirectory,
     number: u64,
     filter: &Filter,
     unreadable: &mut Complaints,
     mut each: impl FnMut(Letter) -> Result<(), E>,
 ) -> Result<(), E> {
     for line in directory.read(number)?.into_iter().flatten() {
-        let Line { number: line, letter } = line?;
+        let LetterLine { number: line, letter } = line?;
         match letter {
             Ok(letter) if filter.takes(&letter) => each(letter)?,
             Ok(_) => {}

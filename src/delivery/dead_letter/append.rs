@@ -1,4 +1,4 @@
-//! Appending: all lines or none, on stable storage.
+//! Appends letters: all lines or none, on stable storage.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -8,14 +8,18 @@ use forebay_wal::private_files;
 
 use super::lock;
 use super::reserve::Reserve;
-use super::{DeadLetterError, Directory, FILE_BYTES, LetterFile};
+use super::{DeadLetterError, FILE_BYTES, LetterDirectory, LetterFile};
 
-/// Appends whole lines, at least one, as long as all files together take no more than `max_bytes`.
+/// Appends whole lines, at least one, if all files together then take no more than `max_bytes`.
 ///
 /// # Errors
 ///
-/// [`DeadLetterError`]; nothing was appended then, as far as the disk lets go of it.
-pub(super) fn append(directory: &Directory, lines: &[u8], max_bytes: u64) -> Result<(), DeadLetterError> {
+/// [`DeadLetterError`]; nothing is appended then, unless the disk cannot remove a partial write.
+pub(super) fn append(
+    directory: &LetterDirectory,
+    lines: &[u8],
+    max_bytes: u64,
+) -> Result<(), DeadLetterError> {
     directory.make()?;
     let _lock = lock::take(directory.path())?;
     directory.remove_leftovers()?;
@@ -31,7 +35,7 @@ pub(super) fn append(directory: &Directory, lines: &[u8], max_bytes: u64) -> Res
 
 /// Appends to the last file, or to a new one.
 fn append_behind(
-    directory: &Directory,
+    directory: &LetterDirectory,
     last: Option<&LetterFile>,
     lines: &[u8],
 ) -> Result<(), DeadLetterError> {
@@ -47,9 +51,9 @@ fn append_behind(
     }
 }
 
-/// Opens a file that can be appended to. `None` if it belongs to somebody else, or ends in the middle of a line: what
-/// a crash left of a letter stays as it is, and must not become a part of the next one.
-fn open_end(directory: &Directory, last: LetterFile) -> Result<Option<File>, DeadLetterError> {
+/// Opens a file for appending. `None` if it belongs to another user, or ends within a line: a torn letter must stay as it is,
+/// and not become part of the next one.
+fn open_end(directory: &LetterDirectory, last: LetterFile) -> Result<Option<File>, DeadLetterError> {
     let path = directory.file(last.number);
     let file = match OpenOptions::new().read(true).write(true).open(&path) {
         Ok(file) => file,
@@ -63,7 +67,7 @@ fn open_end(directory: &Directory, last: LetterFile) -> Result<Option<File>, Dea
     Ok((end == *b"\n").then_some(file))
 }
 
-fn append_to_new(directory: &Directory, number: u64, lines: &[u8]) -> Result<(), DeadLetterError> {
+fn append_to_new(directory: &LetterDirectory, number: u64, lines: &[u8]) -> Result<(), DeadLetterError> {
     let path = directory.file(number);
     let made = private_files::make_new(&path, OpenOptions::new().write(true));
     let mut file = made.map_err(DeadLetterError::io("make", &path))?;
@@ -71,20 +75,20 @@ fn append_to_new(directory: &Directory, number: u64, lines: &[u8]) -> Result<(),
     // Without the second sync a crash can lose the new file's name.
     let kept = put.and_then(|()| directory.sync());
     if kept.is_err() {
-        // What cannot be removed is empty, or its letters come once more.
+        // If this fails, the file is empty, or its letters will be stored twice.
         let _ = fs::remove_file(&path);
     }
     kept
 }
 
-/// What an append asks of a file.
-trait End {
+/// The operations of an append on a file.
+trait AppendFile {
     fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
     fn sync(&mut self) -> io::Result<()>;
     fn cut(&mut self, size: u64) -> io::Result<()>;
 }
 
-impl End for File {
+impl AppendFile for File {
     fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.write_all_at(bytes, offset)
     }
@@ -98,12 +102,11 @@ impl End for File {
     }
 }
 
-/// Writes and syncs, or leaves the file as long as it was.
-fn put(file: &mut impl End, size: u64, lines: &[u8]) -> io::Result<()> {
+/// Writes and syncs, or cuts the file back to its size.
+fn put(file: &mut impl AppendFile, size: u64, lines: &[u8]) -> io::Result<()> {
     let written = file.write(lines, size).and_then(|()| file.sync());
     if written.is_err() {
-        // If this fails too, what is there is told by whoever reads it; the next append begins another file if it
-        // ends in the middle of a line.
+        // If this fails too, readers report the torn line, and the next append begins another file.
         let _ = file.cut(size);
     }
     written
@@ -113,7 +116,7 @@ fn put(file: &mut impl End, size: u64, lines: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// A file of which one call fails; a write leaves half.
+    /// A file on which one kind of call fails; a failed write leaves half of its bytes.
     struct Failing {
         bytes: Vec<u8>,
         fails: &'static str,
@@ -125,7 +128,7 @@ mod tests {
         }
     }
 
-    impl End for Failing {
+    impl AppendFile for Failing {
         fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
             assert_eq!(offset, self.bytes.len() as u64);
             let written = self.check("write");
@@ -145,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn an_append_that_fails_half_way_leaves_the_file_as_it_was() {
+    fn a_failed_append_leaves_the_file_as_it_was() {
         for (fails, left) in [("write", "a\n"), ("sync", "a\n"), ("", "a\nb\nc\n")] {
             let mut file = Failing { bytes: b"a\n".to_vec(), fails };
             let put = put(&mut file, 2, b"b\nc\n");

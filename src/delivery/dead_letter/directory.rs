@@ -1,4 +1,4 @@
-//! The files of the dead letters: which there are, and how they are read, removed and written again.
+//! The files of the dead letters: lists, reads, rewrites and removes them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Write as _};
@@ -8,45 +8,46 @@ use std::path::{Path, PathBuf};
 use forebay_wal::private_files;
 
 use super::DeadLetterError;
-use super::lines::{Lines, Piece, Pieces};
+use super::lines::{LetterLines, LinePiece, LinePieces};
 use super::lock;
 
-/// What every file of letters is called after its number.
+/// The suffix of a file of letters, after its number.
 const SUFFIX: &str = ".ndjson";
-/// What a file is called while it is written again.
+/// The suffix of a file while it is rewritten.
 const SUFFIX_NEW: &str = ".new";
-/// A directory of dead letters; it need not be there.
+
+/// A directory of dead letters, which need not exist.
 #[derive(Clone, Debug)]
-pub struct Directory {
+pub struct LetterDirectory {
     path: PathBuf,
 }
 
 /// One file of letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LetterFile {
-    /// Its number, from 1; letters stand in the order of the numbers.
+    /// The number, from 1; the numbers give the order of the letters.
     pub number: u64,
-    /// Its size.
+    /// The size in bytes.
     pub bytes: u64,
 }
 
-impl Directory {
-    /// The directory of this name.
-    pub fn new(path: &Path) -> Directory {
-        Directory { path: path.to_owned() }
+impl LetterDirectory {
+    /// The directory at this path, which is not touched yet.
+    pub fn new(path: &Path) -> LetterDirectory {
+        LetterDirectory { path: path.to_owned() }
     }
 
-    /// Its name.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the file with this number is.
+    /// The path of the file with this number.
     pub fn file(&self, number: u64) -> PathBuf {
         self.path.join(format!("{number:08}{SUFFIX}"))
     }
 
-    /// The files of letters, the oldest first; none if there is no directory.
+    /// The files of letters, the oldest first; empty if the directory does not exist.
     ///
     /// # Errors
     ///
@@ -58,7 +59,7 @@ impl Directory {
             let Some(number) = numbered(&name, SUFFIX) else { continue };
             match fs::metadata(self.path.join(name)) {
                 Ok(found) => files.push(LetterFile { number, bytes: found.len() }),
-                // Removed in between.
+                // The file was removed in the meantime.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(failed(error)),
             }
@@ -77,38 +78,38 @@ impl Directory {
         };
         let mut names = Vec::new();
         for entry in entries {
-            // A name that is no UTF-8 is none of ours.
+            // Forebay's file names are ASCII, so a name that is not UTF-8 belongs to someone else.
             names.extend(entry.map_err(failed)?.file_name().into_string());
         }
         Ok(names)
     }
 
-    /// The lines of a file as they are now, whatever is appended or removed later; `None` if it is not there any more.
-    /// The directory is not locked while they are read.
+    /// The lines of a file at this moment, unaffected by later changes; `None` if the file does not exist any more. The
+    /// directory is not locked while the lines are read.
     ///
     /// # Errors
     ///
     /// [`DeadLetterError`].
-    pub fn read(&self, number: u64) -> Result<Option<Lines>, DeadLetterError> {
+    pub fn read(&self, number: u64) -> Result<Option<LetterLines>, DeadLetterError> {
         let path = self.file(number);
         let _lock = lock::take_if_there(&self.path)?;
-        // What was appended in the middle of this would look like a torn line; hence the lock.
+        // The lock prevents a concurrent append, which would look like a torn line.
         let opened = File::open(&path).and_then(|file| file.metadata().map(|found| (file, found.len())));
         match opened {
-            Ok((file, bytes)) => Ok(Some(Lines::new(file, path, bytes))),
+            Ok((file, bytes)) => Ok(Some(LetterLines::new(file, path, bytes))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(DeadLetterError::io("read", &path)(error)),
         }
     }
 
-    /// Removes those lines of a file for which `goes` says so, and returns how many went, on stable storage. It is
-    /// asked of every line in turn, without the line's end; what is too long to be a letter stays. The file is replaced
-    /// as a whole, so that a crash leaves it as it was or as it is to be, and nothing that is appended meanwhile is
-    /// lost (`what_is_appended_while_lines_are_removed_is_not_lost`).
+    /// Removes the lines of a file for which `goes` returns true; returns their number when the change is on stable storage.
+    /// `goes` is called once for each line, without the line's end; lines too long for a letter stay. The file is replaced as a
+    /// whole: a crash leaves the old or the new file, and concurrent appends are not lost
+    /// (`letters_appended_while_others_are_removed_are_not_lost`).
     ///
     /// # Errors
     ///
-    /// [`DeadLetterError`]; the file is as it was then, or, if only the last step failed, as it is to be.
+    /// [`DeadLetterError`]; the file is unchanged then, or, if only the last sync failed, already replaced.
     pub fn remove(&self, number: u64, goes: &mut dyn FnMut(&[u8]) -> bool) -> Result<u64, DeadLetterError> {
         let _lock = lock::take(&self.path)?;
         self.remove_leftovers()?;
@@ -119,26 +120,27 @@ impl Directory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             Err(error) => return Err(failed("read", &path)(error)),
         };
-        let (removed, kept) = match copy(&old, &new, goes) {
+        let (removed, new_file) = match copy(&old, &new, goes) {
             Ok(counts) => counts,
             Err(error) => {
-                // What cannot be removed now goes with the next change.
+                // If this fails, the next change removes the file.
                 let _ = fs::remove_file(&new);
                 return Err(failed("write", &new)(error));
             }
         };
-        match (removed, kept) {
-            (0, Kept::Nothing) => return Ok(0),
-            (0, Kept::InNewFile) => return fs::remove_file(&new).map(|()| 0).map_err(failed("remove", &new)),
-            (_, Kept::Nothing) => fs::remove_file(&path).map_err(failed("remove", &path))?,
-            (_, Kept::InNewFile) => fs::rename(&new, &path).map_err(failed("replace", &path))?,
+        match (removed, new_file) {
+            (0, NewFile::Absent) => return Ok(0),
+            (0, NewFile::Written) => {
+                return fs::remove_file(&new).map(|()| 0).map_err(failed("remove", &new));
+            }
+            (_, NewFile::Absent) => fs::remove_file(&path).map_err(failed("remove", &path))?,
+            (_, NewFile::Written) => fs::rename(&new, &path).map_err(failed("replace", &path))?,
         }
         self.sync()?;
         Ok(removed)
     }
 
-    /// Removes what a crash left of files that were being written again: all of it stands in the old files, too. Only
-    /// for whoever has the lock.
+    /// Removes rewritten files that a crash left unfinished; the old files still have all lines. The caller must hold the lock.
     pub(super) fn remove_leftovers(&self) -> Result<(), DeadLetterError> {
         for name in self.names()? {
             if numbered(&name, SUFFIX_NEW).is_some() {
@@ -149,7 +151,7 @@ impl Directory {
         Ok(())
     }
 
-    /// Makes the directory and those above it, unless they are there, and returns when they are on stable storage.
+    /// Makes the directory and its missing ancestors, and returns when they are on stable storage.
     pub(super) fn make(&self) -> Result<(), DeadLetterError> {
         let missing: Vec<&Path> = self.path.ancestors().take_while(|path| !path.exists()).collect();
         let failed = |error| DeadLetterError::io("make", &self.path)(error);
@@ -162,13 +164,13 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the system.
     pub fn sync(&self) -> Result<(), DeadLetterError> {
         sync_directory(&self.path).map_err(DeadLetterError::io("sync", &self.path))
     }
 }
 
-/// The number in a name of ours.
+/// The number in the name of one of Forebay's files.
 fn numbered(name: &str, suffix: &str) -> Option<u64> {
     let digits = name.strip_suffix(suffix)?;
     let is_ours = (8..=18).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -181,24 +183,24 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Whether the new file has been made: there was something to keep.
-enum Kept {
-    Nothing,
-    InNewFile,
+/// Whether a rewrite has made a new file, which it does only for remaining lines.
+enum NewFile {
+    Absent,
+    Written,
 }
 
-/// Copies a file without the lines that go, and returns how many went. The copy is on stable storage. If nothing
-/// stays, nothing is written: it must be possible on a full disk.
-fn copy(old: &File, new: &Path, goes: &mut dyn FnMut(&[u8]) -> bool) -> io::Result<(u64, Kept)> {
-    let mut pieces = Pieces::new(BufReader::new(old));
+/// Copies a file without the lines for which `goes` returns true, to stable storage; returns the number of these lines. If no
+/// line remains, no file is made, so that removal works on a full disk.
+fn copy(old: &File, new: &Path, goes: &mut dyn FnMut(&[u8]) -> bool) -> io::Result<(u64, NewFile)> {
+    let mut pieces = LinePieces::new(BufReader::new(old));
     let (mut removed, mut writer) = (0, None);
     while let Some(piece) = pieces.next()? {
         let kept = match piece {
-            Piece::Line(line) if goes(line.trim_ascii()) => {
+            LinePiece::Line(line) if goes(line.trim_ascii()) => {
                 removed += 1;
                 continue;
             }
-            Piece::Line(bytes) | Piece::TooLong(bytes) | Piece::Rest(bytes) => bytes,
+            LinePiece::Line(bytes) | LinePiece::TooLong(bytes) | LinePiece::Rest(bytes) => bytes,
         };
         let writer = match &mut writer {
             Some(writer) => writer,
@@ -206,19 +208,19 @@ fn copy(old: &File, new: &Path, goes: &mut dyn FnMut(&[u8]) -> bool) -> io::Resu
         };
         writer.write_all(kept)?;
     }
-    let Some(writer) = writer else { return Ok((removed, Kept::Nothing)) };
+    let Some(writer) = writer else { return Ok((removed, NewFile::Absent)) };
     writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-    Ok((removed, Kept::InNewFile))
+    Ok((removed, NewFile::Written))
 }
 
-/// Makes a file that belongs to whom the old one belongs: a gateway that runs as another user than this command must
-/// be able to append to it.
+/// Makes a file with the owner of the old one: a gateway that runs as another user than this command must be able to append to
+/// it.
 fn make_like(old: &File, new: &Path) -> io::Result<File> {
     let options = OpenOptions::new().write(true).truncate(true).clone();
     let file = private_files::make_or_open(new, &options)?;
     let (before, now) = (old.metadata()?, file.metadata()?);
     if (before.uid(), before.gid()) != (now.uid(), now.gid()) {
-        // Whoever may not give it away keeps it; the gateway begins another file then.
+        // Without the permission for this, the gateway will begin another file.
         let _ = fchown(&file, Some(before.uid()), Some(before.gid()));
     }
     file.set_permissions(before.permissions())?;

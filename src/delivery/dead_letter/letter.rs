@@ -1,19 +1,18 @@
-//! One dead letter as a line of JSON.
+//! Writes and reads a dead letter as a line of JSON.
 //!
 //! ```json
 //! {"reading":{…},"reason":"refused","status":400,"node":"…","body":"…","at":"2026-02-01T12:00:00Z","batch":"…","place":7}
 //! ```
 //!
-//! The reading is canonical JSON, `at` is RFC 3339 in UTC. Members that are not known are left alone when read, so
-//! that later versions may add some.
+//! The reading is canonical JSON, `at` is RFC 3339 in UTC. Unknown members are ignored, so that later versions may add some.
 
 use forebay_reading::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{BODY_BYTES_MAX, DeadLetter, Origin};
+use super::{BODY_BYTES_MAX, DeadLetter, LetterOrigin};
 
-/// A letter as it was read from a line.
+/// A letter that was read from a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Letter {
     /// The whole line, without its end.
@@ -24,18 +23,18 @@ pub struct Letter {
     pub device: String,
     /// The reading's sensor.
     pub sensor: String,
-    /// Why it was refused.
+    /// The reason of the refusal.
     pub reason: String,
-    /// What the node answered.
+    /// The status of the node's answer.
     pub status: u16,
-    /// The node.
+    /// The name of the node.
     pub node: String,
-    /// How the node's answer began.
+    /// The start of the node's answer.
     pub body: String,
-    /// When it was refused.
+    /// The time of the refusal.
     pub at: Timestamp,
-    /// Where the reading was; `None` in lines of earlier versions.
-    pub origin: Option<Origin>,
+    /// The reading's batch and place; `None` in lines of earlier versions.
+    pub origin: Option<LetterOrigin>,
 }
 
 /// Appends a letter as a line, with its end.
@@ -45,9 +44,9 @@ pub fn write(letter: &DeadLetter, out: &mut Vec<u8>) {
     write_member("reason", letter.reason, out);
     write_member("status", &letter.status, out);
     write_member("node", &letter.node, out);
-    write_member("body", beginning(&letter.body), out);
+    write_member("body", prefix(&letter.body), out);
     write_member("at", &letter.at.to_string(), out);
-    if let Some(Origin { batch, place }) = &letter.origin {
+    if let Some(LetterOrigin { batch, place }) = &letter.origin {
         write_member("batch", batch, out);
         write_member("place", place, out);
     }
@@ -61,8 +60,8 @@ fn write_member(name: &str, value: &(impl Serialize + ?Sized), out: &mut Vec<u8>
     serde_json::to_writer(out, value).expect("texts and numbers are JSON, and memory takes them");
 }
 
-/// The part of an answer that is kept.
-fn beginning(body: &str) -> &str {
+/// The part of an answer that a letter has.
+fn prefix(body: &str) -> &str {
     &body[..body.floor_char_boundary(BODY_BYTES_MAX)]
 }
 
@@ -70,13 +69,13 @@ fn beginning(body: &str) -> &str {
 ///
 /// # Errors
 ///
-/// In words for people, why it is no dead letter.
+/// A description for people of why the line is not a dead letter.
 pub fn read(line: &[u8]) -> Result<Letter, String> {
-    let members: Members = serde_json::from_slice(line).map_err(|error| {
+    let members: LetterMembers = serde_json::from_slice(line).map_err(|error| {
         // There is only one line.
         format!("no dead letter at column {}: {}", error.column(), without_place(&error.to_string()))
     })?;
-    let named: Named = serde_json::from_str(members.reading.get())
+    let named: DeviceAndSensor = serde_json::from_str(members.reading.get())
         .map_err(|error| format!("no reading in `reading`: {}", without_place(&error.to_string())))?;
     Ok(Letter {
         line: line.to_owned(),
@@ -88,17 +87,17 @@ pub fn read(line: &[u8]) -> Result<Letter, String> {
         node: members.node,
         body: members.body,
         at: Timestamp::parse(&members.at).map_err(|error| format!("`at`: {error}"))?,
-        origin: members.batch.zip(members.place).map(|(batch, place)| Origin { batch, place }),
+        origin: members.batch.zip(members.place).map(|(batch, place)| LetterOrigin { batch, place }),
     })
 }
 
-/// An error of the parser without the place, which it counts from the line's own beginning.
+/// An error of the parser without its position, which is relative to the line.
 fn without_place(error: &str) -> &str {
     error.rsplit_once(" at line ").map_or(error, |(what, _)| what)
 }
 
 #[derive(Deserialize)]
-struct Members<'a> {
+struct LetterMembers<'a> {
     #[serde(borrow)]
     reading: &'a RawValue,
     reason: String,
@@ -113,7 +112,7 @@ struct Members<'a> {
 }
 
 #[derive(Deserialize)]
-struct Named {
+struct DeviceAndSensor {
     device: String,
     sensor: String,
 }
@@ -130,12 +129,12 @@ mod tests {
             node: "127.0.0.1:9000".to_owned(),
             body: "no \"b\"\n\u{1b}[31m".to_owned(),
             at: Timestamp::parse("2026-02-01T12:00:00.5Z").expect("an instant"),
-            origin: Some(Origin { batch: "a-1".to_owned(), place: 7 }),
+            origin: Some(LetterOrigin { batch: "a-1".to_owned(), place: 7 }),
         }
     }
 
     #[test]
-    fn a_line_is_what_the_contract_says() {
+    fn a_line_has_the_format_of_the_contract() {
         let mut line = Vec::new();
         write(&letter(), &mut line);
         assert_eq!(
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_back() {
+    fn a_written_letter_can_be_read_back() {
         let mut line = Vec::new();
         write(&letter(), &mut line);
         let read = read(line.strip_suffix(b"\n").expect("a line end")).expect("a letter");
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn of_an_answer_the_first_kibibyte_is_kept_up_to_a_whole_character() {
+    fn an_answer_is_cut_at_one_kibibyte_between_characters() {
         for (body, kept) in [("ä".repeat(600), 1024), (format!("x{}", "ä".repeat(600)), 1023)] {
             let mut line = Vec::new();
             write(&DeadLetter { body: body.clone(), ..letter() }, &mut line);
@@ -172,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_letter_is_told_and_members_of_later_versions_are_left_alone() {
+    fn an_invalid_line_is_an_error_and_unknown_members_are_ignored() {
         let check = |line: &str, expected: &str| {
             let error = read(line.as_bytes()).expect_err("no letter");
             assert!(error.contains(expected), "{error}");

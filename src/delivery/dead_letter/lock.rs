@@ -1,4 +1,4 @@
-//! One at a time changes the directory, in whichever process.
+//! Locks the directory, so that only one process changes it at a time.
 
 use std::io;
 use std::path::Path;
@@ -7,23 +7,23 @@ use std::time::Duration;
 use super::DeadLetterError;
 use crate::directory_lock::{DirectoryLock, LockError, Missing};
 
-/// Longest wait for somebody else. Whoever has the lock writes one file at most.
+/// Longest wait for another process. A holder of the lock writes at most one file.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Waits for the lock, for whoever wants to change something. The directory must be there.
+/// Waits for the lock, before a change. The directory must exist.
 ///
 /// # Errors
 ///
-/// [`DeadLetterError::Locked`] if others have it for too long; what the system says.
+/// [`DeadLetterError::Locked`] if another process holds the lock for too long; an error of the system.
 pub(super) fn take(directory: &Path) -> Result<DirectoryLock, DeadLetterError> {
     wait(directory, Missing::IsMade)
 }
 
-/// Waits for the lock, for whoever only reads: nothing is made. `None` if nobody has ever locked the directory.
+/// Waits for the lock, before reading: the file is not made. `None` if the directory was never locked.
 ///
 /// # Errors
 ///
-/// [`DeadLetterError::Locked`] if others have it for too long; what the system says.
+/// [`DeadLetterError::Locked`] if another process holds the lock for too long; an error of the system.
 pub(super) fn take_if_there(directory: &Path) -> Result<Option<DirectoryLock>, DeadLetterError> {
     match wait(directory, Missing::IsAnError) {
         Ok(lock) => Ok(Some(lock)),

@@ -1,24 +1,23 @@
-//! Dead letters: readings that nodes refused, one by one, kept on disk for a person to look at.
+//! Dead letters: single readings that nodes refused, stored on disk for people to inspect.
 //!
-//! Whoever appends may count the readings as settled afterwards: they are on stable storage then. Nothing is ever
-//! removed here. `forebay dead-letters` lists, replays and purges them, also while a gateway runs.
+//! After an append, the letters are on stable storage, so their readings can be settled. The gateway never removes letters.
+//! `forebay dead-letters` lists, replays and purges them, also while a gateway runs.
 //!
 //! # The directory
 //!
-//! `dead_letter.path` is made at the start of a gateway. In it:
+//! `dead_letter.path` is made at the start of a gateway. It contains:
 //!
-//! - `00000001.ndjson` and so on: the letters, a line each, in the order in which they came ([`letter`] has the
-//!   form; lines with the same batch and place are one letter: [`Letters`]). The next one begins when a file would grow beyond [`FILE_BYTES`], or when the last one ends in the middle
-//!   of a line or cannot be written to. Together they never take more than `dead_letter.max_bytes`: what does not fit
-//!   is not taken ([`DeadLetterError::Full`]), and its readings stay in the buffer.
-//! - `00000001.new`: a file that is being written again without some of its lines. What a crash leaves of it goes
-//!   with the next change.
-//! - `lock`: locked, and by its name still the same file, during every append and every change. Nobody holds it for
-//!   longer than it takes to write one file; whoever waits for it in vain gives up ([`DeadLetterError::Locked`]).
-//! - `reserve`: room for letters on a full disk (`reserve.rs`). It is no letter, and does not count as one.
-//! - `replay`: made by `forebay dead-letters replay`, which notes there what it has sent and not heard of.
+//! - `00000001.ndjson` and so on: the letters, one a line, in the order in which they were appended. [`letter`] describes the
+//!   format; lines with the same batch and place are one letter ([`LetterSet`]). A new file begins when the last one would grow
+//!   beyond [`FILE_BYTES`], ends within a line, or cannot be written. All files together never take more than
+//!   `dead_letter.max_bytes`: an append beyond that fails ([`DeadLetterError::Full`]), and its readings stay in the buffer.
+//! - `00000001.new`: a file that is being rewritten without some of its lines. The next change removes the remains of a crash.
+//! - `lock`: locked during every append and every change, and never replaced meanwhile. It is held only while one file is
+//!   written; a wait for it is bounded ([`DeadLetterError::Locked`]).
+//! - `reserve`: room for letters on a full disk (`reserve.rs`). It contains no letters.
+//! - `replay`: the record of `forebay dead-letters replay` about letters that it sent without an answer so far.
 //!
-//! Files are opened for each append, since others may have removed or rewritten them in between.
+//! Files are opened for each append, since other processes may have removed or rewritten them.
 
 mod append;
 mod census;
@@ -44,18 +43,18 @@ use thiserror::Error;
 use crate::filesystem;
 
 use census::Census;
-pub use census::Waiting;
-pub use directory::{Directory, LetterFile};
-pub use lines::{Line, Lines};
-pub use origin::{Letters, Origin};
+pub use census::LetterTotals;
+pub use directory::{LetterDirectory, LetterFile};
+pub use lines::{LetterLine, LetterLines};
+pub use origin::{LetterOrigin, LetterSet};
 use reserve::Reserve;
 pub use room::Leftover;
 
-/// Size from which on the next file is begun, in bytes. What is appended at once stands in one file.
+/// Size at which a new file begins, in bytes. The letters of one append are in one file.
 pub const FILE_BYTES: u64 = 16 << 20;
-/// Most of a node's answer that is kept, in bytes.
+/// Longest part of a node's answer in a letter, in bytes.
 pub const BODY_BYTES_MAX: usize = 1024;
-/// Most of it that the log shows, in characters.
+/// Longest part of a node's answer in the log, in characters.
 const WORDS_CHARS_MAX: usize = 200;
 
 /// The settings of the dead letters.
@@ -63,33 +62,33 @@ const WORDS_CHARS_MAX: usize = 200;
 pub struct DeadLetterConfig {
     /// The directory.
     pub path: PathBuf,
-    /// Most bytes that all files together may take.
+    /// Most bytes of all files together.
     pub max_bytes: u64,
 }
 
-/// A reading that is given to people, and why.
+/// A reading that nodes refused, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     /// The reading as canonical JSON, one object without a line end.
     pub reading: Vec<u8>,
-    /// Why, by its name: [`crate::buffer::ledger::DeadLetterReason::name`].
+    /// The reason, as [`crate::buffer::ledger::DeadLetterReason::name`].
     pub reason: &'static str,
-    /// What the node answered.
+    /// The status of the node's answer.
     pub status: u16,
-    /// The node.
+    /// The name of the node.
     pub node: String,
-    /// How its answer begins; what is longer than [`BODY_BYTES_MAX`] is cut.
+    /// The body of the node's answer, cut at [`BODY_BYTES_MAX`] when it is written.
     pub body: String,
-    /// When it was refused.
+    /// The time of the refusal.
     pub at: Timestamp,
-    /// Where it was, by which the letter is known.
-    pub origin: Option<Origin>,
+    /// The reading's batch and place, which identify the letter.
+    pub origin: Option<LetterOrigin>,
 }
 
-/// Why letters are not kept, or cannot be worked on.
+/// Why letters cannot be written, read or removed.
 #[derive(Debug, Error)]
 pub enum DeadLetterError {
-    /// No room.
+    /// The letters do not fit into `dead_letter.max_bytes`.
     #[error(
         "the dead letters in {} take {} of {} (`dead_letter.max_bytes`), and {} more do not fit; replay or purge \
          some with `forebay dead-letters`, or raise the limit",
@@ -98,14 +97,14 @@ pub enum DeadLetterError {
     Full {
         /// The directory.
         path: PathBuf,
-        /// Bytes that are taken.
+        /// Bytes in use.
         held: u64,
-        /// Bytes that were to be added.
+        /// Bytes to add.
         need: u64,
-        /// Bytes that may be taken.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// Somebody else works on the directory, and does not come to an end.
+    /// Another process holds the lock of the directory for too long.
     #[error("{} is locked by another process that does not let go of it", path.display())]
     Locked {
         /// The directory.
@@ -114,24 +113,24 @@ pub enum DeadLetterError {
     /// A file or the directory cannot be used.
     #[error("cannot {action} {}: {error}{}", path.display(), advice(action, path, error))]
     Io {
-        /// What was tried.
+        /// The failed action.
         action: &'static str,
-        /// Which file or directory.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         error: io::Error,
     },
 }
 
 impl DeadLetterError {
-    /// Says what was tried with which file when the system refused.
+    /// Adds the action and the file to an error of the system.
     fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DeadLetterError + use<> {
         let path = path.to_owned();
         move |error| DeadLetterError::Io { action, path, error }
     }
 }
 
-/// What lets this process use a file, or make the directory.
+/// Advice on how this process can use a file, or make the directory.
 fn advice(action: &str, path: &Path, error: &io::Error) -> String {
     match action {
         "make" => filesystem::advice_on_directory(path, error),
@@ -139,100 +138,99 @@ fn advice(action: &str, path: &Path, error: &io::Error) -> String {
     }
 }
 
-/// Keeps dead letters. Clones work on the same directory and share what is known of its trouble.
+/// Stores dead letters. Clones use the same directory and share their state.
 #[derive(Clone, Debug)]
 pub struct DeadLetters {
     config: Arc<DeadLetterConfig>,
-    /// Why the last append failed. Held for setting and reading it.
+    /// Why the last append failed. Locked only to set or read it.
     trouble: Arc<Mutex<Option<String>>>,
-    /// What the last letters were about. Held for setting and reading it.
+    /// A description of the last letter. Locked only to set or read it.
     latest: Arc<Mutex<Option<String>>>,
-    counted: Arc<Counted>,
-    /// Whether [`DeadLetters::look_after`] has something to do.
+    counts: Arc<LetterCounts>,
+    /// Whether [`DeadLetters::look_after`] has work to do.
     wants_care: Arc<AtomicBool>,
 }
 
-/// What is known of the letters that wait.
+/// The counts of stored letters.
 #[derive(Debug, Default)]
-struct Counted {
-    /// Held while the files are looked at, by whoever came first.
+struct LetterCounts {
+    /// Locked while one caller looks at the files.
     census: Mutex<Census>,
-    /// What it found last. Held for setting and reading it.
-    found: Mutex<Option<Waiting>>,
+    /// The last result. Locked only to set or read it.
+    latest: Mutex<Option<LetterTotals>>,
 }
 
 impl DeadLetters {
-    /// Will keep letters as the settings say.
+    /// Makes a store of dead letters; nothing is written yet.
     pub fn new(config: DeadLetterConfig) -> DeadLetters {
         DeadLetters {
             config: Arc::new(config),
             trouble: Arc::default(),
             latest: Arc::default(),
-            counted: Arc::default(),
+            counts: Arc::default(),
             wants_care: Arc::default(),
         }
     }
 
-    /// Keeps letters, all or none, and returns when they are on stable storage. It blocks: on the disk, and for up to
-    /// ten seconds on others who work on the directory.
+    /// Appends letters, all or none, and returns when they are on stable storage. Blocks on the disk, and up to ten seconds on
+    /// other processes that hold the lock.
     ///
-    /// After a failure none is there, unless the disk would not even let go of what was written: then the same letters
-    /// may be there twice after the next try. A crash in the middle leaves some of them, the last perhaps torn.
+    /// A failed append leaves no letters, unless the disk cannot even remove them: then the next attempt may store them twice.
+    /// A crash may leave some of the letters, the last one perhaps torn.
     ///
     /// # Errors
     ///
-    /// [`DeadLetterError`]; it is worth another try later.
+    /// [`DeadLetterError`]; the append should be retried later.
     pub fn append(&self, letters: &[DeadLetter]) -> Result<(), DeadLetterError> {
         let mut lines = Vec::new();
         letters.iter().for_each(|letter| letter::write(letter, &mut lines));
-        let kept = match lines.is_empty() {
+        let result = match lines.is_empty() {
             true => Ok(()),
-            false => append::append(&Directory::new(&self.config.path), &lines, self.config.max_bytes),
+            false => append::append(&LetterDirectory::new(&self.config.path), &lines, self.config.max_bytes),
         };
-        *self.lock_trouble() = kept.as_ref().err().map(ToString::to_string);
+        *self.lock_trouble() = result.as_ref().err().map(ToString::to_string);
         if !self.reserve().is_whole() {
             self.want_care();
         }
-        if let (Ok(()), Some(last)) = (&kept, letters.last()) {
-            *lock(&self.latest) = Some(last.words());
+        if let (Ok(()), Some(last)) = (&result, letters.last()) {
+            *lock(&self.latest) = Some(last.summary());
         }
-        kept
+        result
     }
 
-    /// Has the directory looked after soon.
+    /// Requests a call of [`DeadLetters::look_after`].
     pub fn want_care(&self) {
         self.wants_care.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the directory is to be looked after; whoever asks does it.
+    /// Whether [`DeadLetters::look_after`] is requested. The request is then withdrawn: the caller must fulfil it.
     pub fn takes_care(&self) -> bool {
         self.wants_care.swap(false, Ordering::Relaxed)
     }
 
-    /// Makes the reserve whole if there is room, and counts what waits if nobody has. What cannot be done now is wanted
-    /// again. It blocks on the disk.
+    /// Fills the reserve if the disk has room, and counts the letters if nobody has yet. Requests another call if that fails.
+    /// Blocks on the disk.
     pub fn look_after(&self) {
-        let kept = self.keep_reserve();
+        let filled = self.keep_reserve();
         if self.last_waiting().is_none() {
             self.waiting();
         }
-        if kept.is_err() || !self.reserve().is_whole() {
+        if filled.is_err() || !self.reserve().is_whole() {
             self.want_care();
         }
     }
 
-    /// Makes room for letters on a full disk, if the directory is there and the disk has room now. It blocks on the
-    /// disk.
+    /// Reserves room for letters on a full disk, if the directory exists and the disk has room now. Blocks on the disk.
     ///
     /// # Errors
     ///
-    /// The directory cannot be locked; it is worth another try later.
+    /// The directory cannot be locked; the call should be retried later.
     pub fn keep_reserve(&self) -> Result<(), DeadLetterError> {
-        self.reserve().keep(&Directory::new(&self.config.path))
+        self.reserve().keep(&LetterDirectory::new(&self.config.path))
     }
 
     fn reserve(&self) -> Reserve {
-        Reserve::of(&Directory::new(&self.config.path), self.config.max_bytes)
+        Reserve::of(&LetterDirectory::new(&self.config.path), self.config.max_bytes)
     }
 
     /// The directory.
@@ -240,34 +238,33 @@ impl DeadLetters {
         &self.config.path
     }
 
-    /// What the last letter was about, in words; `None` if there was none since the start.
+    /// A description of the last letter for people; `None` if there was none since the start.
     pub fn latest(&self) -> Option<String> {
         lock(&self.latest).clone()
     }
 
-    /// What waits in the files, also of earlier runs. It blocks on the disk, and gives what was found last if somebody else
-    /// looks at this moment, or if the directory cannot be read.
-    pub fn waiting(&self) -> Option<Waiting> {
+    /// Counts the stored letters, including those of earlier runs. Blocks on the disk. Returns the last count if another caller
+    /// is counting at this moment, or if the directory cannot be read.
+    pub fn waiting(&self) -> Option<LetterTotals> {
         let census = match self.last_waiting() {
-            Some(_) => self.counted.census.try_lock().ok(),
-            // Whoever looks first finds something.
-            None => Some(lock(&self.counted.census)),
+            Some(_) => self.counts.census.try_lock().ok(),
+            // There is no last count yet, so wait for the other caller.
+            None => Some(lock(&self.counts.census)),
         };
         if let Some(mut census) = census
-            && let Ok(found) = census.look(&Directory::new(&self.config.path))
+            && let Ok(found) = census.look(&LetterDirectory::new(&self.config.path))
         {
-            *lock(&self.counted.found) = Some(found);
+            *lock(&self.counts.latest) = Some(found);
         }
         self.last_waiting()
     }
 
-    /// What was found last; `None` if nobody has looked yet. It does not block.
-    pub fn last_waiting(&self) -> Option<Waiting> {
-        *lock(&self.counted.found)
+    /// The last count; `None` if nobody has counted yet. Does not block.
+    pub fn last_waiting(&self) -> Option<LetterTotals> {
+        *lock(&self.counts.latest)
     }
 
-    /// Why letters cannot be kept, for people; `None` if the last append went well, or there was none. It does not
-    /// block.
+    /// Why the last append failed, for people; `None` if it succeeded, or there was none. Does not block.
     pub fn trouble(&self) -> Option<String> {
         self.lock_trouble().clone()
     }
@@ -278,8 +275,8 @@ impl DeadLetters {
 }
 
 impl DeadLetter {
-    /// What it is about, for the log.
-    fn words(&self) -> String {
+    /// A description for the log.
+    fn summary(&self) -> String {
         let DeadLetter { reason, status, node, body, .. } = self;
         let answer: String = body.chars().take(WORDS_CHARS_MAX).collect();
         match node.is_empty() {

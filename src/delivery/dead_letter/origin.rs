@@ -1,9 +1,9 @@
-//! Where a dead letter's reading was: by that a letter is known that a crash wrote twice.
+//! The batch and the place of a dead letter's reading, which identify a letter that a crash wrote twice.
 //!
-//! A crash between a letter's line and the settlement of its reading brings the batch again after the next start, under
-//! the same key, and the node refuses the same reading again: a second line. Both name the same batch and place, so they
-//! are one letter, counted, listed and replayed once. A line without these, as earlier versions wrote them, is a letter of
-//! its own, also if another is the same in every byte.
+//! If a crash comes between the line of a letter and the settlement of its reading, the batch is sent again after the next
+//! start, under the same key. The node refuses the same reading, and a second line is written. Both lines have the same batch
+//! and place, so they are one letter: counted, listed and replayed once. A line without batch and place, as earlier versions
+//! wrote it, is always a letter of its own.
 
 use std::collections::HashSet;
 
@@ -11,44 +11,44 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::letter::{self, Letter};
-use super::{DeadLetterError, Directory};
+use super::{DeadLetterError, LetterDirectory};
 
-/// Which reading of which batch.
+/// The batch and the place of a letter's reading.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
-    /// The key of the batch with which it was refused: a batch, or a piece of one, keeps it over a crash.
+pub struct LetterOrigin {
+    /// The key of the refused batch or piece, which stays the same after a crash.
     pub batch: String,
-    /// Its place in that batch, from 0.
+    /// The reading's index in that batch, from 0.
     pub place: u64,
 }
 
-/// The letters that were met, by their origins; 16 bytes each.
+/// A set of letters, by the digests of their origins; 16 bytes each.
 #[derive(Debug, Default)]
-pub struct Letters(HashSet<u128>);
+pub struct LetterSet(HashSet<u128>);
 
-impl Letters {
-    /// Notes a letter. Returns whether it was not there; one without an origin never was.
+impl LetterSet {
+    /// Adds a letter. Returns whether it is new; a letter without an origin always is.
     pub fn insert(&mut self, letter: &Letter) -> bool {
         letter.origin.as_ref().is_none_or(|origin| self.0.insert(origin.digest()))
     }
 
-    /// How many there are.
+    /// The number of letters with an origin.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether the set has no letters.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether a letter with this origin was noted.
+    /// Whether the set has a letter with this origin.
     pub fn contains(&self, letter: &Letter) -> bool {
         letter.origin.as_ref().is_some_and(|origin| self.0.contains(&origin.digest()))
     }
 }
 
-impl Origin {
+impl LetterOrigin {
     fn digest(&self) -> u128 {
         let mut hash = Xxh3::new();
         hash.update(&self.place.to_le_bytes());
@@ -57,17 +57,17 @@ impl Origin {
     }
 }
 
-impl Directory {
-    /// Removes the lines of letters that an earlier line has already, on stable storage. Returns how many went.
+impl LetterDirectory {
+    /// Removes duplicate lines of letters; returns their number when the change is on stable storage.
     ///
     /// # Errors
     ///
-    /// [`DeadLetterError`]; what was removed until then stays removed.
+    /// [`DeadLetterError`]; lines removed before it stay removed.
     pub fn remove_doubles(&self) -> Result<u64, DeadLetterError> {
-        let (mut met, mut removed) = (Letters::default(), 0);
+        let (mut met, mut removed) = (LetterSet::default(), 0);
         for file in self.files()? {
             let mut has_doubles = false;
-            let mut in_file = Letters::default();
+            let mut in_file = LetterSet::default();
             for line in self.read(file.number)?.into_iter().flatten() {
                 if let Ok(letter) = line?.letter {
                     has_doubles |= met.contains(&letter) || !in_file.insert(&letter);

@@ -1,9 +1,9 @@
-//! Room that is kept for letters on a full disk.
+//! Reserves room for letters on a full disk.
 //!
-//! A segment of the log goes when all of its readings are settled, and a refused reading is settled when its letter is on
-//! stable storage. Were there no room for a letter on a disk that the log itself has filled, no segment would ever go. So
-//! the directory has a file that is there for its room alone. Letters that find none get as much of it as they need, no
-//! more, so that others who fill the disk do not take the rest. It grows again when the disk has room.
+//! A segment of the log is removed when all its readings are settled, and a refused reading is settled when its letter is on
+//! stable storage. If the log has filled the disk, there would be no room for a letter, and no segment could ever be removed.
+//! So the directory has a file that only takes up room. Letters without room get as much of it as they need, and no more, so
+//! that other writers on a full disk do not take the rest. The file grows again when the disk has room.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -13,20 +13,20 @@ use std::path::PathBuf;
 use forebay_wal::{is_no_room, private_files};
 
 use super::lock;
-use super::{DeadLetterError, Directory};
+use super::{DeadLetterError, LetterDirectory};
 use crate::filesystem;
 
 /// The name of the file.
 pub(super) const NAME: &str = "reserve";
-/// Its size, in bytes: some hundred letters. It is never larger than `dead_letter.max_bytes`.
+/// The size of the file in bytes, for some hundred letters; at most `dead_letter.max_bytes`.
 pub(super) const RESERVE_BYTES: u64 = 256 << 10;
-/// What file systems give and take room by, in bytes.
+/// The unit in which file systems allocate room, in bytes.
 const PAGE_BYTES: u64 = PAGE.len() as u64;
 const PAGE: [u8; 4096] = [0; 4096];
-/// The disk must have so many times the size of the reserve before the reserve grows: the last room is the log's.
+/// Free room that the disk must have before the reserve grows, as a multiple of its size: the last room is for the log.
 const FREE_MIN: u64 = 2;
 
-/// The file, whether it is there or not.
+/// The reserve file, which need not exist.
 #[derive(Debug)]
 pub(super) struct Reserve {
     path: PathBuf,
@@ -34,43 +34,43 @@ pub(super) struct Reserve {
 }
 
 impl Reserve {
-    /// That of a directory whose letters may take `max_bytes`.
-    pub(super) fn of(directory: &Directory, max_bytes: u64) -> Reserve {
+    /// The reserve of a directory whose letters may take `max_bytes`.
+    pub(super) fn of(directory: &LetterDirectory, max_bytes: u64) -> Reserve {
         Reserve { path: directory.path().join(NAME), bytes: RESERVE_BYTES.min(max_bytes) }
     }
 
-    /// Whether it is as large as it is to be.
+    /// Whether the file has its full size.
     pub(super) fn is_whole(&self) -> bool {
         self.held() >= self.bytes
     }
 
-    /// Does something that needs `need` more bytes, and again each time that it finds no room and the reserve has some.
-    /// Only for whoever has the lock.
+    /// Runs `work`, which needs `need` more bytes. Each time that it finds no room, gives up room of the reserve, if there is
+    /// any, and runs it again. The caller must hold the lock.
     pub(super) fn lend<T>(
         &self,
         need: u64,
         mut work: impl FnMut() -> Result<T, DeadLetterError>,
     ) -> Result<T, DeadLetterError> {
-        let mut done = work();
-        while done.as_ref().is_err_and(found_no_room) && self.give_up(need) {
-            done = work();
+        let mut result = work();
+        while result.as_ref().is_err_and(found_no_room) && self.give_up(need) {
+            result = work();
         }
-        match &done {
+        match &result {
             Ok(_) => self.grow_with_room(),
-            // All of it was not enough: it serves smaller ones.
+            // The whole reserve was not enough; restore it for smaller appends.
             Err(error) if found_no_room(error) => self.grow(),
             Err(_) => {}
         }
-        done
+        result
     }
 
-    /// Makes the file, or makes it whole, if the directory is there and the disk has room. That there is none is no
-    /// fault: it is tried again later.
+    /// Makes the file, or restores its full size, if the directory exists and the disk has room. A full disk is not an error:
+    /// the caller tries again later.
     ///
     /// # Errors
     ///
     /// The directory cannot be locked.
-    pub(super) fn keep(&self, directory: &Directory) -> Result<(), DeadLetterError> {
+    pub(super) fn keep(&self, directory: &LetterDirectory) -> Result<(), DeadLetterError> {
         if self.is_whole() || !self.has_room() {
             return Ok(());
         }
@@ -79,16 +79,16 @@ impl Reserve {
         Ok(())
     }
 
-    /// Bytes that it has; none if something else has its name.
+    /// The size of the file in bytes; 0 if something else has its name.
     fn held(&self) -> u64 {
         let found = fs::symlink_metadata(&self.path);
         found.ok().filter(fs::Metadata::is_file).map_or(0, |found| found.len())
     }
 
-    /// Gives room back for `need` bytes; false if there was none.
+    /// Frees room for `need` bytes; false if the reserve is empty.
     fn give_up(&self, need: u64) -> bool {
         let held = self.held();
-        // The letters may begin a page, and their file may be new.
+        // One page more, since the letters may begin a page, and their file may be new.
         let going = need.div_ceil(PAGE_BYTES).saturating_add(1).saturating_mul(PAGE_BYTES);
         if held == 0 {
             return false;
@@ -109,7 +109,7 @@ impl Reserve {
         }
     }
 
-    /// Takes as much room as there is, up to its size. Without any the letters are kept all the same.
+    /// Grows the file as far as there is room, up to its full size. Failures are ignored: letters are stored without it too.
     fn grow(&self) {
         let is_other = fs::symlink_metadata(&self.path).is_ok_and(|found| !found.is_file());
         if is_other {
@@ -120,19 +120,19 @@ impl Reserve {
     }
 }
 
-/// Fills a file with zeros up to a size, or up to where there is room.
+/// Fills a file with zeros up to a size, or as far as there is room.
 fn fill(file: &File, from: u64, to: u64) -> io::Result<()> {
     let mut at = from;
     while at < to {
         let step = (to - at).min(PAGE_BYTES);
         let part = &PAGE[..usize::try_from(step).unwrap_or(PAGE.len())];
         if let Err(error) = file.write_all_at(part, at) {
-            // Half a step may be there.
+            // Remove a partial step.
             return file.set_len(at).and(Err(error));
         }
         at += step;
     }
-    // Some systems find out only now that there is no room: the file has none then.
+    // Some systems report only now that there is no room: then restore the old size.
     file.sync_data().or_else(|error| file.set_len(from).and(Err(error)))
 }
 
@@ -150,9 +150,9 @@ mod tests {
         DeadLetterError::io("append to", "letters".as_ref())(io::ErrorKind::StorageFull.into())
     }
 
-    fn whole() -> (tempfile::TempDir, Directory, Reserve) {
+    fn whole() -> (tempfile::TempDir, LetterDirectory, Reserve) {
         let place = tempfile::tempdir().expect("a directory");
-        let directory = Directory::new(place.path());
+        let directory = LetterDirectory::new(place.path());
         let reserve = Reserve::of(&directory, u64::MAX);
         reserve.keep(&directory).expect("a sound disk");
         assert_eq!(reserve.held(), RESERVE_BYTES);
@@ -160,9 +160,9 @@ mod tests {
     }
 
     #[test]
-    fn letters_that_find_no_room_get_as_much_of_the_reserve_as_they_need() {
+    fn letters_without_room_get_as_much_of_the_reserve_as_they_need() {
         let (_place, _, reserve) = whole();
-        // Others take the first room that is given back.
+        // Other writers take the room that is freed first.
         let enough = RESERVE_BYTES - 10 * PAGE_BYTES;
         let mut tries = 0;
         let mut left = None;
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_that_need_more_than_the_reserve_fail_and_it_is_there_for_the_next() {
+    fn letters_that_need_more_than_the_reserve_fail_and_leave_it_whole() {
         let (_place, _, reserve) = whole();
         let mut left = Vec::new();
         let kept = reserve.lend(RESERVE_BYTES, || {
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn another_failure_than_no_room_costs_nothing_of_it() {
+    fn an_error_other_than_a_full_disk_leaves_the_reserve_whole() {
         let (_place, directory, reserve) = whole();
         let mut tries = 0;
         let kept = reserve.lend(1, || {
@@ -201,13 +201,13 @@ mod tests {
     }
 
     #[test]
-    fn the_reserve_is_private_small_where_letters_are_few_and_nothing_of_anybody_else() {
+    fn the_reserve_is_private_no_larger_than_the_limit_and_replaces_no_other_file() {
         let (place, directory, reserve) = whole();
         let mode = fs::metadata(&reserve.path).expect("a file").permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{mode:o}");
         assert!(directory.files().expect("a directory").is_empty(), "it is no file of letters");
 
-        let other = Directory::new(&place.path().join("other"));
+        let other = LetterDirectory::new(&place.path().join("other"));
         let small = Reserve::of(&other, 5000);
         small.keep(&other).expect("no directory is no fault");
         assert!(!other.path().exists());
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_leaves_no_half_of_a_step() {
+    fn a_full_disk_leaves_no_partial_step() {
         let full = OpenOptions::new().write(true).open("/dev/full").expect("the system has it");
         assert!(fill(&full, 0, RESERVE_BYTES).is_err());
     }

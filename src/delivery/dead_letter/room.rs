@@ -1,42 +1,42 @@
-//! Whether the directory can be made and written, found out before the first letter.
+//! Tests before the first letter whether the directory can be made and written.
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use forebay_wal::{is_no_room, private_files};
 
-use super::{DeadLetterError, Directory};
+use super::{DeadLetterError, LetterDirectory};
 
-/// What is left of a directory that was made to try it out.
+/// What remains of a directory that was made for a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leftover {
-    /// The directory, for the letters to come.
+    /// The directory remains, for later letters.
     TheDirectory,
-    /// Nothing.
+    /// Nothing remains.
     Nothing,
 }
 
-impl Directory {
-    /// Makes the directory and a file in it, and removes the file again. A disk without room is no fault: there may be
-    /// some when the first letter comes.
+impl LetterDirectory {
+    /// Makes the directory and a file in it, and removes the file again. A full disk is not an error: it may have room when the
+    /// first letter comes.
     ///
     /// # Errors
     ///
-    /// [`DeadLetterError`]: no letter could be kept here.
+    /// [`DeadLetterError`]: no letter could be stored here.
     pub fn try_out(&self, leftover: Leftover) -> Result<(), DeadLetterError> {
         let missing: Vec<PathBuf> =
             self.path().ancestors().take_while(|path| !path.exists()).map(Path::to_owned).collect();
-        let tried = self.make().and_then(|()| self.write_and_remove());
+        let result = self.make().and_then(|()| self.write_and_remove());
         if leftover == Leftover::Nothing {
-            // The deepest comes first. What somebody has put something into meanwhile stays.
+            // The deepest directory comes first. A directory that is no longer empty stays.
             missing
                 .iter()
                 .filter(|path| !path.as_os_str().is_empty())
                 .for_each(|path| _ = fs::remove_dir(path));
         }
-        match tried {
+        match result {
             Err(DeadLetterError::Io { error, .. }) if is_no_room(&error) => Ok(()),
-            tried => tried,
+            result => result,
         }
     }
 

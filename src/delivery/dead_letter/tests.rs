@@ -1,4 +1,4 @@
-//! What the directory promises, whatever happens to it.
+//! The promises of the dead letters, under failures and concurrent changes of the directory.
 
 use std::fs;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
@@ -32,9 +32,9 @@ fn letters(path: &Path, max_bytes: u64) -> DeadLetters {
     DeadLetters::new(DeadLetterConfig { path: path.to_owned(), max_bytes })
 }
 
-/// The values of all letters that are there in their order, and how many lines cannot be read.
+/// The values of all letters in order, and the number of unreadable lines.
 fn read(path: &Path) -> (Vec<usize>, usize) {
-    let directory = Directory::new(path);
+    let directory = LetterDirectory::new(path);
     let (mut values, mut unreadable) = (Vec::new(), 0);
     for file in directory.files().expect("a directory") {
         for line in directory.read(file.number).expect("it opens").into_iter().flatten() {
@@ -63,7 +63,7 @@ fn names(path: &Path) -> Vec<String> {
 }
 
 #[test]
-fn nothing_is_made_before_the_first_letter_and_it_is_nobody_elses_business() {
+fn nothing_is_made_before_the_first_letter_and_its_file_is_private() {
     let above = tempfile::tempdir().expect("a directory");
     let path = above.path().join("data/dead-letters");
     let kept = letters(&path, NO_LIMIT);
@@ -80,7 +80,7 @@ fn nothing_is_made_before_the_first_letter_and_it_is_nobody_elses_business() {
 }
 
 #[test]
-fn what_does_not_fit_is_not_taken_nothing_goes_and_room_is_used_again() {
+fn letters_beyond_the_limit_are_refused_none_is_removed_and_free_room_is_used_again() {
     let above = tempfile::tempdir().expect("a directory");
     let kept = letters(above.path(), line_bytes(1) * 2);
     kept.append(&[letter(1)]).expect("room");
@@ -96,7 +96,8 @@ fn what_does_not_fit_is_not_taken_nothing_goes_and_room_is_used_again() {
     kept.append(&[letter(2)]).expect("room for one");
     assert_eq!(kept.clone().trouble(), None);
     kept.append(&[letter(3)]).expect_err("full");
-    let removed = Directory::new(above.path()).remove(1, &mut |line| value(line) == 1).expect("removed");
+    let removed =
+        LetterDirectory::new(above.path()).remove(1, &mut |line| value(line) == 1).expect("removed");
     assert_eq!(removed, 1);
     kept.append(&[letter(3)]).expect("room again");
     assert_eq!((read(above.path()), kept.trouble()), ((vec![2, 3], 0), None));
@@ -119,7 +120,7 @@ fn a_file_that_would_grow_too_large_is_followed_by_another() {
 }
 
 #[test]
-fn a_torn_line_stays_as_it_is_and_makes_no_other_unreadable() {
+fn a_torn_line_stays_and_makes_no_other_unreadable() {
     let above = tempfile::tempdir().expect("a directory");
     let kept = letters(above.path(), NO_LIMIT);
     kept.append(&[letter(1), letter(2)]).expect("a sound disk");
@@ -131,13 +132,14 @@ fn a_torn_line_stays_as_it_is_and_makes_no_other_unreadable() {
     kept.append(&[letter(4)]).expect("a sound disk");
     assert_eq!(read(above.path()), (vec![1, 3, 4], 1));
     assert_eq!(fs::read(&path).expect("a file"), torn);
-    // Removing others leaves it alone, too.
-    let removed = Directory::new(above.path()).remove(1, &mut |line| line.ends_with(b"}")).expect("removed");
+    // Removing other lines does not touch it either.
+    let removed =
+        LetterDirectory::new(above.path()).remove(1, &mut |line| line.ends_with(b"}")).expect("removed");
     assert_eq!((removed, read(above.path())), (1, (vec![3, 4], 1)));
 }
 
 #[test]
-fn a_directory_that_cannot_be_used_is_told_until_it_can() {
+fn an_unusable_directory_is_reported_until_an_append_succeeds() {
     let above = tempfile::tempdir().expect("a directory");
     let path = above.path().join("dead-letters");
     fs::write(&path, "no directory").expect("written");
@@ -151,22 +153,22 @@ fn a_directory_that_cannot_be_used_is_told_until_it_can() {
 }
 
 #[test]
-fn a_full_disk_is_told_and_what_is_there_can_be_removed_all_the_same() {
+fn a_full_disk_is_reported_and_letters_can_still_be_removed() {
     let above = tempfile::tempdir().expect("a directory");
     let kept = letters(above.path(), NO_LIMIT);
     kept.append(&[letter(1)]).expect("a sound disk");
-    // The system's own file that takes nothing.
+    // A device of the system that is always full.
     std::os::unix::fs::symlink("/dev/full", above.path().join("00000002.ndjson")).expect("made");
     let error = kept.append(&[letter(2)]).expect_err("no space left").to_string();
     assert!(error.contains("00000002.ndjson") && error.contains("No space left"), "{error}");
     fs::remove_file(above.path().join("00000002.ndjson")).expect("it is there");
     assert_eq!(read(above.path()), (vec![1], 0));
-    assert_eq!(Directory::new(above.path()).remove(1, &mut |_| true).expect("removed"), 1);
+    assert_eq!(LetterDirectory::new(above.path()).remove(1, &mut |_| true).expect("removed"), 1);
     assert_eq!(names(above.path()), ["lock"]);
 }
 
 #[test]
-fn what_a_crash_left_of_a_rewritten_file_goes_and_counts_for_nothing() {
+fn an_unfinished_rewrite_is_removed_and_does_not_count() {
     let above = tempfile::tempdir().expect("a directory");
     let kept = letters(above.path(), line_bytes(1) * 2);
     kept.append(&[letter(1)]).expect("room");
@@ -175,7 +177,7 @@ fn what_a_crash_left_of_a_rewritten_file_goes_and_counts_for_nothing() {
     kept.append(&[letter(2)]).expect("room");
     assert_eq!(names(above.path()), ["00000001.ndjson", "lock"]);
     fs::write(above.path().join("00000001.new"), "half a li").expect("written");
-    Directory::new(above.path()).remove(1, &mut |line| value(line) == 1).expect("removed");
+    LetterDirectory::new(above.path()).remove(1, &mut |line| value(line) == 1).expect("removed");
     assert_eq!((read(above.path()), names(above.path()).len()), ((vec![2], 0), 2));
 }
 
@@ -202,7 +204,7 @@ fn a_file_is_read_as_it_was_when_it_was_opened() {
     let above = tempfile::tempdir().expect("a directory");
     let kept = letters(above.path(), NO_LIMIT);
     kept.append(&[letter(1), letter(2)]).expect("a sound disk");
-    let directory = Directory::new(above.path());
+    let directory = LetterDirectory::new(above.path());
     let lines = directory.read(1).expect("it opens").expect("it is there");
     kept.append(&[letter(3)]).expect("a sound disk");
     directory.remove(1, &mut |line| value(line) == 1).expect("removed");
@@ -211,11 +213,11 @@ fn a_file_is_read_as_it_was_when_it_was_opened() {
 }
 
 #[test]
-fn what_is_appended_while_lines_are_removed_is_not_lost() {
+fn letters_appended_while_others_are_removed_are_not_lost() {
     const LETTERS: usize = 400;
     let above = tempfile::tempdir().expect("a directory");
     let kept = letters(above.path(), NO_LIMIT);
-    let (done, directory) = (AtomicBool::new(false), Directory::new(above.path()));
+    let (done, directory) = (AtomicBool::new(false), LetterDirectory::new(above.path()));
     let mut removed = Vec::new();
     std::thread::scope(|scope| {
         let appending: Vec<_> = (0..2)
@@ -242,7 +244,7 @@ fn what_is_appended_while_lines_are_removed_is_not_lost() {
             }
             removed
         });
-        // The other side ends also if this one fails.
+        // The other thread must end even if this one fails.
         let appended: Vec<_> = appending.into_iter().map(|thread| thread.join()).collect();
         done.store(true, Ordering::Relaxed);
         removed = removing.join().expect("no panic");
@@ -255,11 +257,11 @@ fn what_is_appended_while_lines_are_removed_is_not_lost() {
 }
 
 #[test]
-fn what_stands_beyond_the_end_of_a_file_after_a_crash_is_told_and_costs_no_other_letter() {
+fn garbage_at_the_end_of_a_file_after_a_crash_is_reported_and_costs_no_other_letter() {
     let above = tempfile::tempdir().expect("a directory");
     let kept = letters(above.path(), NO_LIMIT);
     kept.append(&[letter(1)]).expect("a sound disk");
-    // A size that reached the disk before the bytes did.
+    // After a crash, a file's size may have reached the disk before its bytes.
     let file = fs::OpenOptions::new().write(true).open(above.path().join("00000001.ndjson")).expect("a file");
     file.write_all_at(b"\0", line_bytes(1) + 4095).expect("written");
     kept.append(&[letter(2)]).expect("a sound disk");
@@ -267,22 +269,22 @@ fn what_stands_beyond_the_end_of_a_file_after_a_crash_is_told_and_costs_no_other
 }
 
 #[test]
-fn a_letter_that_a_crash_wrote_twice_is_one_and_lines_without_an_origin_are_as_many_as_they_are() {
+fn a_letter_that_a_crash_wrote_twice_is_one_and_lines_without_an_origin_are_never_duplicates() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path();
     let of = |number: usize, batch: &str, place: u64| DeadLetter {
-        origin: Some(Origin { batch: batch.to_owned(), place }),
+        origin: Some(LetterOrigin { batch: batch.to_owned(), place }),
         ..letter(number)
     };
     let kept = letters(path, NO_LIMIT);
     kept.append(&[of(0, "a", 0), of(1, "a", 1), letter(2), letter(2)]).expect("a sound disk");
     // A torn line makes the next append begin another file.
-    fs::write(Directory::new(path).file(2), "{\"reading\":{\"dev").expect("written");
+    fs::write(LetterDirectory::new(path).file(2), "{\"reading\":{\"dev").expect("written");
     kept.append(&[of(3, "a", 1), of(4, "b", 1), of(5, "b", 1), letter(2)]).expect("a sound disk");
-    let directory = Directory::new(path);
+    let directory = LetterDirectory::new(path);
     assert_eq!(directory.files().expect("a directory").len(), 3);
 
-    let mut met = Letters::default();
+    let mut met = LetterSet::default();
     let mut values = Vec::new();
     for file in directory.files().expect("a directory") {
         let lines = directory.read(file.number).expect("it opens").into_iter().flatten();
@@ -301,42 +303,43 @@ fn a_letter_that_a_crash_wrote_twice_is_one_and_lines_without_an_origin_are_as_m
 }
 
 #[test]
-fn a_directory_is_tried_out_and_what_was_made_for_it_stays_only_if_it_is_to() {
+fn a_directory_is_tested_and_remains_only_if_requested() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("file");
     fs::write(&file, "").expect("written");
-    let error =
-        Directory::new(&file.join("a/b")).try_out(Leftover::TheDirectory).expect_err("a file is in the way");
+    let error = LetterDirectory::new(&file.join("a/b"))
+        .try_out(Leftover::TheDirectory)
+        .expect_err("a file is in the way");
     assert!(error.to_string().contains("file/a/b"), "{error}");
     let deep = directory.path().join("a/b/c");
-    Directory::new(&deep).try_out(Leftover::Nothing).expect("a sound disk");
+    LetterDirectory::new(&deep).try_out(Leftover::Nothing).expect("a sound disk");
     assert!(!directory.path().join("a").exists());
     for leftover in [Leftover::TheDirectory, Leftover::Nothing] {
-        Directory::new(&deep).try_out(leftover).expect("a sound disk");
+        LetterDirectory::new(&deep).try_out(leftover).expect("a sound disk");
         let left = fs::read_dir(&deep).expect("it was there before, or was to stay").count();
         assert_eq!(left, 0, "{leftover:?}");
     }
 }
 
 #[test]
-fn letters_have_a_reserve_beside_them_that_counts_for_nothing() {
+fn the_reserve_does_not_count_as_a_letter() {
     let above = tempfile::tempdir().expect("a directory");
     let kept = letters(above.path(), line_bytes(1) * 2);
     kept.append(&[letter(1), letter(2)]).expect("the limit is for letters alone");
     let reserve = fs::metadata(above.path().join("reserve")).expect("it is there");
     assert_eq!(reserve.len(), line_bytes(1) * 2, "no larger than all letters may be");
     assert_eq!(read(above.path()), (vec![1, 2], 0));
-    assert_eq!(kept.waiting(), Some(Waiting { letters: 2, bytes: line_bytes(1) * 2 }));
+    assert_eq!(kept.waiting(), Some(LetterTotals { letters: 2, bytes: line_bytes(1) * 2 }));
     assert!(!kept.takes_care());
 
-    // It goes while nobody writes letters, and comes again.
+    // If the reserve is removed, it is made again.
     fs::remove_file(above.path().join("reserve")).expect("it is there");
     kept.look_after();
     assert!(above.path().join("reserve").exists() && !kept.takes_care());
 }
 
 #[test]
-fn a_directory_that_got_into_trouble_before_anybody_asked_has_its_last_count() {
+fn an_unreadable_directory_shows_its_last_count() {
     let above = tempfile::tempdir().expect("a directory");
     let path = above.path().join("letters");
     letters(&path, NO_LIMIT).append(&[letter(1)]).expect("a sound disk");
@@ -344,5 +347,5 @@ fn a_directory_that_got_into_trouble_before_anybody_asked_has_its_last_count() {
     kept.look_after();
     fs::rename(&path, above.path().join("elsewhere")).expect("moved");
     fs::write(&path, "no directory").expect("written");
-    assert_eq!(kept.waiting(), Some(Waiting { letters: 1, bytes: line_bytes(1) }));
+    assert_eq!(kept.waiting(), Some(LetterTotals { letters: 1, bytes: line_bytes(1) }));
 }

@@ -12,59 +12,60 @@ const TURNS: u64 = 2;
 const REQUEST_MAX: u32 = 6;
 const BATCH_MAX: usize = 3;
 
-/// A step of a history is a number below this.
+/// Steps of a history are numbers below this.
 const STEP_MAX: u8 = 16;
-/// Batches that are made and sent until a history is over: more than it can have left.
+/// Steps at the end of a history that make and send the remaining batches: more than there can be.
 const STEPS_TO_THE_END: usize = 1000;
 
 fn place(seq: u64, index: u32) -> Place {
     Place { seq, index }
 }
 
-/// One record of the log. What a stop leaves of the log is some of its first records.
+/// One record of the log. A stop leaves a prefix of the log.
 #[derive(Clone, Debug)]
 enum Entry {
-    Accepted(Vec<Stand>),
-    Noted(Vec<Stand>),
-    Settled(Vec<Stand>),
+    Accepted(Vec<DevicePlace>),
+    Noted(Vec<DevicePlace>),
+    Settled(Vec<DevicePlace>),
 }
 
 /// A batch that is out of the buffer.
 #[derive(Clone, Debug)]
 struct Out {
-    stands: Vec<Stand>,
+    readings: Vec<DevicePlace>,
     class: Class,
     resumed: Option<usize>,
     may_be_stored: bool,
-    /// How many records the log must have before it is sent.
+    /// Number of records that must be synced before the batch is sent.
     noted_at: usize,
 }
 
-/// A gateway of one device order, its log, and what nodes have seen: the delivery, in as few words as there are.
+/// A minimal model of the delivery: the log, the batches, and the readings that nodes have seen.
 #[derive(Debug)]
 struct Gateway {
     log: Vec<Entry>,
-    /// So many records survive whatever comes.
+    /// Number of records that survive any stop.
     synced: usize,
     next_seq: u64,
-    /// What is in no batch, in the order of places.
-    loose: VecDeque<Stand>,
+    /// The readings in no batch, in the order of their places.
+    loose: VecDeque<DevicePlace>,
     batches: BTreeMap<u64, Out>,
     resumption: Resumption,
     count: u64,
     generation: u64,
-    /// Where each device is at home.
+    /// The home of each device.
     homes: Vec<usize>,
     rule: Rule,
-    /// The readings in the order in which they were sent first.
-    sent: Vec<Stand>,
+    /// The readings in the order in which they were first sent.
+    sent: Vec<DevicePlace>,
 }
 
-/// Whether the order of resumption is kept.
+/// The order of batches after a stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
-    Kept,
-    /// What was noted goes first, and what is loose after it.
+    /// The order of [`Resumption`].
+    Epochs,
+    /// Noted batches go first, and loose readings after them: wrong.
     NotedFirst,
 }
 
@@ -120,23 +121,23 @@ impl Gateway {
         Class::Of { generation: self.generation, home, turn: device % TURNS }
     }
 
-    /// Makes a batch of what comes first, and notes it.
+    /// Makes a batch of the first readings of a random class, and notes it.
     fn gather(&mut self, random: &mut fastrand::Rng) {
         let Some(lead) = random.choice(self.loose.iter().copied().collect::<Vec<_>>()) else { return };
         let class = self.class(lead.0);
-        let of_class = |stand: &&Stand| self.class(stand.0) == class;
+        let of_class = |reading: &&DevicePlace| self.class(reading.0) == class;
         let Some(first) = self.loose.iter().find(of_class) else { return };
-        let epoch_of = |stand: &Stand| match self.rule {
-            Rule::Kept => self.resumption.epoch(*stand),
+        let epoch_of = |reading: &DevicePlace| match self.rule {
+            Rule::Epochs => self.resumption.epoch(*reading),
             Rule::NotedFirst => self.resumption.last_epoch(),
         };
         let epoch = epoch_of(first);
-        let same = self.loose.iter().filter(of_class).take_while(|stand| epoch_of(stand) == epoch);
-        let stands: Vec<_> = same.take(random.usize(1..=BATCH_MAX)).copied().collect();
-        self.loose.retain(|stand| !stands.contains(stand));
-        self.log.push(Entry::Noted(stands.clone()));
+        let same = self.loose.iter().filter(of_class).take_while(|reading| epoch_of(reading) == epoch);
+        let readings: Vec<_> = same.take(random.usize(1..=BATCH_MAX)).copied().collect();
+        self.loose.retain(|reading| !readings.contains(reading));
+        self.log.push(Entry::Noted(readings.clone()));
         self.count += 1;
-        let out = Out { stands, class, resumed: None, may_be_stored: false, noted_at: self.log.len() };
+        let out = Out { readings, class, resumed: None, may_be_stored: false, noted_at: self.log.len() };
         self.batches.insert(epoch.number(self.count), out);
     }
 
@@ -145,8 +146,9 @@ impl Gateway {
         let mut older = Classes::default();
         let mut due = Vec::new();
         for (number, out) in &self.batches {
-            let is_ahead = |stand: &Stand| out.resumed.is_some_and(|nth| stand.1 < self.resumption.end(nth));
-            let is_held = self.rule == Rule::Kept && self.loose.iter().any(is_ahead);
+            let is_ahead =
+                |reading: &DevicePlace| out.resumed.is_some_and(|nth| reading.1 < self.resumption.end(nth));
+            let is_held = self.rule == Rule::Epochs && self.loose.iter().any(is_ahead);
             if !older.conflict(out.class) && !is_held {
                 due.push(*number);
             }
@@ -155,23 +157,23 @@ impl Gateway {
         due
     }
 
-    /// Sends a batch; its node takes it, and its answer comes or is lost.
+    /// Sends a batch; its node stores it, and the answer arrives or is lost.
     fn send(&mut self, random: &mut fastrand::Rng) {
         let Some(number) = random.choice(self.due()) else { return };
         let Some(out) = self.batches.get_mut(&number) else { return };
-        // It is noted first, and all before it.
+        // Its note, and all records before it, are synced first.
         self.synced = self.synced.max(out.noted_at);
-        let news = out.stands.iter().filter(|stand| !self.sent.contains(stand)).copied();
+        let news = out.readings.iter().filter(|reading| !self.sent.contains(reading)).copied();
         let news: Vec<_> = news.collect();
         self.sent.extend(news);
         out.may_be_stored = true;
         if random.bool() {
             let out = self.batches.remove(&number).expect("it is there");
-            self.log.push(Entry::Settled(out.stands));
+            self.log.push(Entry::Settled(out.readings));
         }
     }
 
-    /// Nodes go out of use, and some devices have other homes.
+    /// Takes some batches apart, as after a change of the nodes, and sometimes gives devices other homes.
     fn regroup(&mut self, random: &mut fastrand::Rng) {
         if random.u8(..4) == 0 {
             self.generation += 1;
@@ -186,29 +188,29 @@ impl Gateway {
             }
         }
         for number in back {
-            self.loose.extend(self.batches.remove(&number).expect("it is there").stands);
+            self.loose.extend(self.batches.remove(&number).expect("it is there").readings);
         }
         self.loose.make_contiguous().sort_by_key(|(_, place)| *place);
     }
 
-    /// It stops in the middle of anything, and starts with what the log has.
+    /// Stops at any point, and starts again from the log.
     fn crash(&mut self, random: &mut fastrand::Rng) {
         self.log.truncate(random.usize(self.synced..=self.log.len()));
         self.synced = self.log.len();
         let mut unsettled = BTreeSet::new();
-        let mut notes: Vec<Vec<Stand>> = Vec::new();
+        let mut notes: Vec<Vec<DevicePlace>> = Vec::new();
         for entry in &self.log {
             match entry {
-                Entry::Accepted(stands) => {
-                    unsettled.extend(stands.iter().map(|(device, place)| (*place, *device)))
+                Entry::Accepted(readings) => {
+                    unsettled.extend(readings.iter().map(|(device, place)| (*place, *device)))
                 }
-                Entry::Noted(stands) => {
-                    notes.retain(|other| other.iter().all(|stand| !stands.contains(stand)));
-                    notes.push(stands.clone());
+                Entry::Noted(readings) => {
+                    notes.retain(|other| other.iter().all(|reading| !readings.contains(reading)));
+                    notes.push(readings.clone());
                 }
-                Entry::Settled(stands) => {
-                    notes.retain(|other| other.iter().all(|stand| !stands.contains(stand)));
-                    stands.iter().for_each(|(device, place)| {
+                Entry::Settled(readings) => {
+                    notes.retain(|other| other.iter().all(|reading| !readings.contains(reading)));
+                    readings.iter().for_each(|(device, place)| {
                         unsettled.remove(&(*place, *device));
                     });
                 }
@@ -220,17 +222,17 @@ impl Gateway {
         self.resumption = resumption;
         self.batches.clear();
         for (nth, index) in order.into_iter().enumerate() {
-            let stands = notes[index].clone();
-            let mut classes: Vec<_> = stands.iter().map(|(device, _)| self.class(*device)).collect();
+            let readings = notes[index].clone();
+            let mut classes: Vec<_> = readings.iter().map(|(device, _)| self.class(*device)).collect();
             classes.dedup();
             let class = if let [one] = classes[..] { one } else { Class::Mixed };
             self.count += 1;
-            let out = Out { stands, class, resumed: Some(nth), may_be_stored: true, noted_at: 0 };
+            let out = Out { readings, class, resumed: Some(nth), may_be_stored: true, noted_at: 0 };
             self.batches.insert(self.resumption.number_of(nth, self.count), out);
         }
     }
 
-    /// Of each device, the readings were sent in their order.
+    /// Whether the readings of each device were sent in order.
     fn is_in_order(&self) -> bool {
         let mut last = BTreeMap::new();
         self.sent.iter().all(|(device, place)| last.insert(*device, *place) < Some(*place))
@@ -245,18 +247,18 @@ proptest! {
         steps in prop::collection::vec(0..STEP_MAX, 1..80),
     ) {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut gateway = Gateway::new(Rule::Kept);
+        let mut gateway = Gateway::new(Rule::Epochs);
         gateway.live(&steps, &mut random);
         prop_assert!(gateway.is_in_order(), "{gateway:#?}");
         gateway.end(&mut random);
-        // Nothing waits for ever, and nothing is left behind.
+        // No batch waits for ever, and no reading is left behind.
         prop_assert!(gateway.batches.is_empty() && gateway.loose.is_empty(), "{gateway:#?}");
         prop_assert!(gateway.is_in_order(), "{gateway:#?}");
     }
 }
 
 #[test]
-fn histories_find_it_where_what_was_noted_goes_first() {
+fn histories_detect_a_wrong_order() {
     let broken = (0..512).filter(|seed| {
         let mut random = fastrand::Rng::with_seed(*seed);
         let steps: Vec<u8> = (0..80).map(|_| random.u8(..STEP_MAX)).collect();
@@ -269,28 +271,28 @@ fn histories_find_it_where_what_was_noted_goes_first() {
 }
 
 #[test]
-fn what_was_noted_last_goes_behind_what_is_loose_and_was_accepted_before_it() {
+fn a_noted_batch_goes_behind_loose_readings_accepted_before_it() {
     let (a, b) = (1, 2);
     let later = vec![(a, place(5, 0)), (b, place(6, 0))];
     let (order, resumption) = Resumption::of(std::slice::from_ref(&later));
     assert_eq!(order, [0]);
-    let check = |stand: Stand, is_before: bool| {
-        assert_eq!(resumption.epoch(stand).is_before(0), is_before, "{stand:?}");
+    let check = |reading: DevicePlace, is_before: bool| {
+        assert_eq!(resumption.epoch(reading).is_before(0), is_before, "{reading:?}");
     };
     check((a, place(4, 9)), true);
     check((b, place(5, 7)), true);
-    // Another device of the stretch goes where its place says.
+    // For another device between these places, the place decides.
     check((3, place(5, 7)), true);
     check((3, place(6, 1)), false);
     check((a, place(7, 0)), false);
-    // It cannot be both behind one and before the other: what is noted goes first.
+    // It cannot be behind one and before the other: the noted batch goes first.
     check((a, place(5, 7)), false);
     assert!(resumption.is_behind(place(6, 1)) && !resumption.is_behind(place(6, 0)));
 }
 
 #[test]
-fn numbers_sort_as_the_order_says_however_many_there_are() {
-    let batches: Vec<Vec<Stand>> = (0..3).map(|seq| vec![(seq, place(seq, 0))]).collect();
+fn ids_sort_by_the_order_however_many_there_are() {
+    let batches: Vec<Vec<DevicePlace>> = (0..3).map(|seq| vec![(seq, place(seq, 0))]).collect();
     let (_, resumption) = Resumption::of(&batches);
     let numbers = [
         Epoch(0).number(900),
@@ -308,7 +310,7 @@ fn numbers_sort_as_the_order_says_however_many_there_are() {
 }
 
 #[test]
-fn batches_that_contradict_each_other_all_go() {
+fn batches_that_contradict_each_other_are_all_sent() {
     let (a, b) = (1, 2);
     let one = vec![(a, place(1, 0)), (b, place(4, 0))];
     let other = vec![(a, place(3, 0)), (b, place(2, 0))];

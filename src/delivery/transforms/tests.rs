@@ -30,7 +30,7 @@ fn list(items: &[&str]) -> Setting {
     Setting::List(items.iter().map(|item| text(item)).collect())
 }
 
-/// One of each kind, and a window whose readings go on as well.
+/// One transform of each kind, and a window whose readings also pass.
 fn chain() -> Vec<TransformConfig> {
     vec![
         config("filter", &[("keep", text("value < 90.0"))]),
@@ -69,7 +69,7 @@ fn moment() -> Moment {
     Moment { instant: Instant::now(), wall: Timestamp::from_nanos(0).expect("1970") }
 }
 
-/// A record of readings: device, whether the sensor is `b`, value and second.
+/// A record of readings, each with device, whether the sensor is `b`, value and second.
 fn part(seq: u64, made_by: Option<&str>, readings: &[(u8, bool, i64, i64)]) -> Part {
     let mut encoded = Readings::default();
     for (device, is_b, value, second) in readings {
@@ -108,9 +108,9 @@ fn value(reading: ReadingRef<'_>) -> f64 {
 }
 
 #[test]
-fn a_part_comes_apart_in_its_order_and_what_was_changed_stands_in_its_place() {
+fn a_part_is_split_in_order_and_changed_readings_replace_the_originals() {
     let mut transforms = Transforms::new(&chain());
-    let mut transformed = Transformed::default();
+    let mut transformed = TransformOutput::default();
     let readings = [
         (1, true, 1, 0),
         (1, true, 95, 1),
@@ -126,28 +126,28 @@ fn a_part_comes_apart_in_its_order_and_what_was_changed_stands_in_its_place() {
     let accepted: Vec<_> = transformed.passed.iter().flat_map(Part::iter_as_accepted).map(value).collect();
     assert_eq!(accepted, [1.0, 2.0, 5.0]);
     let filtered: Vec<_> =
-        transformed.taken_out.iter().map(|taken| (taken.outcome, taken.hold.len())).collect();
+        transformed.removed.iter().map(|taken| (taken.outcome, taken.hold.len())).collect();
     assert_eq!(filtered, [(Outcome::Filtered { transform: 0 }, 1), (Outcome::Filtered { transform: 2 }, 1)]);
     assert_eq!((transforms.held(), transformed.departed.readings), (1, 1));
     assert!(transformed.passed.iter().all(|part| part.open_windows().is_some()));
 }
 
 #[test]
-fn what_is_run_again_after_a_stop_is_changed_as_before_and_all_of_it_goes_on() {
+fn readings_run_again_after_a_stop_are_changed_as_before_and_all_pass() {
     let mut transforms = Transforms::new(&chain());
-    let mut transformed = Transformed::default();
-    // Values that would be filtered now: what was sent was sent.
+    let mut transformed = TransformOutput::default();
+    // The filter would remove these values now, but they may have been sent already.
     let readings = [(0, true, 95, 0), (0, true, 95, 1), (1, false, 3, 2)];
     transforms.apply_again(part(7, None, &readings), moment(), &mut transformed);
     let passed: Vec<_> = transformed.passed.iter().flat_map(Part::iter).map(value).collect();
     assert_eq!(passed, [95.5, 95.5, 3.0]);
-    assert!(transformed.taken_out.is_empty() && transforms.held() == 0);
+    assert!(transformed.removed.is_empty() && transforms.held() == 0);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
-    fn at_each_step_every_reading_goes_on_or_is_filtered_or_is_held_and_none_twice(
+    fn every_reading_passes_or_is_filtered_or_is_held_exactly_once(
         steps in prop::collection::vec(
             (prop::collection::vec((0..3u8, any::<bool>(), 0..100i64, 0..60i64), 1..12), 0..6u8),
             1..25,
@@ -165,17 +165,17 @@ proptest! {
             let mut parts = vec![part(seq, None, &readings)];
             came += readings.len() as u64;
             seq += 1;
-            // What was made comes back, as it does from the buffer.
+            // The results come back, as from the buffer.
             for (name, readings) in made.drain(..) {
                 came += readings.len() as u64;
                 parts.push(whole(seq, Some(&name), readings));
                 seq += 1;
             }
-            let mut transformed = Transformed::default();
+            let mut transformed = TransformOutput::default();
             parts.into_iter().for_each(|part| transforms.apply(part, moment(), &mut transformed));
             let passed = transformed.passed.iter().flat_map(|part| places(part.span().expect("a place"), part.len()));
             let filtered = transformed
-                .taken_out
+                .removed
                 .iter()
                 .flat_map(|taken| places(taken.hold.span().expect("a place"), taken.hold.len()));
             let (passed, filtered): (Vec<_>, Vec<_>) = (passed.collect(), filtered.collect());
@@ -194,7 +194,7 @@ proptest! {
                     transforms.close_for_good(Instant::now());
                 }
             }
-            for Batch { derivation, kept } in transforms.take_results(step + 1 == total || action == 3, Instant::now()) {
+            for WindowResults { derivation, kept } in transforms.take_results(step + 1 == total || action == 3, Instant::now()) {
                 kept.iter().for_each(|windows| windows.close());
                 for hold in &derivation.merged {
                     for place in places(hold.span().expect("a place"), hold.len()) {

@@ -16,8 +16,8 @@ use crate::backoff::Backoff;
 use crate::buffer::ledger::{DeadLetterReason, Outcome};
 use crate::buffer::{Fate, Part};
 use crate::delivery::DeadLetter;
-use crate::delivery::batch::Unwritten;
-use crate::delivery::dead_letter::Origin;
+use crate::delivery::batch::UnwritableReading;
+use crate::delivery::dead_letter::LetterOrigin;
 use crate::delivery::transport::AnswerVerdict;
 use crate::tasks;
 
@@ -95,7 +95,7 @@ impl Worker {
                 write_reading(reading, &mut text);
                 let node = node.map_or_else(String::new, |node| self.nodes.get(node).id.to_string());
                 let (reason, body) = (reason.name(), detail.clone());
-                let origin = Some(Origin { batch: key.clone(), place: index as u64 });
+                let origin = Some(LetterOrigin { batch: key.clone(), place: index as u64 });
                 DeadLetter { reading: text, reason, status: *status, node, body, at, origin }
             })
             .collect();
@@ -154,7 +154,7 @@ impl Pending {
 
     /// Notes which readings no node ever gets.
     fn mark_unwritten(&mut self) {
-        for Unwritten { index, why } in &self.batch.unwritten {
+        for UnwritableReading { index, why } in &self.batch.unwritten {
             let reason = match why {
                 Unwritable::NotNumeric => DeadLetterReason::NotNumeric,
                 Unwritable::NoSuchText(_) | Unwritable::SameTime => DeadLetterReason::Unwritable,
@@ -219,7 +219,7 @@ mod tests {
                 waiters: Waiters::default(),
             }))
         };
-        let unwritten = vec![Unwritten { index: 3, why: Unwritable::NotNumeric }];
+        let unwritten = vec![UnwritableReading { index: 3, why: Unwritable::NotNumeric }];
         let body = Body { bytes: bytes::Bytes::new(), unwritten };
         let batch = Batch::new(0, "key".to_owned(), vec![part(0..3), part(3..4), part(4..8)], 8, body);
         Pending::new(batch, None, State::Burying)

@@ -8,10 +8,10 @@ use super::{CLOSE_MAX, PULL_MAX, PULL_PAUSE, RESUME_LOOK_EVERY, Worker};
 use crate::buffer::span::Place;
 use crate::buffer::{Amount, Noted, Noting, Part, Resumed};
 use crate::delivery::batch::Batch;
-use crate::delivery::lanes::Ahead;
-use crate::delivery::resumption::{Epoch, Resumption, stands};
+use crate::delivery::lanes::Urgency;
+use crate::delivery::resumption::{Epoch, Resumption, device_places};
 use crate::delivery::shards::{Class, LaneId};
-use crate::routing::Spread;
+use crate::routing::Distribution;
 
 impl Worker {
     pub(super) fn may_pull(&self, now: Instant) -> bool {
@@ -63,17 +63,17 @@ impl Worker {
 
     /// Whether one more batch of a lane may be out of the buffer.
     pub(super) fn has_room(&self, lane: LaneId) -> bool {
-        match self.spread {
-            Spread::Anywhere | Spread::Copies => self.has_place(),
-            Spread::ByDevice => self.lanes.has_room(lane),
+        match self.distribution {
+            Distribution::Anywhere | Distribution::Copies => self.has_place(),
+            Distribution::ByDevice => self.lanes.has_room(lane),
         }
     }
 
     /// Moves pulled readings into batches. Returns whether there is more to be done at once.
     pub(super) fn fill(&mut self, now: Instant) -> bool {
-        let closed = match self.spread {
-            Spread::Anywhere | Spread::Copies => self.fill_one_lane(now),
-            Spread::ByDevice => self.fill_lanes(now),
+        let closed = match self.distribution {
+            Distribution::Anywhere | Distribution::Copies => self.fill_one_lane(now),
+            Distribution::ByDevice => self.fill_lanes(now),
         };
         let nothing_more = self.draining && self.pulled.is_empty() && self.is_transformed();
         let due: Vec<LaneId> = self
@@ -121,7 +121,7 @@ impl Worker {
                 continue;
             }
             let is_last = part.span().is_none_or(|span| self.resumption.is_behind(span.from));
-            if self.lanes.is_full(if is_last { Ahead::OfNone } else { Ahead::OfResumed }) {
+            if self.lanes.is_full(if is_last { Urgency::Normal } else { Urgency::BeforeResumed }) {
                 break;
             }
             // Without nodes there is no place to go.
@@ -160,9 +160,9 @@ impl Worker {
 
     fn enqueue(&mut self, lane: LaneId, batch: Batch, now: Instant) {
         self.observe_batch(&batch);
-        let class = match self.spread {
-            Spread::Anywhere | Spread::Copies => Class::Free,
-            Spread::ByDevice => self.shards.class(lane),
+        let class = match self.distribution {
+            Distribution::Anywhere | Distribution::Copies => Class::Free,
+            Distribution::ByDevice => self.shards.class(lane),
         };
         self.keep(Some(lane), class, batch, now);
     }
@@ -209,16 +209,16 @@ impl Worker {
             batch.parts = self.transform_again(std::mem::take(&mut batch.parts), now);
         }
         let mut order: Vec<usize> = (0..resumed.len()).collect();
-        if self.spread == Spread::ByDevice {
-            let stands_of = |batch: &Resumed| batch.parts.iter().flat_map(stands).collect();
-            (order, self.resumption) = Resumption::of(&resumed.iter().map(stands_of).collect::<Vec<_>>());
+        if self.distribution == Distribution::ByDevice {
+            let places_of = |batch: &Resumed| batch.parts.iter().flat_map(device_places).collect();
+            (order, self.resumption) = Resumption::of(&resumed.iter().map(places_of).collect::<Vec<_>>());
         }
         let mut resumed: Vec<_> = resumed.into_iter().map(Some).collect();
         for (nth, index) in order.into_iter().enumerate() {
             let Some(Resumed { key, note, parts }) = resumed[index].take() else { continue };
             let mut batch = self.lanes.resume(key, parts);
             let mut behind = None;
-            if self.spread == Spread::ByDevice {
+            if self.distribution == Distribution::ByDevice {
                 batch.number = self.resumption.number_of(nth, batch.number);
                 behind = Some(nth);
             }
@@ -244,7 +244,7 @@ impl Worker {
 
     /// What resumed batches wait for; `None` if there are none.
     pub(super) fn gate(&self) -> Option<Gate> {
-        if self.spread != Spread::ByDevice {
+        if self.distribution != Distribution::ByDevice {
             return None;
         }
         let first = self.batches.values().find_map(|pending| pending.resumed)?;
@@ -252,15 +252,15 @@ impl Worker {
         let waiting = waiting.filter_map(Part::span).map(|span| span.from);
         let batched_to = waiting.chain([self.outlet.handed_out_to()]).min().unwrap_or(Place::END);
         let lanes = self.lanes.epochs().map(|(lane, epoch)| (self.shards.class(lane), epoch)).collect();
-        let is_stuck = self.lanes.is_full(Ahead::OfResumed);
+        let is_stuck = self.lanes.is_full(Urgency::BeforeResumed);
         Some(Gate { batched_to, lanes, forced: is_stuck.then_some(first) })
     }
 
     /// The lane of readings that are a batch already; `None` if no node is known yet.
     pub(super) fn place_of(&self, parts: &[Part]) -> Option<(LaneId, Class)> {
-        match self.spread {
-            Spread::Anywhere | Spread::Copies => Some((LaneId::default(), Class::Free)),
-            Spread::ByDevice => self.shards.lane_of_all(parts),
+        match self.distribution {
+            Distribution::Anywhere | Distribution::Copies => Some((LaneId::default(), Class::Free)),
+            Distribution::ByDevice => self.shards.lane_of_all(parts),
         }
     }
 

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 
 use super::pending::{Pending, State};
 use super::{HOPELESS_MAX, Worker};
-use crate::delivery::lanes::Ahead;
+use crate::delivery::lanes::Urgency;
 use crate::delivery::shards::{Classes, Failover, LaneId};
-use crate::routing::Spread;
+use crate::routing::Distribution;
 
 impl Worker {
     /// Whether a stop need not go on: for a while nothing that waits could get on, and it is sent after the next start.
@@ -69,9 +69,9 @@ impl Worker {
             // What follows from the refusal is done when the other nodes have answered.
             return pending.flights.iter().any(|node| self.nodes.may_take(*node));
         }
-        match self.spread {
-            Spread::ByDevice => pending.lane.is_some_and(|lane| self.may_lane_be_taken(lane)),
-            Spread::Anywhere | Spread::Copies => {
+        match self.distribution {
+            Distribution::ByDevice => pending.lane.is_some_and(|lane| self.may_lane_be_taken(lane)),
+            Distribution::Anywhere | Distribution::Copies => {
                 let has_answered =
                     |node: &usize| pending.stored_on.contains(node) || pending.refused_by.contains(node);
                 let others = self.nodes_that_take().filter(|node| !has_answered(node)).count();
@@ -94,11 +94,13 @@ impl Worker {
     fn may_open_lanes_get_on(&self, stuck: &Classes) -> bool {
         self.lanes.epochs().any(|(lane, _)| {
             self.has_room(lane)
-                && match self.spread {
-                    Spread::ByDevice => {
+                && match self.distribution {
+                    Distribution::ByDevice => {
                         !stuck.conflict(self.shards.class(lane)) && self.may_lane_be_taken(lane)
                     }
-                    Spread::Anywhere | Spread::Copies => self.nodes_that_take().count() >= self.quorum(),
+                    Distribution::Anywhere | Distribution::Copies => {
+                        self.nodes_that_take().count() >= self.quorum()
+                    }
                 }
         })
     }
@@ -112,12 +114,12 @@ impl Worker {
     }
 
     fn has_room_for_pulled(&self) -> bool {
-        match self.spread {
-            Spread::Anywhere | Spread::Copies => self.has_place(),
-            Spread::ByDevice => {
+        match self.distribution {
+            Distribution::Anywhere | Distribution::Copies => self.has_place(),
+            Distribution::ByDevice => {
                 let front = self.pulled.front().and_then(|part| part.span());
                 let is_last = front.is_none_or(|span| self.resumption.is_behind(span.from));
-                !self.lanes.is_full(if is_last { Ahead::OfNone } else { Ahead::OfResumed })
+                !self.lanes.is_full(if is_last { Urgency::Normal } else { Urgency::BeforeResumed })
             }
         }
     }

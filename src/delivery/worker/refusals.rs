@@ -11,7 +11,7 @@ use super::Worker;
 use super::pending::{Noted, Pending, Piece, Refusal, State};
 use crate::buffer::{Noting, Part};
 use crate::delivery::transport::Answer;
-use crate::routing::Spread;
+use crate::routing::Distribution;
 
 impl Worker {
     /// Notes that a node refuses a batch.
@@ -46,7 +46,7 @@ impl Worker {
     fn others_may_take(&self, number: u64) -> bool {
         let Some(pending) = self.batches.get(&number) else { return false };
         let left = self.nodes.present().filter(|node| !pending.refused_by.contains(node)).count();
-        self.spread == Spread::Copies && left >= self.quorum()
+        self.distribution == Distribution::Copies && left >= self.quorum()
     }
 
     /// Nodes may have gone: where too few are left for a reading, those are asked again that refused it, and it becomes

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::delivery::shards::{Classes, Failover};
-use crate::routing::Spread;
+use crate::routing::Distribution;
 
 use super::Worker;
 use super::pending::Pending;
@@ -20,7 +20,8 @@ impl Worker {
     pub(super) fn regroup(&mut self) {
         let availability = self.nodes.availability();
         let is_news = std::mem::replace(&mut self.seen_availability, availability) != availability;
-        if self.spread != Spread::ByDevice || !(std::mem::take(&mut self.must_regroup) || is_news) {
+        if self.distribution != Distribution::ByDevice || !(std::mem::take(&mut self.must_regroup) || is_news)
+        {
             return;
         }
         let homes = self.nodes.hashes();

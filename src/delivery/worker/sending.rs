@@ -16,7 +16,7 @@ use crate::delivery::nodes::Attempt;
 use crate::delivery::resumption::Epoch;
 use crate::delivery::shards::{Class, Classes, LaneId};
 use crate::delivery::transport::{Answer, AnswerVerdict, BatchRequest};
-use crate::routing::Spread;
+use crate::routing::Distribution;
 
 /// How far the readings have come that no stop had noted, for the batches that are resumed.
 #[derive(Debug)]
@@ -46,7 +46,9 @@ impl Worker {
                 match self.choose(number, now) {
                     Some(node) => self.send(number, node, now),
                     // Where any node will do, another batch would not find one either, unless this one needs a retry.
-                    None if self.spread == Spread::Anywhere && self.is_first_try(number) => return,
+                    None if self.distribution == Distribution::Anywhere && self.is_first_try(number) => {
+                        return;
+                    }
                     None => break,
                 }
             }
@@ -78,9 +80,9 @@ impl Worker {
     /// The node for a batch; `None` if none has a free place.
     fn choose(&mut self, number: u64, now: Instant) -> Option<usize> {
         let pending = self.batches.get(&number)?;
-        match self.spread {
-            Spread::ByDevice => self.choose_target(pending, now),
-            Spread::Anywhere | Spread::Copies => {
+        match self.distribution {
+            Distribution::ByDevice => self.choose_target(pending, now),
+            Distribution::Anywhere | Distribution::Copies => {
                 let not_there = [&pending.flights[..], &pending.stored_on, &pending.refused_by].concat();
                 let (tried, attempt) = (pending.batch.tried.clone(), pending.attempt());
                 self.choose_any(&not_there, &tried, attempt, now)
@@ -270,6 +272,6 @@ impl Worker {
         let (id, failures) = (&self.nodes.get(node).id, batch.failures);
         debug!(node = %id, failures, retry_in = ?delay, reason = answer.detail, "batch not delivered");
         // The node may be out of use by now, and the readings go elsewhere.
-        self.must_regroup |= self.spread == Spread::ByDevice;
+        self.must_regroup |= self.distribution == Distribution::ByDevice;
     }
 }

@@ -9,7 +9,7 @@ use tracing::debug;
 use super::{Sending, Worker};
 use crate::delivery::nodes::Attempt;
 use crate::delivery::transport::{Answer, AnswerVerdict};
-use crate::routing::Spread;
+use crate::routing::Distribution;
 
 /// Most bytes of bodies that wait for their last copies. The oldest are given up for newer ones.
 const STRAGGLER_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -67,18 +67,18 @@ impl Worker {
     /// How many nodes are to have each batch.
     pub(super) fn copies(&self) -> usize {
         let present = self.nodes.present_count();
-        match (self.spread, self.config.replicate.copies) {
-            (Spread::Anywhere | Spread::ByDevice, _) => 1,
-            (Spread::Copies, 0) => present.max(self.quorum()),
-            (Spread::Copies, copies) => copies.min(present).max(self.quorum()),
+        match (self.distribution, self.config.replicate.copies) {
+            (Distribution::Anywhere | Distribution::ByDevice, _) => 1,
+            (Distribution::Copies, 0) => present.max(self.quorum()),
+            (Distribution::Copies, copies) => copies.min(present).max(self.quorum()),
         }
     }
 
     /// How many nodes are enough.
     pub(super) fn quorum(&self) -> usize {
-        match self.spread {
-            Spread::Anywhere | Spread::ByDevice => 1,
-            Spread::Copies => self.config.replicate.quorum,
+        match self.distribution {
+            Distribution::Anywhere | Distribution::ByDevice => 1,
+            Distribution::Copies => self.config.replicate.quorum,
         }
     }
 

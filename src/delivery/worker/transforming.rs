@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 use super::Worker;
 use crate::buffer::lease::OpenWindows;
 use crate::buffer::{Amount, Derivation, Deriving, Fate, Hold, Kept, NoteId, Part};
-use crate::delivery::transforms::{Batch, TakenOut, Transformed};
+use crate::delivery::transforms::{Removal, TransformOutput, WindowResults};
 
 /// Readings that are transformed in one turn of the loop, so that it does not hold its thread for long.
 const TRANSFORM_MAX: usize = 1000;
@@ -40,7 +40,7 @@ pub(super) struct Needed {
 /// Results that could not be put into the buffer.
 #[derive(Debug)]
 pub(super) struct ToDerive {
-    batch: Batch,
+    batch: WindowResults,
     due: Instant,
 }
 
@@ -51,7 +51,7 @@ impl Worker {
             return false;
         }
         let moment = moment(now);
-        let mut transformed = Transformed::default();
+        let mut transformed = TransformOutput::default();
         let mut left = if self.must_wait_for_room() { 0 } else { TRANSFORM_MAX };
         let is_waiting = left == 0;
         while left > 0 && !self.transforms.has_much() {
@@ -99,12 +99,12 @@ impl Worker {
         !used.fits(limit)
     }
 
-    fn take_transformed(&mut self, transformed: Transformed, now: Instant) {
-        let Transformed { passed, taken_out, departed } = transformed;
+    fn take_transformed(&mut self, transformed: TransformOutput, now: Instant) {
+        let TransformOutput { passed, removed, departed } = transformed;
         self.in_flight += departed;
         self.pulled.extend(passed);
         let mut fates: Vec<Fate> = Vec::new();
-        for TakenOut { hold, outcome, windows } in taken_out {
+        for Removal { hold, outcome, windows } in removed {
             if let Some(windows) = windows.filter(|windows| windows.are_open()) {
                 let fate = Fate { holds: vec![hold], outcome };
                 self.settle_or_keep(vec![fate], None, vec![windows], now);
@@ -153,8 +153,8 @@ impl Worker {
         }
     }
 
-    fn derive(&mut self, batch: Batch, now: Instant) {
-        let Batch { derivation, kept } = batch;
+    fn derive(&mut self, batch: WindowResults, now: Instant) {
+        let WindowResults { derivation, kept } = batch;
         derivation.merged.iter().for_each(|hold| self.in_flight -= hold.come_back());
         self.is_untold = true;
         let (readings, merged) = (derivation.readings.len(), derivation.merged.len());
@@ -210,7 +210,7 @@ impl Worker {
     fn on_not_derived(&mut self, derivation: Derivation, now: Instant) {
         let kept = self.deriving.pop_front().unwrap_or_default();
         derivation.merged.iter().for_each(|hold| self.in_flight += hold.depart());
-        self.to_derive.push(ToDerive { batch: Batch { derivation, kept }, due: now + DERIVE_PAUSE });
+        self.to_derive.push(ToDerive { batch: WindowResults { derivation, kept }, due: now + DERIVE_PAUSE });
     }
 
     /// The buffer keeps nothing any more. What is not settled stays in it for the next start.
@@ -249,7 +249,7 @@ impl Worker {
             return parts;
         }
         let moment = moment(now);
-        let mut transformed = Transformed::default();
+        let mut transformed = TransformOutput::default();
         parts.into_iter().for_each(|part| self.transforms.apply_again(part, moment, &mut transformed));
         transformed.passed
     }
