@@ -158,7 +158,7 @@ impl<'de> Base<'de> {
 }
 
 /// A time in nanoseconds: those of SenML count seconds (section 4.5.3).
-pub(super) fn seconds(text: &str) -> Result<i128, decimal::Beyond> {
+pub(super) fn seconds(text: &str) -> Result<i128, decimal::TimeOutOfRange> {
     decimal::nanos(text, Precision::Seconds)
 }
 
