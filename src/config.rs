@@ -4,6 +4,7 @@ mod buffer;
 mod dead_letter;
 mod delivery;
 mod door;
+mod file;
 mod format;
 mod ingest;
 mod layers;
@@ -17,16 +18,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use forebay_codec::UnknownFields;
-use forebay_reading::quantity::{format_duration, format_size, parse_duration, parse_size};
+use forebay_reading::quantity::{format_size, parse_size};
 use forebay_reading::registry::Registry;
+use forebay_reading::setting::{SettingValue, duration_within, within};
 
 use crate::buffer::BufferConfig;
 use crate::delivery::DeliveryConfig;
 use crate::door::DoorConfig;
 use crate::ingest::{IngestConfig, KeysConfig};
 
+use layers::Layers;
 pub use layers::{Fault, Origin, Setting};
-use layers::{Layers, Raw};
 
 /// Where the embedded node of a gateway without nodes keeps its readings.
 const EMBEDDED_NODE_DATA: &str = "data/node";
@@ -157,8 +159,8 @@ const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 fn server(layers: &mut Layers) -> ServerConfig {
     ServerConfig {
-        listen: layers.get("server.listen", |raw| {
-            let text = raw.text()?;
+        listen: layers.get("server.listen", |value| {
+            let text = value.text()?;
             text.parse().map_err(|_| {
                 format!("must be an IP address and a port, such as 127.0.0.1:8080, got `{text}`")
             })
@@ -199,59 +201,43 @@ fn log(layers: &mut Layers) -> LogConfig {
 }
 
 fn duration(layers: &mut Layers, key: &str, allowed: RangeInclusive<Duration>) -> Duration {
-    layers.get(key, |raw| duration_within(raw, &allowed))
-}
-
-fn duration_within(raw: &Raw, allowed: &RangeInclusive<Duration>) -> Result<Duration, String> {
-    let duration = parse_duration(&raw.text()?).map_err(|error| error.to_string())?;
-    within(duration, allowed, |duration| format_duration(*duration))
+    layers.get(key, |value| duration_within(value.text()?, &allowed))
 }
 
 fn size(layers: &mut Layers, key: &str, allowed: RangeInclusive<u64>) -> u64 {
-    layers.get(key, |raw| {
-        let bytes = parse_size(&raw.text()?).map_err(|error| error.to_string())?;
+    layers.get(key, |value| {
+        let bytes = parse_size(value.text()?).map_err(|error| error.to_string())?;
         within(bytes, &allowed, |bytes| format_size(*bytes))
     })
 }
 
 fn count(layers: &mut Layers, key: &str, allowed: RangeInclusive<i64>) -> usize {
-    let number = layers.get(key, |raw| within(raw.integer()?, &allowed, i64::to_string));
+    let number = layers.get(key, |value| within(value.integer()?, &allowed, i64::to_string));
     usize::try_from(number).expect("no range of ours has negative numbers")
 }
 
 fn truth(layers: &mut Layers, key: &str) -> bool {
-    layers.get(key, Raw::truth)
+    layers.get(key, |value| Ok(value.truth()?))
 }
 
 fn ratio(layers: &mut Layers, key: &str, allowed: RangeInclusive<f64>) -> f64 {
-    layers.get(key, |raw| within(raw.number()?, &allowed, f64::to_string))
-}
-
-fn within<T: PartialOrd>(
-    value: T,
-    allowed: &RangeInclusive<T>,
-    show: impl Fn(&T) -> String,
-) -> Result<T, String> {
-    if allowed.contains(&value) {
-        return Ok(value);
-    }
-    Err(format!("must be from {} to {}, got {}", show(allowed.start()), show(allowed.end()), show(&value)))
+    layers.get(key, |value| within(value.number()?, &allowed, f64::to_string))
 }
 
 fn choice<T>(layers: &mut Layers, key: &str, registry: &Registry<T>) -> &'static T {
-    layers.get(key, |raw| registry.find(&raw.text()?).map_err(|error| error.to_string()))
+    layers.get(key, |value| registry.find(value.text()?).map_err(|error| error.to_string()))
 }
 
 fn choice_name<T>(layers: &mut Layers, key: &str, registry: &Registry<T>) -> &'static str {
-    layers.get(key, |raw: &Raw| {
-        let text = raw.text()?;
-        registry.find(&text).map_err(|error| error.to_string())?;
-        registry.names().find(|name| *name == text).ok_or_else(|| text.clone())
+    layers.get(key, |value| {
+        let text = value.text()?;
+        registry.find(text).map_err(|error| error.to_string())?;
+        registry.names().find(|name| *name == text).ok_or_else(|| text.to_owned())
     })
 }
 
-fn directory(raw: &Raw) -> Result<PathBuf, String> {
-    let path = PathBuf::from(raw.text()?);
+fn directory(value: &SettingValue) -> Result<PathBuf, String> {
+    let path = PathBuf::from(value.text()?);
     if path.as_os_str().is_empty() {
         return Err("must be the path of a directory, got nothing".to_owned());
     }

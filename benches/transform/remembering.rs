@@ -17,7 +17,7 @@ use criterion::{BenchmarkGroup, Criterion, Throughput};
 use forebay_reading::timestamp::Timestamp;
 use forebay_reading::{ReadingParts, Readings, Tag, Value};
 use forebay_transform::scope::Scope;
-use forebay_transform::settings::{Settings, Value as Setting};
+use forebay_transform::settings::{SettingValue as Setting, Settings};
 use forebay_transform::{Chain, Fate, KINDS, Moment, TransformConfig};
 use tokio::time::Instant;
 

@@ -86,16 +86,16 @@ fn readings() -> Readings {
 }
 
 fn filter(keep: &str) -> TransformConfig {
-    config("filter", "keep", settings::Value::Text(keep.to_owned()))
+    config("filter", "keep", settings::SettingValue::Text(keep.to_owned()))
 }
 
 fn map(set: &[(&str, &str)]) -> TransformConfig {
-    let text = |text: &str| settings::Value::Text(text.to_owned());
+    let text = |text: &str| settings::SettingValue::Text(text.to_owned());
     let set = set.iter().map(|(field, expression)| ((*field).to_owned(), text(expression)));
-    config("map", "set", settings::Value::Table(set.collect()))
+    config("map", "set", settings::SettingValue::Table(set.collect()))
 }
 
-fn config(kind: &str, key: &str, value: settings::Value) -> TransformConfig {
+fn config(kind: &str, key: &str, value: settings::SettingValue) -> TransformConfig {
     let mut settings = Settings::new(BTreeMap::from([(key.to_owned(), value)]));
     let read = KINDS.find(kind).expect("a kind");
     let kind: Arc<_> = read(&mut settings).expect("well set");

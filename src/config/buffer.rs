@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use forebay_reading::quantity::format_duration;
+use forebay_reading::setting::{SettingValue, within};
 
-use super::layers::{Layers, Origin, Raw, Setting};
-use super::{HOUR, MILLISECOND, WithoutEffect, choice, choice_name, count, directory, size, within};
+use super::layers::{Layers, Origin, Setting};
+use super::{HOUR, MILLISECOND, WithoutEffect, choice, choice_name, count, directory, size};
 use crate::buffer::{Ack, Amount, BufferConfig, Fsync, KINDS, OVERFLOW_POLICIES};
 
 /// Settings that only some kinds have.
@@ -63,8 +64,8 @@ pub(super) fn without_effect(layers: &Layers, config: &BufferConfig) -> Vec<With
     layers.settings.iter().filter(is_idle).map(without_effect).collect()
 }
 
-fn fsync(raw: &Raw) -> Result<Fsync, String> {
-    let text = raw.text()?;
+fn fsync(value: &SettingValue) -> Result<Fsync, String> {
+    let text = value.text()?;
     match text.parse().map_err(|_| format!("must be `always`, or an interval such as 200ms, got `{text}`"))? {
         Fsync::Always => Ok(Fsync::Always),
         Fsync::Every(interval) => {

@@ -11,7 +11,7 @@ use forebay_stores::STORES;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
-use super::layers::{Layers, Origin, Setting};
+use super::layers::{Layers, Origin, Setting, list};
 use super::{
     HOUR, MILLISECOND, WithoutEffect, choice, count, dead_letter, duration, format, ratio, size, transform,
     usize_of,
@@ -54,7 +54,7 @@ pub(super) fn read(layers: &mut Layers, listen: SocketAddr) -> DeliveryConfig {
             max_bytes: usize_of(size(layers, "batch.max_bytes", 1..=1 << 30)),
             max_age: duration(layers, "batch.max_age", Duration::ZERO..=HOUR),
         },
-        nodes: layers.get("cluster.nodes", |raw| node_sources(&raw.list()?)),
+        nodes: layers.get("cluster.nodes", |value| node_sources(&list(value)?)),
         resolve_every: duration(layers, "cluster.resolve_every", MILLISECOND..=24 * HOUR),
         resolver: Arc::new(SystemResolver),
         own_address: Some(listen),

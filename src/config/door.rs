@@ -1,6 +1,6 @@
 //! The settings of who may come in.
 
-use super::layers::Layers;
+use super::layers::{Layers, list};
 use crate::door::{DoorConfig, Host, WebOrigin};
 
 /// Reads `server.origins` and `server.hosts`.
@@ -18,8 +18,8 @@ pub(super) fn read(layers: &mut Layers) -> DoorConfig {
         })
     };
     DoorConfig {
-        origins: layers.get("server.origins", |raw| raw.list()?.iter().map(origin).collect()),
-        hosts: layers.get("server.hosts", |raw| raw.list()?.iter().map(host).collect()),
+        origins: layers.get("server.origins", |value| list(value)?.iter().map(origin).collect()),
+        hosts: layers.get("server.hosts", |value| list(value)?.iter().map(host).collect()),
     }
 }
 

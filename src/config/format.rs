@@ -2,9 +2,10 @@
 
 use forebay_codec::{ElasticsearchConfig, InfluxConfig, Integers};
 use forebay_reading::registry::Registry;
+use forebay_reading::setting::SettingValue;
 use forebay_stores::{ClickhouseConfig, StoreConfig};
 
-use super::layers::{Layers, Raw};
+use super::layers::Layers;
 use super::{choice, truth};
 
 /// Longest name of a database, table or index, in bytes.
@@ -34,20 +35,20 @@ pub(super) fn format_of(key: &str) -> Option<&'static str> {
     ["clickhouse", "elasticsearch", "influx"].into_iter().find(|format| *format == section)
 }
 
-fn name(raw: &Raw) -> Result<String, String> {
-    let name = raw.text()?;
+fn name(value: &SettingValue) -> Result<String, String> {
+    let name = value.text()?;
     if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
         let got = name.len();
         return Err(format!(
             "must be 1 to {NAME_BYTES_MAX} bytes without control characters, got {got} bytes"
         ));
     }
-    Ok(name)
+    Ok(name.to_owned())
 }
 
 /// An index, alias or data stream: what Elasticsearch itself demands of its name.
-fn index(raw: &Raw) -> Result<String, String> {
-    let name = name(raw)?;
+fn index(value: &SettingValue) -> Result<String, String> {
+    let name = name(value)?;
     let is_forbidden = |character: char| {
         character.is_uppercase() || character.is_whitespace() || "\\/*?\"<>|,#:".contains(character)
     };

@@ -4,19 +4,19 @@ use forebay_codec::DeviceTags;
 use forebay_reading::TAG_BYTES_MAX;
 use forebay_reading::timestamp::{TimeError, Timestamp};
 
-use super::layers::Layers;
+use super::layers::{Layers, list};
 
 /// Most tags that may name a device.
 const DEVICE_TAGS_MAX: usize = 16;
 
 /// The tags that name the device of a line of line protocol.
 pub(super) fn device_tags(layers: &mut Layers) -> DeviceTags {
-    layers.get("ingest.influx_device_tags", |raw| check(raw.list()?))
+    layers.get("ingest.influx_device_tags", |value| check(list(value)?))
 }
 
 /// The time before which no reading is taken.
 pub(super) fn earliest(layers: &mut Layers) -> Timestamp {
-    layers.get("ingest.earliest", |raw| parse_earliest(&raw.text()?))
+    layers.get("ingest.earliest", |value| parse_earliest(value.text()?))
 }
 
 fn parse_earliest(text: &str) -> Result<Timestamp, String> {

@@ -2,17 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use config::{Environment, File, FileFormat, Map, Source, Value, ValueKind};
-use forebay_reading::quantity::format_size;
-use forebay_transform::settings::Value as TransformValue;
-use toml::de::{DeTable, DeValue};
+use forebay_reading::setting::{SettingValue, TypeMismatch, unknown_key};
 
+use super::file::{self, SettingsFile};
 use super::transform_table::{self, Table};
-use crate::filesystem;
 
 #[cfg(test)]
 mod tests;
@@ -20,8 +16,6 @@ mod tests;
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 const ENVIRONMENT_PREFIX: &str = "FOREBAY";
 const SEPARATOR: &str = "__";
-/// Largest settings file, in bytes.
-const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// Where a setting was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,20 +81,11 @@ pub struct Setting {
     pub origin: Origin,
 }
 
-/// A value as a layer has it.
-#[derive(Clone, Debug)]
-pub(super) enum Raw {
-    /// From a file: TOML types count.
-    Typed(ValueKind),
-    /// From the environment: everything is text.
-    Text(String),
-}
-
 /// All layers on top of each other.
 #[derive(Debug)]
 pub(super) struct Layers {
-    values: BTreeMap<String, (Raw, Origin)>,
-    defaults: BTreeMap<String, Raw>,
+    values: BTreeMap<String, (SettingValue, Origin)>,
+    defaults: BTreeMap<String, SettingValue>,
     used: BTreeSet<String>,
     pub(super) faults: Vec<Fault>,
     pub(super) settings: Vec<Setting>,
@@ -121,13 +106,11 @@ impl Layers {
             transforms: Vec::new(),
             file: PathBuf::new(),
         };
-        let defaults =
-            collect(&File::from_str(DEFAULTS, FileFormat::Toml)).expect("a test reads the defaults");
         layers.defaults =
-            defaults.iter().map(|(key, kind)| (key.clone(), Raw::Typed(kind.clone()))).collect();
-        for (key, kind) in defaults {
-            layers.values.insert(key, (Raw::Typed(kind), Origin::Default));
-        }
+            collect(&File::from_str(DEFAULTS, FileFormat::Toml)).expect("a test reads the defaults");
+        let defaults = layers.defaults.iter();
+        layers.values =
+            defaults.map(|(key, value)| (key.clone(), (value.clone(), Origin::Default))).collect();
         if let Some(path) = file {
             layers.add_file(path);
         }
@@ -136,31 +119,21 @@ impl Layers {
     }
 
     fn add_file(&mut self, path: &Path) {
-        let fault = |origin, problem| Fault { origin, key: String::new(), problem };
-        let whole_file = |problem| fault(Origin::WholeFile { path: path.to_owned() }, problem);
-        let text = match read_file(path) {
-            Ok(text) => text,
-            Err(problem) => return self.faults.push(whole_file(problem)),
+        let origin = |line| match line {
+            Some(line) => Origin::File { path: path.to_owned(), line },
+            None => Origin::WholeFile { path: path.to_owned() },
         };
-        let lines = match key_lines(&text) {
-            Ok((lines, transforms)) => {
+        match file::read(path) {
+            Ok(SettingsFile { values, transforms }) => {
+                path.clone_into(&mut self.file);
                 self.transforms = transforms;
-                lines
+                let values = values.into_iter();
+                self.values.extend(values.map(|(key, (value, line))| (key, (value, origin(Some(line))))));
             }
-            Err((line, problem)) => {
-                return self.faults.push(fault(Origin::File { path: path.to_owned(), line }, problem));
+            Err(fault) => {
+                let origin = origin(fault.line);
+                self.faults.push(Fault { origin, key: String::new(), problem: fault.problem });
             }
-        };
-        path.clone_into(&mut self.file);
-        match collect(&File::from_str(&text, FileFormat::Toml)) {
-            Ok(values) => {
-                for (key, kind) in values {
-                    let line = lines.get(&key).copied().unwrap_or(1);
-                    let origin = Origin::File { path: path.to_owned(), line };
-                    self.values.insert(key, (Raw::Typed(kind), origin));
-                }
-            }
-            Err(problem) => self.faults.push(whole_file(problem)),
         }
     }
 
@@ -170,11 +143,10 @@ impl Layers {
             .separator(SEPARATOR)
             .source(Some(environment.iter().cloned().collect()));
         self.refuse_misspelt(environment);
-        let values = collect(&source).unwrap_or_default();
-        for (key, kind) in values {
+        for (key, value) in collect(&source).unwrap_or_default() {
             let variable = variable(&key, environment);
-            let text = Value::new(None, kind).into_string().unwrap_or_default();
-            self.values.insert(key, (Raw::Text(text), Origin::Environment { variable }));
+            let value = SettingValue::Variable(value.to_string());
+            self.values.insert(key, (value, Origin::Environment { variable }));
         }
     }
 
@@ -208,17 +180,17 @@ impl Layers {
     }
 
     /// Reads one setting. A fault is noted, and the default stands in for it, so that all faults are found.
-    pub(super) fn get<T>(&mut self, key: &str, parse: impl Fn(&Raw) -> Result<T, String>) -> T {
+    pub(super) fn get<T>(&mut self, key: &str, parse: impl Fn(&SettingValue) -> Result<T, String>) -> T {
         self.used.insert(key.to_owned());
-        let (raw, origin) = match self.values.get(key) {
-            Some((raw, origin)) => (raw.clone(), origin.clone()),
+        let (value, origin) = match self.values.get(key) {
+            Some(set) => set.clone(),
             // A table stands where the value belongs; its members are reported as unknown keys.
             None => (self.default(key), Origin::Default),
         };
-        match parse(&raw).and_then(|value| raw.refuse_empty(&origin).map(|()| value)) {
-            Ok(value) => {
-                self.settings.push(Setting { key: key.to_owned(), value: raw.show(), origin });
-                value
+        match parse(&value).and_then(|parsed| refuse_empty(&value, &origin).map(|()| parsed)) {
+            Ok(parsed) => {
+                self.settings.push(Setting { key: key.to_owned(), value: value.to_string(), origin });
+                parsed
             }
             Err(problem) => {
                 self.faults.push(Fault { origin, key: key.to_owned(), problem });
@@ -241,10 +213,10 @@ impl Layers {
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect();
         let mut members = Vec::new();
-        for (key, (raw, origin)) in below {
+        for (key, (value, origin)) in below {
             self.used.insert(key.clone());
-            let text = raw.refuse_empty(&origin).and_then(|()| raw.text());
-            match text.and_then(|text| parse(&key[prefix.len()..], &text)) {
+            let text = refuse_empty(&value, &origin).and_then(|()| Ok(value.text()?));
+            match text.and_then(|text| parse(&key[prefix.len()..], text)) {
                 Ok(member) => {
                     self.settings.push(Setting { key, value: "(hidden)".to_owned(), origin });
                     members.push(member);
@@ -260,7 +232,7 @@ impl Layers {
         let is_list = self
             .values
             .get(transform_table::KEY)
-            .is_some_and(|(raw, _)| matches!(raw, Raw::Typed(ValueKind::Array(_))));
+            .is_some_and(|(value, _)| matches!(value, SettingValue::List(_)));
         let is_set = |key: &String| {
             key == transform_table::KEY || key.starts_with(&format!("{}.", transform_table::KEY))
         };
@@ -292,12 +264,12 @@ impl Layers {
         &mut self,
         line: usize,
         name: &str,
-        values: &BTreeMap<String, TransformValue>,
+        values: &BTreeMap<String, SettingValue>,
     ) {
         let origin = Origin::File { path: self.file.clone(), line };
         for (key, value) in values {
             let key = format!("{} {name}: {key}", transform_table::KEY);
-            self.settings.push(Setting { key, value: transform_table::show(value), origin: origin.clone() });
+            self.settings.push(Setting { key, value: value.to_string(), origin: origin.clone() });
         }
     }
 
@@ -309,20 +281,13 @@ impl Layers {
 
     /// Notes every key that nothing asked for.
     pub(super) fn refuse_unknown(&mut self) {
-        let mut faults = Vec::new();
-        for (key, (_, origin)) in &self.values {
-            if self.used.contains(key) {
-                continue;
-            }
-            let nearest = self.known().map(|known| (strsim::osa_distance(key, known), known)).min();
-            let hint = match nearest {
-                Some((distance, known)) if distance <= 3 => format!(", did you mean `{known}`?"),
-                _ => "; config/default.toml lists all keys".to_owned(),
-            };
-            let problem = format!("unknown key{hint}");
-            faults.push(Fault { origin: origin.clone(), key: key.clone(), problem });
-        }
-        self.faults.append(&mut faults);
+        let unknown = self.values.iter().filter(|(key, _)| !self.used.contains(*key));
+        let fault = |(key, (_, origin)): (&String, &(SettingValue, Origin))| {
+            let problem = unknown_key(key, self.known(), "; config/default.toml lists all keys");
+            Fault { origin: origin.clone(), key: key.clone(), problem }
+        };
+        let faults: Vec<_> = unknown.map(fault).collect();
+        self.faults.extend(faults);
     }
 
     /// All keys that are known, but those of free tables.
@@ -330,94 +295,19 @@ impl Layers {
         self.defaults.keys().map(String::as_str)
     }
 
-    fn default(&self, key: &str) -> Raw {
+    fn default(&self, key: &str) -> SettingValue {
         self.defaults.get(key).unwrap_or_else(|| panic!("config/default.toml has the key {key}")).clone()
     }
 }
 
-impl Raw {
-    /// The value as text.
-    pub(super) fn text(&self) -> Result<String, String> {
-        match self {
-            Raw::Text(text) | Raw::Typed(ValueKind::String(text)) => Ok(text.clone()),
-            Raw::Typed(other) => Err(format!("must be a string, got {}", noun(other))),
-        }
-    }
-
-    /// The value as a whole number.
-    pub(super) fn integer(&self) -> Result<i64, String> {
-        match self {
-            Raw::Typed(ValueKind::I64(number)) => Ok(*number),
-            Raw::Text(text) => {
-                text.trim().parse().map_err(|_| format!("must be a whole number, got `{text}`"))
-            }
-            Raw::Typed(other) => Err(format!("must be a whole number, got {}", noun(other))),
-        }
-    }
-
-    /// The value as a number, whole or not.
-    pub(super) fn number(&self) -> Result<f64, String> {
-        match self {
-            Raw::Typed(ValueKind::Float(number)) => Ok(*number),
-            #[expect(clippy::cast_precision_loss, reason = "numbers that are set are small")]
-            Raw::Typed(ValueKind::I64(number)) => Ok(*number as f64),
-            Raw::Text(text) => text.trim().parse().map_err(|_| format!("must be a number, got `{text}`")),
-            Raw::Typed(other) => Err(format!("must be a number, got {}", noun(other))),
-        }
-    }
-
-    /// The value as true or false.
-    pub(super) fn truth(&self) -> Result<bool, String> {
-        match self {
-            Raw::Typed(ValueKind::Boolean(truth)) => Ok(*truth),
-            Raw::Text(text) => {
-                text.trim().parse().map_err(|_| format!("must be true or false, got `{text}`"))
-            }
-            Raw::Typed(other) => Err(format!("must be true or false, got {}", noun(other))),
-        }
-    }
-
-    /// The value as a list of texts; in the environment they are separated by commas.
-    pub(super) fn list(&self) -> Result<Vec<String>, String> {
-        match self {
-            // That nothing at all is no list is for `refuse_empty` to say.
-            Raw::Text(text) if text.trim().is_empty() => Ok(Vec::new()),
-            Raw::Text(text) => text.split(',').map(|item| list_entry(item.trim())).collect(),
-            Raw::Typed(ValueKind::Array(items)) => {
-                let texts = items.iter().map(|item| Raw::Typed(item.kind.clone()).text());
-                texts.map(|text| list_entry(&text?)).collect()
-            }
-            Raw::Typed(other) => Err(format!("must be a list of strings, got {}", noun(other))),
-        }
-    }
-
-    /// Refuses a value that is set and says nothing: a variable that was to be filled in and was not, for one. It must
-    /// not pass for the default.
-    fn refuse_empty(&self, origin: &Origin) -> Result<(), String> {
-        let (Raw::Text(text) | Raw::Typed(ValueKind::String(text))) = self else { return Ok(()) };
-        if !text.trim().is_empty() {
-            return Ok(());
-        }
-        match origin {
-            Origin::Default => Ok(()),
-            Origin::Environment { .. } => {
-                Err("must not be empty; remove the variable to leave the setting as it is without it"
-                    .to_owned())
-            }
-            Origin::File { .. } | Origin::WholeFile { .. } => {
-                Err("must not be empty; remove the line to leave the setting at its default".to_owned())
-            }
-        }
-    }
-
-    fn show(&self) -> String {
-        match self {
-            Raw::Text(text) => text.clone(),
-            Raw::Typed(ValueKind::Array(_)) => self.list().unwrap_or_default().join(", "),
-            // With the fraction that says that it may have one: `1.0`.
-            Raw::Typed(ValueKind::Float(number)) => format!("{number:?}"),
-            Raw::Typed(kind) => kind.to_string(),
-        }
+/// The value as a list of texts; in the environment they are separated by commas.
+pub(super) fn list(value: &SettingValue) -> Result<Vec<String>, String> {
+    match value {
+        // That nothing at all is no list is for `refuse_empty` to say.
+        SettingValue::Variable(text) if text.trim().is_empty() => Ok(Vec::new()),
+        SettingValue::Variable(text) => text.split(',').map(|item| list_entry(item.trim())).collect(),
+        SettingValue::List(items) => items.iter().map(|item| list_entry(item.text()?)).collect(),
+        _ => Err(TypeMismatch { wanted: "a list of strings", value }.into()),
     }
 }
 
@@ -432,49 +322,53 @@ fn list_entry(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads the settings file, or says in words why not.
-fn read_file(path: &Path) -> Result<String, String> {
-    let mut text = String::new();
-    let opened =
-        fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
-    match opened {
-        Err(error) => Err(format!("cannot be read: {error}{}", filesystem::advice_on_file(path, &error))),
-        Ok(bytes) if bytes as u64 > FILE_BYTES_MAX => Err(format!(
-            "cannot be read: it is larger than {}, the most that settings may take",
-            format_size(FILE_BYTES_MAX)
-        )),
-        Ok(_) => Ok(text),
-    }
-}
-
-fn noun(kind: &ValueKind) -> &'static str {
-    match kind {
-        ValueKind::Nil => "nothing",
-        ValueKind::Boolean(_) => "a boolean",
-        ValueKind::I64(_) | ValueKind::I128(_) | ValueKind::U64(_) | ValueKind::U128(_) => "a whole number",
-        ValueKind::Float(_) => "a number with a fraction",
-        ValueKind::String(_) => "a string",
-        ValueKind::Table(_) => "a table",
-        ValueKind::Array(_) => "a list",
-    }
+/// Refuses a value that is set and says nothing: a variable that was to be filled in and was not, for one. It must
+/// not pass for the default.
+fn refuse_empty(value: &SettingValue, origin: &Origin) -> Result<(), String> {
+    let (SettingValue::Variable(text) | SettingValue::Text(text)) = value else { return Ok(()) };
+    let remedy = match origin {
+        _ if !text.trim().is_empty() => return Ok(()),
+        Origin::Default => return Ok(()),
+        Origin::Environment { .. } => "remove the variable to leave the setting as it is without it",
+        Origin::File { .. } | Origin::WholeFile { .. } => {
+            "remove the line to leave the setting at its default"
+        }
+    };
+    Err(format!("must not be empty; {remedy}"))
 }
 
 /// The leaves of a source by their full keys.
-fn collect(source: &dyn Source) -> Result<BTreeMap<String, ValueKind>, String> {
+pub(super) fn collect(source: &dyn Source) -> Result<BTreeMap<String, SettingValue>, String> {
     let mut leaves = BTreeMap::new();
     flatten("", source.collect().map_err(|error| error.to_string())?, &mut leaves);
     Ok(leaves)
 }
 
-fn flatten(prefix: &str, table: Map<String, Value>, leaves: &mut BTreeMap<String, ValueKind>) {
+fn flatten(prefix: &str, table: Map<String, Value>, leaves: &mut BTreeMap<String, SettingValue>) {
     for (name, value) in table {
         let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
         match value.kind {
             ValueKind::Table(table) => flatten(&key, table, leaves),
             kind => {
-                leaves.insert(key, kind);
+                leaves.insert(key, leaf(kind));
             }
         }
+    }
+}
+
+fn leaf(kind: ValueKind) -> SettingValue {
+    match kind {
+        ValueKind::Nil => SettingValue::Other("nothing"),
+        ValueKind::Boolean(truth) => SettingValue::Truth(truth),
+        ValueKind::I64(number) => SettingValue::Integer(number),
+        ValueKind::I128(_) | ValueKind::U64(_) | ValueKind::U128(_) => SettingValue::Other("a whole number"),
+        ValueKind::Float(number) => SettingValue::Number(number),
+        ValueKind::String(text) => SettingValue::Text(text),
+        ValueKind::Array(items) => {
+            SettingValue::List(items.into_iter().map(|item| leaf(item.kind)).collect())
+        }
+        // Only within a list; `flatten` takes the others apart.
+        ValueKind::Table(_) => SettingValue::Other("a table"),
     }
 }
 
@@ -483,51 +377,4 @@ fn variable(key: &str, environment: &[(String, String)]) -> String {
     let expected = format!("{ENVIRONMENT_PREFIX}{SEPARATOR}{}", key.replace('.', SEPARATOR));
     let found = environment.iter().find(|(name, _)| name.eq_ignore_ascii_case(&expected));
     found.map_or(expected, |(name, _)| name.clone())
-}
-
-/// The line of every key in a TOML text.
-type Lines = BTreeMap<String, usize>;
-
-/// The line of every key in a TOML text, and its transforms, or the line and the text of its first error.
-fn key_lines(text: &str) -> Result<(Lines, Vec<Table>), (usize, String)> {
-    let line = |byte: usize| {
-        1 + text.as_bytes()[..byte.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
-    };
-    let table = DeTable::parse(text)
-        .map_err(|error| (error.span().map_or(1, |span| line(span.start)), error.message().to_owned()))?;
-    let mut lines = BTreeMap::new();
-    add_lines("", table.get_ref(), &line, &mut lines);
-    Ok((lines, transforms(table.get_ref(), &line)))
-}
-
-/// The tables of the transforms.
-fn transforms(document: &DeTable<'_>, line: &impl Fn(usize) -> usize) -> Vec<Table> {
-    let Some(DeValue::Array(tables)) = document.get(transform_table::KEY).map(toml::Spanned::get_ref) else {
-        return Vec::new();
-    };
-    let table = |item: &toml::Spanned<DeValue<'_>>| match item.get_ref() {
-        DeValue::Table(table) => Some(Table::of(table, line(item.span().start), line)),
-        _ => None,
-    };
-    tables.iter().filter_map(table).collect()
-}
-
-fn add_lines(
-    prefix: &str,
-    table: &DeTable<'_>,
-    line: &impl Fn(usize) -> usize,
-    lines: &mut BTreeMap<String, usize>,
-) {
-    for (name, value) in table {
-        let key = if prefix.is_empty() {
-            name.get_ref().to_string()
-        } else {
-            format!("{prefix}.{}", name.get_ref())
-        };
-        // The `config` crate folds the case of keys.
-        lines.insert(key.to_lowercase(), line(name.span().start));
-        if let DeValue::Table(table) = value.get_ref() {
-            add_lines(&key, table, line, lines);
-        }
-    }
 }

@@ -1,8 +1,8 @@
-//! The table of a transform as the file has it: its values, the lines that they stand in, and how people read them.
+//! The table of a transform as the file has it: its values and the lines that they stand in.
 
 use std::collections::BTreeMap;
 
-use forebay_transform::settings::Value;
+use forebay_reading::setting::SettingValue;
 use toml::de::{DeArray, DeInteger, DeTable, DeValue};
 
 /// The key of the list of tables.
@@ -13,7 +13,7 @@ pub(super) const KEY: &str = "transform";
 pub(super) struct Table {
     /// The line of its head.
     pub(super) line: usize,
-    pub(super) values: BTreeMap<String, Value>,
+    pub(super) values: BTreeMap<String, SettingValue>,
     /// The lines of its keys, and of the keys of tables in it.
     lines: BTreeMap<String, usize>,
 }
@@ -37,13 +37,15 @@ fn values(
     prefix: &str,
     line_of: &impl Fn(usize) -> usize,
     lines: &mut BTreeMap<String, usize>,
-) -> BTreeMap<String, Value> {
+) -> BTreeMap<String, SettingValue> {
     let mut values = BTreeMap::new();
     for (name, value) in table {
         let key = format!("{prefix}{}", name.get_ref());
         lines.insert(key.clone(), line_of(name.span().start));
         let value = match value.get_ref() {
-            DeValue::Table(table) => Value::Table(self::values(table, &format!("{key}."), line_of, lines)),
+            DeValue::Table(table) => {
+                SettingValue::Table(self::values(table, &format!("{key}."), line_of, lines))
+            }
             other => plain(other),
         };
         values.insert(name.get_ref().to_string(), value);
@@ -52,41 +54,26 @@ fn values(
 }
 
 /// A value that is no table.
-fn plain(value: &DeValue<'_>) -> Value {
+fn plain(value: &DeValue<'_>) -> SettingValue {
     match value {
-        DeValue::String(text) => Value::Text(text.to_string()),
+        DeValue::String(text) => SettingValue::Text(text.to_string()),
         DeValue::Integer(number) => {
-            integer(number).map_or(Value::Other("a number that is too large"), Value::Integer)
+            integer(number).map_or(SettingValue::Other("a number that is too large"), SettingValue::Integer)
         }
-        DeValue::Float(number) => number.as_str().parse().map_or(Value::Other("no number"), Value::Number),
-        DeValue::Boolean(truth) => Value::Truth(*truth),
-        DeValue::Array(items) => Value::List(list(items)),
-        DeValue::Datetime(_) => Value::Other("a date"),
-        DeValue::Table(_) => Value::Other("a table"),
+        DeValue::Float(number) => {
+            number.as_str().parse().map_or(SettingValue::Other("no number"), SettingValue::Number)
+        }
+        DeValue::Boolean(truth) => SettingValue::Truth(*truth),
+        DeValue::Array(items) => SettingValue::List(list(items)),
+        DeValue::Datetime(_) => SettingValue::Other("a date"),
+        DeValue::Table(_) => SettingValue::Other("a table"),
     }
 }
 
-fn list(items: &DeArray<'_>) -> Vec<Value> {
+fn list(items: &DeArray<'_>) -> Vec<SettingValue> {
     items.iter().map(|item| plain(item.get_ref())).collect()
 }
 
 fn integer(number: &DeInteger<'_>) -> Option<i64> {
     i64::from_str_radix(number.as_str(), number.radix()).ok()
-}
-
-/// A value for people.
-pub(super) fn show(value: &Value) -> String {
-    match value {
-        Value::Text(text) => text.clone(),
-        Value::Integer(number) => number.to_string(),
-        Value::Number(number) => format!("{number:?}"),
-        Value::Truth(truth) => truth.to_string(),
-        Value::List(items) => items.iter().map(show).collect::<Vec<_>>().join(", "),
-        Value::Table(members) => members
-            .iter()
-            .map(|(key, value)| format!("{key} = {}", show(value)))
-            .collect::<Vec<_>>()
-            .join(", "),
-        Value::Other(noun) => (*noun).to_owned(),
-    }
 }

@@ -10,7 +10,7 @@ use crate::support::process::{Finished, directory, forebay, run};
 use crate::support::{FakeNode, Reading, TestGateway, eventually, to_ndjson};
 use forebay::metrics::{PREFIX, TABLE};
 use forebay_transform::KINDS;
-use forebay_transform::settings::{Settings, Value};
+use forebay_transform::settings::{SettingValue, Settings};
 use serde_json::json;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -261,8 +261,9 @@ fn the_metrics_in_the_document_are_there() {
 
 #[test]
 fn the_functions_in_the_document_are_those_of_the_code() {
-    let list =
-        |texts: &[&str]| Value::List(texts.iter().map(|text| Value::Text((*text).to_owned())).collect());
+    let list = |texts: &[&str]| {
+        SettingValue::List(texts.iter().map(|text| SettingValue::Text((*text).to_owned())).collect())
+    };
     let settings = [("functions".to_owned(), list(&["none"]))];
     let mut settings = Settings::new(settings.into());
     let read = KINDS.find("aggregate").expect("a kind");

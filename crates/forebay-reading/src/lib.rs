@@ -21,8 +21,8 @@
 //!
 //! A number is stored as its canonical text: mostly shorter than its bits, exact, and ready to be written.
 //!
-//! The other modules are independent of readings: [`timestamp`], [`text`] and [`clock`], and for settings [`quantity`]
-//! and [`registry`].
+//! The other modules are independent of readings: [`timestamp`], [`text`] and [`clock`], and for settings [`quantity`],
+//! [`registry`] and [`setting`].
 
 pub mod clock;
 mod error;
@@ -35,6 +35,7 @@ pub mod quantity;
 mod reading_ref;
 mod readings;
 pub mod registry;
+pub mod setting;
 mod stored;
 mod tags;
 pub mod text;

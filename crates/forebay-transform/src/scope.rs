@@ -64,7 +64,7 @@ impl Scope {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Value;
+    use crate::settings::SettingValue;
 
     #[test]
     fn names_match_a_glob_as_a_whole() {
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_list_that_names_nothing_is_a_fault() {
-        let mut settings = Settings::new([("sensors".to_owned(), Value::List(Vec::new()))].into());
+        let mut settings = Settings::new([("sensors".to_owned(), SettingValue::List(Vec::new()))].into());
         Scope::read(&mut settings);
         let faults = settings.finish();
         assert_eq!(faults[0].problem, "must have 1 to 256 globs, got 0; leave it out for all");

@@ -4,40 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use forebay_reading::quantity::{format_duration, parse_duration};
-
-/// A value as the configuration has it.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Value {
-    /// A string.
-    Text(String),
-    /// A whole number.
-    Integer(i64),
-    /// Another number.
-    Number(f64),
-    /// True or false.
-    Truth(bool),
-    /// A list.
-    List(Vec<Value>),
-    /// A table.
-    Table(BTreeMap<String, Value>),
-    /// Anything else, by its noun: "a date".
-    Other(&'static str),
-}
-
-impl Value {
-    fn noun(&self) -> &'static str {
-        match self {
-            Value::Text(_) => "a string",
-            Value::Integer(_) => "a whole number",
-            Value::Number(_) => "a number",
-            Value::Truth(_) => "true or false",
-            Value::List(_) => "a list",
-            Value::Table(_) => "a table",
-            Value::Other(noun) => noun,
-        }
-    }
-}
+pub use forebay_reading::setting::SettingValue;
+use forebay_reading::setting::{TypeMismatch, duration_within, unknown_key, within};
 
 /// What is wrong with a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +19,7 @@ pub struct SettingFault {
 /// The settings of one transform.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    values: BTreeMap<String, Value>,
+    values: BTreeMap<String, SettingValue>,
     /// The keys that were asked for, each once, in the order in which they first were.
     known: Vec<&'static str>,
     faults: Vec<SettingFault>,
@@ -59,7 +27,7 @@ pub struct Settings {
 
 impl Settings {
     /// Takes a table.
-    pub fn new(values: BTreeMap<String, Value>) -> Settings {
+    pub fn new(values: BTreeMap<String, SettingValue>) -> Settings {
         Settings { values, ..Settings::default() }
     }
 
@@ -70,79 +38,50 @@ impl Settings {
 
     /// A string.
     pub fn text(&mut self, key: &'static str) -> Option<String> {
-        match self.get(key)? {
-            Value::Text(text) => Some(text),
-            other => self.wrong(key, "a string", &other),
-        }
+        self.get(key, |value| Ok(value.text().map_err(described)?.to_owned()))
     }
 
     /// A duration within bounds.
     pub fn duration(&mut self, key: &'static str, allowed: RangeInclusive<Duration>) -> Option<Duration> {
-        let text = self.text(key)?;
-        let duration = match parse_duration(&text) {
-            Ok(duration) => duration,
-            Err(error) => {
-                self.fault(key, error.to_string());
-                return None;
-            }
-        };
-        self.within(key, duration, &allowed, |duration| format_duration(*duration))
+        self.get(key, |value| duration_within(value.text().map_err(described)?, &allowed))
     }
 
     /// A number within bounds, whole or not.
     pub fn number(&mut self, key: &'static str, allowed: RangeInclusive<f64>) -> Option<f64> {
-        let number = match self.get(key)? {
-            Value::Number(number) => number,
-            #[expect(clippy::cast_precision_loss, reason = "numbers that are set are small")]
-            Value::Integer(number) => number as f64,
-            other => return self.wrong(key, "a number", &other),
-        };
-        self.within(key, number, &allowed, f64::to_string)
+        self.get(key, |value| within(value.number().map_err(described)?, &allowed, f64::to_string))
     }
 
     /// A count within bounds.
     pub fn count(&mut self, key: &'static str, allowed: RangeInclusive<i64>) -> Option<usize> {
-        let number = match self.get(key)? {
-            Value::Integer(number) => number,
-            other => return self.wrong(key, "a whole number", &other),
-        };
-        let number = self.within(key, number, &allowed, i64::to_string)?;
+        let number =
+            self.get(key, |value| within(value.integer().map_err(described)?, &allowed, i64::to_string))?;
         usize::try_from(number).ok()
     }
 
     /// True or false.
     pub fn truth(&mut self, key: &'static str) -> Option<bool> {
-        match self.get(key)? {
-            Value::Truth(truth) => Some(truth),
-            other => self.wrong(key, "true or false", &other),
-        }
+        self.get(key, |value| value.truth().map_err(described))
     }
 
     /// A list of strings.
     pub fn list(&mut self, key: &'static str) -> Option<Vec<String>> {
-        let Value::List(items) = self.get(key)? else {
-            self.fault(key, "must be a list of strings".to_owned());
-            return None;
+        let wanted = "must be a list of strings";
+        let text = |item: &SettingValue| match item {
+            SettingValue::Text(text) => Ok(text.clone()),
+            other => Err(format!("{wanted}, got {} in it", noun(other))),
         };
-        let mut texts = Vec::with_capacity(items.len());
-        for item in items {
-            match item {
-                Value::Text(text) => texts.push(text),
-                other => {
-                    self.fault(key, format!("must be a list of strings, got {} in it", other.noun()));
-                    return None;
-                }
-            }
-        }
-        Some(texts)
+        self.get(key, |value| match value {
+            SettingValue::List(items) => items.iter().map(text).collect(),
+            _ => Err(wanted.to_owned()),
+        })
     }
 
     /// A table of strings. A string of a table within it, `b` in `a`, has the key `a.b`.
     pub fn table(&mut self, key: &'static str) -> Option<BTreeMap<String, String>> {
-        let members = match self.get(key)? {
-            Value::Table(members) => members,
-            other => return self.wrong(key, "a table of strings", &other),
-        };
+        let members = self.get(key, |value| match value {
+            SettingValue::Table(members) => Ok(members.clone()),
+            _ => Err(described(TypeMismatch { wanted: "a table of strings", value })),
+        })?;
         let mut texts = BTreeMap::new();
         self.flatten(key, "", members, &mut texts);
         Some(texts)
@@ -152,20 +91,20 @@ impl Settings {
         &mut self,
         key: &str,
         before: &str,
-        members: BTreeMap<String, Value>,
+        members: BTreeMap<String, SettingValue>,
         texts: &mut BTreeMap<String, String>,
     ) {
         for (member, value) in members {
             let member = format!("{before}{member}");
             match value {
-                Value::Text(text) => {
+                SettingValue::Text(text) => {
                     if texts.insert(member.clone(), text).is_some() {
                         self.fault(&format!("{key}.{member}"), "is set twice".to_owned());
                     }
                 }
-                Value::Table(members) => self.flatten(key, &format!("{member}."), members, texts),
+                SettingValue::Table(members) => self.flatten(key, &format!("{member}."), members, texts),
                 other => {
-                    let problem = format!("must be a string, got {}", other.noun());
+                    let problem = format!("must be a string, got {}", noun(&other));
                     self.fault(&format!("{key}.{member}"), problem);
                 }
             }
@@ -191,44 +130,38 @@ impl Settings {
 
     /// Notes every key that nothing asked for, and gives all faults.
     pub fn finish(mut self) -> Vec<SettingFault> {
-        let known = self.known.join(", ");
+        let hint = format!(", known here: {}", self.known.join(", "));
         let unknown = self.values.keys().filter(|key| !self.known.contains(&key.as_str()));
         for key in unknown.cloned().collect::<Vec<_>>() {
-            let nearest = self.known.iter().map(|known| (strsim::osa_distance(&key, known), *known)).min();
-            let hint = match nearest {
-                Some((distance, known)) if distance <= 3 => format!("did you mean `{known}`?"),
-                _ => format!("known here: {known}"),
-            };
-            self.fault(&key, format!("unknown key, {hint}"));
+            self.fault(&key, unknown_key(&key, self.known.iter().copied(), &hint));
         }
         self.faults
     }
 
-    fn get(&mut self, key: &'static str) -> Option<Value> {
+    /// Reads one setting, if it is there. A fault is noted.
+    fn get<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&SettingValue) -> Result<T, String>,
+    ) -> Option<T> {
         if !self.known.contains(&key) {
             self.known.push(key);
         }
-        self.values.get(key).cloned()
+        let read = parse(self.values.get(key)?);
+        read.map_err(|problem| self.fault(key, problem)).ok()
     }
+}
 
-    fn wrong<T>(&mut self, key: &str, what: &str, got: &Value) -> Option<T> {
-        self.fault(key, format!("must be {what}, got {}", got.noun()));
-        None
-    }
+fn described(mismatch: TypeMismatch<'_>) -> String {
+    format!("must be {}, got {}", mismatch.wanted, noun(mismatch.value))
+}
 
-    fn within<T: PartialOrd>(
-        &mut self,
-        key: &str,
-        value: T,
-        allowed: &RangeInclusive<T>,
-        show: impl Fn(&T) -> String,
-    ) -> Option<T> {
-        if allowed.contains(&value) {
-            return Some(value);
-        }
-        let (start, end) = (show(allowed.start()), show(allowed.end()));
-        self.fault(key, format!("must be from {start} to {end}, got {}", show(&value)));
-        None
+/// The type of a value by the noun that faults of transforms have.
+fn noun(value: &SettingValue) -> String {
+    match value {
+        SettingValue::Number(_) => "a number".to_owned(),
+        SettingValue::Truth(_) => "true or false".to_owned(),
+        other => other.noun(),
     }
 }
 
@@ -239,15 +172,16 @@ mod tests {
 
     #[test]
     fn a_table_within_a_table_gives_its_keys_a_prefix() {
-        let text = |text: &str| Value::Text(text.to_owned());
-        let tags =
-            Value::Table([("site".to_owned(), text("'north'")), ("n".to_owned(), Value::Integer(1))].into());
+        let text = |text: &str| SettingValue::Text(text.to_owned());
+        let tags = SettingValue::Table(
+            [("site".to_owned(), text("'north'")), ("n".to_owned(), SettingValue::Integer(1))].into(),
+        );
         let set = [
             ("tags".to_owned(), tags),
             ("tags.room".to_owned(), text("'attic'")),
             ("tags.site".to_owned(), text("'south'")),
         ];
-        let mut settings = settings(&[("set", Value::Table(set.into()))]);
+        let mut settings = settings(&[("set", SettingValue::Table(set.into()))]);
         let table = settings.table("set").expect("a table");
         assert_eq!(table.keys().collect::<Vec<_>>(), ["tags.room", "tags.site"]);
         let faults = settings.finish().into_iter().map(|fault| format!("{}: {}", fault.key, fault.problem));
@@ -259,14 +193,14 @@ mod tests {
 
     #[test]
     fn settings_are_read_by_their_types_and_every_fault_is_told() {
-        let text = |text: &str| Value::Text(text.to_owned());
+        let text = |text: &str| SettingValue::Text(text.to_owned());
         let mut good = settings(&[
             ("a", text("10s")),
-            ("b", Value::Integer(3)),
-            ("c", Value::Number(0.5)),
-            ("d", Value::Truth(true)),
-            ("e", Value::List(vec![text("x")])),
-            ("f", Value::Table([("value".to_owned(), text("1"))].into())),
+            ("b", SettingValue::Integer(3)),
+            ("c", SettingValue::Number(0.5)),
+            ("d", SettingValue::Truth(true)),
+            ("e", SettingValue::List(vec![text("x")])),
+            ("f", SettingValue::Table([("value".to_owned(), text("1"))].into())),
         ]);
         let minute = Duration::from_secs(60);
         assert_eq!(good.duration("a", Duration::ZERO..=minute), Some(Duration::from_secs(10)));
@@ -277,10 +211,10 @@ mod tests {
         assert_eq!((good.text("g"), good.finish()), (None, Vec::new()));
 
         let mut bad = settings(&[
-            ("a", Value::Integer(10)),
-            ("b", Value::Integer(9)),
-            ("e", Value::List(vec![Value::Truth(true)])),
-            ("f", Value::Table([("value".to_owned(), Value::Integer(1))].into())),
+            ("a", SettingValue::Integer(10)),
+            ("b", SettingValue::Integer(9)),
+            ("e", SettingValue::List(vec![SettingValue::Truth(true)])),
+            ("f", SettingValue::Table([("value".to_owned(), SettingValue::Integer(1))].into())),
             ("evry", text("10s")),
         ]);
         assert_eq!((bad.duration("a", Duration::ZERO..=minute), bad.count("b", 1..=5)), (None, None));

@@ -2,7 +2,7 @@
 
 use forebay_reading::{ReadingParts, Readings};
 
-use crate::settings::{Settings, Value};
+use crate::settings::{SettingValue, Settings};
 use crate::{Moment, Transform, Verdict};
 
 /// Whether a reading comes for the first time, or once more after a stop.
@@ -13,7 +13,7 @@ pub(crate) enum Turn {
 }
 
 /// The settings of a transform, by their keys.
-pub(crate) fn settings(values: &[(&str, Value)]) -> Settings {
+pub(crate) fn settings(values: &[(&str, SettingValue)]) -> Settings {
     Settings::new(values.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect())
 }
 

@@ -4,7 +4,7 @@ use forebay_reading::timestamp::Timestamp;
 use forebay_reading::{ReadingParts, ReadingRef, Value};
 use forebay_transform::KINDS;
 use forebay_transform::scope::Scope;
-use forebay_transform::settings::{Settings, Value as Setting};
+use forebay_transform::settings::{SettingValue as Setting, Settings};
 use proptest::prelude::*;
 
 use super::*;

@@ -13,7 +13,7 @@ use forebay_reading::{Parts, ReadingRef, Readings, Tag, Value};
 use tokio::time::Instant;
 
 use super::*;
-use crate::settings::Value as Setting;
+use crate::settings::SettingValue as Setting;
 use crate::{Moment, Stats, Verdict, WindowId};
 
 const NANOS: i64 = 1_000_000_000;

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::*;
-use crate::settings::Value as Setting;
+use crate::settings::SettingValue as Setting;
 use crate::tests::{Turn, passes, settings};
 
 /// The gateway's clock, in seconds, where it does not matter.

@@ -7,7 +7,7 @@ use forebay_reading::{ReadingParts, Value};
 use proptest::prelude::*;
 
 use super::*;
-use crate::settings::Value as Setting;
+use crate::settings::SettingValue as Setting;
 use crate::tests::{Turn, passes, settings};
 
 fn kind(window: &str, max_readings: i64) -> Arc<dyn Kind> {

@@ -20,7 +20,7 @@ fn reading(value: Value<'_>, site: Option<&str>) -> Readings {
     readings
 }
 
-fn kind(keep: settings::Value) -> Result<Arc<dyn Kind>, String> {
+fn kind(keep: settings::SettingValue) -> Result<Arc<dyn Kind>, String> {
     let mut settings = Settings::new([(KEEP.to_owned(), keep)].into());
     let kind = read(&mut settings);
     let faults = settings.finish();
@@ -30,7 +30,7 @@ fn kind(keep: settings::Value) -> Result<Arc<dyn Kind>, String> {
 /// What becomes of a reading, and whether it counts as failed.
 #[track_caller]
 fn check(keep: &str, readings: &Readings, expected: (Verdict, u64)) {
-    let kind = kind(settings::Value::Text(keep.to_owned())).expect(keep);
+    let kind = kind(settings::SettingValue::Text(keep.to_owned())).expect(keep);
     let mut filter = kind.make();
     let mut out = Readings::default();
     let now = Moment { instant: Instant::now(), wall: Timestamp::MIN };
@@ -63,12 +63,12 @@ fn what_the_expression_fails_on_passes_and_is_counted() {
 
 #[test]
 fn a_fault_names_the_setting_and_the_reason_names_the_expression() {
-    let check = |keep: settings::Value, expected: &str| {
+    let check = |keep: settings::SettingValue, expected: &str| {
         assert_eq!(kind(keep).expect_err(expected), expected);
     };
-    check(settings::Value::Integer(1), "keep: must be a string, got a whole number");
+    check(settings::SettingValue::Integer(1), "keep: must be a string, got a whole number");
     check(
-        settings::Value::Text("value * 2.0".to_owned()),
+        settings::SettingValue::Text("value * 2.0".to_owned()),
         "keep: line 1, column 7: must give true or false, got double",
     );
     let mut settings = Settings::default();
@@ -78,6 +78,6 @@ fn a_fault_names_the_setting_and_the_reason_names_the_expression() {
         (faults[0].key.as_str(), faults[0].problem.as_str()),
         ("keep", "is missing: an expression that is true for what passes, such as 'value < 125.0'")
     );
-    let kind = kind(settings::Value::Text("value < 1.0".to_owned())).expect("an expression");
+    let kind = kind(settings::SettingValue::Text("value < 1.0".to_owned())).expect("an expression");
     assert_eq!(kind.why(), "`keep` is false for it: value < 1.0");
 }

@@ -25,9 +25,9 @@ fn reading(value: Value<'_>) -> Readings {
 }
 
 fn kind(set: &[(&str, &str)]) -> Result<Arc<dyn Kind>, Vec<String>> {
-    let text = |text: &str| settings::Value::Text(text.to_owned());
+    let text = |text: &str| settings::SettingValue::Text(text.to_owned());
     let set = set.iter().map(|(field, expression)| ((*field).to_owned(), text(expression))).collect();
-    let mut settings = Settings::new([(SET.to_owned(), settings::Value::Table(set))].into());
+    let mut settings = Settings::new([(SET.to_owned(), settings::SettingValue::Table(set))].into());
     let kind = read(&mut settings);
     let faults = settings.finish();
     kind.ok_or_else(|| faults.into_iter().map(|fault| format!("{}: {}", fault.key, fault.problem)).collect())
@@ -195,9 +195,9 @@ fn every_fault_is_told_with_its_key() {
 
 #[test]
 fn a_tag_may_be_set_in_a_table_of_its_own() {
-    let text = |text: &str| settings::Value::Text(text.to_owned());
-    let tags = settings::Value::Table([("site".to_owned(), text("'south'"))].into());
-    let set = settings::Value::Table([("tags".to_owned(), tags)].into());
+    let text = |text: &str| settings::SettingValue::Text(text.to_owned());
+    let tags = settings::SettingValue::Table([("site".to_owned(), text("'south'"))].into());
+    let set = settings::SettingValue::Table([("tags".to_owned(), tags)].into());
     let mut settings = Settings::new([(SET.to_owned(), set)].into());
     assert!(read(&mut settings).is_some());
     assert_eq!(settings.finish(), Vec::new());
