@@ -1,4 +1,4 @@
-//! The settings: gathered from their layers, checked at the start, handed to each part as its own.
+//! The settings: read from their layers, checked at the start, and handed to each part as a struct of its own.
 
 mod buffer;
 mod dead_letter;
@@ -28,9 +28,9 @@ use crate::door::DoorConfig;
 use crate::ingest::{IngestConfig, KeysConfig};
 
 use layers::Layers;
-pub use layers::{Fault, Origin, Setting};
+pub use layers::{ConfigFault, Setting, SettingOrigin};
 
-/// Where the embedded node of a gateway without nodes keeps its readings.
+/// The directory of the embedded node's readings, for a gateway without other nodes.
 const EMBEDDED_NODE_DATA: &str = "data/node";
 
 const UNKNOWN_FIELDS: Registry<UnknownFields> = Registry {
@@ -57,30 +57,30 @@ const LOG_LEVELS: Registry<tracing::Level> = Registry {
 pub struct Config {
     /// The HTTP server.
     pub server: ServerConfig,
-    /// Who may come in.
+    /// The origins and hosts that are let in.
     pub door: DoorConfig,
     /// The HTTP front.
     pub ingest: IngestConfig,
     /// The buffer.
     pub buffer: BufferConfig,
-    /// The delivery. Without nodes, the gateway starts one of its own.
+    /// The delivery. Without nodes, the gateway starts the embedded one.
     pub delivery: DeliveryConfig,
-    /// Where that node keeps its readings.
+    /// The directory of the embedded node's readings.
     pub embedded_node_data: PathBuf,
     /// The log.
-    pub log: LogConfig,
+    pub log: LoggingConfig,
     /// Every effective setting, for people; secrets are hidden.
     pub settings: Vec<Setting>,
-    /// Settings that were made and have no effect.
-    pub without_effect: Vec<WithoutEffect>,
+    /// Settings that are set and have no effect.
+    pub without_effect: Vec<IneffectiveSetting>,
 }
 
-/// A setting that was made and has no effect.
+/// A setting that is set and has no effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WithoutEffect {
+pub struct IneffectiveSetting {
     /// The setting.
     pub setting: Setting,
-    /// Where it has none: "with a buffer of the kind …".
+    /// The circumstance that makes it ineffective: "with a buffer of the kind …".
     pub why: String,
 }
 
@@ -93,16 +93,16 @@ pub struct ServerConfig {
     pub max_connections: usize,
     /// Longest time for the head of a request, and between two requests.
     pub idle_timeout: Duration,
-    /// Longest time that a stop takes to deliver what is buffered.
+    /// Longest time that a stop takes to deliver buffered readings.
     pub shutdown_timeout: Duration,
 }
 
 /// The settings of the log.
 #[derive(Clone, Copy, Debug)]
-pub struct LogConfig {
+pub struct LoggingConfig {
     /// Form of the lines.
     pub format: LogFormat,
-    /// Least level that is logged.
+    /// Least severe level that is logged.
     pub level: tracing::Level,
 }
 
@@ -116,12 +116,13 @@ pub enum LogFormat {
 }
 
 impl Config {
-    /// Reads the settings from the defaults, `file` and `environment` (names and values), the last one first.
+    /// Reads the settings from the defaults, `file` and `environment` (names and values). A later layer overrides
+    /// those before it.
     ///
     /// # Errors
     ///
-    /// Every fault that was found, not only the first.
-    pub fn read(file: Option<&Path>, environment: &[(String, String)]) -> Result<Config, Vec<Fault>> {
+    /// All faults, not only the first.
+    pub fn read(file: Option<&Path>, environment: &[(String, String)]) -> Result<Config, Vec<ConfigFault>> {
         let mut layers = Layers::read(file, environment);
         let mut without_effect = Vec::new();
         let request_timeout = duration(&mut layers, "server.request_timeout", MILLISECOND..=HOUR);
@@ -193,8 +194,8 @@ fn ingest(layers: &mut Layers, request_timeout: Duration) -> IngestConfig {
     config
 }
 
-fn log(layers: &mut Layers) -> LogConfig {
-    LogConfig {
+fn log(layers: &mut Layers) -> LoggingConfig {
+    LoggingConfig {
         format: *choice(layers, "log.format", &LOG_FORMATS),
         level: *choice(layers, "log.level", &LOG_LEVELS),
     }
@@ -213,7 +214,7 @@ fn size(layers: &mut Layers, key: &str, allowed: RangeInclusive<u64>) -> u64 {
 
 fn count(layers: &mut Layers, key: &str, allowed: RangeInclusive<i64>) -> usize {
     let number = layers.get(key, |value| within(value.integer()?, &allowed, i64::to_string));
-    usize::try_from(number).expect("no range of ours has negative numbers")
+    usize::try_from(number).expect("the allowed ranges have no negative numbers")
 }
 
 fn truth(layers: &mut Layers, key: &str) -> bool {
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_those_that_are_promised() {
+    fn the_defaults_are_the_promised_ones() {
         let config = read("", &[]).expect("the defaults are good");
         assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(config.ingest.max_body, 8 << 20);
@@ -306,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_goes_before_the_file_and_the_file_before_the_defaults() {
+    fn the_environment_overrides_the_file_and_the_file_the_defaults() {
         let config = read(
             "[batch]\nmax_readings = 5\nmax_age = \"2s\"\n[cluster]\nnodes = [\"http://a/x\"]\n[cluster.headers]\nX-Token = \"a\"",
             &[
@@ -330,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_told_with_its_place_its_key_and_what_is_allowed() {
+    fn every_fault_has_its_place_its_key_and_the_allowed_values() {
         check_faults(
             "[server]\nlisten = \"nowhere\"\nmax_body = 5\n\n[buffer]\nkind = \"disc\"\nmax_readings = 0\n[batch]\nmax_age = \"1 sec\"\nmaxage = 1\n[cluster]\nnodes = [\"ftp://a\"]\n",
             &[("FOREBAY__BATCH__MAX_READINGS", "many"), ("FOREBAY__BUFER__KIND", "memory")],
@@ -349,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_numbers_with_or_without_a_fraction() {
+    fn ratios_are_numbers_with_or_without_a_fraction() {
         let file = "[cluster.health]\nmax_ejected = 0\nfailure_ratio = 0.25\n";
         let config = read(file, &[("FOREBAY__CLUSTER__HEALTH__MAX_EJECTED", "0.5")]).expect("good settings");
         assert_eq!((config.delivery.health.max_ejected, config.delivery.health.failure_ratio), (0.5, 0.25));
@@ -373,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_that_miss_an_underscore_are_told_and_others_are_left_alone() {
+    fn variables_that_lack_an_underscore_are_faults_and_unrelated_ones_are_not() {
         check_faults(
             "",
             &[
@@ -388,11 +389,11 @@ mod tests {
             ],
         );
         let others = [("FOREBAY_CONFIG", "x"), ("FOREBAY_PORT", "tcp://10.0.0.1:80"), ("FOREBAY_IMAGE", "x")];
-        read("", &others).expect("no settings of ours");
+        read("", &others).expect("these are not settings");
     }
 
     #[test]
-    fn nodes_may_be_named_and_their_names_are_checked_like_addresses() {
+    fn dns_names_of_nodes_are_checked_like_addresses() {
         let file = "[cluster]\nnodes = [\"http://a/x\", \"dns+http://b:9000/x\"]\nresolve_every = \"2s\"\n";
         let delivery = read(file, &[]).expect("good settings").delivery;
         let shown: Vec<_> = delivery.nodes.iter().map(ToString::to_string).collect();
@@ -419,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_nodes_have_the_same_name() {
+    fn nodes_that_would_share_a_name_are_a_fault() {
         check_faults(
             "[cluster]\nnodes = [\"http://a/x?shard=1\", \"http://a/x?shard=2\"]\n",
             &[],
@@ -429,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_shows_together_is_a_fault_too() {
+    fn settings_that_contradict_each_other_are_faults() {
         check_faults(
             "[buffer]\nkind = \"memory\"\nack = \"disk\"\n[cluster.retry]\ninitial = \"1m\"\n",
             &[],
@@ -452,13 +453,13 @@ mod tests {
         );
         read("[batch]\nmax_bytes = \"64MiB\"\n", &[]).expect("the node takes as much");
         read(larger, &[("FOREBAY__CLUSTER__NODES", "http://a/x")]).expect("another node may take more");
-        // Whether the embedded node would run is not known then.
+        // A node with a fault still means that the embedded node is not used.
         let faults = read(larger, &[("FOREBAY__CLUSTER__NODES", "ftp://a")]).expect_err("no such node");
         assert!(!faults.contains("batch.max_bytes"), "{faults}");
     }
 
     #[test]
-    fn a_format_that_the_embedded_node_does_not_take_is_a_fault() {
+    fn a_format_that_the_embedded_node_does_not_read_is_a_fault() {
         for format in forebay_stores::STORES.names().filter(|name| *name != "ndjson") {
             let file = format!("[cluster]\nformat = \"{format}\"\n");
             let expected = format!(
@@ -472,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_toml_or_not_there_is_told() {
+    fn a_file_that_is_missing_unreadable_or_not_toml_is_a_fault() {
         let faults = read("[server\n", &[]).expect_err("no TOML");
         assert!(faults.starts_with("FILE:1: "), "{faults}");
         let faults = Config::read(Some(Path::new("/nonexistent/forebay.toml")), &[]).expect_err("no file");
@@ -493,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn misspelt_settings_without_effect_are_told_like_all_others() {
+    fn misspelt_settings_are_faults_also_where_the_right_ones_had_no_effect() {
         check_faults(
             "[dead_letter]\nptah = \"x\"\n[cluster.shard]\nfailovr = \"wait\"\n[buffer.path]\nx = 1\n",
             &[("FOREBAY_BUFFER__FSYNC", "200ms")],
@@ -507,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_without_effect_are_named_with_the_reason() {
+    fn ineffective_settings_are_listed_with_the_reason() {
         let check = |file: &str, environment: &[(&str, &str)], expected: &[(&str, &str)]| {
             let config = read(file, environment).expect("known keys");
             let named = config.without_effect.iter();
@@ -531,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn the_acknowledgement_is_that_of_the_kind_unless_another_is_set() {
+    fn the_acknowledgement_has_the_default_of_the_buffer_kind_unless_it_is_set() {
         let check = |file: &str, environment: &[(&str, &str)], expected: Ack, origin: &str| {
             let config = read(file, environment).expect("good settings");
             assert_eq!(config.buffer.ack, expected, "{file}");
@@ -554,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_some_kinds_of_buffer_are_read_and_checked_with_every_kind() {
+    fn settings_of_a_single_buffer_kind_are_checked_with_every_kind() {
         let made = "[ingest]\nidempotency_window = \"1h\"\n[buffer]\npath = \"x\"\nfsync = \"200ms\"\n";
         for kind in ["disk", "memory"] {
             let config = read(made, &[("FOREBAY__BUFFER__KIND", kind)]).expect("good settings");

@@ -24,7 +24,7 @@ use super::settings::SettingsArguments;
 use super::terminal::complain;
 use super::{DONE, FAILED, MISUSED};
 use crate::buffer::disk;
-use crate::config::{Config, WithoutEffect};
+use crate::config::{Config, IneffectiveSetting};
 use crate::delivery::dead_letter::{Leftover, LetterDirectory};
 use crate::delivery::{NodeSource, Trials, is_own};
 use crate::directory_lock;
@@ -229,7 +229,7 @@ fn write_settings(config: &Config, out: &mut impl Write) -> io::Result<()> {
         };
         writeln!(out, "{} = {value}  ({})", setting.key, setting.origin)?;
     }
-    for WithoutEffect { setting, why } in &config.without_effect {
+    for IneffectiveSetting { setting, why } in &config.without_effect {
         let (key, value, origin) = (&setting.key, &setting.value, &setting.origin);
         writeln!(out, "{key} = {value}  ({origin}): has no effect {why}")?;
     }

@@ -10,7 +10,7 @@ use super::address_file::{self, Entry, Server};
 use super::settings::SettingsArguments;
 use super::terminal::complain;
 use super::{DONE, FAILED, MISUSED};
-use crate::config::Origin;
+use crate::config::SettingOrigin;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -49,7 +49,7 @@ impl HealthcheckArguments {
         let listen = config.settings.iter().find(|setting| setting.key == "server.listen");
         let target = ProbeTarget {
             listen: config.server.listen,
-            listen_is_set: listen.is_some_and(|setting| !matches!(setting.origin, Origin::Default)),
+            listen_is_set: listen.is_some_and(|setting| !matches!(setting.origin, SettingOrigin::Default)),
             file_is_named: self.settings.name_a_file(),
         };
         let found = address_file::started_here();

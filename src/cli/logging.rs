@@ -6,10 +6,10 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt;
 
 use super::terminal::{Colours, LogLine};
-use crate::config::{LogConfig, LogFormat};
+use crate::config::{LogFormat, LoggingConfig};
 
 /// Starts the log. A second call, as tests may make it, changes nothing.
-pub(super) fn start(config: LogConfig) {
+pub(super) fn start(config: LoggingConfig) {
     let level = LevelFilter::from_level(config.level);
     let is_coloured = config.format == LogFormat::Text && io::stderr().is_terminal();
     let colours = if is_coloured { Colours::Some } else { Colours::None };

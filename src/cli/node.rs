@@ -10,7 +10,7 @@ use tracing::{Level, error, info};
 use super::address_file::{AddressFile, Server};
 use super::interrupts::{Interrupts, Listening};
 use super::{DONE, FAILED, logging};
-use crate::config::{LogConfig, LogFormat};
+use crate::config::{LogFormat, LoggingConfig};
 use crate::node::{Node, NodeOptions};
 
 /// Runs a node that stores batches in SQLite and answers queries: for one machine, and for trying things out.
@@ -26,7 +26,7 @@ pub(super) struct NodeArguments {
 
 /// Runs the node until SIGTERM or SIGINT; a second signal ends it at once. Returns the exit status.
 pub(super) fn run(arguments: NodeArguments, listening: Listening) -> u8 {
-    logging::start(LogConfig { format: LogFormat::Text, level: Level::INFO });
+    logging::start(LoggingConfig { format: LogFormat::Text, level: Level::INFO });
     let options = NodeOptions { listen: arguments.listen, data: arguments.data };
     let served = listening.and_then(|(runtime, interrupts)| {
         let served = runtime.block_on(serve(options, interrupts));

@@ -9,7 +9,7 @@ use super::address_file::{AddressFile, Server};
 use super::interrupts::{Interrupts, Listening};
 use super::settings::SettingsArguments;
 use super::{DONE, FAILED, MISUSED, logging};
-use crate::config::{Config, WithoutEffect};
+use crate::config::{Config, IneffectiveSetting};
 use crate::gateway::{Gateway, StopOutcome};
 
 /// Runs the gateway.
@@ -23,7 +23,7 @@ pub(super) struct ServeArguments {
 pub(super) fn run(arguments: &ServeArguments, listening: Listening) -> u8 {
     let Some(config) = arguments.settings.read() else { return MISUSED };
     logging::start(config.log);
-    for WithoutEffect { setting, why } in &config.without_effect {
+    for IneffectiveSetting { setting, why } in &config.without_effect {
         warn!(key = setting.key, origin = %setting.origin, why, "this setting has no effect");
     }
     raise_open_files_limit();

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::terminal::complain;
-use crate::config::{Config, Fault, Origin};
+use crate::config::{Config, ConfigFault, SettingOrigin};
 
 /// The variable that names the file.
 const FILE_VARIABLE: &str = "FOREBAY_CONFIG";
@@ -89,8 +89,8 @@ fn read(
         }
     }
     let path = file.as_ref().map(|(path, _)| path.as_path());
-    let line = |fault: &Fault| match (&fault.origin, &file) {
-        (Origin::WholeFile { .. }, Some((_, named_by))) => format!("{fault}; {named_by} names it"),
+    let line = |fault: &ConfigFault| match (&fault.origin, &file) {
+        (SettingOrigin::WholeFile { .. }, Some((_, named_by))) => format!("{fault}; {named_by} names it"),
         _ => fault.to_string(),
     };
     Config::read(path, &environment).map_err(|faults| faults.iter().map(line).collect())

@@ -5,11 +5,11 @@ use std::time::Duration;
 use forebay_reading::quantity::format_duration;
 use forebay_reading::setting::{SettingValue, within};
 
-use super::layers::{Layers, Origin, Setting};
-use super::{HOUR, MILLISECOND, WithoutEffect, choice, choice_name, count, directory, size};
+use super::layers::{Layers, Setting, SettingOrigin};
+use super::{HOUR, IneffectiveSetting, MILLISECOND, choice, choice_name, count, directory, size};
 use crate::buffer::{Ack, Amount, BufferConfig, Fsync, KINDS, OVERFLOW_POLICIES};
 
-/// Settings that only some kinds have.
+/// Settings that only some kinds of buffer have.
 const OF_SOME_KINDS: [&str; 2] = ["buffer.path", "buffer.fsync"];
 
 pub(super) fn read(layers: &mut Layers, request_timeout: Duration, memos_kept: Duration) -> BufferConfig {
@@ -29,8 +29,8 @@ pub(super) fn read(layers: &mut Layers, request_timeout: Duration, memos_kept: D
     }
 }
 
-/// The acknowledgement. The default is the first that the kind can give; one that was set and that the kind cannot
-/// give is a fault.
+/// Reads the acknowledgement. The default is the first that the kind can give; setting one that it cannot give is a
+/// fault.
 fn ack(layers: &mut Layers, kind: &str) -> Ack {
     let acks = KINDS.find(kind).expect("the name comes from the table").acks;
     let ack = *choice(layers, "buffer.ack", &Ack::NAMES);
@@ -39,7 +39,7 @@ fn ack(layers: &mut Layers, kind: &str) -> Ack {
     }
     let default = acks[0];
     if let Some(setting) = layers.settings.iter_mut().find(|setting| setting.key == "buffer.ack")
-        && matches!(setting.origin, Origin::Default)
+        && matches!(setting.origin, SettingOrigin::Default)
     {
         default.name().clone_into(&mut setting.value);
         return default;
@@ -51,16 +51,17 @@ fn ack(layers: &mut Layers, kind: &str) -> Ack {
     default
 }
 
-/// What was set and has no effect with this kind.
-pub(super) fn without_effect(layers: &Layers, config: &BufferConfig) -> Vec<WithoutEffect> {
+/// Settings that are set and have no effect with this kind.
+pub(super) fn without_effect(layers: &Layers, config: &BufferConfig) -> Vec<IneffectiveSetting> {
     let is_idle = |setting: &&Setting| {
         let key = setting.key.as_str();
         OF_SOME_KINDS.contains(&key)
             && !config.kind().settings.contains(&key)
-            && !matches!(setting.origin, Origin::Default)
+            && !matches!(setting.origin, SettingOrigin::Default)
     };
     let why = format!("with a buffer of the kind `{}`", config.kind);
-    let without_effect = |setting: &Setting| WithoutEffect { setting: setting.clone(), why: why.clone() };
+    let without_effect =
+        |setting: &Setting| IneffectiveSetting { setting: setting.clone(), why: why.clone() };
     layers.settings.iter().filter(is_idle).map(without_effect).collect()
 }
 

@@ -16,7 +16,7 @@ mod tests {
     use crate::config::Config;
 
     #[test]
-    fn a_directory_without_a_name_and_a_size_that_holds_no_letter_are_faults() {
+    fn an_empty_directory_and_a_size_below_one_letter_are_faults() {
         let set = |key: &str, value: &str| (format!("FOREBAY__DEAD_LETTER__{key}"), value.to_owned());
         let faults = Config::read(None, &[set("PATH", ""), set("MAX_BYTES", "1B")]).expect_err("two faults");
         let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();

@@ -11,10 +11,10 @@ use forebay_stores::STORES;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
-use super::layers::{Layers, Origin, Setting, list};
+use super::layers::{Layers, Setting, SettingOrigin, list};
 use super::{
-    HOUR, MILLISECOND, WithoutEffect, choice, count, dead_letter, duration, format, ratio, size, transform,
-    usize_of,
+    HOUR, IneffectiveSetting, MILLISECOND, choice, count, dead_letter, duration, format, ratio, size,
+    transform, usize_of,
 };
 use crate::backoff::Backoff;
 use crate::delivery::{
@@ -25,11 +25,11 @@ use crate::node;
 use crate::node_id::NodeId;
 use crate::routing::{Distribution, ROUTES};
 
-/// As many nodes as there can be.
+/// Most nodes, as the bound of a count.
 #[expect(clippy::cast_possible_wrap, reason = "a thousand")]
 const NODES_MAX_SETTING: i64 = NODES_MAX as i64;
 
-/// What may happen to the readings of a node that is down.
+/// The ways to treat readings of a node that is down.
 const FAILOVERS: Registry<Failover> =
     Registry { what: "failover", members: &[("next", Failover::Next), ("wait", Failover::Wait)] };
 
@@ -81,15 +81,15 @@ pub(super) fn read(layers: &mut Layers, listen: SocketAddr) -> DeliveryConfig {
         },
     };
     refuse_own_address(layers, &config, listen);
-    refuse_copies_that_cannot_be(layers, &config);
-    refuse_compressions_that_nodes_cannot_undo(layers, &config);
-    refuse_other_times_than_are_written(layers, &config);
-    refuse_what_the_embedded_node_does_not_take(layers, &config);
+    refuse_unreachable_copies(layers, &config);
+    refuse_unsupported_compression(layers, &config);
+    refuse_other_units_of_time(layers, &config);
+    refuse_misfits_of_the_embedded_node(layers, &config);
     config
 }
 
-/// What was set for routes and nodes of another kind than are used.
-pub(super) fn without_effect(layers: &Layers, config: &DeliveryConfig) -> Vec<WithoutEffect> {
+/// Settings that are set for routes, formats and nodes that are not used.
+pub(super) fn without_effect(layers: &Layers, config: &DeliveryConfig) -> Vec<IneffectiveSetting> {
     let distribution = config.route.distribution();
     let format = layers.settings.iter().find(|setting| setting.key == "cluster.format");
     let is_other_format = |name: &str| format.is_some_and(|format| format.value != name);
@@ -109,15 +109,15 @@ pub(super) fn without_effect(layers: &Layers, config: &DeliveryConfig) -> Vec<Wi
         }
         _ => None,
     };
-    let made = layers.settings.iter().filter(|setting| !matches!(setting.origin, Origin::Default));
+    let made = layers.settings.iter().filter(|setting| !matches!(setting.origin, SettingOrigin::Default));
     let without = |setting: &Setting| {
         let why = why(&setting.key)?;
-        Some(WithoutEffect { setting: setting.clone(), why })
+        Some(IneffectiveSetting { setting: setting.clone(), why })
     };
     made.filter_map(without).collect()
 }
 
-/// Notes a fault if a node is this gateway itself: whatever it sends there comes in again.
+/// Records a fault if a node is this gateway itself: readings sent there would come in again.
 fn refuse_own_address(layers: &mut Layers, config: &DeliveryConfig, listen: SocketAddr) {
     for node in config.nodes.iter().filter(|node| leads_to(node, listen)) {
         let fault = format!(
@@ -128,18 +128,18 @@ fn refuse_own_address(layers: &mut Layers, config: &DeliveryConfig, listen: Sock
     }
 }
 
-/// Notes a fault if batches are to go to several nodes, and could never go to enough.
-fn refuse_copies_that_cannot_be(layers: &mut Layers, config: &DeliveryConfig) {
+/// Records a fault if batches need more nodes than there are, or a larger quorum than copies.
+fn refuse_unreachable_copies(layers: &mut Layers, config: &DeliveryConfig) {
     let ReplicateConfig { copies, quorum, .. } = config.replicate;
     if copies > 0 && quorum > copies {
         let allowed = format!("must be at most cluster.replicate.copies, which is {copies}, got {quorum}");
         layers.fault("cluster.replicate.quorum", allowed);
     }
     if config.route.distribution() != Distribution::Copies || config.nodes.len() > config.fixed_nodes() {
-        // How many nodes a name stands for is not known yet.
+        // The number of nodes behind a DNS name is not known yet.
         return;
     }
-    // With none, there is the gateway's own.
+    // Without nodes, the embedded one is used.
     let nodes = config.nodes.len().max(1);
     for (key, wanted) in [("cluster.replicate.copies", copies), ("cluster.replicate.quorum", quorum)] {
         if wanted > nodes && !layers.faults.iter().any(|fault| fault.key == "cluster.nodes") {
@@ -150,8 +150,8 @@ fn refuse_copies_that_cannot_be(layers: &mut Layers, config: &DeliveryConfig) {
     }
 }
 
-/// Notes a fault if addresses ask for times to be read in another unit than that in which they are written.
-fn refuse_other_times_than_are_written(layers: &mut Layers, config: &DeliveryConfig) {
+/// Records a fault if an address has nodes read times in another unit than the gateway writes.
+fn refuse_other_units_of_time(layers: &mut Layers, config: &DeliveryConfig) {
     let is_influx = |setting: &Setting| setting.key == "cluster.format" && setting.value == "influx";
     let mut queries = config.nodes.iter().flat_map(|node| node.url().query_pairs());
     let other = queries.find(|(name, value)| name == "precision" && !matches!(value.as_ref(), "ns" | "n"));
@@ -164,9 +164,9 @@ fn refuse_other_times_than_are_written(layers: &mut Layers, config: &DeliveryCon
     }
 }
 
-/// Notes a fault if nodes of the format would not understand bodies that are compressed like this. Some would say that they
-/// have them.
-fn refuse_compressions_that_nodes_cannot_undo(layers: &mut Layers, config: &DeliveryConfig) {
+/// Records a fault if nodes of the format cannot undo this compression. Some would acknowledge bodies that they cannot
+/// read.
+fn refuse_unsupported_compression(layers: &mut Layers, config: &DeliveryConfig) {
     let value =
         |key: &str| layers.settings.iter().find(|setting| setting.key == key).map(|it| it.value.clone());
     let (Some(format), Some(compression)) = (value("cluster.format"), value("cluster.compression")) else {
@@ -186,9 +186,9 @@ fn refuse_compressions_that_nodes_cannot_undo(layers: &mut Layers, config: &Deli
     layers.fault("cluster.compression", fault);
 }
 
-/// Notes a fault if the gateway is to deliver to a node of its own, and that node would refuse full batches, or all, for ever.
-fn refuse_what_the_embedded_node_does_not_take(layers: &mut Layers, config: &DeliveryConfig) {
-    // Nodes at fault are nodes all the same.
+/// Records a fault if the embedded node is used and would refuse every full batch, or every batch.
+fn refuse_misfits_of_the_embedded_node(layers: &mut Layers, config: &DeliveryConfig) {
+    // A node with a fault still means that the embedded node is not used.
     let is_embedded =
         config.nodes.is_empty() && !layers.faults.iter().any(|fault| fault.key == "cluster.nodes");
     if !is_embedded {
@@ -206,7 +206,7 @@ fn refuse_what_the_embedded_node_does_not_take(layers: &mut Layers, config: &Del
     }
 }
 
-/// What is said of a header that nobody else may set.
+/// The message for a header that must not be set.
 const RESERVED: &str = "must not be set here: HTTP, the format of the bodies or Forebay itself sets this header; allowed are \
     others, such as authorization or x-api-key";
 
@@ -228,7 +228,7 @@ fn node_sources(texts: &[String]) -> Result<Vec<NodeSource>, String> {
     if sources.len() > NODES_MAX {
         return Err(format!("must be at most {NODES_MAX} nodes, got {}", sources.len()));
     }
-    // Metrics with the same name and labels twice are refused as a whole by those who read them.
+    // Prometheus refuses all metrics if two have the same name and labels.
     let urls: Vec<Url> = sources.iter().map(|source| source.url().clone()).collect();
     let mut seen = BTreeSet::new();
     match NodeId::for_urls(&urls).into_iter().find(|id| !seen.insert(id.clone())) {
@@ -245,7 +245,7 @@ fn node_source(text: &str) -> Result<NodeSource, String> {
 }
 
 fn node_url(text: &str, example: &str) -> Result<Url, String> {
-    // What stands before an `@` or behind a `?` may be a password, and faults are logged.
+    // The text before an `@` or behind a `?` may be a password, and faults are logged.
     let shown = text.rsplit_once('@').map_or(text.to_owned(), |(_, rest)| format!("…@{rest}"));
     let shown = shown.split_once('?').map_or(shown.clone(), |(before, _)| format!("{before}?…"));
     let url: Url =
@@ -267,7 +267,7 @@ mod tests {
     fn read(settings: &[(&str, &str)]) -> Result<Config, Vec<String>> {
         let name = |key: &str| format!("FOREBAY__{}", key.to_uppercase().replace('.', "__"));
         let set: Vec<_> = settings.iter().map(|(key, value)| (name(key), (*value).to_owned())).collect();
-        let text = |fault: &crate::config::Fault| {
+        let text = |fault: &crate::config::ConfigFault| {
             let text = fault.to_string();
             text.split_once(": ").map_or(text.clone(), |(_, fault)| fault.to_owned())
         };
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn routes_have_the_settings_that_are_promised() {
+    fn routes_have_the_promised_defaults() {
         let config = read(&[]).expect("the defaults are good").delivery;
         assert_eq!(config.shard.failover, Failover::Next);
         let straggler_timeout = std::time::Duration::from_secs(30);
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_compression_that_the_nodes_of_the_format_cannot_undo_is_a_fault() {
+    fn a_compression_that_nodes_of_the_format_cannot_undo_is_a_fault() {
         let check = |format: &str, compression: &str, expected: Option<&str>| {
             let nodes = ("cluster.nodes", "http://a/x");
             let read = read(&[nodes, ("cluster.format", format), ("cluster.compression", compression)]);
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_influx_that_asks_for_another_unit_of_time_is_a_fault() {
+    fn an_influx_address_with_another_unit_of_time_is_a_fault() {
         let check = |format: &str, query: &str, expected: &[&str]| {
             let nodes = format!("http://a/write?{query}");
             let read = read(&[("cluster.nodes", &nodes), ("cluster.format", format)]);
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_the_request_has_of_its_own_is_a_fault_however_it_is_written() {
+    fn a_header_that_forebay_sets_itself_is_a_fault_in_any_spelling() {
         for name in [
             "content-length",
             "Content-Encoding",
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_an_address_that_is_none_shows_no_secret() {
+    fn the_fault_of_a_malformed_address_shows_no_secret() {
         for node in ["http://me:hush-hush@:80/x", "http://?p=hush-hush", "http://[::1/x?token=hush-hush"] {
             let faults = read(&[("cluster.nodes", node)]).expect_err("a fault").join("\n");
             assert!(!faults.contains("hush"), "{faults}");
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_that_cannot_be_are_faults() {
+    fn copies_and_quorums_that_cannot_be_reached_are_faults() {
         let check = |settings: &[(&str, &str)], expected: &[&str]| {
             assert_eq!(read(settings).expect_err("a fault"), expected, "{settings:?}");
         };
@@ -399,6 +399,9 @@ mod tests {
             &["cluster.replicate.quorum: must be at most cluster.replicate.copies, which is 1, got 2"],
         );
         assert!(read(&[replicate, two, ("cluster.replicate.copies", "0")]).is_ok());
-        assert!(read(&[replicate, ("cluster.nodes", "dns+http://a:1/x")]).is_ok(), "nobody knows yet");
+        assert!(
+            read(&[replicate, ("cluster.nodes", "dns+http://a:1/x")]).is_ok(),
+            "the number of nodes is not known yet"
+        );
     }
 }

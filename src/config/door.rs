@@ -1,4 +1,4 @@
-//! The settings of who may come in.
+//! The settings of the door: the origins and hosts that are let in.
 
 use super::layers::{Layers, list};
 use crate::door::{DoorConfig, Host, WebOrigin};
@@ -23,8 +23,8 @@ pub(super) fn read(layers: &mut Layers) -> DoorConfig {
     }
 }
 
-/// Whether it stands for itself. An asterisk may be in a name (RFC 3986), but whoever writes one here means many names,
-/// and it would stand for none of them.
+/// Whether the text is a single name. RFC 3986 allows an asterisk in a name, but here it is surely meant as a pattern,
+/// and would match no name.
 fn is_no_pattern(text: &str) -> bool {
     !text.contains('*')
 }

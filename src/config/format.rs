@@ -1,4 +1,4 @@
-//! The settings of the formats towards nodes.
+//! The settings of the formats in which nodes receive readings.
 
 use forebay_codec::{ElasticsearchConfig, InfluxConfig, Integers};
 use forebay_reading::registry::Registry;
@@ -11,7 +11,7 @@ use super::{choice, truth};
 /// Longest name of a database, table or index, in bytes.
 const NAME_BYTES_MAX: usize = 255;
 
-/// How whole numbers may be written in line protocol.
+/// The ways to write whole numbers in line protocol.
 const INTEGERS: Registry<Integers> = Registry {
     what: "way to write whole numbers",
     members: &[("integer", Integers::Integer), ("float", Integers::Float)],
@@ -29,7 +29,7 @@ pub(super) fn read(layers: &mut Layers) -> StoreConfig {
     }
 }
 
-/// The format that a setting belongs to, by the settings' section.
+/// The format that a setting belongs to, by its section.
 pub(super) fn format_of(key: &str) -> Option<&'static str> {
     let section = key.strip_prefix("cluster.")?.split('.').next()?;
     ["clickhouse", "elasticsearch", "influx"].into_iter().find(|format| *format == section)
@@ -46,7 +46,7 @@ fn name(value: &SettingValue) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-/// An index, alias or data stream: what Elasticsearch itself demands of its name.
+/// The name of an index, alias or data stream, by the rules of Elasticsearch.
 fn index(value: &SettingValue) -> Result<String, String> {
     let name = name(value)?;
     let is_forbidden = |character: char| {
@@ -69,12 +69,12 @@ mod tests {
     use forebay_stores::StoreConfig;
 
     #[test]
-    fn the_defaults_are_those_of_the_formats() {
+    fn the_defaults_of_the_settings_and_of_the_formats_agree() {
         assert_eq!(super::read(&mut super::Layers::read(None, &[])), StoreConfig::default());
     }
 
     #[test]
-    fn names_that_no_store_would_take_are_faults() {
+    fn names_that_every_store_would_refuse_are_faults() {
         let check = |key: &str, value: &str, expected: &str| {
             let variable = format!("FOREBAY__CLUSTER__{}", key.to_uppercase().replace('.', "__"));
             let faults = Config::read(None, &[(variable, value.to_owned())]).expect_err("a fault");

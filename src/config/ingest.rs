@@ -1,4 +1,4 @@
-//! The settings of the front that need more than a look.
+//! The settings of the HTTP front that have rules of their own.
 
 use forebay_codec::DeviceTags;
 use forebay_reading::TAG_BYTES_MAX;
@@ -14,7 +14,7 @@ pub(super) fn device_tags(layers: &mut Layers) -> DeviceTags {
     layers.get("ingest.influx_device_tags", |value| check(list(value)?))
 }
 
-/// The time before which no reading is taken.
+/// The time before which readings are refused.
 pub(super) fn earliest(layers: &mut Layers) -> Timestamp {
     layers.get("ingest.earliest", |value| parse_earliest(value.text()?))
 }
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn device_tags_are_a_few_names_each_once() {
+    fn device_tags_are_a_few_different_names() {
         check_names(&["device", "host"], Ok(()));
         check_names(&["host"], Ok(()));
         let many: Vec<_> = (0..17).map(|number| number.to_string()).collect();

@@ -17,53 +17,53 @@ const DEFAULTS: &str = include_str!("../../config/default.toml");
 const ENVIRONMENT_PREFIX: &str = "FOREBAY";
 const SEPARATOR: &str = "__";
 
-/// Where a setting was made.
+/// The place where a setting was set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// Inside the binary.
+pub enum SettingOrigin {
+    /// The defaults, which are part of the binary.
     Default,
-    /// In the file as a whole, which cannot be read or is no settings file.
+    /// The file as a whole, if it cannot be read or is not a settings file.
     WholeFile {
         /// The file.
         path: PathBuf,
     },
-    /// In the file, in this line.
+    /// A line of the file.
     File {
         /// The file.
         path: PathBuf,
-        /// Line from 1.
+        /// The line, from 1.
         line: usize,
     },
-    /// In this environment variable.
+    /// An environment variable.
     Environment {
         /// Its name.
         variable: String,
     },
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for SettingOrigin {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Origin::Default => write!(formatter, "default"),
-            Origin::WholeFile { path } => write!(formatter, "{}", path.display()),
-            Origin::File { path, line } => write!(formatter, "{}:{line}", path.display()),
-            Origin::Environment { variable } => write!(formatter, "environment variable {variable}"),
+            SettingOrigin::Default => write!(formatter, "default"),
+            SettingOrigin::WholeFile { path } => write!(formatter, "{}", path.display()),
+            SettingOrigin::File { path, line } => write!(formatter, "{}:{line}", path.display()),
+            SettingOrigin::Environment { variable } => write!(formatter, "environment variable {variable}"),
         }
     }
 }
 
-/// One thing that is wrong with the settings.
+/// A fault of the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct ConfigFault {
     /// Where it was set.
-    pub origin: Origin,
+    pub origin: SettingOrigin,
     /// The key, in full; empty if the file as a whole is at fault.
     pub key: String,
     /// What is wrong, and what is allowed.
     pub problem: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ConfigFault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let separator = if self.key.is_empty() { "" } else { ": " };
         write!(formatter, "{}{separator}{}: {}", self.origin, self.key, self.problem)
@@ -78,24 +78,24 @@ pub struct Setting {
     /// The effective value.
     pub value: String,
     /// Where it was set.
-    pub origin: Origin,
+    pub origin: SettingOrigin,
 }
 
-/// All layers on top of each other.
+/// The settings of all layers, with the faults found so far.
 #[derive(Debug)]
 pub(super) struct Layers {
-    values: BTreeMap<String, (SettingValue, Origin)>,
+    values: BTreeMap<String, (SettingValue, SettingOrigin)>,
     defaults: BTreeMap<String, SettingValue>,
     used: BTreeSet<String>,
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Vec<ConfigFault>,
     pub(super) settings: Vec<Setting>,
-    /// The transforms, and the file that they stand in.
+    /// The transforms of `file`, which has them only.
     transforms: Vec<Table>,
     file: PathBuf,
 }
 
 impl Layers {
-    /// Reads the layers. What cannot be read becomes a fault, and the other layers are read all the same.
+    /// Reads the layers. A layer that cannot be read becomes a fault, and the others are still read.
     pub(super) fn read(file: Option<&Path>, environment: &[(String, String)]) -> Layers {
         let mut layers = Layers {
             values: BTreeMap::new(),
@@ -110,7 +110,7 @@ impl Layers {
             collect(&File::from_str(DEFAULTS, FileFormat::Toml)).expect("a test reads the defaults");
         let defaults = layers.defaults.iter();
         layers.values =
-            defaults.map(|(key, value)| (key.clone(), (value.clone(), Origin::Default))).collect();
+            defaults.map(|(key, value)| (key.clone(), (value.clone(), SettingOrigin::Default))).collect();
         if let Some(path) = file {
             layers.add_file(path);
         }
@@ -120,8 +120,8 @@ impl Layers {
 
     fn add_file(&mut self, path: &Path) {
         let origin = |line| match line {
-            Some(line) => Origin::File { path: path.to_owned(), line },
-            None => Origin::WholeFile { path: path.to_owned() },
+            Some(line) => SettingOrigin::File { path: path.to_owned(), line },
+            None => SettingOrigin::WholeFile { path: path.to_owned() },
         };
         match file::read(path) {
             Ok(SettingsFile { values, transforms }) => {
@@ -132,7 +132,7 @@ impl Layers {
             }
             Err(fault) => {
                 let origin = origin(fault.line);
-                self.faults.push(Fault { origin, key: String::new(), problem: fault.problem });
+                self.faults.push(ConfigFault { origin, key: String::new(), problem: fault.problem });
             }
         }
     }
@@ -146,12 +146,12 @@ impl Layers {
         for (key, value) in collect(&source).unwrap_or_default() {
             let variable = variable(&key, environment);
             let value = SettingValue::Variable(value.to_string());
-            self.values.insert(key, (value, Origin::Environment { variable }));
+            self.values.insert(key, (value, SettingOrigin::Environment { variable }));
         }
     }
 
-    /// Notes variables that were meant to be settings and would go unnoticed: underscores are missing. Others that
-    /// begin with `FOREBAY_` are left alone; Kubernetes makes some for a service of that name.
+    /// Records a fault for each variable that lacks underscores of a setting and would be ignored. Other variables that
+    /// begin with `FOREBAY_` are not faults: Kubernetes makes some for a service of that name.
     fn refuse_misspelt(&mut self, environment: &[(String, String)]) {
         let single = |text: &str| text.replace(SEPARATOR, "_").to_lowercase();
         for (variable, _) in environment {
@@ -174,18 +174,18 @@ impl Layers {
                 }
                 None => continue,
             };
-            let origin = Origin::Environment { variable: variable.clone() };
-            self.faults.push(Fault { origin, key: String::new(), problem });
+            let origin = SettingOrigin::Environment { variable: variable.clone() };
+            self.faults.push(ConfigFault { origin, key: String::new(), problem });
         }
     }
 
-    /// Reads one setting. A fault is noted, and the default stands in for it, so that all faults are found.
+    /// Reads one setting. A fault is recorded and the default used instead, so that the other faults are found too.
     pub(super) fn get<T>(&mut self, key: &str, parse: impl Fn(&SettingValue) -> Result<T, String>) -> T {
         self.used.insert(key.to_owned());
         let (value, origin) = match self.values.get(key) {
             Some(set) => set.clone(),
-            // A table stands where the value belongs; its members are reported as unknown keys.
-            None => (self.default(key), Origin::Default),
+            // The file has a table under this key; its members are reported as unknown keys.
+            None => (self.default(key), SettingOrigin::Default),
         };
         match parse(&value).and_then(|parsed| refuse_empty(&value, &origin).map(|()| parsed)) {
             Ok(parsed) => {
@@ -193,13 +193,13 @@ impl Layers {
                 parsed
             }
             Err(problem) => {
-                self.faults.push(Fault { origin, key: key.to_owned(), problem });
+                self.faults.push(ConfigFault { origin, key: key.to_owned(), problem });
                 parse(&self.default(key)).expect("a test reads the defaults")
             }
         }
     }
 
-    /// Reads all settings below a table whose keys are free. Their values are taken for secrets.
+    /// Reads all settings of a table whose keys users choose. Their values count as secrets and are not shown.
     pub(super) fn get_table<T>(
         &mut self,
         table: &str,
@@ -221,13 +221,13 @@ impl Layers {
                     self.settings.push(Setting { key, value: "(hidden)".to_owned(), origin });
                     members.push(member);
                 }
-                Err(problem) => self.faults.push(Fault { origin, key, problem }),
+                Err(problem) => self.faults.push(ConfigFault { origin, key, problem }),
             }
         }
         members
     }
 
-    /// Takes the tables of the transforms out.
+    /// Hands over the tables of the transforms. A value of the key that is not such a table is a fault.
     pub(super) fn take_transforms(&mut self) -> Vec<Table> {
         let is_list = self
             .values
@@ -247,50 +247,50 @@ impl Layers {
             let is_fault = !is_list || self.transforms.is_empty() || key != transform_table::KEY;
             if is_fault && !self.faults.iter().any(|fault| fault.key == transform_table::KEY) {
                 let problem = "must be tables in the file, each with the head [[transform]]".to_owned();
-                self.faults.push(Fault { origin, key: transform_table::KEY.to_owned(), problem });
+                self.faults.push(ConfigFault { origin, key: transform_table::KEY.to_owned(), problem });
             }
         }
         std::mem::take(&mut self.transforms)
     }
 
-    /// Notes a fault of a transform.
+    /// Records a fault of a transform.
     pub(super) fn transform_fault(&mut self, line: usize, key: &str, problem: String) {
-        let origin = Origin::File { path: self.file.clone(), line };
-        self.faults.push(Fault { origin, key: key.to_owned(), problem });
+        let origin = SettingOrigin::File { path: self.file.clone(), line };
+        self.faults.push(ConfigFault { origin, key: key.to_owned(), problem });
     }
 
-    /// Notes the settings of a transform, for people.
+    /// Records the settings of a transform, for people.
     pub(super) fn transform_settings(
         &mut self,
         line: usize,
         name: &str,
         values: &BTreeMap<String, SettingValue>,
     ) {
-        let origin = Origin::File { path: self.file.clone(), line };
+        let origin = SettingOrigin::File { path: self.file.clone(), line };
         for (key, value) in values {
             let key = format!("{} {name}: {key}", transform_table::KEY);
             self.settings.push(Setting { key, value: value.to_string(), origin: origin.clone() });
         }
     }
 
-    /// Notes a fault of a setting that only shows beside others.
+    /// Records a fault of a setting that was read already, such as a contradiction to another.
     pub(super) fn fault(&mut self, key: &str, problem: String) {
-        let origin = self.values.get(key).map_or(Origin::Default, |(_, origin)| origin.clone());
-        self.faults.push(Fault { origin, key: key.to_owned(), problem });
+        let origin = self.values.get(key).map_or(SettingOrigin::Default, |(_, origin)| origin.clone());
+        self.faults.push(ConfigFault { origin, key: key.to_owned(), problem });
     }
 
-    /// Notes every key that nothing asked for.
+    /// Records a fault for each key that was not read.
     pub(super) fn refuse_unknown(&mut self) {
         let unknown = self.values.iter().filter(|(key, _)| !self.used.contains(*key));
-        let fault = |(key, (_, origin)): (&String, &(SettingValue, Origin))| {
+        let fault = |(key, (_, origin)): (&String, &(SettingValue, SettingOrigin))| {
             let problem = unknown_key(key, self.known(), "; config/default.toml lists all keys");
-            Fault { origin: origin.clone(), key: key.clone(), problem }
+            ConfigFault { origin: origin.clone(), key: key.clone(), problem }
         };
         let faults: Vec<_> = unknown.map(fault).collect();
         self.faults.extend(faults);
     }
 
-    /// All keys that are known, but those of free tables.
+    /// All known keys, except those that users choose.
     fn known(&self) -> impl Iterator<Item = &str> {
         self.defaults.keys().map(String::as_str)
     }
@@ -303,7 +303,7 @@ impl Layers {
 /// The value as a list of texts; in the environment they are separated by commas.
 pub(super) fn list(value: &SettingValue) -> Result<Vec<String>, String> {
     match value {
-        // That nothing at all is no list is for `refuse_empty` to say.
+        // `refuse_empty` has the better message.
         SettingValue::Variable(text) if text.trim().is_empty() => Ok(Vec::new()),
         SettingValue::Variable(text) => text.split(',').map(|item| list_entry(item.trim())).collect(),
         SettingValue::List(items) => items.iter().map(|item| list_entry(item.text()?)).collect(),
@@ -311,7 +311,7 @@ pub(super) fn list(value: &SettingValue) -> Result<Vec<String>, String> {
     }
 }
 
-/// An entry of a list. The others may be secret, so they are not shown.
+/// An entry of a list. The message does not show the list, whose other entries may be secret.
 fn list_entry(text: &str) -> Result<String, String> {
     match text.trim().is_empty() {
         true => {
@@ -322,15 +322,15 @@ fn list_entry(text: &str) -> Result<String, String> {
     }
 }
 
-/// Refuses a value that is set and says nothing: a variable that was to be filled in and was not, for one. It must
-/// not pass for the default.
-fn refuse_empty(value: &SettingValue, origin: &Origin) -> Result<(), String> {
+/// Refuses a value that is set and empty, such as that of a variable that was never filled in: it must not pass for the
+/// default.
+fn refuse_empty(value: &SettingValue, origin: &SettingOrigin) -> Result<(), String> {
     let (SettingValue::Variable(text) | SettingValue::Text(text)) = value else { return Ok(()) };
     let remedy = match origin {
         _ if !text.trim().is_empty() => return Ok(()),
-        Origin::Default => return Ok(()),
-        Origin::Environment { .. } => "remove the variable to leave the setting as it is without it",
-        Origin::File { .. } | Origin::WholeFile { .. } => {
+        SettingOrigin::Default => return Ok(()),
+        SettingOrigin::Environment { .. } => "remove the variable to leave the setting as it is without it",
+        SettingOrigin::File { .. } | SettingOrigin::WholeFile { .. } => {
             "remove the line to leave the setting at its default"
         }
     };
@@ -367,7 +367,7 @@ fn leaf(kind: ValueKind) -> SettingValue {
         ValueKind::Array(items) => {
             SettingValue::List(items.into_iter().map(|item| leaf(item.kind)).collect())
         }
-        // Only within a list; `flatten` takes the others apart.
+        // Only within a list: `flatten` splits the other tables.
         ValueKind::Table(_) => SettingValue::Other("a table"),
     }
 }

@@ -1,4 +1,4 @@
-//! Directories that must not be the same: the buffer's files and the dead letters would block each other.
+//! Checks that the buffer and the dead letters have separate directories: they would block each other.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -12,7 +12,7 @@ use crate::filesystem;
 
 const KEYS: [&str; 2] = ["buffer.path", "dead_letter.path"];
 
-/// Notes a fault of both settings if the dead letters are where the buffer has its own files.
+/// Records a fault of both settings if the dead letters are in a directory of the buffer's own files.
 pub(super) fn check(layers: &mut Layers, buffer: &BufferConfig, letters: &DeadLetterConfig) {
     let is_known = !layers.faults.iter().any(|fault| KEYS.contains(&fault.key.as_str()));
     if !is_known || !buffer.is_on_disk() || !is_shared(&buffer.path, &letters.path) {
@@ -31,7 +31,7 @@ pub(super) fn check(layers: &mut Layers, buffer: &BufferConfig, letters: &DeadLe
     }
 }
 
-/// Whether letters would stand among the files of the buffer, by whatever names the directories are called.
+/// Whether letters would be among the files of the buffer, also where links give a directory several names.
 fn is_shared(buffer: &Path, letters: &Path) -> bool {
     let [buffer, letters] = [buffer, letters].map(real);
     let is_within = |name| letters.starts_with(buffer.join(name));
@@ -43,7 +43,7 @@ fn is_same(one: &Path, other: &Path) -> bool {
     one == other || identity(one).is_some_and(|one| Some(one) == identity(other))
 }
 
-/// The path without links; what is not there yet as it would be made.
+/// The path without links; directories that do not exist yet are taken as they would be made.
 fn real(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let there = filesystem::nearest_existing(&path);
@@ -73,10 +73,10 @@ mod tests {
     }
 
     #[test]
-    fn dead_letters_where_the_buffer_is_are_a_fault_of_both_settings() {
-        let told = faults(&[("BUFFER__PATH", "data/x"), ("DEAD_LETTER__PATH", "data/x")]);
+    fn dead_letters_in_a_directory_of_the_buffer_are_a_fault_of_both_settings() {
+        let found = faults(&[("BUFFER__PATH", "data/x"), ("DEAD_LETTER__PATH", "data/x")]);
         assert_eq!(
-            told,
+            found,
             [
                 "environment variable FOREBAY__BUFFER__PATH: buffer.path: must not be the same directory as \
                  `dead_letter.path`, nor may dead letters be in the buffer's own directories (`keys`, `quarantine`); \
@@ -91,16 +91,20 @@ mod tests {
         }
         let in_memory = [("BUFFER__KIND", "memory"), ("DEAD_LETTER__PATH", "data/buffer")];
         assert_eq!(faults(&in_memory), Vec::<String>::new(), "it has no directory");
-        assert_eq!(faults(&[("DEAD_LETTER__PATH", "data")]), Vec::<String>::new(), "that works");
+        assert_eq!(
+            faults(&[("DEAD_LETTER__PATH", "data")]),
+            Vec::<String>::new(),
+            "the buffer is a directory within"
+        );
         assert_eq!(
             faults(&[("DEAD_LETTER__PATH", "data/buffer/letters")]),
             Vec::<String>::new(),
-            "so does that"
+            "the buffer has no files in this one"
         );
     }
 
     #[test]
-    fn a_directory_is_known_by_whatever_name_and_link() {
+    fn a_directory_is_recognised_by_every_name_and_link() {
         let above = tempfile::tempdir().expect("a directory");
         let path = |name: &str| above.path().join(name);
         fs::create_dir_all(path("disk")).expect("made");

@@ -1,4 +1,4 @@
-//! The table of a transform as the file has it: its values and the lines that they stand in.
+//! The table of a transform in the settings file: its values and their lines.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use toml::de::{DeArray, DeInteger, DeTable, DeValue};
 /// The key of the list of tables.
 pub(super) const KEY: &str = "transform";
 
-/// One table as the file has it.
+/// One table of the file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Table {
     /// The line of its head.
@@ -19,14 +19,14 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Takes a table over from a TOML document.
+    /// Reads a table of a TOML document.
     pub(super) fn of(table: &DeTable<'_>, line: usize, line_of: &impl Fn(usize) -> usize) -> Table {
         let mut lines = BTreeMap::new();
         let values = values(table, "", line_of, &mut lines);
         Table { line, values, lines }
     }
 
-    /// The line in which a key stands; that of the table if it does not.
+    /// The line of a key; for a key that is not there, the line of the table.
     pub(super) fn line_of(&self, key: &str) -> usize {
         self.lines.get(key).copied().unwrap_or(self.line)
     }
@@ -53,7 +53,7 @@ fn values(
     values
 }
 
-/// A value that is no table.
+/// Reads a value other than a table.
 fn plain(value: &DeValue<'_>) -> SettingValue {
     match value {
         DeValue::String(text) => SettingValue::Text(text.to_string()),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use forebay::config::{Config, Fault};
+use forebay::config::{Config, ConfigFault};
 use forebay::delivery::Resolve;
 use forebay::gateway::{Gateway, StopOutcome};
 use http::{HeaderMap, StatusCode};
@@ -94,7 +94,7 @@ impl TestGateway {
         config
     }
 
-    fn read_config(&self) -> Result<Config, Vec<Fault>> {
+    fn read_config(&self) -> Result<Config, Vec<ConfigFault>> {
         if self.file.is_empty() {
             return Config::read(None, &self.environment);
         }

@@ -1,9 +1,9 @@
-//! Values that are set and say nothing.
+//! Values that are set and empty.
 
 use crate::config::tests::{check_faults, read};
 
 #[test]
-fn a_value_that_is_set_and_says_nothing_is_a_fault_and_never_the_default() {
+fn an_empty_value_is_a_fault_and_never_the_default() {
     let keys: Vec<_> = read("", &[]).expect("the defaults are good").settings;
     for setting in &keys {
         let variable = format!("FOREBAY__{}", setting.key.to_uppercase().replace('.', "__"));
@@ -41,6 +41,6 @@ fn a_value_that_is_set_and_says_nothing_is_a_fault_and_never_the_default() {
         &[],
         &[&format!("FILE:2: cluster.nodes: {entry}")],
     );
-    // A list without entries is one that says so.
+    // An empty list is a value.
     read("[cluster]\nnodes = []\n", &[]).expect("the embedded node");
 }
