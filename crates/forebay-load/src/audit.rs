@@ -19,11 +19,12 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::client;
-use crate::csv_source::CsvError;
-use crate::fates::{Fate, Fates};
+use crate::csv_error::CsvError;
+use crate::fates::{FATES_MAX, Fate, Fates};
 use crate::http::{self, HttpError, Status};
 use crate::node::{self, Found, NodeError, NodeReader};
-use crate::source::{Plan, Window, Windows};
+use crate::plan::{Plan, Windows};
+use crate::source::Window;
 
 /// About how many readings are compared at a time.
 pub(super) const WINDOW_READINGS: usize = 10_000;
@@ -192,7 +193,7 @@ impl Auditor {
             return Ok(Audit::LeftOut(reason));
         }
         if fates.overflowed() {
-            return Err(AuditError::TooMany { most: super::fates::FATES_MAX });
+            return Err(AuditError::TooMany { most: FATES_MAX });
         }
         let status = self.settled().await?;
         let nodes = self.nodes(&status).await?;

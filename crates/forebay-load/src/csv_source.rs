@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 
 use csv::{ReaderBuilder, StringRecord, Trim};
 use forebay_reading::timestamp::{Precision, TimeError, Timestamp};
-use forebay_reading::{ReadingError, ReadingParts, Readings, Value};
-use thiserror::Error;
+use forebay_reading::{ReadingParts, Readings, Value};
 
+pub use crate::csv_error::CsvError;
 use crate::source::{Batch, Source, Wanted, Window};
 
 /// What some files write where there is no value.
@@ -27,47 +27,6 @@ pub struct CsvFile {
     readings: usize,
     /// The first line whose time lies before that of the line above it.
     disorder: Option<u64>,
-}
-
-/// Why a file cannot be sent.
-#[derive(Debug, Error)]
-pub enum CsvError {
-    /// No such file, no permission, or no CSV.
-    #[error("{path}: {source}", path = path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the reader says.
-        source: csv::Error,
-    },
-    /// No column, or only the time.
-    #[error("{path}: the first line must name a column for the time and at least one sensor", path = path.display())]
-    NoSensors {
-        /// The file.
-        path: PathBuf,
-    },
-    /// No time where one must be.
-    #[error("{path}, line {line}: {source}; found `{found}`", path = path.display())]
-    Time {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: u64,
-        /// What stands there.
-        found: String,
-        /// What must stand there.
-        source: TimeError,
-    },
-    /// A name or a value that no reading may have.
-    #[error("{path}, line {line}: {source}", path = path.display())]
-    Reading {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: u64,
-        /// The rule that it breaks.
-        source: ReadingError,
-    },
 }
 
 /// The rows of a file, from its beginning.

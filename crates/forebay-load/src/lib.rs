@@ -23,12 +23,14 @@
 
 mod audit;
 pub mod client;
+mod csv_error;
 pub mod csv_source;
 mod fates;
 mod histogram;
 mod http;
 mod node;
 mod pacer;
+mod plan;
 mod progress;
 mod report;
 mod sender;
@@ -59,12 +61,12 @@ use self::fates::{FATES_MAX, Fates};
 use self::http::HttpError;
 use self::node::{NodeReader, PAGE_READINGS};
 use self::pacer::Pacer;
+use self::plan::Plan;
 use self::progress::{Length, note, say};
 pub use self::report::grouped;
 use self::report::{LedgerChange, Report};
 use self::sender::Shared;
 use self::simulate::Simulation;
-use self::source::Plan;
 use self::tally::Tally;
 use crate::client::{READINGS, parse_address};
 use forebay_reading::text::EscapingWriter;

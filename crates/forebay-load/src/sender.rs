@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::client::{self, Answer, causes};
-use crate::csv_source::CsvError;
+use crate::csv_error::CsvError;
 use crate::fates::{Fate, Fates};
 use crate::pacer::Pacer;
 use crate::source::{Batch, Source};

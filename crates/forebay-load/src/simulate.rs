@@ -9,7 +9,7 @@ use std::sync::Arc;
 use forebay_reading::timestamp::Timestamp;
 use forebay_reading::{ReadingParts, Value};
 
-use crate::csv_source::CsvError;
+use crate::csv_error::CsvError;
 use crate::source::{Batch, Source, Wanted, Window};
 
 /// Distance between two readings of a device where no rate says it: a device cannot send faster than this.

@@ -8,8 +8,7 @@ use forebay_codec::write_reading;
 use forebay_reading::Readings;
 use forebay_reading::timestamp::Timestamp;
 
-use crate::csv_source::{CsvError, CsvFile};
-use crate::simulate::Simulation;
+use crate::csv_error::CsvError;
 
 /// Readings that go out in one request.
 #[derive(Debug, Default)]
@@ -27,15 +26,6 @@ pub(super) trait Source: Send + Debug {
     ///
     /// The file could not be read on.
     fn next_batch(&mut self, most: usize) -> Result<Option<Batch>, CsvError>;
-}
-
-/// All that a run may send.
-#[derive(Debug)]
-pub(super) enum Plan {
-    /// Devices that we make up.
-    Simulation(Simulation),
-    /// The rows of a file, once through.
-    Csv(Arc<CsvFile>),
 }
 
 /// A reading that the audit looks for.
@@ -57,9 +47,6 @@ pub(super) struct Window {
     pub(super) wanted: Vec<Wanted>,
 }
 
-/// The windows of a plan, one after another.
-pub(super) type Windows<'a> = Box<dyn Iterator<Item = Result<Window, CsvError>> + Send + 'a>;
-
 impl Batch {
     /// The body of the request: one object if `most`, the size of a full batch, is one, an array otherwise.
     pub(super) fn body(&self, most: usize) -> Bytes {
@@ -74,55 +61,5 @@ impl Batch {
             body.push(b']');
         }
         body.into()
-    }
-}
-
-impl Plan {
-    /// One source for each of at most `connections` connections.
-    ///
-    /// # Errors
-    ///
-    /// The file could not be opened again.
-    pub(super) fn sources(&self, connections: usize) -> Result<Vec<Box<dyn Source>>, CsvError> {
-        match self {
-            Plan::Simulation(simulation) => Ok(simulation.sources(connections)),
-            Plan::Csv(file) => file.sources(connections),
-        }
-    }
-
-    /// How many readings there are, where that is known.
-    pub(super) fn readings(&self) -> Option<usize> {
-        match self {
-            Plan::Simulation(_) => None,
-            Plan::Csv(file) => Some(file.readings()),
-        }
-    }
-
-    /// Whether an earlier run may have sent the same readings.
-    pub(super) fn repeats(&self) -> bool {
-        match self {
-            Plan::Simulation(_) => false,
-            Plan::Csv(_) => true,
-        }
-    }
-
-    /// Why the audit cannot be done, if so.
-    pub(super) fn no_audit_because(&self) -> Option<String> {
-        match self {
-            Plan::Simulation(_) => None,
-            Plan::Csv(file) => file.no_audit_because(),
-        }
-    }
-
-    /// The windows that hold all readings with ordinals below `end`, of about `size` readings each.
-    ///
-    /// # Errors
-    ///
-    /// The file could not be opened again.
-    pub(super) fn windows(&self, end: usize, size: usize) -> Result<Windows<'_>, CsvError> {
-        match self {
-            Plan::Simulation(simulation) => Ok(Box::new(simulation.windows(end, size).map(Ok))),
-            Plan::Csv(file) => Ok(Box::new(file.windows(size)?)),
-        }
     }
 }
