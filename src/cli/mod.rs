@@ -17,7 +17,7 @@ use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use forebay_load::{Ended, LoadArguments};
+use forebay_load::{LoadArguments, LoadOutcome};
 
 /// Exit status of a command that did what it was asked.
 pub const DONE: u8 = 0;
@@ -66,9 +66,9 @@ pub fn run() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Load(arguments) => match forebay_load::run(&arguments) {
-            Ended::Passed => DONE,
-            Ended::Failed => FAILED,
-            Ended::Misused => MISUSED,
+            LoadOutcome::Passed => DONE,
+            LoadOutcome::Failed => FAILED,
+            LoadOutcome::Misused => MISUSED,
         },
         Command::Buffer(arguments) => buffer::run(&arguments),
         Command::DeadLetters(arguments) => dead_letters::run(&arguments),

@@ -4,10 +4,10 @@
 //! it holds of our devices, and compares that with the fates of the readings, window by window: memory does
 //! not grow with the run. A reading is known by device, sensor and time; its value is not compared, since a
 //! transform may change it. A node that does not answer `GET /v1/count` as an embedded node does is left out;
-//! what is missing then may be there.
+//! readings that are missing then may be on that node.
 //!
-//! A file's readings may have been sent before. What the nodes hold of them is counted before the run, and only
-//! what the run added is judged. Whoever sends the same file at the same time is counted too.
+//! A file's readings may have been sent before. The copies on the nodes are counted before the run, and only
+//! the copies that the run added are judged. Another run that sends the same file meanwhile is counted too.
 
 use std::time::Duration;
 
@@ -20,11 +20,11 @@ use url::Url;
 
 use crate::client;
 use crate::csv_error::CsvError;
-use crate::fates::{FATES_MAX, Fate, Fates};
-use crate::http::{self, HttpError, Status};
-use crate::node::{self, Found, NodeError, NodeReader};
-use crate::plan::{Plan, Windows};
-use crate::source::Window;
+use crate::fates::{FATES_MAX, Fates, SentFate};
+use crate::http::{self, GatewayStatus, HttpError};
+use crate::node::{self, NodeReadError, NodeReader, WindowCounts};
+use crate::plan::{AuditWindows, Plan};
+use crate::source::AuditWindow;
 
 /// About how many readings are compared at a time.
 pub(super) const WINDOW_READINGS: usize = 10_000;
@@ -42,35 +42,35 @@ pub(super) struct Auditor {
     pub(super) reader: NodeReader,
     /// The gateway's base address.
     pub(super) gateway: Url,
-    /// The nodes' base addresses; none: those that the gateway names.
+    /// The nodes' base addresses; if empty, the nodes that the gateway names are read.
     pub(super) nodes: Vec<Url>,
-    /// How long the gateway may take to deliver what it holds.
+    /// How long the gateway may take to empty its buffer.
     pub(super) settle: Duration,
     /// About how many readings are compared at a time.
     pub(super) window: usize,
 }
 
-/// What the nodes held before the run.
+/// Counts of readings that the nodes held before the run.
 #[derive(Debug, Default)]
 pub(super) struct Baseline {
-    /// How often, by ordinal. A reading that was sent more than 65,535 times before cannot be audited.
+    /// Copies of each reading, by ordinal. A reading with more than 65,535 copies cannot be audited.
     found: Vec<u16>,
-    /// Readings of the device in each window that are not in the file.
+    /// Readings of the device that are not in the file, for each window.
     strangers: Vec<u64>,
 }
 
-/// The end of an audit.
+/// The result of an audit.
 #[derive(Debug)]
 pub(super) enum Audit {
     /// The nodes were read.
-    Done(Verdict),
-    /// There was nothing that could be read; this is no fault.
+    Done(AuditVerdict),
+    /// No node could be read, for this reason; the run does not fail by it.
     LeftOut(String),
 }
 
-/// What the audit found, in readings.
+/// The findings of the audit, in readings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(super) struct AuditVerdict {
     /// Acknowledged by the gateway.
     pub(super) acknowledged: u64,
     /// Acknowledged and on the nodes once.
@@ -83,73 +83,73 @@ pub(super) struct Verdict {
     pub(super) strangers: u64,
     /// Sent, and the answer was lost.
     pub(super) unanswered: u64,
-    /// Of those, the ones that arrived.
+    /// Readings without an answer that are on a node.
     pub(super) unanswered_found: u64,
-    /// What the gateway still held when the wait was over.
+    /// Readings that the gateway still held when the wait was over.
     pub(super) still_buffered: u64,
-    /// The nodes that were left out, and why.
+    /// The nodes that were not read, each with the reason.
     pub(super) left_out: Vec<String>,
-    /// Some faults, one by one.
+    /// The first faults, a line each.
     pub(super) examples: Vec<String>,
 }
 
-/// Why the audit could not be done to its end.
+/// The audit could not be finished.
 #[derive(Debug, Error)]
 pub(super) enum AuditError {
-    /// No answer, or a wrong one.
+    /// A request failed.
     #[error(transparent)]
     Http(#[from] HttpError),
     /// A node's readings could not be read.
     #[error(transparent)]
-    Node(#[from] NodeError),
+    Node(#[from] NodeReadError),
     /// The file could not be read again.
     #[error(transparent)]
     Csv(#[from] CsvError),
-    /// A node's address in `/status` is none.
+    /// `/status` names a node by a text that is not an address.
     #[error("the gateway names a node `{url}`, which is no address: {source}")]
     Address {
         /// The text.
         url: String,
-        /// What is wrong with it.
+        /// The fault of the address.
         source: url::ParseError,
     },
-    /// What was counted before the run would be wrong.
+    /// The gateway still held readings, so that counts from before the run would be wrong.
     #[error(
         "before the run, the gateway still held {buffered} readings after {waited:?}, maybe of the same file"
     )]
     Unsettled {
-        /// How many.
+        /// Readings that it held.
         buffered: u64,
-        /// How long they were waited for.
+        /// How long the audit waited for their delivery.
         waited: Duration,
     },
     /// The list of fates was full.
     #[error("more than {most} readings were sent, which is more than the audit remembers")]
     TooMany {
-        /// How many it remembers.
+        /// Most readings that it remembers.
         most: usize,
     },
 }
 
-/// The nodes that can be read, and why the others cannot.
+/// The nodes that can be read, and the reasons for which the others cannot.
 #[derive(Debug)]
-struct Nodes {
+struct ReadableNodes {
     embedded: Vec<Url>,
     left_out: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Count {
+struct CountAnswer {
     #[serde(rename = "count")]
     _count: u64,
 }
 
 impl Auditor {
-    /// Counts what the nodes hold already of readings that the plan will send.
+    /// Counts the copies on the nodes of readings that the plan will send.
     ///
     /// # Errors
     ///
-    /// [`AuditError`] if that cannot be told; then there can be no audit.
+    /// [`AuditError`] if the nodes cannot be read; then there can be no audit.
     pub(super) async fn baseline(&self, plan: &Plan) -> Result<Baseline, AuditError> {
         let mut baseline = Baseline::default();
         let Some(readings) = plan.readings().filter(|_| plan.repeats() && plan.no_audit_because().is_none())
@@ -163,8 +163,8 @@ impl Auditor {
         }
         let nodes = self.nodes(&status).await?;
         baseline.found = vec![0; readings];
-        let mut counted = self.counted(&nodes, plan.windows(readings, self.window)?);
-        while let Some(window) = counted.next().await {
+        let mut counts = self.counts(&nodes, plan.windows(readings, self.window)?);
+        while let Some(window) = counts.next().await {
             let (window, found) = window?;
             for (wanted, count) in window.wanted.iter().zip(found.counts) {
                 // A file that grew in between has readings past the end; they are missing from the baseline.
@@ -174,15 +174,15 @@ impl Auditor {
             }
             baseline.strangers.push(found.strangers);
         }
-        drop(counted);
+        drop(counts);
         Ok(baseline)
     }
 
-    /// Compares what the nodes hold with what became of the readings.
+    /// Compares the readings on the nodes with the fates of the readings that were sent.
     ///
     /// # Errors
     ///
-    /// [`AuditError`] if the audit could not be done to its end.
+    /// [`AuditError`] if the audit could not be finished.
     pub(super) async fn audit(
         &self,
         plan: &Plan,
@@ -205,26 +205,26 @@ impl Auditor {
             };
             return Ok(Audit::LeftOut(reasons));
         }
-        let mut verdict = Verdict { still_buffered: status.ledger.buffered, ..Verdict::default() };
-        let mut counted = self.counted(&nodes, plan.windows(fates.end(), self.window)?).enumerate();
-        while let Some((nth, window)) = counted.next().await {
+        let mut verdict = AuditVerdict { still_buffered: status.ledger.buffered, ..AuditVerdict::default() };
+        let mut counts = self.counts(&nodes, plan.windows(fates.end(), self.window)?).enumerate();
+        while let Some((nth, window)) = counts.next().await {
             let (window, found) = window?;
             let strangers_before = baseline.strangers.get(nth).copied().unwrap_or(0);
             verdict.judge(&window, &found.counts, fates, &baseline.found);
             verdict.add_strangers(&window, found.strangers.saturating_sub(strangers_before));
         }
-        drop(counted);
+        drop(counts);
         verdict.left_out = nodes.left_out;
         Ok(Audit::Done(verdict))
     }
 
-    /// What each window's readings come to over all nodes, in the order of the windows.
-    fn counted<'a>(
+    /// Counts the readings of each window over all nodes, in the order of the windows.
+    fn counts<'a>(
         &'a self,
-        nodes: &'a Nodes,
-        windows: Windows<'a>,
-    ) -> impl futures_util::Stream<Item = Result<(Window, Found), AuditError>> + Unpin + 'a {
-        let count = move |window: Result<Window, CsvError>| async move {
+        nodes: &'a ReadableNodes,
+        windows: AuditWindows<'a>,
+    ) -> impl futures_util::Stream<Item = Result<(AuditWindow, WindowCounts), AuditError>> + Unpin + 'a {
+        let count = move |window: Result<AuditWindow, CsvError>| async move {
             let window = window?;
             let found = self.reader.count(&nodes.embedded, &window).await?;
             Ok((window, found))
@@ -232,11 +232,11 @@ impl Auditor {
         Box::pin(futures_util::stream::iter(windows).map(count).buffered(WINDOWS_AT_ONCE))
     }
 
-    /// Waits until the gateway holds nothing, as long as is allowed, and gives its last status.
-    async fn settled(&self) -> Result<Status, AuditError> {
+    /// Waits until the gateway's buffer is empty, at most for `settle`, and gives its last status.
+    async fn settled(&self) -> Result<GatewayStatus, AuditError> {
         let until = Instant::now() + self.settle;
         loop {
-            let status: Status = self.status().await?;
+            let status: GatewayStatus = self.status().await?;
             if status.ledger.buffered == 0 || Instant::now() >= until {
                 return Ok(status);
             }
@@ -244,14 +244,14 @@ impl Auditor {
         }
     }
 
-    /// What the gateway says of itself.
-    pub(super) async fn status(&self) -> Result<Status, HttpError> {
+    /// The gateway's `/status`.
+    pub(super) async fn status(&self) -> Result<GatewayStatus, HttpError> {
         http::get_json(&self.client, client::join(&self.gateway, "/status")).await
     }
 
-    /// Finds the embedded ones among the nodes. A node that was asked for by name must be one.
-    async fn nodes(&self, status: &Status) -> Result<Nodes, AuditError> {
-        let mut nodes = Nodes { embedded: Vec::new(), left_out: Vec::new() };
+    /// Finds the embedded nodes. Each node that `--node` names must be one.
+    async fn nodes(&self, status: &GatewayStatus) -> Result<ReadableNodes, AuditError> {
+        let mut nodes = ReadableNodes { embedded: Vec::new(), left_out: Vec::new() };
         let mut bases = self.nodes.clone();
         if bases.is_empty() {
             for node in &status.nodes {
@@ -261,7 +261,7 @@ impl Auditor {
         bases.sort();
         bases.dedup();
         for base in bases {
-            match http::get_json::<Count>(&self.client, client::join(&base, "/v1/count")).await {
+            match http::get_json::<CountAnswer>(&self.client, client::join(&base, "/v1/count")).await {
                 Ok(_) => nodes.embedded.push(base),
                 Err(error) if self.nodes.is_empty() => nodes.left_out.push(error.to_string()),
                 Err(error) => return Err(error.into()),
@@ -281,26 +281,26 @@ fn base(url: &str) -> Result<Url, AuditError> {
     Ok(base)
 }
 
-impl Verdict {
-    /// Whether nothing speaks against the gateway. What is missing may be on a node that was left out.
+impl AuditVerdict {
+    /// Whether the audit found no fault. A missing reading is not a fault if a node was left out,
+    /// which may have it.
     pub(super) fn passed(&self) -> bool {
         let all_read = self.left_out.is_empty();
         self.more_than_once == 0 && self.strangers == 0 && (self.missing == 0 || !all_read)
     }
 
-    /// Judges one window, of which `found` says how often each reading is on the nodes, and `before` how often
-    /// it was there before the run.
+    /// Judges one window. `found` counts each reading's copies on the nodes now, `before` those from before the run.
     ///
     /// Readings with the same sensor and time cannot be told apart: the first of them stands for all.
-    fn judge(&mut self, window: &Window, found: &[u32], fates: &Fates, before: &[u16]) {
+    fn judge(&mut self, window: &AuditWindow, found: &[u32], fates: &Fates, before: &[u16]) {
         let same = node::same(window);
         let mut acknowledged = vec![0_u32; found.len()];
         let mut unanswered = vec![0_u32; found.len()];
         for (wanted, same) in window.wanted.iter().zip(&same) {
             match fates.get(wanted.ordinal) {
-                Fate::Acknowledged => acknowledged[*same] += 1,
-                Fate::Unknown => unanswered[*same] += 1,
-                Fate::NotTaken => {}
+                SentFate::Acknowledged => acknowledged[*same] += 1,
+                SentFate::Unknown => unanswered[*same] += 1,
+                SentFate::NotTaken => {}
             }
         }
         for (at, wanted) in window.wanted.iter().enumerate().filter(|(at, _)| same[*at] == *at) {
@@ -314,7 +314,7 @@ impl Verdict {
         }
     }
 
-    /// Judges a reading that the run added `added` times; says what is wrong with it, if anything.
+    /// Judges a reading of which the run added `added` copies, and names its fault, if it has one.
     fn judge_reading(&mut self, added: u32, acknowledged: u32, unanswered: u32) -> Option<&'static str> {
         let missing = acknowledged.saturating_sub(added);
         let surplus = added.saturating_sub(acknowledged + unanswered);
@@ -335,7 +335,7 @@ impl Verdict {
         }
     }
 
-    fn add_strangers(&mut self, window: &Window, strangers: u64) {
+    fn add_strangers(&mut self, window: &AuditWindow, strangers: u64) {
         self.strangers += strangers;
         if strangers > 0 && self.examples.len() < EXAMPLES_MAX {
             self.examples
@@ -347,63 +347,63 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::Wanted;
+    use crate::source::ExpectedReading;
     use forebay_reading::timestamp::Timestamp;
 
     /// Judges one reading, found `found` times, `before` of them before the run.
     #[track_caller]
-    fn check(fates: &[Fate], found: u32, before: u16, expected: Verdict) {
+    fn check(fates: &[SentFate], found: u32, before: u16, expected: AuditVerdict) {
         let time = Timestamp::MIN;
-        let wanted = |ordinal| Wanted { ordinal, sensor: "v".into(), time };
+        let wanted = |ordinal| ExpectedReading { ordinal, sensor: "v".into(), time };
         let wanted = (0..fates.len()).map(wanted).collect();
-        let window = Window { device: "d".into(), from: None, to: None, wanted };
+        let window = AuditWindow { device: "d".into(), from: None, to: None, wanted };
         let mut remembered = Fates::new(100);
         for (ordinal, fate) in fates.iter().enumerate() {
             remembered.set(ordinal, *fate);
         }
         let mut counts = vec![0; fates.len()];
         counts[0] = found;
-        let mut verdict = Verdict::default();
+        let mut verdict = AuditVerdict::default();
         verdict.judge(&window, &counts, &remembered, &[before]);
         verdict.examples.clear();
         assert_eq!(verdict, expected, "{fates:?}, found {found} times, {before} before");
     }
 
     #[test]
-    fn every_fate_allows_what_it_says() {
-        use Fate::{Acknowledged, NotTaken, Unknown};
-        let none = Verdict::default;
-        let acknowledged = || Verdict { acknowledged: 1, ..none() };
-        let unanswered = || Verdict { unanswered: 1, ..none() };
-        check(&[Acknowledged], 1, 0, Verdict { found_once: 1, ..acknowledged() });
-        check(&[Acknowledged], 0, 0, Verdict { missing: 1, ..acknowledged() });
-        check(&[Acknowledged], 2, 0, Verdict { more_than_once: 1, ..acknowledged() });
-        check(&[Acknowledged], 4, 0, Verdict { more_than_once: 3, ..acknowledged() });
+    fn each_fate_allows_its_number_of_copies() {
+        use SentFate::{Acknowledged, NotTaken, Unknown};
+        let none = AuditVerdict::default;
+        let acknowledged = || AuditVerdict { acknowledged: 1, ..none() };
+        let unanswered = || AuditVerdict { unanswered: 1, ..none() };
+        check(&[Acknowledged], 1, 0, AuditVerdict { found_once: 1, ..acknowledged() });
+        check(&[Acknowledged], 0, 0, AuditVerdict { missing: 1, ..acknowledged() });
+        check(&[Acknowledged], 2, 0, AuditVerdict { more_than_once: 1, ..acknowledged() });
+        check(&[Acknowledged], 4, 0, AuditVerdict { more_than_once: 3, ..acknowledged() });
         check(&[Unknown], 0, 0, unanswered());
-        check(&[Unknown], 1, 0, Verdict { unanswered_found: 1, ..unanswered() });
-        check(&[Unknown], 2, 0, Verdict { unanswered_found: 1, more_than_once: 1, ..unanswered() });
+        check(&[Unknown], 1, 0, AuditVerdict { unanswered_found: 1, ..unanswered() });
+        check(&[Unknown], 2, 0, AuditVerdict { unanswered_found: 1, more_than_once: 1, ..unanswered() });
         check(&[NotTaken], 0, 0, none());
-        check(&[NotTaken], 1, 0, Verdict { strangers: 1, ..none() });
-        // Only what the run added counts.
-        check(&[Acknowledged], 3, 2, Verdict { found_once: 1, ..acknowledged() });
-        check(&[Acknowledged], 2, 2, Verdict { missing: 1, ..acknowledged() });
+        check(&[NotTaken], 1, 0, AuditVerdict { strangers: 1, ..none() });
+        // Only copies that the run added count.
+        check(&[Acknowledged], 3, 2, AuditVerdict { found_once: 1, ..acknowledged() });
+        check(&[Acknowledged], 2, 2, AuditVerdict { missing: 1, ..acknowledged() });
         check(&[NotTaken], 2, 2, none());
         // The same sensor and time twice in a file.
-        check(&[Acknowledged, Acknowledged], 2, 0, Verdict { acknowledged: 2, found_once: 2, ..none() });
-        let one_missing = Verdict { acknowledged: 2, found_once: 1, missing: 1, ..none() };
+        check(&[Acknowledged, Acknowledged], 2, 0, AuditVerdict { acknowledged: 2, found_once: 2, ..none() });
+        let one_missing = AuditVerdict { acknowledged: 2, found_once: 1, missing: 1, ..none() };
         check(&[Acknowledged, Acknowledged], 1, 0, one_missing);
-        let one_unanswered = Verdict { acknowledged: 1, found_once: 1, unanswered: 1, ..none() };
+        let one_unanswered = AuditVerdict { acknowledged: 1, found_once: 1, unanswered: 1, ..none() };
         check(&[Acknowledged, Unknown], 1, 0, one_unanswered);
     }
 
     #[test]
-    fn a_verdict_fails_on_what_speaks_against_the_gateway() {
-        let verdict = |missing, more_than_once, strangers, left_out: &[&str]| Verdict {
+    fn a_verdict_fails_on_missing_surplus_and_unsent_readings() {
+        let verdict = |missing, more_than_once, strangers, left_out: &[&str]| AuditVerdict {
             missing,
             more_than_once,
             strangers,
             left_out: left_out.iter().map(ToString::to_string).collect(),
-            ..Verdict::default()
+            ..AuditVerdict::default()
         };
         assert!(verdict(0, 0, 0, &[]).passed());
         assert!(!verdict(1, 0, 0, &[]).passed());

@@ -1,7 +1,7 @@
-//! The client of a gateway: it posts readings and says what an answer means, in bounded memory and time.
+//! The client of a gateway: it posts readings and interprets the answers, in bounded memory and time.
 //!
-//! `load` counts what it hears, and `dead-letters` lets letters go by it; both ask the same question of an answer, which
-//! is whether the gateway has the readings now. Where nobody can tell, the answer is [`Answer::Lost`].
+//! `load` counts answers, and `dead-letters` deletes letters by them. Both need to know whether the gateway has the
+//! readings now; where no answer can tell, it is [`PostAnswer::Lost`].
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,80 +20,80 @@ pub const ANSWER_BYTES_MAX: usize = 4 << 20;
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 /// Longest pause after a refusal.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
-/// An answer of somebody who is not a gateway of this kind.
+/// The error of an answer that no gateway of this version gives.
 const NOT_UNDERSTOOD: &str = "answer not understood";
 
-/// What became of the readings of a request, as far as the gateway's answer tells.
+/// The gateway's decision on the readings of a request, as far as its answer tells.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum PostAnswer {
     /// The gateway took all readings but `rejected` of them.
     Taken {
-        /// How many readings it turned away.
+        /// Readings that it turned away.
         rejected: usize,
-        /// Why it turned them away, for those that the answer lists.
-        faults: Faults,
+        /// The reasons, as far as the answer lists them.
+        faults: ReadingFaults,
     },
     /// The gateway took no reading. Without faults, something is wrong with the request as a whole.
     TurnedAway {
-        /// Why it turned readings away, for those that the answer lists.
-        faults: Faults,
+        /// The reasons, as far as the answer lists them.
+        faults: ReadingFaults,
     },
     /// The gateway took no reading: there are too many, or one of them cannot be read at all.
     Indigestible,
     /// The gateway took no reading now; it may take the same request later.
     NotNow {
-        /// How long to wait.
+        /// Time to wait before the next try.
         retry_after: Duration,
     },
-    /// The gateway took no reading, and will never take one of the same request.
+    /// The gateway took no reading, and never will from the same request.
     Denied,
-    /// Nobody knows whether the gateway took the readings.
+    /// Whether the gateway took the readings is not known.
     Lost {
-        /// Why nobody knows.
+        /// The kind of error, for counts.
         what: &'static str,
     },
 }
 
-/// The reasons for which readings were turned away, by their places in the request.
-pub type Faults = BTreeMap<usize, String>;
+/// The reasons for which readings were turned away, by the readings' positions in the request.
+pub type ReadingFaults = BTreeMap<usize, String>;
 
-/// An answer that was heard to its end.
+/// An answer that was read to its end.
 #[derive(Debug)]
-pub struct Heard {
-    /// Its status.
+pub struct RawAnswer {
+    /// The HTTP status.
     pub status: StatusCode,
     headers: HeaderMap,
-    /// Empty if it was too long to be read.
+    /// Empty if it was longer than [`ANSWER_BYTES_MAX`].
     pub body: Vec<u8>,
 }
 
 /// The body of a 202.
 #[derive(Deserialize)]
-struct Receipt {
+struct ReceiptBody {
     accepted: usize,
     #[serde(default)]
     rejected: usize,
     #[serde(default)]
-    errors: Vec<Fault>,
+    errors: Vec<ListedFault>,
 }
 
-/// The body of another answer, as far as it is of interest.
+/// The body of any other answer; fields that no caller needs are left out.
 #[derive(Default, Deserialize)]
-struct Problem {
+struct ProblemBody {
     #[serde(default)]
     detail: String,
     #[serde(default)]
-    errors: Vec<Fault>,
+    errors: Vec<ListedFault>,
 }
 
 #[derive(Deserialize)]
-struct Fault {
+struct ListedFault {
     index: usize,
     #[serde(default)]
     detail: String,
 }
 
-/// A client of this name that goes straight to the address, follows no redirect, and gives up after `timeout`.
+/// A client of this name, without proxies or redirects, that gives up on an answer after `timeout`.
 ///
 /// # Errors
 ///
@@ -108,38 +108,40 @@ pub fn build(name: &str, connections: usize, timeout: Duration) -> Result<Client
         .build()
 }
 
-/// Sends a request and hears its answer.
+/// Sends a request and reads its answer.
 ///
 /// # Errors
 ///
 /// There is no answer, or it broke off.
-pub async fn exchange(request: RequestBuilder) -> reqwest::Result<Heard> {
+pub async fn exchange(request: RequestBuilder) -> reqwest::Result<RawAnswer> {
     let mut response = request.send().await?;
     let body = read(&mut response).await?.unwrap_or_default();
-    Ok(Heard { status: response.status(), headers: response.headers().clone(), body })
+    Ok(RawAnswer { status: response.status(), headers: response.headers().clone(), body })
 }
 
-impl Heard {
-    /// What became of a request with so many readings.
-    pub fn answer(&self, readings: usize, now: SystemTime) -> Answer {
+impl RawAnswer {
+    /// Interprets the answer to a request with this number of readings.
+    pub fn answer(&self, readings: usize, now: SystemTime) -> PostAnswer {
         match self.status {
             StatusCode::ACCEPTED => {
-                taken(&self.body, readings).unwrap_or(Answer::Lost { what: NOT_UNDERSTOOD })
+                taken(&self.body, readings).unwrap_or(PostAnswer::Lost { what: NOT_UNDERSTOOD })
             }
             StatusCode::UNPROCESSABLE_ENTITY => {
-                Answer::TurnedAway { faults: faults(self.problem().unwrap_or_default().errors, readings) }
+                PostAnswer::TurnedAway { faults: faults(self.problem().unwrap_or_default().errors, readings) }
             }
-            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::BAD_REQUEST => Answer::Indigestible,
-            // A conflict: the same request came before, from one who did not wait, and is still under way.
+            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::BAD_REQUEST => PostAnswer::Indigestible,
+            // A conflict: an earlier try of the same request, whose client stopped waiting, is still under way.
             StatusCode::TOO_MANY_REQUESTS
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::REQUEST_TIMEOUT
-            | StatusCode::CONFLICT => Answer::NotNow { retry_after: retry_after(&self.headers, now) },
-            // A proxy in between cannot say what the gateway did.
-            StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => Answer::Lost { what: "lost by a proxy" },
-            status if status.is_server_error() => Answer::Lost { what: "defect in the gateway" },
-            status if status.is_success() => Answer::Lost { what: NOT_UNDERSTOOD },
-            _ => Answer::Denied,
+            | StatusCode::CONFLICT => PostAnswer::NotNow { retry_after: retry_after(&self.headers, now) },
+            // A proxy in between does not know whether the gateway took the readings.
+            StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => {
+                PostAnswer::Lost { what: "lost by a proxy" }
+            }
+            status if status.is_server_error() => PostAnswer::Lost { what: "defect in the gateway" },
+            status if status.is_success() => PostAnswer::Lost { what: NOT_UNDERSTOOD },
+            _ => PostAnswer::Denied,
         }
     }
 
@@ -149,19 +151,19 @@ impl Heard {
         if detail.is_empty() { String::from_utf8_lossy(&self.body).into_owned() } else { detail }
     }
 
-    fn problem(&self) -> Option<Problem> {
+    fn problem(&self) -> Option<ProblemBody> {
         serde_json::from_slice(&self.body).ok()
     }
 }
 
 /// The receipt in the body of a 202, if its counts add up to the readings of the request.
-fn taken(body: &[u8], readings: usize) -> Option<Answer> {
-    let Receipt { accepted, rejected, errors } = serde_json::from_slice(body).ok()?;
+fn taken(body: &[u8], readings: usize) -> Option<PostAnswer> {
+    let ReceiptBody { accepted, rejected, errors } = serde_json::from_slice(body).ok()?;
     let is_whole = accepted.checked_add(rejected) == Some(readings);
-    is_whole.then(|| Answer::Taken { rejected, faults: faults(errors, readings) })
+    is_whole.then(|| PostAnswer::Taken { rejected, faults: faults(errors, readings) })
 }
 
-fn faults(errors: Vec<Fault>, readings: usize) -> Faults {
+fn faults(errors: Vec<ListedFault>, readings: usize) -> ReadingFaults {
     errors
         .into_iter()
         .filter(|fault| fault.index < readings)
@@ -169,7 +171,7 @@ fn faults(errors: Vec<Fault>, readings: usize) -> Faults {
         .collect()
 }
 
-/// Reads a body; none if it is too long.
+/// Reads a body; `None` if it is longer than [`ANSWER_BYTES_MAX`].
 ///
 /// # Errors
 ///
@@ -185,7 +187,7 @@ pub async fn read(response: &mut Response) -> Result<Option<Vec<u8>>, reqwest::E
     Ok(Some(body))
 }
 
-/// Seconds or a date, as RFC 9110 has it.
+/// Reads `Retry-After`: seconds or a date (RFC 9110).
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Duration {
     let text = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let seconds = text.trim().parse().ok().map(Duration::from_secs);
@@ -198,7 +200,7 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Duration {
 ///
 /// # Errors
 ///
-/// In words for people, what is wrong with it.
+/// The fault, in words for people.
 pub fn parse_address(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("{error}; write it as http://127.0.0.1:8080"))?;
     match url.scheme() {
@@ -216,10 +218,10 @@ pub fn join(base: &Url, path: &str) -> Url {
     url
 }
 
-/// An error with its causes: the outermost one alone says only that something went wrong.
+/// An error with its causes: the outermost error alone says only that the request failed.
 pub fn causes(error: &reqwest::Error) -> String {
     let mut source: Option<&dyn std::error::Error> = std::error::Error::source(error);
-    // The address stands in front already.
+    // The callers put the address in front.
     let mut text = if error.is_timeout() { "timed out".to_owned() } else { "no answer".to_owned() };
     while let Some(cause) = source {
         let _ = write!(text, ": {cause}");
@@ -232,23 +234,23 @@ pub fn causes(error: &reqwest::Error) -> String {
 mod tests {
     use super::*;
 
-    fn heard(status: u16, body: &str) -> Heard {
+    fn raw(status: u16, body: &str) -> RawAnswer {
         let status = StatusCode::from_u16(status).expect("a status");
         let headers = HeaderMap::from_iter([(header::RETRY_AFTER, "7".parse().expect("a header"))]);
-        Heard { status, headers, body: body.as_bytes().to_vec() }
+        RawAnswer { status, headers, body: body.as_bytes().to_vec() }
     }
 
     #[track_caller]
-    fn check(status: u16, body: &str, expected: &Answer) {
-        let answer = heard(status, body).answer(3, SystemTime::UNIX_EPOCH);
+    fn check(status: u16, body: &str, expected: &PostAnswer) {
+        let answer = raw(status, body).answer(3, SystemTime::UNIX_EPOCH);
         assert_eq!(answer, *expected, "{status} {body}");
     }
 
     #[test]
-    fn an_answer_says_what_became_of_the_readings() {
+    fn an_answer_tells_which_readings_the_gateway_took() {
         let taken = |rejected, faults: &[(usize, &str)]| {
             let faults = faults.iter().map(|(at, detail)| (*at, (*detail).to_owned())).collect();
-            Answer::Taken { rejected, faults }
+            PostAnswer::Taken { rejected, faults }
         };
         check(202, r#"{"accepted":3,"rejected":0,"ack":"disk"}"#, &taken(0, &[]));
         check(
@@ -257,7 +259,7 @@ mod tests {
             &taken(1, &[(1, "x")]),
         );
         check(202, r#"{"accepted":1,"rejected":2,"errors":[{"index":1}]}"#, &taken(2, &[(1, "")]));
-        let not_understood = Answer::Lost { what: NOT_UNDERSTOOD };
+        let not_understood = PostAnswer::Lost { what: NOT_UNDERSTOOD };
         check(202, r#"{"accepted":2,"rejected":0}"#, &not_understood);
         check(202, r#"{"accepted":18446744073709551615,"rejected":4}"#, &not_understood);
         for status in [200, 202, 204] {
@@ -266,23 +268,23 @@ mod tests {
         check(
             422,
             r#"{"detail":"x","errors":[{"index":1,"pointer":"/1","detail":"no"},{"index":3,"pointer":"/3","detail":"?"}]}"#,
-            &Answer::TurnedAway { faults: [(1, "no".to_owned())].into() },
+            &PostAnswer::TurnedAway { faults: [(1, "no".to_owned())].into() },
         );
         for body in ["", r#"{"detail":"acknowledgement"}"#] {
-            check(422, body, &Answer::TurnedAway { faults: Faults::new() });
+            check(422, body, &PostAnswer::TurnedAway { faults: ReadingFaults::new() });
         }
     }
 
     #[test]
-    fn a_status_without_a_word_about_readings_says_what_to_do_next() {
+    fn a_status_alone_decides_about_the_next_try() {
         for status in [400, 413] {
-            check(status, "plain", &Answer::Indigestible);
+            check(status, "plain", &PostAnswer::Indigestible);
         }
         for status in [408, 409, 429, 503] {
-            check(status, "", &Answer::NotNow { retry_after: Duration::from_secs(7) });
+            check(status, "", &PostAnswer::NotNow { retry_after: Duration::from_secs(7) });
         }
         for status in [301, 401, 403, 404, 405, 415] {
-            check(status, r#"{"accepted":3,"rejected":0}"#, &Answer::Denied);
+            check(status, r#"{"accepted":3,"rejected":0}"#, &PostAnswer::Denied);
         }
         for (status, what) in [
             (500, "defect in the gateway"),
@@ -290,18 +292,18 @@ mod tests {
             (502, "lost by a proxy"),
             (504, "lost by a proxy"),
         ] {
-            check(status, r#"{"accepted":3,"rejected":0}"#, &Answer::Lost { what });
+            check(status, r#"{"accepted":3,"rejected":0}"#, &PostAnswer::Lost { what });
         }
     }
 
     #[test]
     fn the_detail_of_a_problem_or_else_the_body_is_for_people() {
-        assert_eq!(heard(413, r#"{"detail":"too\nlarge"}"#).detail(), "too\nlarge");
-        assert_eq!(heard(400, "plain").detail(), "plain");
+        assert_eq!(raw(413, r#"{"detail":"too\nlarge"}"#).detail(), "too\nlarge");
+        assert_eq!(raw(400, "plain").detail(), "plain");
     }
 
     #[test]
-    fn a_path_is_put_after_that_of_the_base() {
+    fn a_path_is_appended_to_the_path_of_the_base() {
         for (base, expected) in [
             ("http://127.0.0.1:8080", "http://127.0.0.1:8080/v1/readings"),
             ("http://127.0.0.1:8080/", "http://127.0.0.1:8080/v1/readings"),

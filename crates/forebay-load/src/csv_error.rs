@@ -6,43 +6,43 @@ use forebay_reading::ReadingError;
 use forebay_reading::timestamp::TimeError;
 use thiserror::Error;
 
-/// Why a file cannot be sent.
+/// A file cannot be sent.
 #[derive(Debug, Error)]
 pub enum CsvError {
-    /// No such file, no permission, or no CSV.
+    /// The file is missing, unreadable, or not CSV.
     #[error("{path}: {source}", path = path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the reader says.
+        /// The error of the reader.
         source: csv::Error,
     },
-    /// No column, or only the time.
+    /// There is no column, or only that of the time.
     #[error("{path}: the first line must name a column for the time and at least one sensor", path = path.display())]
     NoSensors {
         /// The file.
         path: PathBuf,
     },
-    /// No time where one must be.
+    /// The first cell of a line is not a time.
     #[error("{path}, line {line}: {source}; found `{found}`", path = path.display())]
     Time {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: u64,
-        /// What stands there.
+        /// The cell, cut to 40 characters.
         found: String,
-        /// What must stand there.
+        /// The rule for times.
         source: TimeError,
     },
-    /// A name or a value that no reading may have.
+    /// A name or a value breaks a rule for readings.
     #[error("{path}, line {line}: {source}", path = path.display())]
     Reading {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: u64,
-        /// The rule that it breaks.
+        /// The rule.
         source: ReadingError,
     },
 }

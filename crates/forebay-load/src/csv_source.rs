@@ -1,7 +1,7 @@
 //! Readings from a CSV file: the first column is the time, every other column is a sensor.
 //!
-//! The file is read three times and never held: once to check it before anything is sent, once to send it, and
-//! once for the audit. A cell that is empty, `?` or not a finite number (`NaN`) holds no reading. Times are RFC
+//! The file is read three times and never held in memory: for a check before anything is sent, for the sending, and
+//! for the audit. A cell that is empty, `?` or not a finite number (`NaN`) holds no reading. Times are RFC
 //! 3339, or whole milliseconds since the Unix epoch.
 
 use std::fs::File;
@@ -13,12 +13,12 @@ use forebay_reading::timestamp::{Precision, TimeError, Timestamp};
 use forebay_reading::{ReadingParts, Readings, Value};
 
 pub use crate::csv_error::CsvError;
-use crate::source::{Batch, Source, Wanted, Window};
+use crate::source::{AuditWindow, BatchSource, ExpectedReading, LoadBatch};
 
-/// What some files write where there is no value.
+/// A cell without a value, in some files.
 const NO_VALUE: &str = "?";
 
-/// A file of readings that was read to its end once and is in order.
+/// A file of readings that was read to its end once and has no fault.
 #[derive(Debug)]
 pub struct CsvFile {
     path: PathBuf,
@@ -31,48 +31,49 @@ pub struct CsvFile {
 
 /// The rows of a file, from its beginning.
 #[derive(Debug)]
-struct Rows {
+struct CsvRows {
     path: PathBuf,
     reader: csv::Reader<File>,
-    /// How many readings the rows so far hold.
+    /// Readings of all rows so far.
     readings: usize,
 }
 
 /// One line of a file.
 #[derive(Debug)]
-struct Row {
+struct CsvRow {
     line: u64,
     time: Timestamp,
-    /// The time, as text, and then a value for each sensor.
+    /// The time as text, then a value for each sensor.
     cells: StringRecord,
-    /// The ordinal of its first reading.
+    /// The ordinal of the row's first reading.
     first: usize,
     readings: usize,
 }
 
-/// What all connections take from, in turn.
+/// A position in a file that is being sent.
 #[derive(Debug)]
-struct Sending {
+struct FileCursor {
     file: Arc<CsvFile>,
-    rows: Rows,
-    /// The row that is being sent, and how many of its readings have gone.
-    row: Option<(Row, usize)>,
+    rows: CsvRows,
+    /// The row that is being sent, and the number of its readings that were handed out.
+    row: Option<(CsvRow, usize)>,
 }
 
+/// The file as the source of one connection; all connections share the position.
 #[derive(Debug)]
-struct Shared(Arc<Mutex<Sending>>);
+struct SharedFile(Arc<Mutex<FileCursor>>);
 
-/// Goes through a file that is in the order of time, window by window.
+/// The windows of a file in the order of time.
 #[derive(Debug)]
 struct FileWindows<'a> {
     file: &'a CsvFile,
-    rows: Rows,
-    ahead: Option<Row>,
+    rows: CsvRows,
+    ahead: Option<CsvRow>,
     size: usize,
 }
 
 impl CsvFile {
-    /// Reads the file through, so that whatever is wrong with it is known before anything is sent.
+    /// Reads the file through, so that every fault is known before anything is sent.
     ///
     /// # Errors
     ///
@@ -99,7 +100,7 @@ impl CsvFile {
         &self,
         visitor: &mut impl FnMut(&Readings) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut rows = Rows::open(&self.path)?;
+        let mut rows = CsvRows::open(&self.path)?;
         while let Some(row) = rows.next_row()? {
             let mut readings = Readings::default();
             for (sensor, value) in self.values(&row) {
@@ -112,7 +113,7 @@ impl CsvFile {
 
     /// Counts the readings and finds the first line that is out of order.
     fn check(&self) -> Result<(usize, Option<u64>), CsvError> {
-        let mut rows = Rows::open(&self.path)?;
+        let mut rows = CsvRows::open(&self.path)?;
         let (mut latest, mut disorder) = (Timestamp::MIN, None);
         while let Some(row) = rows.next_row()? {
             let mut readings = Readings::default();
@@ -127,28 +128,31 @@ impl CsvFile {
         Ok((rows.readings, disorder))
     }
 
-    /// How many readings the file holds.
+    /// Readings of the whole file.
     pub(super) fn readings(&self) -> usize {
         self.readings
     }
 
-    /// Why the audit cannot be done, if so.
+    /// The reason why the audit cannot be done, if there is one.
     pub(super) fn no_audit_because(&self) -> Option<String> {
         let line = self.disorder?;
         let path = self.path.display();
         Some(format!("{path} is not in the order of time: line {line} is earlier than a line above it"))
     }
 
-    /// Sources that share the file: whichever connection is free takes the next readings, so that their order
-    /// is kept only with one connection.
+    /// Sources that share the file: the connection that is free first takes the next readings, so that only a
+    /// single connection keeps their order.
     ///
     /// # Errors
     ///
     /// The file could not be opened again.
-    pub(super) fn sources(self: &Arc<CsvFile>, connections: usize) -> Result<Vec<Box<dyn Source>>, CsvError> {
-        let rows = Rows::open(&self.path)?;
-        let sending = Arc::new(Mutex::new(Sending { file: self.clone(), rows, row: None }));
-        Ok((0..connections).map(|_| Box::new(Shared(sending.clone())) as Box<dyn Source>).collect())
+    pub(super) fn sources(
+        self: &Arc<CsvFile>,
+        connections: usize,
+    ) -> Result<Vec<Box<dyn BatchSource>>, CsvError> {
+        let rows = CsvRows::open(&self.path)?;
+        let sending = Arc::new(Mutex::new(FileCursor { file: self.clone(), rows, row: None }));
+        Ok((0..connections).map(|_| Box::new(SharedFile(sending.clone())) as Box<dyn BatchSource>).collect())
     }
 
     /// The file's readings in windows of about `size`; readings of the same time are in the same window. A
@@ -160,19 +164,19 @@ impl CsvFile {
     pub(super) fn windows(
         &self,
         size: usize,
-    ) -> Result<impl Iterator<Item = Result<Window, CsvError>> + Send + '_, CsvError> {
-        let mut rows = Rows::open(&self.path)?;
+    ) -> Result<impl Iterator<Item = Result<AuditWindow, CsvError>> + Send + '_, CsvError> {
+        let mut rows = CsvRows::open(&self.path)?;
         let ahead = rows.next_row()?;
         let mut windows = FileWindows { file: self, rows, ahead, size };
         Ok(std::iter::from_fn(move || windows.next_window().transpose()))
     }
 
-    fn values<'a>(&'a self, row: &'a Row) -> impl Iterator<Item = (&'a Arc<str>, Value<'a>)> {
+    fn values<'a>(&'a self, row: &'a CsvRow) -> impl Iterator<Item = (&'a Arc<str>, Value<'a>)> {
         let cells = self.sensors.iter().zip(row.cells.iter().skip(1));
         cells.filter_map(|(sensor, cell)| Some((sensor, value(cell)?)))
     }
 
-    fn push(&self, row: &Row, sensor: &str, value: Value<'_>, out: &mut Readings) -> Result<(), CsvError> {
+    fn push(&self, row: &CsvRow, sensor: &str, value: Value<'_>, out: &mut Readings) -> Result<(), CsvError> {
         let parts = ReadingParts {
             device: &self.device,
             sensor,
@@ -191,7 +195,7 @@ fn open(path: &Path) -> Result<csv::Reader<File>, CsvError> {
     reader.map_err(|source| CsvError::Read { path: path.to_owned(), source })
 }
 
-/// What a cell holds, if anything.
+/// The value of a cell; `None` for a cell without a reading.
 fn value(cell: &str) -> Option<Value<'_>> {
     if cell.is_empty() || cell == NO_VALUE {
         return None;
@@ -216,12 +220,12 @@ fn time(cell: &str) -> Result<Timestamp, TimeError> {
     }
 }
 
-impl Rows {
-    fn open(path: &Path) -> Result<Rows, CsvError> {
-        Ok(Rows { path: path.to_owned(), reader: open(path)?, readings: 0 })
+impl CsvRows {
+    fn open(path: &Path) -> Result<CsvRows, CsvError> {
+        Ok(CsvRows { path: path.to_owned(), reader: open(path)?, readings: 0 })
     }
 
-    fn next_row(&mut self) -> Result<Option<Row>, CsvError> {
+    fn next_row(&mut self) -> Result<Option<CsvRow>, CsvError> {
         let mut cells = StringRecord::new();
         let read = self.reader.read_record(&mut cells);
         if !read.map_err(|source| CsvError::Read { path: self.path.clone(), source })? {
@@ -237,13 +241,13 @@ impl Rows {
         })?;
         let (first, readings) = (self.readings, cells.iter().skip(1).filter_map(value).count());
         self.readings += readings;
-        Ok(Some(Row { line, time, cells, first, readings }))
+        Ok(Some(CsvRow { line, time, cells, first, readings }))
     }
 }
 
-impl Sending {
-    fn next_batch(&mut self, most: usize) -> Result<Option<Batch>, CsvError> {
-        let mut batch = Batch::default();
+impl FileCursor {
+    fn next_batch(&mut self, most: usize) -> Result<Option<LoadBatch>, CsvError> {
+        let mut batch = LoadBatch::default();
         while batch.ordinals.len() < most {
             let next = match self.row.take() {
                 Some(row) => Some(row),
@@ -261,20 +265,20 @@ impl Sending {
     }
 }
 
-impl Source for Shared {
-    fn next_batch(&mut self, most: usize) -> Result<Option<Batch>, CsvError> {
+impl BatchSource for SharedFile {
+    fn next_batch(&mut self, most: usize) -> Result<Option<LoadBatch>, CsvError> {
         self.0.lock().expect("nothing panics while it reads the file").next_batch(most)
     }
 }
 
 impl FileWindows<'_> {
-    fn next_window(&mut self) -> Result<Option<Window>, CsvError> {
+    fn next_window(&mut self) -> Result<Option<AuditWindow>, CsvError> {
         let Some(mut row) = self.ahead.take() else { return Ok(None) };
         let from = row.time;
         let mut wanted = Vec::new();
         let to = loop {
             let sensors = self.file.values(&row).enumerate();
-            wanted.extend(sensors.map(|(nth, (sensor, _))| Wanted {
+            wanted.extend(sensors.map(|(nth, (sensor, _))| ExpectedReading {
                 ordinal: row.first + nth,
                 sensor: sensor.clone(),
                 time: row.time,
@@ -289,7 +293,7 @@ impl FileWindows<'_> {
                 Some(next) => row = next,
             }
         };
-        Ok(Some(Window { device: self.file.device.clone(), from: Some(from), to: Some(to), wanted }))
+        Ok(Some(AuditWindow { device: self.file.device.clone(), from: Some(from), to: Some(to), wanted }))
     }
 }
 
@@ -335,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_become_readings_and_cells_without_a_value_are_passed_over() {
+    fn rows_become_readings_and_cells_without_a_value_are_skipped() {
         let text =
             "time,v,i\n2007-02-01T00:00:00Z,240.5,?\n1170288060000, ,3\n2007-02-01T01:02:00+01:00,1,ok\n";
         assert_eq!(
@@ -350,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_cut_rows_and_lose_nothing() {
+    fn batches_cut_rows_and_lose_no_reading() {
         let file = file("time,a,b,c\n1,1,2,3\n2,4,?,5\n3,?,?,?\n4,6,7,8\n");
         for size in 1..10 {
             let file = Arc::new(CsvFile::open(file.path(), "meter").expect("in order"));
@@ -372,7 +376,7 @@ mod tests {
     fn windows_touch_and_keep_equal_times_together() {
         let file = file("time,a,b\n1,1,2\n2,3,4\n2,5,6\n5,7,8\n");
         let file = CsvFile::open(file.path(), "meter").expect("in order");
-        let windows: Vec<Window> =
+        let windows: Vec<AuditWindow> =
             file.windows(3).expect("it opens").map(|window| window.expect("read")).collect();
         let millis = |time: Option<Timestamp>| time.map(|time| time.nanos());
         let spans: Vec<_> = windows.iter().map(|w| (millis(w.from), millis(w.to), w.wanted.len())).collect();

@@ -1,6 +1,6 @@
-//! What became of each reading that was sent, in two bits a reading.
+//! The fate of each reading that was sent, in two bits a reading.
 //!
-//! A run at 10,000 readings a second for an hour needs 9 MB. The list has an end all the same: a reading past it
+//! A run at 10,000 readings a second for an hour needs 9 MB. The list is bounded: the fate of a reading past its end
 //! is not remembered, and then the audit cannot be done.
 
 /// Most readings whose fate is remembered; together they take 1 GiB.
@@ -9,18 +9,18 @@ pub(super) const FATES_MAX: usize = 1 << 32;
 const BITS: usize = 2;
 const PER_WORD: usize = u64::BITS as usize / BITS;
 
-/// What is known of a reading.
+/// The fate of a reading that was sent, and what it allows on the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// It was not sent, or it was refused or turned away: no node may have it.
+pub(super) enum SentFate {
+    /// Not sent, refused or turned away: no node may have it.
     NotTaken,
-    /// The gateway has acknowledged it: the nodes must have it once.
+    /// Acknowledged by the gateway: the nodes must have it once.
     Acknowledged,
-    /// It was sent and the answer was lost: the nodes may have it once, or not at all.
+    /// Sent, and the answer was lost: the nodes may have it once, or not at all.
     Unknown,
 }
 
-/// The fates of readings by their ordinals. An ordinal never set is [`Fate::NotTaken`].
+/// The fates of readings by their ordinals. An ordinal never set is [`SentFate::NotTaken`].
 #[derive(Debug)]
 pub(super) struct Fates {
     words: Vec<u64>,
@@ -29,12 +29,12 @@ pub(super) struct Fates {
 }
 
 impl Fates {
-    /// An empty list that remembers `most` readings at most.
+    /// An empty list for at most `most` readings.
     pub(super) fn new(most: usize) -> Fates {
         Fates { words: Vec::new(), most, overflowed: false }
     }
 
-    pub(super) fn set(&mut self, ordinal: usize, fate: Fate) {
+    pub(super) fn set(&mut self, ordinal: usize, fate: SentFate) {
         if ordinal >= self.most {
             self.overflowed = true;
             return;
@@ -47,16 +47,16 @@ impl Fates {
         self.words[word] |= bits(fate) << shift;
     }
 
-    pub(super) fn get(&self, ordinal: usize) -> Fate {
+    pub(super) fn get(&self, ordinal: usize) -> SentFate {
         let (word, shift) = place(ordinal);
         match self.words.get(word).map_or(0, |word| (word >> shift) & 0b11) {
-            1 => Fate::Acknowledged,
-            2 => Fate::Unknown,
-            _ => Fate::NotTaken,
+            1 => SentFate::Acknowledged,
+            2 => SentFate::Unknown,
+            _ => SentFate::NotTaken,
         }
     }
 
-    /// An ordinal that lies above all that were set.
+    /// An ordinal above every one that was set.
     pub(super) fn end(&self) -> usize {
         self.words.len() * PER_WORD
     }
@@ -71,11 +71,11 @@ fn place(ordinal: usize) -> (usize, usize) {
     (ordinal / PER_WORD, ordinal % PER_WORD * BITS)
 }
 
-fn bits(fate: Fate) -> u64 {
+fn bits(fate: SentFate) -> u64 {
     match fate {
-        Fate::NotTaken => 0,
-        Fate::Acknowledged => 1,
-        Fate::Unknown => 2,
+        SentFate::NotTaken => 0,
+        SentFate::Acknowledged => 1,
+        SentFate::Unknown => 2,
     }
 }
 
@@ -86,27 +86,27 @@ mod tests {
     use std::collections::HashMap;
 
     #[test]
-    fn a_reading_past_the_end_is_not_remembered_and_that_is_known() {
+    fn a_reading_past_the_end_is_not_remembered_and_the_list_says_so() {
         let mut fates = Fates::new(10);
-        fates.set(9, Fate::Acknowledged);
+        fates.set(9, SentFate::Acknowledged);
         assert!(!fates.overflowed());
-        fates.set(10, Fate::Acknowledged);
+        fates.set(10, SentFate::Acknowledged);
         assert!(fates.overflowed());
-        assert_eq!(fates.get(10), Fate::NotTaken);
+        assert_eq!(fates.get(10), SentFate::NotTaken);
     }
 
     proptest! {
         #[test]
-        fn the_fates_are_those_that_were_set_last(steps in prop::collection::vec((0..500_usize, 0..3_u8), 0..200)) {
+        fn each_reading_has_the_fate_that_was_set_last(steps in prop::collection::vec((0..500_usize, 0..3_u8), 0..200)) {
             let mut fates = Fates::new(1000);
             let mut model = HashMap::new();
             for (ordinal, fate) in steps {
-                let fate = [Fate::NotTaken, Fate::Acknowledged, Fate::Unknown][usize::from(fate)];
+                let fate = [SentFate::NotTaken, SentFate::Acknowledged, SentFate::Unknown][usize::from(fate)];
                 fates.set(ordinal, fate);
                 model.insert(ordinal, fate);
             }
             for ordinal in 0..600 {
-                prop_assert_eq!(fates.get(ordinal), model.get(&ordinal).copied().unwrap_or(Fate::NotTaken));
+                prop_assert_eq!(fates.get(ordinal), model.get(&ordinal).copied().unwrap_or(SentFate::NotTaken));
             }
             prop_assert!(model.keys().all(|ordinal| *ordinal < fates.end()));
         }

@@ -1,15 +1,15 @@
-//! Durations counted in a fixed amount of memory, for percentiles that can be trusted.
+//! A histogram of durations in a fixed amount of memory, for percentiles with a bounded error.
 //!
-//! A percentile is at most 1 % too high and never too low. The longest duration is kept exactly.
+//! A percentile is at most 1 % too high and never too low. The longest duration is exact.
 
 use std::time::Duration;
 
 /// Durations from 2^40 µs (twelve days) on are counted together.
 const MICROS_MAX: u64 = 1 << 40;
-/// Digits of a duration that count.
+/// Significant decimal digits of a duration.
 const DIGITS: u8 = 2;
 
-/// How many durations there were of about each length; about 40 KB, whatever their number.
+/// Counts of durations by their approximate length; takes about 40 KB.
 #[derive(Clone, Debug)]
 pub(super) struct Histogram {
     micros: hdrhistogram::Histogram<u64>,
@@ -29,14 +29,14 @@ impl Histogram {
         self.longest = self.longest.max(duration);
     }
 
-    /// The duration that `percent` of all did not exceed; zero if there were none.
+    /// The duration that `percent` of all durations did not exceed; zero for an empty histogram.
     pub(super) fn percentile(&self, percent: f64) -> Duration {
-        // Of none of them it is the shortest, which the histogram would round down.
+        // 0 % asks for the shortest duration, which the library would round down.
         let percent = percent.max(f64::EPSILON);
         Duration::from_micros(self.micros.value_at_percentile(percent)).min(self.longest)
     }
 
-    /// The longest duration, exactly.
+    /// The longest duration.
     pub(super) fn longest(&self) -> Duration {
         self.longest
     }
@@ -55,7 +55,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_longer_than_the_scale_is_counted_at_its_end() {
+    fn a_duration_beyond_the_scale_is_counted_at_its_end() {
         let mut histogram = Histogram::new();
         let (day, year) = (Duration::from_secs(86_400), Duration::from_secs(365 * 86_400));
         histogram.add(day);
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn the_percentile_of_none_is_the_shortest_and_no_less() {
+    fn percentile_zero_is_the_shortest_duration_and_no_less() {
         let mut histogram = Histogram::new();
         [1_234_567, 2_000_000].into_iter().for_each(|micros| histogram.add(Duration::from_micros(micros)));
         let found = histogram.percentile(0.0);

@@ -1,4 +1,4 @@
-//! What this command asks for: JSON, and `/status`.
+//! Requests for JSON, and the part of `/status` that this command reads.
 
 use http::StatusCode;
 use reqwest::Client;
@@ -8,24 +8,24 @@ use url::Url;
 
 use crate::client::{ANSWER_BYTES_MAX, causes, read};
 
-/// Why there is no answer.
+/// A request without a usable answer.
 #[derive(Debug, Error)]
 pub(super) enum HttpError {
-    /// Refused, reset, timed out.
+    /// The connection was refused or reset, or timed out.
     #[error("{url}: {}", causes(source))]
     Exchange {
         /// The address.
         url: String,
-        /// What went wrong.
+        /// The cause.
         source: reqwest::Error,
     },
-    /// Too long to be what was asked for.
+    /// The body is longer than any answer of a gateway.
     #[error("{url}: the answer is longer than {ANSWER_BYTES_MAX} bytes")]
     TooLong {
         /// The address.
         url: String,
     },
-    /// Another status than 200.
+    /// The status is not 200.
     #[error("{url}: answered {status}")]
     Status {
         /// The address.
@@ -33,27 +33,27 @@ pub(super) enum HttpError {
         /// The status.
         status: StatusCode,
     },
-    /// Not the JSON that was asked for.
+    /// The body is not the expected JSON.
     #[error("{url}: the answer is not understood: {source}")]
     Json {
         /// The address.
         url: String,
-        /// What the parser says.
+        /// The error of the parser.
         source: serde_json::Error,
     },
 }
 
-/// What `/status` says of interest here; what a gateway leaves out is zero.
+/// The fields of `/status` that are needed here; a count that a gateway leaves out is 0.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Status {
-    pub(super) ledger: Ledger,
+pub(super) struct GatewayStatus {
+    pub(super) ledger: GatewayLedger,
     #[serde(default)]
-    pub(super) nodes: Vec<NodeStatus>,
+    pub(super) nodes: Vec<ListedNode>,
 }
 
 /// The gateway's accounts.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Ledger {
+pub(super) struct GatewayLedger {
     pub(super) buffered: u64,
     #[serde(default)]
     pub(super) derived: u64,
@@ -67,9 +67,9 @@ pub(super) struct Ledger {
     pub(super) dropped: u64,
 }
 
-/// A node, as the gateway sees it.
+/// A node that `/status` lists.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct NodeStatus {
+pub(super) struct ListedNode {
     pub(super) url: String,
 }
 
@@ -77,7 +77,7 @@ pub(super) struct NodeStatus {
 ///
 /// # Errors
 ///
-/// [`HttpError`]; only 200 will do.
+/// [`HttpError`], also for any status but 200.
 pub(super) async fn get_json<T: serde::de::DeserializeOwned>(
     client: &Client,
     url: Url,

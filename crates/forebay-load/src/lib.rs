@@ -4,17 +4,18 @@
 //!
 //! The load is closed-loop: each of `--connections` connections waits for its answer before it sends the next
 //! request. A schedule says when readings are due, for all connections together; a connection that is late
-//! sends at once. Two latencies are told: from sending a request to its 202, and from when it was due to its
-//! 202. The second also counts the time that requests waited behind a slow one, which the first leaves out.
+//! sends at once. There are two latencies: from sending a request to its 202, and from its due time to its
+//! 202. The second includes the time that requests waited behind a slow one, which the first leaves out.
 //! Percentiles come from a histogram of fixed size.
 //!
 //! # What it counts
 //!
-//! A reading is *acknowledged* once a 202 counts it as accepted, *refused* as long as the answer is another, and
-//! *unknown* when the answer was lost. 429 and 503 are waited out and sent again until the time is up. The
-//! audit then looks for each acknowledged reading on the nodes. A run passes, with exit status 0, if every request was
-//! taken whole at its first try, and the audit, unless it is left out, finds each reading once. Simulated devices have new names in every run.
-//! A file's readings may be on the nodes already: those are counted before the run, and only what it adds is judged.
+//! A reading is *acknowledged* once a 202 counts it as accepted, *refused* while it has had other answers only, and
+//! *unknown* if the answer was lost. A request that got 429 or 503 is sent again until the time is up. The audit then
+//! looks for each acknowledged reading on the nodes. A run passes, with exit status 0, if every request was taken whole
+//! at its first try, and the audit, unless it is left out, finds each reading once. Simulated devices have new names in
+//! every run. A file's readings may be on the nodes already: they are counted before the run, and only copies that the
+//! run adds are judged.
 //!
 //! # Limits
 //!
@@ -64,16 +65,16 @@ use self::pacer::Pacer;
 use self::plan::Plan;
 use self::progress::{Length, note, say};
 pub use self::report::grouped;
-use self::report::{LedgerChange, Report};
-use self::sender::Shared;
+use self::report::{LedgerChange, LoadReport};
+use self::sender::RunState;
 use self::simulate::Simulation;
-use self::tally::Tally;
+use self::tally::LoadTally;
 use crate::client::{READINGS, parse_address};
 use forebay_reading::text::EscapingWriter;
 
 /// Exit status of a run that was interrupted twice.
 const INTERRUPTED: i32 = 1;
-/// How long simulated devices send where nothing else is said.
+/// How long simulated devices send without `--duration`.
 const DURATION_DEFAULT: Duration = Duration::from_secs(10);
 
 /// Sends readings to a gateway, measures it, and checks what arrived.
@@ -118,10 +119,10 @@ pub struct LoadArguments {
     settle: Duration,
 }
 
-/// Why a run could not begin, or not go on.
+/// A run could not begin, or not go on.
 #[derive(Debug, Error)]
 enum LoadError {
-    /// Nobody is there.
+    /// No gateway answers at the address.
     #[error("no gateway: {0}")]
     Unreachable(HttpError),
     /// The file cannot be sent.
@@ -135,33 +136,33 @@ enum LoadError {
     Runtime(std::io::Error),
 }
 
-/// The end of the sending.
+/// The state of a run whose sending has ended.
 #[derive(Debug)]
-struct Sent {
-    shared: Arc<Shared>,
-    /// How many there were; a simulated device has only one.
+struct SendingEnd {
+    shared: Arc<RunState>,
+    /// Connections that were used: at most one for each simulated device.
     connections: usize,
     elapsed: Duration,
 }
 
-/// How a run ended.
+/// The outcome of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// All that was sent was taken and found.
+pub enum LoadOutcome {
+    /// Every reading was taken, and found by the audit.
     Passed,
-    /// Not all was, or there was nobody to send it to.
+    /// Some reading was not, or no gateway answered.
     Failed,
-    /// The arguments or the file make no sense, and nothing was sent.
+    /// The arguments or the file have a fault, and nothing was sent.
     Misused,
 }
 
-/// Sends readings as the arguments say, and tells on standard output how it went.
-pub fn run(arguments: &LoadArguments) -> Ended {
+/// Sends readings as the arguments say, and writes the summary to standard output.
+pub fn run(arguments: &LoadArguments) -> LoadOutcome {
     let plan = match arguments.plan() {
         Ok(plan) => plan,
         Err(error) => {
             say(&format!("forebay: {error}"));
-            return Ended::Misused;
+            return LoadOutcome::Misused;
         }
     };
     let runtime =
@@ -175,18 +176,18 @@ pub fn run(arguments: &LoadArguments) -> Ended {
     });
     match report {
         Ok(report) => {
-            // Nobody there to read the summary is no fault; the exit status still tells.
+            // A closed standard output is no fault: the exit status still has the result.
             let _ = write!(EscapingWriter::new(std::io::stdout()), "{report}");
-            if report.passed() { Ended::Passed } else { Ended::Failed }
+            if report.passed() { LoadOutcome::Passed } else { LoadOutcome::Failed }
         }
         Err(error) => {
             say(&format!("forebay: {error}"));
-            Ended::Failed
+            LoadOutcome::Failed
         }
     }
 }
 
-/// The first interrupt ends the sending, and what was sent is still audited; the second ends all.
+/// The first interrupt ends the sending, and the readings are still audited; the second ends the process.
 async fn stop_on_interrupt(stop: CancellationToken) {
     if tokio::signal::ctrl_c().await.is_ok() {
         stop.cancel();
@@ -196,8 +197,12 @@ async fn stop_on_interrupt(stop: CancellationToken) {
     }
 }
 
-/// Sends what is planned, until its end, the end of the time, or `stop`; then audits it.
-async fn drive(arguments: &LoadArguments, plan: &Plan, stop: CancellationToken) -> Result<Report, LoadError> {
+/// Sends the plan's readings until their end, the end of the time, or `stop`; then audits them.
+async fn drive(
+    arguments: &LoadArguments,
+    plan: &Plan,
+    stop: CancellationToken,
+) -> Result<LoadReport, LoadError> {
     let auditor = arguments.auditor()?;
     let before = match auditor.status().await {
         Err(error @ HttpError::Exchange { .. }) => return Err(LoadError::Unreachable(error)),
@@ -205,7 +210,7 @@ async fn drive(arguments: &LoadArguments, plan: &Plan, stop: CancellationToken) 
     };
     let baseline = if arguments.no_audit { Ok(Default::default()) } else { auditor.baseline(plan).await };
 
-    let Sent { shared, connections, elapsed } = send(arguments, plan, stop).await?;
+    let SendingEnd { shared, connections, elapsed } = send(arguments, plan, stop).await?;
     let audit = match (arguments.no_audit, baseline) {
         (true, _) => None,
         (false, Err(error)) => Some(Err(error)),
@@ -219,16 +224,20 @@ async fn drive(arguments: &LoadArguments, plan: &Plan, stop: CancellationToken) 
     let ledger =
         before.zip(after).map(|(before, after)| LedgerChange { before: before.ledger, after: after.ledger });
     let tally = shared.tally(|tally| tally.clone());
-    Ok(Report { elapsed, connections, rate: arguments.rate, tally, audit, ledger })
+    Ok(LoadReport { elapsed, connections, rate: arguments.rate, tally, audit, ledger })
 }
 
-/// Runs all connections to their ends, and says how long that took.
-async fn send(arguments: &LoadArguments, plan: &Plan, stop: CancellationToken) -> Result<Sent, LoadError> {
+/// Runs all connections to their ends.
+async fn send(
+    arguments: &LoadArguments,
+    plan: &Plan,
+    stop: CancellationToken,
+) -> Result<SendingEnd, LoadError> {
     let sources = plan.sources(arguments.connections as usize)?;
     let connections = sources.len();
     let (started, limit) = (Instant::now(), arguments.limit(plan));
     let deadline = limit.and_then(|limit| started.checked_add(limit));
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(RunState {
         client: client::build("forebay-load", connections, arguments.timeout)?,
         url: client::join(&arguments.url, READINGS),
         batch: arguments.batch as usize,
@@ -236,7 +245,7 @@ async fn send(arguments: &LoadArguments, plan: &Plan, stop: CancellationToken) -
         started,
         deadline,
         stop: stop.clone(),
-        tally: Mutex::new(Tally::new()),
+        tally: Mutex::new(LoadTally::new()),
         fates: Mutex::new(Fates::new(FATES_MAX)),
     });
     let length = limit.map_or(Length::Readings(plan.readings().unwrap_or(0)), Length::Time);
@@ -259,7 +268,7 @@ async fn send(arguments: &LoadArguments, plan: &Plan, stop: CancellationToken) -
     // The bar is cleared before anything else is written.
     let _ = progress.await;
     result?;
-    Ok(Sent { shared, connections, elapsed })
+    Ok(SendingEnd { shared, connections, elapsed })
 }
 
 async fn stop_at(deadline: Instant, stop: CancellationToken) {
@@ -272,7 +281,7 @@ impl LoadArguments {
         let Some(path) = &self.csv else {
             let run = format!("{:08x}", fastrand::u32(..));
             let now = Timestamp::from_system(wall_time());
-            // Times that begin at a whole millisecond are shorter and easier to read.
+            // Times from a whole millisecond on are shorter and easier to read.
             let start = now.saturating_add_nanos(-(now.nanos() % 1_000_000));
             return Ok(Plan::Simulation(Simulation::new(&run, self.devices as usize, self.rate, start)));
         };
@@ -281,7 +290,7 @@ impl LoadArguments {
         Ok(Plan::Csv(Arc::new(CsvFile::open(path, device)?)))
     }
 
-    /// How long to send at most.
+    /// Longest time of the sending.
     fn limit(&self, plan: &Plan) -> Option<Duration> {
         match plan {
             Plan::Simulation(_) => Some(self.duration.unwrap_or(DURATION_DEFAULT)),

@@ -1,8 +1,8 @@
-//! Reading back what an embedded node holds.
+//! Reads back the readings of an embedded node.
 //!
-//! A node is asked for one device and one span of time, a page at a time, oldest first. Whether a node takes
-//! the ends of the span as part of it does not matter: it is asked for a little more, and what lies outside is
-//! passed over. A page that is full may cut off readings of its last instant, so the next page begins there.
+//! A request names one device and one span of time, and the answer is a page, oldest first. Whether a node counts
+//! the ends of the span as part of it does not matter: the request names a slightly longer span, and readings
+//! outside are skipped. A full page may cut off readings of its last instant, so the next page begins there.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -17,69 +17,69 @@ use url::Url;
 
 use crate::client::join;
 use crate::http::HttpError;
-use crate::source::Window;
+use crate::source::{AuditWindow, ExpectedReading};
 
-/// Most readings that a node is asked for at a time.
+/// Most readings of a page.
 pub(super) const PAGE_READINGS: usize = 10_000;
-/// Longest line of an answer, in bytes; no reading is longer.
+/// Longest line of an answer, in bytes; a reading is always shorter.
 const LINE_BYTES_MAX: usize = 1 << 20;
-/// How often a node is asked for a page before the audit is given up.
+/// Tries for a page before the audit is given up.
 const TRIES: u32 = 3;
-/// Pause before it is asked again.
+/// Pause before the second try; longer before each further one.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
 
-/// Asks nodes for what they hold.
+/// Asks nodes for their readings.
 #[derive(Debug)]
 pub(super) struct NodeReader {
     pub(super) client: Client,
-    /// Most readings that a node is asked for at a time.
+    /// Most readings of a page.
     pub(super) page: usize,
 }
 
-/// What the nodes hold of a window.
+/// The readings on the nodes that lie in a window.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    /// How often each wanted reading is there. Of readings with the same sensor and time only the first counts.
+pub(super) struct WindowCounts {
+    /// Copies of each expected reading. Those of readings with the same sensor and time count for the first of them.
     pub(super) counts: Vec<u32>,
-    /// Readings that are not wanted.
+    /// Readings that the window does not expect.
     pub(super) strangers: u64,
 }
 
-/// Why a node's readings could not be read.
+/// A node's readings could not be read.
 #[derive(Debug, Error)]
-pub(super) enum NodeError {
-    /// No answer, or a wrong one.
+pub(super) enum NodeReadError {
+    /// A request failed.
     #[error(transparent)]
     Http(#[from] HttpError),
-    /// A line that is no reading.
+    /// A line is not a reading.
     #[error("{url}: a line of the answer is no reading: {source}")]
     Line {
         /// The address.
         url: String,
-        /// What the parser says.
+        /// The error of the parser.
         source: serde_json::Error,
     },
-    /// A reading whose time is none.
+    /// The time of a reading is malformed.
     #[error("{url}: a reading of the answer has no time: {source}")]
     Time {
         /// The address.
         url: String,
-        /// What is wrong with it.
+        /// The fault of the time.
         source: TimeError,
     },
-    /// Not what was asked for.
+    /// The answer does not fit the request.
     #[error("{url}: the answer is not what was asked for: {what}")]
     Unfit {
         /// The address.
         url: String,
-        /// What is wrong.
+        /// The misfit.
         what: &'static str,
     },
 }
 
-/// Finds the wanted reading that a sensor and a time belong to.
+/// Finds expected readings by sensor and time.
 #[derive(Debug)]
-struct Lookup<'a> {
+struct ReadingLookup<'a> {
     sensors: HashMap<&'a str, usize>,
     wanted: HashMap<(usize, Timestamp), usize>,
 }
@@ -88,12 +88,12 @@ struct Lookup<'a> {
 #[derive(Debug)]
 struct Hit {
     time: Timestamp,
-    /// Which of the wanted readings it is, if one.
+    /// The expected reading that it is a copy of, if any.
     wanted: Option<usize>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Line<'a> {
+struct ReadingLine<'a> {
     #[serde(borrow)]
     device: Cow<'a, str>,
     #[serde(borrow)]
@@ -102,9 +102,9 @@ struct Line<'a> {
     time: Cow<'a, str>,
 }
 
-/// Cuts what arrives into lines.
+/// Cuts the parts of a body into lines.
 #[derive(Debug, Default)]
-struct Lines {
+struct LineSplitter {
     rest: Vec<u8>,
 }
 
@@ -113,10 +113,14 @@ impl NodeReader {
     ///
     /// # Errors
     ///
-    /// [`NodeError`] if a node did not answer as it should, several times over.
-    pub(super) async fn count(&self, nodes: &[Url], window: &Window) -> Result<Found, NodeError> {
-        let lookup = Lookup::new(window);
-        let mut found = Found { counts: vec![0; window.wanted.len()], strangers: 0 };
+    /// [`NodeReadError`] if a node's answer was wrong, or if no try brought one.
+    pub(super) async fn count(
+        &self,
+        nodes: &[Url],
+        window: &AuditWindow,
+    ) -> Result<WindowCounts, NodeReadError> {
+        let lookup = ReadingLookup::new(window);
+        let mut found = WindowCounts { counts: vec![0; window.wanted.len()], strangers: 0 };
         for node in nodes {
             self.count_node(node, window, &lookup, &mut found).await?;
         }
@@ -126,10 +130,10 @@ impl NodeReader {
     async fn count_node(
         &self,
         node: &Url,
-        window: &Window,
-        lookup: &Lookup<'_>,
-        found: &mut Found,
-    ) -> Result<(), NodeError> {
+        window: &AuditWindow,
+        lookup: &ReadingLookup<'_>,
+        found: &mut WindowCounts,
+    ) -> Result<(), NodeReadError> {
         let mut from = window.from;
         loop {
             let page =
@@ -143,13 +147,13 @@ impl NodeReader {
             let Some(cut) = cut else { return Ok(()) };
             if from.is_some_and(|from| cut <= from) {
                 let what = "more readings at one instant than fit an answer";
-                return Err(NodeError::Unfit { url: node.to_string(), what });
+                return Err(NodeReadError::Unfit { url: node.to_string(), what });
             }
             from = Some(cut);
         }
     }
 
-    fn page_url(&self, node: &Url, window: &Window, from: Option<Timestamp>) -> Url {
+    fn page_url(&self, node: &Url, window: &AuditWindow, from: Option<Timestamp>) -> Url {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.append_pair("device", &window.device);
         if let Some(from) = from {
@@ -168,12 +172,12 @@ impl NodeReader {
         &self,
         url: &Url,
         device: &str,
-        lookup: &Lookup<'_>,
-    ) -> Result<Vec<Hit>, NodeError> {
+        lookup: &ReadingLookup<'_>,
+    ) -> Result<Vec<Hit>, NodeReadError> {
         let mut tries = 1;
         loop {
             match self.page(url, device, lookup).await {
-                Err(NodeError::Http(_)) if tries < TRIES => tokio::time::sleep(RETRY_PAUSE * tries).await,
+                Err(NodeReadError::Http(_)) if tries < TRIES => tokio::time::sleep(RETRY_PAUSE * tries).await,
                 result => return result,
             }
             tries += 1;
@@ -181,15 +185,20 @@ impl NodeReader {
     }
 
     /// Reads one answer, line by line.
-    async fn page(&self, url: &Url, device: &str, lookup: &Lookup<'_>) -> Result<Vec<Hit>, NodeError> {
+    async fn page(
+        &self,
+        url: &Url,
+        device: &str,
+        lookup: &ReadingLookup<'_>,
+    ) -> Result<Vec<Hit>, NodeReadError> {
         let exchange = |source| HttpError::Exchange { url: url.to_string(), source };
         let mut response = self.client.get(url.clone()).send().await.map_err(exchange)?;
         if response.status() != StatusCode::OK {
             return Err(HttpError::Status { url: url.to_string(), status: response.status() }.into());
         }
         let mut hits: Vec<Hit> = Vec::new();
-        let mut lines = Lines::default();
-        let unfit = |what| NodeError::Unfit { url: url.to_string(), what };
+        let mut lines = LineSplitter::default();
+        let unfit = |what| NodeReadError::Unfit { url: url.to_string(), what };
         let mut take = |line: &[u8]| {
             let hit = hit(line, url, device, lookup)?;
             if hits.last().is_some_and(|last| last.time > hit.time) {
@@ -212,21 +221,22 @@ impl NodeReader {
     }
 }
 
-/// For each wanted reading, the first one with the same sensor and time.
-pub(super) fn same(window: &Window) -> Vec<usize> {
-    let lookup = Lookup::new(window);
-    let first = |wanted: &super::source::Wanted| lookup.find(&wanted.sensor, wanted.time);
+/// The first reading with the same sensor and time, for each expected reading.
+pub(super) fn same(window: &AuditWindow) -> Vec<usize> {
+    let lookup = ReadingLookup::new(window);
+    let first = |wanted: &ExpectedReading| lookup.find(&wanted.sensor, wanted.time);
     window.wanted.iter().enumerate().map(|(at, wanted)| first(wanted).unwrap_or(at)).collect()
 }
 
-fn hit(line: &[u8], url: &Url, device: &str, lookup: &Lookup<'_>) -> Result<Hit, NodeError> {
+fn hit(line: &[u8], url: &Url, device: &str, lookup: &ReadingLookup<'_>) -> Result<Hit, NodeReadError> {
     let parsed = serde_json::from_slice(line);
-    let line: Line<'_> = parsed.map_err(|source| NodeError::Line { url: url.to_string(), source })?;
+    let line: ReadingLine<'_> =
+        parsed.map_err(|source| NodeReadError::Line { url: url.to_string(), source })?;
     if line.device != device {
-        return Err(NodeError::Unfit { url: url.to_string(), what: "a reading of another device" });
+        return Err(NodeReadError::Unfit { url: url.to_string(), what: "a reading of another device" });
     }
     let time = Timestamp::parse(&line.time);
-    let time = time.map_err(|source| NodeError::Time { url: url.to_string(), source })?;
+    let time = time.map_err(|source| NodeReadError::Time { url: url.to_string(), source })?;
     Ok(Hit { time, wanted: lookup.find(&line.sensor, time) })
 }
 
@@ -235,13 +245,13 @@ fn not_before(from: Option<Timestamp>, time: Timestamp) -> bool {
     from.is_none_or(|from| from <= time)
 }
 
-impl Window {
+impl AuditWindow {
     fn holds(&self, time: Timestamp) -> bool {
         not_before(self.from, time) && self.to.is_none_or(|to| time < to)
     }
 }
 
-impl Found {
+impl WindowCounts {
     fn add(&mut self, hit: &Hit) {
         match hit.wanted {
             Some(at) => self.counts[at] = self.counts[at].saturating_add(1),
@@ -250,10 +260,10 @@ impl Found {
     }
 }
 
-impl<'a> Lookup<'a> {
-    fn new(window: &'a Window) -> Lookup<'a> {
+impl<'a> ReadingLookup<'a> {
+    fn new(window: &'a AuditWindow) -> ReadingLookup<'a> {
         let mut lookup =
-            Lookup { sensors: HashMap::new(), wanted: HashMap::with_capacity(window.wanted.len()) };
+            ReadingLookup { sensors: HashMap::new(), wanted: HashMap::with_capacity(window.wanted.len()) };
         for (at, wanted) in window.wanted.iter().enumerate() {
             let next = lookup.sensors.len();
             let sensor = *lookup.sensors.entry(&wanted.sensor).or_insert(next);
@@ -268,8 +278,8 @@ impl<'a> Lookup<'a> {
     }
 }
 
-impl Lines {
-    /// Calls `take` for each line that `part` completes; blank lines are passed over.
+impl LineSplitter {
+    /// Calls `take` for each line that `part` completes; blank lines are skipped.
     fn push<E>(&mut self, mut part: &[u8], take: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         while let Some(end) = part.iter().position(|byte| *byte == b'\n') {
             self.rest.extend_from_slice(&part[..end]);
@@ -280,7 +290,7 @@ impl Lines {
         Ok(())
     }
 
-    /// Calls `take` for what is left.
+    /// Calls `take` for the unfinished last line.
     fn finish<E>(&mut self, take: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let result = if self.rest.trim_ascii().is_empty() { Ok(()) } else { take(&self.rest) };
         self.rest.clear();
@@ -303,7 +313,7 @@ mod tests {
                 got.push(String::from_utf8_lossy(line).into_owned());
                 Ok::<(), ()>(())
             };
-            let (mut lines, mut rest) = (Lines::default(), text.as_bytes());
+            let (mut lines, mut rest) = (LineSplitter::default(), text.as_bytes());
             for cut in cuts.iter().cycle() {
                 let (part, after) = rest.split_at((*cut).min(rest.len()));
                 lines.push(part, &mut take).expect("it takes");

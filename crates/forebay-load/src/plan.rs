@@ -5,19 +5,19 @@ use std::sync::Arc;
 use crate::csv_error::CsvError;
 use crate::csv_source::CsvFile;
 use crate::simulate::Simulation;
-use crate::source::{Source, Window};
+use crate::source::{AuditWindow, BatchSource};
 
-/// All that a run may send.
+/// The readings of a run.
 #[derive(Debug)]
 pub(super) enum Plan {
-    /// Devices that we make up.
+    /// Simulated devices.
     Simulation(Simulation),
     /// The rows of a file, once through.
     Csv(Arc<CsvFile>),
 }
 
 /// The windows of a plan, one after another.
-pub(super) type Windows<'a> = Box<dyn Iterator<Item = Result<Window, CsvError>> + Send + 'a>;
+pub(super) type AuditWindows<'a> = Box<dyn Iterator<Item = Result<AuditWindow, CsvError>> + Send + 'a>;
 
 impl Plan {
     /// One source for each of at most `connections` connections.
@@ -25,14 +25,14 @@ impl Plan {
     /// # Errors
     ///
     /// The file could not be opened again.
-    pub(super) fn sources(&self, connections: usize) -> Result<Vec<Box<dyn Source>>, CsvError> {
+    pub(super) fn sources(&self, connections: usize) -> Result<Vec<Box<dyn BatchSource>>, CsvError> {
         match self {
             Plan::Simulation(simulation) => Ok(simulation.sources(connections)),
             Plan::Csv(file) => file.sources(connections),
         }
     }
 
-    /// How many readings there are, where that is known.
+    /// The number of readings, where it is known.
     pub(super) fn readings(&self) -> Option<usize> {
         match self {
             Plan::Simulation(_) => None,
@@ -48,7 +48,7 @@ impl Plan {
         }
     }
 
-    /// Why the audit cannot be done, if so.
+    /// The reason why the audit cannot be done, if there is one.
     pub(super) fn no_audit_because(&self) -> Option<String> {
         match self {
             Plan::Simulation(_) => None,
@@ -61,7 +61,7 @@ impl Plan {
     /// # Errors
     ///
     /// The file could not be opened again.
-    pub(super) fn windows(&self, end: usize, size: usize) -> Result<Windows<'_>, CsvError> {
+    pub(super) fn windows(&self, end: usize, size: usize) -> Result<AuditWindows<'_>, CsvError> {
         match self {
             Plan::Simulation(simulation) => Ok(Box::new(simulation.windows(end, size).map(Ok))),
             Plan::Csv(file) => Ok(Box::new(file.windows(size)?)),

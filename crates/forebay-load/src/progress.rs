@@ -1,4 +1,4 @@
-//! What is shown on standard error while the command runs: a bar on a terminal, else a line every few seconds.
+//! The progress of a run on standard error: a bar on a terminal, else a line every few seconds.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
@@ -9,26 +9,26 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
 use crate::report::{grouped, short};
-use crate::sender::Shared;
-use crate::tally::Tally;
+use crate::sender::RunState;
+use crate::tally::LoadTally;
 
 const BAR_EVERY: Duration = Duration::from_millis(200);
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// How far a run has to go.
+/// The planned end of a run.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Length {
-    /// So long.
+    /// After a time.
     Time(Duration),
-    /// So many readings.
+    /// After a number of readings.
     Readings(usize),
 }
 
-/// Shows how the sending goes until `done`.
-pub(super) async fn show(shared: Arc<Shared>, length: Length, done: CancellationToken) {
+/// Shows the progress until `done` is cancelled.
+pub(super) async fn show(shared: Arc<RunState>, length: Length, done: CancellationToken) {
     let bar = std::io::stderr().is_terminal().then(|| bar(length));
     let mut ticks = tokio::time::interval(if bar.is_some() { BAR_EVERY } else { LINE_EVERY });
-    // The first tick comes at once, when there is nothing to show.
+    // The first tick comes at once, before there is any progress.
     ticks.tick().await;
     while done.run_until_cancelled(ticks.tick()).await.is_some() {
         let elapsed = shared.started.elapsed();
@@ -46,12 +46,12 @@ pub(super) async fn show(shared: Arc<Shared>, length: Length, done: Cancellation
     }
 }
 
-/// Writes a line to standard error; nobody there to read it is no fault.
+/// Writes a line to standard error. A closed standard error is no fault.
 pub(super) fn say(line: &str) {
     let _ = writeln!(EscapingWriter::new(std::io::stderr()), "{line}");
 }
 
-/// Tells a person at a terminal what goes on.
+/// Writes a line to standard error if that is a terminal.
 pub(super) fn note(line: &str) {
     if std::io::stderr().is_terminal() {
         say(line);
@@ -59,7 +59,7 @@ pub(super) fn note(line: &str) {
 }
 
 fn bar(length: Length) -> ProgressBar {
-    // The text stands below the bar and is never cut: on a narrow terminal it goes on in the next line.
+    // The text stands below the bar and is never cut: on a narrow terminal it wraps.
     let style =
         ProgressStyle::with_template("{bar:40}\n{msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(length.end()).with_style(style)
@@ -85,7 +85,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn line(tally: &Tally, elapsed: Duration) -> String {
+fn line(tally: &LoadTally, elapsed: Duration) -> String {
     format!(
         "{:.1} s  {} readings/s  p50 {}  p99 {}  refused {}  errors {}",
         elapsed.as_secs_f64(),
@@ -106,7 +106,7 @@ mod tests {
     use http::StatusCode;
     use indicatif::{ProgressDrawTarget, TermLike};
 
-    /// A terminal of 40 columns that keeps what is written to it.
+    /// A terminal of 40 columns that records its output.
     #[derive(Clone, Debug, Default)]
     struct Terminal(Arc<Mutex<String>>);
 
@@ -142,8 +142,8 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_cut_off_on_a_narrow_terminal() {
-        let mut tally = Tally::new();
+    fn the_text_is_not_cut_on_a_narrow_terminal() {
+        let mut tally = LoadTally::new();
         (0..1234).for_each(|_| tally.add_error("timed out", String::new));
         let line = line(&tally, Duration::from_secs(2));
         let terminal = Terminal::default();
@@ -156,8 +156,8 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_how_the_run_goes() {
-        let mut tally = Tally::new();
+    fn a_line_has_rate_latencies_and_faults_of_the_run() {
+        let mut tally = LoadTally::new();
         tally.accepted = 24_690;
         tally.since_sent.add(Duration::from_micros(1200));
         tally.add_refusal(StatusCode::SERVICE_UNAVAILABLE, String::new);

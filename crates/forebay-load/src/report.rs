@@ -5,45 +5,45 @@ use std::time::Duration;
 
 use forebay_reading::text::is_obeyed;
 
-use crate::audit::{Audit, AuditError, Verdict};
-use crate::http::Ledger;
-use crate::tally::Tally;
+use crate::audit::{Audit, AuditError, AuditVerdict};
+use crate::histogram::Histogram;
+use crate::http::GatewayLedger;
+use crate::tally::LoadTally;
 
-/// All that a run has to tell.
+/// The results of a run.
 #[derive(Debug)]
-pub(super) struct Report {
-    /// How long readings were sent, to the last answer.
+pub(super) struct LoadReport {
+    /// From the start of the sending to the last answer.
     pub(super) elapsed: Duration,
     pub(super) connections: usize,
-    /// The rate that was asked for; 0: as fast as it could.
+    /// The requested rate, in readings a second; 0: as fast as possible.
     pub(super) rate: u64,
-    pub(super) tally: Tally,
-    /// None if no audit was asked for.
+    pub(super) tally: LoadTally,
+    /// `None` if the arguments leave the audit out.
     pub(super) audit: Option<Result<Audit, AuditError>>,
-    /// What the gateway's transforms and limits did while the run went on, if it says so.
+    /// The work of the gateway's transforms and limits during the run, if `/status` tells it.
     pub(super) ledger: Option<LedgerChange>,
 }
 
-/// Readings that the gateway did not simply deliver.
+/// The gateway's ledger before and after the run, for readings that were not simply delivered.
 #[derive(Debug)]
 pub(super) struct LedgerChange {
-    pub(super) before: Ledger,
-    pub(super) after: Ledger,
+    pub(super) before: GatewayLedger,
+    pub(super) after: GatewayLedger,
 }
 
-impl Report {
-    /// Whether everything that was sent was acknowledged at the first try, and the audit, if there was one, has nothing
-    /// against it.
+impl LoadReport {
+    /// Whether every reading was acknowledged at the first try, and the audit, if there was one, found no fault.
     pub(super) fn passed(&self) -> bool {
         self.faults().is_empty()
     }
 
-    /// What speaks against the run, in words.
+    /// The faults of the run, in words.
     fn faults(&self) -> Vec<String> {
-        let Tally { sent, accepted, rejected, .. } = self.tally;
+        let LoadTally { sent, accepted, rejected, .. } = self.tally;
         let counted = [
             (self.tally.error_count(), "requests failed"),
-            // Those that were taken at a later try included: the gateway did not keep up.
+            // Including requests that were taken at a later try: the gateway did not keep up.
             (self.tally.refusals(), "requests were refused"),
             (rejected, "readings were turned away"),
             (sent.saturating_sub(accepted).saturating_sub(rejected), "readings were not acknowledged"),
@@ -63,7 +63,7 @@ impl Report {
     }
 }
 
-impl Display for Report {
+impl Display for LoadReport {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         let tally = &self.tally;
         let seconds = self.elapsed.as_secs_f64();
@@ -104,7 +104,7 @@ impl Display for Report {
     }
 }
 
-impl Report {
+impl LoadReport {
     fn write_audit(&self, out: &mut Formatter<'_>) -> fmt::Result {
         match &self.audit {
             None => Ok(()),
@@ -120,9 +120,9 @@ impl Report {
     }
 }
 
-impl Display for Verdict {
+impl Display for AuditVerdict {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        let Verdict { acknowledged, found_once, missing, more_than_once, strangers, .. } = self;
+        let AuditVerdict { acknowledged, found_once, missing, more_than_once, strangers, .. } = self;
         write!(out, "audit: {acknowledged} acknowledged, {found_once} found once, ")?;
         let partly = !self.left_out.is_empty();
         write!(out, "{missing} {}, ", if partly { "not on the nodes read" } else { "missing" })?;
@@ -149,7 +149,7 @@ impl Display for Verdict {
 }
 
 impl LedgerChange {
-    /// A gateway may change readings or give them up, and say so; that explains what the audit finds.
+    /// A gateway may change readings or give them up; its ledger explains faults that the audit finds.
     fn write(&self, out: &mut Formatter<'_>) -> fmt::Result {
         let Self { before, after } = self;
         let changes = [
@@ -167,7 +167,7 @@ impl LedgerChange {
     }
 }
 
-/// `503: 12, 429: 3`; rows of zero are left out.
+/// `503: 12, 429: 3`, without rows of zero.
 fn counts<'a>(rows: impl Iterator<Item = (&'a str, u64)>) -> String {
     let mut text = String::new();
     for (name, count) in rows.filter(|(_, count)| *count > 0) {
@@ -177,7 +177,7 @@ fn counts<'a>(rows: impl Iterator<Item = (&'a str, u64)>) -> String {
     if text.is_empty() { "0".to_owned() } else { text }
 }
 
-fn percentiles(histogram: &super::histogram::Histogram) -> String {
+fn percentiles(histogram: &Histogram) -> String {
     let (p50, p99) = (histogram.percentile(50.0), histogram.percentile(99.0));
     format!("p50 {}, p99 {}, max {}", short(p50), short(p99), short(histogram.longest()))
 }
@@ -207,7 +207,7 @@ pub(super) fn short(duration: Duration) -> String {
     format!("{number:.decimals$} {unit}")
 }
 
-/// Text from outside without what could move a terminal's cursor.
+/// Text from outside, without characters that a terminal obeys.
 fn printable(text: &str) -> String {
     text.chars().map(|character| if is_obeyed(character) { ' ' } else { character }).collect()
 }
@@ -229,8 +229,8 @@ mod tests {
         }
     }
 
-    fn report() -> Report {
-        let mut tally = Tally::new();
+    fn report() -> LoadReport {
+        let mut tally = LoadTally::new();
         tally.sent = 1020;
         tally.requests = 105;
         tally.accepted = 1000;
@@ -239,17 +239,17 @@ mod tests {
         tally.add_error("timed out", String::new);
         tally.since_sent.add(Duration::from_micros(1200));
         tally.since_due.add(Duration::from_micros(2400));
-        let ledger = |dropped| Ledger { dropped, ..Ledger::default() };
-        let verdict = Verdict {
+        let ledger = |dropped| GatewayLedger { dropped, ..GatewayLedger::default() };
+        let verdict = AuditVerdict {
             acknowledged: 1000,
             found_once: 999,
             missing: 1,
             unanswered: 20,
             unanswered_found: 10,
             examples: vec!["missing: device d".to_owned()],
-            ..Verdict::default()
+            ..AuditVerdict::default()
         };
-        Report {
+        LoadReport {
             elapsed: Duration::from_secs(1),
             connections: 16,
             rate: 1000,
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_tells_all_and_the_verdict_is_its_own_line() {
+    fn the_summary_has_every_count_and_a_line_for_the_result() {
         let expected = "\
 sent      1,020 readings in 105 requests over 16 connections in 1.00 s
 accepted  1,000
@@ -280,36 +280,36 @@ result    failed: 1 requests failed, 1 requests were refused, 20 readings were n
         assert_eq!(report().to_string(), expected);
     }
 
-    /// A run of which everything was acknowledged at once, but for what this does to it.
-    fn run(change: impl FnOnce(&mut Tally)) -> Report {
-        let mut tally = Tally::new();
+    /// A run whose readings were all acknowledged at once, with a change to its counts.
+    fn run(change: impl FnOnce(&mut LoadTally)) -> LoadReport {
+        let mut tally = LoadTally::new();
         (tally.sent, tally.requests, tally.accepted) = (1000, 100, 1000);
         change(&mut tally);
-        Report { tally, audit: None, ..report() }
+        LoadReport { tally, audit: None, ..report() }
     }
 
     #[test]
-    fn a_run_passes_if_something_was_accepted_and_the_audit_has_nothing_against_it() {
+    fn a_run_passes_if_readings_were_accepted_and_the_audit_found_no_fault() {
         assert!(!report().passed());
         let good = || run(|_| {});
         assert!(good().passed());
         let left_out = || Some(Ok(Audit::LeftOut("no node".to_owned())));
-        assert!(Report { audit: left_out(), ..good() }.passed());
-        assert!(!Report { audit: Some(Err(AuditError::TooMany { most: 1 })), ..good() }.passed());
-        assert!(!Report { audit: left_out(), tally: Tally::new(), ..report() }.passed());
+        assert!(LoadReport { audit: left_out(), ..good() }.passed());
+        assert!(!LoadReport { audit: Some(Err(AuditError::TooMany { most: 1 })), ..good() }.passed());
+        assert!(!LoadReport { audit: left_out(), tally: LoadTally::new(), ..report() }.passed());
     }
 
     #[test]
-    fn a_run_in_which_anything_was_not_acknowledged_at_once_fails_and_says_what() {
-        let check = |change: fn(&mut Tally), expected: &str| {
+    fn a_run_with_requests_that_were_not_acknowledged_at_once_fails_with_the_reason() {
+        let check = |change: fn(&mut LoadTally), expected: &str| {
             for audit in [None, Some(Ok(Audit::LeftOut("no node".to_owned())))] {
-                let report = Report { audit, ..run(change) };
+                let report = LoadReport { audit, ..run(change) };
                 assert!(!report.passed(), "{report}");
                 let last = report.to_string().lines().last().expect("a result").to_owned();
                 assert_eq!(last, format!("result    failed: {expected}"));
             }
         };
-        let refuse = |tally: &mut Tally| {
+        let refuse = |tally: &mut LoadTally| {
             (0..1234).for_each(|_| tally.add_refusal(StatusCode::SERVICE_UNAVAILABLE, String::new));
         };
         // Refused, and taken at a later try.

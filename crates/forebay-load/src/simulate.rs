@@ -1,8 +1,8 @@
 //! Simulated devices.
 //!
-//! Each device has one sensor whose value walks slowly at random, and it takes a reading at even distances of
-//! time, so that a reading's number within its device can be worked out from its time. Names carry the run, so
-//! that runs against the same nodes do not mix. A device always sends over the same connection, in order.
+//! Each device has one sensor, whose value is a slow random walk, and takes readings at even distances of time, so
+//! that a reading's time gives its number within the device. Names contain that of the run, so that runs against the
+//! same nodes do not mix. A device sends over one connection, in order.
 
 use std::sync::Arc;
 
@@ -10,26 +10,26 @@ use forebay_reading::timestamp::Timestamp;
 use forebay_reading::{ReadingParts, Value};
 
 use crate::csv_error::CsvError;
-use crate::source::{Batch, Source, Wanted, Window};
+use crate::source::{AuditWindow, BatchSource, ExpectedReading, LoadBatch};
 
-/// Distance between two readings of a device where no rate says it: a device cannot send faster than this.
+/// Least distance between two readings of a device, and the distance where there is no rate.
 const STEP_NANOS_MIN: i64 = 1_000;
 
 /// A kind of sensor and the range in which its value walks.
 #[derive(Debug)]
-struct Kind {
+struct SensorKind {
     sensor: &'static str,
     unit: &'static str,
     low: f64,
     high: f64,
 }
 
-/// Units are named as in SenML. Devices take the kinds in turn.
-const KINDS: &[Kind] = &[
-    Kind { sensor: "temperature", unit: "Cel", low: -10.0, high: 40.0 },
-    Kind { sensor: "humidity", unit: "%RH", low: 20.0, high: 95.0 },
-    Kind { sensor: "pressure", unit: "hPa", low: 970.0, high: 1040.0 },
-    Kind { sensor: "power", unit: "W", low: 0.0, high: 4000.0 },
+/// Devices have the kinds in turn. Units are named as in SenML.
+const SENSOR_KINDS: &[SensorKind] = &[
+    SensorKind { sensor: "temperature", unit: "Cel", low: -10.0, high: 40.0 },
+    SensorKind { sensor: "humidity", unit: "%RH", low: 20.0, high: 95.0 },
+    SensorKind { sensor: "pressure", unit: "hPa", low: 970.0, high: 1040.0 },
+    SensorKind { sensor: "power", unit: "W", low: 0.0, high: 4000.0 },
 ];
 
 /// A run's devices, their names and the times of their readings.
@@ -56,25 +56,27 @@ struct Share {
 struct Device {
     index: usize,
     name: String,
-    kind: &'static Kind,
+    kind: &'static SensorKind,
     value: f64,
     readings: usize,
 }
 
 impl Simulation {
-    /// Devices of the run named `run` whose first readings are taken at `start`, and which together take
-    /// `readings_per_second` readings a second (0: as many as they like).
+    /// Devices of the run named `run`, whose first readings are at `start`, and which together take
+    /// `readings_per_second` readings a second (0: without a limit).
     pub(super) fn new(run: &str, devices: usize, readings_per_second: u64, start: Timestamp) -> Simulation {
-        // Whole microseconds keep the times short; the rest of a step is not missed.
+        // Whole microseconds keep the times short; the lost fraction does not matter.
         let micros = (devices as u64).saturating_mul(1_000_000).checked_div(readings_per_second).unwrap_or(0);
         let step_nanos = i64::try_from(micros).unwrap_or(i64::MAX).saturating_mul(1_000).max(STEP_NANOS_MIN);
         Simulation { run: run.to_owned(), devices, start, step_nanos }
     }
 
-    /// Divides the devices among at most `connections` connections; none is left without a device.
-    pub(super) fn sources(&self, connections: usize) -> Vec<Box<dyn Source>> {
+    /// Divides the devices among at most `connections` connections, each with at least one device.
+    pub(super) fn sources(&self, connections: usize) -> Vec<Box<dyn BatchSource>> {
         let connections = connections.min(self.devices);
-        (0..connections).map(|first| Box::new(self.share(first, connections)) as Box<dyn Source>).collect()
+        (0..connections)
+            .map(|first| Box::new(self.share(first, connections)) as Box<dyn BatchSource>)
+            .collect()
     }
 
     fn share(&self, first: usize, step: usize) -> Share {
@@ -94,8 +96,8 @@ impl Simulation {
         format!("load-{}-{device:05}", self.run)
     }
 
-    fn kind(&self, device: usize) -> &'static Kind {
-        &KINDS[device % KINDS.len()]
+    fn kind(&self, device: usize) -> &'static SensorKind {
+        &SENSOR_KINDS[device % SENSOR_KINDS.len()]
     }
 
     fn time(&self, number: usize) -> Timestamp {
@@ -105,15 +107,15 @@ impl Simulation {
 
     /// The windows that hold all readings with ordinals below `end`, of `size` readings at most.
     ///
-    /// The first window of a device has no beginning and its last no end: whatever a node has of our devices
-    /// is in one of them.
-    pub(super) fn windows(&self, end: usize, size: usize) -> impl Iterator<Item = Window> + '_ {
+    /// The first window of a device has no beginning and its last no end, so that every reading of the devices that a
+    /// node holds is in a window.
+    pub(super) fn windows(&self, end: usize, size: usize) -> impl Iterator<Item = AuditWindow> + '_ {
         let numbers = end.div_ceil(self.devices);
         let windows = numbers.div_ceil(size).max(1);
         (0..self.devices).flat_map(move |device| {
             (0..windows).map(move |window| {
                 let (first, after) = (window * size, ((window + 1) * size).min(numbers));
-                Window {
+                AuditWindow {
                     device: self.name(device).into(),
                     from: (window > 0).then(|| self.time(first)),
                     to: (window + 1 < windows).then(|| self.time(after)),
@@ -123,9 +125,9 @@ impl Simulation {
         })
     }
 
-    fn wanted(&self, device: usize, numbers: std::ops::Range<usize>) -> Vec<Wanted> {
+    fn wanted(&self, device: usize, numbers: std::ops::Range<usize>) -> Vec<ExpectedReading> {
         let sensor: Arc<str> = self.kind(device).sensor.into();
-        let wanted = |number| Wanted {
+        let wanted = |number| ExpectedReading {
             ordinal: number * self.devices + device,
             sensor: sensor.clone(),
             time: self.time(number),
@@ -134,9 +136,9 @@ impl Simulation {
     }
 }
 
-impl Source for Share {
-    fn next_batch(&mut self, most: usize) -> Result<Option<Batch>, CsvError> {
-        let mut batch = Batch::default();
+impl BatchSource for Share {
+    fn next_batch(&mut self, most: usize) -> Result<Option<LoadBatch>, CsvError> {
+        let mut batch = LoadBatch::default();
         for _ in 0..most {
             let devices = self.devices.len();
             let device = &mut self.devices[self.next];
@@ -161,13 +163,13 @@ impl Source for Share {
 impl Device {
     /// Moves the value by up to 0.5 % of its range, and never out of it.
     fn walk(&mut self, random: &mut fastrand::Rng) {
-        let Kind { low, high, .. } = self.kind;
+        let SensorKind { low, high, .. } = self.kind;
         let change = (random.f64() - 0.5) * 0.01 * (high - low);
         self.value = (self.value + change).clamp(*low, *high);
     }
 }
 
-/// Two decimals, as a sensor would give.
+/// Two decimals, like the values of a sensor.
 fn rounded(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }

@@ -1,4 +1,4 @@
-//! What the connections send and the audit looks for: readings with ordinals.
+//! Batches that connections send, and windows of readings that the audit expects: readings have ordinals.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -10,27 +10,27 @@ use forebay_reading::timestamp::Timestamp;
 
 use crate::csv_error::CsvError;
 
-/// Readings that go out in one request.
+/// The readings of one request.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub(super) struct LoadBatch {
     pub(super) readings: Readings,
-    /// The ordinal of each reading, under which its fate is remembered.
+    /// The ordinal of each reading: its place in the list of fates.
     pub(super) ordinals: Vec<usize>,
 }
 
-/// Where one connection takes its batches from.
-pub(super) trait Source: Send + Debug {
-    /// The next readings, at most `most`; none at the end.
+/// The batches of one connection.
+pub(super) trait BatchSource: Send + Debug {
+    /// The next readings, at most `most`; `None` at the end.
     ///
     /// # Errors
     ///
-    /// The file could not be read on.
-    fn next_batch(&mut self, most: usize) -> Result<Option<Batch>, CsvError>;
+    /// The rest of the file could not be read.
+    fn next_batch(&mut self, most: usize) -> Result<Option<LoadBatch>, CsvError>;
 }
 
-/// A reading that the audit looks for.
+/// A reading that the audit expects on the nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct ExpectedReading {
     pub(super) ordinal: usize,
     pub(super) sensor: Arc<str>,
     pub(super) time: Timestamp,
@@ -38,16 +38,16 @@ pub(super) struct Wanted {
 
 /// The readings of one device within a span of time. Every reading of the plan is in exactly one window.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Window {
+pub(super) struct AuditWindow {
     pub(super) device: Arc<str>,
-    /// The earliest instant of the window; none: it has no beginning.
+    /// The first instant of the window; `None` if it has no beginning.
     pub(super) from: Option<Timestamp>,
-    /// The first instant after the window; none: it has no end.
+    /// The first instant after the window; `None` if it has no end.
     pub(super) to: Option<Timestamp>,
-    pub(super) wanted: Vec<Wanted>,
+    pub(super) wanted: Vec<ExpectedReading>,
 }
 
-impl Batch {
+impl LoadBatch {
     /// The body of the request: one object if `most`, the size of a full batch, is one, an array otherwise.
     pub(super) fn body(&self, most: usize) -> Bytes {
         let mut body = Vec::with_capacity(self.readings.len() * 128);

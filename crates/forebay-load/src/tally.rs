@@ -1,4 +1,4 @@
-//! What has been sent so far, and how it was answered.
+//! Counts of the requests and readings that were sent, and of their answers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use crate::histogram::Histogram;
 
 /// The counts of a run; bounded memory, however long the run is.
 #[derive(Clone, Debug)]
-pub(super) struct Tally {
-    /// Requests; every try is one.
+pub(super) struct LoadTally {
+    /// Requests; each try counts.
     pub(super) requests: u64,
-    /// Readings in requests that were sent, each counted once however often it was tried.
+    /// Readings that were sent, each counted once however often it was tried.
     pub(super) sent: u64,
     /// Readings that the gateway acknowledged.
     pub(super) accepted: u64,
@@ -22,20 +22,20 @@ pub(super) struct Tally {
     pub(super) unanswered: u64,
     /// Requests that were refused as a whole, by status.
     pub(super) refused: BTreeMap<StatusCode, u64>,
-    /// Requests without an answer that could be understood, by what went wrong.
+    /// Requests without a usable answer, by the kind of error.
     pub(super) errors: BTreeMap<&'static str, u64>,
-    /// From sending a request to its 202.
+    /// Latency from sending a request to its 202.
     pub(super) since_sent: Histogram,
-    /// From when a request was due to its 202: this counts what a slow answer did to the requests after it,
-    /// and the waits between tries.
+    /// Latency from the due time of a request to its 202: it includes waits behind slow answers and between
+    /// tries.
     pub(super) since_due: Histogram,
     /// One refusal or error in full, as an example.
     pub(super) example: Option<String>,
 }
 
-impl Tally {
-    pub(super) fn new() -> Tally {
-        Tally {
+impl LoadTally {
+    pub(super) fn new() -> LoadTally {
+        LoadTally {
             requests: 0,
             sent: 0,
             accepted: 0,
@@ -67,7 +67,7 @@ impl Tally {
         self.errors.values().sum()
     }
 
-    /// Whole readings acknowledged a second over `elapsed`.
+    /// Acknowledged readings a second over `elapsed`, rounded.
     pub(super) fn rate(&self, elapsed: Duration) -> u64 {
         let nanos = elapsed.as_nanos();
         let rounded = (u128::from(self.accepted) * 1_000_000_000 + nanos / 2).checked_div(nanos);

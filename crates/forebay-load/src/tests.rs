@@ -1,4 +1,4 @@
-//! The command against a stand-in gateway and stand-in nodes.
+//! The command against a fake gateway and fake nodes.
 
 #![expect(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
 
@@ -18,18 +18,18 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::{Audit, Verdict};
-use crate::report::Report;
+use crate::audit::{Audit, AuditVerdict};
+use crate::report::LoadReport;
 use crate::{LoadArguments, drive};
 
-/// What a stand-in gateway does with one request.
+/// The behaviour of the fake gateway with one request.
 #[derive(Clone, Copy, Debug)]
 enum Act {
     /// Delivers the readings and acknowledges them.
     Take,
-    /// 503 with `Retry-After: 0`; nothing is taken.
+    /// 503 with `Retry-After: 0`; takes no reading.
     Refuse,
-    /// 503 with `Retry-After: 60`; nothing is taken.
+    /// 503 with `Retry-After: 60`; takes no reading.
     RefuseForLong,
     /// 202 that turns the first reading away.
     RejectFirst,
@@ -43,23 +43,23 @@ enum Act {
     LoseFirst,
     /// Acknowledges the readings and delivers the first twice.
     DoubleFirst,
-    /// 503, and delivers the readings all the same.
+    /// 503, although it delivers the readings.
     RefuseAndDeliver,
 }
 
 /// A gateway that delivers at once, to its nodes in turn.
 #[derive(Default)]
 struct Gateway {
-    /// What to do with the next requests; then [`Act::Take`].
+    /// The acts for the next requests; after them, [`Act::Take`].
     acts: VecDeque<Act>,
     nodes: Vec<Arc<Mutex<Node>>>,
     node_urls: Vec<String>,
     requests: Vec<Value>,
-    /// How many looks at the status find it holding something.
+    /// Requests of `/status` that are answered with a buffer that is not empty.
     buffered_looks: u64,
 }
 
-/// A node that keeps readings in the order of time.
+/// A node, with its readings in the order of time.
 #[derive(Default)]
 struct Node {
     readings: BTreeMap<(String, Timestamp), Vec<Value>>,
@@ -152,7 +152,7 @@ fn refusal(retry_after: &'static str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", retry_after)], "full").into_response()
 }
 
-/// What reaches the node.
+/// The readings that reach the node.
 fn delivered(act: Act, readings: &[Value]) -> Vec<Value> {
     match act {
         Act::Take | Act::TakeAndHang | Act::RefuseAndDeliver => readings.to_vec(),
@@ -196,7 +196,7 @@ impl Stand {
         Stand { url, gateway, nodes }
     }
 
-    async fn load(&self, arguments: &str) -> Report {
+    async fn load(&self, arguments: &str) -> LoadReport {
         load(&format!("{} {arguments}", self.url)).await.expect("the run begins")
     }
 
@@ -216,16 +216,16 @@ fn parse(arguments: &str) -> LoadArguments {
     Command::try_parse_from(words).expect("the arguments are right").load
 }
 
-async fn load(arguments: &str) -> Result<Report, String> {
+async fn load(arguments: &str) -> Result<LoadReport, String> {
     let arguments = parse(arguments);
     let plan = arguments.plan().map_err(|error| error.to_string())?;
     drive(&arguments, &plan, CancellationToken::new()).await.map_err(|error| error.to_string())
 }
 
 #[track_caller]
-fn verdict(report: &Report) -> Verdict {
+fn verdict(report: &LoadReport) -> AuditVerdict {
     match &report.audit {
-        Some(Ok(Audit::Done(verdict))) => Verdict { examples: Vec::new(), ..verdict.clone() },
+        Some(Ok(Audit::Done(verdict))) => AuditVerdict { examples: Vec::new(), ..verdict.clone() },
         other => panic!("no verdict: {other:?}"),
     }
 }
@@ -236,7 +236,7 @@ fn file(text: &str) -> tempfile::NamedTempFile {
     file
 }
 
-/// One connection and few large batches: the order of the requests is that of the acts.
+/// One connection and few large batches, so that requests come in the order of the acts.
 const IN_ORDER: &str = "--connections 1 --devices 4 --batch 5 --rate 100 --duration 300ms --settle 5s";
 
 #[tokio::test]
@@ -244,13 +244,13 @@ async fn the_rate_is_kept_and_every_reading_is_found_once() {
     let stand = Stand::start(3, &[]).await;
     lock(&stand.gateway).buffered_looks = 3;
     let report = stand.load("--rate 2000 --duration 500ms --devices 30 --connections 4").await;
-    // No more than is due; on a busy machine it may be less.
+    // At most the readings that are due; on a busy machine there may be fewer.
     assert!((100..=1000).contains(&report.tally.accepted), "{report}");
     assert_eq!(report.tally.accepted, report.tally.sent);
     let accepted = report.tally.accepted;
     assert_eq!(
         verdict(&report),
-        Verdict { acknowledged: accepted, found_once: accepted, ..Verdict::default() }
+        AuditVerdict { acknowledged: accepted, found_once: accepted, ..AuditVerdict::default() }
     );
     assert!(report.passed());
     assert!(stand.nodes.iter().all(|node| lock(node).count() > 0), "all nodes take part");
@@ -259,7 +259,7 @@ async fn the_rate_is_kept_and_every_reading_is_found_once() {
 }
 
 #[tokio::test]
-async fn a_refused_request_is_sent_again_as_it_was_and_counted() {
+async fn a_refused_request_is_sent_again_unchanged_and_counted() {
     let stand = Stand::start(1, &[Act::Take, Act::Refuse, Act::Refuse]).await;
     let report = stand.load(IN_ORDER).await;
     let requests = stand.requests();
@@ -276,19 +276,19 @@ async fn a_refused_request_is_sent_again_as_it_was_and_counted() {
 }
 
 #[tokio::test]
-async fn no_refusal_is_waited_out_for_longer_than_the_run() {
+async fn a_wait_after_a_refusal_ends_with_the_run() {
     let stand = Stand::start(1, &[Act::Take, Act::RefuseForLong]).await;
     let run = tokio::time::timeout(Duration::from_secs(20), stand.load(IN_ORDER));
     let report = run.await.expect("it ends with the duration");
     assert!(report.elapsed >= Duration::from_millis(300));
     assert_eq!((report.tally.sent, report.tally.accepted), (10, 5));
-    assert_eq!(verdict(&report), Verdict { acknowledged: 5, found_once: 5, ..Verdict::default() });
+    assert_eq!(verdict(&report), AuditVerdict { acknowledged: 5, found_once: 5, ..AuditVerdict::default() });
     let result = "failed: 1 requests were refused, 5 readings were not acknowledged\n";
     assert!(!report.passed() && report.to_string().ends_with(result), "{report}");
 }
 
 #[tokio::test]
-async fn rejected_readings_are_neither_acknowledged_nor_missed() {
+async fn rejected_readings_are_neither_acknowledged_nor_missing() {
     let stand = Stand::start(1, &[Act::RejectFirst, Act::RejectAll]).await;
     let report = stand.load(IN_ORDER).await;
     assert_eq!(report.tally.rejected, 6);
@@ -314,11 +314,11 @@ async fn a_lost_answer_leaves_its_readings_unknown() {
 }
 
 #[tokio::test]
-async fn the_audit_finds_what_is_missing_double_or_was_refused() {
+async fn the_audit_finds_missing_double_and_refused_readings() {
     let stand = Stand::start(2, &[Act::Take, Act::LoseFirst, Act::DoubleFirst, Act::RefuseAndDeliver]).await;
     let report = stand.load(IN_ORDER).await;
     let found = verdict(&report);
-    // What was refused and delivered is acknowledged at the second try, and is there twice.
+    // Readings that were refused and delivered are acknowledged at the second try, and on the node twice.
     assert_eq!((found.missing, found.more_than_once, found.strangers), (1, 1 + 5, 0));
     assert!(!report.passed());
     let text = report.to_string();
@@ -331,7 +331,7 @@ async fn the_audit_finds_readings_that_were_never_sent() {
     let stand = Stand::start(1, &[Act::Take]).await;
     let (arguments, stop) = (parse(&format!("{} {IN_ORDER}", stand.url)), CancellationToken::new());
     let plan = arguments.plan().expect("a plan");
-    // A reading of a device of ours, long before the run.
+    // A reading of a simulated device, long before the run.
     let super::Plan::Simulation(simulation) = &plan else { panic!("a simulation") };
     let device = simulation.windows(1, 1).next().expect("a window").device;
     lock(&stand.nodes[0])
@@ -342,7 +342,7 @@ async fn the_audit_finds_readings_that_were_never_sent() {
 }
 
 #[tokio::test]
-async fn a_file_is_sent_once_through_and_only_what_the_run_added_is_judged() {
+async fn a_file_is_sent_once_and_only_copies_that_the_run_added_are_judged() {
     let file =
         file("time,v,i\n2007-02-01T00:00:00Z,240.5,?\n2007-02-01T00:01:00Z,,3\n2007-02-01T00:02:00Z,1,4\n");
     let stand = Stand::start(1, &[]).await;
@@ -351,7 +351,10 @@ async fn a_file_is_sent_once_through_and_only_what_the_run_added_is_judged() {
     for run in 1..=2 {
         let report = stand.load(&arguments).await;
         assert_eq!((report.tally.sent, report.tally.accepted), (4, 4));
-        assert_eq!(verdict(&report), Verdict { acknowledged: 4, found_once: 4, ..Verdict::default() });
+        assert_eq!(
+            verdict(&report),
+            AuditVerdict { acknowledged: 4, found_once: 4, ..AuditVerdict::default() }
+        );
         assert_eq!(lock(&stand.nodes[0]).count(), 4 * run);
     }
     lock(&stand.gateway).acts = [Act::LoseFirst, Act::DoubleFirst].into();
@@ -373,12 +376,15 @@ async fn the_file_in_the_project_is_sent_and_found() {
     let stand = Stand::start(1, &[]).await;
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/household_power.csv");
     let report = stand.load(&format!("--csv {path} --rate 0")).await;
-    assert_eq!(verdict(&report), Verdict { acknowledged: 840, found_once: 840, ..Verdict::default() });
+    assert_eq!(
+        verdict(&report),
+        AuditVerdict { acknowledged: 840, found_once: 840, ..AuditVerdict::default() }
+    );
     assert_eq!(stand.requests()[0][0]["device"], "household_power");
 }
 
 #[tokio::test]
-async fn pages_that_cut_a_span_of_time_lose_and_double_nothing() {
+async fn pages_that_cut_a_span_of_time_lose_and_double_no_reading() {
     let stand = Stand::start(1, &[]).await;
     let arguments = parse(&format!("{} --rate 2000 --duration 300ms --devices 3", stand.url));
     let plan = arguments.plan().expect("a plan");
@@ -392,14 +398,14 @@ async fn pages_that_cut_a_span_of_time_lose_and_double_nothing() {
         let baseline = super::audit::Baseline::default();
         let audit = auditor.audit(&plan, &fates, &baseline).await.expect("the audit is done");
         let Audit::Done(verdict) = audit else { panic!("left out") };
-        assert_eq!(verdict, Verdict { acknowledged: sent, found_once: sent, ..Verdict::default() });
+        assert_eq!(verdict, AuditVerdict { acknowledged: sent, found_once: sent, ..AuditVerdict::default() });
     }
     let pages = lock(&stand.nodes[0]).pages as u64;
     assert!(pages > sent / 10, "{pages} pages for {sent} readings");
 }
 
 #[tokio::test]
-async fn nodes_of_another_kind_are_left_out_and_named() {
+async fn nodes_that_are_not_embedded_ones_are_left_out_and_named() {
     let stand = Stand::start(1, &[]).await;
     let other = serve(Router::new()).await;
     lock(&stand.gateway).node_urls = vec![other.clone()];
@@ -418,7 +424,7 @@ async fn nodes_of_another_kind_are_left_out_and_named() {
 }
 
 #[tokio::test]
-async fn what_is_on_a_node_that_was_left_out_is_not_called_missing() {
+async fn readings_that_may_be_on_an_unread_node_are_not_called_missing() {
     let stand = Stand::start(2, &[]).await;
     let other = serve(Router::new()).await;
     lock(&stand.gateway).node_urls[1] = other;
@@ -443,7 +449,7 @@ async fn a_run_in_which_nothing_was_accepted_fails() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_is_not_there_is_told_before_anything_is_sent() {
+async fn an_absent_gateway_is_reported_before_anything_is_sent() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     drop(listener);
@@ -472,7 +478,7 @@ async fn an_interrupt_ends_the_sending_and_the_audit_still_runs() {
 }
 
 #[test]
-fn wrong_arguments_are_told_with_what_is_allowed() {
+fn wrong_arguments_are_refused_with_the_allowed_values() {
     for (arguments, expected) in [
         ("127.0.0.1:8080", "write it as http://127.0.0.1:8080"),
         ("https://localhost", "only http is spoken"),

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use anyhow::bail;
-use forebay_load::client::{self, Answer, Faults, Heard, READINGS, causes};
+use forebay_load::client::{self, PostAnswer, READINGS, RawAnswer, ReadingFaults, causes};
 use forebay_reading::clock::wall_time;
 use http::header;
 use reqwest::Client;
@@ -51,7 +51,7 @@ pub(super) enum Fate {
     /// All readings were taken.
     Taken,
     /// None was taken, because of those at these places, for these reasons.
-    TurnedAway(Faults),
+    TurnedAway(ReadingFaults),
     /// None was taken: there are too many, or one among them that cannot be read at all.
     Indigestible(String),
     /// None was taken, and to come again soon would not help.
@@ -90,7 +90,7 @@ impl Gateway {
                 }
                 Err(error) => {
                     let told = format!("{}: {}", self.url, causes(&error));
-                    (Answer::Lost { what: "no answer" }, String::new(), told)
+                    (PostAnswer::Lost { what: "no answer" }, String::new(), told)
                 }
             };
             if let Some(fate) = fate(&answer, detail) {
@@ -98,30 +98,32 @@ impl Gateway {
             }
             match answer {
                 // The gateway cannot give this acknowledgement, or something else is wrong with the request as a whole.
-                Answer::TurnedAway { .. } if self.ack.get() == Ack::Disk => self.ack.set(Ack::Memory),
-                Answer::NotNow { retry_after } if refusals < REFUSALS_MAX => {
+                PostAnswer::TurnedAway { .. } if self.ack.get() == Ack::Disk => self.ack.set(Ack::Memory),
+                PostAnswer::NotNow { retry_after } if refusals < REFUSALS_MAX => {
                     refusals += 1;
                     tokio::time::sleep(retry_after).await;
                 }
                 // The gateway knows the key, if it has taken the request.
-                Answer::Taken { .. } | Answer::Lost { .. } if lost < LOST_MAX => {
+                PostAnswer::Taken { .. } | PostAnswer::Lost { .. } if lost < LOST_MAX => {
                     lost += 1;
                     tokio::time::sleep(LOST_PAUSE).await;
                 }
-                Answer::NotNow { .. } | Answer::TurnedAway { .. } | Answer::Denied if lost == 0 => {
+                PostAnswer::NotNow { .. } | PostAnswer::TurnedAway { .. } | PostAnswer::Denied
+                    if lost == 0 =>
+                {
                     return Ok(Fate::Denied(told));
                 }
-                Answer::Taken { .. }
-                | Answer::TurnedAway { .. }
-                | Answer::Indigestible
-                | Answer::NotNow { .. }
-                | Answer::Denied
-                | Answer::Lost { .. } => bail!(told),
+                PostAnswer::Taken { .. }
+                | PostAnswer::TurnedAway { .. }
+                | PostAnswer::Indigestible
+                | PostAnswer::NotNow { .. }
+                | PostAnswer::Denied
+                | PostAnswer::Lost { .. } => bail!(told),
             }
         }
     }
 
-    async fn exchange(&self, parcel: &Parcel) -> reqwest::Result<Heard> {
+    async fn exchange(&self, parcel: &Parcel) -> reqwest::Result<RawAnswer> {
         let mut url = self.url.clone();
         url.query_pairs_mut().append_pair("strict", "true").append_pair("ack", self.ack.get().name());
         let request = self
@@ -134,16 +136,16 @@ impl Gateway {
 }
 
 /// What an answer to a strict request decides by itself, if it does.
-fn fate(answer: &Answer, detail: String) -> Option<Fate> {
+fn fate(answer: &PostAnswer, detail: String) -> Option<Fate> {
     match answer {
-        Answer::Taken { rejected: 0, .. } => Some(Fate::Taken),
-        Answer::TurnedAway { faults } if !faults.is_empty() => Some(Fate::TurnedAway(faults.clone())),
-        Answer::Indigestible => Some(Fate::Indigestible(detail)),
-        Answer::Taken { .. }
-        | Answer::TurnedAway { .. }
-        | Answer::NotNow { .. }
-        | Answer::Denied
-        | Answer::Lost { .. } => None,
+        PostAnswer::Taken { rejected: 0, .. } => Some(Fate::Taken),
+        PostAnswer::TurnedAway { faults } if !faults.is_empty() => Some(Fate::TurnedAway(faults.clone())),
+        PostAnswer::Indigestible => Some(Fate::Indigestible(detail)),
+        PostAnswer::Taken { .. }
+        | PostAnswer::TurnedAway { .. }
+        | PostAnswer::NotNow { .. }
+        | PostAnswer::Denied
+        | PostAnswer::Lost { .. } => None,
     }
 }
 
@@ -151,25 +153,25 @@ fn fate(answer: &Answer, detail: String) -> Option<Fate> {
 mod tests {
     use super::*;
 
-    fn decided(answer: &Answer) -> Option<Fate> {
+    fn decided(answer: &PostAnswer) -> Option<Fate> {
         fate(answer, "too large".to_owned())
     }
 
     #[test]
     fn only_a_202_for_all_readings_lets_letters_go() {
-        let taken = |rejected| Answer::Taken { rejected, faults: Faults::new() };
+        let taken = |rejected| PostAnswer::Taken { rejected, faults: ReadingFaults::new() };
         assert_eq!(decided(&taken(0)), Some(Fate::Taken));
-        for other in [taken(1), Answer::Lost { what: "lost by a proxy" }, Answer::Denied] {
+        for other in [taken(1), PostAnswer::Lost { what: "lost by a proxy" }, PostAnswer::Denied] {
             assert_eq!(decided(&other), None, "{other:?}");
         }
     }
 
     #[test]
     fn an_answer_that_names_readings_or_takes_no_such_request_decides_too() {
-        let faults = || Faults::from([(1, "no".to_owned())]);
-        assert_eq!(decided(&Answer::TurnedAway { faults: faults() }), Some(Fate::TurnedAway(faults())));
-        assert_eq!(decided(&Answer::TurnedAway { faults: Faults::new() }), None);
-        assert_eq!(decided(&Answer::Indigestible), Some(Fate::Indigestible("too large".to_owned())));
-        assert_eq!(decided(&Answer::NotNow { retry_after: Duration::ZERO }), None);
+        let faults = || ReadingFaults::from([(1, "no".to_owned())]);
+        assert_eq!(decided(&PostAnswer::TurnedAway { faults: faults() }), Some(Fate::TurnedAway(faults())));
+        assert_eq!(decided(&PostAnswer::TurnedAway { faults: ReadingFaults::new() }), None);
+        assert_eq!(decided(&PostAnswer::Indigestible), Some(Fate::Indigestible("too large".to_owned())));
+        assert_eq!(decided(&PostAnswer::NotNow { retry_after: Duration::ZERO }), None);
     }
 }
