@@ -15,7 +15,7 @@ use forebay_reading::timestamp::Timestamp;
 use forebay_reading::{Parts, Readings, Value};
 use forebay_transform::scope::Scope;
 use forebay_transform::settings::{SettingValue as Setting, Settings};
-use forebay_transform::{Chain, Fate, KINDS, Moment, TransformConfig};
+use forebay_transform::{Chain, ChainOutcome, KINDS, Moment, TransformConfig};
 use tokio::time::Instant;
 
 const EVERY_SECONDS: u64 = 10;
@@ -82,7 +82,7 @@ fn push_through(chain: &mut Chain, readings: &mut Readings, now: Moment) -> usiz
     readings.set_time_after(Default::default(), now.wall);
     let (mut out, mut folds) = (Readings::default(), Vec::new());
     let fates = readings.iter().map(|reading| chain.apply(0, reading, now, &mut out, &mut folds));
-    fates.filter(|fate| *fate == Fate::Passed).count()
+    fates.filter(|fate| *fate == ChainOutcome::Passed).count()
 }
 
 /// Linux only.

@@ -18,7 +18,7 @@ use forebay_reading::timestamp::Timestamp;
 use forebay_reading::{ReadingParts, Readings, Tag, Value};
 use forebay_transform::scope::Scope;
 use forebay_transform::settings::{SettingValue as Setting, Settings};
-use forebay_transform::{Chain, Fate, KINDS, Moment, TransformConfig};
+use forebay_transform::{Chain, ChainOutcome, KINDS, Moment, TransformConfig};
 use tokio::time::Instant;
 
 const SENSORS: usize = 100;
@@ -85,7 +85,7 @@ fn push_through(chain: &mut Chain, readings: &Readings, instant: Instant) -> usi
     let now = Moment { instant, wall: Timestamp::MAX };
     let (mut out, mut folds) = (Readings::default(), Vec::new());
     let fates = readings.iter().map(|reading| chain.apply(0, reading, now, &mut out, &mut folds));
-    fates.filter(|fate| *fate == Fate::Passed).count()
+    fates.filter(|fate| *fate == ChainOutcome::Passed).count()
 }
 
 fn chain((name, kind): &Case) -> Chain {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use criterion::{Criterion, Throughput};
 use forebay_reading::timestamp::Timestamp;
 use forebay_reading::{ReadingParts, Readings, Tag, Value};
-use forebay_transform::expression::{Expression, Wanted};
+use forebay_transform::expression::{Expression, ResultType};
 use forebay_transform::scope::Scope;
 use forebay_transform::settings::{self, Settings};
-use forebay_transform::{Chain, Fate, KINDS, Moment, TransformConfig};
+use forebay_transform::{Chain, ChainOutcome, KINDS, Moment, TransformConfig};
 use tokio::time::Instant;
 
 const READINGS: usize = 10_000;
@@ -42,7 +42,7 @@ pub fn bench(criterion: &mut Criterion) {
         ("time", "time > timestamp('2020-01-01T00:00:00Z')"),
         ("matches", "sensor.matches('^temp')"),
     ] {
-        let expression = Expression::compile(text, Wanted::Truth).expect("an expression");
+        let expression = Expression::compile(text, ResultType::Truth).expect("an expression");
         group.bench_function(format!("crate alone/{name}"), |bencher| {
             bencher.iter(|| {
                 let outcomes = black_box(&readings).iter().map(|reading| expression.interpret(reading));
@@ -59,7 +59,7 @@ fn run(chain: &mut Chain, readings: &Readings, out: &mut Readings) -> usize {
     let mut folds = Vec::new();
     out.truncate(Default::default());
     let fates = readings.iter().map(|reading| chain.apply(0, reading, now, out, &mut folds));
-    fates.filter(|fate| matches!(fate, Fate::Passed | Fate::Changed)).count()
+    fates.filter(|fate| matches!(fate, ChainOutcome::Passed | ChainOutcome::Changed)).count()
 }
 
 /// Readings of four sensors with two tags each; a hundredth of the values lie outside of any range.

@@ -1,10 +1,10 @@
-//! The settings of the transforms: `[[transform]]`, one table each, in the file only.
+//! The settings of the transforms: a table `[[transform]]` each, in the file only.
 
 use std::sync::Arc;
 
 use forebay_transform::scope::Scope;
 use forebay_transform::settings::Settings;
-use forebay_transform::{KINDS, Kind, NAME_BYTES_MAX, TRANSFORMS_MAX, TransformConfig};
+use forebay_transform::{KINDS, NAME_BYTES_MAX, TRANSFORMS_MAX, TransformConfig, TransformKind};
 
 use super::layers::Layers;
 use super::transform_table::{KEY, Table};
@@ -44,7 +44,7 @@ fn read_one(
     let default = format!("{}-{position}", kind_name.as_deref().unwrap_or("transform"));
     let name = name.unwrap_or(default);
     check_name(&name, before, &mut settings);
-    // Of a kind that nobody knows, nobody knows the keys.
+    // The keys of an unknown kind are not known either.
     let is_known = kind_name.is_some_and(|kind| KINDS.find(&kind).is_ok());
     let faults = settings.finish();
     for fault in &faults {
@@ -57,7 +57,7 @@ fn read_one(
     faults.is_empty().then_some(TransformConfig { name, scope, kind: kind? })
 }
 
-fn read_kind(name: &str, settings: &mut Settings) -> Option<Arc<dyn Kind>> {
+fn read_kind(name: &str, settings: &mut Settings) -> Option<Arc<dyn TransformKind>> {
     match KINDS.find(name) {
         Ok(read) => read(settings),
         Err(unknown) => {
@@ -67,7 +67,7 @@ fn read_kind(name: &str, settings: &mut Settings) -> Option<Arc<dyn Kind>> {
     }
 }
 
-/// A name becomes the label of metrics, and is noted with what the transform makes.
+/// A name becomes a label of metrics, and is stored with the readings that the transform makes.
 fn check_name(name: &str, before: &[TransformConfig], settings: &mut Settings) {
     let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(is_plain) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_reading::{Position, Readings};
-use forebay_transform::{Chain, Closed, Fate, Fold, Moment, Stats, TransformConfig};
+use forebay_transform::{Chain, ChainOutcome, Fold, Moment, Stats, StepWindows, TransformConfig};
 use tokio::time::Instant;
 
 use super::node_status::TransformStatus;
@@ -102,7 +102,7 @@ enum Pass {
 /// Consecutive readings with the same fate.
 struct Run {
     to: Position,
-    fate: Fate,
+    fate: ChainOutcome,
     /// Whether windows have the readings too.
     in_windows: bool,
     /// End of the changed readings that replace these.
@@ -188,19 +188,19 @@ impl Transforms {
             let changed_range = changed_from..changed_to;
             changed_from = changed_to;
             match fate {
-                Fate::Passed | Fate::Changed => {
+                ChainOutcome::Passed | ChainOutcome::Changed => {
                     let mut piece = part.piece(range);
-                    if fate == Fate::Changed {
+                    if fate == ChainOutcome::Changed {
                         piece = piece.changed_to(Arc::clone(changed), changed_range);
                     }
                     into.passed.push(piece.kept_for(token.filter(|_| in_windows).cloned()));
                 }
-                Fate::Filtered(transform) => into.removed.push(Removal {
+                ChainOutcome::Filtered(transform) => into.removed.push(Removal {
                     hold: part.hold(range),
                     outcome: Outcome::Filtered { transform },
                     windows: token.filter(|_| in_windows).cloned(),
                 }),
-                Fate::Merged(fold) => match token.filter(|_| in_windows) {
+                ChainOutcome::Merged(fold) => match token.filter(|_| in_windows) {
                     None => into.departed += self.hold(fold, part.hold(range)),
                     // Earlier windows need the readings too, and may close after this one.
                     Some(token) => {
@@ -253,7 +253,7 @@ impl Transforms {
 
     /// Adds the results of closed windows to the pending results.
     fn gather(&mut self, now: Instant) {
-        for Closed { transform, windows } in self.chain.take_closed() {
+        for StepWindows { transform, windows } in self.chain.take_closed() {
             let results = &mut self.results[transform];
             results.readings.append(&windows.results);
             results.since.get_or_insert(now);

@@ -1,25 +1,25 @@
-//! `aggregate`: fewer readings, each made of those of a time window, per series: a device, a sensor and a set of tags
-//! (`by = "sensor"`: a device and a sensor).
+//! `aggregate`: replaces the readings of a time window by a few results, for each series: a device, a sensor and a set of
+//! tags (`by = "sensor"`: a device and a sensor).
 //!
-//! A window is `every` long and starts at a multiple of that since the Unix epoch, by the readings' own time. What it
-//! results in is one reading for each of the `functions` (`function`): sensor `SENSOR_FUNCTION`, time the window's
-//! start, the unit that all its readings share, the tags of the series, and a tag `window` with its length. A series that
-//! has as many tags as there may be loses the last one to it, which is counted. Booleans count as the integers 0 and 1. A text cannot be aggregated: such a reading passes unchanged, and so does one whose sensor has a
-//! name that leaves no room for the function's.
+//! A window is `every` long and starts at a multiple of that since the Unix epoch, by the readings' own time. It results
+//! in one reading for each of the `functions` (`function`): sensor `SENSOR_FUNCTION`, time the window's start, the unit
+//! that all its readings share, the tags of the series, and a tag `window` with its length. A series that has the most
+//! tags allowed loses the last one to it, which is counted. Booleans count as the integers 0 and 1. A text cannot be
+//! aggregated: such a reading passes unchanged, and so does one whose sensor's name is too long for the suffix.
 //!
 //! A window of a series closes
 //! - when a reading of the series comes whose time is at or past its end and the `lateness`, or
-//! - by the clock (`slots`): when the gateway's clock is past that; but at least once after its first
-//!   reading came the time of `every` and `lateness` has gone by, whatever the clocks say, or
+//! - by the clock (`slots`): when the gateway's clock is past that, and at the latest when `every` and `lateness` have
+//!   gone by since its first reading came, whatever the wall clocks say, or
 //! - when there are more than `max_series` series with open windows, and this one was not used for long.
 //!
-//! A reading whose window is past goes into a late window. A series has one of them at most: a late reading of another
-//! slot closes it and opens the next. So what a device that was offline sends in order is gathered window by window,
-//! also while it sends live readings. A slot that gets readings after its window was closed has several results.
+//! A reading whose window is past goes into a late window. A series has at most one: a late reading of another slot
+//! closes it and opens the next. So readings that a device sends in order after it was offline are aggregated window by
+//! window, also while it sends live readings. A slot that gets readings after its window was closed has several results.
 //!
-//! Limits: 16 open windows and a late one for each series (`LATENESS_MAX` sees to that), each of some 200 bytes and
-//! what its unit takes; with percentiles more (`quantiles`). What is done for a reading does not depend on how many
-//! series and windows there are, but for the logarithm of their number when one is opened or closed.
+//! Limits: 16 open windows and a late one for each series (by `LATENESS_MAX`), each of some 200 bytes and its unit; with
+//! percentiles more (`quantiles`). The work for a reading does not depend on the number of series and windows, except for
+//! its logarithm when a window is opened or closed.
 
 mod aggregator;
 mod deadlines;
@@ -43,7 +43,7 @@ use forebay_reading::quantity::format_duration;
 
 use crate::series::By;
 use crate::settings::Settings;
-use crate::{Kind, Transform};
+use crate::{Transform, TransformKind};
 use aggregator::Aggregator;
 use function::{FUNCTIONS, Functions};
 
@@ -66,7 +66,7 @@ pub struct Aggregate {
 }
 
 /// Reads the settings.
-pub(super) fn read(settings: &mut Settings) -> Option<Arc<dyn Kind>> {
+pub(super) fn read(settings: &mut Settings) -> Option<Arc<dyn TransformKind>> {
     let by = By::read(settings);
     let every = settings.duration("every", EVERY_MIN..=EVERY_MAX);
     if every.is_none() {
@@ -111,7 +111,7 @@ fn read_functions(settings: &mut Settings) -> Option<Functions> {
     (!functions.is_empty()).then_some(functions)
 }
 
-impl Kind for Aggregate {
+impl TransformKind for Aggregate {
     fn make(&self) -> Box<dyn Transform> {
         Box::new(Aggregator::new(self))
     }

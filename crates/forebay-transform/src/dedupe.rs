@@ -1,19 +1,18 @@
-//! Takes out a reading that came before: the same series, time and value as one that passed within `window`.
+//! `dedupe`: filters duplicates, readings with the same series, time and value as one that passed within `window`.
 //!
-//! A series is a device, a sensor and a set of tags; with `by = "sensor"` tags do not count. Units never do. Values are the same if they are of one kind and written alike in canonical form:
-//! 1 and 1.0 are different, and so are 1 and "1", and 0.0 and -0.0; 1.50 and 1.5 are the same. The window is by the
-//! clock that never jumps and begins when a reading passes. Duplicates do not lengthen it: the first one that comes
-//! after it passes, and is remembered anew.
+//! A series is a device, a sensor and a set of tags; with `by = "sensor"` tags do not count. Units never do. Values are
+//! the same if they are of one kind and have the same canonical form: 1 and 1.0 are different, and so are 1 and "1", and
+//! 0.0 and -0.0; 1.50 and 1.5 are the same. The window is by the clock that never jumps and begins when a reading passes.
+//! Duplicates do not lengthen it: the first one that comes after it passes, and is remembered anew.
 //!
-//! Of each reading a hash of 128 bits is remembered: two of SipHash-1-3 of 64 bits each, with different random keys,
-//! so that no device can make its readings look like those of others. A reading is taken for another by chance with a
-//! probability of n / 2^128 where n are remembered: for the most that can be, 10^8, that is 2.9e-31, and at a million
-//! readings a second one in 1e17 years. That any two of 10^8 have the same hash has a probability of
-//! n^2 / 2^129 = 1.5e-23.
+//! A reading is remembered by a hash of 128 bits: two SipHash-1-3 of 64 bits each, with different random keys, so that
+//! no device can make its readings look like those of others. With n readings remembered, a new one counts as a duplicate
+//! by chance with a probability of n / 2^128: for n = 10^8, the maximum, that is 2.9e-31, or one reading in 1e17 years at
+//! a million readings a second. The probability that any two of 10^8 have the same hash is n^2 / 2^129 = 1.5e-23.
 //!
-//! They lie in a queue in the order of time ([`queue`]). No more than `max_readings` are remembered: when one more
-//! passes, the oldest is forgotten, before its window is over if need be, which is counted. Each takes 50 to 65
-//! bytes (measured with 100,000 and with a million).
+//! The hashes are in a queue in the order of time ([`queue`]). At most `max_readings` are remembered: when one more
+//! passes, the oldest is forgotten, which is counted if its window is not over. Each takes 50 to 65 bytes (measured with
+//! 100,000 and with a million).
 
 mod queue;
 #[cfg(test)]
@@ -25,23 +24,23 @@ use std::time::Duration;
 
 use forebay_reading::quantity::format_duration;
 use forebay_reading::{ReadingRef, Readings, Token};
-use queue::{Passed, Queue};
+use queue::{PassedQueue, PassedReading};
 use tokio::time::Instant;
 
 use crate::series::{By, Index};
 use crate::settings::Settings;
-use crate::{Kind, Moment, Stats, Transform, Verdict};
+use crate::{Moment, Stats, Transform, TransformKind, Verdict};
 
 const WINDOW_MIN: Duration = Duration::from_millis(1);
 const WINDOW_MAX: Duration = Duration::from_hours(30 * 24);
-/// How many readings are remembered at most, at most.
+/// Largest `max_readings`.
 const MAX_READINGS_MAX: i64 = 100_000_000;
 const MAX_READINGS_DEFAULT: usize = 1_000_000;
-/// How many readings are forgotten as another one comes, so that none has to wait until very many are. More than one,
-/// so that they become fewer.
+/// Most expired readings that are forgotten when another one comes, which bounds the pause. More than one, so that
+/// their number falls.
 const FORGET_AT_ONCE: usize = 4;
 
-/// What is configured.
+/// The settings.
 #[derive(Clone, Copy, Debug)]
 struct Dedupe {
     by: By,
@@ -50,7 +49,7 @@ struct Dedupe {
 }
 
 /// Reads `by`, `window` and `max_readings`.
-pub(super) fn read(settings: &mut Settings) -> Option<Arc<dyn Kind>> {
+pub(super) fn read(settings: &mut Settings) -> Option<Arc<dyn TransformKind>> {
     let by = By::read(settings);
     let window = settings.duration("window", WINDOW_MIN..=WINDOW_MAX);
     let max_readings = settings.count("max_readings", 1..=MAX_READINGS_MAX).unwrap_or(MAX_READINGS_DEFAULT);
@@ -60,13 +59,13 @@ pub(super) fn read(settings: &mut Settings) -> Option<Arc<dyn Kind>> {
     Some(Arc::new(Dedupe { by, window: window?, max_readings }))
 }
 
-impl Kind for Dedupe {
+impl TransformKind for Dedupe {
     fn make(&self) -> Box<dyn Transform> {
-        Box::new(Memory {
+        Box::new(DedupeTransform {
             config: *self,
             seeds: [RandomState::new(), RandomState::new()],
             origin: None,
-            queue: Queue::default(),
+            queue: PassedQueue::default(),
             index: Index::default(),
             identity: Vec::new(),
             sorted_tags: Vec::new(),
@@ -79,29 +78,30 @@ impl Kind for Dedupe {
     }
 }
 
-/// The transform at work.
+/// The instance of the transform.
 #[derive(Debug)]
-struct Memory {
+struct DedupeTransform {
     config: Dedupe,
     seeds: [RandomState; 2],
-    /// When the first reading came.
+    /// The instant of the first reading, from which the queue's times count.
     origin: Option<Instant>,
-    /// The readings that passed, the oldest first. One that passed again after its window is in it twice for a while.
-    queue: Queue,
-    /// Where each reading passed last.
+    /// The readings that passed, the oldest first. A reading that passed again after its window is in it twice for a
+    /// while.
+    queue: PassedQueue,
+    /// The number in the queue of each reading's last passing.
     index: Index,
-    /// What makes a reading the same as another; kept for its memory only.
+    /// A buffer for the identity of a reading.
     identity: Vec<u8>,
-    /// Where the tags of a reading are put in order; kept for its memory only.
+    /// A buffer for sorted tags.
     sorted_tags: Vec<u8>,
     evicted: u64,
 }
 
-impl Memory {
-    /// Whether the same reading passed within the window. If not, it is remembered from now on.
+impl DedupeTransform {
+    /// Whether the same reading passed within the window. If not, this one is remembered.
     fn is_known(&mut self, reading: ReadingRef<'_>, now: Instant) -> bool {
         let now = nanos(now.saturating_duration_since(*self.origin.get_or_insert(now)));
-        // The hash first: so the processor can fetch for both of the next steps at once.
+        // The hash comes first, so that the processor can fetch for both next steps at once.
         let hash = self.hash(reading);
         self.forget_old(now);
         if let Some(number) = self.index.find(hash[0], |number| self.queue.get(number).hash == hash) {
@@ -111,12 +111,12 @@ impl Memory {
             self.index.remove(hash[0], number);
         }
         self.make_room(now);
-        let number = self.queue.push(Passed { hash, at: now });
+        let number = self.queue.push(PassedReading { hash, at: now });
         self.index.insert(hash[0], number);
         false
     }
 
-    /// Forgets readings whose window is over, but only a few.
+    /// Forgets a few readings whose window is over.
     fn forget_old(&mut self, now: u64) {
         for _ in 0..FORGET_AT_ONCE {
             if !self.queue.front().is_some_and(|passed| self.is_over(passed, now)) {
@@ -136,12 +136,12 @@ impl Memory {
 
     fn forget_oldest(&mut self) {
         if let Some((number, passed)) = self.queue.pop() {
-            // If it passed again since then, the index has another number for it, which stays.
+            // If the reading passed again since then, the index has another number for it, which stays.
             self.index.remove(passed.hash[0], number);
         }
     }
 
-    fn is_over(&self, passed: &Passed, now: u64) -> bool {
+    fn is_over(&self, passed: &PassedReading, now: u64) -> bool {
         now.saturating_sub(passed.at) > nanos(self.config.window)
     }
 
@@ -157,7 +157,7 @@ impl Memory {
     }
 }
 
-impl Transform for Memory {
+impl Transform for DedupeTransform {
     fn apply(&mut self, reading: ReadingRef<'_>, now: Moment, _out: &mut Readings) -> Verdict {
         if self.is_known(reading, now.instant) { Verdict::Filter } else { Verdict::Pass }
     }
@@ -172,8 +172,8 @@ impl Transform for Memory {
     }
 }
 
-/// Appends what makes a reading the same as another. Different readings have different ones: names have no control
-/// characters, and the length of the tags and the time stand between them and the value.
+/// Appends the identity of a reading, which no different reading has: names have no control characters, and the length
+/// of the tags and the time stand between them and the value.
 #[expect(clippy::cast_possible_truncation, reason = "tags take less than 64 KiB")]
 fn write_identity(reading: ReadingRef<'_>, tags: &[u8], out: &mut Vec<u8>) {
     let (kind, value) = match reading.value_token() {
@@ -187,7 +187,7 @@ fn write_identity(reading: ReadingRef<'_>, tags: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Nanoseconds of up to 584 years.
+/// Nanoseconds; saturates at 584 years.
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,39 +1,39 @@
-//! `filter`: readings for which an expression is true pass, others go no further.
+//! `filter`: readings for which an expression is true pass, the others go no further.
 //!
-//! One on which the expression fails (a tag is missing, a type does not fit) passes as it is and is counted: what is in
-//! doubt is kept.
+//! A reading on which the expression fails (a tag is missing, a type does not fit) passes unchanged and is counted: in
+//! doubt a reading is delivered.
 
 use std::sync::Arc;
 
 use forebay_reading::{ReadingRef, Readings};
 
-use crate::expression::{Expression, Wanted};
+use crate::expression::{Expression, ResultType};
 use crate::settings::Settings;
-use crate::{Kind, Moment, Stats, Transform, Verdict};
+use crate::{Moment, Stats, Transform, TransformKind, Verdict};
 
 const KEEP: &str = "keep";
 
-/// The filter of a configuration.
+/// A configured filter.
 #[derive(Debug)]
-struct Filter {
+struct FilterKind {
     keep: Arc<Expression>,
 }
 
-/// A filter at work.
+/// The instance of a filter.
 #[derive(Debug)]
-struct Filtering {
+struct FilterTransform {
     keep: Arc<Expression>,
     failed: u64,
 }
 
 /// Reads `keep`.
-pub(super) fn read(settings: &mut Settings) -> Option<Arc<dyn Kind>> {
+pub(super) fn read(settings: &mut Settings) -> Option<Arc<dyn TransformKind>> {
     let Some(text) = settings.text(KEEP) else {
         settings.require(KEEP, "an expression that is true for what passes, such as 'value < 125.0'");
         return None;
     };
-    match Expression::compile(&text, Wanted::Truth) {
-        Ok(keep) => Some(Arc::new(Filter { keep: Arc::new(keep) })),
+    match Expression::compile(&text, ResultType::Truth) {
+        Ok(keep) => Some(Arc::new(FilterKind { keep: Arc::new(keep) })),
         Err(problem) => {
             settings.fault(KEEP, problem);
             None
@@ -41,9 +41,9 @@ pub(super) fn read(settings: &mut Settings) -> Option<Arc<dyn Kind>> {
     }
 }
 
-impl Kind for Filter {
+impl TransformKind for FilterKind {
     fn make(&self) -> Box<dyn Transform> {
-        Box::new(Filtering { keep: Arc::clone(&self.keep), failed: 0 })
+        Box::new(FilterTransform { keep: Arc::clone(&self.keep), failed: 0 })
     }
 
     fn why(&self) -> String {
@@ -51,7 +51,7 @@ impl Kind for Filter {
     }
 }
 
-impl Transform for Filtering {
+impl Transform for FilterTransform {
     fn apply(&mut self, reading: ReadingRef<'_>, _now: Moment, _out: &mut Readings) -> Verdict {
         match self.keep.holds(reading) {
             Ok(true) => Verdict::Pass,

@@ -1,8 +1,8 @@
 //! `map`: expressions give fields of a reading new values.
 //!
-//! Every expression sees the reading as it came in, so two fields can change places. An empty string takes the unit, or
-//! a tag, away. If one expression fails, or gives what no reading can hold, the reading passes as it came in, and is
-//! counted: no reading is changed by halves.
+//! Every expression sees the unchanged reading, so that two fields can change places. An empty string removes the unit or
+//! a tag. If one expression fails, or gives a value that no reading can have, the reading passes unchanged and is
+//! counted: no reading is changed in part.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,31 +11,31 @@ use std::sync::Arc;
 use forebay_reading::timestamp::Timestamp;
 use forebay_reading::{ReadingParts, ReadingRef, Readings, TAG_BYTES_MAX, TAGS_MAX, Tag, Value};
 
-use crate::expression::{Expression, Failed, Fields, Outcome, Wanted};
+use crate::expression::{Expression, ExpressionValue, NoValue, ReadingFields, ResultType};
 use crate::settings::Settings;
-use crate::{Kind, Moment, Stats, Transform, Verdict};
+use crate::{Moment, Stats, Transform, TransformKind, Verdict};
 
 const SET: &str = "set";
-/// What stands before the name of a tag.
+/// The prefix of a tag's name.
 const TAG_PREFIX: &str = "tags.";
 const KNOWN: &str = "device, sensor, value, time, unit, tags.NAME";
 
-/// The map of a configuration.
+/// A configured map.
 #[derive(Debug)]
-struct Map {
-    set: Arc<Set>,
+struct MapKind {
+    set: Arc<FieldSetters>,
 }
 
-/// A map at work.
+/// The instance of a map.
 #[derive(Debug)]
-struct Mapping {
-    set: Arc<Set>,
+struct MapTransform {
+    set: Arc<FieldSetters>,
     failed: u64,
 }
 
-/// The fields that get new values.
+/// The expressions of the fields that are set.
 #[derive(Debug, Default)]
-struct Set {
+struct FieldSetters {
     device: Option<Expression>,
     sensor: Option<Expression>,
     value: Option<Expression>,
@@ -45,19 +45,20 @@ struct Set {
 }
 
 /// Reads `set`.
-pub(super) fn read(settings: &mut Settings) -> Option<Arc<dyn Kind>> {
+pub(super) fn read(settings: &mut Settings) -> Option<Arc<dyn TransformKind>> {
     let members = settings.table(SET);
     let Some(members) = members.filter(|members| !members.is_empty()) else {
         settings.require(SET, "a table of fields and expressions, such as { value = 'value * 1.8 + 32.0' }");
         return None;
     };
-    Set::read(settings, &members).map(|set| Arc::new(Map { set: Arc::new(set) }) as Arc<dyn Kind>)
+    FieldSetters::read(settings, &members)
+        .map(|set| Arc::new(MapKind { set: Arc::new(set) }) as Arc<dyn TransformKind>)
 }
 
-impl Set {
-    /// Notes every fault, and gives nothing if there is one.
-    fn read(settings: &mut Settings, members: &BTreeMap<String, String>) -> Option<Set> {
-        let mut set = Set::default();
+impl FieldSetters {
+    /// Records every fault; `None` if there is one.
+    fn read(settings: &mut Settings, members: &BTreeMap<String, String>) -> Option<FieldSetters> {
+        let mut set = FieldSetters::default();
         let mut is_whole = true;
         for (field, text) in members {
             if let Err(problem) = set.add(field, text) {
@@ -78,15 +79,15 @@ impl Set {
             if !(1..=TAG_BYTES_MAX).contains(&tag.len()) {
                 return Err(format!("the name of a tag must be 1 to {TAG_BYTES_MAX} bytes long"));
             }
-            self.tags.push((tag.to_owned(), Expression::compile(text, Wanted::Text)?));
+            self.tags.push((tag.to_owned(), Expression::compile(text, ResultType::Text)?));
             return Ok(());
         }
         let (place, wanted) = match field {
-            "device" => (&mut self.device, Wanted::Text),
-            "sensor" => (&mut self.sensor, Wanted::Text),
-            "value" => (&mut self.value, Wanted::Value),
-            "time" => (&mut self.time, Wanted::Time),
-            "unit" => (&mut self.unit, Wanted::Text),
+            "device" => (&mut self.device, ResultType::Text),
+            "sensor" => (&mut self.sensor, ResultType::Text),
+            "value" => (&mut self.value, ResultType::Value),
+            "time" => (&mut self.time, ResultType::Time),
+            "unit" => (&mut self.unit, ResultType::Text),
             _ => return Err(format!("is no field that can be set; known: {KNOWN}")),
         };
         *place = Some(Expression::compile(text, wanted)?);
@@ -94,9 +95,9 @@ impl Set {
     }
 }
 
-impl Kind for Map {
+impl TransformKind for MapKind {
     fn make(&self) -> Box<dyn Transform> {
-        Box::new(Mapping { set: Arc::clone(&self.set), failed: 0 })
+        Box::new(MapTransform { set: Arc::clone(&self.set), failed: 0 })
     }
 
     fn why(&self) -> String {
@@ -104,9 +105,9 @@ impl Kind for Map {
     }
 }
 
-impl Transform for Mapping {
+impl Transform for MapTransform {
     fn apply(&mut self, reading: ReadingRef<'_>, _now: Moment, out: &mut Readings) -> Verdict {
-        self.set.apply(reading, out).unwrap_or_else(|Failed| {
+        self.set.apply(reading, out).unwrap_or_else(|NoValue| {
             self.failed += 1;
             Verdict::Pass
         })
@@ -121,10 +122,10 @@ impl Transform for Mapping {
     }
 }
 
-impl Set {
-    /// Evaluates every expression, then appends the reading that results if it is another one.
-    fn apply(&self, reading: ReadingRef<'_>, out: &mut Readings) -> Result<Verdict, Failed> {
-        let fields = Fields::of(reading);
+impl FieldSetters {
+    /// Evaluates every expression, and appends the resulting reading unless it is the same.
+    fn apply(&self, reading: ReadingRef<'_>, out: &mut Readings) -> Result<Verdict, NoValue> {
+        let fields = ReadingFields::of(reading);
         let device = text(self.device.as_ref(), &fields)?;
         let sensor = text(self.sensor.as_ref(), &fields)?;
         let unit = text(self.unit.as_ref(), &fields)?;
@@ -143,16 +144,16 @@ impl Set {
         if value.is_none() && is_same(reading, &parts) {
             return Ok(Verdict::Pass);
         }
-        out.push(&parts).map_err(|_| Failed)?;
+        out.push(&parts).map_err(|_| NoValue)?;
         Ok(Verdict::Change)
     }
 
-    /// The tags that the reading has then, in their order, new ones behind.
-    fn new_tags<'a>(&'a self, fields: &Fields<'a>) -> Result<Vec<Tag<'a>>, Failed> {
+    /// The tags of the resulting reading: the old ones in their order, then new ones.
+    fn new_tags<'a>(&'a self, fields: &ReadingFields<'a>) -> Result<Vec<Tag<'a>>, NoValue> {
         let mut tags: Vec<Tag<'a>> =
             fields.reading().tags().map(|(name, value)| (name.into(), value.into())).collect();
         for (name, expression) in &self.tags {
-            let Outcome::Text(value) = expression.evaluate(fields)? else { return Err(Failed) };
+            let ExpressionValue::Text(value) = expression.evaluate(fields)? else { return Err(NoValue) };
             let place = tags.iter().position(|(known, _)| known == name);
             match (place, value.is_empty()) {
                 (Some(place), true) => {
@@ -167,24 +168,30 @@ impl Set {
     }
 }
 
-fn text<'a>(expression: Option<&'a Expression>, fields: &Fields<'a>) -> Result<Option<Cow<'a, str>>, Failed> {
+fn text<'a>(
+    expression: Option<&'a Expression>,
+    fields: &ReadingFields<'a>,
+) -> Result<Option<Cow<'a, str>>, NoValue> {
     let Some(expression) = expression else { return Ok(None) };
     match expression.evaluate(fields)? {
-        Outcome::Text(text) => Ok(Some(text)),
-        _ => Err(Failed),
+        ExpressionValue::Text(text) => Ok(Some(text)),
+        _ => Err(NoValue),
     }
 }
 
-/// The value that a reading gets; `None` if it is the one that it has. A number that is the reading's own to an
-/// expression leaves it as it is, so that a large integer keeps the digits that a double has not.
-fn new_value<'a>(outcome: &'a Outcome<'_>, fields: &Fields<'_>) -> Result<Option<Value<'a>>, Failed> {
+/// The new value of a reading; `None` if it is the old one. The reading's own number, which expressions see as a double,
+/// counts as the old one, so that a large integer keeps digits that a double lacks.
+fn new_value<'a>(
+    outcome: &'a ExpressionValue<'_>,
+    fields: &ReadingFields<'_>,
+) -> Result<Option<Value<'a>>, NoValue> {
     let value = match outcome {
-        Outcome::Boolean(truth) => Value::Boolean(*truth),
-        Outcome::Integer(number) => Value::Integer(*number),
-        Outcome::Unsigned(number) => Value::Integer(i64::try_from(*number).map_err(|_| Failed)?),
-        Outcome::Double(number) => Value::Double(*number),
-        Outcome::Text(text) => Value::Text(text),
-        Outcome::Time(_) | Outcome::Other(_) => return Err(Failed),
+        ExpressionValue::Boolean(truth) => Value::Boolean(*truth),
+        ExpressionValue::Integer(number) => Value::Integer(*number),
+        ExpressionValue::Unsigned(number) => Value::Integer(i64::try_from(*number).map_err(|_| NoValue)?),
+        ExpressionValue::Double(number) => Value::Double(*number),
+        ExpressionValue::Text(text) => Value::Text(text),
+        ExpressionValue::Time(_) | ExpressionValue::Other(_) => return Err(NoValue),
     };
     let is_old = match value {
         Value::Double(number) => fields.number() == Some(number),
@@ -193,14 +200,14 @@ fn new_value<'a>(outcome: &'a Outcome<'_>, fields: &Fields<'_>) -> Result<Option
     Ok((!is_old).then_some(value))
 }
 
-fn new_time<'a>(expression: &'a Expression, fields: &Fields<'a>) -> Result<Timestamp, Failed> {
+fn new_time<'a>(expression: &'a Expression, fields: &ReadingFields<'a>) -> Result<Timestamp, NoValue> {
     match expression.evaluate(fields)? {
-        Outcome::Time(Some(time)) => Ok(time),
-        _ => Err(Failed),
+        ExpressionValue::Time(Some(time)) => Ok(time),
+        _ => Err(NoValue),
     }
 }
 
-/// Whether a reading has these parts already, but for the value.
+/// Whether a reading has these parts already; the value is not compared.
 fn is_same(reading: ReadingRef<'_>, parts: &ReadingParts<'_>) -> bool {
     let unit = parts.unit.filter(|unit| !unit.is_empty());
     parts.device == reading.device()

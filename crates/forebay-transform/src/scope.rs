@@ -1,4 +1,4 @@
-//! Which readings a transform looks at: those of devices and sensors whose names match a glob.
+//! The scope of a transform: the devices and sensors whose names match a glob.
 
 use forebay_reading::ReadingRef;
 use wildmatch::WildMatch;
@@ -8,7 +8,7 @@ use crate::settings::Settings;
 /// Most globs in one list.
 const GLOBS_MAX: usize = 256;
 
-/// The readings that a transform looks at. In a glob `*` stands for any number of characters, `?` for one; every other
+/// The readings that a transform applies to. In a glob `*` stands for any number of characters, `?` for one; every other
 /// character stands for itself.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
@@ -21,7 +21,7 @@ enum Globs {
     /// Every name matches.
     #[default]
     Any,
-    /// One of these is to match.
+    /// A name must match one of these.
     OneOf(Vec<WildMatch>),
 }
 
@@ -50,7 +50,7 @@ impl Scope {
         Scope { devices: Globs::read(settings, "devices"), sensors: Globs::read(settings, "sensors") }
     }
 
-    /// Whether a reading is among them.
+    /// Whether the scope contains a reading.
     pub fn contains(&self, reading: ReadingRef<'_>) -> bool {
         let has_name = |globs: &Globs, name: fn(ReadingRef<'_>) -> &str| match globs {
             Globs::Any => true,
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_names_nothing_is_a_fault() {
+    fn an_empty_list_of_globs_is_a_fault() {
         let mut settings = Settings::new([("sensors".to_owned(), SettingValue::List(Vec::new()))].into());
         Scope::read(&mut settings);
         let faults = settings.finish();

@@ -1,81 +1,79 @@
-//! What is known of each series: bounded, the longest unused out first.
+//! A table with a state for each series, of bounded size: a series that was not used for long is evicted first.
 //!
-//! What a series is, [`key`] says: a device, a sensor and a set of tags, or the first two alone. It is found by its
-//! names and tags, not by their hash alone, and the hash is SipHash with a random key: devices choose their names, and
-//! none can choose them so that lookups become slow. Which series is forgotten when there is no more
-//! room is decided by second chance ([`clock`]), an approximation: one that was not used since the hand came by last
-//! goes before one that was.
+//! A series is a device, a sensor and a set of tags, or the first two alone ([`key`]). It is found by its names and tags,
+//! not by their hash alone. The hash is SipHash with a random key, so that no device can choose names that make lookups
+//! slow. Second chance ([`second_chance`]) chooses the series to evict, which approximates least recently used.
 //!
-//! The table takes memory as series come, and moves little of it at once. What series that were removed took is used
-//! for others, but not given back.
+//! The table grows as series come, and moves little memory at once. The memory of removed series is used for others, but
+//! not given back.
 
-mod clock;
 mod index;
 mod key;
+mod second_chance;
 #[cfg(test)]
 mod tests;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use clock::Clock;
 use forebay_reading::ReadingRef;
 pub(super) use index::Index;
-pub(super) use key::{By, SeriesNames};
-use key::{Names, SEPARATOR};
+pub(super) use key::{By, SeriesIdentity};
+use key::{SEPARATOR, SeriesKey};
+use second_chance::SecondChance;
 
-/// Series that lie beside each other in memory.
+/// Series in one allocation.
 const CHUNK: usize = 1024;
 
-/// A state of type `T` for each series, which are hashed by `S`.
+/// A state of type `T` for each series; `S` hashes the series.
 #[derive(Debug)]
 pub(super) struct SeriesTable<T, S = RandomState> {
     max_series: usize,
     by: By,
     seed: S,
-    /// Where the tags of a reading are put in order; kept for its memory only.
+    /// A buffer for sorted tags.
     sorted_tags: Vec<u8>,
-    /// The places of the series, by their names.
+    /// The places of the series, by the hashes of their keys.
     index: Index,
     /// The series at their places.
-    chunks: Vec<Vec<Option<Series<T>>>>,
-    /// Places that have no series now.
+    chunks: Vec<Vec<Option<StoredSeries<T>>>>,
+    /// Places without a series.
     free: Vec<u32>,
-    clock: Clock,
+    second_chance: SecondChance,
 }
 
-/// A series of the table. The same number names another one once the series was removed or evicted, and not before.
+/// The number of a series in the table. It is used for another series only after this one was removed or evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct SeriesId(pub u32);
 
-/// What [`SeriesTable::get_or_insert_with`] found or made.
+/// A series that [`SeriesTable::get_or_insert_with`] found or made.
 #[derive(Debug)]
-pub(super) struct Found<'a, T> {
-    /// The series of the reading.
+pub(super) struct SeriesEntry<'a, T> {
+    /// Its number.
     pub id: SeriesId,
     /// Its state.
     pub state: &'a mut T,
-    /// Whether the series was made just now.
+    /// Whether this call made it.
     pub is_new: bool,
-    /// The series that had to go, whose number the new one has now.
+    /// The series that was evicted for it, and whose number it has now.
     pub evicted: Option<Evicted<T>>,
 }
 
-/// A series that was forgotten to make room for another one.
+/// A series that was removed to make room for another one.
 #[derive(Debug)]
 pub(super) struct Evicted<T> {
-    names: Names,
+    key: SeriesKey,
     /// Its last state.
     pub state: T,
 }
 
 #[derive(Debug)]
-struct Series<T> {
-    names: Names,
+struct StoredSeries<T> {
+    key: SeriesKey,
     state: T,
 }
 
 impl<T> SeriesTable<T> {
-    /// Makes an empty one, which takes hardly any memory. It holds up to `max_series`, which is at least 1.
+    /// Makes an empty table, which takes hardly any memory. It holds at most `max_series`, which is at least 1.
     pub fn new(max_series: usize, by: By) -> SeriesTable<T> {
         SeriesTable::with_seed(max_series, by, RandomState::new())
     }
@@ -91,56 +89,62 @@ impl<T, S: BuildHasher> SeriesTable<T, S> {
             index: Index::default(),
             chunks: Vec::new(),
             free: Vec::new(),
-            clock: Clock::default(),
+            second_chance: SecondChance::default(),
         }
     }
 
-    /// How many series there are.
+    /// Series in the table.
     pub fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// Finds the series of a reading; if there is none, makes it with the state that `make` gives. If there is no room
-    /// for it, another one has to go first.
-    pub fn get_or_insert_with(&mut self, reading: ReadingRef<'_>, make: impl FnOnce() -> T) -> Found<'_, T> {
+    /// Finds the series of a reading; if there is none, makes it with the state of `make`, and evicts another series if
+    /// there is no room.
+    pub fn get_or_insert_with(
+        &mut self,
+        reading: ReadingRef<'_>,
+        make: impl FnOnce() -> T,
+    ) -> SeriesEntry<'_, T> {
         let mut sorted = std::mem::take(&mut self.sorted_tags);
         let (device, sensor) = (reading.device_bytes(), reading.sensor_bytes());
         let tags = self.by.tags(reading, &mut sorted);
         let hash = hash(&self.seed, device, sensor, tags);
         let chunks = &self.chunks;
         let place = self.index.find(hash, |place| {
-            at(chunks, place).as_ref().is_some_and(|series| series.names.are(device, sensor, tags))
+            at(chunks, place).as_ref().is_some_and(|series| series.key.has(device, sensor, tags))
         });
         let (id, evicted) = match place {
             Some(place) => {
-                self.clock.mark(place as usize);
+                self.second_chance.mark(place as usize);
                 (SeriesId(place), None)
             }
-            None => self.insert(hash, Series { names: Names::of(device, sensor, tags), state: make() }),
+            None => {
+                self.insert(hash, StoredSeries { key: SeriesKey::of(device, sensor, tags), state: make() })
+            }
         };
         self.sorted_tags = sorted;
-        Found { id, state: self.get_mut(id), is_new: place.is_none(), evicted }
+        SeriesEntry { id, state: self.get_mut(id), is_new: place.is_none(), evicted }
     }
 
-    /// The state of a series that is there.
+    /// The state of a series in the table.
     ///
     /// # Panics
     ///
     /// If no series has this number.
     pub fn get_mut(&mut self, id: SeriesId) -> &mut T {
-        &mut at_mut(&mut self.chunks, id.0).as_mut().expect("the number of a series that is there").state
+        &mut at_mut(&mut self.chunks, id.0).as_mut().expect("the number of a series in the table").state
     }
 
-    /// The names of a series that is there.
+    /// The names and tags of a series in the table.
     ///
     /// # Panics
     ///
     /// If no series has this number.
-    pub fn names(&self, id: SeriesId) -> SeriesNames<'_> {
-        at(&self.chunks, id.0).as_ref().expect("the number of a series that is there").names.parts()
+    pub fn names(&self, id: SeriesId) -> SeriesIdentity<'_> {
+        at(&self.chunks, id.0).as_ref().expect("the number of a series in the table").key.parts()
     }
 
-    /// Forgets a series that is there, and gives its last state.
+    /// Removes a series from the table, and gives its last state.
     ///
     /// # Panics
     ///
@@ -151,19 +155,19 @@ impl<T, S: BuildHasher> SeriesTable<T, S> {
         series.state
     }
 
-    /// Puts in a series that is not there.
-    fn insert(&mut self, hash: u64, series: Series<T>) -> (SeriesId, Option<Evicted<T>>) {
+    /// Adds a series that is not in the table.
+    fn insert(&mut self, hash: u64, series: StoredSeries<T>) -> (SeriesId, Option<Evicted<T>>) {
         let mut evicted = None;
         let place = if let Some(place) = self.free.pop() {
-            // The hand may be about to come by, and the series is not to go before others that are older.
-            self.clock.mark(place as usize);
+            // The hand may be about to reach this place, and older series must be evicted first.
+            self.second_chance.mark(place as usize);
             place
         } else if self.places() < self.max_series {
             self.add_place()
         } else {
-            let place = place(self.clock.unused(self.places()));
-            let Series { names, state } = self.take(place);
-            evicted = Some(Evicted { names, state });
+            let place = place(self.second_chance.unused(self.places()));
+            let StoredSeries { key, state } = self.take(place);
+            evicted = Some(Evicted { key, state });
             place
         };
         self.index.insert(hash, place);
@@ -171,41 +175,41 @@ impl<T, S: BuildHasher> SeriesTable<T, S> {
         (SeriesId(place), evicted)
     }
 
-    /// Adds a place behind all others.
+    /// Adds a place at the end.
     fn add_place(&mut self) -> u32 {
         if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
-            // The first one grows as it is filled, so that few series take little.
+            // The first chunk grows as it is filled, so that few series take little memory.
             let capacity =
                 if self.chunks.is_empty() { 0 } else { CHUNK.min(self.max_series - self.places()) };
             self.chunks.push(Vec::with_capacity(capacity));
         }
         let new = self.places();
-        self.chunks.last_mut().expect("there is one now").push(None);
+        self.chunks.last_mut().expect("a chunk was pushed if there was none").push(None);
         place(new)
     }
 
-    fn take(&mut self, place: u32) -> Series<T> {
-        let series = at_mut(&mut self.chunks, place).take().expect("the number of a series that is there");
-        let names = series.names.parts();
+    fn take(&mut self, place: u32) -> StoredSeries<T> {
+        let series = at_mut(&mut self.chunks, place).take().expect("the number of a series in the table");
+        let names = series.key.parts();
         let (device, sensor) = (names.device.as_bytes(), names.sensor.as_bytes());
         self.index.remove(hash(&self.seed, device, sensor, names.tags_encoded()), place);
         series
     }
 
-    /// How many places there are, with a series or without.
+    /// Places, with or without a series.
     fn places(&self) -> usize {
         self.chunks.len().saturating_sub(1) * CHUNK + self.chunks.last().map_or(0, Vec::len)
     }
 }
 
 impl<T> Evicted<T> {
-    /// Its names.
-    pub fn names(&self) -> SeriesNames<'_> {
-        self.names.parts()
+    /// Its names and tags.
+    pub fn names(&self) -> SeriesIdentity<'_> {
+        self.key.parts()
     }
 }
 
-/// Tags in their order, so that the same set has the same hash.
+/// The hash of a key. The tags must be in order, so that equal sets have equal hashes.
 fn hash(seed: &impl BuildHasher, device: &[u8], sensor: &[u8], tags: &[u8]) -> u64 {
     let mut hasher = seed.build_hasher();
     hasher.write(device);
@@ -218,11 +222,11 @@ fn hash(seed: &impl BuildHasher, device: &[u8], sensor: &[u8], tags: &[u8]) -> u
     hasher.finish()
 }
 
-fn at<T>(chunks: &[Vec<Option<Series<T>>>], place: u32) -> &Option<Series<T>> {
+fn at<T>(chunks: &[Vec<Option<StoredSeries<T>>>], place: u32) -> &Option<StoredSeries<T>> {
     &chunks[place as usize / CHUNK][place as usize % CHUNK]
 }
 
-fn at_mut<T>(chunks: &mut [Vec<Option<Series<T>>>], place: u32) -> &mut Option<Series<T>> {
+fn at_mut<T>(chunks: &mut [Vec<Option<StoredSeries<T>>>], place: u32) -> &mut Option<StoredSeries<T>> {
     &mut chunks[place as usize / CHUNK][place as usize % CHUNK]
 }
 

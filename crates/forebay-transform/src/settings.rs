@@ -1,4 +1,4 @@
-//! The settings of one transform, as its kind reads them: typed, each key once, every fault noted.
+//! The settings of one transform, as its kind reads them: typed, and with every fault recorded.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -7,10 +7,10 @@ use std::time::Duration;
 pub use forebay_reading::setting::SettingValue;
 use forebay_reading::setting::{TypeMismatch, duration_within, unknown_key, within};
 
-/// What is wrong with a setting.
+/// A fault of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingFault {
-    /// The key, without the table it stands in: `every`, `set.value`.
+    /// The key within the transform's table: `every`, `set.value`.
     pub key: String,
     /// What is wrong, and what is allowed.
     pub problem: String,
@@ -20,50 +20,50 @@ pub struct SettingFault {
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     values: BTreeMap<String, SettingValue>,
-    /// The keys that were asked for, each once, in the order in which they first were.
+    /// The keys that were read, each once, in the order of their first reads.
     known: Vec<&'static str>,
     faults: Vec<SettingFault>,
 }
 
 impl Settings {
-    /// Takes a table.
+    /// Takes the transform's table.
     pub fn new(values: BTreeMap<String, SettingValue>) -> Settings {
         Settings { values, ..Settings::default() }
     }
 
-    /// Notes a fault.
+    /// Records a fault.
     pub fn fault(&mut self, key: &str, problem: String) {
         self.faults.push(SettingFault { key: key.to_owned(), problem });
     }
 
-    /// A string.
+    /// Reads a string.
     pub fn text(&mut self, key: &'static str) -> Option<String> {
-        self.get(key, |value| Ok(value.text().map_err(described)?.to_owned()))
+        self.get(key, |value| Ok(value.text().map_err(mismatch_text)?.to_owned()))
     }
 
-    /// A duration within bounds.
+    /// Reads a duration within bounds.
     pub fn duration(&mut self, key: &'static str, allowed: RangeInclusive<Duration>) -> Option<Duration> {
-        self.get(key, |value| duration_within(value.text().map_err(described)?, &allowed))
+        self.get(key, |value| duration_within(value.text().map_err(mismatch_text)?, &allowed))
     }
 
-    /// A number within bounds, whole or not.
+    /// Reads a number within bounds, whole or not.
     pub fn number(&mut self, key: &'static str, allowed: RangeInclusive<f64>) -> Option<f64> {
-        self.get(key, |value| within(value.number().map_err(described)?, &allowed, f64::to_string))
+        self.get(key, |value| within(value.number().map_err(mismatch_text)?, &allowed, f64::to_string))
     }
 
-    /// A count within bounds.
+    /// Reads a count within bounds.
     pub fn count(&mut self, key: &'static str, allowed: RangeInclusive<i64>) -> Option<usize> {
         let number =
-            self.get(key, |value| within(value.integer().map_err(described)?, &allowed, i64::to_string))?;
+            self.get(key, |value| within(value.integer().map_err(mismatch_text)?, &allowed, i64::to_string))?;
         usize::try_from(number).ok()
     }
 
-    /// True or false.
+    /// Reads true or false.
     pub fn truth(&mut self, key: &'static str) -> Option<bool> {
-        self.get(key, |value| value.truth().map_err(described))
+        self.get(key, |value| value.truth().map_err(mismatch_text))
     }
 
-    /// A list of strings.
+    /// Reads a list of strings.
     pub fn list(&mut self, key: &'static str) -> Option<Vec<String>> {
         let wanted = "must be a list of strings";
         let text = |item: &SettingValue| match item {
@@ -76,11 +76,11 @@ impl Settings {
         })
     }
 
-    /// A table of strings. A string of a table within it, `b` in `a`, has the key `a.b`.
+    /// Reads a table of strings. A string of a table within it, `b` in `a`, has the key `a.b`.
     pub fn table(&mut self, key: &'static str) -> Option<BTreeMap<String, String>> {
         let members = self.get(key, |value| match value {
             SettingValue::Table(members) => Ok(members.clone()),
-            _ => Err(described(TypeMismatch { wanted: "a table of strings", value })),
+            _ => Err(mismatch_text(TypeMismatch { wanted: "a table of strings", value })),
         })?;
         let mut texts = BTreeMap::new();
         self.flatten(key, "", members, &mut texts);
@@ -111,24 +111,24 @@ impl Settings {
         }
     }
 
-    /// Whether a key is there, whatever its value.
+    /// Whether a key is set, to any value.
     pub fn has(&self, key: &str) -> bool {
         self.values.contains_key(key)
     }
 
-    /// Notes that a key must be there, unless something is wrong with it already.
+    /// Records that a key is missing, unless it has a fault already.
     pub fn require(&mut self, key: &str, what: &str) {
         if !self.faults.iter().any(|fault| fault.key == key) {
             self.fault(key, format!("is missing: {what}"));
         }
     }
 
-    /// The keys that were asked for, in that order.
+    /// The keys that were read, in that order.
     pub fn known(&self) -> &[&'static str] {
         &self.known
     }
 
-    /// Notes every key that nothing asked for, and gives all faults.
+    /// Records a fault for every key that was not read, and gives all faults.
     pub fn finish(mut self) -> Vec<SettingFault> {
         let hint = format!(", known here: {}", self.known.join(", "));
         let unknown = self.values.keys().filter(|key| !self.known.contains(&key.as_str()));
@@ -138,7 +138,7 @@ impl Settings {
         self.faults
     }
 
-    /// Reads one setting, if it is there. A fault is noted.
+    /// Reads one setting, if it is set. A fault is recorded.
     fn get<T>(
         &mut self,
         key: &'static str,
@@ -152,11 +152,11 @@ impl Settings {
     }
 }
 
-fn described(mismatch: TypeMismatch<'_>) -> String {
+fn mismatch_text(mismatch: TypeMismatch<'_>) -> String {
     format!("must be {}, got {}", mismatch.wanted, noun(mismatch.value))
 }
 
-/// The type of a value by the noun that faults of transforms have.
+/// The type of a value, by the noun that faults of transforms use.
 fn noun(value: &SettingValue) -> String {
     match value {
         SettingValue::Number(_) => "a number".to_owned(),
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_read_by_their_types_and_every_fault_is_told() {
+    fn settings_are_read_by_their_types_and_every_fault_is_recorded() {
         let text = |text: &str| SettingValue::Text(text.to_owned());
         let mut good = settings(&[
             ("a", text("10s")),

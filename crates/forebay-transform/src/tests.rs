@@ -1,13 +1,13 @@
-//! What the tests of transforms share that pass a reading on or filter it.
+//! Helpers of the tests of transforms that pass or filter readings.
 
 use forebay_reading::{ReadingParts, Readings};
 
 use crate::settings::{SettingValue, Settings};
 use crate::{Moment, Transform, Verdict};
 
-/// Whether a reading comes for the first time, or once more after a stop.
+/// Whether a reading comes for the first time, or again after a stop.
 #[derive(Clone, Copy)]
-pub(crate) enum Turn {
+pub(crate) enum Encounter {
     First,
     Again,
 }
@@ -17,10 +17,10 @@ pub(crate) fn settings(values: &[(&str, SettingValue)]) -> Settings {
     Settings::new(values.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect())
 }
 
-/// Whether a transform lets a reading pass. It does nothing else with it than that, or filter it.
+/// Whether a transform passes a reading; it must pass or filter it.
 pub(crate) fn passes(
     transform: &mut dyn Transform,
-    turn: Turn,
+    encounter: Encounter,
     parts: &ReadingParts<'_>,
     now: Moment,
 ) -> bool {
@@ -28,9 +28,9 @@ pub(crate) fn passes(
     readings.push(parts).expect("a reading");
     let reading = readings.iter().next().expect("one reading");
     let mut out = Readings::default();
-    let verdict = match turn {
-        Turn::First => transform.apply(reading, now, &mut out),
-        Turn::Again => transform.apply_again(reading, now, &mut out),
+    let verdict = match encounter {
+        Encounter::First => transform.apply(reading, now, &mut out),
+        Encounter::Again => transform.apply_again(reading, now, &mut out),
     };
     assert!(out.is_empty());
     assert!(matches!(verdict, Verdict::Pass | Verdict::Filter), "{verdict:?}");

@@ -15,7 +15,7 @@ use forebay_load::csv_source::{CsvError, CsvFile};
 use forebay_reading::clock::wall_time;
 use forebay_reading::timestamp::{Precision, Timestamp};
 use forebay_reading::{ReadingRef, Readings};
-use forebay_transform::{Chain, Fate, Moment, TransformConfig};
+use forebay_transform::{Chain, ChainOutcome, Moment, TransformConfig};
 use thiserror::Error;
 use tokio::time::Instant;
 
@@ -172,20 +172,20 @@ impl<W: Write> Rehearsal<'_, W> {
         let fate = self.chain.apply(from, reading, self.now, &mut changed, &mut folds);
         self.tell_of_failures(reading, &failed_before)?;
         match fate {
-            Fate::Passed => {
+            ChainOutcome::Passed => {
                 self.sent.add(reading);
                 writeln!(self.out, "sends {}", text(reading))
             }
-            Fate::Changed => {
+            ChainOutcome::Changed => {
                 let Some(sent) = changed.iter().next() else { return Ok(()) };
                 self.sent.add(sent);
                 writeln!(self.out, "sends {} in the place of {}", text(sent), text(reading))
             }
-            Fate::Filtered(transform) => {
+            ChainOutcome::Filtered(transform) => {
                 self.counts.entry(transform).or_default()[0] += 1;
                 self.explain("filters", reading, transform)
             }
-            Fate::Merged(fold) => {
+            ChainOutcome::Merged(fold) => {
                 self.counts.entry(fold.transform).or_default()[1] += 1;
                 self.explain("merges", reading, fold.transform)
             }

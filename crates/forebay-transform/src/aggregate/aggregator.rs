@@ -1,4 +1,4 @@
-//! The transform itself: folds readings into windows, and closes them.
+//! The instance of the transform: it adds readings to windows, and closes them.
 
 use forebay_reading::quantity::format_duration;
 use forebay_reading::{ReadingRef, Readings};
@@ -9,22 +9,22 @@ use super::deadlines::Deadlines;
 use super::function::Needs;
 use super::number::Number;
 use super::numbers::WindowNumbers;
-use super::open::{Advance, Arrival, OpenWindows};
+use super::open::{Advance, Arrival, SeriesWindows};
 use super::results::ResultWriter;
-use super::slots::Slots;
-use super::window::Window;
+use super::slots::WindowSlots;
+use super::window::OpenWindow;
 use crate::series::{Evicted, SeriesId, SeriesTable};
 use crate::{ClosedWindows, Moment, Stats, Transform, Verdict, WindowId};
 
-/// Windows of every series that has open ones.
+/// The open windows of all series.
 #[derive(Debug)]
 pub struct Aggregator {
-    slots: Slots,
+    slots: WindowSlots,
     needs: Needs,
     keep_raw: bool,
-    /// **Invariant**: every series in it has an open window, and every open window is of a series in it
+    /// **Invariant**: each series in the table has an open window, and each open window belongs to a series in the table
     /// (`a_series_without_open_windows_is_forgotten`).
-    series: SeriesTable<OpenWindows>,
+    series: SeriesTable<SeriesWindows>,
     numbers: WindowNumbers,
     deadlines: Deadlines,
     results: ResultWriter,
@@ -33,10 +33,10 @@ pub struct Aggregator {
 }
 
 impl Aggregator {
-    /// Makes one that has seen nothing yet.
+    /// Makes an instance without windows.
     pub fn new(settings: &Aggregate) -> Aggregator {
         Aggregator {
-            slots: Slots::new(settings.every, settings.lateness),
+            slots: WindowSlots::new(settings.every, settings.lateness),
             needs: Needs::of(&settings.functions),
             keep_raw: settings.keep_raw,
             series: SeriesTable::new(settings.max_series, settings.by),
@@ -48,11 +48,11 @@ impl Aggregator {
         }
     }
 
-    /// Takes a reading into a window and gives the window.
+    /// Adds a reading to its window, and gives the window's number.
     fn fold(&mut self, reading: ReadingRef<'_>, number: Number, now: Moment) -> WindowId {
         let time = reading.time();
         let start = self.slots.start_of(time);
-        let found = self.series.get_or_insert_with(reading, || OpenWindows::new(time));
+        let found = self.series.get_or_insert_with(reading, || SeriesWindows::new(time));
         let (series, open) = (found.id, found.state);
         let advance = open.advance(time);
         let arrival = open.arrival(&self.slots, start);
@@ -64,7 +64,7 @@ impl Aggregator {
         } else {
             let id = self.numbers.take(series);
             self.deadlines.insert(self.slots.due(start, now), id);
-            replaced = open.add(Window::open(id, start, self.needs, reading, number), arrival);
+            replaced = open.add(OpenWindow::open(id, start, self.needs, reading, number), arrival);
             id
         };
         if let Some(evicted) = found.evicted {
@@ -86,7 +86,7 @@ impl Aggregator {
         }
     }
 
-    /// Closes an open window, and forgets its series if it was the last one.
+    /// Closes an open window, and removes its series if that was its last one.
     fn close(&mut self, id: WindowId) {
         let series = self.numbers.series(id);
         let open = self.series.get_mut(series);
@@ -100,15 +100,15 @@ impl Aggregator {
         }
     }
 
-    /// Makes the results of a window that was taken out of its series.
-    fn finish(&mut self, series: SeriesId, window: Window) {
+    /// Makes the results of a window that was removed from its series.
+    fn finish(&mut self, series: SeriesId, window: OpenWindow) {
         self.deadlines.remove(window.id);
         self.closed.windows.push(window.id);
         let cut = self.results.write(self.series.names(series), window, &mut self.closed.results);
         self.stats.tags_cut += cut;
     }
 
-    fn close_evicted(&mut self, mut evicted: Evicted<OpenWindows>) {
+    fn close_evicted(&mut self, mut evicted: Evicted<SeriesWindows>) {
         let windows = evicted.state.take_all();
         for window in windows {
             self.deadlines.remove(window.id);

@@ -1,4 +1,4 @@
-//! What can be made of a window's readings, by its name in the settings and in the sensors of the results.
+//! The functions over a window's readings, by their names in the settings and in the sensors of the results.
 
 use forebay_reading::registry::Registry;
 
@@ -29,19 +29,19 @@ pub enum Function {
     Min,
     /// The greatest value; an integer stays one.
     Max,
-    /// How many readings there are, an integer without a unit.
+    /// The number of readings, an integer without a unit.
     Count,
-    /// The sum: an integer if all values are integers and it fits in 64 bits signed, else a double. One that is beyond
-    /// what a double can hold is given as the greatest or least double.
+    /// The sum: an integer if all values are integers and it fits in 64 bits signed, else a double. A sum beyond the range
+    /// of doubles is given as the greatest or least double.
     Sum,
-    /// The value of the earliest reading by its own time, of the one that came first if there are several.
+    /// The value of the earliest reading by its own time; if there are several, of the one that came first.
     First,
-    /// The value of the latest reading by its own time, of the one that came last if there are several.
+    /// The value of the latest reading by its own time; if there are several, of the one that came last.
     Last,
     /// Standard deviation of a sample (the sum of squares is divided by one less than the count), a double; 0 for a
     /// single reading.
     StandardDeviation,
-    /// The least value that at least so many percent of the readings do not exceed, a double: of n readings the one of
+    /// The least value that at least this percentage of the readings does not exceed, a double: of n readings, that of
     /// rank ⌈percent · n / 100⌉; see [`super::quantiles`].
     Percentile(u8),
 }
@@ -49,19 +49,19 @@ pub enum Function {
 /// The functions of one transform, in the order of the settings, each with its name.
 pub type Functions = Vec<(String, Function)>;
 
-/// What has to be kept of a window beside count, extremes and sum.
+/// The statistics that a window needs beside count, extremes and sum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     /// The first and the last value with their times.
     pub ends: bool,
     /// Mean and squares.
     pub spread: bool,
-    /// How the values are distributed.
+    /// The distribution of the values.
     pub quantiles: bool,
 }
 
 impl Needs {
-    /// What these functions need.
+    /// The statistics that these functions need.
     pub fn of(functions: &Functions) -> Needs {
         let any = |is_one: fn(Function) -> bool| functions.iter().any(|(_, function)| is_one(*function));
         Needs {
@@ -71,7 +71,7 @@ impl Needs {
         }
     }
 
-    /// Whether that is nothing.
+    /// Whether count, extremes and sum are enough.
     pub fn is_nothing(self) -> bool {
         self == Needs::default()
     }

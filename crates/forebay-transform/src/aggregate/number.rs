@@ -1,4 +1,4 @@
-//! A number of either kind: integers are kept exactly, and compared exactly with doubles.
+//! An integer or a double: integers are exact, and compared exactly with doubles.
 
 use std::cmp::Ordering;
 
@@ -46,7 +46,7 @@ impl Number {
         }
     }
 
-    /// Whether it is less, by the exact numbers.
+    /// Whether it is less than another, exactly.
     pub fn is_below(self, other: Number) -> bool {
         self.compare(other) == Ordering::Less
     }
@@ -62,13 +62,13 @@ impl Number {
 }
 
 /// The double that is nearest to an integer.
-#[expect(clippy::cast_precision_loss, reason = "the nearest double is what is asked for")]
+#[expect(clippy::cast_precision_loss, reason = "the nearest double is meant")]
 fn nearest_double(integer: i64) -> f64 {
     integer as f64
 }
 
-/// Rounding keeps the order, so only numbers that round to the same double need a second look. The double is whole
-/// then, and no greater than 2^63.
+/// Rounding preserves the order, so only an integer that rounds to the same double needs an exact comparison. That double
+/// is whole, and at most 2^63.
 #[expect(clippy::cast_possible_truncation, reason = "the double is whole and small enough")]
 fn compare_exactly(integer: i64, double: f64) -> Ordering {
     match nearest_double(integer).partial_cmp(&double) {

@@ -1,18 +1,18 @@
-//! The numbers of windows, and which series each open one is of.
+//! The numbers of open windows, and the series of each.
 
 use crate::WindowId;
 use crate::series::SeriesId;
 
-/// The numbers that are taken. Small ones are used again, but only after [`WindowNumbers::release`].
+/// The numbers in use. They are used again after [`WindowNumbers::release`], so that they stay small.
 #[derive(Debug, Default)]
 pub struct WindowNumbers {
-    /// By number; of one that is free, any series.
+    /// The series by the window's number; arbitrary for a free number.
     series: Vec<SeriesId>,
     free: Vec<WindowId>,
 }
 
 impl WindowNumbers {
-    /// Takes a number for a window of this series.
+    /// Assigns a number to a window of this series.
     pub fn take(&mut self, series: SeriesId) -> WindowId {
         if let Some(id) = self.free.pop() {
             self.series[id.0 as usize] = series;
@@ -23,12 +23,12 @@ impl WindowNumbers {
         WindowId(id)
     }
 
-    /// The series that an open window is of.
+    /// The series of an open window.
     pub fn series(&self, id: WindowId) -> SeriesId {
         self.series[id.0 as usize]
     }
 
-    /// Lets the numbers of closed windows be used again.
+    /// Frees the numbers of closed windows.
     pub fn release(&mut self, closed: &[WindowId]) {
         self.free.extend_from_slice(closed);
     }

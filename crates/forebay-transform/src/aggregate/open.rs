@@ -1,53 +1,53 @@
-//! The open windows of one series, and which of them a reading belongs to.
+//! The open windows of one series, and the choice of a reading's window.
 
 use forebay_reading::timestamp::Timestamp;
 
-use super::slots::{Slots, Start, time_of};
-use super::window::Window;
+use super::slots::{WindowSlots, WindowStart, time_of};
+use super::window::OpenWindow;
 use crate::WindowId;
 
 /// The open windows of a series.
 ///
-/// **Invariant**: at the time `latest` none of them is past but the late one. They start at or before it, no two at the
-/// same time. So there are at most lateness / every + 2 of them, rounded down, beside the late one
+/// **Invariant**: at the time `latest` only the late window is past. The others start at or before it, no two at the same
+/// time. So there are at most lateness / every + 2 of them, rounded down, beside the late one
 /// (`a_series_has_no_more_open_windows_than_promised`).
 #[derive(Debug)]
-pub struct OpenWindows {
-    /// Greatest time of its readings since it has open windows.
+pub struct SeriesWindows {
+    /// Greatest time of the series' readings since it has open windows.
     latest: Timestamp,
-    /// The one that starts last. It lies here because nearly all readings go into it.
-    newest: Option<Window>,
-    /// Those before it, in their order; none if there is no newest one.
-    earlier: Vec<Window>,
-    /// The one that is past.
-    late: Option<Box<Window>>,
+    /// The window that starts last. It has a field of its own because nearly all readings go into it.
+    newest: Option<OpenWindow>,
+    /// The windows before it, in order; empty without a newest one.
+    earlier: Vec<OpenWindow>,
+    /// The window that is past.
+    late: Option<Box<OpenWindow>>,
 }
 
 /// Whether a window's slot is past for its series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// It is not.
+    /// The slot is not past.
     InTime,
-    /// It is.
+    /// The slot is past.
     Late,
 }
 
 /// Whether a reading has the greatest time of its series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advance {
-    /// It has, so other windows may be past now.
+    /// It has, so that other windows may be past now.
     Ahead,
-    /// Another one had it.
+    /// An earlier reading had it.
     Behind,
 }
 
-impl OpenWindows {
-    /// Those of a series whose first reading has this time: none yet.
-    pub fn new(time: Timestamp) -> OpenWindows {
-        OpenWindows { latest: time, newest: None, earlier: Vec::new(), late: None }
+impl SeriesWindows {
+    /// No open windows, for a series whose first reading has this time.
+    pub fn new(time: Timestamp) -> SeriesWindows {
+        SeriesWindows { latest: time, newest: None, earlier: Vec::new(), late: None }
     }
 
-    /// Notes the time of a reading.
+    /// Records the time of a reading.
     pub fn advance(&mut self, time: Timestamp) -> Advance {
         if time <= self.latest {
             return Advance::Behind;
@@ -57,20 +57,20 @@ impl OpenWindows {
     }
 
     /// Whether a reading of this slot comes in time.
-    pub fn arrival(&self, slots: &Slots, start: Start) -> Arrival {
+    pub fn arrival(&self, slots: &WindowSlots, start: WindowStart) -> Arrival {
         if slots.is_past(start, self.latest) { Arrival::Late } else { Arrival::InTime }
     }
 
     /// The open window of this slot.
-    pub fn find(&mut self, start: Start, arrival: Arrival) -> Option<&mut Window> {
+    pub fn find(&mut self, start: WindowStart, arrival: Arrival) -> Option<&mut OpenWindow> {
         if arrival == Arrival::Late {
             return self.late.as_deref_mut().filter(|late| late.start == start);
         }
         self.newest.iter_mut().chain(&mut self.earlier).find(|window| window.start == start)
     }
 
-    /// Adds a window. Gives the late one whose place it takes.
-    pub fn add(&mut self, new: Window, arrival: Arrival) -> Option<Window> {
+    /// Adds a window. Gives the late window that it replaces.
+    pub fn add(&mut self, new: OpenWindow, arrival: Arrival) -> Option<OpenWindow> {
         if arrival == Arrival::Late {
             return self.late.replace(Box::new(new)).map(|late| *late);
         }
@@ -80,23 +80,23 @@ impl OpenWindows {
         };
         let earlier = if newest.start < new.start { std::mem::replace(newest, new) } else { new };
         let place = self.earlier.partition_point(|window| window.start < earlier.start);
-        // There is one more than the newest for a while, and rarely are there more.
+        // For a while there is one beside the newest, and rarely more.
         self.earlier.reserve_exact(1);
         self.earlier.insert(place, earlier);
         None
     }
 
-    /// Takes out a window that is past now, the first one first. The newest never is.
-    pub fn take_past(&mut self, slots: &Slots) -> Option<Window> {
+    /// Removes the earliest window if it is past now. The newest never is.
+    pub fn take_past(&mut self, slots: &WindowSlots) -> Option<OpenWindow> {
         let first = self.earlier.first()?;
         slots.is_past(first.start, self.latest).then(|| self.take_earlier(0))
     }
 
-    /// Takes out an open window.
+    /// Removes an open window.
     ///
-    /// If a late one is all that is left, its time is the latest that is known. So a series whose clock had jumped ahead
-    /// and was set back is in time again once the window in the future is closed.
-    pub fn take(&mut self, id: WindowId) -> Option<Window> {
+    /// If only a late window is left, it becomes the newest, and its start the latest time. So a series whose clock jumped
+    /// ahead and was set back is in time again once the window in the future is closed.
+    pub fn take(&mut self, id: WindowId) -> Option<OpenWindow> {
         if self.late.as_ref().is_some_and(|late| late.id == id) {
             return self.late.take().map(|late| *late);
         }
@@ -110,21 +110,21 @@ impl OpenWindows {
         std::mem::replace(&mut self.newest, next)
     }
 
-    /// Whether there is none.
+    /// Whether no window is open.
     pub fn is_empty(&self) -> bool {
         self.newest.is_none() && self.late.is_none()
     }
 
-    /// Takes out all of them.
-    pub fn take_all(&mut self) -> impl Iterator<Item = Window> + use<> {
+    /// Removes all windows.
+    pub fn take_all(&mut self) -> impl Iterator<Item = OpenWindow> + use<> {
         let late = self.late.take().map(|late| *late);
         std::mem::take(&mut self.earlier).into_iter().chain(self.newest.take()).chain(late)
     }
 
-    fn take_earlier(&mut self, place: usize) -> Window {
+    fn take_earlier(&mut self, place: usize) -> OpenWindow {
         let window = self.earlier.remove(place);
         if self.earlier.is_empty() {
-            // Most series have a single window most of the time.
+            // Most series have a single window most of the time, and need no memory here.
             self.earlier = Vec::new();
         }
         window

@@ -1,82 +1,85 @@
-//! How the values of a window are distributed, for its percentiles.
+//! The distribution of a window's values, for percentiles.
 //!
 //! The `q`-th percentile of `n` values is the one of rank ⌈q/100 · n⌉ in their order, counted from 1: the least value
-//! that at least `q` percent of them do not exceed (the nearest-rank definition). It is always a value that was
-//! measured, and never one between two. Up to [`EXACT_MAX`] values are kept and give it exactly. More go into a DDSketch (Masson, Rim, Lee, *DDSketch: a fast and fully-mergeable quantile sketch with
-//! relative-error guarantees*, VLDB 2019), which gives it within [`RELATIVE_ERROR`]. That holds as long as the values of
-//! one sign lie within a factor of 7.8 · 10^8 of the greatest; smaller ones count as that small.
+//! that at least `q` percent of them do not exceed (the nearest-rank definition). It is always a measured value, never one
+//! between two. Up to [`EXACT_MAX`] values are stored and give it exactly. More go into a DDSketch (Masson, Rim, Lee,
+//! *DDSketch: a fast and fully-mergeable quantile sketch with relative-error guarantees*, VLDB 2019), which gives it
+//! within [`RELATIVE_ERROR`]. That holds if the values of one sign lie within a factor of 7.8 · 10^8 of the greatest;
+//! smaller ones count as that small.
 //!
 //! Memory: 8 to 1,024 bytes as values, then 1 to 8 KiB for each sign that occurs.
 
 use sketches_ddsketch::{Config, DDSketch};
 
-/// Most values that are kept as they are. They take as much as the smallest sketch.
+/// Most values that are stored exactly. They take as much memory as the smallest sketch.
 const EXACT_MAX: usize = 128;
-/// Relative error of a percentile of more values than that.
+/// Relative error of a percentile of more values.
 const RELATIVE_ERROR: f64 = 0.01;
 /// Most bins of a sketch for each sign, of eight bytes each.
 const BINS_MAX: u32 = 1024;
 
-/// The values of a window, as they are or as a sketch of them.
+/// The values of a window, exactly or as a sketch.
 #[derive(Debug)]
 pub struct Quantiles {
-    kept: Kept,
+    distribution: Distribution,
 }
 
-enum Kept {
+enum Distribution {
     Values(Vec<f64>),
     Sketch(Box<DDSketch>),
 }
 
-impl std::fmt::Debug for Kept {
+impl std::fmt::Debug for Distribution {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Kept::Values(values) => formatter.debug_tuple("Values").field(values).finish(),
-            Kept::Sketch(sketch) => formatter.debug_tuple("Sketch").field(&sketch.count()).finish(),
+            Distribution::Values(values) => formatter.debug_tuple("Values").field(values).finish(),
+            Distribution::Sketch(sketch) => formatter.debug_tuple("Sketch").field(&sketch.count()).finish(),
         }
     }
 }
 
 impl Default for Quantiles {
     fn default() -> Quantiles {
-        Quantiles { kept: Kept::Values(Vec::new()) }
+        Quantiles { distribution: Distribution::Values(Vec::new()) }
     }
 }
 
 impl Quantiles {
-    /// Takes a finite value.
+    /// Adds a finite value.
     pub fn add(&mut self, value: f64) {
-        match &mut self.kept {
-            Kept::Values(values) if values.len() < EXACT_MAX => values.push(value),
-            Kept::Values(values) => {
+        match &mut self.distribution {
+            Distribution::Values(values) if values.len() < EXACT_MAX => values.push(value),
+            Distribution::Values(values) => {
                 let mut sketch = sketch_of(values);
                 sketch.add(value);
-                self.kept = Kept::Sketch(Box::new(sketch));
+                self.distribution = Distribution::Sketch(Box::new(sketch));
             }
-            Kept::Sketch(sketch) => sketch.add(value),
+            Distribution::Sketch(sketch) => sketch.add(value),
         }
     }
 
-    /// Puts the values in order, so that percentiles can be asked for.
+    /// Sorts the values, which must come before [`Quantiles::percentile`].
     pub fn sort(&mut self) {
-        if let Kept::Values(values) = &mut self.kept {
+        if let Distribution::Values(values) = &mut self.distribution {
             values.sort_unstable_by(f64::total_cmp);
         }
     }
 
-    /// A percentile of values that are in order; 0 if there are none. May lie beyond the extremes by the relative
-    /// error, and beyond what a double can hold.
+    /// A percentile of the sorted values; 0 if there are none. It may lie beyond the extremes by the relative error, and
+    /// so beyond the range of doubles.
     pub fn percentile(&self, percent: u8) -> f64 {
-        match &self.kept {
-            Kept::Values(values) => values.get(place(percent, values.len())).copied().unwrap_or_default(),
-            Kept::Sketch(sketch) => percentile_of(sketch, percent),
+        match &self.distribution {
+            Distribution::Values(values) => {
+                values.get(place(percent, values.len())).copied().unwrap_or_default()
+            }
+            Distribution::Sketch(sketch) => percentile_of(sketch, percent),
         }
     }
 }
 
-/// The sketch takes a quantile times one less than the count and rounds that down to a place. Half-way to the next place
-/// is where that does not slip; the last place, which has none behind it, is the greatest value itself.
-#[expect(clippy::cast_precision_loss, reason = "nobody counts 2^53 readings")]
+/// The sketch multiplies a quantile with the count less one and rounds down to a place. A quantile half-way to the next
+/// place is safe from rounding errors; the last place, which has no next one, is the greatest value itself.
+#[expect(clippy::cast_precision_loss, reason = "no window has 2^53 readings")]
 fn percentile_of(sketch: &DDSketch, percent: u8) -> f64 {
     let count = sketch.count();
     let quantile = (place(percent, count) as f64 + 0.5) / count.saturating_sub(1) as f64;
@@ -90,7 +93,7 @@ fn sketch_of(values: &[f64]) -> DDSketch {
     sketch
 }
 
-/// Where a percentile stands among so many values that are in order, counted from 0: one before its rank.
+/// The place of a percentile among sorted values, counted from 0: its rank less one.
 fn place(percent: u8, count: usize) -> usize {
     let count = count as u128;
     let rank = (u128::from(percent) * count).div_ceil(100);
@@ -134,9 +137,9 @@ mod tests {
     }
 
     #[test]
-    fn a_percentile_has_the_least_rank_that_so_many_percent_of_the_values_reach() {
+    fn a_percentile_has_the_least_rank_that_covers_its_share_of_the_values() {
         for count in 1..=1000_u32 {
-            // Some below zero, some of them the same.
+            // Some are negative, and some equal.
             let values: Vec<_> =
                 (0..count).map(|number| f64::from(number * 7919 % count / 2) - 200.0).collect();
             let quantiles = quantiles(&values);
@@ -166,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_percentile_of_many_values_is_not_that_of_the_place_before() {
+    fn rounding_moves_no_percentile_to_the_place_before() {
         let values: Vec<_> = (0..201).map(|place| 1.05_f64.powi(place)).collect();
         // In doubles 0.29 * 200 is less than 58, and the rank of 29 percent of 201 values is 59.
         let got = quantiles(&values).percentile(29);
@@ -185,14 +188,14 @@ mod tests {
         }
 
         #[test]
-        fn no_finite_values_make_it_panic_or_grow(
+        fn finite_values_never_cause_a_panic_or_growth(
             values in prop::collection::vec(
                 prop_oneof![prop::num::f64::NORMAL, prop::num::f64::SUBNORMAL, Just(f64::MAX), Just(f64::MIN)],
                 0..1000),
         ) {
             let quantiles = quantiles(&values);
             prop_assert!(!quantiles.percentile(50).is_nan());
-            if let Kept::Sketch(sketch) = &quantiles.kept {
+            if let Distribution::Sketch(sketch) = &quantiles.distribution {
                 prop_assert!(sketch.length() <= 2 * BINS_MAX as usize);
             }
         }

@@ -1,6 +1,6 @@
-//! When windows start, close and are due: plain arithmetic on nanoseconds since the Unix epoch.
+//! The slots of windows: when they start, close and are due, by plain arithmetic on nanoseconds since the Unix epoch.
 //!
-//! Times are below 2^63, and the settings add less than 2^60: nothing overflows in 64 bits without a sign.
+//! Times are below 2^63, and the settings add less than 2^60: no sum overflows 64 bits without a sign.
 
 use std::time::Duration;
 
@@ -10,39 +10,39 @@ use tokio::time::Instant;
 use crate::Moment;
 
 /// A window's start, in nanoseconds since the Unix epoch.
-pub type Start = u64;
+pub type WindowStart = u64;
 
-/// The windows that time is divided into.
+/// The division of time into windows.
 #[derive(Clone, Copy, Debug)]
-pub struct Slots {
+pub struct WindowSlots {
     /// Length of a window, in nanoseconds.
     every: u64,
-    /// How long a window is kept open after its end, in nanoseconds.
+    /// Time for which a window stays open after its end, in nanoseconds.
     lateness: u64,
 }
 
-impl Slots {
-    /// Windows of the length `every`, which are kept open for `lateness` after their end.
-    pub fn new(every: Duration, lateness: Duration) -> Slots {
+impl WindowSlots {
+    /// Windows of the length `every`, which stay open for `lateness` after their end.
+    pub fn new(every: Duration, lateness: Duration) -> WindowSlots {
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX >> 2);
-        Slots { every: nanos(every).max(1), lateness: nanos(lateness) }
+        WindowSlots { every: nanos(every).max(1), lateness: nanos(lateness) }
     }
 
     /// The start of the window that a reading of this time belongs to.
-    pub fn start_of(&self, time: Timestamp) -> Start {
+    pub fn start_of(&self, time: Timestamp) -> WindowStart {
         let time = nanos(time);
         time - time % self.every
     }
 
     /// Whether a window is closed for a series once it had a reading of the time `latest`.
-    pub fn is_past(&self, start: Start, latest: Timestamp) -> bool {
+    pub fn is_past(&self, start: WindowStart, latest: Timestamp) -> bool {
         self.closes_at(start) <= nanos(latest)
     }
 
-    /// When a window that is opened now is to be closed although no reading comes: when the gateway's clock passes its
-    /// end and the lateness. If it has passed that already, readings of the past are coming in, and the window is given
-    /// as long as a new one would have. It is never given longer, whatever the clocks say.
-    pub fn due(&self, start: Start, now: Moment) -> Instant {
+    /// The instant at which a window that is opened now is closed by the clock: when the gateway's clock passes its end and
+    /// the lateness. If the clock has passed that already, the readings are from the past, and the window stays open as
+    /// long as one of the present. It never stays open longer than that, whatever the wall clocks say.
+    pub fn due(&self, start: WindowStart, now: Moment) -> Instant {
         let longest = self.every + self.lateness;
         let wait = match self.closes_at(start).saturating_sub(nanos(now.wall)) {
             0 => longest,
@@ -51,13 +51,13 @@ impl Slots {
         now.instant + Duration::from_nanos(wait)
     }
 
-    fn closes_at(&self, start: Start) -> u64 {
+    fn closes_at(&self, start: WindowStart) -> u64 {
         start + self.every + self.lateness
     }
 }
 
 /// The instant at which a window starts.
-pub fn time_of(start: Start) -> Timestamp {
+pub fn time_of(start: WindowStart) -> Timestamp {
     i64::try_from(start).ok().and_then(Timestamp::from_nanos).unwrap_or(Timestamp::MAX)
 }
 
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn a_window_starts_at_a_multiple_of_its_length_since_1970() {
         let check = |every: Duration, time: i64, start: u64| {
-            assert_eq!(Slots::new(every, Duration::ZERO).start_of(at(time)), start, "{every:?} {time}");
+            assert_eq!(WindowSlots::new(every, Duration::ZERO).start_of(at(time)), start, "{every:?} {time}");
         };
         check(Duration::from_secs(10), 0, 0);
         check(Duration::from_secs(10), 9_999_999_999, 0);
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn a_window_is_past_when_its_end_and_the_lateness_are_reached() {
         let check = |lateness: Duration, start: u64, latest: i64, expected: bool| {
-            let slots = Slots::new(Duration::from_secs(10), lateness);
+            let slots = WindowSlots::new(Duration::from_secs(10), lateness);
             assert_eq!(slots.is_past(start, at(latest)), expected, "{lateness:?} {start} {latest}");
         };
         check(Duration::ZERO, 0, 9_999_999_999, false);
@@ -105,7 +105,7 @@ mod tests {
     fn a_window_is_due_when_the_clock_passes_it_and_never_later_than_a_whole_one() {
         let instant = Instant::now();
         let check = |start: u64, wall: u64, expected: Duration| {
-            let slots = Slots::new(Duration::from_secs(10), Duration::from_secs(2));
+            let slots = WindowSlots::new(Duration::from_secs(10), Duration::from_secs(2));
             let now = Moment { instant, wall: at(i64::try_from(wall).unwrap()) };
             assert_eq!(slots.due(start, now) - instant, expected, "{start} {wall}");
         };

@@ -1,58 +1,60 @@
-//! Sums and squares of doubles that lose little and never overflow on the way.
+//! Sums and squares of doubles with a small error and without overflow on the way.
 //!
-//! As long as every value is below [`LARGE`], nothing can overflow, however many there are. From the first larger one on
-//! everything is kept scaled by [`SCALE`], a power of two, so that no digit is lost but of what is smaller than the
-//! larger ones by more than 10^260.
+//! While every value is at most [`LARGE`], no number of them can overflow. From the first larger one on, sums are scaled
+//! by [`SCALE`], a power of two, so that digits are lost only from values that are smaller than the large ones by more
+//! than 10^260.
 
 use super::number::Number;
 
-/// Beyond this, squares of values might overflow.
+/// Largest value without scaling: the squares of larger ones might overflow.
 const LARGE: f64 = 1e140;
-/// 2^-600: squares of the greatest doubles do not overflow after it.
+/// 2^-600: squares of the greatest doubles, scaled, do not overflow.
 const SCALE: f64 = 2.409_919_865_102_884_e-181;
 
 /// A sum of integers, exact, and of doubles, with the rounding error of each addition kept beside it (Neumaier,
 /// *Rundungsfehleranalyse einiger Verfahren zur Summation endlicher Summen*, 1974).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum {
-    integers: Wide,
+    integers: WideInteger,
     doubles: f64,
     compensation: f64,
-    seen: Seen,
+    magnitude: Magnitude,
 }
 
-/// An `i128` that need not lie at a multiple of 16 bytes, so that no memory is lost around it.
+/// An `i128` with the alignment of 8 bytes, so that structs with it have no padding.
 #[derive(Clone, Copy, Debug, Default)]
-struct Wide {
+struct WideInteger {
     high: i64,
     low: u64,
 }
 
-/// The doubles that a sum is made of.
+/// The magnitude of the doubles in a sum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Seen {
-    /// None.
+enum Magnitude {
+    /// There is no double.
     #[default]
     None,
-    /// None above [`LARGE`].
+    /// No double is above [`LARGE`].
     Plain,
-    /// Some above it, so that all are scaled.
+    /// Some double is above it, so that the sum is scaled.
     Large,
 }
 
 impl Sum {
-    /// Takes a number.
+    /// Adds a number.
     pub fn add(&mut self, number: Number) {
         match number {
             // 2^64 integers of 64 bits fit in 128.
-            Number::Integer(integer) => self.integers = Wide::of(self.integers.get() + i128::from(integer)),
+            Number::Integer(integer) => {
+                self.integers = WideInteger::of(self.integers.get() + i128::from(integer))
+            }
             Number::Double(double) => self.add_double(double),
         }
     }
 
     fn add_double(&mut self, double: f64) {
-        if self.seen != Seen::Large {
-            self.see(double);
+        if self.magnitude != Magnitude::Large {
+            self.raise_magnitude(double);
         }
         let double = double * self.scale();
         let sum = self.doubles + double;
@@ -64,47 +66,47 @@ impl Sum {
         self.doubles = sum;
     }
 
-    fn see(&mut self, double: f64) {
-        self.seen = if double.abs() > LARGE { Seen::Large } else { Seen::Plain };
+    fn raise_magnitude(&mut self, double: f64) {
+        self.magnitude = if double.abs() > LARGE { Magnitude::Large } else { Magnitude::Plain };
         self.doubles *= self.scale();
         self.compensation *= self.scale();
     }
 
-    /// The sum: an integer if it was made of integers only and is one of 64 bits. One beyond what a double can hold is
-    /// given as the greatest or least double.
+    /// The sum: an integer if all numbers were integers and it fits in 64 bits. A sum beyond the range of doubles is given
+    /// as the greatest or least double.
     pub fn total(&self) -> Number {
         match i64::try_from(self.integers.get()) {
-            Ok(integer) if self.seen == Seen::None => Number::Integer(integer),
+            Ok(integer) if self.magnitude == Magnitude::None => Number::Integer(integer),
             _ => Number::Double((self.scaled() / self.scale()).clamp(f64::MIN, f64::MAX)),
         }
     }
 
-    /// The mean of so many numbers, which may be beyond their extremes by a rounding error.
+    /// The mean of `count` numbers, which may be beyond their extremes by a rounding error.
     pub fn mean(&self, count: f64) -> f64 {
         self.scaled() / count / self.scale()
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "the nearest double is what is asked for")]
+    #[expect(clippy::cast_precision_loss, reason = "the nearest double is meant")]
     fn scaled(&self) -> f64 {
         self.integers.get() as f64 * self.scale() + self.compensation + self.doubles
     }
 
     fn scale(&self) -> f64 {
-        match self.seen {
-            Seen::None | Seen::Plain => 1.0,
-            Seen::Large => SCALE,
+        match self.magnitude {
+            Magnitude::None | Magnitude::Plain => 1.0,
+            Magnitude::Large => SCALE,
         }
     }
 }
 
-impl Wide {
+impl WideInteger {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "each half is cut off on purpose"
     )]
-    fn of(number: i128) -> Wide {
-        Wide { high: (number >> 64) as i64, low: number as u64 }
+    fn of(number: i128) -> WideInteger {
+        WideInteger { high: (number >> 64) as i64, low: number as u64 }
     }
 
     fn get(self) -> i128 {
@@ -112,23 +114,23 @@ impl Wide {
     }
 }
 
-/// Mean and squares of the distances from it, updated value by value (Welford, *Note on a method for calculating
+/// Mean and squared distances from it, updated value by value (Welford, *Note on a method for calculating
 /// corrected sums of squares and products*, Technometrics 1962).
 #[derive(Clone, Copy, Debug)]
-pub struct Spread {
+pub struct Deviation {
     mean: f64,
     squares: f64,
     scale: f64,
 }
 
-impl Default for Spread {
-    fn default() -> Spread {
-        Spread { mean: 0.0, squares: 0.0, scale: 1.0 }
+impl Default for Deviation {
+    fn default() -> Deviation {
+        Deviation { mean: 0.0, squares: 0.0, scale: 1.0 }
     }
 }
 
-impl Spread {
-    /// Takes the value that is the `count`-th.
+impl Deviation {
+    /// Adds the `count`-th value.
     pub fn add(&mut self, value: f64, count: f64) {
         if value.abs() > LARGE && self.scale > SCALE {
             self.mean *= SCALE;
@@ -141,8 +143,8 @@ impl Spread {
         self.squares += distance * (value - self.mean);
     }
 
-    /// The standard deviation of a sample of so many values; 0 for a single one. One beyond what a double can hold is
-    /// given as the greatest double.
+    /// The standard deviation of a sample of `count` values; 0 for a single one. A deviation beyond the range of doubles
+    /// is given as the greatest double.
     pub fn standard_deviation(&self, count: f64) -> f64 {
         if count < 2.0 {
             return 0.0;
@@ -166,7 +168,7 @@ mod tests {
     }
 
     fn deviation(values: &[f64]) -> f64 {
-        let (mut spread, mut count) = (Spread::default(), 0.0);
+        let (mut spread, mut count) = (Deviation::default(), 0.0);
         for value in values {
             count += 1.0;
             spread.add(*value, count);
@@ -180,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_of_integers_are_exact_and_of_the_kind_that_holds_them() {
+    fn sums_of_integers_are_exact_or_doubles_beyond_64_bits() {
         let check = |integers: &[i64], expected: Number| {
             let numbers: Vec<_> = integers.iter().copied().map(Number::Integer).collect();
             assert_eq!(sum(&numbers).total(), expected, "{integers:?}");
@@ -192,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_of_doubles_lose_nothing_of_small_ones_beside_great_ones() {
+    fn sums_of_doubles_keep_small_values_beside_large_ones() {
         let check = |numbers: &[Number], expected: f64| {
             assert_eq!(sum(numbers).total(), Number::Double(expected), "{numbers:?}");
         };
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_double_holds_is_given_as_the_greatest_or_least_double() {
+    fn sums_beyond_the_range_of_doubles_are_the_greatest_or_least_double() {
         let check = |values: &[f64], expected: f64, mean: f64| {
             let sum = sum(&doubles(values));
             #[expect(clippy::cast_precision_loss, reason = "the counts of this test are small")]
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_standard_deviation_is_that_of_a_sample() {
+    fn the_standard_deviation_is_of_a_sample() {
         let check = |values: &[f64], expected: f64| {
             let got = deviation(values);
             assert!((got - expected).abs() <= 1e-14 * expected, "{values:?}: {got}");

@@ -1,4 +1,4 @@
-//! What is kept of a window's values: enough for the functions that are asked for.
+//! The statistics of a window's values, as far as its functions need them.
 
 use forebay_reading::Value;
 use forebay_reading::timestamp::Timestamp;
@@ -6,37 +6,37 @@ use forebay_reading::timestamp::Timestamp;
 use super::function::{Function, Needs};
 use super::number::Number;
 use super::quantiles::Quantiles;
-use super::sum::{Spread, Sum};
+use super::sum::{Deviation, Sum};
 
-/// The values of a window, summed up; at least one.
+/// The statistics of a window's values, of which there is at least one.
 #[derive(Debug)]
 pub struct Summary {
     count: u64,
     least: Number,
     greatest: Number,
     sum: Sum,
-    more: Option<Box<More>>,
+    more: Option<Box<Extras>>,
 }
 
-/// What few ask for.
+/// Statistics that few functions need.
 #[derive(Debug)]
-struct More {
+struct Extras {
     needs: Needs,
     first: (Timestamp, Number),
     last: (Timestamp, Number),
-    spread: Spread,
+    spread: Deviation,
     quantiles: Quantiles,
 }
 
 impl Summary {
-    /// Sums up a first number.
+    /// Begins with a first number.
     pub fn new(needs: Needs, time: Timestamp, number: Number) -> Summary {
         let more = (!needs.is_nothing()).then(|| {
-            Box::new(More {
+            Box::new(Extras {
                 needs,
                 first: (time, number),
                 last: (time, number),
-                spread: Spread::default(),
+                spread: Deviation::default(),
                 quantiles: Quantiles::default(),
             })
         });
@@ -45,7 +45,7 @@ impl Summary {
         summary
     }
 
-    /// Takes another number.
+    /// Adds another number.
     pub fn add(&mut self, time: Timestamp, number: Number) {
         self.count += 1;
         if number.is_below(self.least) {
@@ -61,14 +61,14 @@ impl Summary {
         }
     }
 
-    /// Puts in order what is in the way of it came, so that results can be asked for.
+    /// Sorts the values for percentiles, which must come before [`Summary::result`].
     pub fn finish(&mut self) {
         if let Some(more) = &mut self.more {
             more.quantiles.sort();
         }
     }
 
-    /// The result of a function that it was made for; always a finite number.
+    /// The result of a function that the summary was made for; always a finite number.
     pub fn result(&self, function: Function) -> Value<'static> {
         let more = self.more.as_deref();
         let number = match function {
@@ -90,18 +90,18 @@ impl Summary {
         number.as_value()
     }
 
-    /// Rounding and the sketch may lead beyond the values themselves.
+    /// Limits a result to the extremes of the values, which rounding and the sketch may exceed.
     fn within(&self, double: f64) -> Number {
         Number::Double(double.max(self.least.as_double()).min(self.greatest.as_double()))
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "nobody counts 2^53 readings")]
+    #[expect(clippy::cast_precision_loss, reason = "no window has 2^53 readings")]
     fn count_as_double(&self) -> f64 {
         self.count as f64
     }
 }
 
-impl More {
+impl Extras {
     fn add(&mut self, time: Timestamp, number: Number, count: f64) {
         if time < self.first.0 {
             self.first = (time, number);

@@ -1,4 +1,4 @@
-//! What windows hold, when they close, and what they result in.
+//! The readings of windows, their closing, and their results.
 
 mod closing;
 mod properties;
@@ -18,17 +18,17 @@ use crate::{Moment, Stats, Verdict, WindowId};
 
 const NANOS: i64 = 1_000_000_000;
 
-/// A transform, the readings that went into it, and what came out.
+/// A transform under test, with its clocks and results.
 struct Trial {
     transform: Box<dyn Transform>,
     start: Instant,
-    /// Since the start, by the clock that never jumps.
+    /// Time since the start, by the clock that never jumps.
     elapsed: Duration,
-    /// By the gateway's clock of the day, in seconds since the Unix epoch.
+    /// The gateway's wall clock, in seconds since the Unix epoch.
     wall: i64,
 }
 
-/// A reading to be; the rest of it is made up.
+/// The parts of a reading; tests that do not need a part leave it at its default.
 #[derive(Clone, Copy)]
 struct Given<'a> {
     device: &'a str,
@@ -80,7 +80,7 @@ impl Trial {
         Moment { instant: self.start + self.elapsed, wall }
     }
 
-    /// Time goes by.
+    /// Lets time go by on both clocks.
     fn wait(&mut self, seconds: u32) {
         self.elapsed += Duration::from_secs(u64::from(seconds));
         self.wall += i64::from(seconds);
@@ -94,7 +94,7 @@ impl Trial {
         verdict
     }
 
-    /// A reading of this value at this second.
+    /// Applies the transform to a reading with this time and value.
     fn read(&mut self, seconds: i64, value: i64) -> WindowId {
         self.read_of("d", seconds, value)
     }
@@ -121,18 +121,18 @@ impl Trial {
         self.transform.stats()
     }
 
-    /// What was closed, a result each: `d t_mean 2.5 C @1000 room=a window=10s`.
+    /// The results of closed windows: `d t_mean 2.5 C @1000 room=a window=10s`.
     fn closed(&mut self) -> Vec<String> {
         self.transform.take_closed().results.iter().map(show).collect()
     }
 
-    /// What was closed of windows of which only the sum is asked: `1000: 3`.
+    /// The results of closed windows whose only function is the sum: `1000: 3`.
     fn sums(&mut self) -> Vec<String> {
         let closed = self.transform.take_closed().results;
         closed.iter().map(|reading| format!("{}: {}", seconds(reading), number(reading))).collect()
     }
 
-    /// Closes all and gives the results.
+    /// Closes all windows and gives their results.
     fn all(&mut self) -> Vec<String> {
         self.transform.close_oldest(usize::MAX);
         assert_eq!(self.transform.next_due(), None);

@@ -4,31 +4,37 @@ use forebay_reading::ReadingRef;
 
 use super::function::Needs;
 use super::number::Number;
-use super::slots::Start;
+use super::slots::WindowStart;
 use super::summary::Summary;
 use crate::WindowId;
 
-/// What is known of the readings of a window; at least one.
+/// An open window, with at least one reading.
 #[derive(Debug)]
-pub struct Window {
+pub struct OpenWindow {
     /// Its number.
     pub id: WindowId,
-    /// When it starts.
-    pub start: Start,
-    /// The unit that all its readings have. Mostly it is none, which takes no memory.
+    /// The start of its slot.
+    pub start: WindowStart,
+    /// The unit that all its readings have. Mostly there is none, which takes no memory.
     unit: Option<Box<str>>,
-    /// What their values come to.
+    /// The statistics of their values.
     pub summary: Summary,
 }
 
-impl Window {
+impl OpenWindow {
     /// Opens a window with a first reading.
-    pub fn open(id: WindowId, start: Start, needs: Needs, reading: ReadingRef<'_>, number: Number) -> Window {
+    pub fn open(
+        id: WindowId,
+        start: WindowStart,
+        needs: Needs,
+        reading: ReadingRef<'_>,
+        number: Number,
+    ) -> OpenWindow {
         let summary = Summary::new(needs, reading.time(), number);
-        Window { id, start, unit: reading.unit().map(Box::from), summary }
+        OpenWindow { id, start, unit: reading.unit().map(Box::from), summary }
     }
 
-    /// Takes another reading. A unit that differs is none from then on.
+    /// Adds another reading. If its unit differs, the window has no unit from then on.
     pub fn add(&mut self, reading: ReadingRef<'_>, number: Number) {
         if self.unit().map(str::as_bytes) != reading.unit_bytes() {
             self.unit = None;
@@ -36,7 +42,7 @@ impl Window {
         self.summary.add(reading.time(), number);
     }
 
-    /// The unit, if all readings had the same one.
+    /// The unit, if all readings have the same one.
     pub fn unit(&self) -> Option<&str> {
         self.unit.as_deref()
     }

@@ -1,82 +1,87 @@
-//! Whether a value moved by enough.
+//! The least change: whether a value moved far enough.
 
-/// The least change that counts. No change at all never does.
+/// The least change that lets a reading pass. An equal value never does.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Least {
-    /// So much. Of 0, any change.
+pub(super) enum LeastChange {
+    /// A difference; 0: any change.
     Delta(f64),
-    /// So many percent of the absolute value that it is compared with.
+    /// Percent of the absolute value of the last one passed.
     Percent(f64),
 }
 
-/// What is kept of a value.
+/// A value, as it is remembered for comparison.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Kept {
+pub(super) enum ComparedValue {
     /// A whole number.
     Integer(i64),
     /// Any other number.
     Double(f64),
     /// True or false.
     Boolean(bool),
-    /// A text, as 64 bits of a hash with a random key. Texts are only compared with the one before them: one that
-    /// changed is taken for the same once in 2^64 times (1.8e19).
+    /// A text, as 64 bits of a hash with a random key. Two different texts count
+    /// as equal with a probability of 1 in 2^64 (1.8e19).
     Text(u64),
 }
 
-impl Least {
-    /// Whether there is at least so much between two values. Truths and texts are as far apart as can be unless they
-    /// are equal, and so are values of different kinds; all numbers are of one kind.
+impl LeastChange {
+    /// Whether two values are at least this far apart. Booleans and texts that differ always are, and so are values of
+    /// different kinds; all numbers are of one kind.
     #[expect(
         clippy::cast_precision_loss,
-        reason = "what is_same finds different is compared with a tolerance"
+        reason = "numbers that is_same tells apart are compared with a tolerance"
     )]
-    pub fn is_reached(self, last: Kept, new: Kept) -> bool {
+    pub fn is_reached(self, last: ComparedValue, new: ComparedValue) -> bool {
         match (last, new) {
-            (Kept::Integer(last), Kept::Integer(new)) => self.is_reached_by_integers(last, new),
-            (Kept::Double(last), Kept::Double(new)) => last != new && self.is_reached_by_doubles(last, new),
-            (Kept::Integer(last), Kept::Double(new)) => {
+            (ComparedValue::Integer(last), ComparedValue::Integer(new)) => {
+                self.is_reached_by_integers(last, new)
+            }
+            (ComparedValue::Double(last), ComparedValue::Double(new)) => {
+                last != new && self.is_reached_by_doubles(last, new)
+            }
+            (ComparedValue::Integer(last), ComparedValue::Double(new)) => {
                 !is_same(last, new) && self.is_reached_by_doubles(last as f64, new)
             }
-            (Kept::Double(last), Kept::Integer(new)) => {
+            (ComparedValue::Double(last), ComparedValue::Integer(new)) => {
                 !is_same(new, last) && self.is_reached_by_doubles(last, new as f64)
             }
-            (Kept::Boolean(_) | Kept::Text(_), _) | (_, Kept::Boolean(_) | Kept::Text(_)) => last != new,
+            (ComparedValue::Boolean(_) | ComparedValue::Text(_), _)
+            | (_, ComparedValue::Boolean(_) | ComparedValue::Text(_)) => last != new,
         }
     }
 
-    /// With `delta`, exactly.
+    /// Compares exactly for `delta`, with a tolerance for `percent`.
     #[expect(clippy::cast_precision_loss, reason = "a percentage is compared with a tolerance")]
     fn is_reached_by_integers(self, last: i64, new: i64) -> bool {
         let distance = last.abs_diff(new);
         let is_enough = match self {
-            Least::Delta(delta) => u128::from(distance) >= whole_from(delta),
-            Least::Percent(_) => distance as f64 >= self.of(last as f64) * (1.0 - ROUNDING),
+            LeastChange::Delta(delta) => u128::from(distance) >= whole_from(delta),
+            LeastChange::Percent(_) => distance as f64 >= self.of(last as f64) * (1.0 - ROUNDING),
         };
         distance != 0 && is_enough
     }
 
-    /// 20.0 and 20.2 are 0.2 apart for whoever wrote them, but their doubles are 0.199…29 apart. Each of the two and
-    /// the limit are off by half a unit in their last place, the difference and the product with `percent` by as much
-    /// again. All of that together is less than the tolerance.
+    /// 20.0 and 20.2 are 0.2 apart in decimals, but their doubles are 0.199…29 apart. The two and the limit are each off by
+    /// half a unit in their last place, and the difference and the product with `percent` by as much again. The sum of
+    /// these errors is less than the tolerance.
     fn is_reached_by_doubles(self, last: f64, new: f64) -> bool {
-        // Not the sum first: it may be more than the largest double.
+        // Not of the sum: that may exceed the largest double.
         let tolerance = ROUNDING * last.abs() + ROUNDING * new.abs();
         (last - new).abs() >= self.of(last) - tolerance
     }
 
-    /// How much it is, seen from a value.
+    /// The least difference from a value.
     fn of(self, last: f64) -> f64 {
         match self {
-            Least::Delta(delta) => delta,
-            Least::Percent(percent) => last.abs() * percent / 100.0,
+            LeastChange::Delta(delta) => delta,
+            LeastChange::Percent(percent) => last.abs() * percent / 100.0,
         }
     }
 }
 
-/// What numbers may be off by without being taken for different, as a ratio of themselves.
+/// Tolerance of a comparison, as a ratio of the numbers.
 const ROUNDING: f64 = 4.0 * f64::EPSILON;
 
-/// The first whole number that is no less; the largest for what is beyond it.
+/// The least whole number that is not below `delta`; saturates.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -94,15 +99,15 @@ fn is_same(integer: i64, double: f64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::cast_precision_loss, reason = "some are chosen for it")]
+    #![expect(clippy::cast_precision_loss, reason = "some numbers are chosen for their rounding")]
 
-    use super::Kept::{Boolean, Double, Integer, Text};
-    use super::Least::{Delta, Percent};
+    use super::ComparedValue::{Boolean, Double, Integer, Text};
+    use super::LeastChange::{Delta, Percent};
     use super::*;
 
     const BIG: i64 = 1 << 53;
 
-    fn check(least: Least, last: Kept, new: Kept, expected: bool) {
+    fn check(least: LeastChange, last: ComparedValue, new: ComparedValue, expected: bool) {
         assert_eq!(least.is_reached(last, new), expected, "{least:?} {last:?} {new:?}");
         if !matches!(least, Percent(_)) {
             assert_eq!(least.is_reached(new, last), expected, "{least:?} {new:?} {last:?}");
@@ -110,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_moved_if_it_is_as_far_off_as_the_least_change_and_not_the_same() {
+    fn a_number_moved_if_it_differs_by_at_least_the_least_change() {
         check(Delta(0.2), Double(20.0), Double(20.2), true);
         check(Delta(0.2), Double(20.0), Double(20.19), false);
         check(Delta(0.2), Double(20.0), Double(20.199_999_999_999), false);
@@ -143,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn percents_are_those_of_the_value_that_passed() {
+    fn percents_are_relative_to_the_last_value_passed() {
         check(Percent(10.0), Integer(100), Integer(110), true);
         check(Percent(10.0), Integer(110), Integer(100), false);
         check(Percent(10.0), Integer(-100), Integer(-109), false);
@@ -160,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn truths_and_texts_and_kinds_move_when_they_change() {
+    fn booleans_texts_and_kinds_move_with_every_change() {
         for least in [Delta(1e18), Percent(1e6)] {
             check(least, Boolean(true), Boolean(true), false);
             check(least, Boolean(true), Boolean(false), true);

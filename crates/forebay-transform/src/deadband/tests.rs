@@ -13,12 +13,12 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::settings::SettingValue as Setting;
-use crate::tests::{Turn, passes, settings};
+use crate::tests::{Encounter, passes, settings};
 
-/// The gateway's clock, in seconds, where it does not matter.
+/// The gateway's clock, in seconds, in tests that do not depend on it.
 const WALL: i64 = 1_000_000_000;
 
-fn kind(values: &[(&str, Setting)]) -> Arc<dyn Kind> {
+fn kind(values: &[(&str, Setting)]) -> Arc<dyn TransformKind> {
     let mut settings = settings(values);
     let kind = read(&mut settings);
     assert_eq!(settings.finish(), []);
@@ -36,7 +36,7 @@ fn delta(delta: f64) -> (&'static str, Setting) {
 /// Whether a reading passes; times are in milliseconds.
 fn look(
     band: &mut dyn Transform,
-    turn: Turn,
+    encounter: Encounter,
     device: &str,
     value: Value<'_>,
     time: i64,
@@ -45,19 +45,19 @@ fn look(
     let time = Timestamp::from_nanos(time * 1_000_000).expect("a time that can be kept");
     let (sensor, unit, tags) = ("s", None, &[][..]);
     let parts = ReadingParts { device, sensor, value: value.into(), time, unit, tags };
-    passes(band, turn, &parts, Moment { instant: Instant::now(), wall })
+    passes(band, encounter, &parts, Moment { instant: Instant::now(), wall })
 }
 
 fn wall(seconds: i64) -> Timestamp {
     Timestamp::from_nanos(seconds * 1_000_000_000).expect("a time that can be kept")
 }
 
-/// Readings of one series as time in milliseconds, value, and whether it is to pass.
+/// Readings of one series: time in milliseconds, value, and whether the reading must pass.
 #[track_caller]
 fn check(values: &[(&str, Setting)], readings: &[(i64, Value<'_>, bool)]) {
     let mut band = kind(values).make();
     for (time, value, expected) in readings {
-        let passes = look(&mut *band, Turn::First, "d", *value, *time, wall(WALL));
+        let passes = look(&mut *band, Encounter::First, "d", *value, *time, wall(WALL));
         assert_eq!(passes, *expected, "{value:?} at {time}");
     }
 }
@@ -73,7 +73,7 @@ fn a_reading_passes_if_it_is_the_first_or_moved_by_delta_from_the_last_one_passe
         (1, double(20.1), false),
         (2, double(20.19), false),
         (3, double(20.2), true),
-        // From the last one passed, not from the last one seen.
+        // Compared with the last one passed, not with the last one seen.
         (4, double(20.1), false),
         (5, double(20.0), true),
         (6, Value::Integer(20), false),
@@ -96,7 +96,7 @@ fn any_change_passes_a_delta_of_zero_and_no_change_does_not() {
 }
 
 #[test]
-fn percents_are_those_of_the_last_one_passed() {
+fn percents_are_relative_to_the_last_reading_passed() {
     let percent = ("percent", Setting::Number(10.0));
     let readings = [
         (0, double(100.0), true),
@@ -124,7 +124,7 @@ fn a_reading_passes_once_its_own_time_is_heartbeat_after_the_last_one_passed() {
 }
 
 #[test]
-fn truths_and_texts_pass_when_they_change_or_by_heartbeat() {
+fn booleans_and_texts_pass_with_every_change_and_each_heartbeat() {
     let readings = [
         (0, Value::Boolean(true), true),
         (1, Value::Boolean(true), false),
@@ -140,88 +140,91 @@ fn truths_and_texts_pass_when_they_change_or_by_heartbeat() {
 }
 
 #[test]
-fn a_late_reading_passes_and_does_not_become_what_others_are_compared_with() {
+fn a_late_reading_passes_and_later_ones_are_not_compared_with_it() {
     let readings = [
         (1_000, double(20.0), true),
         (900, double(20.0), true),
         (800, double(30.0), true),
         (1_100, double(20.1), false),
-        // One of the same time is not late.
+        // A reading of the same time is not late.
         (1_000, double(20.1), false),
         (1_000, double(25.0), true),
     ];
     check(&[delta(0.2)], &readings);
 }
 
-/// Readings as time in seconds by the device's clock, time in seconds by the gateway's, and whether it is to pass.
+/// Readings: seconds by the device's clock, seconds by the gateway's, and whether the reading must pass.
 #[track_caller]
-fn check_clock(turn: Turn, readings: &[(i64, i64, bool)]) {
+fn check_clock(encounter: Encounter, readings: &[(i64, i64, bool)]) {
     let mut band = kind(&[delta(0.2)]).make();
     for (time, at, expected) in readings {
-        let passes = look(&mut *band, turn, "d", double(1.0), time * 1_000, wall(*at));
+        let passes = look(&mut *band, encounter, "d", double(1.0), time * 1_000, wall(*at));
         assert_eq!(passes, *expected, "{time} at {at}");
     }
     let (time, at, _) = readings[readings.len() - 1];
-    assert!(!look(&mut *band, Turn::First, "d", double(1.0), time * 1_000 + 1, wall(at)));
+    assert!(!look(&mut *band, Encounter::First, "d", double(1.0), time * 1_000 + 1, wall(at)));
 }
 
 #[test]
-fn a_device_whose_clock_was_a_day_ahead_is_reduced_again_after_it_was_set_right() {
+fn a_device_whose_clock_was_a_day_ahead_is_reduced_again_after_its_correction() {
     let day = 86_400;
     let readings = [
         (WALL + day, WALL, true),
         (WALL + day + 1, WALL + 1, false),
-        // Set right: the first one passes, the others are compared with it.
+        // The clock was corrected: the first one passes, and the others are compared with it.
         (WALL + 2, WALL + 2, true),
         (WALL + 3, WALL + 3, false),
-        // A late one is late as ever.
+        // A late one still passes.
         (WALL + 1, WALL + 4, true),
         (WALL + 5, WALL + 5, false),
     ];
-    check_clock(Turn::First, &readings);
+    check_clock(Encounter::First, &readings);
 }
 
 #[test]
-fn a_clock_that_is_a_minute_ahead_is_not_taken_for_wrong() {
+fn a_clock_that_is_a_minute_ahead_does_not_count_as_wrong() {
     let late_twice = |ahead, late| {
         [(WALL + ahead, WALL, true), (late, WALL, true), (late, WALL, true), (WALL + ahead, WALL, false)]
     };
-    check_clock(Turn::First, &late_twice(60, WALL));
-    check_clock(Turn::First, &[(WALL + 61, WALL, true), (WALL, WALL, true), (WALL + 1, WALL, false)]);
-    // Set back, but not right.
-    check_clock(Turn::First, &late_twice(100, WALL + 61));
-    check_clock(Turn::First, &[(WALL + 100, WALL, true), (WALL + 60, WALL, true), (WALL + 60, WALL, false)]);
+    check_clock(Encounter::First, &late_twice(60, WALL));
+    check_clock(Encounter::First, &[(WALL + 61, WALL, true), (WALL, WALL, true), (WALL + 1, WALL, false)]);
+    // Set back, but still wrong.
+    check_clock(Encounter::First, &late_twice(100, WALL + 61));
+    check_clock(
+        Encounter::First,
+        &[(WALL + 100, WALL, true), (WALL + 60, WALL, true), (WALL + 60, WALL, false)],
+    );
 }
 
 #[test]
-fn what_had_passed_before_a_stop_passes_again_and_is_what_others_are_compared_with() {
+fn readings_that_passed_before_a_stop_pass_again_and_later_ones_are_compared_with_them() {
     let mut band = kind(&[delta(0.2)]).make();
     let mut look = |turn, value, time| look(&mut *band, turn, "d", double(value), time, wall(WALL));
-    assert!(look(Turn::Again, 1.0, 1_000));
-    assert!(look(Turn::Again, 1.1, 2_000));
-    assert!(!look(Turn::First, 1.2, 3_000));
-    // One that was late then is late now, and this is not what the next one is compared with.
-    assert!(look(Turn::Again, 9.0, 500));
-    assert!(!look(Turn::First, 1.0, 4_000));
-    assert!(look(Turn::First, 1.3, 5_000));
+    assert!(look(Encounter::Again, 1.0, 1_000));
+    assert!(look(Encounter::Again, 1.1, 2_000));
+    assert!(!look(Encounter::First, 1.2, 3_000));
+    // A reading that was late before the stop is late again, and the next one is not compared with it.
+    assert!(look(Encounter::Again, 9.0, 500));
+    assert!(!look(Encounter::First, 1.0, 4_000));
+    assert!(look(Encounter::First, 1.3, 5_000));
     let day = 86_400;
-    check_clock(Turn::Again, &[(WALL + day, WALL, true), (WALL, WALL, true)]);
+    check_clock(Encounter::Again, &[(WALL + day, WALL, true), (WALL, WALL, true)]);
 }
 
 #[test]
-fn series_are_apart_and_ten_times_as_many_as_there_is_room_for_are_bounded() {
+fn series_are_separate_and_never_more_than_there_is_room_for() {
     let mut band = kind(&[delta(1e9), ("max_series", Setting::Integer(50))]).make();
     for number in 0..500 {
-        assert!(look(&mut *band, Turn::First, &format!("d{number}"), double(1.0), 0, wall(WALL)));
+        assert!(look(&mut *band, Encounter::First, &format!("d{number}"), double(1.0), 0, wall(WALL)));
     }
     assert_eq!(band.stats(), Stats { evicted: 450, remembered: 50, ..Stats::default() });
-    // One that was forgotten passes again.
-    assert!(look(&mut *band, Turn::First, "d0", double(1.0), 1, wall(WALL)));
-    assert!(!look(&mut *band, Turn::First, "d0", double(1.0), 2, wall(WALL)));
+    // A series that was evicted begins anew.
+    assert!(look(&mut *band, Encounter::First, "d0", double(1.0), 1, wall(WALL)));
+    assert!(!look(&mut *band, Encounter::First, "d0", double(1.0), 2, wall(WALL)));
 }
 
 #[test]
-fn the_reason_says_what_was_too_little() {
+fn the_reason_names_the_least_change() {
     let check = |values: &[(&str, Setting)], why: &str| assert_eq!(kind(values).why(), why);
     let heartbeat = ("heartbeat", text("5m"));
     check(&[delta(0.2)], "its value moved by less than 0.2");
@@ -231,7 +234,7 @@ fn the_reason_says_what_was_too_little() {
 }
 
 #[test]
-fn each_fault_in_the_settings_is_told() {
+fn each_fault_in_the_settings_is_reported() {
     let check = |values: &[(&str, Setting)], expected: &[&str]| {
         let mut settings = settings(values);
         read(&mut settings);
@@ -251,14 +254,14 @@ fn each_fault_in_the_settings_is_told() {
     );
 }
 
-/// What passed of one series, in the order in which it did, and by exact arithmetic what is to pass.
+/// The readings of one series that passed, in order, and those that must pass by exact arithmetic.
 #[derive(Default)]
 struct Model {
     passed: Vec<(i64, i64)>,
     last: Option<(i64, i64)>,
 }
 
-/// The rules that the model knows, in units of the last decimal place.
+/// The rules of the model, in units of the last decimal place.
 #[derive(Clone, Copy, Debug)]
 struct Rules {
     delta: Option<i64>,
@@ -304,7 +307,7 @@ impl Model {
         passes
     }
 
-    /// What whoever has what passed holds for the value at a time.
+    /// The value at a time, as a receiver of the passed readings knows it.
     fn held(&self, time: i64) -> Option<i64> {
         let before = self.passed.iter().filter(|(passed, _)| *passed <= time);
         before.max_by_key(|(passed, _)| *passed).map(|(_, number)| *number)
@@ -331,7 +334,7 @@ fn value(number: i64, scale: i64) -> Value<'static> {
 
 proptest! {
     #[test]
-    fn what_passes_is_what_exact_arithmetic_says_also_with_late_readings(
+    fn readings_pass_as_exact_arithmetic_says_also_with_late_ones(
         rules in rules(),
         scale in prop::sample::select(vec![1, 10, 1_000]),
         start in -10_000i64..10_000,
@@ -345,9 +348,9 @@ proptest! {
             *number += change;
             let model = models.entry(series).or_default();
             let device = format!("d{series}");
-            let passes = look(&mut *band, Turn::First, &device, value(*number, scale), time, wall(WALL));
+            let passes = look(&mut *band, Encounter::First, &device, value(*number, scale), time, wall(WALL));
             prop_assert_eq!(passes, model.passes(rules, time, *number), "{} at {}", number, time);
-            // What one can see from outside: the held value is near enough to whatever was filtered.
+            // The promise to a receiver: the last value passed is near enough to every one that was filtered.
             if !passes {
                 let held = model.held(time).expect("something passed before");
                 prop_assert!(!rules.is_reached(held, *number), "{} held for {}", held, number);
@@ -368,7 +371,7 @@ proptest! {
         for (_, change, later) in steps {
             time += later;
             number += change;
-            if !look(&mut *band, Turn::First, "d", value(number, scale), time, wall(WALL)) {
+            if !look(&mut *band, Encounter::First, "d", value(number, scale), time, wall(WALL)) {
                 continue;
             }
             if let Some((last_time, last)) = last.replace((time, number)) {
@@ -379,7 +382,7 @@ proptest! {
     }
 
     #[test]
-    fn a_series_that_was_forgotten_loses_no_reading_that_should_pass(
+    fn an_evicted_series_loses_no_reading_that_should_pass(
         rules in rules(),
         max_series in 1i64..4,
         steps in steps(0..500),
@@ -393,7 +396,7 @@ proptest! {
             let number = &mut numbers[usize::from(series)];
             *number += change;
             let device = format!("d{series}");
-            if look(&mut *band, Turn::First, &device, value(*number, 10), time, wall(WALL)) {
+            if look(&mut *band, Encounter::First, &device, value(*number, 10), time, wall(WALL)) {
                 passed.insert(series, (time, *number));
             } else {
                 let (last_time, last) = passed[&series];
@@ -405,14 +408,14 @@ proptest! {
     }
 
     #[test]
-    fn doubles_of_any_size_that_were_filtered_are_near_what_passed(
+    fn filtered_doubles_of_any_size_are_near_the_last_one_passed(
         delta in 0.0..=1e18,
         numbers in prop::collection::vec(prop_oneof![prop::num::f64::NORMAL, -1e18..1e18, Just(0.0)], 1..50),
     ) {
         let mut band = kind(&[("delta", Setting::Number(delta))]).make();
         let mut last = f64::NAN;
         for (time, number) in numbers.into_iter().enumerate() {
-            if look(&mut *band, Turn::First, "d", double(number), time as i64, wall(WALL)) {
+            if look(&mut *band, Encounter::First, "d", double(number), time as i64, wall(WALL)) {
                 prop_assert_ne!(number, last);
                 last = number;
             } else {

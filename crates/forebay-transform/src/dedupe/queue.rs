@@ -1,48 +1,48 @@
-//! The readings that passed, in the order in which they did, each with a number that stays as others leave.
+//! The queue of readings that passed, each with a number that does not change as others leave.
 
 use std::collections::VecDeque;
 
-/// Readings that lie beside each other in memory, and leave it together.
+/// Readings in one allocation, which is freed when all have left.
 const CHUNK: usize = 1024;
 
 /// A reading that passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Passed {
-    /// What makes it the same as another.
+pub(super) struct PassedReading {
+    /// The hash of its identity.
     pub hash: [u64; 2],
-    /// When it passed, in nanoseconds since the first reading came.
+    /// The instant at which it passed, in nanoseconds since the first reading came.
     pub at: u64,
 }
 
 /// Readings, the oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
-    chunks: VecDeque<Vec<Passed>>,
-    /// The number of the oldest. Numbers start again at 0 after `u32::MAX`; there are far fewer readings than that.
+pub(super) struct PassedQueue {
+    chunks: VecDeque<Vec<PassedReading>>,
+    /// The number of the oldest reading. Numbers wrap around after `u32::MAX`; there are far fewer readings than that.
     front: u32,
     length: usize,
 }
 
-impl Queue {
-    /// How many there are.
+impl PassedQueue {
+    /// Readings in the queue.
     pub fn len(&self) -> usize {
         self.length
     }
 
-    /// The oldest.
-    pub fn front(&self) -> Option<&Passed> {
+    /// The oldest reading.
+    pub fn front(&self) -> Option<&PassedReading> {
         (self.length > 0).then(|| self.get(self.front))
     }
 
-    /// The one of this number, which must not have left.
-    pub fn get(&self, number: u32) -> &Passed {
+    /// The reading of this number, which must not have left.
+    pub fn get(&self, number: u32) -> &PassedReading {
         let place = number.wrapping_sub(self.front) as usize + self.skipped();
         &self.chunks[place / CHUNK][place % CHUNK]
     }
 
-    /// Adds one at the end and gives its number.
-    #[expect(clippy::cast_possible_truncation, reason = "numbers go round")]
-    pub fn push(&mut self, passed: Passed) -> u32 {
+    /// Adds a reading at the end and gives its number.
+    #[expect(clippy::cast_possible_truncation, reason = "numbers wrap around")]
+    pub fn push(&mut self, passed: PassedReading) -> u32 {
         if self.chunks.back().is_none_or(|chunk| chunk.len() == CHUNK) {
             self.chunks.push_back(Vec::with_capacity(CHUNK));
         }
@@ -51,8 +51,8 @@ impl Queue {
         self.front.wrapping_add(self.length as u32 - 1)
     }
 
-    /// Takes out the oldest, with its number.
-    pub fn pop(&mut self) -> Option<(u32, Passed)> {
+    /// Removes the oldest reading, and gives it with its number.
+    pub fn pop(&mut self) -> Option<(u32, PassedReading)> {
         let (number, passed) = (self.front, *self.front()?);
         self.front = number.wrapping_add(1);
         self.length -= 1;
@@ -62,9 +62,9 @@ impl Queue {
         Some((number, passed))
     }
 
-    /// Places of the first chunk whose readings left.
+    /// Places of the first chunk whose readings have left.
     fn skipped(&self) -> usize {
-        // Chunks begin at multiples of their length, at the end of the numbers too.
+        // Chunks begin at multiples of their length, also where numbers wrap around.
         self.front as usize % CHUNK
     }
 }
@@ -82,13 +82,13 @@ mod tests {
             start in prop_oneof![Just(0), Just((u32::MAX - 2 * CHUNK as u32) + 1)],
             steps in prop::collection::vec((any::<bool>(), 1usize..1500), 1..20),
         ) {
-            let mut queue = Queue { front: start, ..Queue::default() };
-            let mut model: VecDeque<(u32, Passed)> = VecDeque::new();
+            let mut queue = PassedQueue { front: start, ..PassedQueue::default() };
+            let mut model: VecDeque<(u32, PassedReading)> = VecDeque::new();
             let mut next = start;
             for (is_push, times) in steps {
                 for _ in 0..times {
                     if is_push {
-                        let passed = Passed { hash: [next.into(), 7], at: next.into() };
+                        let passed = PassedReading { hash: [next.into(), 7], at: next.into() };
                         prop_assert_eq!(queue.push(passed), next);
                         model.push_back((next, passed));
                         next = next.wrapping_add(1);

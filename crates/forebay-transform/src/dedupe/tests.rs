@@ -8,9 +8,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::settings::SettingValue as Setting;
-use crate::tests::{Turn, passes, settings};
+use crate::tests::{Encounter, passes, settings};
 
-fn kind(window: &str, max_readings: i64) -> Arc<dyn Kind> {
+fn kind(window: &str, max_readings: i64) -> Arc<dyn TransformKind> {
     let window = Setting::Text(window.to_owned());
     let mut settings = settings(&[("window", window), ("max_readings", Setting::Integer(max_readings))]);
     let kind = read(&mut settings);
@@ -24,18 +24,22 @@ fn parts<'a>(device: &'a str, sensor: &'a str, value: Value<'a>, time: i64) -> R
 }
 
 /// Whether a reading passes.
-fn look(memory: &mut dyn Transform, turn: Turn, parts: &ReadingParts<'_>, instant: Instant) -> bool {
-    passes(memory, turn, parts, Moment { instant, wall: Timestamp::MIN })
+fn look(
+    memory: &mut dyn Transform,
+    encounter: Encounter,
+    parts: &ReadingParts<'_>,
+    instant: Instant,
+) -> bool {
+    passes(memory, encounter, parts, Moment { instant, wall: Timestamp::MIN })
 }
 
-/// Readings of one series, told apart by their times, that come when the clock shows so many milliseconds, and whether
-/// they are to pass.
+/// Readings of one series: their time, the milliseconds on the clock when they come, and whether they must pass.
 #[track_caller]
 fn check(memory: &mut dyn Transform, readings: &[(u64, i64, bool)]) {
     let start = Instant::now();
     for (at, time, expected) in readings {
         let parts = parts("d", "s", Value::Integer(1), *time);
-        let passes = look(memory, Turn::First, &parts, start + Duration::from_millis(*at));
+        let passes = look(memory, Encounter::First, &parts, start + Duration::from_millis(*at));
         assert_eq!(passes, *expected, "{time} at {at}");
     }
 }
@@ -68,27 +72,27 @@ fn readings_are_the_same_if_series_time_and_value_are() {
     let mut memory = kind("10m", 1000).make();
     let now = Instant::now();
     for parts in &different {
-        assert!(look(&mut *memory, Turn::First, parts, now), "{parts:?}");
+        assert!(look(&mut *memory, Encounter::First, parts, now), "{parts:?}");
     }
     for parts in different {
-        assert!(!look(&mut *memory, Turn::First, &parts, now), "{parts:?}");
+        assert!(!look(&mut *memory, Encounter::First, &parts, now), "{parts:?}");
         let dressed = ReadingParts { unit: Some("V"), ..parts };
-        assert!(!look(&mut *memory, Turn::First, &dressed, now), "{dressed:?}");
+        assert!(!look(&mut *memory, Encounter::First, &dressed, now), "{dressed:?}");
     }
     assert_eq!(memory.stats(), Stats { remembered: 17, ..Stats::default() });
     let turned = ReadingParts { tags: &turned, ..parts("d", "s", one, 0) };
-    assert!(!look(&mut *memory, Turn::First, &turned, now));
+    assert!(!look(&mut *memory, Encounter::First, &turned, now));
 }
 
 #[test]
-fn by_sensor_tags_do_not_make_readings_differ() {
+fn readings_that_differ_in_tags_are_the_same_by_sensor() {
     let tags = [("site".into(), "attic".into())];
     let by = ("by", Setting::Text("sensor".to_owned()));
     let mut settings = settings(&[("window", Setting::Text("10m".to_owned())), by]);
     let mut memory = read(&mut settings).expect("settings without fault").make();
     let plain = parts("d", "s", Value::Integer(1), 0);
-    assert!(look(&mut *memory, Turn::First, &plain, Instant::now()));
-    assert!(!look(&mut *memory, Turn::First, &ReadingParts { tags: &tags, ..plain }, Instant::now()));
+    assert!(look(&mut *memory, Encounter::First, &plain, Instant::now()));
+    assert!(!look(&mut *memory, Encounter::First, &ReadingParts { tags: &tags, ..plain }, Instant::now()));
 }
 
 #[test]
@@ -107,7 +111,7 @@ fn a_reading_that_comes_after_the_window_passes_and_is_remembered_anew() {
 }
 
 #[test]
-fn when_there_is_no_room_the_oldest_is_forgotten_and_counted() {
+fn the_oldest_reading_is_evicted_and_counted_when_there_is_no_room() {
     let mut memory = kind("1s", 2).make();
     check(
         &mut *memory,
@@ -120,7 +124,7 @@ fn when_there_is_no_room_the_oldest_is_forgotten_and_counted() {
 }
 
 #[test]
-fn ten_times_as_many_readings_as_there_is_room_for_leave_no_more_than_that() {
+fn ten_times_too_many_readings_leave_as_many_as_there_is_room_for() {
     let mut memory = kind("30d", 3_000).make();
     let readings: Vec<_> = (0..30_000).map(|time| (0, time, true)).collect();
     check(&mut *memory, &readings);
@@ -128,7 +132,7 @@ fn ten_times_as_many_readings_as_there_is_room_for_leave_no_more_than_that() {
 }
 
 #[test]
-fn what_is_over_is_forgotten_little_by_little_as_others_come() {
+fn expired_readings_are_forgotten_a_few_at_a_time_as_others_come() {
     let mut memory = kind("1s", 1_000_000).make();
     let readings: Vec<_> = (0..1_000).map(|time| (0, time, true)).collect();
     check(&mut *memory, &readings);
@@ -138,7 +142,7 @@ fn what_is_over_is_forgotten_little_by_little_as_others_come() {
 }
 
 #[test]
-fn a_reading_that_passes_again_while_much_is_over_is_a_duplicate_from_then_on() {
+fn a_reading_that_passes_again_among_many_expired_ones_is_remembered_anew() {
     let mut memory = kind("1s", 1_000_000).make();
     let old = (0..100).map(|time| (0, time, true));
     let twice = [99, 98].into_iter().flat_map(|time| [(2_000, time, true), (2_000, time, false)]);
@@ -149,24 +153,24 @@ fn a_reading_that_passes_again_while_much_is_over_is_a_duplicate_from_then_on() 
 }
 
 #[test]
-fn what_had_passed_before_a_stop_passes_again_and_is_remembered() {
+fn readings_that_passed_before_a_stop_pass_again_and_are_remembered() {
     let mut memory = kind("1s", 1000).make();
     let start = Instant::now();
     let parts = parts("d", "s", Value::Text("on"), 0);
     let later = |millis| start + Duration::from_millis(millis);
-    assert!(look(&mut *memory, Turn::Again, &parts, start));
-    assert!(look(&mut *memory, Turn::Again, &parts, later(500)));
-    assert!(!look(&mut *memory, Turn::First, &parts, later(1_000)));
-    assert!(look(&mut *memory, Turn::First, &parts, later(1_001)));
+    assert!(look(&mut *memory, Encounter::Again, &parts, start));
+    assert!(look(&mut *memory, Encounter::Again, &parts, later(500)));
+    assert!(!look(&mut *memory, Encounter::First, &parts, later(1_000)));
+    assert!(look(&mut *memory, Encounter::First, &parts, later(1_001)));
 }
 
 #[test]
-fn the_reason_says_within_which_time() {
+fn the_reason_names_the_window() {
     assert_eq!(kind("10m", 1).why(), "the same reading came within 10m");
 }
 
 #[test]
-fn each_fault_in_the_settings_is_told() {
+fn each_fault_in_the_settings_is_reported() {
     let check = |values: &[(&str, Setting)], expected: &[&str]| {
         let mut settings = settings(values);
         read(&mut settings);
@@ -187,7 +191,7 @@ fn each_fault_in_the_settings_is_told() {
 
 proptest! {
     #[test]
-    fn it_agrees_with_a_list_of_what_passed(
+    fn it_agrees_with_a_list_of_the_readings_that_passed(
         max_readings in prop_oneof![1usize..20, Just(1_000_000)],
         steps in prop::collection::vec((0i64..12, prop_oneof![Just(0u64), 0u64..4, Just(10), 0u64..30]), 1..400),
     ) {
@@ -199,7 +203,7 @@ proptest! {
             at += later;
             model.retain(|(_, passed)| at - passed <= WINDOW);
             let parts = parts("d", "s", Value::Integer(1), time);
-            let passes = look(&mut *memory, Turn::First, &parts, start + Duration::from_millis(at));
+            let passes = look(&mut *memory, Encounter::First, &parts, start + Duration::from_millis(at));
             prop_assert_eq!(passes, model.iter().all(|(known, _)| *known != time), "{} at {}", time, at);
             if passes && model.len() == max_readings {
                 model.pop_front();

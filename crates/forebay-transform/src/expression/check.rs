@@ -1,15 +1,15 @@
-//! Whether the names and functions of an expression are known.
+//! Checks that the names and functions of an expression are known.
 
 use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue};
 use cel::common::types::CelString;
 use cel::{Context, ExecutionError, Value};
 
 use super::LANGUAGE;
-use super::fault::{Fault, nearest};
+use super::fault::{ExpressionFault, nearest};
 use super::shape::parts;
 use super::variables::NAMES;
 
-/// The functions of the language, as people may have meant them.
+/// The functions of the language, for suggestions.
 pub(super) const FUNCTIONS: [&str; 29] = [
     "bool",
     "bytes",
@@ -42,7 +42,7 @@ pub(super) const FUNCTIONS: [&str; 29] = [
     "value",
 ];
 
-/// What looks like a function and is written in a form of its own.
+/// Macros, which look like functions and have a syntax of their own.
 const MACROS: [(&str, &str); 8] = [
     ("has", "has(tags.name)"),
     ("all", "list.all(x, condition)"),
@@ -54,20 +54,20 @@ const MACROS: [(&str, &str); 8] = [
     ("optFlatMap", "optional.optFlatMap(x, result)"),
 ];
 
-/// Whether every name and every function of a tree is known.
-pub(super) fn names(tree: &IdedExpr) -> Result<(), Fault> {
+/// Checks that every name and every function of a tree is known.
+pub(super) fn names(tree: &IdedExpr) -> Result<(), ExpressionFault> {
     names_within(tree, &mut Vec::new())
 }
 
-/// The same within loops that have these variables.
-fn names_within<'a>(tree: &'a IdedExpr, variables: &mut Vec<&'a str>) -> Result<(), Fault> {
-    let fault = |problem: String| Err(Fault { id: tree.id, problem });
+/// Like [`names`], within loops that have these variables.
+fn names_within<'a>(tree: &'a IdedExpr, variables: &mut Vec<&'a str>) -> Result<(), ExpressionFault> {
+    let fault = |problem: String| Err(ExpressionFault { id: tree.id, problem });
     match &tree.expr {
         Expr::Unspecified => fault("cannot be understood".to_owned()),
         Expr::Struct(made) => fault(format!("there is no message `{}` to make", made.type_name)),
         Expr::Ident(_) | Expr::Select(_) => match root(tree) {
             Some((id, name)) if !is_known(name, variables) && !is_defined(tree) => {
-                Err(Fault { id, problem: unknown_field(name) })
+                Err(ExpressionFault { id, problem: unknown_field(name) })
             }
             _ => names_of_parts(tree, variables),
         },
@@ -83,15 +83,18 @@ fn names_within<'a>(tree: &'a IdedExpr, variables: &mut Vec<&'a str>) -> Result<
     }
 }
 
-fn names_of_parts<'a>(tree: &'a IdedExpr, variables: &mut Vec<&'a str>) -> Result<(), Fault> {
-    // The beginning of a qualified name is a name only together with the rest.
+fn names_of_parts<'a>(tree: &'a IdedExpr, variables: &mut Vec<&'a str>) -> Result<(), ExpressionFault> {
+    // The first part of a qualified name is a name only together with the rest.
     if root(tree).is_some() {
         return Ok(());
     }
     parts(tree).into_iter().try_for_each(|part| names_within(part, variables))
 }
 
-fn names_of_loop<'a>(looped: &'a ComprehensionExpr, variables: &mut Vec<&'a str>) -> Result<(), Fault> {
+fn names_of_loop<'a>(
+    looped: &'a ComprehensionExpr,
+    variables: &mut Vec<&'a str>,
+) -> Result<(), ExpressionFault> {
     names_within(&looped.iter_range, variables)?;
     names_within(&looped.accu_init, variables)?;
     let outside = variables.len();
@@ -114,12 +117,12 @@ pub(super) fn root(tree: &IdedExpr) -> Option<(u64, &str)> {
 }
 
 fn is_known(name: &str, variables: &[&str]) -> bool {
-    // A leading dot says that no variable of a loop is meant.
+    // A leading dot excludes the variables of loops.
     let (is_absolute, plain) = name.strip_prefix('.').map_or((false, name), |plain| (true, plain));
     NAMES.contains(&plain) || (!is_absolute && variables.contains(&plain))
 }
 
-/// Whether the language itself has that name, as it has `int`.
+/// Whether the language itself defines the name, such as `int`.
 fn is_defined(tree: &IdedExpr) -> bool {
     Value::resolve_val(tree, &Context::with_env(LANGUAGE.clone())).is_ok()
 }
@@ -130,11 +133,11 @@ fn unknown_field(name: &str) -> String {
     format!("unknown field `{name}`{hint}{stop} known: {}", NAMES.join(", "))
 }
 
-/// Whether a function is known that is called like this.
+/// Checks that the called function is known, and called in the right form.
 fn function(call: &CallExpr, variables: &[&str]) -> Result<(), String> {
     let name = call.func_name.as_str();
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.';
-    // Operators are calls, too.
+    // Operators are calls too.
     if !name.bytes().all(is_name) || qualified_function(call, variables).is_some() {
         return pattern(call);
     }
@@ -157,13 +160,13 @@ fn unknown_function(name: &str) -> String {
     }
 }
 
-/// How a macro is written, if there is one of that name.
+/// The syntax of the macro with this name.
 pub(super) fn macro_form(name: &str) -> Option<String> {
     let (_, form) = MACROS.iter().find(|(known, _)| *known == name)?;
     Some(format!("`{name}` is written as `{form}`"))
 }
 
-/// A reading must not say what pattern is compiled: that takes long.
+/// Checks that the pattern of `matches` is a literal: compiling patterns from readings would take too long.
 fn pattern(call: &CallExpr) -> Result<(), String> {
     let is_text = |argument: &IdedExpr| matches!(argument.expr, Expr::Literal(LiteralValue::String(_)));
     if call.func_name == "matches" && !call.args.last().is_some_and(is_text) {
@@ -172,7 +175,7 @@ fn pattern(call: &CallExpr) -> Result<(), String> {
     Ok(())
 }
 
-/// The name of the function if the target is no value but the first half of it: `optional.of`.
+/// The name of the function if the target is not a value but the first half of the name: `optional.of`.
 fn qualified_function(call: &CallExpr, variables: &[&str]) -> Option<String> {
     let target = call.target.as_deref()?;
     let Expr::Ident(first) = &target.expr else { return None };
@@ -190,7 +193,7 @@ pub(super) fn is_method(name: &str) -> bool {
     is_callable(CallExpr { func_name: name.to_owned(), target, args: Vec::new() })
 }
 
-/// Asks the crate by calling it: it tells a function that is not there from one that takes other arguments.
+/// Calls the function in the crate, whose errors distinguish an unknown function from one with other arguments.
 fn is_callable(call: CallExpr) -> bool {
     let tree = IdedExpr { id: 0, expr: Expr::Call(call) };
     let result = Value::resolve_val(&tree, &Context::with_env(LANGUAGE.clone())).map(|_| ());

@@ -1,15 +1,15 @@
-//! What is wrong with a part of an expression, and where it stands.
+//! A fault of an expression, and its place in the text.
 
 use cel::common::ast::SourceInfo;
 
-/// What is wrong with the part of this number in the syntax tree.
+/// A fault of the part with this number in the syntax tree.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(super) struct ExpressionFault {
     pub(super) id: u64,
     pub(super) problem: String,
 }
 
-impl Fault {
+impl ExpressionFault {
     /// The problem with its place before it.
     pub(super) fn with_place(self, source: &SourceInfo) -> String {
         match source.offset_for(self.id) {
@@ -19,7 +19,7 @@ impl Fault {
     }
 }
 
-/// Line and column of the character with so many bytes before it.
+/// Line and column of the character after `before` bytes.
 fn place(text: &str, before: usize) -> String {
     let before = text.get(..before).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |at| at + 1);
@@ -27,7 +27,7 @@ fn place(text: &str, before: usize) -> String {
     format!("line {line}, column {}", 1 + before[line_start..].chars().count())
 }
 
-/// The known name that is nearest to another, if it is near.
+/// The nearest known name, if it is near enough to be meant.
 pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let distances = known.into_iter().map(|known| (strsim::osa_distance(name, known), known));
     let (distance, known) = distances.min()?;

@@ -1,27 +1,27 @@
 //! Expressions over the fields of a reading, in the Common Expression Language.
 //!
-//! The language is that of the [CEL specification](https://github.com/google/cel-spec/blob/master/doc/langdef.md) with
-//! its standard macros, functions and optional values, as the crate `cel` reads and runs it. An expression sees
+//! The language is the [CEL specification](https://github.com/google/cel-spec/blob/master/doc/langdef.md) with its
+//! standard macros, functions and optional values, parsed and run by the crate `cel`. An expression sees
 //! `device`, `sensor` and `unit` (strings; `unit` is "" if there is none), `value`, `time` (a timestamp) and `tags` (a
 //! map of string to string).
 //!
-//! Where this differs from the specification, or adds to it:
+//! Differences from the specification, and additions:
 //!
 //! - A reading's number is always a double, however it was sent, so `value * 2.0` is right and `value * 2` is an error:
-//!   CEL multiplies no double with an int. It does compare them: `value > 2` is right.
+//!   CEL does not multiply a double with an int. It does compare them: `value > 2` is right.
 //! - There is no type checker. Names and functions are looked up at start, and each part of an expression is tried on
-//!   sample readings with a number, a boolean and a text; one that cannot work on any of them stops the start.
-//! - Durations and timestamps are the specification's, also where the crate's are not (`times.rs`). One leaves out what
-//!   the specification takes and Go does not: there is no leap second.
-//! - `<` and its kin fail on NaN, where the specification says false (the crate's doing).
-//! - `tags` is never equal to a map literal that stands on the left of `==` (it is, on the right).
+//!   sample readings with a number, a boolean and a text; a part that fails on all of them stops the start.
+//! - Durations and timestamps follow the specification, also where the crate does not (`times.rs`). Like Go, they lack
+//!   the leap second that the specification allows.
+//! - `<`, `<=`, `>` and `>=` fail on NaN, where the specification says false (as in the crate).
+//! - `tags` is never equal to a map literal on the left of `==`; on the right it can be.
 //! - An expression has at most [`TEXT_BYTES_MAX`] bytes, [`DEPTH_MAX`] levels and two loops (`all`, `exists`, `map`,
-//!   `filter`, …) within one another, which go round no more than [`ROUNDS_MAX`] times in all; the pattern of
-//!   `matches` must be written out. What an expression costs is bounded by its text, then, and not by a reading.
+//!   `filter`, …) within one another, which go round at most [`ROUNDS_MAX`] times in all; the pattern of `matches`
+//!   must be a literal. So the cost of an expression is bounded by its text, not by readings.
 //!
-//! Most expressions compare, calculate and test a few fields. Those are evaluated by `fast` without allocating; all
-//! others by the crate, for several hundred nanoseconds more, or tens of microseconds where it compiles the pattern of
-//! `matches` for each reading. Both give the same.
+//! Most expressions compare, calculate and test a few fields. `fast` evaluates them without allocating. The crate
+//! evaluates all others, which takes several hundred nanoseconds more, or tens of microseconds where it compiles the
+//! pattern of `matches` for each reading. Both give the same results.
 
 mod check;
 mod fast;
@@ -45,7 +45,7 @@ use forebay_reading::timestamp::Timestamp;
 use forebay_reading::{ReadingRef, Token};
 use thiserror::Error;
 
-use fast::Node;
+use fast::FastNode;
 use scalar::{Miss, Scalar};
 use variables::Variables;
 
@@ -53,7 +53,7 @@ use variables::Variables;
 pub const TEXT_BYTES_MAX: usize = 4096;
 /// Most levels of an expression: `a + b` has two.
 pub const DEPTH_MAX: usize = 64;
-/// Most rounds of all loops of an expression, as far as its text tells.
+/// Most rounds of all loops of an expression, by its text.
 pub const ROUNDS_MAX: usize = 10_000;
 
 /// The functions, types and macros of the language.
@@ -63,32 +63,32 @@ static LANGUAGE: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(times::language(
 pub struct Expression {
     text: String,
     program: Program,
-    fast: Option<Node>,
+    fast: Option<FastNode>,
 }
 
-/// What an expression has to give.
+/// The type that an expression must give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum ResultType {
     /// True or false.
     Truth,
     /// A string.
     Text,
-    /// What a reading can have as its value: a number, true or false, or a string.
+    /// A type of a reading's value: a number, true or false, or a string.
     Value,
     /// A timestamp.
     Time,
 }
 
-/// What an expression gave.
+/// The value of an expression.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Outcome<'a> {
+pub enum ExpressionValue<'a> {
     /// True or false.
     Boolean(bool),
     /// An int.
     Integer(i64),
     /// A uint.
     Unsigned(u64),
-    /// A double; perhaps not a finite one.
+    /// A double; may be infinite or NaN.
     Double(f64),
     /// A string.
     Text(Cow<'a, str>),
@@ -101,22 +101,22 @@ pub enum Outcome<'a> {
 /// An expression has no value on this reading: a tag is missing, a type does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the expression has no value on this reading")]
-pub struct Failed;
+pub struct NoValue;
 
-/// The fields of a reading, for any number of expressions: its number is read once.
+/// The fields of a reading, for any number of expressions: its number is parsed once.
 #[derive(Debug)]
-pub struct Fields<'a> {
+pub struct ReadingFields<'a> {
     reading: ReadingRef<'a>,
     value: Cell<Option<Scalar<'a>>>,
 }
 
 impl Expression {
-    /// Takes an expression that is to give what is wanted.
+    /// Compiles an expression that must give the wanted type.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, where, and what would be right, in words for people.
-    pub fn compile(text: &str, wanted: Wanted) -> Result<Expression, String> {
+    /// The fault, its place, and the remedy, in words for people.
+    pub fn compile(text: &str, wanted: ResultType) -> Result<Expression, String> {
         if text.len() > TEXT_BYTES_MAX {
             return Err(format!("must be at most {TEXT_BYTES_MAX} bytes long, got {}", text.len()));
         }
@@ -128,55 +128,58 @@ impl Expression {
         Ok(Expression { text: text.to_owned(), program, fast })
     }
 
-    /// The expression as it was written.
+    /// The text of the expression.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Whether it is one of the common shapes, which need neither the crate nor memory.
+    /// Whether it has one of the common shapes, which need neither the crate nor memory.
     pub fn is_fast(&self) -> bool {
         self.fast.is_some()
     }
 
-    /// Its value.
+    /// The value on a reading.
     ///
     /// # Errors
     ///
-    /// [`Failed`] if it has none.
-    pub fn evaluate<'a>(&'a self, fields: &Fields<'a>) -> Result<Outcome<'a>, Failed> {
+    /// [`NoValue`] if it has none.
+    pub fn evaluate<'a>(&'a self, fields: &ReadingFields<'a>) -> Result<ExpressionValue<'a>, NoValue> {
         match self.fast.as_ref().map(|fast| fast.evaluate(fields)) {
-            Some(Ok(scalar)) => Ok(Outcome::from(scalar)),
-            Some(Err(Miss::Failed)) => Err(Failed),
+            Some(Ok(scalar)) => Ok(ExpressionValue::from(scalar)),
+            Some(Err(Miss::Failed)) => Err(NoValue),
             Some(Err(Miss::Undecided)) | None => self.interpret(fields.reading),
         }
     }
 
-    /// Whether it is true.
+    /// Whether it is true for a reading.
     ///
     /// # Errors
     ///
-    /// [`Failed`] if it has no value, or neither true nor false.
-    pub fn holds(&self, reading: ReadingRef<'_>) -> Result<bool, Failed> {
-        match self.evaluate(&Fields::of(reading))? {
-            Outcome::Boolean(truth) => Ok(truth),
-            _ => Err(Failed),
+    /// [`NoValue`] if it has no value, or neither true nor false.
+    pub fn holds(&self, reading: ReadingRef<'_>) -> Result<bool, NoValue> {
+        match self.evaluate(&ReadingFields::of(reading))? {
+            ExpressionValue::Boolean(truth) => Ok(truth),
+            _ => Err(NoValue),
         }
     }
 
-    /// Its value, as the crate alone finds it.
+    /// The value on a reading, evaluated by the crate alone.
     ///
     /// # Errors
     ///
-    /// [`Failed`] if it has none.
-    pub fn interpret(&self, reading: ReadingRef<'_>) -> Result<Outcome<'static>, Failed> {
-        interpret(self.program.expression(), &Variables::of(reading)).map_err(|_| Failed)
+    /// [`NoValue`] if it has none.
+    pub fn interpret(&self, reading: ReadingRef<'_>) -> Result<ExpressionValue<'static>, NoValue> {
+        interpret(self.program.expression(), &Variables::of(reading)).map_err(|_| NoValue)
     }
 }
 
-fn interpret(tree: &cel::IdedExpr, variables: &Variables<'_>) -> Result<Outcome<'static>, ExecutionError> {
+fn interpret(
+    tree: &cel::IdedExpr,
+    variables: &Variables<'_>,
+) -> Result<ExpressionValue<'static>, ExecutionError> {
     let mut context = Context::with_env(Arc::clone(&LANGUAGE));
     context.set_variable_resolver(variables);
-    cel::Value::resolve_val(tree, &context).map(|value| Outcome::of(&*value))
+    cel::Value::resolve_val(tree, &context).map(|value| ExpressionValue::of(&*value))
 }
 
 impl fmt::Debug for Expression {
@@ -186,10 +189,10 @@ impl fmt::Debug for Expression {
     }
 }
 
-impl<'a> Fields<'a> {
+impl<'a> ReadingFields<'a> {
     /// Takes a reading.
-    pub fn of(reading: ReadingRef<'a>) -> Fields<'a> {
-        Fields { reading, value: Cell::new(None) }
+    pub fn of(reading: ReadingRef<'a>) -> ReadingFields<'a> {
+        ReadingFields { reading, value: Cell::new(None) }
     }
 
     /// The reading.
@@ -213,9 +216,9 @@ impl<'a> Fields<'a> {
             Token::Text(text) => Scalar::Text(text),
             Token::Literal(b"true") => Scalar::Boolean(true),
             Token::Literal(b"false") => Scalar::Boolean(false),
-            Token::Literal(_) => {
-                Scalar::Double(self.reading.value_as_double().expect("what is no text is a number"))
-            }
+            Token::Literal(_) => Scalar::Double(
+                self.reading.value_as_double().expect("a literal that is not a boolean is a number"),
+            ),
         };
         self.value.set(Some(value));
         value
@@ -226,67 +229,69 @@ impl<'a> Fields<'a> {
     }
 }
 
-impl<'a> From<Scalar<'a>> for Outcome<'a> {
-    fn from(scalar: Scalar<'a>) -> Outcome<'a> {
+impl<'a> From<Scalar<'a>> for ExpressionValue<'a> {
+    fn from(scalar: Scalar<'a>) -> ExpressionValue<'a> {
         match scalar {
-            Scalar::Boolean(truth) => Outcome::Boolean(truth),
-            Scalar::Integer(number) => Outcome::Integer(number),
-            Scalar::Double(number) => Outcome::Double(number),
-            Scalar::Text(text) => Outcome::Text(String::from_utf8_lossy(text)),
+            Scalar::Boolean(truth) => ExpressionValue::Boolean(truth),
+            Scalar::Integer(number) => ExpressionValue::Integer(number),
+            Scalar::Double(number) => ExpressionValue::Double(number),
+            Scalar::Text(text) => ExpressionValue::Text(String::from_utf8_lossy(text)),
         }
     }
 }
 
-impl Outcome<'_> {
-    fn of(value: &dyn Val) -> Outcome<'static> {
+impl ExpressionValue<'_> {
+    fn of(value: &dyn Val) -> ExpressionValue<'static> {
         if let Some(truth) = value.downcast_ref::<CelBool>() {
-            Outcome::Boolean(*truth.inner())
+            ExpressionValue::Boolean(*truth.inner())
         } else if let Some(number) = value.downcast_ref::<CelDouble>() {
-            Outcome::Double(*number.inner())
+            ExpressionValue::Double(*number.inner())
         } else if let Some(text) = value.downcast_ref::<CelString>() {
-            Outcome::Text(Cow::Owned(text.inner().to_owned()))
+            ExpressionValue::Text(Cow::Owned(text.inner().to_owned()))
         } else if let Some(number) = value.downcast_ref::<CelInt>() {
-            Outcome::Integer(*number.inner())
+            ExpressionValue::Integer(*number.inner())
         } else if let Some(number) = value.downcast_ref::<CelUInt>() {
-            Outcome::Unsigned(*number.inner())
+            ExpressionValue::Unsigned(*number.inner())
         } else if let Some(time) = value.downcast_ref::<CelTimestamp>() {
-            Outcome::Time(time.inner().timestamp_nanos_opt().and_then(Timestamp::from_nanos))
+            ExpressionValue::Time(time.inner().timestamp_nanos_opt().and_then(Timestamp::from_nanos))
         } else {
-            Outcome::Other(value.get_type().name().to_owned())
+            ExpressionValue::Other(value.get_type().name().to_owned())
         }
     }
 
-    /// Its type, as CEL calls it.
+    /// The name of its type in CEL.
     fn type_name(&self) -> &str {
         match self {
-            Outcome::Boolean(_) => "bool",
-            Outcome::Integer(_) => "int",
-            Outcome::Unsigned(_) => "uint",
-            Outcome::Double(_) => "double",
-            Outcome::Text(_) => "string",
-            Outcome::Time(_) => "timestamp",
-            Outcome::Other(name) => name,
+            ExpressionValue::Boolean(_) => "bool",
+            ExpressionValue::Integer(_) => "int",
+            ExpressionValue::Unsigned(_) => "uint",
+            ExpressionValue::Double(_) => "double",
+            ExpressionValue::Text(_) => "string",
+            ExpressionValue::Time(_) => "timestamp",
+            ExpressionValue::Other(name) => name,
         }
     }
 }
 
-impl Wanted {
-    fn takes(self, outcome: &Outcome<'_>) -> bool {
+impl ResultType {
+    fn takes(self, outcome: &ExpressionValue<'_>) -> bool {
         match outcome {
-            Outcome::Boolean(_) => matches!(self, Wanted::Truth | Wanted::Value),
-            Outcome::Integer(_) | Outcome::Unsigned(_) | Outcome::Double(_) => self == Wanted::Value,
-            Outcome::Text(_) => matches!(self, Wanted::Text | Wanted::Value),
-            Outcome::Time(_) => self == Wanted::Time,
-            Outcome::Other(_) => false,
+            ExpressionValue::Boolean(_) => matches!(self, ResultType::Truth | ResultType::Value),
+            ExpressionValue::Integer(_) | ExpressionValue::Unsigned(_) | ExpressionValue::Double(_) => {
+                self == ResultType::Value
+            }
+            ExpressionValue::Text(_) => matches!(self, ResultType::Text | ResultType::Value),
+            ExpressionValue::Time(_) => self == ResultType::Time,
+            ExpressionValue::Other(_) => false,
         }
     }
 
     fn noun(self) -> &'static str {
         match self {
-            Wanted::Truth => "true or false",
-            Wanted::Text => "a string",
-            Wanted::Value => "a number, true or false, or a string",
-            Wanted::Time => "a timestamp",
+            ResultType::Truth => "true or false",
+            ResultType::Text => "a string",
+            ResultType::Value => "a number, true or false, or a string",
+            ResultType::Time => "a timestamp",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Values of the fast path, and what operators make of them: what the crate `cel` makes of them.
+//! Values of the fast path, and operators with the same results as in the crate `cel`.
 
 use std::cmp::Ordering;
 
@@ -11,16 +11,16 @@ pub(super) enum Scalar<'a> {
     /// Only literals are integers: a reading's number is a double.
     Integer(i64),
     Double(f64),
-    /// UTF-8: the order of its bytes is that of its characters.
+    /// UTF-8, whose bytes have the order of the characters.
     Text(&'a [u8]),
 }
 
-/// Why there is no value.
+/// The reason for a missing value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Miss {
-    /// The expression has none on this reading.
+    /// The expression has no value on this reading.
     Failed,
-    /// The fast path does not know it.
+    /// The fast path cannot compute the value.
     Undecided,
 }
 
@@ -62,7 +62,7 @@ fn double(number: i64) -> f64 {
     number as f64
 }
 
-/// `<` and its kin.
+/// `<`, `<=`, `>`, `>=`.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Comparison {
     Less,
@@ -84,7 +84,7 @@ impl Comparison {
     }
 }
 
-/// `+` and its kin.
+/// `+`, `-`, `*`, `/`.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Operation {
     Add,
@@ -111,7 +111,7 @@ impl Operation {
     }
 }
 
-/// `startsWith` and its kin.
+/// `startsWith`, `endsWith`, `contains`.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum TextTest {
     StartsWith,

@@ -1,9 +1,9 @@
-//! Limits of a syntax tree: what it may cost to go through it.
+//! Limits of a syntax tree, which bound the cost of an evaluation.
 
 use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, operators};
 use forebay_reading::TAGS_MAX;
 
-use super::fault::Fault;
+use super::fault::ExpressionFault;
 use super::{DEPTH_MAX, ROUNDS_MAX};
 
 /// Most loops within one another.
@@ -14,16 +14,16 @@ pub(super) fn too_deep() -> String {
     format!("is nested too deeply: at most {DEPTH_MAX} levels are allowed")
 }
 
-/// Whether a tree keeps the limits. It recurses as deep as the tree is.
-pub(super) fn check(tree: &IdedExpr) -> Result<(), Fault> {
-    let fault = |problem: String| Err(Fault { id: tree.id, problem });
+/// Checks that a tree keeps the limits. It recurses to the depth of the tree.
+pub(super) fn check(tree: &IdedExpr) -> Result<(), ExpressionFault> {
+    let fault = |problem: String| Err(ExpressionFault { id: tree.id, problem });
     if depth(tree) > DEPTH_MAX {
         return fault(too_deep());
     }
     if loops(tree) > LOOPS_MAX {
         return fault(format!("has too many loops within one another: at most {LOOPS_MAX} are allowed"));
     }
-    // No list that is written or read, and no text of names, has more members than that.
+    // No literal list and no map of tags has more members than this.
     let longest = nodes(tree).max(TAGS_MAX);
     let rounds = rounds(tree, longest);
     if rounds > ROUNDS_MAX {
@@ -32,7 +32,7 @@ pub(super) fn check(tree: &IdedExpr) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The parts of which a tree is made.
+/// The parts of a tree.
 pub(super) fn parts(tree: &IdedExpr) -> Vec<&IdedExpr> {
     match &tree.expr {
         Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => Vec::new(),
@@ -77,13 +77,13 @@ fn rounds(tree: &IdedExpr, longest: usize) -> usize {
     around.saturating_add(rounds(iter_range, longest))
 }
 
-/// Most members of what a loop goes through.
+/// Most members of the range of a loop.
 fn length(range: &IdedExpr, longest: usize) -> usize {
     match &range.expr {
         Expr::List(list) => list.elements.len(),
         Expr::Map(map) => map.entries.len(),
         Expr::Ident(name) if name == "tags" => TAGS_MAX,
-        // `map` and `filter` give no more than they go through.
+        // `map` and `filter` give at most as many members as their range has.
         Expr::Comprehension(looped) => length(&looped.iter_range, longest),
         Expr::Call(call) if call.func_name == operators::ADD && call.args.len() == 2 => {
             call.args.iter().map(|side| length(side, longest)).sum()

@@ -1,4 +1,4 @@
-//! From text to syntax tree, whatever the text is.
+//! Parses any text into a syntax tree or an error for people.
 
 use std::thread;
 
@@ -6,16 +6,16 @@ use cel::{ParseError, ParseErrors, Program};
 
 use super::{LANGUAGE, check, shape};
 
-/// Stack of the thread that parses, in bytes. The crate's parser recurses; the most that a text of 4 KiB was seen to take
-/// is between 768 KiB and 1 MiB (`1+1+1…`, or 90 parentheses, in a build that is not optimised).
+/// Stack of the thread that parses, in bytes. The crate's parser recurses; the most that a text of 4 KiB took in tests is
+/// between 768 KiB and 1 MiB (`1+1+1…`, or 90 parentheses, in a build that is not optimised).
 const STACK_BYTES: usize = 32 << 20;
 
-/// Parses an expression and looks at its shape. It runs on a thread of its own, because the stack of the caller may be
-/// too small for a hostile text, and so that a panic of the parser ends in a message.
+/// Parses an expression and checks its shape, on a thread of its own: the caller's stack may be too small for a hostile
+/// text, and a panic of the parser becomes a message.
 ///
 /// # Errors
 ///
-/// What is wrong with it, and where.
+/// The fault and its place.
 pub(super) fn parse(text: &str) -> Result<Program, String> {
     let parse = || {
         let program = LANGUAGE.compile(text).map_err(|errors| explain(&errors))?;
@@ -31,7 +31,7 @@ pub(super) fn parse(text: &str) -> Result<Program, String> {
     })
 }
 
-/// The first error that says what was expected.
+/// The text of the first error that names the expected tokens, or else of the first.
 fn explain(errors: &ParseErrors) -> String {
     let is_syntax = |error: &&ParseError| error.msg.starts_with("Syntax error");
     let Some(error) = errors.errors.iter().find(is_syntax).or(errors.errors.first()) else {
@@ -41,7 +41,7 @@ fn explain(errors: &ParseErrors) -> String {
     format!("line {line}, column {column}: {}", translate(&error.msg))
 }
 
-/// The parser's message in words for people.
+/// Translates the parser's message into words for people.
 fn translate(message: &str) -> String {
     if message.contains("Recursion limit") {
         return shape::too_deep();
@@ -60,7 +60,7 @@ fn translate(message: &str) -> String {
     }
 }
 
-/// What stands there and should not.
+/// The unexpected token.
 fn finding(found: &str) -> String {
     let unexpected = ["extraneous input ", "mismatched input ", "no viable alternative at input "];
     match unexpected.into_iter().find_map(|start| found.strip_prefix(start)) {
@@ -88,7 +88,7 @@ fn unquoted(token: &str) -> &str {
     token.strip_prefix('\'').and_then(|token| token.strip_suffix('\'')).unwrap_or(token)
 }
 
-/// What could have stood there: a long list of tokens, or a few.
+/// The expected tokens, summed up if there are many.
 fn expectation(tokens: &str) -> Option<String> {
     if tokens.is_empty() {
         return None;

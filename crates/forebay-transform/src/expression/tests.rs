@@ -24,27 +24,27 @@ fn reading(value: Value<'_>) -> Readings {
 }
 
 #[track_caller]
-fn check(text: &str, value: Value<'_>, expected: Option<Outcome<'_>>) {
-    let wanted = [Wanted::Truth, Wanted::Value, Wanted::Text, Wanted::Time];
+fn check(text: &str, value: Value<'_>, expected: Option<ExpressionValue<'_>>) {
+    let wanted = [ResultType::Truth, ResultType::Value, ResultType::Text, ResultType::Time];
     let compiled = wanted.into_iter().map(|wanted| Expression::compile(text, wanted));
     let expression = compiled.reduce(Result::or).expect("something is wanted").expect(text);
     let readings = reading(value);
     let reading = readings.iter().next().expect("one");
-    let outcome = expression.evaluate(&Fields::of(reading)).ok();
+    let outcome = expression.evaluate(&ReadingFields::of(reading)).ok();
     assert_eq!(outcome, expected, "{text}");
     assert_eq!(expression.interpret(reading).ok(), expected, "{text}, by the crate alone");
 }
 
-fn truth(truth: bool) -> Option<Outcome<'static>> {
-    Some(Outcome::Boolean(truth))
+fn truth(truth: bool) -> Option<ExpressionValue<'static>> {
+    Some(ExpressionValue::Boolean(truth))
 }
 
-fn double(number: f64) -> Option<Outcome<'static>> {
-    Some(Outcome::Double(number))
+fn double(number: f64) -> Option<ExpressionValue<'static>> {
+    Some(ExpressionValue::Double(number))
 }
 
-fn text(text: &str) -> Option<Outcome<'_>> {
-    Some(Outcome::Text(text.into()))
+fn text(text: &str) -> Option<ExpressionValue<'_>> {
+    Some(ExpressionValue::Text(text.into()))
 }
 
 #[test]
@@ -62,19 +62,19 @@ fn a_number_is_a_double_however_it_was_sent() {
 }
 
 #[test]
-fn every_field_is_seen_by_its_name() {
+fn every_field_has_a_name() {
     let one = Value::Integer(1);
     check("device", one, text("meter-7"));
     check("sensor + '/' + unit", one, text("temperature/Cel"));
     check("time == timestamp('2007-02-01T12:30:00Z')", one, truth(true));
-    check("time.getHours()", one, Some(Outcome::Integer(12)));
+    check("time.getHours()", one, Some(ExpressionValue::Integer(12)));
     let later = Timestamp::parse("2007-02-01T12:30:10Z").ok();
-    check("time + duration('10s')", one, Some(Outcome::Time(later)));
-    check("timestamp('1969-12-31T23:59:59Z')", one, Some(Outcome::Time(None)));
-    check("timestamp('9999-12-31T00:00:00Z')", one, Some(Outcome::Time(None)));
+    check("time + duration('10s')", one, Some(ExpressionValue::Time(later)));
+    check("timestamp('1969-12-31T23:59:59Z')", one, Some(ExpressionValue::Time(None)));
+    check("timestamp('9999-12-31T00:00:00Z')", one, Some(ExpressionValue::Time(None)));
     check("value", Value::Text("on"), text("on"));
     check("!value", Value::Boolean(false), truth(true));
-    check("18446744073709551615u", one, Some(Outcome::Unsigned(u64::MAX)));
+    check("18446744073709551615u", one, Some(ExpressionValue::Unsigned(u64::MAX)));
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn tags_are_a_map_that_may_lack_a_name() {
 }
 
 #[test]
-fn a_side_that_decides_makes_good_for_one_that_fails() {
+fn a_side_that_decides_outweighs_one_that_fails() {
     let on = Value::Text("on");
     check("value > 1.0 || sensor == 'temperature'", on, truth(true));
     check("sensor == 'temperature' || value > 1.0", on, truth(true));
@@ -109,7 +109,7 @@ fn a_side_that_decides_makes_good_for_one_that_fails() {
 
 #[test]
 fn the_common_shapes_are_fast_and_the_others_are_not() {
-    let is_fast = |text: &str| Expression::compile(text, Wanted::Truth).expect(text).is_fast();
+    let is_fast = |text: &str| Expression::compile(text, ResultType::Truth).expect(text).is_fast();
     for text in [
         "sensor != \"temperature\" || (value > -40.0 && value < 125.0)",
         "has(tags.site) && tags.site in ['north', 'south']",

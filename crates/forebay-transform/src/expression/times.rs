@@ -1,14 +1,14 @@
-//! Durations and timestamps as the specification of CEL has them, where the crate `cel` has them otherwise.
+//! Durations and timestamps by the specification of CEL, where the crate `cel` differs from it.
 //!
 //! - `getMilliseconds` of a duration is its milliseconds part, 0 to 999: 234 of `duration('1.234s')`. The crate gives all
 //!   of its milliseconds, 1234. (`getHours`, `getMinutes` and `getSeconds` are the whole duration in that unit.)
-//! - `duration(text)` takes a duration and nothing behind it, and takes it exactly. The crate passes over what stands
-//!   behind one, and reads decimals as doubles: its `1.001s` has 0 whole milliseconds beyond the second.
-//! - `timestamp(text)` is an instant in UTC: what it is asked without a time zone, it answers in UTC. The crate answers
-//!   in the offset with which the text was written.
+//! - `duration(text)` reads a duration to the end of the text, and exactly. The crate ignores text behind a duration, and
+//!   reads decimals as doubles: its `1.001s` has 0 whole milliseconds beyond the second.
+//! - `timestamp(text)` is an instant in UTC: its parts, without a time zone, are in UTC. In the crate they are in the
+//!   offset of the text.
 //!
-//! An overload of the crate cannot be replaced by another. So the parser turns these calls into calls of functions of
-//! our own, whose names nobody can write.
+//! An overload of the crate cannot be replaced. So macros turn these calls into calls of our own functions, whose names
+//! cannot be written in an expression.
 
 use cel::common::ast::{CallExpr, Expr, IdedExpr};
 use cel::common::types::{CelDuration, CelInt, CelString, CelTimestamp};
@@ -16,8 +16,7 @@ use cel::parser::Macro;
 use cel::{DeclarationError, Env, ExecutionError};
 use chrono::{DateTime, Datelike as _, FixedOffset, Timelike as _};
 
-/// Units of a duration in nanoseconds, by the names that Go and the specification have for them. A name stands before
-/// the ones that it begins with.
+/// Units of a duration in nanoseconds, by their names in Go and the specification. A name comes before its prefixes.
 const UNITS: [(&str, u128); 8] = [
     ("ns", 1),
     ("us", 1_000),
@@ -28,15 +27,15 @@ const UNITS: [(&str, u128); 8] = [
     ("m", 60_000_000_000),
     ("h", 3_600_000_000_000),
 ];
-/// Digits behind the point of a duration that are looked at: an hour has 13 digits in nanoseconds.
+/// Digits behind the point of a duration that count: an hour in nanoseconds has 13 digits.
 const FRACTION_DIGITS_MAX: usize = 18;
 /// The years that a timestamp may lie in.
 const YEARS: std::ops::RangeInclusive<i32> = 1..=9999;
 
-/// The standard environment with our own functions in the place of those of the crate.
+/// The standard environment with our own functions in place of the crate's.
 pub(super) fn language() -> Env {
     let mut language = Env::stdlib();
-    extend(&mut language).expect("no macro and no overload is there twice");
+    extend(&mut language).expect("each macro and overload is added once");
     language
 }
 
@@ -88,8 +87,8 @@ fn duration_of_text(text: &CelString<'_>) -> Result<CelDuration, ExecutionError>
     Ok(CelDuration::from(chrono::Duration::nanoseconds(nanos)))
 }
 
-/// Nanoseconds of a text such as `1h30m` or `-1.5s`; `None` if it is no duration, or too long for 64 bits. Digits beyond
-/// nanoseconds are cut off.
+/// Nanoseconds of a text such as `1h30m` or `-1.5s`; `None` if it is not a duration, or too long for 64 bits. Digits
+/// beyond nanoseconds are cut off.
 fn parse_duration(text: &str) -> Option<i64> {
     let (is_negative, mut rest) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
@@ -111,7 +110,7 @@ fn parse_duration(text: &str) -> Option<i64> {
     i64::try_from(if is_negative { -nanos } else { nanos }).ok()
 }
 
-/// The nanoseconds of a number and its unit at the beginning of a text, and what stands behind them.
+/// The nanoseconds of a number and its unit at the beginning of a text, and the rest of the text.
 fn parse_part(text: &str) -> Option<(i128, &str)> {
     let (whole, rest) = split_digits(text);
     let (fraction, rest) = rest.strip_prefix('.').map_or(("", rest), split_digits);
@@ -119,7 +118,7 @@ fn parse_part(text: &str) -> Option<(i128, &str)> {
         return None;
     }
     let unit = |(name, nanos): &(&str, u128)| rest.strip_prefix(name).map(|after| (*nanos, after));
-    // "m" begins "ms", which therefore stands first.
+    // "m" is a prefix of "ms", which therefore comes first.
     let (unit, after) = UNITS.iter().find_map(unit)?;
     let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
     let fraction = &fraction[..fraction.len().min(FRACTION_DIGITS_MAX)];
@@ -140,7 +139,7 @@ fn timestamp_of_timestamp(time: &CelTimestamp) -> CelTimestamp {
 fn timestamp_of_text(text: &CelString<'_>) -> Result<CelTimestamp, ExecutionError> {
     let failed = |problem: String| ExecutionError::function_error("timestamp", problem);
     let time = DateTime::parse_from_rfc3339(text.inner()).map_err(|error| failed(error.to_string()))?;
-    // A leap second is kept as more than a second's worth of nanoseconds.
+    // The crate `chrono` gives a leap second more nanoseconds than a second has.
     if time.nanosecond() >= 1_000_000_000 {
         return Err(failed("there is no leap second here".to_owned()));
     }

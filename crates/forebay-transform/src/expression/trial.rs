@@ -1,4 +1,4 @@
-//! Whether an expression can work: it is tried on readings with a number, a boolean and a text as their value.
+//! Tries an expression on sample readings with a number, a boolean and a text as their value.
 
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue};
 use cel::common::types::{CelBool, CelDouble, CelString};
@@ -7,59 +7,59 @@ use cel::{ExecutionError, Value};
 use forebay_reading::timestamp::Timestamp;
 
 use super::check::root;
-use super::fault::Fault;
+use super::fault::ExpressionFault;
 use super::shape::parts;
-use super::variables::{NAMES, Tags, Variables, time};
-use super::{Outcome, Wanted, interpret};
+use super::variables::{NAMES, TagsMap, Variables, time};
+use super::{ExpressionValue, ResultType, interpret};
 
-/// Operators by the names that the crate has for them.
+/// Operators by their names in the crate.
 const OPERATORS: [(&str, &str); 5] = [("add", "+"), ("sub", "-"), ("mul", "*"), ("div", "/"), ("rem", "%")];
 
-/// How an expression fared on a sample.
-enum Trial {
-    /// It gave this.
-    Gave(Outcome<'static>),
+/// The result of an expression on a sample.
+enum SampleResult {
+    /// It has this value.
+    Value(ExpressionValue<'static>),
     /// Its types do not fit together.
-    Cannot(ExecutionError),
-    /// It depends on what the reading holds.
-    Depends,
-    /// It wants a tag, and the sample has none.
+    Misfit(ExecutionError),
+    /// It has no value on this sample, but may have one on another reading.
+    Dependent,
+    /// It reads a tag, and the sample has none.
     WithoutTag,
 }
 
-/// Tries each part of an expression and then what the whole gives.
+/// Tries each part of an expression and then the type of the whole.
 ///
-/// A part is at fault if it works on no sample: `value * 2` multiplies a double, a bool and a string with an int, and
-/// none of them can be. That a tag is missing is never at fault.
-pub(super) fn run(tree: &IdedExpr, wanted: Wanted) -> Result<(), Fault> {
+/// A part is at fault if it fails on every sample: `value * 2` multiplies a double, a bool and a string with an int, and
+/// no such product exists. A missing tag is never a fault.
+pub(super) fn run(tree: &IdedExpr, wanted: ResultType) -> Result<(), ExpressionFault> {
     let samples = samples();
     try_parts(tree, &samples)?;
     let outcomes = samples.iter().map(|sample| attempt(tree, sample)).collect::<Vec<_>>();
-    let is_fine = |trial: &Trial| match trial {
-        Trial::Gave(outcome) => wanted.takes(outcome),
-        Trial::Cannot(_) | Trial::WithoutTag => false,
-        Trial::Depends => true,
+    let is_fine = |trial: &SampleResult| match trial {
+        SampleResult::Value(outcome) => wanted.takes(outcome),
+        SampleResult::Misfit(_) | SampleResult::WithoutTag => false,
+        SampleResult::Dependent => true,
     };
     if outcomes.iter().any(is_fine) {
         return Ok(());
     }
     let gave = outcomes.iter().find_map(|trial| match trial {
-        Trial::Gave(outcome) => Some(outcome.type_name()),
-        Trial::Cannot(_) | Trial::Depends | Trial::WithoutTag => None,
+        SampleResult::Value(outcome) => Some(outcome.type_name()),
+        SampleResult::Misfit(_) | SampleResult::Dependent | SampleResult::WithoutTag => None,
     });
     let problem = format!("must give {}, got {}", wanted.noun(), gave.map_or("an error", plain));
-    Err(Fault { id: tree.id, problem })
+    Err(ExpressionFault { id: tree.id, problem })
 }
 
-/// Readings with every tag that an expression asks for, and without any.
+/// Sample readings: each value with every tag that an expression may read, and without tags.
 fn samples() -> Vec<Variables<'static>> {
     let values: [fn() -> Box<dyn Val>; 3] = [
         || Box::new(CelDouble::from(1.0)),
         || Box::new(CelBool::from(true)),
         || Box::new(CelString::from("text")),
     ];
-    let tags = [Tags::whatever("tag", "text"), Tags::none()];
-    let sample = |value: Box<dyn Val>, tags: &Tags<'static>| Variables {
+    let tags = [TagsMap::whatever("tag", "text"), TagsMap::none()];
+    let sample = |value: Box<dyn Val>, tags: &TagsMap<'static>| Variables {
         device: CelString::from("device"),
         sensor: CelString::from("sensor"),
         value,
@@ -70,11 +70,11 @@ fn samples() -> Vec<Variables<'static>> {
     tags.iter().flat_map(|tags| values.map(|value| sample(value(), tags))).collect()
 }
 
-/// The innermost part that cannot work is told. What is inside of a loop is tried with the loop.
-fn try_parts(tree: &IdedExpr, samples: &[Variables<'_>]) -> Result<(), Fault> {
+/// Reports the innermost part that fails on every sample. The body of a loop is tried with the loop.
+fn try_parts(tree: &IdedExpr, samples: &[Variables<'_>]) -> Result<(), ExpressionFault> {
     match &tree.expr {
         Expr::Comprehension(looped) => try_parts(&looped.iter_range, samples)?,
-        // The beginning of the name of a type is no value.
+        // The first part of the name of a type is not a value.
         Expr::Select(_) if root(tree).is_some_and(|(_, name)| !NAMES.contains(&name)) => {}
         _ => parts(tree).into_iter().try_for_each(|part| try_parts(part, samples))?,
     }
@@ -84,27 +84,27 @@ fn try_parts(tree: &IdedExpr, samples: &[Variables<'_>]) -> Result<(), Fault> {
     let mut first = None;
     for sample in samples {
         match attempt(tree, sample) {
-            Trial::Gave(_) | Trial::Depends => return Ok(()),
-            Trial::Cannot(error) => first = first.or(Some(error)),
-            Trial::WithoutTag => {}
+            SampleResult::Value(_) | SampleResult::Dependent => return Ok(()),
+            SampleResult::Misfit(error) => first = first.or(Some(error)),
+            SampleResult::WithoutTag => {}
         }
     }
     let problem = first.map_or(String::new(), |error| explain(tree, &error));
-    Err(Fault { id: tree.id, problem })
+    Err(ExpressionFault { id: tree.id, problem })
 }
 
-fn attempt(tree: &IdedExpr, sample: &Variables<'_>) -> Trial {
+fn attempt(tree: &IdedExpr, sample: &Variables<'_>) -> SampleResult {
     match interpret(tree, sample) {
-        Ok(outcome) => Trial::Gave(outcome),
-        Err(ExecutionError::NoSuchKey(_)) if sample.tags.is_empty() => Trial::WithoutTag,
+        Ok(outcome) => SampleResult::Value(outcome),
+        Err(ExecutionError::NoSuchKey(_)) if sample.tags.is_empty() => SampleResult::WithoutTag,
         Err(error) if is_about_types(&error) || is_constant(tree) || has_constant_pattern(tree) => {
-            Trial::Cannot(error)
+            SampleResult::Misfit(error)
         }
-        Err(_) => Trial::Depends,
+        Err(_) => SampleResult::Dependent,
     }
 }
 
-/// Whether an error has nothing to do with what a reading holds.
+/// Whether an error does not depend on the contents of a reading.
 fn is_about_types(error: &ExecutionError) -> bool {
     !matches!(
         error,
@@ -122,7 +122,7 @@ fn is_constant(tree: &IdedExpr) -> bool {
     !matches!(tree.expr, Expr::Ident(_)) && parts(tree).into_iter().all(is_constant)
 }
 
-/// `matches` fails on a pattern that is none, whatever the text is.
+/// A malformed pattern of `matches` fails on every text.
 fn has_constant_pattern(tree: &IdedExpr) -> bool {
     matches!(&tree.expr, Expr::Call(call) if call.func_name == "matches")
 }
@@ -150,7 +150,7 @@ fn explain(tree: &IdedExpr, error: &ExecutionError) -> String {
     }
 }
 
-/// An operator or a function that is not there for these types.
+/// The message for an operator or a function that does not exist for these types.
 fn misfit(tree: &IdedExpr, operator: &str, types: &[String]) -> String {
     let types = types.iter().map(|name| plain(name)).collect::<Vec<_>>();
     match &tree.expr {
@@ -173,12 +173,12 @@ fn sign(operator: &str) -> &str {
         "_[_]" | "_[?_]" => "[]",
         "_?_:_" => "?",
         "_._" | "_?._" => ".",
-        // The names of our own functions begin with an `@`, too.
+        // The names of our own functions begin with an `@`.
         other => other.trim_matches('_').trim_start_matches('@'),
     }
 }
 
-/// The name of a type as it is called in an expression.
+/// The name of a type in an expression.
 fn plain(name: &str) -> &str {
     match name {
         "google.protobuf.Timestamp" => "timestamp",
@@ -189,7 +189,7 @@ fn plain(name: &str) -> &str {
     }
 }
 
-/// What to write in place of an int that meets a double.
+/// The hint for an int that meets a double.
 fn double_hint(call: &CallExpr) -> String {
     let integer = call.args.iter().find_map(|argument| match &argument.expr {
         Expr::Literal(LiteralValue::Int(number)) => Some(*number.inner()),

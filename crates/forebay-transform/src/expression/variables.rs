@@ -1,4 +1,4 @@
-//! A reading as the crate `cel` sees it: its fields by their names.
+//! The fields of a reading as variables of the crate `cel`.
 
 use cel::ExecutionError;
 use cel::common::traits::{Container, Indexer, Iterable, Iterator as ValueIterator, Sizer};
@@ -13,7 +13,7 @@ use forebay_reading::{ReadingRef, Value};
 /// The names that an expression knows, in the order in which people should see them.
 pub(super) const NAMES: [&str; 6] = ["device", "sensor", "value", "time", "unit", "tags"];
 
-/// The fields of a reading, or of one that an expression is tried on.
+/// The fields of a reading, or of a sample for trials.
 #[derive(Debug)]
 pub(super) struct Variables<'a> {
     pub(super) device: CelString<'a>,
@@ -21,7 +21,7 @@ pub(super) struct Variables<'a> {
     pub(super) value: Box<dyn Val + 'a>,
     pub(super) time: CelTimestamp,
     pub(super) unit: CelString<'a>,
-    pub(super) tags: Tags<'a>,
+    pub(super) tags: TagsMap<'a>,
 }
 
 impl<'a> Variables<'a> {
@@ -32,7 +32,7 @@ impl<'a> Variables<'a> {
             value: value(reading),
             time: time(reading.time()),
             unit: CelString::from(reading.unit().unwrap_or_default()),
-            tags: Tags::of(reading),
+            tags: TagsMap::of(reading),
         }
     }
 }
@@ -41,7 +41,7 @@ fn value(reading: ReadingRef<'_>) -> Box<dyn Val + '_> {
     match reading.value() {
         Value::Boolean(truth) => Box::new(CelBool::from(truth)),
         Value::Text(text) => Box::new(CelString::from(text)),
-        // Any number is a double: a device that sends 20 and one that sends 20.5 are not told apart.
+        // Every number is a double, so that expressions do not depend on whether a device sends 20 or 20.0.
         #[expect(clippy::cast_precision_loss, reason = "the nearest double is meant")]
         Value::Integer(number) => Box::new(CelDouble::from(number as f64)),
         Value::Double(number) => Box::new(CelDouble::from(number)),
@@ -66,29 +66,29 @@ impl VariableResolver for Variables<'_> {
     }
 }
 
-/// The tags of a reading as a map. Unlike the crate's own it keeps them in their order, so that an expression that
-/// goes through them gives the same on every run.
+/// The tags of a reading as a map. Unlike the crate's map it has an order, so that a loop over the tags gives the same
+/// result on every run.
 #[derive(Clone, Debug)]
-pub(super) struct Tags<'a> {
+pub(super) struct TagsMap<'a> {
     tags: Vec<(CelString<'a>, CelString<'a>)>,
-    /// The value of every other tag that is asked for, in a sample.
+    /// The value of every other tag, in a sample.
     any: Option<CelString<'a>>,
 }
 
-impl<'a> Tags<'a> {
-    fn of(reading: ReadingRef<'a>) -> Tags<'a> {
+impl<'a> TagsMap<'a> {
+    fn of(reading: ReadingRef<'a>) -> TagsMap<'a> {
         let tags = reading.tags().map(|(name, value)| (CelString::from(name), CelString::from(value)));
-        Tags { tags: tags.collect(), any: None }
+        TagsMap { tags: tags.collect(), any: None }
     }
 
     /// No tags.
-    pub(super) fn none() -> Tags<'a> {
-        Tags { tags: Vec::new(), any: None }
+    pub(super) fn none() -> TagsMap<'a> {
+        TagsMap { tags: Vec::new(), any: None }
     }
 
-    /// One tag, and whatever other is asked for.
-    pub(super) fn whatever(name: &'a str, value: &'a str) -> Tags<'a> {
-        Tags {
+    /// One tag, and every other that an expression reads, with the same value.
+    pub(super) fn whatever(name: &'a str, value: &'a str) -> TagsMap<'a> {
+        TagsMap {
             tags: vec![(CelString::from(name), CelString::from(value))],
             any: Some(CelString::from(value)),
         }
@@ -105,7 +105,7 @@ impl<'a> Tags<'a> {
     }
 }
 
-impl<'a> Val for Tags<'a> {
+impl<'a> Val for TagsMap<'a> {
     fn get_type(&self) -> &Type {
         <Self as Val>::cel_type()
     }
@@ -152,7 +152,7 @@ impl<'a> Val for Tags<'a> {
     }
 }
 
-impl Container for Tags<'_> {
+impl Container for TagsMap<'_> {
     fn contains(&self, name: &dyn Val) -> Result<bool, ExecutionError> {
         let could_be_key = name.downcast_ref::<CelString>().is_some()
             || name.downcast_ref::<CelBool>().is_some()
@@ -163,7 +163,7 @@ impl Container for Tags<'_> {
     }
 }
 
-impl Indexer for Tags<'_> {
+impl Indexer for TagsMap<'_> {
     fn get<'b, 'v>(&'b self, name: &dyn Val) -> Result<CowVal<'b, 'v>, ExecutionError>
     where
         Self: 'v,
@@ -187,7 +187,7 @@ fn no_key(name: &dyn Val) -> ExecutionError {
     ExecutionError::UnexpectedType { got: name.get_type().name().to_owned(), want: "string".to_owned() }
 }
 
-impl Iterable for Tags<'_> {
+impl Iterable for TagsMap<'_> {
     fn iter<'b, 'v>(&'b self) -> Box<dyn ValueIterator<'b, 'v> + 'b>
     where
         Self: 'v,
@@ -204,7 +204,7 @@ impl<'b, 'a: 'v, 'v> ValueIterator<'b, 'v> for TagNames<'b, 'a> {
     }
 }
 
-impl Sizer for Tags<'_> {
+impl Sizer for TagsMap<'_> {
     fn size(&self) -> CelInt {
         CelInt::from(i64::try_from(self.tags.len()).unwrap_or(i64::MAX))
     }

@@ -20,14 +20,14 @@ fn reading(value: Value<'_>, site: Option<&str>) -> Readings {
     readings
 }
 
-fn kind(keep: settings::SettingValue) -> Result<Arc<dyn Kind>, String> {
+fn kind(keep: settings::SettingValue) -> Result<Arc<dyn TransformKind>, String> {
     let mut settings = Settings::new([(KEEP.to_owned(), keep)].into());
     let kind = read(&mut settings);
     let faults = settings.finish();
     kind.ok_or_else(|| faults.iter().map(|fault| format!("{}: {}", fault.key, fault.problem)).collect())
 }
 
-/// What becomes of a reading, and whether it counts as failed.
+/// The verdict on a reading, and whether it counts as failed.
 #[track_caller]
 fn check(keep: &str, readings: &Readings, expected: (Verdict, u64)) {
     let kind = kind(settings::SettingValue::Text(keep.to_owned())).expect(keep);
@@ -42,7 +42,7 @@ fn check(keep: &str, readings: &Readings, expected: (Verdict, u64)) {
 }
 
 #[test]
-fn what_the_expression_is_true_for_passes_and_what_it_is_false_for_does_not() {
+fn readings_for_which_the_expression_is_true_pass_and_others_are_filtered() {
     let keep = "sensor != 'temperature' || (value > -40.0 && value < 125.0)";
     check(keep, &reading(Value::Integer(20), None), (Verdict::Pass, 0));
     check(keep, &reading(Value::Double(124.9), None), (Verdict::Pass, 0));
@@ -52,7 +52,7 @@ fn what_the_expression_is_true_for_passes_and_what_it_is_false_for_does_not() {
 }
 
 #[test]
-fn what_the_expression_fails_on_passes_and_is_counted() {
+fn readings_on_which_the_expression_fails_pass_and_are_counted() {
     let keep = "value > -40.0 && value < 125.0";
     check(keep, &reading(Value::Text("error"), None), (Verdict::Pass, 1));
     check("tags.site == 'north'", &reading(Value::Integer(1), None), (Verdict::Pass, 1));

@@ -24,7 +24,7 @@ fn reading(value: Value<'_>) -> Readings {
     reading_of(value, &[("site", "north"), ("room", "attic")])
 }
 
-fn kind(set: &[(&str, &str)]) -> Result<Arc<dyn Kind>, Vec<String>> {
+fn kind(set: &[(&str, &str)]) -> Result<Arc<dyn TransformKind>, Vec<String>> {
     let text = |text: &str| settings::SettingValue::Text(text.to_owned());
     let set = set.iter().map(|(field, expression)| ((*field).to_owned(), text(expression))).collect();
     let mut settings = Settings::new([(SET.to_owned(), settings::SettingValue::Table(set))].into());
@@ -33,7 +33,7 @@ fn kind(set: &[(&str, &str)]) -> Result<Arc<dyn Kind>, Vec<String>> {
     kind.ok_or_else(|| faults.into_iter().map(|fault| format!("{}: {}", fault.key, fault.problem)).collect())
 }
 
-/// What goes on in the place of a reading; `None` if it goes on as it is.
+/// The reading that goes on in the place of another; `None` if that passes unchanged.
 #[track_caller]
 fn apply(set: &[(&str, &str)], readings: &Readings, failed: u64) -> Option<Readings> {
     let mut map = kind(set).expect("well set").make();
@@ -86,7 +86,7 @@ fn with(value: Value<'_>, change: impl FnOnce(&mut ReadingParts<'_>)) -> Reading
 }
 
 #[test]
-fn every_field_can_be_set_and_all_see_the_reading_as_it_came_in() {
+fn every_field_can_be_set_and_all_expressions_see_the_unchanged_reading() {
     let twenty = Value::Integer(20);
     let fahrenheit = [("value", "value * 1.8 + 32.0"), ("unit", "'degF'")];
     changes(&fahrenheit, &reading(twenty), &with(Value::Double(68.0), |parts| parts.unit = Some("degF")));
@@ -115,7 +115,7 @@ fn an_int_becomes_an_integer_and_a_double_a_double() {
 }
 
 #[test]
-fn a_tag_is_set_in_its_place_or_behind_the_others_and_an_empty_string_takes_it_away() {
+fn a_tag_is_set_in_place_or_appended_and_an_empty_string_removes_it() {
     let one = Value::Integer(1);
     let tags = |tags: &[(&str, &str)]| reading_of(one, tags);
     changes(&[("tags.site", "'south'")], &reading(one), &tags(&[("site", "south"), ("room", "attic")]));
@@ -135,7 +135,7 @@ fn a_tag_is_set_in_its_place_or_behind_the_others_and_an_empty_string_takes_it_a
 }
 
 #[test]
-fn a_reading_that_has_what_is_set_passes_as_it_is() {
+fn a_reading_that_has_the_new_values_already_passes_unchanged() {
     let large = Value::Integer(9_007_199_254_740_993);
     stays(&[("value", "value"), ("device", "'meter-7'"), ("tags.site", "tags.site")], &reading(large));
     stays(&[("value", "value"), ("unit", "'Cel'"), ("time", "time")], &reading(Value::Text("on")));
@@ -145,7 +145,7 @@ fn a_reading_that_has_what_is_set_passes_as_it_is() {
 }
 
 #[test]
-fn a_reading_that_cannot_be_changed_as_a_whole_passes_as_it_is_and_is_counted() {
+fn a_reading_on_which_one_expression_fails_passes_unchanged_and_is_counted() {
     let one = reading(Value::Integer(1));
     let text = reading(Value::Text("error"));
     fails(&[("value", "value * 2.0"), ("unit", "'K'")], &text);
@@ -167,7 +167,7 @@ fn a_reading_that_cannot_be_changed_as_a_whole_passes_as_it_is_and_is_counted() 
 }
 
 #[test]
-fn every_fault_is_told_with_its_key() {
+fn every_fault_is_reported_with_its_key() {
     let check = |set: &[(&str, &str)], expected: &[&str]| {
         assert_eq!(kind(set).expect_err("a fault"), expected, "{set:?}");
     };

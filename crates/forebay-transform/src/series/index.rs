@@ -18,7 +18,7 @@ const SLOTS_MIN: usize = 4;
 /// Places by the hashes of their keys.
 #[derive(Debug)]
 pub(crate) struct Index {
-    parts: Box<[Part]>,
+    parts: Box<[IndexPart]>,
     /// How many places there are in all parts.
     places: usize,
 }
@@ -26,13 +26,13 @@ pub(crate) struct Index {
 /// **Invariant**: the number of slots is a power of two, or none; at least a quarter of them are empty; and there is no
 /// empty one between the slot that an entry's hash names and the one where it is (`it_agrees_with_a_list`).
 #[derive(Debug, Default)]
-struct Part {
-    slots: Box<[Option<Entry>]>,
+struct IndexPart {
+    slots: Box<[Option<IndexEntry>]>,
     entries: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entry {
+struct IndexEntry {
     /// The lower half of the hash, but for a bit; the part is chosen by the upper half.
     hash: NonZeroU32,
     place: u32,
@@ -40,7 +40,7 @@ struct Entry {
 
 impl Default for Index {
     fn default() -> Index {
-        Index { parts: (0..PARTS).map(|_| Part::default()).collect(), places: 0 }
+        Index { parts: (0..PARTS).map(|_| IndexPart::default()).collect(), places: 0 }
     }
 }
 
@@ -59,7 +59,7 @@ impl Index {
 
     /// Adds a place. It is to be one that this hash does not have yet.
     pub fn insert(&mut self, hash: u64, place: u32) {
-        self.parts[part(hash)].insert(Entry { hash: kept(hash), place });
+        self.parts[part(hash)].insert(IndexEntry { hash: kept(hash), place });
         self.places += 1;
     }
 
@@ -73,7 +73,7 @@ impl Index {
     }
 }
 
-impl Part {
+impl IndexPart {
     /// The slot of an entry.
     fn find(&self, hash: NonZeroU32, is_it: impl Fn(u32) -> bool) -> Option<usize> {
         let mut slot = self.wrap(hash.get() as usize);
@@ -86,7 +86,7 @@ impl Part {
         None
     }
 
-    fn insert(&mut self, entry: Entry) {
+    fn insert(&mut self, entry: IndexEntry) {
         if (self.entries + 1) * 4 > self.slots.len() * 3 {
             self.grow();
         }
@@ -94,7 +94,7 @@ impl Part {
         self.entries += 1;
     }
 
-    fn put(&mut self, entry: Entry) {
+    fn put(&mut self, entry: IndexEntry) {
         let mut slot = self.wrap(entry.hash.get() as usize);
         while self.slots[slot].is_some() {
             slot = self.wrap(slot + 1);

@@ -1,8 +1,8 @@
-//! What makes readings belong to one series, and how that is kept and compared.
+//! The key of a series: how it is made from a reading, stored and compared.
 //!
 //! The key of a series is its device and its sensor and, unless tags are left out, the set of its tags: the same tags in
-//! another order are the same set. Readings of one sensor mostly have their tags in one order, so the encoded tags of a
-//! reading are taken as they are if they stand in order, and are put in order in memory that is used again if not.
+//! another order are the same set. Readings of one sensor mostly have their tags in one order, so encoded tags that are
+//! sorted are used directly, and others are sorted in a buffer.
 
 use std::borrow::Cow;
 
@@ -11,12 +11,12 @@ use forebay_reading::{ReadingRef, TAGS_MAX, Tag, TagBytes, append_tag, tags_of};
 
 use crate::settings::Settings;
 
-/// Stands between the names of the device, the sensor, and the tags. Neither name has control characters.
+/// The separator between device, sensor and tags. Names have no control characters.
 pub(super) const SEPARATOR: &[u8] = b"\n";
 /// The key in the settings.
 const BY: &str = "by";
 
-/// What tells series apart.
+/// The parts of a reading that tell series apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum By {
     /// Device, sensor and the set of tags.
@@ -31,7 +31,7 @@ pub(crate) const BYS: Registry<By> =
     Registry { what: "way to tell series apart", members: &[("series", By::Series), ("sensor", By::Sensor)] };
 
 impl By {
-    /// Reads `by`; a series is told apart by its tags too if it is not there.
+    /// Reads `by`; without it, tags count.
     pub fn read(settings: &mut Settings) -> By {
         let Some(name) = settings.text(BY) else { return By::default() };
         match BYS.find(&name) {
@@ -43,8 +43,7 @@ impl By {
         }
     }
 
-    /// The tags of a reading that count, encoded and in their order. `sorted` lends its memory where they have to be
-    /// put in order.
+    /// The tags of a reading that count, encoded and in order. `sorted` is the buffer for tags that must be sorted.
     pub fn tags<'a>(self, reading: ReadingRef<'a>, sorted: &'a mut Vec<u8>) -> &'a [u8] {
         let encoded = match self {
             By::Series => reading.tags_encoded(),
@@ -58,7 +57,7 @@ impl By {
     }
 }
 
-/// Puts tags in the order of their names, and of their values where names are the same.
+/// Sorts tags by name, and by value where names are the same.
 fn sort(encoded: &[u8], sorted: &mut Vec<u8>) {
     let mut tags = [TagBytes::default(); TAGS_MAX];
     let mut count = 0;
@@ -72,53 +71,53 @@ fn sort(encoded: &[u8], sorted: &mut Vec<u8>) {
     tags.iter().for_each(|tag| append_tag(*tag, sorted));
 }
 
-/// The names of a series, as they are kept: device, separator, sensor, and if it has tags a separator and the tags.
+/// The stored key of a series: device, separator, sensor, and if it has tags a separator and the tags.
 #[derive(Debug)]
-pub(super) struct Names(Box<[u8]>);
+pub(super) struct SeriesKey(Box<[u8]>);
 
-/// The names of a series.
+/// The names and tags of a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SeriesNames<'a> {
+pub(crate) struct SeriesIdentity<'a> {
     /// The device.
     pub device: &'a str,
     /// The sensor.
     pub sensor: &'a str,
-    /// The tags, encoded and in their order.
+    /// The tags, encoded and in order.
     tags: &'a [u8],
 }
 
-impl Names {
-    /// Keeps names.
-    pub fn of(device: &[u8], sensor: &[u8], tags: &[u8]) -> Names {
+impl SeriesKey {
+    /// Makes a key.
+    pub fn of(device: &[u8], sensor: &[u8], tags: &[u8]) -> SeriesKey {
         let separator: &[u8] = if tags.is_empty() { b"" } else { SEPARATOR };
-        Names([device, SEPARATOR, sensor, separator, tags].concat().into_boxed_slice())
+        SeriesKey([device, SEPARATOR, sensor, separator, tags].concat().into_boxed_slice())
     }
 
-    /// Whether it is these that are kept.
-    pub fn are(&self, device: &[u8], sensor: &[u8], tags: &[u8]) -> bool {
+    /// Whether the key has these parts.
+    pub fn has(&self, device: &[u8], sensor: &[u8], tags: &[u8]) -> bool {
         let rest = self.0.strip_prefix(device).and_then(|rest| rest.strip_prefix(SEPARATOR));
         let Some(rest) = rest.and_then(|rest| rest.strip_prefix(sensor)) else { return false };
         match rest.strip_prefix(SEPARATOR) {
-            Some(kept) => kept == tags,
+            Some(rest) => rest == tags,
             None => rest.is_empty() && tags.is_empty(),
         }
     }
 
-    /// The names.
-    pub fn parts(&self) -> SeriesNames<'_> {
+    /// The names and tags.
+    pub fn parts(&self) -> SeriesIdentity<'_> {
         let (device, rest) = split(&self.0);
         let (sensor, tags) = split(rest);
-        SeriesNames { device: text(device), sensor: text(sensor), tags }
+        SeriesIdentity { device: text(device), sensor: text(sensor), tags }
     }
 }
 
-impl<'a> SeriesNames<'a> {
+impl<'a> SeriesIdentity<'a> {
     /// The tags, in the order of their names.
     pub fn tags(self) -> impl Iterator<Item = Tag<'a>> {
         tags_of(self.tags).map(|(name, value)| (Cow::Borrowed(text(name)), Cow::Borrowed(text(value))))
     }
 
-    /// The tags as they are encoded.
+    /// The tags, encoded and in order.
     pub fn tags_encoded(self) -> &'a [u8] {
         self.tags
     }

@@ -27,8 +27,8 @@ fn tagged(device: &str, sensor: &str, tags: &[(&str, &str)]) -> Readings {
     readings
 }
 
-/// Uses a series; a new one gets the state `new`. Gives its number and state, and the names and the state of what had
-/// to go for it.
+/// Uses a series; a new one gets the state `new`. Gives its number and state, and the names and the state of the series
+/// that was evicted for it.
 fn touch<S: BuildHasher>(
     table: &mut SeriesTable<usize, S>,
     device: &str,
@@ -42,12 +42,12 @@ fn touch<S: BuildHasher>(
     (found.id, *found.state, evicted)
 }
 
-fn owned(names: SeriesNames<'_>) -> Pair {
+fn owned(names: SeriesIdentity<'_>) -> Pair {
     (names.device.to_owned(), names.sensor.to_owned())
 }
 
 #[test]
-fn a_series_is_found_by_both_of_its_names() {
+fn a_series_is_found_by_device_and_sensor() {
     let mut table = SeriesTable::new(100, By::Series);
     let long = "n".repeat(256);
     let names = [("a", "bc"), ("ab", "c"), ("a", "b"), ("a", "bcd"), ("tür", "°"), (&long, &long)];
@@ -62,7 +62,7 @@ fn a_series_is_found_by_both_of_its_names() {
     assert_eq!(table.len(), names.len());
 }
 
-/// Which of these sets of tags have one series: a number for each, that of the first one of its series.
+/// The series of each set of tags, as the number of the first set in the same series.
 fn series_of(by: By, sets: &[&[(&str, &str)]]) -> Vec<u32> {
     let mut table = SeriesTable::new(100, by);
     let mut series = |tags: &&[(&str, &str)]| {
@@ -73,7 +73,7 @@ fn series_of(by: By, sets: &[&[(&str, &str)]]) -> Vec<u32> {
 }
 
 #[test]
-fn a_set_of_tags_is_the_same_in_any_order_and_no_other() {
+fn sets_of_tags_are_equal_in_any_order_and_only_then() {
     let (a, b, c) = (("a", "1"), ("b", "2"), ("c", "3"));
     let sets: &[&[(&str, &str)]] = &[
         &[],
@@ -96,7 +96,7 @@ fn a_set_of_tags_is_the_same_in_any_order_and_no_other() {
 }
 
 #[test]
-fn a_series_of_as_many_tags_as_there_may_be_gives_them_back_in_order() {
+fn a_series_with_the_most_tags_gives_them_back_in_order() {
     let names: Vec<_> = (0..32).map(|number| (format!("{number:0>256}"), "v".repeat(256))).collect();
     let tags: Vec<_> = names.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let reversed: Vec<_> = tags.iter().rev().copied().collect();
@@ -113,7 +113,7 @@ fn a_series_of_as_many_tags_as_there_may_be_gives_them_back_in_order() {
 }
 
 #[test]
-fn a_full_table_forgets_what_was_not_used_and_hands_it_out() {
+fn a_full_table_evicts_an_unused_series_and_hands_it_out() {
     let mut table = SeriesTable::new(3, By::Series);
     for (number, device) in ["a", "b", "c"].into_iter().enumerate() {
         touch(&mut table, device, "s", number);
@@ -138,7 +138,7 @@ fn series_in_use_outlive_a_flood_of_others() {
 }
 
 #[test]
-fn a_series_that_takes_the_place_of_a_removed_one_is_not_the_next_to_go() {
+fn a_series_in_the_place_of_a_removed_one_is_not_the_next_to_be_evicted() {
     let mut table = SeriesTable::new(3, By::Series);
     let ids = ["a", "b", "c"].map(|device| touch(&mut table, device, "s", 0).0);
     assert_eq!(table.remove(ids[0]), 0);
@@ -149,7 +149,7 @@ fn a_series_that_takes_the_place_of_a_removed_one_is_not_the_next_to_go() {
 }
 
 #[test]
-fn ten_times_as_many_series_as_there_is_room_for_leave_no_more_than_that() {
+fn ten_times_too_many_series_leave_as_many_as_there_is_room_for() {
     for max_series in [1, 2, 63, 64, 65, CHUNK, CHUNK + 1] {
         let mut table = SeriesTable::new(max_series, By::Series);
         let mut evicted = 0;
@@ -163,7 +163,7 @@ fn ten_times_as_many_series_as_there_is_room_for_leave_no_more_than_that() {
 }
 
 #[test]
-#[should_panic(expected = "the number of a series that is there")]
+#[should_panic(expected = "the number of a series in the table")]
 fn the_number_of_a_removed_series_is_refused() {
     let mut table = SeriesTable::new(3, By::Series);
     let (id, _, _) = touch(&mut table, "a", "s", 0);
@@ -225,7 +225,7 @@ fn check_against_a_map<S: BuildHasher>(
 
 proptest! {
     #[test]
-    fn the_table_agrees_with_a_map_whatever_the_hashes_are(
+    fn the_table_agrees_with_a_map_for_all_hashes(
         max_series in 1usize..20,
         steps in prop::collection::vec(any::<Step>().prop_map(|(d, s, removed)| (d % 6, s % 6, removed)), 1..300),
     ) {

@@ -1,4 +1,4 @@
-//! Which window a reading goes into, and when windows close.
+//! The window of a reading, and the closing of windows.
 
 use super::*;
 
@@ -35,7 +35,7 @@ fn a_window_stays_open_for_the_lateness() {
 }
 
 #[test]
-fn windows_of_a_series_are_closed_in_their_order_however_they_were_opened() {
+fn windows_of_a_series_are_closed_in_order_of_their_starts() {
     let mut trial = Trial::new("every = 10s, functions = sum, lateness = 40s");
     for (seconds, value) in [(1040, 1), (1010, 2), (1030, 4), (1000, 8), (1020, 16)] {
         trial.read(seconds, value);
@@ -56,7 +56,7 @@ fn series_do_not_close_each_others_windows() {
 }
 
 #[test]
-fn a_device_that_was_offline_is_gathered_window_by_window_between_live_readings() {
+fn late_readings_of_a_device_are_aggregated_window_by_window_between_live_ones() {
     let mut trial = Trial::new("every = 10s, functions = sum");
     trial.read(1000, 1);
     for second in 0..30 {
@@ -109,7 +109,7 @@ fn a_window_is_closed_by_the_clock_when_no_reading_comes() {
 }
 
 #[test]
-fn no_more_windows_are_closed_at_once_than_asked_for() {
+fn at_most_the_given_number_of_windows_is_closed_at_once() {
     let mut trial = Trial::new("every = 10s, functions = sum");
     for (second, device) in ["a", "b", "c", "d", "e", "f"].into_iter().enumerate() {
         trial.read_of(device, 10 + i64::try_from(second).unwrap(), 1);
@@ -131,7 +131,7 @@ fn no_more_windows_are_closed_at_once_than_asked_for() {
 }
 
 #[test]
-fn a_device_clock_that_jumped_ahead_and_was_set_back_loses_nothing_and_recovers() {
+fn a_device_clock_that_jumped_ahead_and_back_loses_no_reading_and_recovers() {
     let mut trial = Trial::new("every = 10s, functions = sum, lateness = 2s");
     trial.read(1000, 1);
     trial.read(1001 + YEAR, 1000);
@@ -153,7 +153,7 @@ fn a_device_clock_that_jumped_ahead_and_was_set_back_loses_nothing_and_recovers(
 }
 
 #[test]
-fn a_gateway_clock_that_jumps_delays_no_window_beyond_a_whole_one() {
+fn a_jump_of_the_gateway_clock_delays_no_window_beyond_a_whole_one() {
     let mut trial = Trial::new("every = 10s, functions = sum, lateness = 2s");
     let start = trial.start;
     for (device, wall) in [("a", 1000), ("b", 1000 + YEAR), ("c", 0), ("d", 1011), ("e", 1013), ("f", 990)] {
@@ -174,12 +174,12 @@ fn a_gateway_clock_that_jumps_delays_no_window_beyond_a_whole_one() {
 }
 
 #[test]
-fn the_series_not_used_for_longest_gives_way_and_its_windows_are_closed() {
+fn the_least_recently_used_series_is_evicted_and_its_windows_are_closed() {
     let mut trial = Trial::new("every = 10s, functions = sum, lateness = 10s, max_series = 2");
     trial.read_of("a", 1000, 1);
     trial.read_of("a", 1010, 2);
     trial.read_of("a", 980, 4);
-    // A series with a second reading is worth more than one with a single one.
+    // A series with a second reading outlives one with a single reading.
     trial.read_of("b", 1000, 8);
     trial.read_of("b", 1001, 8);
     assert_eq!(trial.closed(), Vec::<String>::new());
@@ -196,7 +196,7 @@ fn the_series_not_used_for_longest_gives_way_and_its_windows_are_closed() {
 }
 
 #[test]
-fn the_number_of_a_closed_window_names_no_other_until_it_was_handed_out() {
+fn the_number_of_a_closed_window_is_not_reused_until_it_was_handed_out() {
     let mut trial = Trial::new("every = 10s, functions = sum");
     let windows: Vec<_> = (0..5).map(|number| trial.read(1000 + 10 * number, 1)).collect();
     let closed = trial.transform.take_closed().windows;

@@ -6,14 +6,14 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What happens to the transform.
+/// A step of a test.
 #[derive(Clone, Debug)]
 enum Step {
-    /// A reading of this device, so many seconds from the gateway's time, with this value.
+    /// A reading of this device, this many seconds from the gateway's time, with this value.
     Read(u8, i64, Measured),
-    /// Seconds go by, and what is due is closed, up to so many windows.
+    /// Seconds go by, and due windows are closed, at most this many.
     Wait(u32, usize),
-    /// The gateway's clock jumps.
+    /// The gateway's wall clock jumps.
     Jump(i64),
     CloseOldest(usize),
     Take,
@@ -55,7 +55,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 const YEAR: i64 = 366 * 86_400;
 
-/// What is true of all readings of a device, in whatever windows they are.
+/// Totals over all readings of a device, whatever their windows.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Total {
     count: i128,
@@ -74,15 +74,15 @@ impl Total {
     }
 }
 
-/// The transform with a model beside it.
+/// The transform and a model of it.
 struct Checked {
     trial: Trial,
-    /// Windows that hold readings and were not handed out.
+    /// Windows with readings that were not handed out yet.
     open: BTreeSet<WindowId>,
-    /// By device, and for integers and doubles apart.
+    /// By device, with integers and doubles apart.
     put_in: BTreeMap<String, Total>,
     got_out: BTreeMap<String, Total>,
-    /// When the first reading of each window came.
+    /// The instant of each window's first reading.
     opened: BTreeMap<WindowId, Duration>,
 }
 
@@ -178,7 +178,7 @@ impl Checked {
             let got_out = &self.got_out[device];
             let extremes = |total: &Total| (total.count, total.least, total.greatest);
             prop_assert_eq!(extremes(put_in), extremes(got_out));
-            // A sum of integers that no integer holds is a double.
+            // A sum of integers beyond 64 bits is a double.
             #[expect(clippy::cast_precision_loss, reason = "the doubles are rounded as well")]
             let integers = (put_in.integers - got_out.integers) as f64;
             let is_exact = put_in.doubles == 0.0 && got_out.doubles == 0.0;
@@ -201,7 +201,7 @@ fn as_double(value: Value<'_>) -> f64 {
 
 proptest! {
     #[test]
-    fn whatever_happens_no_reading_is_lost_and_none_counts_twice(
+    fn no_reading_is_lost_and_none_counts_twice(
         steps in prop::collection::vec(step(), 0..300),
         settings in prop_oneof![
             Just("every = 10s"), Just("every = 10s, lateness = 25s"), Just("every = 1s, lateness = 14s"),
@@ -232,7 +232,7 @@ proptest! {
     }
 
     #[test]
-    fn readings_in_order_give_one_result_for_each_slot_that_is_the_naive_one(
+    fn readings_in_order_give_each_slot_one_result_that_equals_a_naive_one(
         gaps in prop::collection::vec((0_usize..3, 0_i64..4_000, measured()), 1..1500),
         lateness in prop_oneof![Just("0s"), Just("7s"), Just("100s")],
     ) {

@@ -1,4 +1,4 @@
-//! What a window results in.
+//! The results of windows.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn aggregate(functions: &str, values: &[Value<'static>]) -> Vec<String> {
 }
 
 #[test]
-fn each_function_gives_its_number_in_its_kind() {
+fn each_function_gives_an_integer_or_a_double_as_documented() {
     use Value::{Boolean, Double, Integer};
     let check = |values: &[Value<'static>], expected: &str| {
         let expected: Vec<_> = expected.split(' ').map(str::to_owned).collect();
@@ -37,7 +37,7 @@ fn each_function_gives_its_number_in_its_kind() {
 }
 
 #[test]
-fn numbers_at_the_end_of_the_range_give_results_all_the_same() {
+fn numbers_at_the_ends_of_the_range_have_results() {
     let results = aggregate(ALL, &[Value::Double(f64::MAX); 3]);
     let max = format!("{:?}", f64::MAX);
     let max = max.as_str();
@@ -51,7 +51,7 @@ fn numbers_at_the_end_of_the_range_give_results_all_the_same() {
 }
 
 #[test]
-fn percentiles_of_one_to_ten_are_those_of_the_nearest_rank() {
+fn percentiles_of_one_to_ten_have_the_nearest_rank() {
     let values: Vec<_> = (1..=10).map(Value::Integer).collect();
     assert_eq!(aggregate("p50 p95 p99", &values), ["5.0", "10.0", "10.0"]);
     assert_eq!(aggregate("p50 p95 p99", &[Value::Integer(-3)]), ["-3.0", "-3.0", "-3.0"]);
@@ -80,7 +80,7 @@ fn first_and_last_go_by_the_readings_own_time() {
 }
 
 #[test]
-fn a_result_has_the_tags_of_its_series_and_the_unit_that_all_readings_share() {
+fn a_result_has_the_tags_of_its_series_and_the_shared_unit() {
     type Said<'a> = (Option<&'a str>, &'a [(&'a str, &'a str)]);
     let check = |readings: &[Said<'_>], expected: [&str; 2]| {
         let mut trial = Trial::new("every = 10s, functions = max count");
@@ -131,7 +131,7 @@ fn readings_that_differ_in_a_tag_go_into_windows_of_their_own() {
 }
 
 #[test]
-fn by_sensor_tags_do_not_count_and_are_left_out_of_the_result() {
+fn by_sensor_tags_do_not_count_and_results_have_none() {
     let mut trial = Trial::new("by = sensor, every = 10s, functions = mean count");
     for (value, tags) in [(10, &[("mytag", "a")]), (20, &[("mytag", "b")])] {
         trial.apply(Given { value: Value::Integer(value), tags, ..Given::default() });
@@ -140,7 +140,7 @@ fn by_sensor_tags_do_not_count_and_are_left_out_of_the_result() {
 }
 
 #[test]
-fn the_last_of_as_many_tags_as_there_may_be_gives_way_to_the_window() {
+fn the_last_of_the_most_tags_gives_way_to_the_tag_of_the_window() {
     let names: Vec<_> = (0..32).map(|number| format!("tag-{number:02}")).collect();
     let tags: Vec<_> = names.iter().map(|name| (name.as_str(), "x")).collect();
     let mut trial = Trial::new("every = 1500ms, functions = sum");
@@ -156,7 +156,7 @@ fn the_last_of_as_many_tags_as_there_may_be_gives_way_to_the_window() {
 }
 
 #[test]
-fn results_that_lack_a_tag_are_counted_and_no_others() {
+fn only_results_that_lack_a_tag_are_counted() {
     let names: Vec<_> = (0..32).map(|number| format!("tag-{number:02}")).collect();
     let all: Vec<_> = names.iter().map(|name| (name.as_str(), "x")).collect();
     let mut with_window = all.clone();
@@ -175,7 +175,7 @@ fn results_that_lack_a_tag_are_counted_and_no_others() {
 }
 
 #[test]
-fn what_cannot_be_aggregated_passes_and_is_counted() {
+fn readings_that_cannot_be_aggregated_pass_and_are_counted() {
     let mut trial = Trial::new("every = 10s, functions = max count");
     assert_eq!(trial.apply(Given { value: Value::Text("on"), ..Given::default() }), Verdict::Pass);
     let (fits, long) = ("s".repeat(256 - "_count".len()), "s".repeat(257 - "_count".len()));

@@ -1,11 +1,11 @@
-//! Settings, and what the transform says of itself.
+//! The settings, the reason, and readings from before a stop.
 
 use super::*;
 
 const KNOWN: &str = "known: mean, min, max, count, sum, first, last, stddev, p50, p95, p99";
 
 #[test]
-fn every_fault_in_the_settings_is_told() {
+fn every_fault_in_the_settings_is_reported() {
     let check = |line: &str, expected: &[&str]| {
         let mut settings = read_line(line);
         assert!(
@@ -48,14 +48,14 @@ fn every_fault_in_the_settings_is_told() {
 }
 
 #[test]
-fn it_says_why_a_reading_does_not_go_on() {
+fn the_reason_names_the_length_of_the_window() {
     let mut settings = read_line("every = 10s, functions = mean");
     let kind = super::super::read(&mut settings).unwrap();
     assert_eq!(kind.why(), "it is part of the readings that `aggregate` makes every 10s");
 }
 
 #[test]
-fn a_reading_that_had_passed_before_a_stop_counts_only_where_raw_readings_go_on() {
+fn a_reading_that_passed_before_a_stop_counts_only_with_keep_raw() {
     let readings = Given::default().encode();
     let check = |settings: &str, expected: fn(Verdict) -> bool, keeps_raw: bool| {
         let mut trial = Trial::new(settings);

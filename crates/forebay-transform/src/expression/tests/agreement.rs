@@ -1,4 +1,4 @@
-//! The fast path gives exactly what the crate gives.
+//! The fast path gives exactly the results of the crate.
 
 use forebay_reading::{ReadingParts, Readings, Tag, Value};
 use proptest::prelude::*;
@@ -6,8 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::expression::{fast, syntax};
 
-/// An expression of any of the shapes that the fast path knows. Most parts have the type that is wanted there, some
-/// have another one.
+/// An expression of any shape that the fast path knows. Most parts have the right type, some another one.
 fn expression() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![number_leaf(), text_leaf(), truth_leaf()];
     leaf.prop_recursive(5, 48, 3, |inner| {
@@ -141,10 +140,10 @@ fn readings() -> impl Strategy<Value = Readings> {
     )
 }
 
-/// The same, NaN and the sign of zero included.
-fn agree(left: &Option<Outcome<'_>>, right: &Option<Outcome<'_>>) -> bool {
+/// Whether two values are identical, including NaN and the sign of zero.
+fn agree(left: &Option<ExpressionValue<'_>>, right: &Option<ExpressionValue<'_>>) -> bool {
     match (left, right) {
-        (Some(Outcome::Double(left)), Some(Outcome::Double(right))) => {
+        (Some(ExpressionValue::Double(left)), Some(ExpressionValue::Double(right))) => {
             left.to_bits() == right.to_bits() || (left.is_nan() && right.is_nan())
         }
         _ => left == right,
@@ -155,7 +154,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn the_fast_path_gives_what_the_crate_gives(
+    fn the_fast_path_gives_the_results_of_the_crate(
         text in expression(),
         readings in prop::collection::vec(readings(), 8),
     ) {
@@ -165,7 +164,7 @@ proptest! {
         let expression = Expression { text, program, fast };
         for readings in &readings {
             let reading = readings.iter().next().expect("one");
-            let fast = expression.evaluate(&Fields::of(reading)).ok();
+            let fast = expression.evaluate(&ReadingFields::of(reading)).ok();
             let slow = expression.interpret(reading).ok();
             prop_assert!(agree(&fast, &slow), "{}\non {:?}: fast {:?}, slow {:?}", expression.text, reading, fast, slow);
         }

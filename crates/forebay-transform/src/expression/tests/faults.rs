@@ -2,19 +2,19 @@ use super::super::check::{FUNCTIONS, is_function, is_method};
 use super::*;
 
 #[track_caller]
-fn check(text: &str, wanted: Wanted, problem: &str) {
+fn check(text: &str, wanted: ResultType, problem: &str) {
     let fault = Expression::compile(text, wanted).expect_err(text);
     assert_eq!(fault, problem, "{text}");
 }
 
 #[track_caller]
-fn fits(text: &str, wanted: Wanted) {
+fn fits(text: &str, wanted: ResultType) {
     assert_eq!(Expression::compile(text, wanted).err(), None, "{text}");
 }
 
 #[test]
-fn a_text_that_is_no_expression_is_told_with_its_place() {
-    let check = |text: &str, problem: &str| check(text, Wanted::Truth, problem);
+fn a_text_that_is_not_an_expression_is_refused_with_its_place() {
+    let check = |text: &str, problem: &str| check(text, ResultType::Truth, problem);
     check("", "line 1, column 1: unexpected end, expected a name, a value or `(`");
     check("value >", "line 1, column 8: unexpected end, expected a name, a value or `(`");
     check("value >\n  * 3", "line 2, column 3: unexpected `*`, expected a name, a value or `(`");
@@ -35,8 +35,8 @@ fn a_text_that_is_no_expression_is_told_with_its_place() {
 }
 
 #[test]
-fn an_unknown_name_is_told_with_the_nearest_known_one() {
-    let check = |text: &str, problem: &str| check(text, Wanted::Truth, problem);
+fn an_unknown_name_is_refused_with_the_nearest_known_one() {
+    let check = |text: &str, problem: &str| check(text, ResultType::Truth, problem);
     let known = "known: device, sensor, value, time, unit, tags";
     let valeu = format!("unknown field `valeu`, did you mean `value`? {known}");
     check("valeu > 1.0", &format!("line 1, column 1: {valeu}"));
@@ -47,13 +47,13 @@ fn an_unknown_name_is_told_with_the_nearest_known_one() {
     check("tags.all(k, v == '')", &format!("line 1, column 13: unknown field `v`; {known}"));
     check("tags.all(k, true) && k == ''", &format!("line 1, column 22: unknown field `k`; {known}"));
     check("a{b: 1} == 1", "line 1, column 2: there is no message `a` to make");
-    fits("tags.all(k, k != '' && value == value)", Wanted::Truth);
-    fits("type(value) == double || type(time) == google.protobuf.Timestamp", Wanted::Truth);
+    fits("tags.all(k, k != '' && value == value)", ResultType::Truth);
+    fits("type(value) == double || type(time) == google.protobuf.Timestamp", ResultType::Truth);
 }
 
 #[test]
-fn an_unknown_function_is_told_with_the_nearest_known_one() {
-    let check = |text: &str, problem: &str| check(text, Wanted::Truth, problem);
+fn an_unknown_function_is_refused_with_the_nearest_known_one() {
+    let check = |text: &str, problem: &str| check(text, ResultType::Truth, problem);
     check(
         "sensor == 'x' && sensor.startWith('a')",
         "line 1, column 34: unknown function `startWith`, did you mean `startsWith`?",
@@ -64,11 +64,11 @@ fn an_unknown_function_is_told_with_the_nearest_known_one() {
     check("sensor.matches(unit)", "line 1, column 15: the pattern of `matches` must be written as a string");
     let all = format!("unknown function `abs`; known: {}", FUNCTIONS.join(", "));
     check("abs(value) > 1.0", &format!("line 1, column 4: {all}"));
-    fits("optional.of(1).hasValue() && tags.?a.optMap(x, x == '').orValue(true)", Wanted::Truth);
+    fits("optional.of(1).hasValue() && tags.?a.optMap(x, x == '').orValue(true)", ResultType::Truth);
 }
 
 #[test]
-fn the_functions_that_are_suggested_are_there() {
+fn the_suggested_functions_exist() {
     for name in FUNCTIONS {
         assert!(is_function(name) || is_method(name), "{name}");
     }
@@ -76,8 +76,8 @@ fn the_functions_that_are_suggested_are_there() {
 }
 
 #[test]
-fn a_part_that_works_on_no_reading_is_at_fault() {
-    let check = |text: &str, problem: &str| check(text, Wanted::Truth, problem);
+fn a_part_that_fails_on_every_reading_is_a_fault() {
+    let check = |text: &str, problem: &str| check(text, ResultType::Truth, problem);
     let write = "`*` does not work on double and int: a number is a double, write 2.0";
     check("value * 2 > 3.0", &format!("line 1, column 7: {write}"));
     check("sensor == 'x' && value * 2 > 3.0", &format!("line 1, column 24: {write}"));
@@ -113,7 +113,7 @@ fn a_part_that_works_on_no_reading_is_at_fault() {
 }
 
 #[test]
-fn what_depends_on_the_reading_is_not_at_fault() {
+fn a_failure_that_depends_on_the_reading_is_not_a_fault() {
     for text in [
         "tags.site == 'north'",
         "double(tags.offset) + value > 1.0",
@@ -126,35 +126,35 @@ fn what_depends_on_the_reading_is_not_at_fault() {
         "int(value) % 2 == 0",
         "value",
     ] {
-        fits(text, Wanted::Truth);
+        fits(text, ResultType::Truth);
     }
 }
 
 #[test]
-fn what_an_expression_gives_must_be_of_use() {
-    check("sensor", Wanted::Truth, "line 1, column 1: must give true or false, got string");
-    check("value * 2.0", Wanted::Truth, "line 1, column 7: must give true or false, got double");
-    check("time - time", Wanted::Truth, "line 1, column 6: must give true or false, got duration");
-    check("value > 1.0", Wanted::Text, "line 1, column 7: must give a string, got bool");
+fn the_value_of_an_expression_must_have_the_wanted_type() {
+    check("sensor", ResultType::Truth, "line 1, column 1: must give true or false, got string");
+    check("value * 2.0", ResultType::Truth, "line 1, column 7: must give true or false, got double");
+    check("time - time", ResultType::Truth, "line 1, column 6: must give true or false, got duration");
+    check("value > 1.0", ResultType::Text, "line 1, column 7: must give a string, got bool");
     let value = "must give a number, true or false, or a string";
-    check("[value]", Wanted::Value, &format!("line 1, column 1: {value}, got list"));
-    check("time", Wanted::Value, &format!("line 1, column 1: {value}, got timestamp"));
-    check("null", Wanted::Value, &format!("line 1, column 1: {value}, got null"));
-    check("value", Wanted::Time, "line 1, column 1: must give a timestamp, got double");
-    fits("value", Wanted::Text);
-    fits("1u", Wanted::Value);
-    fits("time + duration('1h')", Wanted::Time);
+    check("[value]", ResultType::Value, &format!("line 1, column 1: {value}, got list"));
+    check("time", ResultType::Value, &format!("line 1, column 1: {value}, got timestamp"));
+    check("null", ResultType::Value, &format!("line 1, column 1: {value}, got null"));
+    check("value", ResultType::Time, "line 1, column 1: must give a timestamp, got double");
+    fits("value", ResultType::Text);
+    fits("1u", ResultType::Value);
+    fits("time + duration('1h')", ResultType::Time);
 }
 
 #[test]
-fn what_would_cost_too_much_is_at_fault() {
-    let check = |text: &str, problem: &str| check(text, Wanted::Truth, problem);
+fn an_expression_that_would_cost_too_much_is_a_fault() {
+    let check = |text: &str, problem: &str| check(text, ResultType::Truth, problem);
     let deep = "is nested too deeply: at most 64 levels are allowed";
     let nested = |depth: usize| "!(".repeat(depth) + "true" + &")".repeat(depth);
-    fits(&nested(62), Wanted::Truth);
+    fits(&nested(62), ResultType::Truth);
     check(&nested(64), &format!("line 1, column 1: {deep}"));
     check(&nested(1000), &format!("line 1, column 193: {deep}"));
-    // The deepest that fits into the length.
+    // The deepest nesting that fits into the length.
     let long = "1".to_owned() + &"+1".repeat(2047);
     check(&long, &format!("line 1, column 4094: {deep}"));
     check(&("tags".to_owned() + &".a".repeat(2000)), &format!("line 1, column 4003: {deep}"));
@@ -172,5 +172,5 @@ fn what_would_cost_too_much_is_at_fault() {
         &format!("{list}.all(x, {list}.all(y, true))"),
         "line 1, column 408: may go round its loops 40602 times: at most 10000 are allowed",
     );
-    fits(&format!("{list}.all(x, tags.all(y, true))"), Wanted::Truth);
+    fits(&format!("{list}.all(x, tags.all(y, true))"), ResultType::Truth);
 }

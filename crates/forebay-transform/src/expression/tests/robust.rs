@@ -1,4 +1,4 @@
-//! Whatever an expression says, and whatever a reading holds: no panic.
+//! No expression and no reading causes a panic.
 
 use proptest::prelude::*;
 
@@ -91,7 +91,7 @@ proptest! {
         space in prop::sample::select(&["", " ", "\n"][..]),
     ) {
         let text = pieces.join(space) + &noise;
-        for wanted in [Wanted::Truth, Wanted::Value, Wanted::Time] {
+        for wanted in [ResultType::Truth, ResultType::Value, ResultType::Time] {
             match Expression::compile(&text, wanted) {
                 Ok(expression) => for value in [Value::Integer(i64::MIN), Value::Double(1e308), Value::Text("\u{0}é")] {
                     let readings = reading(value);
@@ -103,7 +103,7 @@ proptest! {
     }
 }
 
-/// Anything that the grammar has, whether its types fit or not.
+/// Any expression of the grammar, whether its types fit or not.
 fn expression() -> impl Strategy<Value = String> {
     let leaves = [
         "device",
@@ -202,7 +202,7 @@ proptest! {
             let readings = reading(value);
             let _ = expression.interpret(readings.iter().next().expect("one"));
         }
-        for wanted in [Wanted::Truth, Wanted::Value] {
+        for wanted in [ResultType::Truth, ResultType::Value] {
             let _ = Expression::compile(&expression.text, wanted);
         }
     }

@@ -1,5 +1,4 @@
-//! Times and durations, as the conformance tests of the specification have them (`timestamps.textproto` there), and
-//! beyond.
+//! Times and durations, with the cases of the specification's conformance tests (`timestamps.textproto`) and others.
 
 use super::*;
 
@@ -8,7 +7,7 @@ const FRIDAY: &str = "timestamp('2009-02-13T23:31:30Z')";
 
 #[track_caller]
 fn gives(expression: &str, number: i64) {
-    check(expression, Value::Integer(1), Some(Outcome::Integer(number)));
+    check(expression, Value::Integer(1), Some(ExpressionValue::Integer(number)));
 }
 
 #[track_caller]
@@ -18,13 +17,13 @@ fn holds(expression: &str) {
 
 #[track_caller]
 fn is_refused(expression: &str) {
-    let wanted = [Wanted::Truth, Wanted::Value, Wanted::Text, Wanted::Time];
+    let wanted = [ResultType::Truth, ResultType::Value, ResultType::Text, ResultType::Time];
     let compiled = wanted.map(|wanted| Expression::compile(expression, wanted).is_ok());
     assert_eq!(compiled, [false; 4], "{expression}");
 }
 
 #[test]
-fn a_duration_is_asked_for_its_milliseconds_part_and_for_all_of_its_greater_units() {
+fn a_duration_gives_its_milliseconds_part_and_all_of_its_greater_units() {
     for (text, [hours, minutes, seconds, milliseconds]) in [
         ("1.234s", [0, 0, 1, 234]),
         ("1s500ms", [0, 0, 1, 500]),
@@ -51,7 +50,7 @@ fn a_duration_is_asked_for_its_milliseconds_part_and_for_all_of_its_greater_unit
 }
 
 #[test]
-fn a_text_is_a_duration_to_its_end_and_exactly() {
+fn a_duration_is_read_to_the_end_of_the_text_and_exactly() {
     holds("duration('1.000000001s') - duration('1s') == duration('1ns')");
     holds("duration('1.1s') == duration('1100ms') && duration('0.3h') == duration('18m')");
     holds("duration('1µs') == duration('1000ns') && duration('1us') == duration('0.001ms')");
@@ -70,7 +69,7 @@ fn a_text_is_a_duration_to_its_end_and_exactly() {
 }
 
 #[test]
-fn a_timestamp_is_asked_for_its_parts_in_utc() {
+fn a_timestamp_gives_its_parts_in_utc() {
     gives(&format!("{FRIDAY}.getDate()"), 13);
     gives(&format!("{FRIDAY}.getDayOfMonth()"), 12);
     gives(&format!("{FRIDAY}.getDayOfWeek()"), 5);
@@ -81,7 +80,7 @@ fn a_timestamp_is_asked_for_its_parts_in_utc() {
     gives(&format!("{FRIDAY}.getMonth()"), 1);
     gives(&format!("{FRIDAY}.getSeconds()"), 30);
     gives("timestamp('2009-02-13T23:31:20.123456789Z').getMilliseconds()", 123);
-    // However the text was written.
+    // Also for a text with another offset.
     let offset = "timestamp('2009-12-31T23:31:30.5-08:00')";
     gives(&format!("{offset}.getHours()"), 7);
     gives(&format!("{offset}.getFullYear()"), 2010);
@@ -92,7 +91,7 @@ fn a_timestamp_is_asked_for_its_parts_in_utc() {
 }
 
 #[test]
-fn a_timestamp_is_asked_for_its_parts_in_a_time_zone() {
+fn a_timestamp_gives_its_parts_in_a_time_zone() {
     for (function, zone, expected) in [
         ("getDate", "Australia/Sydney", 14),
         ("getDayOfMonth", "US/Central", 12),

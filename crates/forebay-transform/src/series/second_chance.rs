@@ -1,20 +1,20 @@
-//! Second chance: which place was not used for long, without a list that every use would have to rearrange.
+//! Second chance: finds a place that was not used for long, without a list that every use would rearrange.
 //!
-//! Each place has a bit that says whether it was used. A hand goes round over the places; it takes the first one that
-//! was not used, and clears the bits that it passes (F. J. Corbató, *A Paging Experiment with the Multics System*,
-//! 1968). A new series is behind the hand and not marked: it has a whole round to be used a second time, and many that
-//! come only once do not push out those that come again and again.
+//! Each place has a bit that a use sets. A hand goes round the places: it takes the first place whose bit is clear, and
+//! clears the bits that it passes (F. J. Corbató, *A Paging Experiment with the Multics System*, 1968). A new series is
+//! behind the hand and not marked, so that it has a whole round to be used a second time, and series that come only once
+//! do not evict those that come again and again.
 
 /// The bits and the hand.
 #[derive(Debug, Default)]
-pub(super) struct Clock {
-    /// A bit for each place, 64 to a word: ten million places are passed by in 156,250 steps.
+pub(super) struct SecondChance {
+    /// A bit for each place, 64 to a word: the hand passes ten million places in 156,250 steps.
     used: Vec<u64>,
     hand: usize,
 }
 
-impl Clock {
-    /// Notes that a place was used.
+impl SecondChance {
+    /// Marks a place as used.
     pub fn mark(&mut self, place: usize) {
         let word = place / 64;
         if word >= self.used.len() {
@@ -23,7 +23,7 @@ impl Clock {
         self.used[word] |= 1 << (place % 64);
     }
 
-    /// Finds a place that was not used since the hand came by, among the first `places`, at least one, and moves the
+    /// Finds a place that was not used since the hand passed it, among the first `places` (at least one), and moves the
     /// hand behind it.
     pub fn unused(&mut self, places: usize) -> usize {
         let words = places.div_ceil(64);
@@ -52,16 +52,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_hand_takes_what_a_walk_from_place_to_place_takes(
+        fn the_hand_takes_the_same_places_as_a_walk_bit_by_bit(
             places in 1usize..200,
             steps in prop::collection::vec(any::<Option<prop::sample::Index>>(), 1..500),
         ) {
-            let mut clock = Clock::default();
+            let mut chance = SecondChance::default();
             let (mut used, mut hand) = (vec![false; places], 0);
             for step in steps {
                 if let Some(place) = step {
                     let place = place.index(places);
-                    clock.mark(place);
+                    chance.mark(place);
                     used[place] = true;
                     continue;
                 }
@@ -69,7 +69,7 @@ mod tests {
                     used[hand] = false;
                     hand = (hand + 1) % places;
                 }
-                prop_assert_eq!(clock.unused(places), hand);
+                prop_assert_eq!(chance.unused(places), hand);
                 hand = (hand + 1) % places;
             }
         }
