@@ -46,7 +46,7 @@ pub use error::ReadingError;
 pub use field::Field;
 pub use layout::READING_BYTES_MIN;
 pub use limits::{NAME_BYTES_MAX, TAG_BYTES_MAX, TAGS_MAX, TEXT_VALUE_BYTES_MAX, UNIT_BYTES_MAX};
-pub use number::NumberText;
+pub use number::{NumberText, is_beyond_doubles, number_at_start_of};
 pub use parts::{Parts, ReadingParts, Tag};
 pub use reading_ref::ReadingRef;
 pub use readings::{Iter, Position, Readings};

@@ -1,6 +1,7 @@
-//! Numbers as text in canonical form, so that a number that arrives in this form is neither parsed nor formatted.
+//! Numbers of JSON (RFC 8259, section 6): their grammar, their values, and their canonical text. A number that arrives in
+//! canonical text is neither parsed nor formatted.
 
-use crate::layout;
+use crate::{NewValue, Value, layout};
 
 /// Most digits that every decimal keeps through a double and back (`DBL_DIG` of C).
 const DOUBLE_DIGITS_MAX: usize = 15;
@@ -8,6 +9,59 @@ const DOUBLE_DIGITS_MAX: usize = 15;
 const INTEGER_DIGITS_MAX: usize = 18;
 /// Fractions with more leading zeros than this may be written with an exponent.
 const LEADING_ZEROS_MAX: usize = 2;
+/// Minus zero is a double: as an integer it would become zero.
+const MINUS_ZERO: &str = "-0";
+/// A number of up to this many bytes and without an exponent is within the range of doubles.
+const PLAIN_BYTES_MAX: usize = 300;
+
+/// The JSON number at the beginning of `text`.
+pub fn number_at_start_of(text: &str) -> Option<&str> {
+    let bytes = text.as_bytes();
+    let digits_from = |at: usize| bytes.get(at..).map(digits).filter(|count| *count > 0);
+    let start = usize::from(bytes.first() == Some(&b'-'));
+    let whole = digits_from(start)?;
+    if whole > 1 && bytes[start] == b'0' {
+        return None;
+    }
+    let mut end = start + whole;
+    if bytes.get(end) == Some(&b'.') {
+        end += 1 + digits_from(end + 1)?;
+    }
+    if let Some(b'e' | b'E') = bytes.get(end) {
+        let sign = usize::from(matches!(bytes.get(end + 1), Some(b'-' | b'+')));
+        end += 1 + sign + digits_from(end + 1 + sign)?;
+    }
+    text.get(..end)
+}
+
+/// Whether a JSON number is beyond the range of doubles.
+pub fn is_beyond_doubles(number: &str) -> bool {
+    let is_plain = number.len() <= PLAIN_BYTES_MAX && !number.contains(['e', 'E']);
+    !is_plain && Value::of_number(number).is_none()
+}
+
+impl Value<'static> {
+    /// The value of a JSON number: an integer if it is written as one that fits in 64 bits signed, else the nearest
+    /// double. `None` beyond the range of doubles.
+    pub fn of_number(number: &str) -> Option<Value<'static>> {
+        if number != MINUS_ZERO
+            && let Ok(integer) = number.parse()
+        {
+            return Some(Value::Integer(integer));
+        }
+        number.parse().ok().filter(|double: &f64| double.is_finite()).map(Value::Double)
+    }
+}
+
+impl<'a> NewValue<'a> {
+    /// [`Value::of_number`], without parsing a number in canonical text.
+    pub fn of_number(number: &'a str) -> Option<NewValue<'a>> {
+        match NumberText::at_start_of(number) {
+            Some((text, length)) if length == number.len() => Some(NewValue::Number(text)),
+            _ => Value::of_number(number).map(NewValue::Value),
+        }
+    }
+}
 
 /// A JSON number in canonical text: the text that our encoders would write for it.
 ///
@@ -35,8 +89,7 @@ impl<'a> NumberText<'a> {
         }
         let is_integer = bytes.get(point) != Some(&b'.');
         let (end, length) = if is_integer {
-            // Minus zero is a double: as an integer it would become zero.
-            if point - start > INTEGER_DIGITS_MAX || (start == 1 && leading_zero) {
+            if point - start > INTEGER_DIGITS_MAX || &text[..point] == MINUS_ZERO {
                 return None;
             }
             (point, point)
@@ -193,8 +246,38 @@ mod tests {
         }
     }
 
+    #[test]
+    fn numbers_beyond_all_doubles_are_known() {
+        for (text, expected) in
+            [("1e999", true), ("-1E400", true), ("1e308", false), ("1e-999", false), ("5", false)]
+        {
+            assert_eq!(is_beyond_doubles(text), expected, "{text}");
+            assert_eq!(Value::of_number(text).is_none(), expected, "{text}");
+        }
+        assert!(is_beyond_doubles(&"9".repeat(400)));
+        assert!(!is_beyond_doubles(&format!("0.{}", "9".repeat(400))));
+    }
+
     proptest! {
         #![proptest_config(proptest::test_runner::Config::with_cases(20_000))]
+
+        #[test]
+        fn no_number_can_cause_a_panic(text in "-?(0|[1-9][0-9]{0,40})(\\.[0-9]{1,40})?([eE][-+]?[0-9]{1,25})?") {
+            let _ = (Value::of_number(&text), is_beyond_doubles(&text), NewValue::of_number(&text));
+        }
+
+        #[test]
+        fn grammar_and_values_of_numbers_agree_with_serde_json(
+            text in "-?[0-9]{0,3}(\\.?[0-9]{0,2}|[-+.eE1é]{0,4}|[0-9]{15,17})([eE][-+]?[0-9]{0,2})?"
+        ) {
+            let number = number_at_start_of(&text);
+            prop_assert_eq!(number == Some(&text), serde_json::from_str::<serde_json::Number>(&text).is_ok(), "{}", text);
+            if let Some(number) = number {
+                let expected: serde_json::Number = serde_json::from_str(number).expect(number);
+                let expected = expected.as_i64().map_or_else(|| expected.as_f64().map(Value::Double), |integer| Some(Value::Integer(integer)));
+                prop_assert_eq!(format!("{:?}", Value::of_number(number)), format!("{expected:?}"));
+            }
+        }
 
         #[test]
         fn the_nearest_double_agrees_with_the_standard_library(
