@@ -15,10 +15,9 @@
 
 use serde::de::IgnoredAny;
 
-use crate::mended::escape_length;
+use crate::escape;
+use crate::parse::DEPTH_BEYOND;
 
-/// The first depth of nesting that is an error, as in serde_json.
-pub(super) const DEPTH_BEYOND: usize = 128;
 /// Stands in the copy for a byte of a string.
 pub(super) const OF_STRING: u8 = b'?';
 /// Stands in the copy for a byte of a word, and at the beginning of what is nested too deep.
@@ -131,7 +130,7 @@ impl<'b> Walk<'b> {
             let rest = &self.body.as_bytes()[self.at..];
             let step = match *rest.first()? {
                 b'"' => break,
-                b'\\' => escape_length(rest),
+                b'\\' => escape::length(rest),
                 byte => (byte >= b' ').then_some(1),
             };
             if step.is_none() {

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use crate::DeviceTags;
 use crate::body::BYTE_ORDER_MARK;
+use crate::value::string_end;
 
 /// No more than the beginning of a body is looked through, in bytes.
 const SEARCH_BYTES_MAX: usize = 1 << 20;
@@ -154,19 +155,6 @@ fn value_end(text: &[u8]) -> usize {
             b',' if depth == 0 => return at,
             _ => at += 1,
         }
-    }
-    text.len()
-}
-
-/// Where a string ends whose opening quotation mark is at `start`: behind the closing one, or at the end.
-fn string_end(text: &[u8], start: usize) -> usize {
-    let mut at = start + 1;
-    while let Some(found) = text.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
-        at += found;
-        if text[at] == b'"' {
-            return at + 1;
-        }
-        at += 2;
     }
     text.len()
 }

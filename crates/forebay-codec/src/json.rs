@@ -1,15 +1,15 @@
 //! JSON: one reading as an object, or an array of them.
 
-use std::fmt;
-
 use forebay_reading::{ReadingRef, Readings};
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
-use serde_json::value::RawValue;
 
-use crate::mended::Mended;
-use crate::object::{Care, Draft, Place, decode_error, is_beyond};
+use crate::mended::{self, Mended};
+use crate::object::{Draft, PointerBase};
+use crate::parse::{self, check_depth};
 use crate::scan::{Scanner, Uncommon};
-use crate::{DecodeError, Decoded, Decoder, Encoder, Looks, Rules, Unwritable, utf8, write_reading};
+use crate::value::noun;
+use crate::{
+    DecodeError, Decoded, Decoder, Encoder, Looks, Reason, Rules, Unwritable, escape, utf8, write_reading,
+};
 
 /// The format `json`.
 #[derive(Debug)]
@@ -32,12 +32,9 @@ impl Decoder for Json {
 
     fn read(&self, body: &[u8], rules: &Rules) -> Result<Decoded, DecodeError> {
         let text = utf8(body)?;
-        if let Ok(decoded) = scan(text, rules) {
-            return Ok(decoded);
-        }
-        parse(&Mended::plain(text), Care::Fast, rules)
-            .or_else(|error| parse_with_care(text, error, rules))
-            .map_err(|error| decode_error(&error, 0))
+        let copy = escape::replaced(text);
+        let common = copy.as_deref().unwrap_or(text);
+        scan(common, rules).or_else(|Uncommon| read_with_care(text, rules))
     }
 
     fn layout(&self) -> super::Layout {
@@ -65,15 +62,26 @@ impl Encoder for Json {
     }
 }
 
-/// Reads a body of the common form.
+/// Reads a body of the common form; of an array, elements may be of any form.
 fn scan(text: &str, rules: &Rules) -> Result<Decoded, Uncommon> {
     let mut decoded = decoded_for(text);
     let mut scanner = Scanner::new(text);
     if !scanner.take(b'[') {
         scanner.object(rules, &mut decoded.readings)?;
     } else if !scanner.take(b']') {
-        loop {
-            scanner.object(rules, &mut decoded.readings)?;
+        let mut draft = Draft::default();
+        for index in 0.. {
+            let (position, before) = (scanner.position(), decoded.readings.end());
+            if scanner.object(rules, &mut decoded.readings).is_err() {
+                decoded.readings.truncate(before);
+                let element = parse::first_value(&text[position..]).map_err(|_| Uncommon)?;
+                check_depth(element, 1).map_err(|_| Uncommon)?;
+                draft.read(element, rules).map_err(|_| Uncommon)?;
+                draft.finish(PointerBase::Element(index), rules, &mut decoded);
+                scanner.go_to(position);
+                scanner.skip_space();
+                scanner.go_to(scanner.position() + element.len());
+            }
             if scanner.is_last(b']')? {
                 break;
             }
@@ -82,139 +90,52 @@ fn scan(text: &str, rules: &Rules) -> Result<Decoded, Uncommon> {
     if scanner.is_at_end() { Ok(decoded) } else { Err(Uncommon) }
 }
 
-/// Reads a body in which the parser stopped at `error`, if that may be the fault of an element alone.
+/// Reads a body of any form.
 #[cold]
-fn parse_with_care(
-    text: &str,
-    error: serde_json::Error,
-    rules: &Rules,
-) -> Result<Decoded, serde_json::Error> {
-    let is_array = text.trim_ascii_start().starts_with('[');
-    let mended = if is_array { Mended::of(text) } else { Mended::plain(text) };
-    let is_enough = mended.is_changed() || is_beyond(&error);
-    let read = if is_enough { parse(&mended, Care::Slow, rules) } else { Err(error) };
-    drop(mended);
-    read.or_else(|error| match Mended::elements_of(text) {
-        Some(mended) => parse(&mended, Care::Slow, rules).map_err(|_| error),
-        None => Err(error),
-    })
+fn read_with_care(text: &str, rules: &Rules) -> Result<Decoded, DecodeError> {
+    if text.trim_ascii_start().starts_with('[') {
+        return mended::read(text, |body| read_array(body, rules));
+    }
+    check_depth(text, 0)?;
+    read_alone(text, rules).map_err(|error| DecodeError::of_parser(&error))
 }
 
-fn parse(body: &Mended<'_>, care: Care, rules: &Rules) -> Result<Decoded, serde_json::Error> {
+fn read_array(body: &Mended<'_>, rules: &Rules) -> serde_json::Result<Decoded> {
     let mut decoded = decoded_for(body.text());
-    let mut deserializer = serde_json::Deserializer::from_str(body.text());
-    match (&mut deserializer).deserialize_any(Document { body, care, rules, decoded: &mut decoded }) {
-        Ok(()) => {}
-        Err(error) if care == Care::Slow && is_beyond(&error) => Draft::refuse("a number", &mut decoded),
-        Err(error) => return Err(error),
+    let mut draft = Draft::default();
+    let mut next = 0;
+    parse::elements(body.text(), |element| {
+        let base = PointerBase::Element(next);
+        next += 1;
+        if let Some(detail) = body.fault_in(element) {
+            let describe = || (base.pointer(&body.pointer_in(element)), detail);
+            decoded.rejections.add(base.index(), Reason::Type, 1, describe);
+        } else {
+            draft.read(element, rules)?;
+            draft.finish(base, rules, &mut decoded);
+        }
+        Ok(())
+    })?;
+    Ok(decoded)
+}
+
+fn read_alone(text: &str, rules: &Rules) -> serde_json::Result<Decoded> {
+    let mut decoded = decoded_for(text);
+    if text.trim_ascii_start().starts_with('{') {
+        let mut draft = Draft::default();
+        draft.read(text, rules)?;
+        draft.finish(PointerBase::Body, rules, &mut decoded);
+    } else {
+        let found = noun(parse::value(text)?);
+        let detail = format!("the body must be a reading, as an object, or an array of them, got {found}");
+        decoded.rejections.add(0, Reason::Type, 1, || (String::new(), detail));
     }
-    deserializer.end()?;
     Ok(decoded)
 }
 
 /// Makes room for what `text` holds: encoded readings are mostly shorter than their JSON.
 fn decoded_for(text: &str) -> Decoded {
     Decoded { readings: Readings::with_capacity(text.len()), ..Decoded::default() }
-}
-
-struct Document<'a> {
-    body: &'a Mended<'a>,
-    care: Care,
-    rules: &'a Rules,
-    decoded: &'a mut Decoded,
-}
-
-impl<'de> Visitor<'de> for Document<'_> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a reading or an array of readings")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
-        let object = MapAccessDeserializer::new(map);
-        Draft::default().read(object, Place::Alone, self.care, self.rules, self.decoded)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let mut draft = Draft::default();
-        let mut index = 0;
-        loop {
-            let place = Place::Among(index);
-            let element = Element {
-                body: self.body,
-                draft: &mut draft,
-                place,
-                care: self.care,
-                rules: self.rules,
-                decoded: self.decoded,
-            };
-            if seq.next_element_seed(element)?.is_none() {
-                return Ok(());
-            }
-            index += 1;
-        }
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Draft::refuse("a boolean", self.decoded);
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Draft::refuse("a number", self.decoded);
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Draft::refuse("a number", self.decoded);
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Draft::refuse("a number", self.decoded);
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Draft::refuse("a string", self.decoded);
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Draft::refuse("null", self.decoded);
-        Ok(())
-    }
-}
-
-/// One element of the array.
-struct Element<'a, 'de> {
-    body: &'a Mended<'a>,
-    draft: &'a mut Draft<'de>,
-    place: Place,
-    care: Care,
-    rules: &'a Rules,
-    decoded: &'a mut Decoded,
-}
-
-impl<'de> DeserializeSeed<'de> for Element<'_, 'de> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        match self.care {
-            Care::Fast => self.draft.read(deserializer, self.place, self.care, self.rules, self.decoded),
-            Care::Slow => {
-                let text = <&RawValue as serde::Deserialize>::deserialize(deserializer)?.get();
-                if let Some(detail) = self.body.fault_in(text) {
-                    Draft::refuse_part(self.place, &self.body.pointer_in(text), detail, self.decoded);
-                    return Ok(());
-                }
-                let element = &mut serde_json::Deserializer::from_str(text);
-                let read = self.draft.read(element, self.place, self.care, self.rules, self.decoded);
-                read.map_err(|error| serde::de::Error::custom(decode_error(&error, 0).detail))
-            }
-        }
-    }
 }
 
 #[cfg(test)]

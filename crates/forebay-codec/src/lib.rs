@@ -18,6 +18,7 @@ mod device_tag;
 mod elasticsearch;
 mod elements;
 mod encoder;
+mod escape;
 mod excerpt;
 mod influx;
 mod json;
@@ -25,6 +26,8 @@ mod mended;
 mod names;
 mod ndjson;
 mod object;
+mod parse;
+mod quote;
 mod remote_write;
 mod scan;
 mod senml;
@@ -281,6 +284,13 @@ impl DecodeError {
             column: 1 + before.len() - line_start,
             detail: detail.to_owned(),
         }
+    }
+
+    /// What serde_json found, by its place in the text that was parsed.
+    fn of_parser(error: &serde_json::Error) -> DecodeError {
+        let text = error.to_string();
+        let detail = text.split(" at line ").next().unwrap_or_default().to_owned();
+        DecodeError { line: error.line().max(1), column: error.column().max(1), detail }
     }
 }
 

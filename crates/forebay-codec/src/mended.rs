@@ -7,12 +7,36 @@
 
 use std::borrow::Cow;
 
-use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
+use serde::de::IgnoredAny;
 
-use crate::elements::{self, DEPTH_BEYOND, OF_ELEMENT, OF_VALUE};
-use crate::object::{decode_error, pointer_token, shorten};
-use crate::value::TextSeed;
+use crate::elements::{self, OF_ELEMENT, OF_VALUE};
+use crate::parse::{self, DEPTH_BEYOND, check_depth};
+use crate::quote::{pointer_token, shorten};
+use crate::value::unquote;
+use crate::{DecodeError, escape};
+
+/// Reads a body with `read`: as it is, else with its faulty escapes mended, else with all faults within its elements mended.
+///
+/// # Errors
+///
+/// Why the body is not JSON, apart from faulty escapes.
+pub(super) fn read<T>(
+    body: &str,
+    read: impl Fn(&Mended<'_>) -> serde_json::Result<T>,
+) -> Result<T, DecodeError> {
+    let with_escapes_mended = |error| {
+        let mended = Mended::of(body);
+        if mended.is_changed() { read(&mended) } else { Err(error) }
+    };
+    let result = check_depth(body, 0).and_then(|()| {
+        let result = read(&Mended::plain(body)).or_else(with_escapes_mended);
+        result.map_err(|error| DecodeError::of_parser(&error))
+    });
+    result.or_else(|error| match Mended::elements_of(body) {
+        Some(mended) => read(&mended).map_err(|_| error),
+        None => Err(error),
+    })
+}
 
 /// A body, and the text that is parsed in its place.
 #[derive(Debug)]
@@ -30,7 +54,7 @@ impl<'a> Mended<'a> {
     /// The body with its escapes that stand for nothing mended. Looks at each byte once.
     pub(super) fn of(body: &'a str) -> Mended<'a> {
         let mut copy: Option<Vec<u8>> = None;
-        for at in faulty_escapes(body.as_bytes()) {
+        for at in escape::faulty(body.as_bytes()) {
             copy.get_or_insert_with(|| body.as_bytes().to_vec())[at] = b'?';
         }
         let copy = copy.map(|bytes| String::from_utf8(bytes).expect("only ASCII was replaced, by ASCII"));
@@ -90,8 +114,14 @@ impl<'a> Mended<'a> {
 
     /// The pointer to the member of an object that is at fault; empty if its name is, or if it is no object.
     pub(super) fn pointer_in(&self, object: &str) -> String {
-        let member = serde_json::Deserializer::from_str(object).deserialize_map(Members { mended: self });
-        member.ok().flatten().map_or_else(String::new, |name| format!("/{}", pointer_token(&name)))
+        let mut pointer = None;
+        let read = parse::members(object, |name, json| {
+            if pointer.is_none() && self.first_in(json).is_some() {
+                pointer = Some(format!("/{}", pointer_token(&unquote(name)?)));
+            }
+            Ok(())
+        });
+        read.ok().and(pointer).unwrap_or_default()
     }
 
     fn first_in(&self, part: &str) -> Option<usize> {
@@ -120,89 +150,16 @@ fn fault_of_string(rest: &str) -> String {
 /// What is wrong with an element whose parts do not fit together.
 fn fault_of_element(element: &str) -> String {
     let error = serde_json::from_str::<IgnoredAny>(element).err();
-    let detail = error.map_or_else(String::new, |error| format!(": {}", decode_error(&error, 0).detail));
+    let detail =
+        error.map_or_else(String::new, |error| format!(": {}", DecodeError::of_parser(&error).detail));
     format!("the element is no JSON{detail}")
-}
-
-/// Finds the first member whose value is at fault.
-struct Members<'m> {
-    mended: &'m Mended<'m>,
-}
-
-impl<'de> Visitor<'de> for Members<'_> {
-    type Value = Option<Cow<'de, str>>;
-
-    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        // All are passed: the parser wants to come to the end.
-        while let Some(name) = map.next_key_seed(TextSeed)? {
-            let value: &RawValue = map.next_value()?;
-            if found.is_none() && self.mended.first_in(value.get()).is_some() {
-                found = Some(name);
-            }
-        }
-        Ok(found)
-    }
-}
-
-/// The places of the backslashes in strings of `body` that begin no escape of JSON (RFC 8259, section 7), and of those
-/// that are half of a surrogate pair.
-fn faulty_escapes(body: &[u8]) -> impl Iterator<Item = usize> + '_ {
-    let (mut at, mut in_string) = (0, false);
-    std::iter::from_fn(move || {
-        loop {
-            at += if in_string {
-                memchr::memchr2(b'"', b'\\', body.get(at..)?)?
-            } else {
-                memchr::memchr(b'"', body.get(at..)?)?
-            };
-            if body[at] == b'"' {
-                in_string = !in_string;
-                at += 1;
-                continue;
-            }
-            let backslash = at;
-            match escape_length(&body[at..]) {
-                Some(length) => at += length,
-                None => {
-                    at += 1;
-                    return Some(backslash);
-                }
-            }
-        }
-    })
-}
-
-/// How long the escape at the beginning of `text` is; `None` if it stands for nothing.
-pub(super) fn escape_length(text: &[u8]) -> Option<usize> {
-    match text.get(1)? {
-        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(2),
-        b'u' => match code_unit(text)? {
-            0xd800..0xdc00 => {
-                let second = text.get(6..).filter(|rest| rest.starts_with(b"\\u")).and_then(code_unit)?;
-                (0xdc00..0xe000).contains(&second).then_some(12)
-            }
-            0xdc00..0xe000 => None,
-            _ => Some(6),
-        },
-        _ => None,
-    }
-}
-
-/// The four hexadecimal digits of `\u0000`.
-fn code_unit(escape: &[u8]) -> Option<u32> {
-    let digits = escape.get(2..6)?;
-    digits.iter().try_fold(0, |number, digit| Some(number * 16 + char::from(*digit).to_digit(16)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use serde_json::value::RawValue;
 
     #[test]
     fn only_escapes_that_stand_for_nothing_are_mended_and_only_in_strings() {

@@ -5,10 +5,11 @@
 
 use forebay_reading::{ReadingRef, Readings};
 
-use crate::object::{Care, Draft, Place, decode_error, is_beyond};
+use crate::object::{Draft, PointerBase};
+use crate::parse::check_depth;
 use crate::scan::Scanner;
 use crate::{
-    DecodeError, Decoded, Decoder, Encoder, Looks, REJECTIONS_LISTED_MAX, Reason, Rules, Unwritable,
+    DecodeError, Decoded, Decoder, Encoder, Looks, REJECTIONS_LISTED_MAX, Reason, Rules, Unwritable, escape,
     write_reading,
 };
 
@@ -87,7 +88,7 @@ impl<'a> Lines<'a> {
                 if line.trim_ascii().is_empty() {
                     continue;
                 }
-                self.read_with_serde(line, offset + start);
+                self.read_uncommon(line, offset + start);
             }
             self.index += 1;
         }
@@ -108,17 +109,30 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Reads the line that begins at the byte `start`.
-    fn read_with_serde(&mut self, line: &'a str, start: usize) {
-        match parse(line, &mut self.draft, self.rules) {
+    /// Reads a line that is not of the common form; it begins at the byte `start`.
+    fn read_uncommon(&mut self, line: &'a str, start: usize) {
+        let before = self.decoded.readings.end();
+        let copy = escape::replaced(line);
+        let is_common = |copy: &str| Scanner::new(copy).line(self.rules, &mut self.decoded.readings).is_ok();
+        if copy.as_deref().is_some_and(is_common) {
+            self.has_json = true;
+        } else {
+            self.decoded.readings.truncate(before);
+            self.read_with_care(line, start);
+        }
+    }
+
+    fn read_with_care(&mut self, line: &'a str, start: usize) {
+        let read = |draft: &mut Draft<'a>| {
+            check_depth(line, 0)?;
+            draft.read(line, self.rules).map_err(|error| DecodeError::of_parser(&error))
+        };
+        match read(&mut self.draft) {
             Ok(()) => {
                 self.has_json = true;
-                self.draft.finish(Place::Among(self.index), self.rules, &mut self.decoded);
+                self.draft.finish(PointerBase::Element(self.index), self.rules, &mut self.decoded);
             }
-            Err(error) => {
-                let DecodeError { line, column, detail } = decode_error(&error, 0);
-                self.refuse(start, line, column, detail);
-            }
+            Err(DecodeError { line, column, detail }) => self.refuse(start, line, column, detail),
         }
     }
 
@@ -171,19 +185,6 @@ fn line_start(text: &str, position: usize) -> usize {
 fn line_at(text: &str, start: usize) -> &str {
     let rest = &text[start..];
     &rest[..memchr::memchr(b'\n', rest.as_bytes()).unwrap_or(rest.len())]
-}
-
-/// Reads one line with serde_json into `draft`, with care if that is what it takes.
-fn parse<'de>(line: &'de str, draft: &mut Draft<'de>, rules: &Rules) -> Result<(), serde_json::Error> {
-    let mut parse = |care| {
-        let mut deserializer = serde_json::Deserializer::from_str(line);
-        draft.parse(&mut deserializer, care, rules)?;
-        deserializer.end()
-    };
-    match parse(Care::Fast) {
-        Err(error) if is_beyond(&error) => parse(Care::Slow),
-        done => done,
-    }
 }
 
 #[cfg(test)]
@@ -298,7 +299,7 @@ mod tests {
         let mut start = 0;
         for line in body.split('\n') {
             if !line.trim_ascii().is_empty() {
-                lines.read_with_serde(line, start);
+                lines.read_with_care(line, start);
                 lines.index += 1;
             }
             start += line.len() + 1;

@@ -1,17 +1,17 @@
 //! The common form of a reading, read without a general parser.
 //!
-//! Almost every request has the same shape: flat objects of known fields, strings without escapes, plain numbers, and
-//! nothing wrong in them. A [`Scanner`] reads that shape and nothing else, several times as fast as serde_json. On
-//! anything else (an escape, an unknown or repeated field, another type, a broken rule, broken JSON) it gives up
-//! without a word, and the caller reads the body again with serde_json, which knows all of JSON and says what is
-//! wrong. So the scanner decides nothing: whatever it accepts, serde_json accepts with the same result
-//! (`codec::json::tests::the_scanner_agrees_with_serde_json`, `codec::ndjson::tests::a_body_is_read_as_its_lines_are`).
+//! Almost every request has the same shape: flat objects of known fields, strings without escapes, plain numbers, and no
+//! faults. A [`Scanner`] reads that shape and nothing else, several times as fast as serde_json; escapes that Python and
+//! others write for ordinary characters are replaced before (`escape.rs`). On anything else (another escape, an unknown or
+//! repeated field, another type, a broken rule, broken JSON) it gives up, and the caller reads the object again with care
+//! (`parse.rs`). So the scanner decides nothing: whatever it accepts, the careful reader accepts with the same result
+//! (`json::tests::the_scanner_agrees_with_serde_json`, `ndjson::tests::a_body_is_read_as_its_lines_are`).
 
 use std::borrow::Cow;
 
 use forebay_reading::text::{PlainText, Text as _};
 use forebay_reading::timestamp::{TimeReader, Timestamp};
-use forebay_reading::{Field, NewValue, NumberText, Parts, Readings, Tag, Value};
+use forebay_reading::{Field, NewValue, NumberText, Parts, Readings, Tag, Value, number_at_start_of};
 
 use crate::Rules;
 use crate::names::Names;
@@ -277,7 +277,7 @@ impl<'de> Scanner<'de> {
                     self.at += length;
                     Ok(NewValue::Number(number))
                 }
-                None => self.number().map(NewValue::from),
+                None => Value::of_number(self.number_text()?).map(NewValue::from).ok_or(Uncommon),
             },
         }
     }
@@ -301,42 +301,11 @@ impl<'de> Scanner<'de> {
         if self.take_next(b'"') { Ok(string) } else { Err(Uncommon) }
     }
 
-    /// A number as a value: whole ones that fit in 64 bits signed exactly, others as doubles.
-    fn number(&mut self) -> Result<Value<'de>, Uncommon> {
-        let text = self.number_text()?;
-        // Minus zero is a double: no integer tells it from zero.
-        if text != "-0"
-            && let Ok(number) = text.parse()
-        {
-            return Ok(Value::Integer(number));
-        }
-        let number: f64 = text.parse().map_err(|_| Uncommon)?;
-        if number.is_finite() { Ok(Value::Double(number)) } else { Err(Uncommon) }
-    }
-
-    /// A number as it is written, by the grammar of RFC 8259, section 6.
+    /// A number as it is written.
     pub(super) fn number_text(&mut self) -> Result<&'de str, Uncommon> {
-        let start = self.at;
-        self.take_next(b'-');
-        let leading_zero = self.peek() == Some(b'0');
-        let whole_digits = self.digits()?;
-        if leading_zero && whole_digits > 1 {
-            return Err(Uncommon);
-        }
-        if self.take_next(b'.') {
-            self.digits()?;
-        }
-        if self.take_next(b'e') || self.take_next(b'E') {
-            let _signed = self.take_next(b'-') || self.take_next(b'+');
-            self.digits()?;
-        }
-        self.text.get(start..self.at).ok_or(Uncommon)
-    }
-
-    fn digits(&mut self) -> Result<usize, Uncommon> {
-        let count = self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
-        self.at += count;
-        if count > 0 { Ok(count) } else { Err(Uncommon) }
+        let number = number_at_start_of(self.text.get(self.at..).ok_or(Uncommon)?).ok_or(Uncommon)?;
+        self.at += number.len();
+        Ok(number)
     }
 
     pub(super) fn expect(&mut self, byte: u8) -> Result<(), Uncommon> {

@@ -28,8 +28,8 @@
 //! More is taken than the RFC lets senders write, where it can mean only one thing: an exponent with `E`, a pack
 //! without records, a version written `10.0`.
 //!
-//! Almost every pack is read by `scan.rs`, without a general parser. What is not of the common form is read again with
-//! serde_json (`read.rs`). Both fill the same [`record::Record`]; what it means is decided in one place, `pack.rs`.
+//! Almost every pack is read by `scan.rs`, without a general parser, and any other pack is read again with care
+//! (`read.rs`). Both fill the same [`record::Record`]; `pack.rs` alone decides what a record means.
 
 mod base;
 mod label;
@@ -40,7 +40,8 @@ mod read;
 mod record;
 mod scan;
 
-use crate::{DecodeError, Decoded, Decoder, Looks, Rules, utf8};
+use crate::scan::Uncommon;
+use crate::{DecodeError, Decoded, Decoder, Looks, Rules, escape, utf8};
 
 /// The version of SenML that RFC 8428 defines, and what a pack has that does not say (section 4.1).
 const VERSION: u32 = 10;
@@ -66,7 +67,9 @@ impl Decoder for Senml {
 
     fn read(&self, body: &[u8], rules: &Rules) -> Result<Decoded, DecodeError> {
         let text = utf8(body)?;
-        scan::scan(text, rules).or_else(|_uncommon| read::read(text, rules))
+        let copy = escape::replaced(text);
+        let common = copy.as_deref().unwrap_or(text);
+        scan::scan(common, rules).or_else(|Uncommon| read::read(text, rules))
     }
 
     fn layout(&self) -> super::Layout {

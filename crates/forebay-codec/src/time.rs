@@ -3,7 +3,7 @@
 use forebay_reading::timestamp::{Precision, Timestamp};
 
 use crate::Rules;
-use crate::object::shorten;
+use crate::quote::shorten;
 
 impl Rules {
     /// Whether a reading may have this time.

@@ -2,7 +2,7 @@
 
 use forebay_reading::Field;
 
-use crate::object::shorten;
+use crate::quote::shorten;
 
 /// Most letters in which a name may differ from that of the field that was meant.
 const DISTANCE_MAX: usize = 2;

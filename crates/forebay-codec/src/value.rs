@@ -1,170 +1,145 @@
-//! What serde_json hands over for the parts of an object: names, texts, and values of any type.
+//! One JSON value, from its text.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use forebay_reading::{Field, Value};
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use forebay_reading::text::plain_length;
+use forebay_reading::{NewValue, Value, is_beyond_doubles};
 
 use crate::Reason;
+use crate::elements::is_of_word;
 
-/// What JSON a value is; what an array or object holds has been passed over.
+pub(super) const STRING: &str = "a string";
+pub(super) const NUMBER: &str = "a number";
+pub(super) const BOOLEAN: &str = "a boolean";
+const BEYOND: &str = "a number that no double can hold";
+
+/// A JSON value; arrays, objects and numbers are kept as their text.
 #[derive(Debug)]
-pub(super) enum Json<'de> {
+pub(super) enum JsonValue<'de> {
     Null,
     Boolean(bool),
-    Integer(i64),
-    Double(f64),
+    Number(&'de str),
     Text(Cow<'de, str>),
-    Array,
-    Object,
-    /// A number beyond all doubles.
-    Beyond,
+    Array(&'de str),
+    Object(&'de str),
 }
 
-impl Json<'_> {
+impl<'de> JsonValue<'de> {
+    /// # Errors
+    ///
+    /// A string has half of a surrogate pair in it.
+    pub(super) fn of(json: &'de str) -> serde_json::Result<JsonValue<'de>> {
+        Ok(match json.bytes().next() {
+            Some(b'"') => JsonValue::Text(unquote(json)?),
+            Some(b'{') => JsonValue::Object(json),
+            Some(b'[') => JsonValue::Array(json),
+            Some(b't') => JsonValue::Boolean(true),
+            Some(b'f') => JsonValue::Boolean(false),
+            Some(b'n') => JsonValue::Null,
+            _ => JsonValue::Number(json),
+        })
+    }
+
+    /// The kind of the value, for messages.
     pub(super) fn noun(&self) -> &'static str {
         match self {
-            Json::Null => "null",
-            Json::Boolean(_) => "a boolean",
-            Json::Integer(_) | Json::Double(_) => "a number",
-            Json::Text(_) => "a string",
-            Json::Array => "an array",
-            Json::Object => "an object",
-            Json::Beyond => "a number that no double can hold",
+            JsonValue::Null => "null",
+            JsonValue::Boolean(_) => BOOLEAN,
+            JsonValue::Text(_) => STRING,
+            _ if self.is_beyond() => BEYOND,
+            JsonValue::Number(_) => NUMBER,
+            JsonValue::Array(_) => "an array",
+            JsonValue::Object(_) => "an object",
         }
     }
 
-    pub(super) fn as_value(&self) -> Result<Value<'_>, (Reason, String)> {
+    /// Whether it is or holds a number beyond all doubles.
+    pub(super) fn is_beyond(&self) -> bool {
         match self {
-            Json::Boolean(truth) => Ok(Value::Boolean(*truth)),
-            Json::Integer(number) => Ok(Value::Integer(*number)),
-            Json::Double(number) => Ok(Value::Double(*number)),
-            Json::Text(text) => Ok(Value::Text(text)),
-            Json::Beyond => {
-                Err((Reason::Number, format!("a value must be a finite number, got {}", self.noun())))
+            JsonValue::Null | JsonValue::Boolean(_) | JsonValue::Text(_) => false,
+            JsonValue::Number(json) | JsonValue::Array(json) | JsonValue::Object(json) => holds_beyond(json),
+        }
+    }
+
+    /// The value of a reading.
+    ///
+    /// # Errors
+    ///
+    /// Why a reading cannot have this value.
+    pub(super) fn as_new_value(&self) -> Result<NewValue<'_>, (Reason, String)> {
+        match self {
+            JsonValue::Boolean(truth) => Ok(Value::Boolean(*truth).into()),
+            JsonValue::Text(text) => Ok(Value::Text(text).into()),
+            JsonValue::Number(text) if let Some(value) = NewValue::of_number(text) => Ok(value),
+            _ if self.is_beyond() => {
+                Err((Reason::Number, format!("a value must be a finite number, got {BEYOND}")))
             }
-            Json::Null | Json::Array | Json::Object => Err((
+            other => Err((
                 Reason::Type,
-                format!("a value must be a number, a boolean or a string, got {}", self.noun()),
+                format!("a value must be a number, a boolean or a string, got {}", other.noun()),
             )),
         }
     }
 }
 
-pub(super) enum Key<'de> {
-    Known(Field),
-    Unknown(Cow<'de, str>),
-}
-
-pub(super) struct KeySeed;
-
-impl<'de> DeserializeSeed<'de> for KeySeed {
-    type Value = Key<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key<'de>, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for KeySeed {
-    type Value = Key<'de>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("the name of a field")
-    }
-
-    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Key<'de>, E> {
-        Ok(Field::named(name).map_or(Key::Unknown(Cow::Borrowed(name)), Key::Known))
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Key<'de>, E> {
-        Ok(Field::named(name).map_or_else(|| Key::Unknown(Cow::Owned(name.to_owned())), Key::Known))
-    }
-}
-
-pub(super) struct TextSeed;
-
-impl<'de> DeserializeSeed<'de> for TextSeed {
-    type Value = Cow<'de, str>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Cow<'de, str>, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for TextSeed {
-    type Value = Cow<'de, str>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a string")
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Cow<'de, str>, E> {
-        Ok(Cow::Borrowed(text))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Cow<'de, str>, E> {
-        Ok(Cow::Owned(text.to_owned()))
-    }
-}
-
-/// Any value. Arrays and objects are passed over with serde_json's bound on nesting, which `IgnoredAny` lacks.
-pub(super) struct JsonSeed;
-
-impl<'de> DeserializeSeed<'de> for JsonSeed {
-    type Value = Json<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json<'de>, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for JsonSeed {
-    type Value = Json<'de>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Json<'de>, E> {
-        Ok(Json::Null)
-    }
-
-    fn visit_bool<E>(self, truth: bool) -> Result<Json<'de>, E> {
-        Ok(Json::Boolean(truth))
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Json<'de>, E> {
-        Ok(Json::Integer(number))
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Json<'de>, E> {
-        #[expect(clippy::cast_precision_loss, reason = "past 64 bits signed, numbers are doubles")]
-        Ok(i64::try_from(number).map_or(Json::Double(number as f64), Json::Integer))
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<Json<'de>, E> {
-        Ok(Json::Double(number))
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Json<'de>, E> {
-        Ok(Json::Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Json<'de>, E> {
-        Ok(Json::Text(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json<'de>, A::Error> {
-        while seq.next_element_seed(JsonSeed)?.is_some() {}
-        Ok(Json::Array)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json<'de>, A::Error> {
-        while map.next_key::<IgnoredAny>()?.is_some() {
-            map.next_value_seed(JsonSeed)?;
+/// Whether a JSON value is or holds a number beyond all doubles.
+fn holds_beyond(json: &str) -> bool {
+    let (bytes, mut at) = (json.as_bytes(), 0);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => at = string_end(bytes, at),
+            b'-' | b'0'..=b'9' => {
+                let number = &json[at..];
+                let number = number
+                    .split(|letter: char| !u8::try_from(letter).is_ok_and(is_of_word))
+                    .next()
+                    .unwrap_or_default();
+                if is_beyond_doubles(number) {
+                    return true;
+                }
+                at += number.len();
+            }
+            _ => at += 1,
         }
-        Ok(Json::Object)
     }
+    false
+}
+
+/// The kind of a JSON value, from the first byte of its text.
+pub(super) fn noun(json: &str) -> &'static str {
+    match json.bytes().next() {
+        Some(b'"') => STRING,
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b't' | b'f') => BOOLEAN,
+        Some(b'n') => "null",
+        _ => NUMBER,
+    }
+}
+
+/// The text of a JSON string.
+///
+/// # Errors
+///
+/// It has half of a surrogate pair in it.
+pub(super) fn unquote(json: &str) -> serde_json::Result<Cow<'_, str>> {
+    match json.get(1..json.len() - 1) {
+        Some(text) if !text.as_bytes().contains(&b'\\') => Ok(Cow::Borrowed(text)),
+        _ => serde_json::from_str(json).map(Cow::Owned),
+    }
+}
+
+/// Where the string ends that begins at `start`: behind its closing quotation mark, or at the end of the text.
+pub(super) fn string_end(text: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while let Some(rest) = text.get(at..) {
+        at += plain_length(rest);
+        match text.get(at) {
+            Some(b'"') => return at + 1,
+            Some(b'\\') => at += 2,
+            Some(_) => at += 1,
+            None => break,
+        }
+    }
+    text.len()
 }

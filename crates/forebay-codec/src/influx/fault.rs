@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use forebay_reading::{Field, ReadingError};
 
 use super::{DeviceTags, Reason};
-use crate::object::{pointer_token, shorten};
+use crate::quote::{pointer_token, shorten};
 
 /// What is wrong with a line, and where.
 #[derive(Debug)]

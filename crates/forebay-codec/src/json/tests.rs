@@ -409,6 +409,8 @@ pub(crate) fn fragment() -> impl proptest::strategy::Strategy<Value = String> {
         "\"\"",
         "\"a\"",
         "\"\\n\"",
+        "\"\\u00b0C\\/\"",
+        "\"\\ud83d\\ude00\"",
         "\"é\"",
         "\"\u{7f}\"",
         "\"\u{85}\"",
@@ -452,7 +454,7 @@ proptest::proptest! {
     ) {
         let body = format!("{}{}{}", frame.0, objects.join(","), frame.1);
         if let Ok(scanned) = scan(&body, &tests::rules()) {
-            let read = parse(&Mended::plain(&body), Care::Fast, &tests::rules()).expect("what the scanner takes is JSON");
+            let read = read_with_care(&body, &tests::rules()).expect("what the scanner takes is JSON");
             proptest::prop_assert!(same(&scanned, &read), "{} {:?} {:?}", body, scanned, read);
         }
     }
@@ -460,14 +462,14 @@ proptest::proptest! {
 
 #[test]
 fn the_common_form_is_scanned() {
-    for body in [
+    for object in [
         r#"{"device":"meter-1","sensor":"voltage","value":230.1}"#,
-        "[]",
-        r#" [ {"device":"d","sensor":"s","value":-1,"time":"2007-02-01T00:00:00Z","unit":"°C","tags":{"a":"b"}} ,
-            {"device":"d","values":{"a":1e3,"b":true,"c":"x"},"time":1170288000000} ] "#,
+        r#" {"device":"d","sensor":"s","value":-1,"time":"2007-02-01T00:00:00Z","unit":"°C","tags":{"a":"b"}} "#,
+        r#"{"device":"d","values":{"a":1e3,"b":true,"c":"x"},"time":1170288000000}"#,
     ] {
-        let scanned = scan(body, &tests::rules()).expect(body);
-        assert_eq!(scanned.rejections.count(), 0);
+        let mut readings = Readings::default();
+        Scanner::new(object).object(&tests::rules(), &mut readings).expect(object);
+        assert!(!readings.is_empty());
     }
 }
 

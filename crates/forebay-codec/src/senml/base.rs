@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
-use forebay_reading::Value;
 use forebay_reading::timestamp::{Precision, decimal};
+use forebay_reading::{Value, is_beyond_doubles};
 
 use super::VERSION;
 use super::label::{Label, Labels};
+use super::name;
 use super::record::{Fault, Record};
-use super::{name, number};
 use crate::Reason;
 
 /// How many base fields there are; they come first among the labels.
@@ -68,7 +68,7 @@ impl<'de> Base<'de> {
 
     fn set(&mut self, label: Label, record: &mut Record<'de>) -> Result<(), (Reason, String)> {
         let text = record.text(label);
-        let beyond = |_| (Reason::Number, beyond(label));
+        let beyond = || (Reason::Number, beyond(label));
         match label {
             Label::BaseName => {
                 name::check(&text, true)?;
@@ -76,10 +76,10 @@ impl<'de> Base<'de> {
             }
             Label::BaseTime => self.nanos = seconds(&text).map_err(|_| time_beyond(label, &text))?,
             Label::BaseUnit => self.unit = Some(text),
-            Label::BaseValue => self.value = Some(number::value(&text).map_err(beyond)?),
+            Label::BaseValue => self.value = Some(Value::of_number(&text).ok_or_else(beyond)?),
             Label::BaseSum => {
                 self.has_sum = true;
-                number::value(&text).map_err(beyond)?;
+                Value::of_number(&text).ok_or_else(beyond)?;
             }
             Label::Version => self.set_version(&text, record.index)?,
             _ => {}
@@ -94,7 +94,7 @@ impl<'de> Base<'de> {
         if version > f64::from(VERSION) {
             let detail = format!(
                 "the pack has the SenML version {}, and only those up to {VERSION} are known: none of it can be taken",
-                crate::object::shorten(text)
+                crate::quote::shorten(text)
             );
             let fault = Fault::new(record, Label::Version, Reason::Field, detail.clone());
             self.too_new.get_or_insert(fault);
@@ -169,7 +169,7 @@ pub(super) fn beyond(label: Label) -> String {
 
 /// What is wrong with a time that is too large to be looked at.
 pub(super) fn time_beyond(label: Label, text: &str) -> (Reason, String) {
-    match number::is_beyond(text) {
+    match is_beyond_doubles(text) {
         true => (Reason::Number, beyond(label)),
         false => {
             (Reason::Time, format!("`{}` is too many seconds for any time from 1970 to 2262", label.name()))

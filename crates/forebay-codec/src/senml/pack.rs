@@ -1,7 +1,7 @@
 //! From records to readings: what a record means with the base fields that hold for it.
 
 use forebay_reading::timestamp::{Precision, Timestamp};
-use forebay_reading::{Field, NewValue, Parts, ReadingError, Readings, Value};
+use forebay_reading::{Field, NewValue, Parts, ReadingError, Readings, Value, is_beyond_doubles};
 
 use super::base::{Base, beyond, seconds, time_beyond};
 use super::label::{Label, Labels};
@@ -124,9 +124,10 @@ impl<'a, 'de> Pack<'a, 'de> {
                 let detail = "binary data (`vd`) is not taken: a value is a number (`v`), a boolean (`vb`) or a string (`vs`)";
                 Err(fault(label, Reason::Type, detail.to_owned()))
             }
-            (_, None) => number::lone_value(text).map_err(|_| fault(label, Reason::Number, beyond(label))),
+            (_, None) => NewValue::of_number(text).ok_or_else(|| fault(label, Reason::Number, beyond(label))),
             (_, Some(base)) => {
-                let own = number::value(text).map_err(|_| fault(label, Reason::Number, beyond(label)))?;
+                let own =
+                    Value::of_number(text).ok_or_else(|| fault(label, Reason::Number, beyond(label)))?;
                 number::sum(base, own).map(NewValue::from).ok_or_else(|| {
                     let detail = "`bv` and `v` must add up to a finite number".to_owned();
                     fault(label, Reason::Number, detail)
@@ -138,7 +139,7 @@ impl<'a, 'de> Pack<'a, 'de> {
     /// Checks the numbers of a record that are passed over.
     fn check_sum(&self, record: &Record<'de>) -> Result<(), Fault> {
         for label in [Label::Sum, Label::UpdateTime] {
-            if record.get(label).is_some_and(number::is_beyond) {
+            if record.get(label).is_some_and(is_beyond_doubles) {
                 return Err(Fault::new(record.index, label, Reason::Number, beyond(label)));
             }
         }

@@ -2,12 +2,11 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
-
 use super::label::{Kind, LABELS, Label, Labels};
 use crate::Reason;
 use crate::names::Names;
-use crate::object::{pointer_token, shorten};
+use crate::quote::{pointer_token, shorten};
+use crate::value::{BOOLEAN, NUMBER, STRING, noun, unquote};
 
 /// Why a record is no reading.
 #[derive(Clone, Debug)]
@@ -70,7 +69,7 @@ impl<'de> Record<'de> {
     /// # Errors
     ///
     /// A string that is none in spite of its form: half of a surrogate pair.
-    pub(super) fn take(&mut self, name: Cow<'de, str>, json: &'de RawValue) -> Result<(), serde_json::Error> {
+    pub(super) fn take(&mut self, name: Cow<'de, str>, json: &'de str) -> serde_json::Result<()> {
         let label = Label::named(&name);
         let Some(kind) = label.kind() else {
             self.take_unknown(label, name);
@@ -80,7 +79,6 @@ impl<'de> Record<'de> {
             self.fault(label, Reason::Field, twice(label.name()));
             return Ok(());
         }
-        let json = json.get();
         match (kind, noun(json)) {
             (Kind::Text, STRING) => {
                 self.set(label, unquote(json)?);
@@ -183,28 +181,4 @@ impl Kind {
 
 fn twice(name: &str) -> String {
     format!("`{}` is there twice", shorten(name))
-}
-
-const STRING: &str = "a string";
-const NUMBER: &str = "a number";
-const BOOLEAN: &str = "a boolean";
-
-/// What kind of JSON a value is, from its first byte.
-pub(super) fn noun(json: &str) -> &'static str {
-    match json.bytes().next() {
-        Some(b'"') => STRING,
-        Some(b'{') => "an object",
-        Some(b'[') => "an array",
-        Some(b't' | b'f') => BOOLEAN,
-        Some(b'n') => "null",
-        _ => NUMBER,
-    }
-}
-
-/// What a JSON string says.
-pub(super) fn unquote(json: &str) -> Result<Cow<'_, str>, serde_json::Error> {
-    match json.get(1..json.len() - 1) {
-        Some(text) if memchr::memchr(b'\\', text.as_bytes()).is_none() => Ok(Cow::Borrowed(text)),
-        _ => serde_json::from_str(json).map(Cow::Owned),
-    }
 }
