@@ -1,5 +1,5 @@
-//! What holds for a body of any format: its byte order mark is passed over, other encodings than UTF-8 are told, and
-//! one that is not what it claims to be is told what it looks like.
+//! Rules for bodies of every format: a byte order mark is skipped, an encoding other than UTF-8 is an error, and the error
+//! of a body that looks like another format says which.
 
 use serde::de::IgnoredAny;
 
@@ -26,7 +26,7 @@ pub(super) fn unmarked(body: &[u8]) -> Result<&[u8], DecodeError> {
     Ok(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body))
 }
 
-/// Adds to the outcome what the body looks like, where nothing of it was taken and it looks like something else.
+/// Appends advice to the first error of a body that gave no readings and looks like another format.
 pub(super) fn advise(
     outcome: Result<Decoded, DecodeError>,
     body: &[u8],
@@ -34,14 +34,14 @@ pub(super) fn advise(
 ) -> Result<Decoded, DecodeError> {
     match outcome {
         Err(mut error) => {
-            // Of what is no text, nothing can be said.
+            // A body that is not text gets no advice.
             if std::str::from_utf8(body).is_ok() {
                 append(&mut error.detail, advice(Looks::of(body)));
             }
             Err(error)
         }
         Ok(mut decoded) => {
-            // Of an array that is taken for lines, the last line may be a reading.
+            // The last line of an array that is read as NDJSON may be a reading.
             let is_suspect = decoded.readings.is_empty() || body.trim_ascii_start().starts_with(b"[");
             if is_suspect && let Some(first) = decoded.rejections.listed.first_mut() {
                 append(&mut first.detail, advice(Looks::of(body)));
@@ -58,18 +58,18 @@ fn append(detail: &mut String, advice: Option<&'static str>) {
     }
 }
 
-/// What a body looks like from outside.
+/// The format that a body seems to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Looks {
-    /// Nothing is there, or blanks alone.
+    /// No bytes, or only white space.
     Empty,
-    /// One JSON object in one line, or what began as an object.
+    /// One JSON object on one line, or the beginning of one.
     Object,
     /// One JSON object over several lines.
     SpreadObject,
-    /// One object after the other.
+    /// Several JSON objects in a row.
     Objects,
-    /// A JSON array, or what began as one.
+    /// A JSON array, or the beginning of one.
     Array,
     /// XML or HTML.
     Markup,
@@ -77,12 +77,12 @@ pub enum Looks {
     Form,
     /// InfluxDB's line protocol.
     Lines,
-    /// Nothing that is known.
+    /// No known format.
     Unknown,
 }
 
 impl Looks {
-    /// What such a body is to be sent as, where it is not what it is taken for; `None` if nothing is known.
+    /// How to send such a body, for a sender who sent it as another format; `None` for an unknown format.
     pub(super) fn advice(self) -> Option<&'static str> {
         Some(match self {
             Looks::Empty => "the body is empty",
@@ -114,14 +114,14 @@ impl Looks {
     }
 }
 
-/// Whether there is one object or more.
+/// Tells one object from several.
 fn objects(body: &[u8]) -> Looks {
     let mut values = serde_json::Deserializer::from_slice(body).into_iter::<IgnoredAny>();
     let first = values.next();
     let rest = body.get(values.byte_offset()..).unwrap_or_default();
     match rest.trim_ascii_start().first() {
         Some(b'{') if matches!(first, Some(Ok(_))) => Looks::Objects,
-        // All of it is one object, or it begins as people write one over several lines.
+        // The body is one object over several lines, or begins like one.
         None if body.contains(&b'\n') => Looks::SpreadObject,
         _ if body.split(|byte| *byte == b'\n').next().is_some_and(|line| line.trim_ascii() == b"{") => {
             Looks::SpreadObject
@@ -130,7 +130,7 @@ fn objects(body: &[u8]) -> Looks {
     }
 }
 
-/// What a line is that has names with values: those of line protocol stand behind a space, those of a form do not.
+/// Tells line protocol from a form: in line protocol a space comes before the first `name=value` pair of the fields.
 fn assignments(line: &[u8]) -> Looks {
     let mut words = line.split(|byte| *byte == b' ');
     let first = words.next().unwrap_or_default();
@@ -166,14 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn every_format_passes_over_one_byte_order_mark_at_the_beginning() {
+    fn every_format_skips_one_byte_order_mark_at_the_beginning() {
         for format in DECODERS.names() {
             let plain = good(format);
             let expected = decode(format, plain.as_bytes()).expect("well-formed");
             let marked = decode(format, format!("\u{feff}{plain}").as_bytes()).expect("well-formed");
             assert_eq!(marked.rejections.count(), 0, "{format}");
             assert_eq!(marked.readings, expected.readings, "{format}");
-            // A second one is none, and neither is one in the middle.
+            // A second mark, or one in the middle, is part of the text.
             let twice = decode(format, format!("\u{feff}\u{feff}{plain}").as_bytes());
             assert!(twice.is_err() || twice.is_ok_and(|decoded| decoded.readings != expected.readings));
             let both = decode(format, format!("{plain}\u{feff}{plain}").as_bytes());
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_alone_is_an_empty_body_and_its_line_is_counted_from_behind_it() {
+    fn a_byte_order_mark_alone_is_an_empty_body_and_columns_count_after_the_mark() {
         assert!(decode("ndjson", b"\xef\xbb\xbf").is_ok_and(|decoded| decoded.readings.is_empty()));
         assert!(decode("json", b"\xef\xbb\xbf").is_err_and(|error| error.contains("the body is empty")));
         assert!(
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_in_utf_16_is_told_in_every_format() {
+    fn every_format_names_utf_16_and_utf_32_as_the_fault() {
         for format in DECODERS.names() {
             let plain = good(format);
             let little: Vec<u8> = plain.encode_utf16().flat_map(u16::to_le_bytes).collect();
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_body_looks_like_is_seen_from_its_beginning() {
+    fn the_format_of_a_body_is_guessed_from_its_beginning() {
         for (body, expected) in [
             ("", Looks::Empty),
             (" \r\n\t", Looks::Empty),
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_as_another_format_is_told_what_it_looks_like() {
+    fn the_error_of_a_body_in_another_format_names_that_format() {
         let told = |format: &str, body: &str| match decode(format, body.as_bytes()) {
             Err(error) => error,
             Ok(decoded) => {
@@ -275,7 +275,7 @@ mod tests {
             let told = told(format, body);
             assert!(told.contains(expected), "{format} {body}: {told}");
         }
-        // What is of the format and wrong in itself looks like nothing else.
+        // A fault within the right format gets no advice about formats.
         for (format, body) in [
             ("json", r#"{"device":"d"}"#),
             ("json", "[{]"),

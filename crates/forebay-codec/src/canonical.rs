@@ -7,7 +7,7 @@ use std::io::Write as _;
 
 use forebay_reading::{ReadingRef, Token};
 
-/// Room for what stands between a reading's strings in its JSON, and for its numbers.
+/// Room for the punctuation, the field names and the numbers of a reading's JSON.
 const FRAME_BYTES: usize = 160;
 
 /// Appends `reading` as one JSON object, without a line feed.
@@ -67,7 +67,7 @@ fn write_plain(text: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(text);
 }
 
-/// Escapes what RFC 8259, section 7 says must be, and no more.
+/// Escapes only the characters that RFC 8259, section 7, requires to be escaped.
 fn write_escaped(text: &[u8], out: &mut Vec<u8>) {
     for byte in text {
         match byte {

@@ -1,11 +1,11 @@
-//! Bulk requests of Elasticsearch and OpenSearch, that create a document for each reading.
+//! Bulk requests of Elasticsearch and OpenSearch; each reading becomes a document.
 //!
 //! A reading is two lines: the action, `{"create":{"_index":"readings","_id":"KEY-PLACE"}}`, and the document, which is the
-//! canonical reading. The identifier is made of the batch's key and the reading's place in the body, so that a batch that is
-//! sent again creates nothing twice: what is there already is a conflict of versions, and counts as stored.
+//! canonical reading. The identifier is made of the batch's key and the reading's place in the body: when a batch is sent
+//! again, a document that exists already is a version conflict, and counts as stored.
 //!
-//! The key is known last. Each action line has room for it, which [`Encoder::finish`] fills from the right; what is left are
-//! spaces between the name and the text, which JSON allows.
+//! The key is known last. Each action line has room for it, which [`Encoder::finish`] fills from the right; the rest of the
+//! room stays white space, which JSON allows between a name and its value.
 
 use std::io::Write as _;
 use std::ops::Range;
@@ -70,7 +70,7 @@ impl Encoder for ElasticsearchEncoder {
     }
 }
 
-/// What stands in the room for a key: the key, or a digest of it if it does not fit, after a quotation mark.
+/// The content of the room for a key: a quotation mark, then the key, or its digest if it does not fit.
 fn room_with(key: &str) -> [u8; ROOM_BYTES] {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     let mut text = Vec::with_capacity(ROOM_BYTES);
@@ -117,7 +117,7 @@ mod tests {
         String::from_utf8(body).expect("UTF-8")
     }
 
-    /// The identifiers of all actions, each of which must be as it is promised.
+    /// The identifiers of all actions; checks the rest of each action.
     fn ids(index: &str, body: &str) -> Vec<String> {
         let actions = body.lines().step_by(2).map(|line| serde_json::from_str::<Value>(line).expect(line));
         let id = |action: Value| {
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn identifiers_tell_readings_and_keys_apart_whatever_the_key_is() {
+    fn identifiers_differ_between_readings_and_between_keys_of_any_length() {
         let long = |last: &str| format!("{}{last}", "k".repeat(KEY_BYTES_MAX));
         let (longest, plain) = ("k".repeat(KEY_BYTES_MAX), "k".to_owned());
         let keys =

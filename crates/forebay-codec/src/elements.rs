@@ -1,42 +1,42 @@
-//! Arrays whose elements are no JSON, although brackets, braces, commas and quotes still say where each element ends.
+//! Arrays with elements that are not JSON, while brackets, braces, commas and quotes still show where each element ends.
 //!
 //! The body is walked once, token by token, without recursion. A copy of the same length is made in which every fault
-//! within an element is replaced by something harmless, so that a parser finds the elements at their places again:
+//! within an element is replaced by harmless bytes, and a parser finds each element at its place:
 //!
 //! | fault | in the copy |
 //! |---|---|
-//! | an escape that stands for nothing, a raw control character in a string | a question mark |
-//! | a word or number that JSON does not have (`NaN`, `01`) | ones |
-//! | an array or object nested too deep | a one and spaces |
-//! | an element whose own parts do not fit together (`{"a":}`, `{a:1}`) | an empty one |
+//! | an invalid escape, a raw control character in a string | a question mark |
+//! | a word or number that is not JSON (`NaN`, `01`) | ones |
+//! | an array or object that is nested too deeply | a one and spaces |
+//! | an element with broken syntax (`{"a":}`, `{a:1}`) | an empty one |
 //!
-//! Where the structure itself is in doubt (a bracket that is missing or of the wrong kind, a string that is not closed or
-//! stands beside another value, elements without a comma between them) there is no copy.
+//! There is no copy where the structure itself is in doubt: a bracket is missing or of the wrong kind, a string is not closed
+//! or follows another value without a comma, or elements have no comma between them.
 
 use serde::de::IgnoredAny;
 
 use crate::escape;
 use crate::parse::DEPTH_BEYOND;
 
-/// Stands in the copy for a byte of a string.
+/// Replaces a byte of a string in the copy.
 pub(super) const OF_STRING: u8 = b'?';
-/// Stands in the copy for a byte of a word, and at the beginning of what is nested too deep.
+/// Replaces a byte of a word in the copy, and the first byte of a value that is nested too deeply.
 pub(super) const OF_VALUE: u8 = b'1';
-/// Stands in the copy for a byte of an element whose parts do not fit together.
+/// Replaces a byte of an element with broken syntax in the copy.
 pub(super) const OF_ELEMENT: u8 = b' ';
 
-/// The copy of an array in which the faults within its elements are replaced; `None` if its structure is not whole, or if
-/// not one element is JSON.
+/// The copy of an array with the faults within its elements replaced; `None` if the structure is broken, or if no element is
+/// JSON.
 pub(super) fn mended(body: &str) -> Option<Vec<u8>> {
-    Walk::begin(body)?.run()
+    ArrayWalk::begin(body)?.run()
 }
 
-/// Whether a byte belongs to a word: it is neither structure nor white space.
+/// Whether a byte is part of a word: neither structure nor white space.
 pub(super) fn is_of_word(byte: u8) -> bool {
     !matches!(byte, b'"' | b'[' | b']' | b'{' | b'}' | b',' | b':' | b' ' | b'\t' | b'\r' | b'\n')
 }
 
-/// What was passed last.
+/// The token before the current place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Last {
     Open,
@@ -46,33 +46,33 @@ enum Last {
     Name,
     /// A word or number.
     Word,
-    /// Another value.
+    /// A string, array or object as a value.
     Value,
 }
 
-struct Walk<'b> {
+struct ArrayWalk<'b> {
     body: &'b str,
     copy: Vec<u8>,
     at: usize,
     /// The brackets and braces that are open.
     open: Vec<u8>,
     last: Last,
-    /// Where the array or object begins that is nested too deep.
+    /// Start of the array or object that is nested too deeply.
     deep_from: usize,
-    /// Where the element begins, if it is an array or an object.
+    /// Start of the element, if it is an array or an object.
     element_from: usize,
-    /// Whether anything in the element is at fault.
+    /// Whether the element has a fault.
     is_faulty: bool,
-    /// Whether its parts do not fit together.
+    /// Whether its syntax is broken.
     is_misshapen: bool,
     /// Whether there was an element without a fault.
     has_json: bool,
 }
 
-impl<'b> Walk<'b> {
-    fn begin(body: &'b str) -> Option<Walk<'b>> {
+impl<'b> ArrayWalk<'b> {
+    fn begin(body: &'b str) -> Option<ArrayWalk<'b>> {
         let at = body.len() - body.trim_ascii_start().len();
-        (body.as_bytes().get(at) == Some(&b'[')).then(|| Walk {
+        (body.as_bytes().get(at) == Some(&b'[')).then(|| ArrayWalk {
             body,
             copy: body.as_bytes().to_vec(),
             at: at + 1,
@@ -86,7 +86,7 @@ impl<'b> Walk<'b> {
         })
     }
 
-    /// Walks to the end. `None` on the way means that the structure is not whole.
+    /// Walks to the end. `None` on the way means that the structure is broken.
     fn run(mut self) -> Option<Vec<u8>> {
         while !self.open.is_empty() {
             match *self.body.as_bytes().get(self.at)? {
@@ -112,7 +112,7 @@ impl<'b> Walk<'b> {
         self.is_in_object() && matches!(self.last, Last::Open | Last::Comma)
     }
 
-    /// Notes that the parts of the element do not fit together. Between elements the structure is broken then.
+    /// Notes broken syntax: of the element, or, between elements, of the whole structure.
     fn misshape(&mut self) -> Option<()> {
         self.is_misshapen = true;
         self.is_faulty = true;
@@ -230,7 +230,7 @@ impl<'b> Walk<'b> {
         self.is_misshapen = false;
     }
 
-    /// Leaves nothing but lines there.
+    /// Replaces a range by white space and keeps its line feeds.
     fn blank(&mut self, from: usize, to: usize) {
         self.copy[from..to].iter_mut().filter(|byte| **byte != b'\n').for_each(|byte| *byte = OF_ELEMENT);
     }
@@ -261,7 +261,7 @@ mod tests {
             (r#"{"a"}"#, "{   }"),
         ] {
             assert_eq!(mend(&format!(" [1, {element} ,2] ")), Some(format!(" [1, {copy} ,2] ")), "{element}");
-            // Where not one element is JSON, the body is none.
+            // A body without one element of JSON is not JSON.
             assert_eq!(mend(&format!("[{element}]")), None, "{element}");
         }
         let deep = |depth: usize| format!("[1,{}{}]", "[".repeat(depth), "]".repeat(depth));
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn where_an_element_may_end_elsewhere_the_structure_is_not_whole() {
+    fn a_structure_that_leaves_the_end_of_an_element_in_doubt_is_broken() {
         for body in [
             "",
             "{}",
@@ -317,7 +317,7 @@ mod tests {
             if let Some(copy) = mend(&body) {
                 let parts: Vec<&serde_json::value::RawValue> = serde_json::from_str(&copy).expect("JSON");
                 prop_assert_eq!(copy.len(), body.len());
-                // What is JSON by itself stays as it is.
+                // An element that is JSON stays unchanged.
                 for part in parts {
                     let start = part.get().as_ptr().addr() - copy.as_ptr().addr();
                     let sent = &body[start..start + part.get().len()];

@@ -36,7 +36,7 @@ pub enum Integers {
     Float,
 }
 
-/// Makes the encoder of one format, with its settings as they are if nothing is set.
+/// Makes the encoder of one format with its default settings.
 pub type MakeEncoder = fn() -> Arc<dyn Encoder>;
 
 /// Writes one format of batch bodies.
@@ -44,28 +44,28 @@ pub trait Encoder: Send + Sync + Debug {
     /// The `Content-Type` of the body.
     fn content_type(&self) -> &'static str;
 
-    /// The `Content-Encoding` of a body that is compressed as part of the format; there is no other compression then.
+    /// The `Content-Encoding` of a format that compresses its bodies itself; such a body is not compressed again.
     fn content_encoding(&self) -> Option<&'static str> {
         None
     }
 
-    /// Appends one reading, with whatever stands before it. `index` readings of the batch were appended before.
+    /// Appends one reading, with its separator before it. `index` is the number of readings already in the batch.
     ///
     /// # Errors
     ///
     /// [`Unwritable`] if the format cannot hold the reading; nothing is appended then.
     fn write(&self, index: usize, reading: ReadingRef<'_>, body: &mut Vec<u8>) -> Result<(), Unwritable>;
 
-    /// Puts what was appended in order, before [`Encoder::finish`], and takes out the readings that the format cannot hold
-    /// beside others of them. Returns their places among those that were appended, in their order, and why.
+    /// Puts the appended readings in order, before [`Encoder::finish`], and removes readings that the format cannot hold
+    /// together with others of the batch. Returns the places of these among the appended readings, ascending, and why.
     fn arrange(&self, _body: &mut Vec<u8>) -> Vec<(usize, Unwritable)> {
         Vec::new()
     }
 
-    /// Makes a whole body of what was appended. The batch goes under `key`.
+    /// Makes the appended readings a complete body. `key` is the key of the batch.
     fn finish(&self, key: &str, body: &mut Vec<u8>);
 
-    /// How many bytes [`Encoder::finish`] appends, at most.
+    /// Most bytes that [`Encoder::finish`] appends.
     fn finish_bytes(&self) -> usize {
         0
     }
@@ -74,13 +74,13 @@ pub trait Encoder: Send + Sync + Debug {
 /// Why a format cannot hold a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Unwritable {
-    /// It holds numbers only, and the value is a text.
+    /// The format holds numbers only, and the value is a text.
     #[error("the format of the nodes holds numbers only")]
     NotNumeric,
-    /// It has no way to write one of the names or tags.
+    /// The format cannot express a name or tag of the reading.
     #[error("the format of the nodes cannot hold this {0}")]
     NoSuchText(&'static str),
-    /// It holds one value of a series a millisecond, and the batch has another one before.
+    /// The format holds one value of a series per millisecond, and the batch has an earlier one.
     #[error(
         "the format of the nodes holds one value of a series a millisecond, and another one came with it"
     )]

@@ -1,7 +1,7 @@
-//! Where in a body a reading stands that was turned away, and whose it is: for showing it to people.
+//! Finds rejected readings in a body, and the devices that they name, for showing them to people.
 //!
-//! The body is looked through once more, without judging anything in it: what stands at the place that a rejection names
-//! is cut out as it was sent, and the device is read from it if one is there. Only bodies with rejections come here.
+//! The body is searched once more, without judging it: the piece at the place of a rejection is cut out as it was sent, and
+//! its device is read if it names one. Only bodies with rejections come here.
 
 use std::borrow::Cow;
 
@@ -9,11 +9,11 @@ use crate::DeviceTags;
 use crate::body::BYTE_ORDER_MARK;
 use crate::value::string_end;
 
-/// No more than the beginning of a body is looked through, in bytes.
+/// Only this much of the beginning of a body is searched, in bytes.
 const SEARCH_BYTES_MAX: usize = 1 << 20;
 /// Longest piece in which a device is looked for, in bytes.
 const PIECE_BYTES_MAX: usize = 16 << 10;
-/// Shortest line that may be the beginning of a longer one, in bytes: shorter ones are whole.
+/// Shortest line that may have been cut off, in bytes: shorter lines are complete.
 const CUT_BYTES_MIN: usize = 200;
 
 /// Where the readings of a body stand.
@@ -21,33 +21,33 @@ const CUT_BYTES_MIN: usize = 200;
 pub enum Layout {
     /// One object, or an array of them.
     Array,
-    /// The same, of SenML records, whose device may stand in an earlier one.
+    /// The same for SenML records, whose device may be named by an earlier record.
     SenmlArray,
-    /// One object on each line that is not blank.
+    /// One object per line; blank lines do not count.
     NonBlankLines,
     /// Line protocol: every line counts.
     EveryLine,
 }
 
-/// A piece of a body: what was turned away.
+/// The piece of a body that was rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Excerpt<'a> {
-    /// It, as it was sent.
+    /// The piece as it was sent.
     pub text: &'a [u8],
-    /// The device that it names, if it names one.
+    /// The device that the piece names.
     pub device: Option<Cow<'a, str>>,
 }
 
 impl Layout {
-    /// The pieces of `body` at these places, which go up; `None` for one that is not found. In line protocol one of
-    /// `device_tags` names the device.
+    /// The pieces of `body` at these places, in ascending order; `None` for a piece that is not found. In line protocol one
+    /// of `device_tags` names the device.
     pub fn excerpts<'a>(
         self,
         body: &'a [u8],
         places: impl IntoIterator<Item = usize>,
         device_tags: &DeviceTags,
     ) -> Vec<Option<Excerpt<'a>>> {
-        let mut pieces = Pieces::new(self, body);
+        let mut pieces = BodyPieces::new(self, body);
         let mut base = Member::Absent;
         let mut current: Option<(usize, Excerpt<'a>)> = None;
         let mut next = 0;
@@ -84,24 +84,24 @@ impl Layout {
 }
 
 /// The pieces of a body, one after the other.
-struct Pieces<'a> {
+struct BodyPieces<'a> {
     layout: Layout,
     rest: &'a [u8],
 }
 
-impl<'a> Pieces<'a> {
-    fn new(layout: Layout, body: &'a [u8]) -> Pieces<'a> {
+impl<'a> BodyPieces<'a> {
+    fn new(layout: Layout, body: &'a [u8]) -> BodyPieces<'a> {
         let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
         let body = &body[..body.len().min(SEARCH_BYTES_MAX)];
         match (layout, body.trim_ascii_start()) {
-            (Layout::Array | Layout::SenmlArray, [b'[', rest @ ..]) => Pieces { layout, rest },
-            (Layout::Array | Layout::SenmlArray, alone) => Pieces { layout, rest: alone },
-            (Layout::NonBlankLines | Layout::EveryLine, _) => Pieces { layout, rest: body },
+            (Layout::Array | Layout::SenmlArray, [b'[', rest @ ..]) => BodyPieces { layout, rest },
+            (Layout::Array | Layout::SenmlArray, alone) => BodyPieces { layout, rest: alone },
+            (Layout::NonBlankLines | Layout::EveryLine, _) => BodyPieces { layout, rest: body },
         }
     }
 }
 
-impl<'a> Iterator for Pieces<'a> {
+impl<'a> Iterator for BodyPieces<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
@@ -110,7 +110,7 @@ impl<'a> Iterator for Pieces<'a> {
                 let rest = self.rest.trim_ascii_start();
                 let end = value_end(rest);
                 let piece = rest[..end].trim_ascii_end();
-                // Behind the comma, or nowhere.
+                // After the comma; nothing is left behind a bracket.
                 self.rest = rest.get(end + 1..).unwrap_or_default();
                 (!piece.is_empty()).then_some(piece)
             }
@@ -125,7 +125,7 @@ impl<'a> Iterator for Pieces<'a> {
     }
 }
 
-impl<'a> Pieces<'a> {
+impl<'a> BodyPieces<'a> {
     fn line(&mut self) -> Option<&'a [u8]> {
         if self.rest.is_empty() {
             return None;
@@ -137,7 +137,7 @@ impl<'a> Pieces<'a> {
     }
 }
 
-/// Where a JSON value ends, whatever is wrong inside it: before the comma or bracket that follows, or at the end.
+/// The end of a JSON value, whatever its faults: before the next comma or closing bracket at its level, or at the end.
 fn value_end(text: &[u8]) -> usize {
     let (mut at, mut depth) = (0, 0_usize);
     while let Some(byte) = text.get(at) {
@@ -159,12 +159,12 @@ fn value_end(text: &[u8]) -> usize {
     text.len()
 }
 
-/// What an object has as one of its members.
+/// The text of a member of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Member<'a> {
     Absent,
     Text(Cow<'a, str>),
-    /// It is no text, is there twice, or may stand where the object could not be read.
+    /// It is not a text, is there twice, or may be in an unreadable part of the object.
     Unknown,
 }
 
@@ -176,7 +176,7 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// This member, or the one that holds as long as this is not there.
+    /// This member, or `other` if this one is absent.
     fn or(self, other: Member<'a>) -> Member<'a> {
         if self == Member::Absent { other } else { self }
     }
@@ -190,7 +190,7 @@ fn text_member<'a>(object: &'a [u8], name: &str) -> Member<'a> {
     loop {
         rest = rest.trim_ascii_start();
         let Some((key, value, after)) = first_member(rest) else {
-            // What cannot be read may name it.
+            // The unreadable rest may name it.
             let is_end = rest.first() == Some(&b'}');
             return if is_end || found != Member::Absent { found } else { Member::Unknown };
         };
@@ -213,7 +213,7 @@ fn first_member(rest: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((key, value.trim_ascii_end(), after))
 }
 
-/// What a JSON string says; `None` if it is none, or says nothing.
+/// The text of a JSON string; `None` if it is not a valid one.
 fn text(string: &[u8]) -> Option<Cow<'_, str>> {
     let inner = string.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     if string_end(string, 0) != string.len() {
@@ -252,7 +252,7 @@ fn line_device<'a>(line: &'a [u8], tags: &DeviceTags) -> Option<Cow<'a, str>> {
         rest = after;
     }
     if rest.is_empty() && line.len() >= CUT_BYTES_MIN {
-        // The last value may go on.
+        // The last value may have been cut off.
         found.pop();
     }
     let value = tags.names().find_map(|name| found.iter().find(|(tag, _)| *tag == name.as_bytes()))?.1;
@@ -263,7 +263,7 @@ fn line_device<'a>(line: &'a [u8], tags: &DeviceTags) -> Option<Cow<'a, str>> {
     }
 }
 
-/// Where the first of these bytes stands that no backslash stands before, or the end.
+/// The place of the first of these bytes without a backslash before it, or the end.
 fn unescaped(text: &[u8], bytes: &[u8]) -> usize {
     let mut at = 0;
     while let Some(byte) = text.get(at) {
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn an_element_of_an_array_is_found_whatever_is_wrong_in_it() {
+    fn an_element_of_an_array_is_found_whatever_its_faults() {
         let array = Layout::Array;
         check(
             array,
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn the_device_of_a_senml_record_may_stand_in_an_earlier_one() {
+    fn the_device_of_a_senml_record_may_come_from_an_earlier_record() {
         let pack = r#"[{"bn":"urn:dev:mac:1:","n":"t","v":1},{"n":"t","v":"x"},{"bn":"other/","v":1}]"#;
         check(
             Layout::SenmlArray,
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_name_that_is_empty_escaped_or_no_text_ends_the_one_before() {
+    fn a_base_name_replaces_the_one_before_even_if_it_is_empty_escaped_or_not_a_text() {
         let device = |pack: &str, place: usize| {
             let found = Layout::SenmlArray.excerpts(pack.as_bytes(), [place], &DeviceTags::default());
             found.into_iter().flatten().next().expect(pack).device.map(Cow::into_owned)
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn no_device_is_named_rather_than_a_wrong_one() {
+    fn where_the_device_is_in_doubt_none_is_named() {
         let check = |layout, piece: &str, expected| {
             super::tests::check(layout, piece, &[0], &[Some((piece, expected))])
         };
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_far_behind_is_not_looked_for() {
+    fn pieces_beyond_the_searched_beginning_are_not_found() {
         let body = format!("[{}1]", "0,".repeat(SEARCH_BYTES_MAX));
         check(Layout::Array, &body, &[SEARCH_BYTES_MAX], &[None]);
     }

@@ -4,25 +4,24 @@
 //! |---|---|
 //! | measurement and field key | the sensor: `MEASUREMENT_FIELD`, or the measurement alone where the key is `value` |
 //! | each field | a reading of its own |
-//! | the first of [`Rules::device_tags`] that the line has | the device; it is no tag any more |
+//! | the first of [`Rules::device_tags`] that the line has | the device, and no tag |
 //! | the other tags | the tags |
 //! | time | the time, in the unit of [`Rules::precision`]; the time of receipt if there is none |
 //!
-//! `1i` and `1u` are kept as whole numbers, `1` and `1.5` are doubles. An unsigned number that 64 bits signed do not
-//! hold becomes a double if that is exactly the same number, and is a fault if not: nothing is altered.
+//! `1i` and `1u` are kept as whole numbers, `1` and `1.5` are doubles. An unsigned number beyond 64 bits signed becomes a
+//! double if the double is exactly that number, and is a fault otherwise.
 //!
-//! A field that is no value costs itself alone, and anything else that is wrong with a line the whole line; a bad line
-//! costs no other. Only a text may have line feeds in it; one that is
-//! not closed takes all that follows with it, up to the next quotation mark, and the fault says how far that was. Blank
-//! lines and those that begin with `#` hold nothing, but they are counted: a fault names the line as an editor would.
+//! A field with an invalid value costs only itself; any other fault costs its line, and no other line. Only a text may have
+//! line feeds in it: a text that is not closed ends at the next quotation mark, and its fault names the last line that it
+//! covers. Blank lines and comments (`#`) hold nothing, but they count: a fault names the line as an editor does.
 //!
-//! - `line` reads one line; `value` the value of a field, `cursor` names with their escapes, `digits` the time; `fault`
-//!   says what is wrong.
+//! - `line` reads one line, `value` the value of a field, `cursor` names with their escapes, `digits` the time; `fault` has
+//!   the faults and their words.
 //!
-//! What InfluxDB 1 and 2 do is done here, where it does not contradict the rules of a reading: an unescaped `=` in the
-//! value of a tag, an empty value and a tag that is twice there are faults, and so is a field; `\=` is no escape in a measurement. Some
-//! things differ: a line feed ends a name also after a backslash, a comment ends with its line whatever is in it, a tab
-//! separates like a space, and nothing may stand between a text and the comma or space that follows.
+//! Lines are read as InfluxDB 1 and 2 read them, except where a reading has stricter rules: an unescaped `=` in the value of
+//! a tag, an empty value, and a tag or field that is there twice are faults; `\=` is not an escape in a measurement. Other
+//! differences: a line feed ends a name even after a backslash, a comment always ends with its line, a tab separates like a
+//! space, and a text must be followed by a comma, white space or the end of the line.
 
 mod cursor;
 mod digits;
@@ -38,14 +37,14 @@ use forebay_reading::Readings;
 
 use crate::{DecodeError, Decoded, Decoder, Looks, Reason, Rules};
 pub use encode::InfluxEncoder;
-use fault::{Fault, Scope};
+use fault::{FaultScope, LineFault};
 use line::{FieldFaults, LineError, Parser};
 
 /// The format `influx`.
 #[derive(Debug)]
 pub struct Influx;
 
-/// The tags that name the device of a line: the first one counts that a line has.
+/// The tags that name the device of a line; the first of them that the line has counts.
 ///
 /// `device`, or else `host`, unless others are set.
 #[derive(Clone, Debug, Default)]
@@ -54,22 +53,22 @@ pub struct DeviceTags {
 }
 
 impl DeviceTags {
-    /// What they are unless others are set.
+    /// The names unless others are set.
     const DEFAULT: [&str; 2] = ["device", "host"];
 
-    /// Takes these names, the first one first.
+    /// Uses these names, in order of precedence.
     pub fn new(names: Vec<String>) -> DeviceTags {
         let is_default = names.iter().eq(Self::DEFAULT.iter());
         DeviceTags { set: (!is_default).then(|| names.into()) }
     }
 
-    /// The names, the first one first.
+    /// The names, in order of precedence.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let set = self.set.iter().flat_map(|names| names.iter().map(String::as_str));
         set.chain(Self::DEFAULT.into_iter().take(if self.set.is_none() { 2 } else { 0 }))
     }
 
-    /// The place of `name` among them.
+    /// The precedence of `name`; 0 comes first.
     fn rank(&self, name: &str) -> Option<usize> {
         match &self.set {
             None => Self::DEFAULT.iter().position(|known| *known == name),
@@ -92,7 +91,7 @@ impl Decoder for Influx {
         }
     }
 
-    /// Never fails: what is no line costs no other line.
+    /// Never fails: a broken line costs no other line.
     fn read(&self, body: &[u8], rules: &Rules) -> Result<Decoded, DecodeError> {
         let mut decoded = Decoded { readings: Readings::with_capacity(body.len()), ..Decoded::default() };
         let (mut parser, mut numbers) = (Parser::new(rules), LineNumbers::default());
@@ -107,7 +106,7 @@ impl Decoder for Influx {
             match next {
                 Ok(next) => {
                     if let Some(faults) = parser.take_faults() {
-                        // The places of a line that was read alone count from its beginning.
+                        // Places in a line that was read alone count from its beginning.
                         let start = if text.is_some() { 0 } else { at };
                         reject_fields(faults, start, body, at..next, &mut numbers, &mut decoded);
                     }
@@ -133,7 +132,7 @@ impl Decoder for Influx {
     }
 }
 
-/// Reads a line of a body that is not UTF-8 as a whole. The line may be.
+/// Reads one line of a body that is not UTF-8 as a whole.
 fn alone<'a>(
     parser: &mut Parser<'a, '_>,
     body: &'a [u8],
@@ -144,17 +143,17 @@ fn alone<'a>(
     match std::str::from_utf8(line) {
         Ok(text) => match parser.line(text, 0, readings) {
             Ok(next) => Ok(start + next),
-            Err(LineError::Fault(fault)) => Err(Fault { at: start + fault.at, ..fault }.into()),
+            Err(LineError::Fault(fault)) => Err(LineFault { at: start + fault.at, ..fault }.into()),
             Err(LineError::Overflow) => Err(LineError::Overflow),
         },
         Err(error) => {
             let at = start + error.valid_up_to();
-            Err(Fault::new(at, Reason::Type, "the line is not UTF-8").into())
+            Err(LineFault::new(at, Reason::Type, "the line is not UTF-8").into())
         }
     }
 }
 
-/// Turns single fields of a line away, whose faults count their places from the byte `start`.
+/// Rejects single fields of a line; the places of their faults count from the byte `start`.
 fn reject_fields(
     faults: FieldFaults,
     start: usize,
@@ -164,7 +163,7 @@ fn reject_fields(
     decoded: &mut Decoded,
 ) {
     for fault in faults.listed {
-        let fault = Fault { at: start + fault.at, ..fault };
+        let fault = LineFault { at: start + fault.at, ..fault };
         reject(&fault, body, line.clone(), numbers, decoded);
     }
     for ((_, reason), count) in Reason::NAMES.iter().zip(faults.unlisted) {
@@ -172,19 +171,25 @@ fn reject_fields(
     }
 }
 
-fn reject(fault: &Fault, body: &[u8], line: Range<usize>, numbers: &mut LineNumbers, decoded: &mut Decoded) {
+fn reject(
+    fault: &LineFault,
+    body: &[u8],
+    line: Range<usize>,
+    numbers: &mut LineNumbers,
+    decoded: &mut Decoded,
+) {
     let index = numbers.before(body, line.start);
     decoded.rejections.add(index, fault.reason, 1, || {
         let field = match &fault.scope {
-            Scope::Line => String::new(),
-            Scope::Field(key) => format!("/{key}"),
+            FaultScope::Line => String::new(),
+            FaultScope::Field(key) => format!("/{key}"),
         };
         (format!("/{index}{field}"), describe(fault, body, line, index + 1))
     });
 }
 
-/// What is wrong with a line that has this number, and where. A text may make it run over several lines.
-fn describe(fault: &Fault, body: &[u8], line: Range<usize>, number: usize) -> String {
+/// The place and the words of a fault in the line with this number. A text may extend the line over several lines.
+fn describe(fault: &LineFault, body: &[u8], line: Range<usize>, number: usize) -> String {
     let feeds_before = |end: usize| memchr::memchr_iter(b'\n', &body[line.start..end]).count();
     let row_start =
         memchr::memrchr(b'\n', &body[line.start..fault.at]).map_or(line.start, |at| line.start + at + 1);
@@ -194,13 +199,13 @@ fn describe(fault: &Fault, body: &[u8], line: Range<usize>, number: usize) -> St
         place += &format!(" of line {row}");
     }
     let last = number + feeds_before(line.end - usize::from(body[..line.end].ends_with(b"\n")));
-    if last != number && fault.scope == Scope::Line {
+    if last != number && fault.scope == FaultScope::Line {
         place += &format!(", up to line {last}");
     }
     format!("{place}: {}", fault.detail)
 }
 
-/// Counts lines, each once.
+/// Counts the lines of a body in one pass.
 #[derive(Default)]
 struct LineNumbers {
     at: usize,
@@ -208,7 +213,7 @@ struct LineNumbers {
 }
 
 impl LineNumbers {
-    /// How many lines end before `position`, which is not before the last one that was asked for.
+    /// The number of lines that end before `position`, which must not decrease between calls.
     fn before(&mut self, body: &[u8], position: usize) -> usize {
         self.lines += memchr::memchr_iter(b'\n', &body[self.at..position]).count();
         self.at = position;
@@ -216,8 +221,8 @@ impl LineNumbers {
     }
 }
 
-/// Where the next line begins after the one that begins at `start`, whatever is wrong with that. A line without fault
-/// ends here for [`Parser::line`], too.
+/// The start of the line after the one that begins at `start`, whatever its faults. For a line without faults,
+/// [`Parser::line`] finds the same end.
 fn line_end(body: &[u8], start: usize) -> usize {
     let mut at = start;
     while let Some(b' ' | b'\t') = body.get(at) {
@@ -240,7 +245,7 @@ fn line_end(body: &[u8], start: usize) -> usize {
     at
 }
 
-/// Where the quotation mark stands that closes the text whose first byte is at `start`.
+/// The place of the quotation mark that closes the text whose first byte is at `start`.
 fn text_end(body: &[u8], start: usize) -> Option<usize> {
     let mut at = start;
     loop {

@@ -2,7 +2,7 @@
 
 use forebay_reading::{ReadingRef, Readings};
 
-use crate::mended::{self, Mended};
+use crate::mended::{self, MendedBody};
 use crate::object::{Draft, PointerBase};
 use crate::parse::{self, check_depth};
 use crate::scan::{Scanner, Uncommon};
@@ -100,7 +100,7 @@ fn read_with_care(text: &str, rules: &Rules) -> Result<Decoded, DecodeError> {
     read_alone(text, rules).map_err(|error| DecodeError::of_parser(&error))
 }
 
-fn read_array(body: &Mended<'_>, rules: &Rules) -> serde_json::Result<Decoded> {
+fn read_array(body: &MendedBody<'_>, rules: &Rules) -> serde_json::Result<Decoded> {
     let mut decoded = decoded_for(body.text());
     let mut draft = Draft::default();
     let mut next = 0;
@@ -133,7 +133,7 @@ fn read_alone(text: &str, rules: &Rules) -> serde_json::Result<Decoded> {
     Ok(decoded)
 }
 
-/// Makes room for what `text` holds: encoded readings are mostly shorter than their JSON.
+/// Makes room for the readings in `text`: encoded, they are mostly shorter than their JSON.
 fn decoded_for(text: &str) -> Decoded {
     Decoded { readings: Readings::with_capacity(text.len()), ..Decoded::default() }
 }

@@ -1,16 +1,16 @@
 //! Bytes to readings and back: one file per format, in and out.
 //!
-//! A [`Decoder`] takes the body of a request and gives the readings that it holds, in the internal encoding,
-//! with a [`Rejection`] for each reading that was turned away. It looks at each byte once, allocates nothing per
-//! reading that it accepts, and either fails as a whole (the body is not what it claims to be) or gives both
-//! lists. An [`Encoder`] writes readings as the body of a batch, one reading at a time, so that a batch can stop
-//! at a number of bytes. What the stores that take such bodies say of them is a matter of the crate `forebay-stores`.
+//! A [`Decoder`] reads the body of a request into readings in the internal encoding, and a [`Rejection`] for each reading
+//! that breaks a rule. It looks at each byte of a good body once, allocates nothing per accepted reading, and either fails as
+//! a whole (the body is not of the format) or gives both lists. An [`Encoder`] writes the body of a batch one reading at a
+//! time, so that a batch can stop at a number of bytes. The answers of the stores to such bodies are read by the crate
+//! `forebay-stores`.
 //!
-//! Limits: a body is bounded by whoever reads it; nesting deeper than 128 is an error; at most
+//! Limits: the caller bounds the body; nesting deeper than 128 is an error; at most
 //! [`REJECTIONS_LISTED_MAX`] rejections are listed, all are counted.
 //!
-//! A format is added as a file here and a row in [`DECODERS`] or [`ENCODERS`]; the tests at the end of this file
-//! then hold it to what every format promises.
+//! A new format is a file here and a row in [`DECODERS`] or [`ENCODERS`]; the tests at the end of this file then check the
+//! promises that all formats make.
 
 mod body;
 mod canonical;
@@ -77,16 +77,16 @@ pub const ENCODERS: Registry<MakeEncoder> = Registry {
 
 /// Reads one format of request bodies.
 pub trait Decoder: Sync + Debug {
-    /// The media types of this format, in lower case; none if it has paths of its own, where any type is taken.
+    /// The media types of this format, in lower case; empty if the format has paths of its own, which take any type.
     fn media_types(&self) -> &'static [&'static str];
 
-    /// What is said of a body of which nothing can be taken and that looks like this; `None` if nothing is.
+    /// Advice for the sender of a body that gave no readings and looks like this; `None` for no advice.
     fn advice(&self, looks: Looks) -> Option<&'static str>;
 
-    /// Where the readings of a body stand, for showing those that were turned away.
+    /// The places of the readings in a body, for showing rejected ones.
     fn layout(&self) -> Layout;
 
-    /// Reads a whole body that has no byte order mark.
+    /// Reads a whole body without a byte order mark.
     ///
     /// # Errors
     ///
@@ -104,7 +104,7 @@ pub trait Decoder: Sync + Debug {
     }
 }
 
-/// What to do with a field that no reading has.
+/// How to treat a field that no reading has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownFields {
     /// The reading is turned away, and the message names the field and the nearest known one.
@@ -113,80 +113,80 @@ pub enum UnknownFields {
     Ignore,
 }
 
-/// What a reading must keep to, apart from the limits that always hold.
+/// Rules for readings that depend on settings and on the request; the fixed limits are in `forebay-reading`.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// What to do with a field that no reading has.
+    /// How to treat a field that no reading has.
     pub unknown_fields: UnknownFields,
     /// The unit of times that are numbers.
     pub precision: Precision,
-    /// The time of a reading that has none.
+    /// The time of a reading that does not say its time.
     pub received_at: Timestamp,
-    /// No reading may be earlier.
+    /// Earliest time of a reading.
     pub earliest: Timestamp,
-    /// No reading may be later.
+    /// Latest time of a reading.
     pub latest: Timestamp,
-    /// Most bytes that the readings of a body may take once they are encoded. Each member of `values` carries its
-    /// object's device and tags along, and each field those of its line, so that a small body can hold a great deal.
+    /// Most bytes of a body's readings once they are encoded. Each member of `values` repeats the device and tags of its
+    /// object, and each field those of its line, so the readings can be much larger than the body.
     pub encoded_bytes_max: usize,
     /// Which tag names the device, in formats where it is a tag.
     pub device_tags: DeviceTags,
 }
 
-/// What a body held.
+/// The content of a body.
 #[derive(Debug, Default)]
 pub struct Decoded {
-    /// The readings that keep to the rules.
+    /// The accepted readings.
     pub readings: Readings,
-    /// The others.
+    /// The rejected readings.
     pub rejections: Rejections,
-    /// Why the first part of the body that is none of its format was turned away by itself; `None` if all of it is.
+    /// The fault of the first line that is not of the format, where it costs only that line; `None` if there is none.
     pub malformed: Option<DecodeError>,
-    /// Whether the readings would have taken more than [`Rules::encoded_bytes_max`]. They are not complete then.
+    /// Whether the readings exceed [`Rules::encoded_bytes_max`]; they are incomplete then.
     pub overflowed: bool,
 }
 
-/// The readings of one request that were turned away.
+/// The rejected readings of one request.
 #[derive(Debug, Default)]
 pub struct Rejections {
-    /// How many there are, by [`Reason`].
+    /// The number of rejected readings by [`Reason`].
     counts: [u64; Reason::NAMES.len()],
-    /// The first [`REJECTIONS_LISTED_MAX`] of them.
+    /// The first [`REJECTIONS_LISTED_MAX`] rejections.
     pub listed: Vec<Rejection>,
 }
 
-/// One reading that was turned away.
+/// A rejected reading, or several that share the fault.
 #[derive(Debug)]
 pub struct Rejection {
-    /// Its place in the request, from 0: in the array, or among the lines that are not blank; in line protocol, among
-    /// all lines.
+    /// Place of the reading in the request, from 0: in the array, or among the lines. Blank lines count in line protocol
+    /// only.
     pub index: usize,
-    /// JSON pointer (RFC 6901) to what was wrong.
+    /// JSON pointer (RFC 6901) to the fault.
     pub pointer: String,
-    /// What was wrong, and what is allowed.
+    /// The fault, and what is allowed.
     pub detail: String,
-    /// What kind of fault it is.
+    /// The kind of fault.
     pub reason: Reason,
-    /// How many readings went with it.
+    /// The number of readings that this fault costs.
     pub readings: usize,
 }
 
-/// Why readings are turned away, for metrics.
+/// Why a reading is rejected, for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// Not an object or a line, or a field of another type than it must have.
+    /// It is not an object or a line, or a field has the wrong type.
     Type,
-    /// A field is missing, twice there, or contradicts another.
+    /// A field is missing, is there twice, or contradicts another.
     Field,
     /// A field that no reading has.
     Unknown,
-    /// Too long, empty, or with a character that is not allowed.
+    /// A name, text or tag is empty, too long, or has a forbidden character.
     Limit,
-    /// No instant, or too far from the clock.
+    /// The time is invalid, or too far from the clock.
     Time,
-    /// Not a finite number.
+    /// A number is not finite, or cannot be held.
     Number,
-    /// The request was `strict` and another of its readings was turned away.
+    /// The request was `strict`, and another of its readings was rejected.
     Strict,
 }
 
@@ -224,12 +224,12 @@ impl From<&ReadingError> for Reason {
 }
 
 impl Rejections {
-    /// How many readings were turned away.
+    /// The number of rejected readings.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// How many readings were turned away, by reason, in the order of [`Reason::NAMES`].
+    /// The number of rejected readings by reason, in the order of [`Reason::NAMES`].
     pub fn counts(&self) -> impl Iterator<Item = (Reason, u64)> {
         Reason::NAMES.iter().map(|(_, reason)| *reason).zip(self.counts)
     }
@@ -256,13 +256,13 @@ impl Rejections {
         self.counts[reason as usize] += readings;
     }
 
-    /// How many readings were themselves at fault: all but those that went with another one of a `strict` request.
+    /// The number of readings with a fault of their own: all but those that a `strict` request lost to another reading.
     pub fn count_at_fault(&self) -> u64 {
         self.count() - self.counts[Reason::Strict as usize]
     }
 }
 
-/// Why a body is not what it claims to be.
+/// Why a body is not of its format.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("line {line}, column {column}: {detail}")]
 pub struct DecodeError {
@@ -270,12 +270,12 @@ pub struct DecodeError {
     pub line: usize,
     /// Column in the line, in bytes from 1.
     pub column: usize,
-    /// What was found there.
+    /// The fault at this place.
     pub detail: String,
 }
 
 impl DecodeError {
-    /// What was found at byte `at` of `body`.
+    /// An error at byte `at` of `body`.
     fn at(body: &[u8], at: usize, detail: &str) -> DecodeError {
         let before = &body[..at];
         let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
@@ -286,7 +286,7 @@ impl DecodeError {
         }
     }
 
-    /// What serde_json found, by its place in the text that was parsed.
+    /// An error of serde_json; its place counts in the text that was parsed.
     fn of_parser(error: &serde_json::Error) -> DecodeError {
         let text = error.to_string();
         let detail = text.split(" at line ").next().unwrap_or_default().to_owned();
@@ -294,7 +294,7 @@ impl DecodeError {
     }
 }
 
-/// Takes the body as text.
+/// The body as text.
 fn utf8(body: &[u8]) -> Result<&str, DecodeError> {
     std::str::from_utf8(body)
         .map_err(|error| DecodeError::at(body, error.valid_up_to(), "the body is not UTF-8"))
@@ -392,7 +392,7 @@ mod tests {
         body
     }
 
-    /// The body of those rows that the format can hold, and these.
+    /// The rows that the format can hold, and their body.
     fn encode_held<'a>(encoder: &dyn Encoder, rows: &'a [Row]) -> (Vec<u8>, Vec<&'a Row>) {
         let mut body = Vec::new();
         let mut held = Vec::new();
@@ -408,13 +408,13 @@ mod tests {
         (body, held)
     }
 
-    /// What the format with this name promises to keep of a row that it can hold.
+    /// The parts of a row that the format with this name promises to keep.
     fn as_held(format: &str, row: &Row) -> Row {
         let mut row = row.clone();
         if format == "influx" {
             let (_, _, _, _, unit, tags) = &mut row;
             *unit = None;
-            // An empty tag is none, and they are in the order of their names.
+            // Line protocol has no empty tags, and sorts tags by name.
             tags.retain(|(_, value)| !value.is_empty());
             for (name, _) in tags.iter_mut() {
                 *name = device_tag::beside_device(name.clone().into()).into_owned();
@@ -440,7 +440,7 @@ mod tests {
         }
 
         #[test]
-        fn no_format_leaves_anything_of_a_reading_that_it_cannot_hold(rows in rows()) {
+        fn an_encoder_appends_nothing_of_a_reading_that_its_format_cannot_hold(rows in rows()) {
             for (name, make) in ENCODERS.members {
                 let encoder = make();
                 let mut body = b"before".to_vec();
@@ -480,7 +480,7 @@ mod tests {
 
     #[test]
     fn every_format_but_line_protocol_names_its_media_types_and_no_two_share_one() {
-        // Line protocol has paths of its own; `ingest::dialect` holds that every format is taken somewhere.
+        // Line protocol has paths of its own; `ingest::dialect` checks that some path takes each format.
         let mut seen = std::collections::BTreeSet::new();
         for (name, decoder) in DECODERS.members {
             assert_eq!(decoder.media_types().is_empty(), *name == "influx", "{name}");
@@ -491,11 +491,11 @@ mod tests {
     }
 
     #[test]
-    fn every_format_says_where_a_body_stops_being_utf8_and_takes_nothing_from_there() {
+    fn every_format_names_the_first_byte_that_is_not_utf8_and_takes_no_reading_from_there() {
         for (name, decoder) in DECODERS.members {
             let told = match decoder.decode(b"{}\n{ \xff", &rules()) {
                 Err(error) => error.to_string(),
-                // A line that is not UTF-8 costs no other.
+                // A line that is not UTF-8 costs only itself.
                 Ok(decoded) => {
                     assert!(decoded.readings.is_empty(), "{name}");
                     let last = decoded.rejections.listed.last().expect("a rejection");

@@ -1,9 +1,9 @@
-//! Bodies with faults that leave their structure whole: escapes that stand for nothing, such as `\q` or half of a surrogate
-//! pair, and in arrays whatever else `elements.rs` knows.
+//! Bodies with faults that leave their structure whole: invalid escapes, such as `\q` or half of a surrogate pair, and in
+//! arrays the faults that `elements.rs` finds.
 //!
-//! No general parser goes on behind such a fault. So the body is copied with something harmless in the place of each (a
-//! question mark for a backslash), which changes neither its structure nor any place in it; the copy is parsed, and
-//! whatever differs from the body there is at fault.
+//! No general parser continues after such a fault. So the body is copied with harmless bytes in the place of each fault (a
+//! question mark for a backslash), which keeps its structure and all places in it. The copy is parsed; an element that differs
+//! from the body is at fault.
 
 use std::borrow::Cow;
 
@@ -15,24 +15,25 @@ use crate::quote::{pointer_token, shorten};
 use crate::value::unquote;
 use crate::{DecodeError, escape};
 
-/// Reads a body with `read`: as it is, else with its faulty escapes mended, else with all faults within its elements mended.
+/// Reads a body with `read`: first as it is, then with its invalid escapes mended, then with all faults within its elements
+/// mended.
 ///
 /// # Errors
 ///
-/// Why the body is not JSON, apart from faulty escapes.
+/// The body is not JSON, apart from invalid escapes.
 pub(super) fn read<T>(
     body: &str,
-    read: impl Fn(&Mended<'_>) -> serde_json::Result<T>,
+    read: impl Fn(&MendedBody<'_>) -> serde_json::Result<T>,
 ) -> Result<T, DecodeError> {
     let with_escapes_mended = |error| {
-        let mended = Mended::of(body);
+        let mended = MendedBody::of(body);
         if mended.is_changed() { read(&mended) } else { Err(error) }
     };
     let result = check_depth(body, 0).and_then(|()| {
-        let result = read(&Mended::plain(body)).or_else(with_escapes_mended);
+        let result = read(&MendedBody::plain(body)).or_else(with_escapes_mended);
         result.map_err(|error| DecodeError::of_parser(&error))
     });
-    result.or_else(|error| match Mended::elements_of(body) {
+    result.or_else(|error| match MendedBody::elements_of(body) {
         Some(mended) => read(&mended).map_err(|_| error),
         None => Err(error),
     })
@@ -40,45 +41,44 @@ pub(super) fn read<T>(
 
 /// A body, and the text that is parsed in its place.
 #[derive(Debug)]
-pub(super) struct Mended<'a> {
+pub(super) struct MendedBody<'a> {
     body: &'a str,
     text: Cow<'a, str>,
 }
 
-impl<'a> Mended<'a> {
+impl<'a> MendedBody<'a> {
     /// The body as it is.
-    pub(super) fn plain(body: &'a str) -> Mended<'a> {
-        Mended { body, text: Cow::Borrowed(body) }
+    pub(super) fn plain(body: &'a str) -> MendedBody<'a> {
+        MendedBody { body, text: Cow::Borrowed(body) }
     }
 
-    /// The body with its escapes that stand for nothing mended. Looks at each byte once.
-    pub(super) fn of(body: &'a str) -> Mended<'a> {
+    /// The body with its invalid escapes mended.
+    pub(super) fn of(body: &'a str) -> MendedBody<'a> {
         let mut copy: Option<Vec<u8>> = None;
         for at in escape::faulty(body.as_bytes()) {
             copy.get_or_insert_with(|| body.as_bytes().to_vec())[at] = b'?';
         }
         let copy = copy.map(|bytes| String::from_utf8(bytes).expect("only ASCII was replaced, by ASCII"));
-        Mended { body, text: copy.map_or(Cow::Borrowed(body), Cow::Owned) }
+        MendedBody { body, text: copy.map_or(Cow::Borrowed(body), Cow::Owned) }
     }
 
-    /// An array with all the faults within its elements mended; `None` if its structure is not whole, or if not one
-    /// element is JSON.
-    pub(super) fn elements_of(body: &'a str) -> Option<Mended<'a>> {
+    /// An array with all faults within its elements mended; `None` if its structure is broken, or if no element is JSON.
+    pub(super) fn elements_of(body: &'a str) -> Option<MendedBody<'a>> {
         let text = String::from_utf8(elements::mended(body)?).ok()?;
-        Some(Mended { body, text: Cow::Owned(text) })
+        Some(MendedBody { body, text: Cow::Owned(text) })
     }
 
-    /// What is to be parsed.
+    /// The text to parse.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
 
-    /// Whether there is anything at fault.
+    /// Whether the body had a fault.
     pub(super) fn is_changed(&self) -> bool {
         matches!(self.text, Cow::Owned(_))
     }
 
-    /// What is wrong in a part of [`Mended::text`]; `None` if nothing is.
+    /// The fault in a part of [`MendedBody::text`], for people.
     pub(super) fn fault_in(&self, part: &str) -> Option<String> {
         let at = self.first_in(part)?;
         Some(match self.text.as_bytes()[at] {
@@ -91,7 +91,7 @@ impl<'a> Mended<'a> {
         })
     }
 
-    /// What is wrong with a word, or with what is nested too deep.
+    /// The fault of a word, or of a value that is nested too deeply.
     fn fault_of_value(&self, at: usize) -> String {
         let bytes = self.body.as_bytes();
         if !elements::is_of_word(bytes[at]) {
@@ -112,7 +112,7 @@ impl<'a> Mended<'a> {
         }
     }
 
-    /// The pointer to the member of an object that is at fault; empty if its name is, or if it is no object.
+    /// The pointer to the faulty member of an object; empty if the fault is in a name, or if `object` is not an object.
     pub(super) fn pointer_in(&self, object: &str) -> String {
         let mut pointer = None;
         let read = parse::members(object, |name, json| {
@@ -135,7 +135,7 @@ impl<'a> Mended<'a> {
     }
 }
 
-/// What is wrong with a string from here on.
+/// The fault of a string, at whose beginning `rest` starts.
 fn fault_of_string(rest: &str) -> String {
     if let Some(control) = rest.chars().next().filter(|first| *first < ' ') {
         let code = u32::from(control);
@@ -147,7 +147,7 @@ fn fault_of_string(rest: &str) -> String {
     format!("a string has the escape `{shown}`, which stands for no character")
 }
 
-/// What is wrong with an element whose parts do not fit together.
+/// The fault of an element with broken syntax.
 fn fault_of_element(element: &str) -> String {
     let error = serde_json::from_str::<IgnoredAny>(element).err();
     let detail =
@@ -162,7 +162,7 @@ mod tests {
     use serde_json::value::RawValue;
 
     #[test]
-    fn only_escapes_that_stand_for_nothing_are_mended_and_only_in_strings() {
+    fn only_invalid_escapes_are_mended_and_only_in_strings() {
         for (body, expected) in [
             (r#"["\q","a\x41","\'"]"#, r#"["?q","a?x41","?'"]"#),
             (r#"["\u12","\uzzzz","\u"]"#, r#"["?u12","?uzzzz","?u"]"#),
@@ -170,22 +170,22 @@ mod tests {
             (r#"["\ud800\ud83d\ude00","\ud83d\u0041"]"#, r#"["?ud800\ud83d\ude00","?ud83d\u0041"]"#),
             (r#"["é\é"]"#, r#"["é?é"]"#),
         ] {
-            let mended = Mended::of(body);
+            let mended = MendedBody::of(body);
             assert_eq!(mended.text(), expected);
             assert!(mended.is_changed());
         }
         for body in [r#"["\"\\\/\b\f\n\r\t\u0041\ud83d\ude00","\\q"]"#, r#"[\q]"#, "", "{}"] {
-            let mended = Mended::of(body);
+            let mended = MendedBody::of(body);
             assert_eq!((mended.text(), mended.is_changed()), (body, false));
         }
-        // What is cut off is no string either way.
-        assert_eq!(Mended::of("\"\\").text(), "\"?");
+        // A string that is cut off stays broken.
+        assert_eq!(MendedBody::of("\"\\").text(), "\"?");
     }
 
     #[test]
-    fn what_is_at_fault_is_found_in_its_part_and_its_member() {
+    fn a_fault_is_found_in_its_part_and_its_member() {
         let body = r#"[{"a":"x","b":1},{"a":"x","b/c":{"d":"\ud800"}},{"\q":1}]"#;
-        let mended = Mended::of(body);
+        let mended = MendedBody::of(body);
         let parts: Vec<&RawValue> = serde_json::from_str(mended.text()).expect("JSON");
         let told: Vec<_> =
             parts.iter().map(|part| (mended.fault_in(part.get()), mended.pointer_in(part.get()))).collect();
@@ -201,11 +201,11 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(4000))]
 
         #[test]
-        fn what_is_mended_is_a_string_and_what_is_a_string_is_left_alone(
+        fn a_broken_string_becomes_a_valid_one_and_a_valid_one_stays(
             text in "([a-zé]|\\\\[\"\\\\/bfnrtuqé]|\\\\u[0-9a-f]{4}|\\\\ud8[0-9a-f]{2}|\\\\ude[0-9a-f]{2}){0,8}"
         ) {
             let body = format!("\"{text}\"");
-            let mended = Mended::of(&body);
+            let mended = MendedBody::of(&body);
             let is_string = serde_json::from_str::<String>(&body).is_ok();
             prop_assert_eq!(mended.is_changed(), !is_string, "{}", body);
             prop_assert!(serde_json::from_str::<String>(mended.text()).is_ok(), "{} {}", body, mended.text());

@@ -1,26 +1,24 @@
-//! Names of one keyed place: the members of an object, tags, the fields of a line. None may stand there twice, however
-//! it is written; whoever reads a place asks here.
+//! Finds names that occur twice in one place: among the members of an object, the tags, or the fields of a line.
 
 use std::collections::HashSet;
 use std::hash::BuildHasher as _;
 
-/// Up to so many names are compared one by one; more are looked up by their hashes.
+/// Up to this many names are compared one by one; more are looked up by their hashes.
 const FEW_MAX: usize = 16;
-/// A table for so many hashes is kept for the next place.
+/// A table for up to this many hashes is kept for the next place.
 const KEPT_MAX: usize = 1024;
 
-/// What is remembered of the names of a place while it is read. The first name of a place makes it forget the one
-/// before.
+/// Remembers the names of a place while it is read. The first name of a place clears the place before.
 #[derive(Debug, Default)]
-pub(super) struct Names {
-    /// A bit for each name: most names have one of their own, and need not be compared at all.
+pub(super) struct UniqueNames {
+    /// One bit for each name: most names get a bit of their own, and need no comparison.
     bits: u64,
     /// The hashes of all names; empty while there are only a few.
     many: HashSet<u64>,
 }
 
-impl Names {
-    /// Adds a name, decoded, behind those that are there `before` it, and says whether it is new among them.
+impl UniqueNames {
+    /// Adds a name, without its escapes, after the names `before` it. Returns whether it differs from them.
     #[inline]
     pub(super) fn is_new<'n>(
         &mut self,
@@ -43,7 +41,7 @@ impl Names {
     }
 
     fn forget(&mut self) {
-        // To clear a large table takes its whole size, and the next place is mostly small again.
+        // Clearing a table costs its whole size, and the next place is mostly small again.
         if self.many.capacity() > KEPT_MAX {
             self.many = HashSet::new();
         } else if !self.many.is_empty() {
@@ -61,7 +59,7 @@ impl Names {
         if self.many.is_empty() {
             self.many.extend(before.clone().map(|known| hasher.hash_one(known)));
         }
-        // Two names may share a hash, but nobody outside can know which.
+        // Two names may share a hash, but the random seed keeps a sender from choosing such names.
         self.many.insert(hasher.hash_one(name)) || before.all(|known| known != name)
     }
 }
@@ -78,18 +76,18 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The place of the first name that is there already.
-    fn first_twice(names: &[String], known: &mut Names) -> Option<usize> {
+    /// The place of the first name that occurred before.
+    fn first_twice(names: &[String], known: &mut UniqueNames) -> Option<usize> {
         (0..names.len()).find(|at| !known.is_new(&names[*at], names[..*at].iter().map(String::as_str)))
     }
 
     proptest! {
         #[test]
-        fn a_name_that_is_there_twice_is_found_among_few_and_many(
+        fn a_name_that_occurs_twice_is_found_among_few_and_many(
             names in prop::collection::vec("[a-c]{0,3}|[a-z]{4,8}", 0..60)
         ) {
             let expected = (0..names.len()).find(|at| names[..*at].contains(&names[*at]));
-            let mut known = Names::default();
+            let mut known = UniqueNames::default();
             for _ in 0..2 {
                 prop_assert_eq!(first_twice(&names, &mut known), expected, "{:?}", names);
             }
@@ -97,13 +95,13 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_thousand_names_are_no_matter_of_minutes() {
+    fn a_hundred_thousand_names_are_compared_in_seconds() {
         let mut names: Vec<_> = (0..100_000).map(|number| format!("n{number}")).collect();
-        let mut known = Names::default();
+        let mut known = UniqueNames::default();
         assert_eq!(first_twice(&names, &mut known), None);
         names.push("n7".to_owned());
         assert_eq!(first_twice(&names, &mut known), Some(100_000));
-        // What is remembered of one place says nothing of the next.
+        // The names of one place do not count in the next.
         assert_eq!(first_twice(&names[..10], &mut known), None);
     }
 }

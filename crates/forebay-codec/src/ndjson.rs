@@ -1,7 +1,7 @@
 //! NDJSON: one reading a line, as an object; blank lines do not count.
 //!
-//! Each line stands for itself: one that is no JSON, not UTF-8 or nested too deep is turned away like any other reading
-//! at fault. A body of which not one line is JSON is none of this format.
+//! A line that is not JSON, not UTF-8 or nested too deeply is rejected like any other faulty reading, and costs no other
+//! line. A body without one line of JSON is not NDJSON.
 
 use forebay_reading::{ReadingRef, Readings};
 
@@ -30,7 +30,7 @@ impl Decoder for Ndjson {
     }
 
     fn read(&self, body: &[u8], rules: &Rules) -> Result<Decoded, DecodeError> {
-        let mut lines = Lines::new(body, rules);
+        let mut lines = NdjsonLines::new(body, rules);
         match std::str::from_utf8(body) {
             Ok(text) => lines.read(text, 0),
             Err(_) => lines.read_each(),
@@ -43,25 +43,25 @@ impl Decoder for Ndjson {
     }
 }
 
-/// A body as far as its lines have been read.
-struct Lines<'a> {
+/// The state of reading a body.
+struct NdjsonLines<'a> {
     body: &'a [u8],
     rules: &'a Rules,
     decoded: Decoded,
     draft: Draft<'a>,
-    /// The place of the next line among those that are not blank.
+    /// The index of the next line; blank lines do not count.
     index: usize,
-    /// Whether one was JSON.
+    /// Whether a line was JSON.
     has_json: bool,
-    /// Why the first one that was not was none.
+    /// The error of the first line that was not JSON.
     first_error: Option<DecodeError>,
-    /// How many line feeds there are before this byte.
+    /// A byte, and the number of line feeds before it.
     counted: (usize, usize),
 }
 
-impl<'a> Lines<'a> {
-    fn new(body: &'a [u8], rules: &'a Rules) -> Lines<'a> {
-        Lines {
+impl<'a> NdjsonLines<'a> {
+    fn new(body: &'a [u8], rules: &'a Rules) -> NdjsonLines<'a> {
+        NdjsonLines {
             body,
             rules,
             decoded: Decoded { readings: Readings::with_capacity(body.len()), ..Decoded::default() },
@@ -94,7 +94,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Reads the lines of a body that is not UTF-8 as a whole; most of them may be.
+    /// Reads a body that is not UTF-8 as a whole; most of its lines may be.
     fn read_each(&mut self) {
         let mut start = 0;
         for line in self.body.split(|byte| *byte == b'\n') {
@@ -136,7 +136,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Turns a line away that begins at the byte `start` and is no JSON.
+    /// Rejects a line that begins at the byte `start` and is not JSON.
     fn refuse(&mut self, start: usize, line: usize, column: usize, detail: String) {
         let (index, is_listed) = (self.index, self.decoded.rejections.listed.len() < REJECTIONS_LISTED_MAX);
         if !is_listed && self.first_error.is_some() {
@@ -147,7 +147,7 @@ impl<'a> Lines<'a> {
         self.first_error.get_or_insert(error);
     }
 
-    /// How many lines end before the byte `at`, which is not before the last one that was asked for.
+    /// The number of lines that end before the byte `at`, which must not decrease between calls.
     fn lines_before(&mut self, at: usize) -> usize {
         let (counted, lines) = self.counted;
         self.counted = (at, lines + memchr::memchr_iter(b'\n', &self.body[counted..at]).count());
@@ -176,7 +176,7 @@ impl Encoder for Ndjson {
     fn finish(&self, _key: &str, _body: &mut Vec<u8>) {}
 }
 
-/// Where the line begins that has the byte at `position`.
+/// The start of the line with the byte at `position`.
 fn line_start(text: &str, position: usize) -> usize {
     memchr::memrchr(b'\n', &text.as_bytes()[..position]).map_or(0, |line_feed| line_feed + 1)
 }
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!((decoded.readings.len(), decoded.rejections.count()), (0, 0));
     }
 
-    /// What the body came to: how many readings, and what is said of the others.
+    /// The number of readings, and the rejections for people.
     fn show(body: impl AsRef<[u8]>) -> Result<(usize, Vec<String>), String> {
         let decoded = Ndjson.decode(body.as_ref(), &tests::rules()).map_err(|error| error.to_string())?;
         let rejections = decoded.rejections.listed.iter();
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_json_costs_no_other_and_is_told_with_line_and_column() {
+    fn a_line_that_is_not_json_costs_no_other_line_and_its_error_has_line_and_column() {
         for (line, expected) in [
             (r#"{"device":"d","#, "line 3, column 14: EOF while parsing a value"),
             ("{} {}", "line 3, column 4: trailing characters"),
@@ -255,14 +255,14 @@ mod tests {
         ] {
             let body = format!("{LINE}\n\n{line}\n{LINE}\r\n");
             assert_eq!(show(&body), Ok((2, vec![format!("1 /1: {expected}")])), "{line:.60}");
-            // Alone it makes the body none of this format.
+            // A body of this line alone is not NDJSON.
             let alone = show(format!("\n\n{line}\n")).expect_err(line);
             assert!(alone.starts_with(expected), "{alone}");
         }
     }
 
     #[test]
-    fn a_line_that_is_not_utf8_costs_no_other() {
+    fn a_line_that_is_not_utf8_costs_no_other_line() {
         let body = [LINE.as_bytes(), b"\n{\"device\":\"\xff\"}\n\n", LINE.as_bytes(), b"\r\n \xc3"].concat();
         let told = [
             "1 /1: line 2, column 12: the line is not UTF-8",
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_with_one_line_of_json_is_of_this_format_also_if_that_is_no_reading() {
+    fn a_body_with_one_line_of_json_is_ndjson_even_if_that_line_is_not_a_reading() {
         let (readings, told) = show("{x\n{}\n").expect("one is JSON");
         assert_eq!(readings, 0);
         assert_eq!(
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn all_lines_at_fault_are_counted_and_the_first_hundred_listed() {
+    fn all_faulty_lines_are_counted_and_the_first_hundred_listed() {
         let body = format!("{LINE}\n{}{{}}\n", "x\n".repeat(150));
         let decoded = Ndjson.decode(body.as_bytes(), &tests::rules()).expect("NDJSON");
         assert_eq!((decoded.rejections.count(), decoded.rejections.listed.len()), (151, 100));
@@ -292,10 +292,10 @@ mod tests {
         assert!(decoded.rejections.listed[99].detail.starts_with("line 101, "));
     }
 
-    /// Every line by itself, and by serde_json.
+    /// Reads each line by itself, with care.
     fn read_line_by_line(body: &str) -> Result<Decoded, DecodeError> {
         let rules = tests::rules();
-        let mut lines = Lines::new(body.as_bytes(), &rules);
+        let mut lines = NdjsonLines::new(body.as_bytes(), &rules);
         let mut start = 0;
         for line in body.split('\n') {
             if !line.trim_ascii().is_empty() {
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_has_a_line_to_itself() {
+    fn an_object_has_its_own_line() {
         for (body, expected) in [
             (format!("{{\"device\":\n\"d\"}}\n{LINE}"), "line 1, column 10: EOF while parsing a value"),
             (format!("{LINE}{LINE}\n{LINE}"), "line 1, column 38: trailing characters"),

@@ -9,7 +9,7 @@ use std::fmt;
 use forebay_reading::timestamp::Timestamp;
 use forebay_reading::{Field, ReadingParts, TAGS_MAX, Tag};
 
-use crate::names::Names;
+use crate::names::UniqueNames;
 use crate::quote::{pointer_token, shorten};
 use crate::value::{JsonValue, noun, unquote};
 use crate::{Decoded, Reason, Rules, UnknownFields, parse, unknown};
@@ -19,7 +19,7 @@ use crate::{Decoded, Reason, Rules, UnknownFields, parse, unknown};
 pub(super) enum PointerBase {
     /// The body is this one object.
     Body,
-    /// The body has several, and this one has this index.
+    /// The body is an array, and the object has this index in it.
     Element(usize),
 }
 
@@ -31,12 +31,12 @@ struct ObjectFault {
     detail: String,
 }
 
-/// One object as far as it has been read. Used again for the next one, to keep its memory.
+/// The fields of one object. The next object uses its memory again.
 #[derive(Debug, Default)]
 pub(super) struct Draft<'de> {
-    /// The fields that are there.
+    /// The fields that the object has.
     seen: [bool; Field::NAMES.len()],
-    /// Those of them that are not null.
+    /// The fields that are not null.
     present: [bool; Field::NAMES.len()],
     device: Cow<'de, str>,
     sensor: Cow<'de, str>,
@@ -47,8 +47,8 @@ pub(super) struct Draft<'de> {
     values: Vec<(Cow<'de, str>, JsonValue<'de>)>,
     /// The names of unknown fields, where these are ignored.
     unknown: Vec<Cow<'de, str>>,
-    /// What is remembered of the names in `tags`, in `values`, and of unknown fields.
-    names: [Names; 3],
+    /// Find names that are there twice in `tags`, in `values`, and among unknown fields.
+    names: [UniqueNames; 3],
     fault: Option<ObjectFault>,
 }
 
@@ -159,7 +159,7 @@ impl<'de> Draft<'de> {
             return self.twice("/tags", "the tag ", &name);
         }
         match json {
-            // One more than are allowed is enough to know that there are too many.
+            // One tag more than allowed is enough to reject the reading.
             JsonValue::Text(value) if self.tags.len() <= TAGS_MAX => self.tags.push((name, value)),
             JsonValue::Text(_) => {}
             other => {
@@ -169,7 +169,7 @@ impl<'de> Draft<'de> {
         }
     }
 
-    /// A field that no reading has.
+    /// Rejects an unknown field, or remembers its name.
     fn unknown_field(&mut self, name: Cow<'de, str>, unknown_fields: UnknownFields) {
         match unknown_fields {
             UnknownFields::Reject if self.fault.is_none() => {
@@ -187,13 +187,13 @@ impl<'de> Draft<'de> {
         }
     }
 
-    /// A name that is there twice in the place that `pointer` leads to.
+    /// Notes a name that is there twice in the place of `pointer`.
     fn twice(&mut self, pointer: &str, what: &str, name: &str) {
         let detail = format!("{what}`{}` is there twice", shorten(name));
         self.fault_at(format_args!("{pointer}/{}", pointer_token(name)), Reason::Field, detail);
     }
 
-    /// Adds the readings of this object to `decoded`, or the reason why there are none.
+    /// Adds the readings of this object to `decoded`, or a rejection.
     pub(super) fn finish(&mut self, base: PointerBase, rules: &Rules, decoded: &mut Decoded) {
         if self.fault.is_none() {
             self.check_fields();
@@ -217,7 +217,7 @@ impl<'de> Draft<'de> {
         }
     }
 
-    /// Checks that the fields make a reading, or several, together.
+    /// Checks that the fields together make a reading, or several.
     fn check_fields(&mut self) {
         let has = |field: Field| self.present[field as usize];
         let (several, sensor, value) = (has(Field::Values), has(Field::Sensor), has(Field::Value));
@@ -241,7 +241,7 @@ impl<'de> Draft<'de> {
         self.fault_at(pointer, Reason::Field, detail);
     }
 
-    /// Appends one reading; `member` is its name in `values`, if it came from there.
+    /// Appends one reading; `member` is its name in `values`, if it is one of those.
     fn push(
         &self,
         sensor: &str,

@@ -60,7 +60,7 @@ pub(super) fn elements<'de>(
     take: impl FnMut(&'de str) -> serde_json::Result<()>,
 ) -> serde_json::Result<()> {
     let mut deserializer = serde_json::Deserializer::from_str(array);
-    deserializer.deserialize_seq(Elements(take))?;
+    deserializer.deserialize_seq(ElementVisitor(take))?;
     deserializer.end()
 }
 
@@ -70,13 +70,13 @@ pub(super) fn members<'de>(
     take: impl FnMut(&'de str, &'de str) -> serde_json::Result<()>,
 ) -> serde_json::Result<()> {
     let mut deserializer = serde_json::Deserializer::from_str(object);
-    deserializer.deserialize_map(Members(take))?;
+    deserializer.deserialize_map(MemberVisitor(take))?;
     deserializer.end()
 }
 
-struct Elements<F>(F);
+struct ElementVisitor<F>(F);
 
-impl<'de, F: FnMut(&'de str) -> serde_json::Result<()>> Visitor<'de> for Elements<F> {
+impl<'de, F: FnMut(&'de str) -> serde_json::Result<()>> Visitor<'de> for ElementVisitor<F> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -91,9 +91,9 @@ impl<'de, F: FnMut(&'de str) -> serde_json::Result<()>> Visitor<'de> for Element
     }
 }
 
-struct Members<F>(F);
+struct MemberVisitor<F>(F);
 
-impl<'de, F: FnMut(&'de str, &'de str) -> serde_json::Result<()>> Visitor<'de> for Members<F> {
+impl<'de, F: FnMut(&'de str, &'de str) -> serde_json::Result<()>> Visitor<'de> for MemberVisitor<F> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,4 +1,4 @@
-//! Prometheus remote write 1.0 out: <https://prometheus.io/docs/specs/prw/remote_write_spec/>.
+//! Writes Prometheus remote write 1.0: <https://prometheus.io/docs/specs/prw/remote_write_spec/>.
 //!
 //! A body is a `WriteRequest` of Protocol Buffers, compressed as one block of Snappy:
 //!
@@ -9,17 +9,17 @@
 //! Sample        value = 1, double; timestamp = 2, int64, milliseconds
 //! ```
 //!
-//! A series is named after the sensor (label `__name__`), and has the label `device` and one for each tag. Names get
-//! `_` for what Prometheus does not allow in them, and before a digit at their beginning. A tag that is called `device`
-//! then, or begins with `__`, gets `exported_` before it; two tags of a reading that are called the same then cannot be
-//! written. Empty tags are left out, which is what Prometheus means by them. The unit is not sent.
+//! A series is named after the sensor (label `__name__`), and has the label `device` and one for each tag. In names, `_`
+//! replaces each character that Prometheus does not allow, and precedes a digit at the beginning. A tag that is then called
+//! `device`, or begins with `__`, gets the prefix `exported_`; a reading with two tags of the same final name cannot be
+//! written. Empty tags are left out: to Prometheus they are the same as no tag. The unit is not sent.
 //!
-//! Numbers are doubles, true is 1 and false is 0; texts cannot be written. Times are cut to the millisecond, of which a
-//! series has one value: another one of the same batch cannot be written, because Prometheus would take the first, say
-//! nothing and lose it (2.42).
+//! Numbers are doubles, true is 1 and false is 0; texts cannot be written. Times are cut to the millisecond, and a series has
+//! one value per millisecond: a second value in the same batch cannot be written, because Prometheus (2.42) would keep the
+//! first and lose the second without an error.
 //!
-//! Readings are appended one by one, each with the labels of its series ([`Entry`]). When the batch is full they are put
-//! in order, so that each series is there once with its samples in the order of their times.
+//! Readings are appended one by one, each with the labels of its series ([`SampleEntry`]). When the batch is full, the
+//! entries are sorted: each series appears once, with its samples in the order of their times.
 
 use std::borrow::Cow;
 
@@ -31,11 +31,11 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::device_tag::{DEVICE, EXPORTED, beside_device};
 use crate::encoder::{Encoder, Unwritable};
 
-/// Label that has the name of the series.
+/// Label with the name of the series.
 const NAME: &str = "__name__";
-/// How names begin that Prometheus keeps for itself.
+/// Prefix of the names that Prometheus reserves for itself.
 const RESERVED: &str = "__";
-/// Room for the frames of a reading's name and device.
+/// Room for the head of an entry and the frames of its first labels.
 const FRAME_BYTES: usize = HEAD_BYTES + 32;
 
 const NAMELESS: Unwritable = Unwritable::NoSuchText("tag: it has no name");
@@ -58,7 +58,7 @@ const LENGTH_DELIMITED: u8 = 2;
 /// The format `remote-write`.
 #[derive(Debug)]
 pub struct RemoteWriteEncoder {
-    /// Of the hashes of labels, so that nobody can choose labels that collide. What is sent does not depend on it.
+    /// Seed of the label hashes: no sender can choose labels that collide. The body does not depend on it.
     seed: u64,
 }
 
@@ -86,14 +86,14 @@ impl Encoder for RemoteWriteEncoder {
         write_labels(reading, body).inspect_err(|_| body.truncate(before))?;
         let millis = reading.time().nanos() / 1_000_000;
         let (head, labels) = body[before..].split_at_mut(HEAD_BYTES);
-        head.copy_from_slice(&Entry { labels, millis, value, index: 0, series: 0 }.head());
+        head.copy_from_slice(&SampleEntry { labels, millis, value, index: 0, series: 0 }.head());
         Ok(())
     }
 
     fn arrange(&self, body: &mut Vec<u8>) -> Vec<(usize, Unwritable)> {
-        let mut entries = Entry::all_of(body);
+        let mut entries = SampleEntry::all_of(body);
         number_series(&mut entries, self.seed);
-        // Of those with one time, the first one stays in front.
+        // The sort is stable: of several values of one millisecond, the first stays first.
         entries.sort_by_key(|entry| (entry.series, entry.millis));
         let mut request = Vec::with_capacity(body.len());
         let mut clashes = Vec::new();
@@ -114,31 +114,31 @@ impl Encoder for RemoteWriteEncoder {
     }
 }
 
-/// One reading as it is appended.
+/// One appended reading.
 ///
 /// | bytes | what |
 /// |---|---|
 /// | 8 | length of the labels |
 /// | 8 | milliseconds |
 /// | 8 | value |
-/// | … | the labels, as they stand in a `TimeSeries` |
+/// | … | the labels, encoded as in a `TimeSeries` |
 ///
-/// **Invariant**: that is never shorter than what becomes of it, so that the bound of a batch holds
-/// (`a_request_is_never_longer_than_what_was_appended_and_keeps_the_rules`).
+/// **Invariant**: an entry is at least as long as its part of the request, so that the bound of a batch holds
+/// (`a_request_keeps_the_rules_and_is_never_longer_than_the_appended_entries`).
 #[derive(Clone, Copy, Debug)]
-struct Entry<'a> {
+struct SampleEntry<'a> {
     labels: &'a [u8],
     millis: i64,
     value: f64,
-    /// How many were appended before it.
+    /// The number of entries before it in the batch.
     index: usize,
-    /// The number of its series, in the order in which series came.
+    /// The number of its series, in order of first appearance.
     series: usize,
 }
 
 const HEAD_BYTES: usize = 24;
 
-impl<'a> Entry<'a> {
+impl<'a> SampleEntry<'a> {
     fn head(&self) -> [u8; HEAD_BYTES] {
         let mut head = [0; HEAD_BYTES];
         head[..8].copy_from_slice(&(self.labels.len() as u64).to_le_bytes());
@@ -147,23 +147,23 @@ impl<'a> Entry<'a> {
         head
     }
 
-    /// All that were appended.
-    fn all_of(mut appended: &'a [u8]) -> Vec<Entry<'a>> {
+    /// All appended entries.
+    fn all_of(mut appended: &'a [u8]) -> Vec<SampleEntry<'a>> {
         let mut entries = Vec::with_capacity(appended.len() / (2 * HEAD_BYTES));
         while let Some((head, rest)) = appended.split_first_chunk::<HEAD_BYTES>() {
             let word = |at: usize| <[u8; 8]>::try_from(&head[at..at + 8]).expect("eight bytes");
             let length = usize::try_from(u64::from_le_bytes(word(0))).expect("what was a length before");
             let (labels, rest) = rest.split_at(length);
             let (millis, value) = (i64::from_le_bytes(word(8)), f64::from_le_bytes(word(16)));
-            entries.push(Entry { labels, millis, value, index: entries.len(), series: 0 });
+            entries.push(SampleEntry { labels, millis, value, index: entries.len(), series: 0 });
             appended = rest;
         }
         entries
     }
 }
 
-/// Gives each series a number, in the order in which they come.
-fn number_series(entries: &mut [Entry<'_>], seed: u64) {
+/// Numbers the series in order of first appearance.
+fn number_series(entries: &mut [SampleEntry<'_>], seed: u64) {
     const EMPTY: usize = usize::MAX;
     // A table of the first entry of each series, by the hash of its labels; at most half of it is taken.
     let mut firsts = vec![EMPTY; (2 * entries.len()).next_power_of_two()];
@@ -186,10 +186,10 @@ fn number_series(entries: &mut [Entry<'_>], seed: u64) {
     }
 }
 
-/// Appends one `TimeSeries`, and to `clashes` the places of the readings that it has no room for.
-fn write_series(series: &[Entry<'_>], request: &mut Vec<u8>, clashes: &mut Vec<usize>) {
+/// Appends one `TimeSeries`, and to `clashes` the places of the readings whose millisecond has another value.
+fn write_series(series: &[SampleEntry<'_>], request: &mut Vec<u8>, clashes: &mut Vec<usize>) {
     let labels = series.first().map_or(&[][..], |first| first.labels);
-    let same_time = |one: &Entry<'_>, other: &Entry<'_>| one.millis == other.millis;
+    let same_time = |one: &SampleEntry<'_>, other: &SampleEntry<'_>| one.millis == other.millis;
     let times = || series.chunk_by(same_time);
     let samples_bytes: usize = times().map(|same| 2 + sample_bytes(&same[0])).sum();
     request.push(TIMESERIES);
@@ -198,18 +198,18 @@ fn write_series(series: &[Entry<'_>], request: &mut Vec<u8>, clashes: &mut Vec<u
     for same in times() {
         let (first, others) = same.split_first().expect("chunks have something in them");
         write_sample(first, request);
-        // The same value again is there already.
+        // A repetition of the same value is not lost.
         let others = others.iter().filter(|other| other.value.to_bits() != first.value.to_bits());
         clashes.extend(others.map(|other| other.index));
     }
 }
 
 /// Length of a `Sample`.
-fn sample_bytes(entry: &Entry<'_>) -> usize {
+fn sample_bytes(entry: &SampleEntry<'_>) -> usize {
     1 + 8 + 1 + encoded_len_varint(entry.millis.cast_unsigned())
 }
 
-fn write_sample(entry: &Entry<'_>, request: &mut Vec<u8>) {
+fn write_sample(entry: &SampleEntry<'_>, request: &mut Vec<u8>) {
     let mut head = [SAMPLES, 0, SAMPLE_VALUE, 0, 0, 0, 0, 0, 0, 0, 0, SAMPLE_TIME];
     head[1] = u8::try_from(sample_bytes(entry)).expect("a few bytes");
     head[3..11].copy_from_slice(&entry.value.to_le_bytes());
@@ -248,7 +248,7 @@ fn write_labels(reading: ReadingRef<'_>, out: &mut Vec<u8>) -> Result<(), Unwrit
 fn write_label(name: &str, value: &[u8], out: &mut Vec<u8>) {
     let name = name.as_bytes();
     if name.len() + value.len() < 0x80 - 4 {
-        // The lengths are one byte each, as almost all are.
+        // Almost all lengths are one byte.
         let [name_bytes, value_bytes] =
             [name, value].map(|text| u8::try_from(text.len()).expect("below 128"));
         out.extend_from_slice(&[LABELS, 4 + name_bytes + value_bytes, LABEL_NAME, name_bytes]);
@@ -267,7 +267,7 @@ fn write_label(name: &str, value: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// What a tag is called.
+/// The label name of a tag.
 fn label_name(tag: &str) -> Result<Cow<'_, str>, Unwritable> {
     if tag.is_empty() {
         return Err(NAMELESS);
@@ -282,21 +282,21 @@ fn label_name(tag: &str) -> Result<Cow<'_, str>, Unwritable> {
     }
 }
 
-/// Whether a name may have colons in it.
+/// How a name treats colons.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Colons {
-    /// In names of metrics.
+    /// They stay, in names of metrics.
     Allowed,
-    /// In names of labels they become `_`.
+    /// They become `_`, in names of labels.
     Replaced,
 }
 
-/// Whether names may have a byte.
+/// Whether a byte is allowed in names.
 const fn is_valid(byte: u8, colons: Colons) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || (byte == b':' && matches!(colons, Colons::Allowed))
 }
 
-/// The same for every byte, looked up.
+/// [`is_valid`] for every byte, as a table.
 const fn validity(colons: Colons) -> [bool; 256] {
     let mut valid = [false; 256];
     let mut byte = 0;
@@ -315,11 +315,11 @@ fn is_valid_name(name: &[u8], colons: Colons) -> bool {
     const WITH_COLONS: [bool; 256] = validity(Colons::Allowed);
     const WITHOUT: [bool; 256] = validity(Colons::Replaced);
     let valid = if colons == Colons::Allowed { &WITH_COLONS } else { &WITHOUT };
-    // Without a way out: that is quicker than to look at each byte whether to go on.
+    // No early return: without a branch per byte the loop is faster.
     name.iter().fold(!begins_with_digit(name), |is_so, byte| is_so & valid[usize::from(*byte)])
 }
 
-/// Puts `_` in the place of each character that Prometheus does not allow in names, and before a digit at the beginning.
+/// Replaces each character that Prometheus does not allow in names by `_`, and puts `_` before a digit at the beginning.
 fn valid_name(name: &str, colons: Colons) -> String {
     let valid = |character: char| match u8::try_from(character) {
         Ok(byte) if is_valid(byte, colons) => character,

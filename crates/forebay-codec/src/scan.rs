@@ -5,7 +5,7 @@
 //! others write for ordinary characters are replaced before (`escape.rs`). On anything else (another escape, an unknown or
 //! repeated field, another type, a broken rule, broken JSON) it gives up, and the caller reads the object again with care
 //! (`parse.rs`). So the scanner decides nothing: whatever it accepts, the careful reader accepts with the same result
-//! (`json::tests::the_scanner_agrees_with_serde_json`, `ndjson::tests::a_body_is_read_as_its_lines_are`).
+//! (`json::tests::the_scanner_agrees_with_the_careful_reader`, `ndjson::tests::a_body_is_read_as_its_lines_are`).
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use forebay_reading::timestamp::{TimeReader, Timestamp};
 use forebay_reading::{Field, NewValue, NumberText, Parts, Readings, Tag, Value, number_at_start_of};
 
 use crate::Rules;
-use crate::names::Names;
+use crate::names::UniqueNames;
 
 // The names of the fields in quotes, as words of up to eight bytes.
 const DEVICE: u64 = u64::from_le_bytes(*b"\"device\"");
@@ -27,27 +27,27 @@ const TAGS: u64 = u64::from_le_bytes(*b"\"tags\"\0\0");
 const SEVEN_BYTES: u64 = u64::MAX >> 8;
 const SIX_BYTES: u64 = u64::MAX >> 16;
 
-/// The text was not of the common form.
+/// The text is not of the common form.
 #[derive(Debug)]
 pub(super) struct Uncommon;
 
-/// Reads the common form from a text.
+/// Reads the common form.
 #[derive(Debug)]
 pub(super) struct Scanner<'de> {
     text: &'de str,
     at: usize,
-    /// Whether the white space that was passed had a line feed in it.
+    /// Whether skipped white space had a line feed in it.
     passed_line_feed: bool,
     times: TimeReader,
-    /// Kept for their memory; they belong to one object.
+    /// The tags and values of the current object; the next object uses their memory again.
     tags: Vec<Tag<'de>>,
     values: Vec<(PlainText<'de>, NewValue<'de>)>,
-    names: Names,
+    names: UniqueNames,
 }
 
 /// The fields of one object.
 #[derive(Default)]
-struct Fields<'de> {
+struct ObjectFields<'de> {
     device: Option<PlainText<'de>>,
     sensor: Option<PlainText<'de>>,
     value: Option<NewValue<'de>>,
@@ -66,19 +66,19 @@ impl<'de> Scanner<'de> {
             times: TimeReader::default(),
             tags: Vec::new(),
             values: Vec::new(),
-            names: Names::default(),
+            names: UniqueNames::default(),
         }
     }
 
-    /// Whether only white space is left.
+    /// Skips white space. Returns whether that was the rest of the text.
     pub(super) fn is_at_end(&mut self) -> bool {
         self.skip_space();
         self.at == self.text.len()
     }
 
-    /// Whether `byte` comes next, after white space. It is passed if so.
+    /// Skips white space, and `byte` if it comes next. Returns whether it did.
     pub(super) fn take(&mut self, byte: u8) -> bool {
-        // Mostly there is no space.
+        // Mostly there is no white space.
         self.take_next(byte) || self.take_after_space(byte)
     }
 
@@ -88,7 +88,7 @@ impl<'de> Scanner<'de> {
         self.take_next(byte)
     }
 
-    /// Whether `end` comes next, and not a comma, after white space. It is passed either way.
+    /// Skips white space and a comma or `end`. Returns whether it was `end`.
     pub(super) fn is_last(&mut self, end: u8) -> Result<bool, Uncommon> {
         self.skip_space();
         let next = self.peek();
@@ -100,12 +100,12 @@ impl<'de> Scanner<'de> {
         }
     }
 
-    /// Reads one object that stands alone on its line, and passes the line's end. If it fails, some of what the
-    /// object holds may have been pushed.
+    /// Reads one object that is alone on its line, and skips the end of the line. After an error some of its readings may
+    /// have been pushed.
     pub(super) fn line(&mut self, rules: &Rules, readings: &mut Readings) -> Result<(), Uncommon> {
         self.passed_line_feed = false;
         self.object(rules, readings)?;
-        // No string has a line feed in it, so that any would have been passed as white space.
+        // A string has no line feed in it, so a line feed in the object was skipped as white space.
         if self.passed_line_feed {
             return Err(Uncommon);
         }
@@ -115,17 +115,17 @@ impl<'de> Scanner<'de> {
         Err(Uncommon)
     }
 
-    /// Where the scanner stands, in bytes.
+    /// The current place, in bytes.
     pub(super) fn position(&self) -> usize {
         self.at
     }
 
-    /// Goes on at another place.
+    /// Continues at another place.
     pub(super) fn go_to(&mut self, position: usize) {
         self.at = position;
     }
 
-    /// Reads one object and pushes what it holds. If it fails, some of that may have been pushed.
+    /// Reads one object and pushes its readings. After an error some of them may have been pushed.
     pub(super) fn object(&mut self, rules: &Rules, readings: &mut Readings) -> Result<(), Uncommon> {
         let fields = self.fields(rules)?;
         let device = fields.device.ok_or(Uncommon)?;
@@ -152,8 +152,8 @@ impl<'de> Scanner<'de> {
         Ok(())
     }
 
-    fn fields(&mut self, rules: &Rules) -> Result<Fields<'de>, Uncommon> {
-        let mut fields = Fields::default();
+    fn fields(&mut self, rules: &Rules) -> Result<ObjectFields<'de>, Uncommon> {
+        let mut fields = ObjectFields::default();
         self.tags.clear();
         self.values.clear();
         self.expect(b'{')?;
@@ -185,8 +185,8 @@ impl<'de> Scanner<'de> {
         }
     }
 
-    /// The name of a field, by comparing it with the few that there are. The shortest name with its value and the end
-    /// of the object is longer than a word, so that none is missed at the end of the text.
+    /// The name of a field, by comparison with all known names. Even the shortest name with a value and a closing brace is
+    /// longer than a word, so no name is missed at the end of the text.
     fn field(&mut self) -> Result<Field, Uncommon> {
         self.skip_space();
         let word = u64::from_le_bytes(*self.rest().first_chunk().ok_or(Uncommon)?);
@@ -215,7 +215,7 @@ impl<'de> Scanner<'de> {
                 return Err(Uncommon);
             }
             self.tags.push((Cow::Borrowed(name), Cow::Borrowed(value)));
-            // More than are allowed are not looked at: each is compared with all others.
+            // Each tag is compared with all others, so reading stops beyond the limit.
             if self.tags.len() > forebay_reading::TAGS_MAX {
                 return Err(Uncommon);
             }
@@ -282,7 +282,7 @@ impl<'de> Scanner<'de> {
         }
     }
 
-    /// Passes `word` if it comes next, and gives it back.
+    /// Skips `word`, which must come next, and returns it.
     pub(super) fn word(&mut self, word: &'static str) -> Result<&'static str, Uncommon> {
         if !self.rest().starts_with(word.as_bytes()) {
             return Err(Uncommon);
@@ -321,7 +321,7 @@ impl<'de> Scanner<'de> {
     }
 
     pub(super) fn skip_space(&mut self) {
-        // One comparison in the usual case: all four are below the first visible character.
+        // One comparison in the usual case: white space is below every visible character.
         if let Some(0..=b' ') = self.peek() {
             self.skip_spaces();
         }

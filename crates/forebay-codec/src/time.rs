@@ -1,4 +1,4 @@
-//! When a reading was made: the window that its time must lie in, and the unit that was probably meant if it does not.
+//! Times of readings: the window that they must lie in, and the unit that the sender of another time probably meant.
 
 use forebay_reading::timestamp::{Precision, Timestamp};
 
@@ -11,21 +11,21 @@ impl Rules {
         (self.earliest..=self.latest).contains(&time)
     }
 
-    /// The time that an RFC 3339 text says.
+    /// Reads a time in RFC 3339.
     ///
     /// # Errors
     ///
-    /// Says what is wrong with the text, or how far its time is from what is taken.
+    /// The words for a text that is not a time, or for a time outside the window.
     pub(super) fn time_of_text(&self, text: &str) -> Result<Timestamp, String> {
         let time = Timestamp::parse(text).map_err(|error| error.to_string())?;
         if self.takes_time(time) { Ok(time) } else { Err(format!("`time` {}", self.outside(time))) }
     }
 
-    /// The time that a JSON number says, in the unit of [`Rules::precision`].
+    /// Reads a time that is a JSON number in the unit of [`Rules::precision`].
     ///
     /// # Errors
     ///
-    /// Says how far it is from what is taken, and in which unit it would fit.
+    /// The words for a time outside the window, with the unit in which the number would fit.
     pub(super) fn time_of_number(&self, number: &str) -> Result<Timestamp, String> {
         let detail = match Timestamp::from_decimal(number, self.precision) {
             Ok(time) if self.takes_time(time) => return Ok(time),
@@ -43,7 +43,7 @@ impl Rules {
         }
     }
 
-    /// On which side of the window a time lies, and where the window ends.
+    /// The words for a time outside the window.
     pub(super) fn outside(&self, time: Timestamp) -> String {
         if time < self.earliest {
             format!("{time} is earlier than {}, the earliest taken now", self.earliest)
@@ -52,7 +52,7 @@ impl Rules {
         }
     }
 
-    /// The unit in which a number is a time that a reading may have; of several the one nearest to the receipt.
+    /// The unit in which a number is a time inside the window; of several units, the one nearest to the time of receipt.
     pub(super) fn unit_that_fits(&self, read: impl Fn(Precision) -> Option<Timestamp>) -> Option<Precision> {
         let distance = |time: Timestamp| time.nanos().abs_diff(self.received_at.nanos());
         let fitting = Precision::NAMES
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
     use crate::tests;
 
-    /// What is said of a number in this unit, where readings are taken from 2001 until an hour after this one's receipt.
+    /// The time of a number in this unit, or the error, with a window from 2001 until an hour after the time of receipt.
     fn told(number: &str, precision: Precision) -> String {
         let rules = Rules {
             precision,
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_outside_the_window_is_told_with_the_unit_that_fits() {
+    fn the_error_of_a_number_outside_the_window_names_the_unit_that_fits() {
         assert_eq!(
             told("1795863753", Precision::Millis),
             "`time` 1970-01-21T18:51:03.753Z is earlier than 2001-01-01T00:00:00Z, the earliest taken now; \
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_fits_in_no_unit_is_told_without_one() {
+    fn the_error_of_a_number_that_fits_in_no_unit_names_no_unit() {
         for number in ["0", "-1", "5", "1e999", "99999999999999999999999999", "1e-9"] {
             for (_, precision) in Precision::NAMES {
                 check_hint(number, *precision, None);

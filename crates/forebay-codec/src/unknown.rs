@@ -1,15 +1,15 @@
-//! A field that no reading has: what is said of it, and the field that was probably meant.
+//! Errors for unknown fields, with the field that the sender probably meant.
 
 use forebay_reading::Field;
 
 use crate::quote::shorten;
 
-/// Most letters in which a name may differ from that of the field that was meant.
+/// Most letters in which a misspelt name may differ from the name of a field.
 const DISTANCE_MAX: usize = 2;
-/// Longest name that is looked for among [`ALIASES`], in bytes.
+/// Longest name that is compared with [`ALIASES`], in bytes.
 const ALIAS_BYTES_MAX: usize = 32;
 
-/// What other systems call the fields of a reading: in lower case, without what stands between the words.
+/// Names that other systems give the fields of a reading, in lower case and without punctuation.
 const ALIASES: &[(Field, &[&str])] = &[
     (
         Field::Time,
@@ -104,11 +104,11 @@ const ALIASES: &[(Field, &[&str])] = &[
     (Field::Values, &["measurements", "metrics", "fields", "sensors", "channels", "payload", "parameters"]),
 ];
 
-/// What other systems call an array of readings around which they put an object.
+/// Names that other systems give the array of readings inside an object.
 const WRAPPERS: &[&str] =
     &["readings", "data", "records", "items", "events", "points", "batch", "messages", "series"];
 
-/// What is wrong with a reading that has the field `name`.
+/// The error for the unknown field `name`.
 pub(super) fn detail(name: &str) -> String {
     let hint = match meant(name) {
         Meant::Field(field) => format!(", did you mean `{}`?", field.name()),
@@ -127,7 +127,7 @@ pub(super) fn detail(name: &str) -> String {
 
 enum Meant {
     Field(Field),
-    /// An array of readings, with nothing around it.
+    /// An array of readings as the whole body.
     Array,
     Nothing,
 }
@@ -139,7 +139,7 @@ fn meant(name: &str) -> Meant {
         if WRAPPERS.contains(&plain.as_str()) {
             return Meant::Array;
         }
-        // A field's own name in another spelling, such as `Device`, is one of its aliases.
+        // A field's own name in another spelling, such as `Device`, counts as an alias.
         let is_called =
             |field: &Field, aliases: &[&str]| plain == field.name() || aliases.contains(&plain.as_str());
         if let Some((field, _)) = ALIASES.iter().find(|(field, aliases)| is_called(field, aliases)) {
@@ -149,9 +149,9 @@ fn meant(name: &str) -> Meant {
     nearest(name).map_or(Meant::Nothing, Meant::Field)
 }
 
-/// The field whose name differs in so few letters that it was probably misspelt.
+/// The field whose misspelt name this probably is.
 fn nearest(name: &str) -> Option<Field> {
-    // A name much longer than ours is near to none of them; looking would cost its length.
+    // A much longer name is near to no field, and comparing it would cost time.
     let near = Field::NAMES.iter().filter(|(known, _)| known.len().abs_diff(name.len()) <= DISTANCE_MAX);
     let nearest = near.map(|(known, field)| (strsim::osa_distance(name, known), *known, *field));
     let (distance, _, field) = nearest.min_by_key(|(distance, known, _)| (*distance, *known))?;
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_other_systems_call_a_field_is_known_in_every_spelling() {
+    fn names_of_fields_in_other_systems_are_known_in_every_spelling() {
         for name in ["timestamp", "ts", "t", "Timestamp", "@timestamp", "time_stamp", "TIME", "created_at"] {
             check(name, "time");
         }
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_field_is_told_with_the_one_that_is_nearest() {
+    fn the_error_of_a_misspelt_field_names_the_nearest_field() {
         for (name, field) in [
             ("valeu", "value"),
             ("sensr", "sensor"),
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_around_an_array_of_readings_is_told_to_send_the_array_itself() {
+    fn the_error_of_an_object_around_an_array_of_readings_asks_for_the_array_itself() {
         for name in ["readings", "data", "Records"] {
             let detail = detail(name);
             assert!(detail.starts_with(&format!("unknown field `{name}`; ")), "{detail}");
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_near_to_nothing_is_told_with_all_there_are() {
+    fn the_error_of_a_name_near_no_field_lists_all_fields() {
         let all = "a reading has `device`, `sensor`, `value`, `time`, `unit`, `tags`, `values`";
         for name in ["humidity", "", "日本", &"x".repeat(10_000)] {
             let detail = detail(name);
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn every_alias_stands_for_one_field_and_is_written_as_it_is_looked_for() {
+    fn every_alias_belongs_to_one_field_and_is_in_the_compared_spelling() {
         let mut seen = std::collections::BTreeSet::new();
         let all = ALIASES.iter().flat_map(|(_, aliases)| *aliases).chain(WRAPPERS);
         for alias in all {

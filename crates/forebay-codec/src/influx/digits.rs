@@ -1,11 +1,11 @@
-//! Digits, eight at a time: most lines have nineteen of them for their time.
+//! Reads digits eight at a time: the time of most lines has nineteen.
 //!
-//! The arithmetic is that of "Faster integer parsing" by Ivan Marinov: pairs, then fours, then all eight together.
+//! The arithmetic comes from "Faster integer parsing" by Ivan Marinov: pairs, then fours, then all eight together.
 
-/// Most digits that fit in 64 bits unsigned, whatever they are.
+/// Any number of up to this many digits fits in 64 bits unsigned.
 const DIGITS_MAX: usize = 19;
 
-/// Reads the digits at the beginning of `text`, and says how many there are. `None` if there is none, or more than fit.
+/// The number of the digits at the beginning of `text`, and their count. `None` for no digits, or for more than fit.
 pub(super) fn at_start_of(text: &[u8]) -> Option<(u64, usize)> {
     let (mut number, mut length) = (0, 0);
     while length + 8 <= DIGITS_MAX
@@ -24,10 +24,10 @@ pub(super) fn at_start_of(text: &[u8]) -> Option<(u64, usize)> {
     (length > 0).then_some((number, length))
 }
 
-/// The number of eight digits; `None` if something else is among them.
+/// The number of eight digits; `None` if a byte is not a digit.
 fn eight(text: [u8; 8]) -> Option<u64> {
     let word = u64::from_le_bytes(text);
-    // The upper half of a digit is 3, also when 6 is added.
+    // The upper half of a digit is 3, and stays 3 when 6 is added.
     let upper = |word: u64| word & 0xf0f0_f0f0_f0f0_f0f0;
     if (upper(word) | upper(word.wrapping_add(0x0606_0606_0606_0606)) >> 4) != 0x3333_3333_3333_3333 {
         return None;
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn digits_are_read_up_to_what_fits() {
+    fn digits_are_read_up_to_the_most_that_fit() {
         check("", None);
         check("x1", None);
         check("0", Some((0, 1)));
@@ -60,7 +60,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn eight_at_a_time_are_the_same_as_one_by_one(text in "[0-9]{0,19}[ -~]{0,3}", place: prop::sample::Index, byte: u8) {
+        fn reading_eight_digits_at_a_time_agrees_with_reading_one_by_one(text in "[0-9]{0,19}[ -~]{0,3}", place: prop::sample::Index, byte: u8) {
             let by_one = |text: &[u8]| {
                 let length = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
                 let digits = std::str::from_utf8(&text[..length]).expect("digits");

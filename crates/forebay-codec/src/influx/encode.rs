@@ -1,14 +1,14 @@
-//! InfluxDB line protocol out: one reading a line.
+//! Writes InfluxDB line protocol: one reading per line.
 //!
-//! `SENSOR,device=DEVICE,TAG=VALUE… value=VALUE NANOSECONDS`, the tags in the order of their names' bytes, as InfluxDB
-//! likes them. A tag of a reading that is called `device` becomes `exported_device`. An empty tag is left out, which is
-//! what InfluxDB means by it. The unit is not sent.
+//! `SENSOR,device=DEVICE,TAG=VALUE… value=VALUE NANOSECONDS`, the tags sorted by the bytes of their names, which is
+//! fastest for InfluxDB. A tag called `device` becomes `exported_device`. An empty tag is left out: to InfluxDB it is the same
+//! as no tag. The unit is not sent.
 //!
-//! Line protocol escapes commas, spaces and equals signs with a backslash, and has nothing to escape the backslash with:
-//! InfluxDB 1 and 2 take it as it stands, and one at the end of a tag swallows what follows. VictoriaMetrics and
-//! InfluxDB 3 make one of two, and lose lines with one before a comma or space. So a name or tag can only be written if
-//! each of its backslashes stands before an ordinary character. Nor is there a way to write a line feed in them, or a tab: to
-//! InfluxDB 3 it ends what it stands in, as a space does. Other control characters are ordinary ones to all stores.
+//! Line protocol escapes commas, spaces and equals signs with a backslash, and has no escape for the backslash: InfluxDB 1 and
+//! 2 read it as itself, and at the end of a tag it escapes the next separator. VictoriaMetrics and InfluxDB 3 read two of them
+//! as one, and lose lines with one before a comma or space. So a name or tag can be written only if an ordinary character
+//! follows each of its backslashes. A line feed cannot be written in them either, nor a tab, which InfluxDB 3 reads as a
+//! separator. All stores take other control characters as ordinary ones.
 
 use std::borrow::Cow;
 
@@ -17,11 +17,11 @@ use forebay_reading::{ReadingRef, Token};
 use crate::device_tag::{DEVICE, beside_device};
 use crate::encoder::{Encoder, InfluxConfig, Integers, Unwritable};
 
-/// Room for what stands between a reading's strings in its line, and for its time.
+/// Room for the punctuation and the time of a reading's line.
 const FRAME_BYTES: usize = 64;
 
-/// Names that tags cannot have: InfluxDB keeps them for itself. The one of a single NUL is how InfluxDB 2 calls the
-/// measurement inside.
+/// Names that tags cannot have, because InfluxDB uses them itself. A single NUL is the name of the measurement inside
+/// InfluxDB 2.
 const RESERVED: [&str; 4] = ["time", "_measurement", "_field", "\0"];
 
 const COMMENT: Unwritable = Unwritable::NoSuchText("sensor: a line that begins with # is a comment");
@@ -35,14 +35,14 @@ const KEPT: Unwritable =
     Unwritable::NoSuchText("tag: the stores keep the names time, _measurement and _field for themselves");
 const TWICE: Unwritable = Unwritable::NoSuchText("tag: its name is there twice");
 
-/// The format `influx`, towards nodes.
+/// Writes the format `influx`.
 #[derive(Debug)]
 pub struct InfluxEncoder {
     integers: Integers,
 }
 
 impl InfluxEncoder {
-    /// Writes as the settings say.
+    /// An encoder with these settings.
     pub fn new(config: InfluxConfig) -> InfluxEncoder {
         InfluxEncoder { integers: config.integers }
     }
@@ -52,7 +52,7 @@ impl InfluxEncoder {
         if sensor.first() == Some(&b'#') {
             return Err(COMMENT);
         }
-        write_escaped(sensor, Part::Measurement, line)?;
+        write_escaped(sensor, LinePart::Measurement, line)?;
         write_tags(reading, line)?;
         line.extend_from_slice(b" value=");
         match reading.value_token() {
@@ -83,9 +83,9 @@ impl Encoder for InfluxEncoder {
     fn finish(&self, _key: &str, _body: &mut Vec<u8>) {}
 }
 
-/// A part of a line that is escaped in its own way.
+/// Parts of a line with different escapes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
+enum LinePart {
     /// The sensor.
     Measurement,
     /// The name or the value of a tag.
@@ -97,7 +97,7 @@ fn write_tags(reading: ReadingRef<'_>, line: &mut Vec<u8>) -> Result<(), Unwrita
     let mut tags = reading.tags().filter(|(_, value)| !value.is_empty()).peekable();
     if tags.peek().is_none() {
         line.extend_from_slice(b",device=");
-        return write_escaped(device, Part::Tag, line);
+        return write_escaped(device, LinePart::Tag, line);
     }
     let mut sorted: Vec<(Cow<'_, str>, &[u8])> = vec![(DEVICE.into(), device)];
     sorted.extend(tags.map(|(name, value)| (beside_device(name.into()), value.as_bytes())));
@@ -113,14 +113,14 @@ fn write_tags(reading: ReadingRef<'_>, line: &mut Vec<u8>) -> Result<(), Unwrita
             return Err(KEPT);
         }
         line.push(b',');
-        write_escaped(name.as_bytes(), Part::Tag, line)?;
+        write_escaped(name.as_bytes(), LinePart::Tag, line)?;
         line.push(b'=');
-        write_escaped(value, Part::Tag, line)?;
+        write_escaped(value, LinePart::Tag, line)?;
     }
     Ok(())
 }
 
-fn write_escaped(text: &[u8], part: Part, line: &mut Vec<u8>) -> Result<(), Unwritable> {
+fn write_escaped(text: &[u8], part: LinePart, line: &mut Vec<u8>) -> Result<(), Unwritable> {
     let mut rest = text;
     while let Some(at) = rest.iter().position(|byte| is_special(*byte)) {
         line.extend_from_slice(&rest[..at]);
@@ -129,7 +129,7 @@ fn write_escaped(text: &[u8], part: Part, line: &mut Vec<u8>) -> Result<(), Unwr
             (b'\t', _) => return Err(TAB),
             (b'\\', None | Some(b'\\' | b',' | b' ' | b'=')) => return Err(BACKSLASH),
             (b'\\', Some(_)) => {}
-            (b'=', _) if part == Part::Measurement => {}
+            (b'=', _) if part == LinePart::Measurement => {}
             _ => line.push(b'\\'),
         }
         line.push(rest[at]);
@@ -139,12 +139,12 @@ fn write_escaped(text: &[u8], part: Part, line: &mut Vec<u8>) -> Result<(), Unwr
     Ok(())
 }
 
-/// Whether a byte needs care in a name or tag.
+/// Whether a byte needs an escape or a check in a name or tag.
 fn is_special(byte: u8) -> bool {
     matches!(byte, b',' | b' ' | b'=' | b'\\' | b'\n' | b'\t')
 }
 
-/// Writes a value that is a text. Anything may stand in it, line feeds too.
+/// Writes a value that is a text. It may have any character, including line feeds.
 fn write_text(text: &[u8], line: &mut Vec<u8>) {
     line.push(b'"');
     for byte in text {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_written_so_that_they_are_read_back_as_they_are() {
+    fn values_keep_their_type_and_every_digit() {
         let check = |value: Value<'_>, expected: &str| {
             let line = write(["d", "s"], value, &[], Integers::Integer);
             assert_eq!(line, Ok(format!("s,device=d value={expected} 1170288000000000001\n")));
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_are_floats_if_that_is_set() {
+    fn whole_numbers_are_written_as_floats_on_request() {
         let check = |value: i64, expected: &str| {
             let line = write(["d", "s"], Value::Integer(value), &[], Integers::Float);
             assert_eq!(line, Ok(format!("s,device=d value={expected} 1170288000000000001\n")));
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_line_protocol_cannot_hold_is_said_and_not_altered() {
+    fn a_reading_that_line_protocol_cannot_hold_is_refused_with_the_reason() {
         let check = |device: &str, sensor: &str, tags: &[(&str, &str)], expected: Unwritable| {
             let line = write([device, sensor], Value::Integer(1), tags, Integers::Integer);
             assert_eq!(line, Err(expected), "{device} {sensor} {tags:?}");

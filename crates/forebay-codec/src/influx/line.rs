@@ -1,58 +1,58 @@
-//! One line.
+//! Reads one line.
 
 use std::borrow::Cow;
 
 use forebay_reading::timestamp::Timestamp;
 use forebay_reading::{ReadingError, ReadingParts, Readings, TAGS_MAX, Tag};
 
-use super::cursor::Cursor;
-use super::fault::{Fault, Scope};
+use super::cursor::LineCursor;
+use super::fault::{FaultScope, LineFault};
 use super::{Reason, digits, value};
-use crate::names::Names;
+use crate::names::UniqueNames;
 use crate::{REJECTIONS_LISTED_MAX, Rules};
 
-/// The field whose sensor is called as the measurement is.
+/// The field whose sensor has the name of the measurement alone.
 const PLAIN_FIELD: &str = "value";
 
 /// Why a line gives no readings.
 #[derive(Debug)]
 pub(super) enum LineError {
-    /// Something is wrong with it.
-    Fault(Fault),
-    /// The readings take more than [`Rules::encoded_bytes_max`].
+    /// The line has a fault.
+    Fault(LineFault),
+    /// The readings exceed [`Rules::encoded_bytes_max`].
     Overflow,
 }
 
-impl From<Fault> for LineError {
-    fn from(fault: Fault) -> LineError {
+impl From<LineFault> for LineError {
+    fn from(fault: LineFault) -> LineError {
         LineError::Fault(fault)
     }
 }
 
-/// Reads lines, one after the other. What it holds is used again for the next one, to keep its memory.
+/// Reads lines, one after the other. The next line uses its memory again.
 #[derive(Debug)]
 pub(super) struct Parser<'a, 'r> {
     rules: &'r Rules,
     tags: Vec<Tag<'a>>,
-    /// The keys of the fields before the one that is read.
+    /// The keys of the fields before the current one.
     fields: Vec<Cow<'a, str>>,
-    names: Names,
+    names: UniqueNames,
     sensor: String,
     text: String,
-    /// What is wrong with fields of a line that is taken otherwise.
+    /// Faults that cost single fields of the line.
     faults: FieldFaults,
 }
 
-/// Fields that cost no other: the first ones with what is wrong with them, the others as numbers.
+/// Faults that cost single fields: the first ones in words, the others as counts.
 #[derive(Debug, Default)]
 pub(super) struct FieldFaults {
-    pub(super) listed: Vec<Fault>,
-    /// By [`Reason`], in the order of [`Reason::NAMES`].
+    pub(super) listed: Vec<LineFault>,
+    /// Counts by [`Reason`], in the order of [`Reason::NAMES`].
     pub(super) unlisted: [u64; Reason::NAMES.len()],
 }
 
 impl FieldFaults {
-    fn add(&mut self, fault: Fault) {
+    fn add(&mut self, fault: LineFault) {
         if self.listed.len() < REJECTIONS_LISTED_MAX {
             self.listed.push(fault);
         } else {
@@ -71,27 +71,28 @@ impl<'a, 'r> Parser<'a, 'r> {
             rules,
             tags: Vec::new(),
             fields: Vec::new(),
-            names: Names::default(),
+            names: UniqueNames::default(),
             sensor: String::new(),
             text: String::new(),
             faults: FieldFaults::default(),
         }
     }
 
-    /// What is wrong with single fields of the line that was read last; `None` if nothing is.
+    /// The faults of single fields of the last line; `None` if there are none.
     pub(super) fn take_faults(&mut self) -> Option<FieldFaults> {
         if self.faults.is_empty() { None } else { Some(std::mem::take(&mut self.faults)) }
     }
 
-    /// Reads the line that begins at `start`, pushes what it holds, and says where the next line begins. If it fails,
-    /// some of that may have been pushed.
+    /// Reads the line that begins at `start`, pushes its readings, and returns the start of the next line.
+    ///
+    /// After an error some of its readings may have been pushed.
     pub(super) fn line(
         &mut self,
         text: &'a str,
         start: usize,
         readings: &mut Readings,
     ) -> Result<usize, LineError> {
-        let mut cursor = Cursor::new(text, start);
+        let mut cursor = LineCursor::new(text, start);
         self.forget_faults();
         cursor.skip_blanks();
         if cursor.take_line_end() {
@@ -104,7 +105,7 @@ impl<'a, 'r> Parser<'a, 'r> {
         let measurement_at = cursor.at;
         let measurement = cursor.measurement();
         if measurement.is_empty() {
-            return Err(Fault::missing(measurement_at, "the measurement is missing").into());
+            return Err(LineFault::missing(measurement_at, "the measurement is missing").into());
         }
         let device = self.tags(&mut cursor)?;
         let before = readings.end();
@@ -115,8 +116,8 @@ impl<'a, 'r> Parser<'a, 'r> {
         Ok(cursor.at)
     }
 
-    /// Reads the tags, and says which device they name.
-    fn tags(&mut self, cursor: &mut Cursor<'a>) -> Result<Cow<'a, str>, Fault> {
+    /// Reads the tags, and returns the device that they name.
+    fn tags(&mut self, cursor: &mut LineCursor<'a>) -> Result<Cow<'a, str>, LineFault> {
         self.tags.clear();
         let mut device: Option<(usize, usize)> = None;
         while cursor.take(b',') {
@@ -125,11 +126,11 @@ impl<'a, 'r> Parser<'a, 'r> {
             let place = self.tags.len() - 1;
             let before = self.tags[..place].iter().map(|(known, _)| &**known);
             if !self.names.is_new(&self.tags[place].0, before) {
-                return Err(Fault::tag_twice(at, &self.tags[place].0));
+                return Err(LineFault::tag_twice(at, &self.tags[place].0));
             }
-            // Each is compared with all others, so there must not be many; one of them is the device.
+            // Each tag is compared with all others, so their number is limited; one more than allowed may be the device.
             if place > TAGS_MAX {
-                return Err(Fault::reading(at, &ReadingError::TagCount { got: place }));
+                return Err(LineFault::reading(at, &ReadingError::TagCount { got: place }));
             }
             if let Some(rank) = key
                 && device.is_none_or(|(best, _)| rank < best)
@@ -139,27 +140,27 @@ impl<'a, 'r> Parser<'a, 'r> {
         }
         match device {
             Some((_, place)) => Ok(self.tags.remove(place).1),
-            None => Err(Fault::no_device(cursor.at, &self.rules.device_tags)),
+            None => Err(LineFault::no_device(cursor.at, &self.rules.device_tags)),
         }
     }
 
-    /// Reads one tag, and says which place it has among those that name a device.
-    fn tag(&mut self, cursor: &mut Cursor<'a>) -> Result<Option<usize>, Fault> {
+    /// Reads one tag, and returns its precedence among the tags that name a device.
+    fn tag(&mut self, cursor: &mut LineCursor<'a>) -> Result<Option<usize>, LineFault> {
         let at = cursor.at;
         let key = cursor.key();
         if key.is_empty() {
-            return Err(Fault::missing(at, "a tag has no name"));
+            return Err(LineFault::missing(at, "a tag has no name"));
         }
         if !cursor.take(b'=') {
-            return Err(Fault::tag_without_value(at, &key));
+            return Err(LineFault::tag_without_value(at, &key));
         }
         let value_at = cursor.at;
         let value = cursor.key();
         if cursor.peek() == Some(b'=') {
-            return Err(Fault::equals_in_tag(cursor.at, &key));
+            return Err(LineFault::equals_in_tag(cursor.at, &key));
         }
         if value.is_empty() {
-            return Err(Fault::tag_without_value(value_at, &key));
+            return Err(LineFault::tag_without_value(value_at, &key));
         }
         let rank = self.rules.device_tags.rank(&key);
         self.tags.push((key, value));
@@ -169,7 +170,7 @@ impl<'a, 'r> Parser<'a, 'r> {
     /// Reads the fields up to the time, and pushes a reading for each with the time of receipt.
     fn fields(
         &mut self,
-        cursor: &mut Cursor<'a>,
+        cursor: &mut LineCursor<'a>,
         measurement: &str,
         device: &str,
         readings: &mut Readings,
@@ -177,7 +178,7 @@ impl<'a, 'r> Parser<'a, 'r> {
         let end = cursor.at;
         cursor.skip_blanks();
         if cursor.take_line_end() {
-            return Err(Fault::missing(end, "the line has no fields").into());
+            return Err(LineFault::missing(end, "the line has no fields").into());
         }
         self.fields.clear();
         self.sensor.clear();
@@ -187,18 +188,18 @@ impl<'a, 'r> Parser<'a, 'r> {
             let at = cursor.at;
             let key = cursor.key();
             if key.is_empty() {
-                return Err(Fault::missing(at, "a field has no name").into());
+                return Err(LineFault::missing(at, "a field has no name").into());
             }
             if !cursor.take(b'=') {
-                return Err(Fault::field_without_value(at, &key).into());
+                return Err(LineFault::field_without_value(at, &key).into());
             }
             if !self.names.is_new(&key, self.fields.iter().map(|known| &**known)) {
-                return Err(Fault::field_twice(at, &key).into());
+                return Err(LineFault::field_twice(at, &key).into());
             }
             if let Err(fault) = self.field(cursor, at, &key, (device, measurement), readings) {
                 match fault.scope {
-                    Scope::Line => return Err(fault.into()),
-                    Scope::Field(_) => self.faults.add(fault),
+                    FaultScope::Line => return Err(fault.into()),
+                    FaultScope::Field(_) => self.faults.add(fault),
                 }
             }
             if readings.encoded_bytes() > self.rules.encoded_bytes_max {
@@ -207,7 +208,7 @@ impl<'a, 'r> Parser<'a, 'r> {
             match cursor.peek() {
                 Some(b',') => cursor.at += 1,
                 None | Some(b' ' | b'\t' | b'\r' | b'\n') => return Ok(()),
-                Some(_) => return Err(Fault::after_field(cursor.at, &key).into()),
+                Some(_) => return Err(LineFault::after_field(cursor.at, &key).into()),
             }
             self.fields.push(key);
         }
@@ -216,12 +217,12 @@ impl<'a, 'r> Parser<'a, 'r> {
     /// Reads the value of the field `key`, which begins at the byte `at`, and pushes a reading of it.
     fn field(
         &mut self,
-        cursor: &mut Cursor<'a>,
+        cursor: &mut LineCursor<'a>,
         at: usize,
         key: &str,
         (device, measurement): (&str, &str),
         readings: &mut Readings,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), LineFault> {
         let value = value::read(cursor, key, &mut self.text)?;
         self.sensor.truncate(measurement.len() + 1);
         self.sensor.push_str(key);
@@ -234,18 +235,18 @@ impl<'a, 'r> Parser<'a, 'r> {
             unit: None,
             tags: &self.tags,
         };
-        readings.push(&parts).map_err(|error| Fault::reading_of(at, key, &error))
+        readings.push(&parts).map_err(|error| LineFault::reading_of(at, key, &error))
     }
 
-    /// Those of the line before, if it was turned away as a whole.
+    /// Forgets the faults of the line before, if it was rejected as a whole.
     fn forget_faults(&mut self) {
         if !self.faults.is_empty() {
             self.faults = FieldFaults::default();
         }
     }
 
-    /// Reads the time, if there is one, and passes the end of the line.
-    fn time(&self, cursor: &mut Cursor<'a>) -> Result<Option<Timestamp>, Fault> {
+    /// Reads the time, if there is one, and skips the end of the line.
+    fn time(&self, cursor: &mut LineCursor<'a>) -> Result<Option<Timestamp>, LineFault> {
         cursor.skip_blanks();
         if cursor.take_line_end() {
             return Ok(None);
@@ -258,18 +259,18 @@ impl<'a, 'r> Parser<'a, 'r> {
             _ => self
                 .rules
                 .time_of_number(cursor.since(at))
-                .map_err(|detail| Fault::new(at, Reason::Time, detail))?,
+                .map_err(|detail| LineFault::new(at, Reason::Time, detail))?,
         };
         cursor.skip_blanks();
         if !cursor.take_line_end() {
-            return Err(Fault::new(cursor.at, Reason::Type, "after the time, the line must end"));
+            return Err(LineFault::new(cursor.at, Reason::Type, "after the time, the line must end"));
         }
         Ok(Some(time))
     }
 }
 
-/// Reads the number that is the time; `None` if it does not fit.
-fn whole_number(cursor: &mut Cursor<'_>) -> Result<Option<i64>, Fault> {
+/// Reads the time as a number; `None` if it does not fit in 64 bits signed.
+fn whole_number(cursor: &mut LineCursor<'_>) -> Result<Option<i64>, LineFault> {
     if let Some((number, length)) = digits::at_start_of(cursor.rest().as_bytes())
         && cursor.is_token(length)
     {
@@ -280,7 +281,7 @@ fn whole_number(cursor: &mut Cursor<'_>) -> Result<Option<i64>, Fault> {
     let token = cursor.token();
     let digits = token.strip_prefix('-').unwrap_or(token);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Fault::no_time(at, token));
+        return Err(LineFault::no_time(at, token));
     }
     Ok(token.parse().ok())
 }

@@ -40,7 +40,7 @@ fn check(body: impl AsRef<[u8]>, expected: &[&str]) {
     assert_eq!(shown.lines().collect::<Vec<_>>(), expected);
 }
 
-/// The one value that the field `value` of a line has, as JSON has it.
+/// Checks the JSON of the value of the field `value`.
 #[track_caller]
 fn check_value(value: &str, expected: &str) {
     let line = format!(
@@ -94,7 +94,7 @@ fn other_tags_may_name_the_device() {
 }
 
 #[test]
-fn lines_end_in_any_way_and_those_that_hold_nothing_are_passed_over_and_counted() {
+fn lines_have_any_line_end_and_blank_lines_and_comments_are_skipped_and_counted() {
     let reading = r#"{"device":"h","sensor":"m","value":1,"time":"1970-01-01T00:00:00.000000005Z"}"#;
     for body in [
         "m,host=h value=1i 5",
@@ -123,23 +123,23 @@ fn lines_end_in_any_way_and_those_that_hold_nothing_are_passed_over_and_counted(
 }
 
 #[test]
-fn a_backslash_escapes_what_needs_it_and_is_itself_elsewhere() {
+fn a_backslash_escapes_special_characters_and_stays_elsewhere() {
     let check_line = |line: &str, device: &str, sensor: &str, tags: &str| {
         let expected = format!(
             r#"{{"device":{device},"sensor":{sensor},"value":1,"time":"1970-01-01T00:00:00Z","tags":{tags}}}"#
         );
         check(line, &[&expected]);
     };
-    // Measurement: comma and space. An equals sign needs none, and a backslash before it is just that.
+    // In a measurement: comma and space. An equals sign needs no escape, and a backslash before it stays.
     check_line(r"a\,b\ c=d\=e,host=h,t=v value=1i 0", r#""h""#, r#""a,b c=d\\=e""#, r#"{"t":"v"}"#);
-    // Keys and values of tags, and keys of fields: comma, space and equals sign.
+    // In keys and values of tags, and in keys of fields: comma, space and equals sign.
     check_line(
         r"m,host=a\,b\ c\=d,k\,\ \==v\,\ \= f\,\ \==1i 0",
         r#""a,b c=d""#,
         r#""m_f, =""#,
         r#"{"k, =":"v, ="}"#,
     );
-    // Elsewhere it is itself: before other characters, twice, at the end.
+    // A backslash stays before other characters, before a backslash, and at the end.
     check_line(
         r"a\b\\c\,d,host=C:\\x\y,k\n=\q\ z fo\o=1i 0",
         r#""C:\\\\x\\y""#,
@@ -148,9 +148,9 @@ fn a_backslash_escapes_what_needs_it_and_is_itself_elsewhere() {
     );
     // The key of a field may have quotes, and the value of a tag, too.
     check_line("m,host=\"h\",t=\"v f\"=1i 0", r#""\"h\"""#, r#""m_f\"""#, r#"{"t":"\"v"}"#);
-    // Names that are written with escapes are known all the same.
+    // Known names are found even if they are written with escapes.
     check_line(r"m,h\ost=x,host=h,t=v value=1i 0", r#""h""#, r#""m""#, r#"{"h\\ost":"x","t":"v"}"#);
-    // A line feed ends the name also after a backslash.
+    // A line feed ends the name even after a backslash.
     check(
         "m,host=h\\\nm,host=h\\ value=1i 0",
         &[
@@ -161,7 +161,7 @@ fn a_backslash_escapes_what_needs_it_and_is_itself_elsewhere() {
 }
 
 #[test]
-fn texts_hold_anything_and_end_at_the_first_quote_that_is_not_escaped() {
+fn texts_hold_any_character_and_end_at_the_first_unescaped_quote() {
     check_value(r#""""#, r#""""#);
     check_value(r#""a, b = c #""#, r#""a, b = c #""#);
     check_value(r#""a\"b\\""#, r#""a\"b\\""#);
@@ -233,7 +233,7 @@ fn numbers_and_booleans_are_kept_as_they_are() {
 }
 
 #[test]
-fn what_is_no_value_is_told_and_nothing_is_altered() {
+fn an_invalid_value_is_rejected_with_the_reason_and_no_value_is_altered() {
     let no_value = |token: &str| {
         format!(
             "column 16: the field `value` is `{token}`; allowed: a number, a whole number with `i` or `u` behind it, \
@@ -265,13 +265,13 @@ fn what_is_no_value_is_told_and_nothing_is_altered() {
         let expected = format!("column 16: the field `value` is `{token}`, which is no finite number");
         check_fault(&format!("m,host=h value={token} 0"), &expected);
     }
-    // What a client sent is repeated only in part.
+    // Errors repeat only a part of the input.
     let long = "é".repeat(1000);
     check_fault(&format!("m,host=h value={long}"), &no_value(&format!("{}…", "é".repeat(32))));
 }
 
 #[test]
-fn what_is_missing_twice_there_or_out_of_place_is_told_with_its_column() {
+fn a_missing_repeated_or_misplaced_part_is_reported_with_its_column() {
     for (line, expected) in [
         (",host=h value=1", "column 1: the measurement is missing"),
         ("m,=h value=1", "column 3: a tag has no name"),
@@ -344,12 +344,12 @@ fn the_limits_of_readings_hold() {
     let tags = |count: usize| (0..count).map(|number| format!(",t{number:02}=v")).collect::<String>();
     assert_eq!(decode(format!("m,host=h{} value=1", tags(32)).as_bytes(), &nanos()).readings.len(), 1);
     check_fault(&format!("m,host=h{} value=1", tags(33)), "column 202: `tags` must be at most 32, got 33");
-    // With none of them the device's, one more is read, and is too many all the same.
+    // Without a tag for the device, the limit is the same.
     assert_eq!(decode(format!("m{} value=1", tags(33)).as_bytes(), &nanos()).readings.len(), 0);
 }
 
 #[test]
-fn times_count_in_the_unit_that_was_asked_for_and_keep_within_the_window() {
+fn times_count_in_the_requested_unit_and_must_lie_in_the_window() {
     let time = |precision: Precision, text: &str| {
         let shown = show(format!("m,host=h value=1i {text}"), &Rules { precision, ..rules() });
         shown.trim_end().trim_start_matches(r#"{"device":"h","sensor":"m","value":1,"time":"#).to_owned()
@@ -391,7 +391,7 @@ fn times_count_in_the_unit_that_was_asked_for_and_keep_within_the_window() {
 }
 
 #[test]
-fn a_field_that_is_no_value_costs_itself_alone_and_another_fault_the_line() {
+fn an_invalid_value_costs_its_field_and_any_other_fault_its_line() {
     let good = |sensor: &str, value: &str| {
         format!(r#"{{"device":"h","sensor":"m_{sensor}","value":{value},"time":"1970-01-01T00:00:00Z"}}"#)
     };
@@ -419,7 +419,7 @@ fn a_field_that_is_no_value_costs_itself_alone_and_another_fault_the_line() {
     let pointers: Vec<_> =
         decode(body.as_bytes(), &nanos()).rejections.listed.into_iter().map(|fault| fault.pointer).collect();
     assert_eq!(pointers, ["/1/b", "/1/c", "/1/e", "/1/f", "/3/b", "/4", "/5/a"]);
-    // Also in a body that is not UTF-8 as a whole.
+    // The same in a body that is not UTF-8 as a whole.
     check(
         [b"m,host=\xff a=1\n", &b"m,host=h a=1i,b=x 0"[..]].concat(),
         &[
@@ -431,20 +431,20 @@ fn a_field_that_is_no_value_costs_itself_alone_and_another_fault_the_line() {
 }
 
 #[test]
-fn all_fields_at_fault_are_counted_and_the_first_hundred_listed() {
+fn all_faulty_fields_are_counted_and_the_first_hundred_listed() {
     let fields: Vec<_> =
         (0..1000).map(|number| format!("f{number}={}", if number % 2 == 0 { "x" } else { "NaN" })).collect();
     let decoded = decode(format!("m,host=h {},good=1", fields.join(",")).as_bytes(), &nanos());
     assert_eq!((decoded.readings.len(), decoded.rejections.listed.len()), (1, 100));
     let counts: Vec<_> = decoded.rejections.counts().filter(|(_, count)| *count > 0).collect();
     assert_eq!(counts, [(Reason::Type, 500), (Reason::Number, 500)]);
-    // What was wrong with fields is forgotten with a line that is turned away as a whole.
+    // The faults of fields do not count in a line that is rejected as a whole.
     let decoded = decode(format!("m,host=h {} zero\nm,host=h a=1", fields.join(",")).as_bytes(), &nanos());
     assert_eq!((decoded.readings.len(), decoded.rejections.count()), (1, 1));
 }
 
 #[test]
-fn a_text_that_is_not_closed_takes_what_follows_and_says_how_far() {
+fn an_unclosed_text_covers_the_next_lines_and_its_error_names_the_last_one() {
     check(
         "m,host=h a=1i 0\nm,host=h b=\"x 0\nm,host=h c=1i 0\n\n",
         &[
@@ -462,7 +462,7 @@ fn a_text_that_is_not_closed_takes_what_follows_and_says_how_far() {
 }
 
 #[test]
-fn a_line_that_is_not_utf8_is_turned_away_by_itself() {
+fn a_line_that_is_not_utf8_costs_no_other_line() {
     let good = r#"{"device":"h","sensor":"m","value":1,"time":"1970-01-01T00:00:00Z"}"#;
     check(
         b"m,host=h value=1i 0\n\nm,host=\xff value=1i 0\nm,host=h value=1i 0\nm,host=h value=x",
@@ -489,7 +489,7 @@ fn all_rejections_are_counted_and_the_first_hundred_listed() {
 }
 
 #[test]
-fn what_expands_too_far_is_told() {
+fn readings_beyond_the_limit_of_encoded_bytes_are_reported_as_overflow() {
     let fields = (0..1000).map(|number| format!("f{number}=1")).collect::<Vec<_>>().join(",");
     let line = format!("m,host={} {fields}", "h".repeat(256));
     let rules = Rules { encoded_bytes_max: 10_000, ..nanos() };

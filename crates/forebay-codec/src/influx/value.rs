@@ -2,11 +2,11 @@
 
 use forebay_reading::{NewValue, NumberText, Value};
 
-use super::cursor::Cursor;
-use super::fault::Fault;
+use super::cursor::LineCursor;
+use super::fault::LineFault;
 use super::text_end;
 
-/// What InfluxDB takes for true and false.
+/// InfluxDB's words for true and false.
 const BOOLEANS: &[(&str, bool)] = &[
     ("true", true),
     ("false", false),
@@ -19,16 +19,15 @@ const BOOLEANS: &[(&str, bool)] = &[
     ("TRUE", true),
     ("FALSE", false),
 ];
-/// What is a number elsewhere, in lower case and without its sign.
+/// Words that are numbers to other programs, in lower case and without their sign.
 const NOT_FINITE: &[&str] = &["nan", "inf", "infinity"];
 
-/// Reads the value of the field `key`, which begins where the cursor stands. A text with escapes is put together in
-/// `text`.
+/// Reads the value of the field `key`, which begins at the cursor. `text` is memory for a text without its escapes.
 pub(super) fn read<'t, 'a: 't>(
-    cursor: &mut Cursor<'a>,
+    cursor: &mut LineCursor<'a>,
     key: &str,
     text: &'t mut String,
-) -> Result<NewValue<'t>, Fault> {
+) -> Result<NewValue<'t>, LineFault> {
     if cursor.peek() == Some(b'"') {
         return quoted(cursor, key, text).map(|text| Value::Text(text).into());
     }
@@ -40,9 +39,8 @@ pub(super) fn read<'t, 'a: 't>(
     token(cursor.token(), start, key).map(NewValue::Value)
 }
 
-/// The number where the cursor stands and how many bytes it takes there, if it needs no parsing and nothing else
-/// belongs to it.
-fn common_number<'a>(cursor: &Cursor<'a>) -> Option<(NumberText<'a>, usize)> {
+/// The number at the cursor and its length in bytes, if it is a whole value and needs no parsing.
+fn common_number<'a>(cursor: &LineCursor<'a>) -> Option<(NumberText<'a>, usize)> {
     let text = cursor.rest();
     let (number, digits) = NumberText::at_start_of(text)?;
     let length = match (number.is_integer(), text.as_bytes().get(digits)) {
@@ -55,10 +53,14 @@ fn common_number<'a>(cursor: &Cursor<'a>) -> Option<(NumberText<'a>, usize)> {
     cursor.is_token(length).then_some((number, length))
 }
 
-/// The text whose first quotation mark the cursor stands at.
-fn quoted<'t, 'a: 't>(cursor: &mut Cursor<'a>, key: &str, text: &'t mut String) -> Result<&'t str, Fault> {
+/// Reads the text whose first quotation mark is at the cursor.
+fn quoted<'t, 'a: 't>(
+    cursor: &mut LineCursor<'a>,
+    key: &str,
+    text: &'t mut String,
+) -> Result<&'t str, LineFault> {
     let rest = &cursor.rest()[1..];
-    let length = text_end(rest.as_bytes(), 0).ok_or_else(|| Fault::not_closed(cursor.at, key))?;
+    let length = text_end(rest.as_bytes(), 0).ok_or_else(|| LineFault::not_closed(cursor.at, key))?;
     cursor.at += length + 2;
     let raw = &rest[..length];
     if !raw.contains('\\') {
@@ -69,7 +71,7 @@ fn quoted<'t, 'a: 't>(cursor: &mut Cursor<'a>, key: &str, text: &'t mut String) 
     while let Some(at) = rest.find('\\') {
         let is_escape = matches!(rest.as_bytes().get(at + 1), Some(b'"' | b'\\'));
         text.push_str(&rest[..at + usize::from(!is_escape)]);
-        // What was escaped is looked at no more.
+        // An escaped backslash does not begin another escape.
         let after = &rest[at + 1..];
         let passed = usize::from(is_escape);
         text.push_str(&after[..passed]);
@@ -79,15 +81,15 @@ fn quoted<'t, 'a: 't>(cursor: &mut Cursor<'a>, key: &str, text: &'t mut String) 
     Ok(text)
 }
 
-/// A value that is no text.
-fn token(token: &str, at: usize, key: &str) -> Result<Value<'static>, Fault> {
+/// A value that is not a text.
+fn token(token: &str, at: usize, key: &str) -> Result<Value<'static>, LineFault> {
     if token.is_empty() {
-        return Err(Fault::empty_value(at, key));
+        return Err(LineFault::empty_value(at, key));
     }
     if let Some((_, truth)) = BOOLEANS.iter().find(|(name, _)| *name == token) {
         return Ok(Value::Boolean(*truth));
     }
-    let not_whole = || Fault::not_whole(at, key, token);
+    let not_whole = || LineFault::not_whole(at, key, token);
     match token.split_at(token.floor_char_boundary(token.len() - 1)) {
         (digits, "i") if is_whole(digits) => {
             digits.parse().map(Value::Integer).map_err(|_too_large| not_whole())
@@ -97,17 +99,21 @@ fn token(token: &str, at: usize, key: &str) -> Result<Value<'static>, Fault> {
         }
         _ if is_decimal(token) => match token.parse::<f64>() {
             Ok(number) if number.is_finite() => Ok(Value::Double(number)),
-            _ => Err(Fault::not_finite(at, key, token)),
+            _ => Err(LineFault::not_finite(at, key, token)),
         },
         _ => {
             let name = token.trim_start_matches(['-', '+']);
             let is_known = NOT_FINITE.iter().any(|known| known.eq_ignore_ascii_case(name));
-            Err(if is_known { Fault::not_finite(at, key, token) } else { Fault::no_value(at, key, token) })
+            Err(if is_known {
+                LineFault::not_finite(at, key, token)
+            } else {
+                LineFault::no_value(at, key, token)
+            })
         }
     }
 }
 
-/// An unsigned number as one that readings have, if there is exactly the same.
+/// An unsigned number as the value of a reading, if that is exactly the same number.
 fn unsigned(number: u64) -> Option<Value<'static>> {
     if let Ok(number) = i64::try_from(number) {
         return Some(Value::Integer(number));
@@ -123,14 +129,14 @@ fn unsigned(number: u64) -> Option<Value<'static>> {
     (whole == u128::from(number)).then_some(Value::Double(double))
 }
 
-/// Whether it is digits, perhaps with a minus.
+/// Whether a text is digits, perhaps after a minus.
 fn is_whole(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Whether it is a number as InfluxDB writes it: digits with at most one point among them, perhaps a minus before and
-/// an exponent behind.
+/// Whether a text is a number as InfluxDB writes it: digits with at most one point, perhaps after a minus and before an
+/// exponent.
 fn is_decimal(text: &str) -> bool {
     let text = text.strip_prefix('-').unwrap_or(text);
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {

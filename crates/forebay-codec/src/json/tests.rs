@@ -1,4 +1,4 @@
-//! Bodies of the format `json`, and that the scanner and serde_json agree on them.
+//! Bodies of the format `json`, and the agreement of scanner and careful reader.
 
 use forebay_reading::timestamp::{Precision, Timestamp};
 use proptest::strategy::Strategy as _;
@@ -69,7 +69,7 @@ fn values_hold_several_sensors_and_each_is_judged_by_itself() {
 }
 
 #[test]
-fn each_fault_is_told_with_its_pointer_and_what_to_do() {
+fn each_fault_is_reported_with_its_pointer_and_what_to_do() {
     let object = |fields: &str| format!(r#"{{"device":"d","sensor":"s",{fields}}}"#);
     check(&object(r#""valeu":1"#), "0 /valeu: unknown field `valeu`, did you mean `value`?");
     check(
@@ -110,14 +110,14 @@ fn each_fault_is_told_with_its_pointer_and_what_to_do() {
 }
 
 #[test]
-fn what_a_client_sent_is_repeated_only_in_part() {
+fn errors_repeat_only_a_part_of_the_input() {
     let name = "x".repeat(10_000);
     let shown = show(&format!(r#"{{"{name}":1}}"#), &tests::rules());
     assert!(shown.len() < 400, "{shown}");
 }
 
 #[test]
-fn unknown_fields_can_be_passed_over() {
+fn unknown_fields_can_be_ignored() {
     let rules = Rules { unknown_fields: UnknownFields::Ignore, ..tests::rules() };
     assert_eq!(
         show(r#"{"device":"d","sensor":"s","value":1,"x":{"y":[1]}}"#, &rules).trim_end(),
@@ -126,7 +126,7 @@ fn unknown_fields_can_be_passed_over() {
 }
 
 #[test]
-fn times_count_in_the_unit_that_was_asked_for_and_keep_within_the_window() {
+fn times_count_in_the_requested_unit_and_must_lie_in_the_window() {
     let rules = Rules {
         precision: Precision::Seconds,
         earliest: Timestamp::parse("2007-01-01T00:00:00Z").expect("a time"),
@@ -148,7 +148,7 @@ fn times_count_in_the_unit_that_was_asked_for_and_keep_within_the_window() {
 }
 
 #[test]
-fn a_number_beyond_all_doubles_is_the_fault_of_its_reading_alone() {
+fn a_number_beyond_all_doubles_costs_its_reading_alone() {
     let good = r#"{"device":"d","sensor":"s","value":1}"#;
     let line = r#"{"device":"d","sensor":"s","value":1,"time":"2007-02-01T00:00:00Z"}"#;
     check(
@@ -187,7 +187,7 @@ fn times_keep_every_digit_down_to_the_nanosecond() {
     ] {
         let rules = Rules { precision, ..tests::rules() };
         let line = format!(r#"{{"device":"d","sensor":"s","value":1,"time":"{expected}"}}"#);
-        // By the scanner, and by serde_json for the escape.
+        // By the scanner; and with care, because of the escape of an ASCII letter.
         for device in ["d", "\\u0064"] {
             let body = format!(r#"{{"device":"{device}","sensor":"s","value":1,"time":{time}}}"#);
             assert_eq!(show(&body, &rules).trim_end(), line, "{body}");
@@ -226,7 +226,7 @@ fn an_optional_field_that_is_null_counts_as_absent() {
 }
 
 #[test]
-fn a_name_that_is_there_twice_turns_its_reading_away_however_it_is_written() {
+fn a_name_that_is_there_twice_rejects_its_reading_even_if_escapes_hide_it() {
     let object = |fields: &str| format!(r#"{{"device":"d","sensor":"s","value":1,{fields}}}"#);
     for field in ["device", "sensor", "value"] {
         check(&object(&format!(r#""{field}":"x""#)), &format!("0 /{field}: `{field}` is there twice"));
@@ -253,7 +253,7 @@ fn a_name_that_is_there_twice_turns_its_reading_away_however_it_is_written() {
 }
 
 #[test]
-fn an_escape_that_stands_for_nothing_costs_its_element_alone() {
+fn an_invalid_escape_costs_its_element_alone() {
     let good = r#"{"device":"d","sensor":"s","value":1}"#;
     let line = r#"{"device":"d","sensor":"s","value":1,"time":"2007-02-01T00:00:00Z"}"#;
     for (element, told) in [
@@ -277,7 +277,7 @@ fn an_escape_that_stands_for_nothing_costs_its_element_alone() {
             &format!("{line}\n{line}\n1 {told}, which stands for no character"),
         );
     }
-    // A reading that stands alone has nothing to lose, and what is no JSON otherwise stays so.
+    // A reading that is the whole body has no others to save; broken structure is an error of the body.
     check_error(r#"{"device":"\q"}"#, "line 1, column 13: invalid escape");
     check_error(r#"[{"device":"\q"},"#, "line 1, column 17: EOF while parsing a value");
     check_error(r#"[{"device":"\q"} {}]"#, "line 1, column 18: expected `,` or `]`");
@@ -322,11 +322,11 @@ fn a_fault_that_leaves_the_array_whole_costs_its_element_alone() {
     ]);
     for (element, told) in cases {
         check(&format!("[{good},\n{element},{good}]"), &format!("{line}\n{line}\n1 {told}"));
-        // Where not one element is JSON, the body is none.
+        // A body without one element of JSON is not JSON.
         assert!(Json.decode(format!("[{element}]").as_bytes(), &tests::rules()).is_err(), "{element}");
-        // One that is, but is no reading, is enough.
+        // One element of JSON is enough, even if it is not a reading.
         assert!(Json.decode(format!("[{element},{{}}]").as_bytes(), &tests::rules()).is_ok(), "{element}");
-        // Beside numbers that no double holds, and escapes that stand for nothing.
+        // The same beside numbers that no double holds, and invalid escapes.
         let beside = format!("[{},{good},{element},{}]", reading("1e999"), reading(r#""\q""#));
         let decoded = Json.decode(beside.as_bytes(), &tests::rules()).expect("JSON");
         assert_eq!((decoded.readings.len(), decoded.rejections.count()), (1, 3), "{element}");
@@ -334,7 +334,7 @@ fn a_fault_that_leaves_the_array_whole_costs_its_element_alone() {
 }
 
 #[test]
-fn an_array_whose_structure_is_broken_is_told_with_line_and_column_and_nothing_is_taken() {
+fn an_array_with_broken_structure_gives_no_readings_and_an_error_with_line_and_column() {
     let good = r#"{"device":"d","sensor":"s","value":1}"#;
     for broken in [
         format!("[{good},{{\"value\":NaN}}"),
@@ -353,7 +353,7 @@ fn an_array_whose_structure_is_broken_is_told_with_line_and_column_and_nothing_i
 }
 
 #[test]
-fn what_is_no_json_is_told_with_line_and_column() {
+fn broken_json_is_reported_with_line_and_column() {
     check_error(
         "",
         "line 1, column 1: EOF while parsing a value; the body is empty; send a reading as a JSON object, such as {\"device\":\"d\",\"sensor\":\"s\",\"value\":1}, or an array of them",
@@ -373,7 +373,7 @@ fn what_is_no_json_is_told_with_line_and_column() {
     );
 }
 
-/// Whether two ways to read a body led to the same readings and rejections.
+/// Whether two results have the same readings and rejections.
 pub(crate) fn same(scanned: &Decoded, read: &Decoded) -> bool {
     let told = |decoded: &Decoded| {
         let rejections = decoded.rejections.listed.iter();
@@ -382,7 +382,7 @@ pub(crate) fn same(scanned: &Decoded, read: &Decoded) -> bool {
     scanned.readings == read.readings && told(scanned) == told(read)
 }
 
-/// An object that may be a reading, or nearly.
+/// An object that is a reading, or almost one.
 pub(crate) fn fragment() -> impl proptest::strategy::Strategy<Value = String> {
     let scalar = proptest::sample::select(vec![
         "1",
@@ -448,7 +448,7 @@ proptest::proptest! {
     #![proptest_config(proptest::test_runner::Config::with_cases(4000))]
 
     #[test]
-    fn the_scanner_agrees_with_serde_json(
+    fn the_scanner_agrees_with_the_careful_reader(
         objects in proptest::collection::vec(fragment(), 0..4),
         frame in proptest::sample::select(vec![("[", "]"), ("", ""), ("[", ""), ("", "]"), (" [ ", " ] "), ("[", "] x")]),
     ) {

@@ -59,7 +59,7 @@ fn push(
         .expect("good parts");
 }
 
-/// The body before it is compressed, and what was taken out.
+/// The uncompressed body, and the removed readings.
 fn arranged(readings: &Readings) -> (Vec<u8>, Vec<(usize, Unwritable)>) {
     let mut body = Vec::new();
     for (index, reading) in readings.iter().enumerate() {
@@ -74,7 +74,7 @@ fn decode(body: &[u8]) -> WriteRequest {
     WriteRequest::decode(&request[..]).expect("a WriteRequest")
 }
 
-/// What is sent, a line a series.
+/// The series of the body, one per line.
 fn sent(readings: &Readings) -> Vec<String> {
     let (mut body, unfit) = arranged(readings);
     assert_eq!(unfit, []);
@@ -92,7 +92,7 @@ fn sent(readings: &Readings) -> Vec<String> {
 }
 
 #[test]
-fn numbers_are_doubles_truths_are_1_and_0_and_times_are_milliseconds() {
+fn numbers_are_doubles_booleans_are_1_and_0_and_times_are_milliseconds() {
     let check = |value: Value<'_>, nanos: i64, expected: &str| {
         let mut readings = Readings::default();
         push(&mut readings, ["d", "s"], value, nanos, &[]);
@@ -138,7 +138,7 @@ fn names_are_made_valid_and_labels_sorted() {
 }
 
 #[test]
-fn tags_that_are_called_the_same_cannot_be_held() {
+fn tags_with_the_same_final_name_cannot_be_held() {
     let check = |tags: &[(&str, &str)], expected: Unwritable| {
         let mut readings = Readings::default();
         push(&mut readings, ["d", "s"], Value::Integer(1), START, tags);
@@ -153,7 +153,7 @@ fn tags_that_are_called_the_same_cannot_be_held() {
 }
 
 #[test]
-fn a_series_is_there_once_with_its_samples_in_the_order_of_their_times() {
+fn each_series_appears_once_with_its_samples_in_the_order_of_their_times() {
     let mut readings = Readings::default();
     for (device, sensor, value, millis, site) in [
         ("a", "v", 3, 30, "x"),
@@ -175,7 +175,7 @@ fn a_series_is_there_once_with_its_samples_in_the_order_of_their_times() {
 }
 
 #[test]
-fn of_several_values_of_a_millisecond_the_first_is_sent_and_the_others_are_told() {
+fn of_several_values_of_a_millisecond_the_first_is_sent_and_the_others_are_returned() {
     let mut readings = Readings::default();
     for (device, value, nanos) in [
         ("b", 1.0, 5_000_000),
@@ -210,7 +210,7 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
 
 proptest! {
     #[test]
-    fn a_request_is_never_longer_than_what_was_appended_and_keeps_the_rules(rows in rows()) {
+    fn a_request_keeps_the_rules_and_is_never_longer_than_the_appended_entries(rows in rows()) {
         let mut readings = Readings::default();
         let mut body = Vec::new();
         let mut written = Vec::new();

@@ -1,4 +1,4 @@
-//! The base fields that hold for a record: its own, or the last ones before it (RFC 8428, section 4).
+//! The base fields that hold for a record: its own, or the last ones of earlier records (RFC 8428, section 4).
 
 use std::borrow::Cow;
 
@@ -8,44 +8,44 @@ use forebay_reading::{Value, is_beyond_doubles};
 use super::VERSION;
 use super::label::{Label, Labels};
 use super::name;
-use super::record::{Fault, Record};
+use super::record::{RecordFault, SenmlRecord};
 use crate::Reason;
 
-/// How many base fields there are; they come first among the labels.
+/// The number of base fields; they come first among the labels.
 const BASES: usize = Label::Version as usize + 1;
 
-/// The base fields as far as the pack has been read.
+/// The base fields in force at the current record.
 #[derive(Debug, Default)]
 pub(super) struct Base<'de> {
-    /// Empty if there is none.
+    /// Empty without a base name.
     pub(super) name: Cow<'de, str>,
-    /// In nanoseconds; zero if there is none.
+    /// The base time in nanoseconds; zero without one.
     pub(super) nanos: i128,
     pub(super) unit: Option<Cow<'de, str>>,
     pub(super) value: Option<Value<'static>>,
     pub(super) has_sum: bool,
-    /// That of all records; known once there has been one.
+    /// The version of all records; known after the first record.
     version: Option<u32>,
-    /// The record that set each, by its label.
+    /// The index of the record that set each base field, by label.
     set_by: [usize; BASES],
-    /// The base fields that are at fault since they were last set.
+    /// The base fields whose last setting was faulty.
     faulty: Labels,
-    faults: Vec<(Label, Fault)>,
-    /// Why the pack must not be used at all.
-    pub(super) too_new: Option<Fault>,
+    faults: Vec<(Label, RecordFault)>,
+    /// A version that rejects the whole pack.
+    pub(super) too_new: Option<RecordFault>,
 }
 
 impl<'de> Base<'de> {
-    /// Takes over the base fields of a record. What is wrong with one is noted in the record, and here, until the
-    /// field is set anew.
-    pub(super) fn take(&mut self, record: &mut Record<'de>) {
+    /// Takes over the base fields of a record. A fault of a field is noted in the record, and here until the field is set
+    /// again.
+    pub(super) fn take(&mut self, record: &mut SenmlRecord<'de>) {
         for label in record.seen.and(Labels::BASE).known() {
             self.take_field(label, record);
         }
         if record.seen.has(Label::UnknownBase)
             && let Some(fault) = record.fault_of(Label::UnknownBase)
         {
-            // It would hold for all records from here on.
+            // The label would hold for all later records.
             self.spoil(Label::UnknownBase, fault.clone());
         }
         if self.version.is_none() && !self.faulty.has(Label::Version) {
@@ -53,7 +53,7 @@ impl<'de> Base<'de> {
         }
     }
 
-    fn take_field(&mut self, label: Label, record: &mut Record<'de>) {
+    fn take_field(&mut self, label: Label, record: &mut SenmlRecord<'de>) {
         self.set_by[label as usize] = record.index;
         if record.fault_of(label).is_none()
             && let Err((reason, detail)) = self.set(label, record)
@@ -66,7 +66,7 @@ impl<'de> Base<'de> {
         }
     }
 
-    fn set(&mut self, label: Label, record: &mut Record<'de>) -> Result<(), (Reason, String)> {
+    fn set(&mut self, label: Label, record: &mut SenmlRecord<'de>) -> Result<(), (Reason, String)> {
         let text = record.text(label);
         let beyond = || (Reason::Number, beyond(label));
         match label {
@@ -89,14 +89,14 @@ impl<'de> Base<'de> {
 
     /// All records have the same version (section 4.4), which is [`VERSION`] where none is written.
     fn set_version(&mut self, text: &str, record: usize) -> Result<(), (Reason, String)> {
-        // Past all doubles it is infinite, and larger than any that is known.
+        // A number beyond all doubles is infinite, and larger than any known version.
         let version: f64 = text.parse().unwrap_or(f64::INFINITY);
         if version > f64::from(VERSION) {
             let detail = format!(
                 "the pack has the SenML version {}, and only those up to {VERSION} are known: none of it can be taken",
                 crate::quote::shorten(text)
             );
-            let fault = Fault::new(record, Label::Version, Reason::Field, detail.clone());
+            let fault = RecordFault::new(record, Label::Version, Reason::Field, detail.clone());
             self.too_new.get_or_insert(fault);
             return Err((Reason::Field, detail));
         }
@@ -118,7 +118,7 @@ impl<'de> Base<'de> {
         }
     }
 
-    fn spoil(&mut self, label: Label, fault: Fault) {
+    fn spoil(&mut self, label: Label, fault: RecordFault) {
         self.mend(label);
         self.faulty.insert(label);
         self.faults.push((label, fault));
@@ -131,17 +131,17 @@ impl<'de> Base<'de> {
         }
     }
 
-    /// Fails if the record would need a base field that is at fault.
-    pub(super) fn check(&self, record: &Record<'_>) -> Result<(), Fault> {
+    /// Fails if the record needs a faulty base field.
+    pub(super) fn check(&self, record: &SenmlRecord<'_>) -> Result<(), RecordFault> {
         if self.faulty.is_empty() { Ok(()) } else { self.check_each(record) }
     }
 
     #[cold]
-    fn check_each(&self, record: &Record<'_>) -> Result<(), Fault> {
+    fn check_each(&self, record: &SenmlRecord<'_>) -> Result<(), RecordFault> {
         let needs = |label: Label| match label {
             Label::BaseUnit => !record.seen.has(Label::Unit),
             Label::BaseValue => record.seen.has(Label::Value),
-            // Sums are passed over.
+            // Sums are ignored.
             Label::BaseSum => false,
             _ => true,
         };
@@ -151,23 +151,23 @@ impl<'de> Base<'de> {
         Err(fault)
     }
 
-    /// The record that set a base field.
+    /// The index of the record that set a base field.
     pub(super) fn set_by(&self, label: Label) -> usize {
         self.set_by.get(label as usize).copied().unwrap_or_default()
     }
 }
 
-/// A time in nanoseconds: those of SenML count seconds (section 4.5.3).
+/// A time of SenML, which counts seconds (section 4.5.3), in nanoseconds.
 pub(super) fn seconds(text: &str) -> Result<i128, decimal::TimeOutOfRange> {
     decimal::nanos(text, Precision::Seconds)
 }
 
-/// What is wrong with a number that no double can hold.
+/// The words for a number that no double can hold.
 pub(super) fn beyond(label: Label) -> String {
     format!("`{}` must be a finite number, got a number that no double can hold", label.name())
 }
 
-/// What is wrong with a time that is too large to be looked at.
+/// The reason and the words for a time that is too large to add up.
 pub(super) fn time_beyond(label: Label, text: &str) -> (Reason, String) {
     match is_beyond_doubles(text) {
         true => (Reason::Number, beyond(label)),

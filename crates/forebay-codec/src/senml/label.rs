@@ -18,15 +18,15 @@ pub(super) enum Label {
     Sum,
     Time,
     UpdateTime,
-    /// Any label that is not known and begins with `b`: a base field of some extension (section 12.2).
+    /// Any unknown label that begins with `b`: a base field of some extension (section 12.2).
     UnknownBase,
-    /// Any other label that is not known.
+    /// Any other unknown label.
     Unknown,
 }
 
-/// What JSON a label must have.
+/// The JSON type of a label's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum LabelKind {
     Text,
     Number,
     Boolean,
@@ -36,27 +36,27 @@ pub(super) enum Kind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Labels(u32);
 
-/// How many labels there are.
+/// The number of labels.
 pub(super) const LABELS: usize = Label::Unknown as usize + 1;
 
 impl Label {
     /// Every known label with its name and type, base fields first.
-    pub(super) const NAMES: &[(&str, Label, Kind)] = &[
-        ("bn", Label::BaseName, Kind::Text),
-        ("bt", Label::BaseTime, Kind::Number),
-        ("bu", Label::BaseUnit, Kind::Text),
-        ("bv", Label::BaseValue, Kind::Number),
-        ("bs", Label::BaseSum, Kind::Number),
-        ("bver", Label::Version, Kind::Number),
-        ("n", Label::Name, Kind::Text),
-        ("u", Label::Unit, Kind::Text),
-        ("v", Label::Value, Kind::Number),
-        ("vs", Label::StringValue, Kind::Text),
-        ("vb", Label::BooleanValue, Kind::Boolean),
-        ("vd", Label::DataValue, Kind::Text),
-        ("s", Label::Sum, Kind::Number),
-        ("t", Label::Time, Kind::Number),
-        ("ut", Label::UpdateTime, Kind::Number),
+    pub(super) const NAMES: &[(&str, Label, LabelKind)] = &[
+        ("bn", Label::BaseName, LabelKind::Text),
+        ("bt", Label::BaseTime, LabelKind::Number),
+        ("bu", Label::BaseUnit, LabelKind::Text),
+        ("bv", Label::BaseValue, LabelKind::Number),
+        ("bs", Label::BaseSum, LabelKind::Number),
+        ("bver", Label::Version, LabelKind::Number),
+        ("n", Label::Name, LabelKind::Text),
+        ("u", Label::Unit, LabelKind::Text),
+        ("v", Label::Value, LabelKind::Number),
+        ("vs", Label::StringValue, LabelKind::Text),
+        ("vb", Label::BooleanValue, LabelKind::Boolean),
+        ("vd", Label::DataValue, LabelKind::Text),
+        ("s", Label::Sum, LabelKind::Number),
+        ("t", Label::Time, LabelKind::Number),
+        ("ut", Label::UpdateTime, LabelKind::Number),
     ];
 
     /// The label of this name. Names are compared byte by byte (section 3).
@@ -69,13 +69,13 @@ impl Label {
         }
     }
 
-    /// The label's name in JSON; empty for those that are not known.
+    /// The label's name in JSON; empty for an unknown label.
     pub(super) fn name(self) -> &'static str {
         Label::NAMES.get(self as usize).map_or("", |(name, ..)| name)
     }
 
-    /// What JSON it must have; `None` if that is not known.
-    pub(super) fn kind(self) -> Option<Kind> {
+    /// The JSON type of its value; `None` for an unknown label.
+    pub(super) fn kind(self) -> Option<LabelKind> {
         Label::NAMES.get(self as usize).map(|(.., kind)| *kind)
     }
 }
@@ -90,10 +90,10 @@ impl Labels {
         Label::BaseSum,
         Label::Version,
     ]);
-    /// Those of which a record has one, unless it has a sum.
+    /// The values; a record has one of them, unless it has a sum.
     pub(super) const VALUES: Labels =
         Labels::of(&[Label::Value, Label::StringValue, Label::BooleanValue, Label::DataValue]);
-    /// Those that make a record more than base fields for the ones after it.
+    /// The labels that make a record a reading, and not only base fields for later records.
     pub(super) const REGULAR: Labels = Labels(
         Labels::VALUES.0
             | Labels::of(&[Label::Name, Label::Unit, Label::Sum, Label::Time, Label::UpdateTime]).0,
@@ -108,7 +108,7 @@ impl Labels {
         Labels(bits)
     }
 
-    /// Adds a label. Returns whether it was not there before.
+    /// Adds a label. Returns whether it is new.
     pub(super) fn insert(&mut self, label: Label) -> bool {
         let before = self.0;
         self.0 |= 1 << label as u32;
@@ -131,7 +131,7 @@ impl Labels {
         self.0 == 0
     }
 
-    /// Whether there is a base field among these, known or not.
+    /// Whether a base field is among these, known or not.
     pub(super) fn has_base(self) -> bool {
         self.has(Label::UnknownBase) || !self.and(Labels::BASE).is_empty()
     }

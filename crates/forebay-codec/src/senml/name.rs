@@ -1,13 +1,13 @@
-//! From names to devices and sensors.
+//! Splits names into device and sensor.
 //!
-//! A SenML name is the base name and the name, one after the other. It says where a measurement comes from, not which
-//! part of that is the device:
+//! A SenML name is the base name followed by the name. It identifies the source of a measurement, but does not mark which
+//! part is the device:
 //!
-//! - Where both are there, the base name is the device, without the separators at its end, and the name the sensor.
-//! - Where only one is, a name under `urn:dev:` (RFC 9039) is the device, and what follows its last `_`, if there is
-//!   one, the sensor; another name is split at its last `/`, or else at its last `:`.
-//! - A device that is a whole name goes without the separators at its end, too, so that it is the same device beside
-//!   records that have a name. Whatever leaves no sensor has the sensor `value`.
+//! - With both, the base name without its trailing separators is the device, and the name is the sensor.
+//! - With one alone, a name under `urn:dev:` (RFC 9039) is split at its last `_`, another name at its last `/`, or else at its
+//!   last `:`, into device and sensor.
+//! - A name that cannot be split is the device, without its trailing separators, so that records with and without a name
+//!   agree on the device. An empty sensor becomes `value`.
 //!
 //! The name as a whole begins with a letter or a digit and has no other characters than letters, digits and
 //! `-:./_` (RFC 8428, section 4.5.1).
@@ -16,28 +16,28 @@ use forebay_reading::text::{Text, is_plain, is_plain_ascii};
 
 use crate::Reason;
 
-/// The sensor of a name that names none.
+/// The sensor of a name without a part for the sensor.
 const SENSOR: &str = "value";
 const DEVICE_URN: &str = "urn:dev:";
 const SEPARATORS: [char; 5] = [':', '/', '-', '.', '_'];
 
-/// Whose measurement it is.
+/// The device and the sensor of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Source<'a> {
+pub(super) struct NameParts<'a> {
     pub(super) device: &'a str,
     pub(super) sensor: &'a str,
 }
 
 /// The device and the sensor of a name in two parts, each of which may be empty; `None` if both are.
-pub(super) fn split<'a>(base_name: &'a str, name: &'a str) -> Option<Source<'a>> {
+pub(super) fn split<'a>(base_name: &'a str, name: &'a str) -> Option<NameParts<'a>> {
     match (base_name, name) {
         ("", "") => None,
         ("", alone) | (alone, "") => Some(split_alone(alone)),
-        (device, sensor) => Some(Source { device: device.trim_end_matches(SEPARATORS), sensor }),
+        (device, sensor) => Some(NameParts { device: device.trim_end_matches(SEPARATORS), sensor }),
     }
 }
 
-fn split_alone(name: &str) -> Source<'_> {
+fn split_alone(name: &str) -> NameParts<'_> {
     let parts = if name.starts_with(DEVICE_URN) {
         name.rsplit_once('_')
     } else {
@@ -45,18 +45,18 @@ fn split_alone(name: &str) -> Source<'_> {
     };
     // The device is never empty: a name begins with a letter or a digit.
     let (device, sensor) = parts.unwrap_or((name.trim_end_matches(SEPARATORS), ""));
-    Source { device, sensor: if sensor.is_empty() { SENSOR } else { sensor } }
+    NameParts { device, sensor: if sensor.is_empty() { SENSOR } else { sensor } }
 }
 
-/// Checks a part of a name; `is_start` says whether the name begins with it.
+/// Checks a part of a name; `is_start` marks the part that begins the name.
 pub(super) fn check(part: &str, is_start: bool) -> Result<(), (Reason, String)> {
     let starts_well = !is_start || part.bytes().next().is_none_or(|first| first.is_ascii_alphanumeric());
-    // Without a way out in between, the compiler looks at many bytes at a time.
+    // No early return: the compiler then checks many bytes at a time.
     let all_allowed = part.bytes().fold(true, |all, byte| all & is_allowed(byte));
     if starts_well && all_allowed { Ok(()) } else { Err(fault(part)) }
 }
 
-/// Letters, digits and `-./:_`; all but the letters and the underscore stand side by side in ASCII.
+/// Letters, digits and `-./:_`; from `-` to `:` they are one range of ASCII.
 fn is_allowed(byte: u8) -> bool {
     (byte | 0x20).is_ascii_lowercase() | (b'-'..=b':').contains(&byte) | (byte == b'_')
 }
@@ -77,12 +77,12 @@ fn fault(part: &str) -> (Reason, String) {
     (Reason::Limit, detail)
 }
 
-/// A text of a record, and whether it is a name that was checked.
+/// A text of a record, which may be a checked name.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Word<'a> {
-    /// Has only characters that a name may have.
+    /// A checked name: all its characters are allowed in names.
     Name(&'a str),
-    /// May have any.
+    /// A text with any characters.
     Any(&'a str),
 }
 
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn with_both_names_the_base_is_the_device_without_its_last_separators() {
+    fn with_both_names_the_base_without_its_trailing_separators_is_the_device() {
         check_split("urn:dev:ow:10e2073a01080063:", "voltage", ("urn:dev:ow:10e2073a01080063", "voltage"));
         check_split("2001:db8::2/", "temperature", ("2001:db8::2", "temperature"));
         check_split("a-b_:/-.", "x", ("a-b", "x"));
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn another_name_alone_is_split_at_its_last_slash_or_else_its_last_colon() {
+    fn any_other_name_alone_is_split_at_its_last_slash_or_else_its_last_colon() {
         check_split("", "house/kitchen:2/temp", ("house/kitchen:2", "temp"));
         check_split("house:kitchen:temp", "", ("house:kitchen", "temp"));
         check_split("", "2001:db8::3", ("2001:db8:", "3"));
@@ -173,7 +173,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_good_name_leaves_the_device_or_the_sensor_empty(base_name in "([A-Za-z0-9][-A-Z:./_]{0,6}){0,2}", name in "[a-z:./_-]{0,6}") {
+        fn a_good_name_never_gives_an_empty_device_or_sensor(base_name in "([A-Za-z0-9][-A-Z:./_]{0,6}){0,2}", name in "[a-z:./_-]{0,6}") {
             if check(&base_name, true).and_then(|()| check(&name, base_name.is_empty())).is_ok()
                 && let Some(source) = split(&base_name, &name)
             {

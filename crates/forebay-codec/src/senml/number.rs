@@ -2,8 +2,7 @@
 
 use forebay_reading::Value;
 
-/// The sum of a base value and a value: exact for two integers if it fits, else that of doubles. `None` if no finite
-/// double is as large.
+/// The sum of a base value and a value: exact for two integers if it fits, else a sum of doubles. `None` beyond all doubles.
 pub(super) fn sum(base: Value<'_>, own: Value<'_>) -> Option<Value<'static>> {
     if let (Value::Integer(base), Value::Integer(own)) = (base, own)
         && let Some(sum) = base.checked_add(own)

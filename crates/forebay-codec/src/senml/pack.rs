@@ -1,4 +1,4 @@
-//! From records to readings: what a record means with the base fields that hold for it.
+//! Makes readings of records and the base fields that hold for them.
 
 use forebay_reading::timestamp::{Precision, Timestamp};
 use forebay_reading::{Field, NewValue, Parts, ReadingError, Readings, Value, is_beyond_doubles};
@@ -7,18 +7,18 @@ use super::base::{Base, beyond, seconds, time_beyond};
 use super::label::{Label, Labels};
 use super::name::{self, Word};
 use super::number;
-use super::record::{Fault, Record};
+use super::record::{RecordFault, SenmlRecord};
 use crate::{Decoded, Reason, Rejections, Rules};
 
 /// Times below this are relative to the time of receipt (RFC 8428, section 4.5.3): 2^28 seconds.
 const ABSOLUTE_FROM_NANOS: i128 = (1 << 28) * 1_000_000_000;
 
-/// A pack as far as it has been read.
+/// The state of reading a pack.
 #[derive(Debug)]
 pub(super) struct Pack<'a, 'de> {
     rules: &'a Rules,
     base: Base<'de>,
-    /// How many records there were.
+    /// The number of records so far.
     records: usize,
     decoded: Decoded,
 }
@@ -30,13 +30,13 @@ impl<'a, 'de> Pack<'a, 'de> {
         Pack { rules, base: Base::default(), records: 0, decoded }
     }
 
-    /// The index of the record that comes next.
+    /// The index of the next record.
     pub(super) fn next(&self) -> usize {
         self.records
     }
 
     /// Takes the next record.
-    pub(super) fn take(&mut self, record: &mut Record<'de>) {
+    pub(super) fn take(&mut self, record: &mut SenmlRecord<'de>) {
         self.records += 1;
         self.base.take(record);
         let resolved = match record.first_fault() {
@@ -48,20 +48,20 @@ impl<'a, 'de> Pack<'a, 'de> {
         }
     }
 
-    /// Takes something else in the place of the next record.
+    /// Rejects an element that is not a record.
     pub(super) fn take_other(&mut self, detail: String) {
         let index = self.records;
         self.records += 1;
-        self.reject(index, 1, Fault::new(index, Label::Unknown, Reason::Type, detail));
+        self.reject(index, 1, RecordFault::new(index, Label::Unknown, Reason::Type, detail));
     }
 
-    /// Refuses a body that is no array.
+    /// Rejects a body that is not an array.
     pub(super) fn refuse(&mut self, found: &str) {
         let detail = format!("the body must be a SenML pack, an array of records, got {found}");
         self.decoded.rejections.add(0, Reason::Type, 1, || (String::new(), detail));
     }
 
-    /// What the pack held.
+    /// The content of the pack.
     pub(super) fn finish(mut self) -> Decoded {
         if let Some(fault) = self.base.too_new.take() {
             self.decoded = Decoded { rejections: Rejections::default(), ..Decoded::default() };
@@ -70,13 +70,13 @@ impl<'a, 'de> Pack<'a, 'de> {
         self.decoded
     }
 
-    fn reject(&mut self, index: usize, records: usize, fault: Fault) {
+    fn reject(&mut self, index: usize, records: usize, fault: RecordFault) {
         let reason = fault.reason;
         self.decoded.rejections.add(index, reason, records, || (fault.pointer(), fault.detail));
     }
 
     /// Adds the reading of a record, if it has one.
-    fn resolve(&mut self, record: &Record<'de>) -> Result<(), Fault> {
+    fn resolve(&mut self, record: &SenmlRecord<'de>) -> Result<(), RecordFault> {
         if record.seen.and(Labels::REGULAR).is_empty() && record.seen.has_base() {
             return Ok(());
         }
@@ -84,7 +84,7 @@ impl<'a, 'de> Pack<'a, 'de> {
         let value = self.value(record)?;
         let time = self.time(record)?;
         let name = record.get(Label::Name).unwrap_or_default();
-        let at_fault = |label, (reason, detail)| Fault::new(record.index, label, reason, detail);
+        let at_fault = |label, (reason, detail)| RecordFault::new(record.index, label, reason, detail);
         name::check(name, self.base.name.is_empty()).map_err(|fault| at_fault(Label::Name, fault))?;
         let source = name::split(&self.base.name, name).ok_or_else(|| {
             let detail = "a record needs a name: `n`, or a base name (`bn`) that holds for it".to_owned();
@@ -106,9 +106,9 @@ impl<'a, 'de> Pack<'a, 'de> {
     }
 
     /// The one value of a record (section 4.2).
-    fn value<'r>(&self, record: &'r Record<'de>) -> Result<NewValue<'r>, Fault> {
+    fn value<'r>(&self, record: &'r SenmlRecord<'de>) -> Result<NewValue<'r>, RecordFault> {
         self.check_sum(record)?;
-        let fault = |label, reason, detail| Fault::new(record.index, label, reason, detail);
+        let fault = |label, reason, detail| RecordFault::new(record.index, label, reason, detail);
         let mut values = record.seen.and(Labels::VALUES).known();
         let Some(label) = values.next() else { return Err(self.no_value(record)) };
         if let Some(other) = values.next() {
@@ -136,18 +136,18 @@ impl<'a, 'de> Pack<'a, 'de> {
         }
     }
 
-    /// Checks the numbers of a record that are passed over.
-    fn check_sum(&self, record: &Record<'de>) -> Result<(), Fault> {
+    /// Checks the ignored numbers of a record.
+    fn check_sum(&self, record: &SenmlRecord<'de>) -> Result<(), RecordFault> {
         for label in [Label::Sum, Label::UpdateTime] {
             if record.get(label).is_some_and(is_beyond_doubles) {
-                return Err(Fault::new(record.index, label, Reason::Number, beyond(label)));
+                return Err(RecordFault::new(record.index, label, Reason::Number, beyond(label)));
             }
         }
         Ok(())
     }
 
     #[cold]
-    fn no_value(&self, record: &Record<'de>) -> Fault {
+    fn no_value(&self, record: &SenmlRecord<'de>) -> RecordFault {
         let needed = "a reading needs a value: `v`, `vb` or `vs`";
         let (label, detail) = if record.seen.has(Label::Sum) {
             (Label::Sum, format!("a sum (`s`) alone is not taken: {needed}"))
@@ -156,18 +156,18 @@ impl<'a, 'de> Pack<'a, 'de> {
         } else {
             (Label::Value, format!("`v` is missing: {needed}"))
         };
-        Fault::new(record.index, label, Reason::Field, detail)
+        RecordFault::new(record.index, label, Reason::Field, detail)
     }
 
-    /// The base time and the time, added (section 4.5.3).
-    fn time(&self, record: &Record<'de>) -> Result<Timestamp, Fault> {
+    /// The sum of base time and time (section 4.5.3).
+    fn time(&self, record: &SenmlRecord<'de>) -> Result<Timestamp, RecordFault> {
         let own = record.get(Label::Time).map(|text| {
             seconds(text).map_err(|_| {
                 let (reason, detail) = time_beyond(Label::Time, text);
-                Fault::new(record.index, Label::Time, reason, detail)
+                RecordFault::new(record.index, Label::Time, reason, detail)
             })
         });
-        // Neither is so large that the sum could overflow, nor the sum so large that the receipt could.
+        // `seconds` bounds both, so that neither their sum nor the sum with the time of receipt overflows.
         let sum = self.base.nanos + own.transpose()?.unwrap_or_default();
         let nanos =
             if sum < ABSOLUTE_FROM_NANOS { i128::from(self.rules.received_at.nanos()) + sum } else { sum };
@@ -179,12 +179,12 @@ impl<'a, 'de> Pack<'a, 'de> {
     }
 
     #[cold]
-    fn time_fault(&self, sum: i128, time: Option<Timestamp>, record: &Record<'de>) -> Fault {
+    fn time_fault(&self, sum: i128, time: Option<Timestamp>, record: &SenmlRecord<'de>) -> RecordFault {
         let mut detail = match time {
             None => "`bt` and `t` must add up to a time from 1970-01-01 to 2262-04-11, in seconds; below 2^28 they count from the time of receipt".to_owned(),
             Some(time) => format!("the time {}", self.rules.outside(time)),
         };
-        // A thousandth of a sum of seconds is what it would be if it counted milliseconds.
+        // In milliseconds, for example, the same number is a thousandth of the time.
         let in_unit = |unit: Precision| {
             let nanos = sum / (i128::from(Precision::Seconds.nanos()) / i128::from(unit.nanos()));
             i64::try_from(nanos).ok().and_then(Timestamp::from_nanos)
@@ -196,15 +196,21 @@ impl<'a, 'de> Pack<'a, 'de> {
         self.fault_of_field(label, record, Reason::Time, detail)
     }
 
-    /// The fault of a field that the record has itself, or of a base field that holds for it.
-    fn fault_of_field(&self, label: Label, record: &Record<'de>, reason: Reason, detail: String) -> Fault {
+    /// A fault of a field of the record, or of a base field that holds for it.
+    fn fault_of_field(
+        &self,
+        label: Label,
+        record: &SenmlRecord<'de>,
+        reason: Reason,
+        detail: String,
+    ) -> RecordFault {
         let index = if record.seen.has(label) { record.index } else { self.base.set_by(label) };
-        Fault::new(index, label, reason, detail)
+        RecordFault::new(index, label, reason, detail)
     }
 
-    /// Where the part of a record is that makes no reading.
+    /// The fault of a record whose parts break a rule of readings.
     #[cold]
-    fn reading_fault(&self, error: &ReadingError, record: &Record<'de>) -> Fault {
+    fn reading_fault(&self, error: &ReadingError, record: &SenmlRecord<'de>) -> RecordFault {
         let has_base_name = !self.base.name.is_empty();
         let has_name = record.get(Label::Name).is_some_and(|name| !name.is_empty());
         let label = match error.field() {

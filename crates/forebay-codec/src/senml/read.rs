@@ -1,11 +1,10 @@
-//! Any pack, read with care.
+//! Reads packs of any form, with care.
 //!
-//! Records and values are taken as pieces of text, so that a number keeps its digits, and a fault within a record is the
-//! fault of that record alone.
+//! Records and values are cut out as text: a number keeps its digits, and a fault within a record costs that record alone.
 
 use super::pack::Pack;
-use super::record::Record;
-use crate::mended::{self, Mended};
+use super::record::SenmlRecord;
+use crate::mended::{self, MendedBody};
 use crate::value::{noun, unquote};
 use crate::{DecodeError, Decoded, Rules, parse};
 
@@ -17,12 +16,12 @@ pub(super) fn read(text: &str, rules: &Rules) -> Result<Decoded, DecodeError> {
     })
 }
 
-fn read_pack<'de>(body: &'de Mended<'_>, pack: &mut Pack<'_, 'de>) -> serde_json::Result<()> {
+fn read_pack<'de>(body: &'de MendedBody<'_>, pack: &mut Pack<'_, 'de>) -> serde_json::Result<()> {
     if !body.text().trim_ascii_start().starts_with('[') {
         pack.refuse(noun(parse::value(body.text())?));
         return Ok(());
     }
-    let mut record = Record::default();
+    let mut record = SenmlRecord::default();
     parse::elements(body.text(), |text| {
         if !text.starts_with('{') {
             let found = || format!("a record must be an object, got {}", noun(text));
@@ -39,7 +38,11 @@ fn read_pack<'de>(body: &'de Mended<'_>, pack: &mut Pack<'_, 'de>) -> serde_json
     })
 }
 
-fn read_fields<'de>(body: &Mended<'_>, text: &'de str, record: &mut Record<'de>) -> serde_json::Result<()> {
+fn read_fields<'de>(
+    body: &MendedBody<'_>,
+    text: &'de str,
+    record: &mut SenmlRecord<'de>,
+) -> serde_json::Result<()> {
     parse::members(text, |quoted, json| {
         let name = unquote(quoted)?;
         if let Some(detail) = body.fault_in(quoted) {

@@ -1,17 +1,17 @@
-//! One record as it stands in the pack: the text of its fields, and what is wrong with their JSON.
+//! One record of a pack: the texts of its fields, and the faults of their JSON.
 
 use std::borrow::Cow;
 
-use super::label::{Kind, LABELS, Label, Labels};
+use super::label::{LABELS, Label, LabelKind, Labels};
 use crate::Reason;
-use crate::names::Names;
+use crate::names::UniqueNames;
 use crate::quote::{pointer_token, shorten};
 use crate::value::{BOOLEAN, NUMBER, STRING, noun, unquote};
 
-/// Why a record is no reading.
+/// Why a record is not a reading.
 #[derive(Clone, Debug)]
-pub(super) struct Fault {
-    /// Index of the record that has what is wrong: the one at fault, or an earlier one with a base field.
+pub(super) struct RecordFault {
+    /// Index of the faulty record: this one, or an earlier one with a base field.
     pub(super) record: usize,
     /// The label, as a token of a JSON pointer; empty for the record as a whole.
     token: String,
@@ -19,9 +19,9 @@ pub(super) struct Fault {
     pub(super) detail: String,
 }
 
-impl Fault {
-    pub(super) fn new(record: usize, label: Label, reason: Reason, detail: String) -> Fault {
-        Fault { record, token: label.name().to_owned(), reason, detail }
+impl RecordFault {
+    pub(super) fn new(record: usize, label: Label, reason: Reason, detail: String) -> RecordFault {
+        RecordFault { record, token: label.name().to_owned(), reason, detail }
     }
 
     pub(super) fn pointer(&self) -> String {
@@ -30,25 +30,25 @@ impl Fault {
     }
 }
 
-/// The fields of a record. Used again for the next one, to keep its memory.
+/// The fields of a record. The next record uses its memory again.
 #[derive(Debug, Default)]
-pub(super) struct Record<'de> {
+pub(super) struct SenmlRecord<'de> {
     pub(super) index: usize,
-    /// The labels that are there, at fault or not.
+    /// The labels that the record has, faulty or not.
     pub(super) seen: Labels,
-    /// Those of them that are at fault.
+    /// The faulty labels.
     faulty: Labels,
-    /// The first fault of each faulty label, in the order in which they came.
-    faults: Vec<(Label, Fault)>,
-    /// The texts of those that are good: strings without quotes, numbers and booleans as they stand. What is there of
-    /// other labels is from records before.
+    /// The first fault of each faulty label, in their order.
+    faults: Vec<(Label, RecordFault)>,
+    /// The texts of the good labels: strings without quotes, numbers and booleans as in the body. Texts of other labels are
+    /// left from earlier records.
     texts: [Cow<'de, str>; LABELS],
-    /// The labels that are not known.
+    /// The unknown labels.
     unknown: Vec<Cow<'de, str>>,
-    unknown_names: Names,
+    unknown_names: UniqueNames,
 }
 
-impl<'de> Record<'de> {
+impl<'de> SenmlRecord<'de> {
     /// Begins with the record at `index`.
     pub(super) fn begin(&mut self, index: usize) {
         self.index = index;
@@ -58,7 +58,7 @@ impl<'de> Record<'de> {
         self.unknown.clear();
     }
 
-    /// Takes a field that has the type it must have. Returns whether it was not there before.
+    /// Takes a field of the right type. Returns whether it is new.
     pub(super) fn set(&mut self, label: Label, text: Cow<'de, str>) -> bool {
         self.texts[label as usize] = text;
         self.seen.insert(label)
@@ -68,7 +68,7 @@ impl<'de> Record<'de> {
     ///
     /// # Errors
     ///
-    /// A string that is none in spite of its form: half of a surrogate pair.
+    /// A string has half of a surrogate pair in it.
     pub(super) fn take(&mut self, name: Cow<'de, str>, json: &'de str) -> serde_json::Result<()> {
         let label = Label::named(&name);
         let Some(kind) = label.kind() else {
@@ -80,10 +80,10 @@ impl<'de> Record<'de> {
             return Ok(());
         }
         match (kind, noun(json)) {
-            (Kind::Text, STRING) => {
+            (LabelKind::Text, STRING) => {
                 self.set(label, unquote(json)?);
             }
-            (Kind::Number, NUMBER) | (Kind::Boolean, BOOLEAN) => {
+            (LabelKind::Number, NUMBER) | (LabelKind::Boolean, BOOLEAN) => {
                 self.set(label, Cow::Borrowed(json));
             }
             (kind, found) => {
@@ -109,23 +109,23 @@ impl<'de> Record<'de> {
         self.unknown.push(name);
     }
 
-    /// Notes a field whose value says nothing: a string with an escape that stands for none.
+    /// Notes a field with an unreadable value.
     pub(super) fn take_broken(&mut self, name: &str, detail: String) {
         let label = Label::named(name);
         self.seen.insert(label);
         self.fault_at(label, name, Reason::Type, detail);
     }
 
-    /// Notes a label whose name says nothing. If what can be read of it is the name of a base field, it would hold for the
-    /// records to come; else it is the fault of this record alone.
+    /// Notes a label with an unreadable name. If its readable part looks like a base field, the fault holds for later records
+    /// too; else it costs this record alone.
     pub(super) fn take_broken_name(&mut self, name: &str, detail: String) {
         let label = Label::named(name);
         self.seen.insert(label);
         self.fault_at(label, "", Reason::Type, detail);
     }
 
-    /// Notes that something is wrong with a record of which no label can be read. It may have had base fields, which would
-    /// hold for the records to come.
+    /// Notes a fault of a record without one readable label. It may have had base fields, so the fault holds for later records
+    /// too.
     pub(super) fn fault_of_whole(&mut self, detail: String) {
         if self.faults.is_empty() {
             self.seen.insert(Label::UnknownBase);
@@ -135,30 +135,30 @@ impl<'de> Record<'de> {
 
     fn fault_at(&mut self, label: Label, name: &str, reason: Reason, detail: String) {
         if self.faulty.insert(label) {
-            let fault = Fault { record: self.index, token: pointer_token(name), reason, detail };
+            let fault = RecordFault { record: self.index, token: pointer_token(name), reason, detail };
             self.faults.push((label, fault));
         }
     }
 
-    /// Notes what is wrong with a field, unless something is already.
+    /// Notes the fault of a field, unless it has one already.
     pub(super) fn fault(&mut self, label: Label, reason: Reason, detail: String) {
         if self.faulty.insert(label) {
-            self.faults.push((label, Fault::new(self.index, label, reason, detail)));
+            self.faults.push((label, RecordFault::new(self.index, label, reason, detail)));
         }
     }
 
     /// The first fault of the record.
-    pub(super) fn first_fault(&self) -> Option<&Fault> {
+    pub(super) fn first_fault(&self) -> Option<&RecordFault> {
         self.faults.first().map(|(_, fault)| fault)
     }
 
     /// The fault of a field.
-    pub(super) fn fault_of(&self, label: Label) -> Option<&Fault> {
-        let is_of = |(faulty, _): &&(Label, Fault)| *faulty == label;
+    pub(super) fn fault_of(&self, label: Label) -> Option<&RecordFault> {
+        let is_of = |(faulty, _): &&(Label, RecordFault)| *faulty == label;
         self.faults.iter().find(is_of).map(|(_, fault)| fault)
     }
 
-    /// The text of a field that is there and good.
+    /// The text of a good field.
     pub(super) fn get(&self, label: Label) -> Option<&str> {
         (self.seen.has(label) && !self.faulty.has(label)).then(|| &*self.texts[label as usize])
     }
@@ -169,12 +169,12 @@ impl<'de> Record<'de> {
     }
 }
 
-impl Kind {
+impl LabelKind {
     fn noun(self) -> &'static str {
         match self {
-            Kind::Text => STRING,
-            Kind::Number => NUMBER,
-            Kind::Boolean => BOOLEAN,
+            LabelKind::Text => STRING,
+            LabelKind::Number => NUMBER,
+            LabelKind::Boolean => BOOLEAN,
         }
     }
 }

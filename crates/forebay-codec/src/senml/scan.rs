@@ -1,16 +1,16 @@
 //! The common form of a pack, read without a general parser.
 //!
-//! Known labels, each once and with the type that it must have, strings without escapes. Anything else, broken JSON
-//! included, and the scanner gives up without a word: `read.rs` reads the body again. It decides nothing: what it fills
-//! into a record, serde_json would, too (`codec::senml::tests::the_scanner_agrees_with_serde_json`).
+//! The common form has known labels, each once and with a value of the right type, and strings without escapes. On anything
+//! else, including broken JSON, the scanner gives up, and `read.rs` reads the body again. So it decides nothing: it fills
+//! records as the careful reader does (`senml::tests::properties::the_scanner_agrees_with_the_careful_reader`).
 
 use std::borrow::Cow;
 
 use forebay_reading::text::Text as _;
 
-use super::label::{Kind, Label};
+use super::label::{Label, LabelKind};
 use super::pack::Pack;
-use super::record::Record;
+use super::record::SenmlRecord;
 use crate::scan::{Scanner, Uncommon};
 use crate::{Decoded, Rules};
 
@@ -18,7 +18,7 @@ pub(super) fn scan(text: &str, rules: &Rules) -> Result<Decoded, Uncommon> {
     let mut scanner = Scanner::new(text);
     scanner.expect(b'[')?;
     let mut pack = Pack::new(text, rules);
-    let mut record = Record::default();
+    let mut record = SenmlRecord::default();
     if !scanner.take(b']') {
         loop {
             record.begin(pack.next());
@@ -32,7 +32,7 @@ pub(super) fn scan(text: &str, rules: &Rules) -> Result<Decoded, Uncommon> {
     if scanner.is_at_end() { Ok(pack.finish()) } else { Err(Uncommon) }
 }
 
-fn fields<'de>(scanner: &mut Scanner<'de>, record: &mut Record<'de>) -> Result<(), Uncommon> {
+fn fields<'de>(scanner: &mut Scanner<'de>, record: &mut SenmlRecord<'de>) -> Result<(), Uncommon> {
     scanner.expect(b'{')?;
     if scanner.take(b'}') {
         return Ok(());
@@ -41,9 +41,9 @@ fn fields<'de>(scanner: &mut Scanner<'de>, record: &mut Record<'de>) -> Result<(
         let (label, kind) = label(scanner)?;
         scanner.skip_space();
         let text = match kind {
-            Kind::Text => scanner.string()?.as_str(),
-            Kind::Number => scanner.number_text()?,
-            Kind::Boolean => scanner.word("true").or_else(|_| scanner.word("false"))?,
+            LabelKind::Text => scanner.string()?.as_str(),
+            LabelKind::Number => scanner.number_text()?,
+            LabelKind::Boolean => scanner.word("true").or_else(|_| scanner.word("false"))?,
         };
         if !record.set(label, Cow::Borrowed(text)) {
             return Err(Uncommon);
@@ -54,33 +54,33 @@ fn fields<'de>(scanner: &mut Scanner<'de>, record: &mut Record<'de>) -> Result<(
     }
 }
 
-/// A label with its colon, by comparing it with the few that there are.
-fn label(scanner: &mut Scanner<'_>) -> Result<(Label, Kind), Uncommon> {
+/// A label with its colon, by comparison with all known labels.
+fn label(scanner: &mut Scanner<'_>) -> Result<(Label, LabelKind), Uncommon> {
     scanner.skip_space();
     let (label, kind) = match scanner.rest().first_chunk().ok_or(Uncommon)? {
-        b"\"n\":" => (Label::Name, Kind::Text),
-        b"\"v\":" => (Label::Value, Kind::Number),
-        b"\"t\":" => (Label::Time, Kind::Number),
-        b"\"u\":" => (Label::Unit, Kind::Text),
-        b"\"s\":" => (Label::Sum, Kind::Number),
+        b"\"n\":" => (Label::Name, LabelKind::Text),
+        b"\"v\":" => (Label::Value, LabelKind::Number),
+        b"\"t\":" => (Label::Time, LabelKind::Number),
+        b"\"u\":" => (Label::Unit, LabelKind::Text),
+        b"\"s\":" => (Label::Sum, LabelKind::Number),
         two_letters => return long_label(*two_letters, scanner),
     };
     scanner.go_to(scanner.position() + 4);
     Ok((label, kind))
 }
 
-fn long_label(start: [u8; 4], scanner: &mut Scanner<'_>) -> Result<(Label, Kind), Uncommon> {
+fn long_label(start: [u8; 4], scanner: &mut Scanner<'_>) -> Result<(Label, LabelKind), Uncommon> {
     let (label, kind, length) = match &start {
-        b"\"bn\"" => (Label::BaseName, Kind::Text, 4),
-        b"\"bt\"" => (Label::BaseTime, Kind::Number, 4),
-        b"\"bu\"" => (Label::BaseUnit, Kind::Text, 4),
-        b"\"bv\"" => (Label::BaseValue, Kind::Number, 4),
-        b"\"bs\"" => (Label::BaseSum, Kind::Number, 4),
-        b"\"vs\"" => (Label::StringValue, Kind::Text, 4),
-        b"\"vb\"" => (Label::BooleanValue, Kind::Boolean, 4),
-        b"\"vd\"" => (Label::DataValue, Kind::Text, 4),
-        b"\"ut\"" => (Label::UpdateTime, Kind::Number, 4),
-        b"\"bve" if scanner.rest().starts_with(b"\"bver\"") => (Label::Version, Kind::Number, 6),
+        b"\"bn\"" => (Label::BaseName, LabelKind::Text, 4),
+        b"\"bt\"" => (Label::BaseTime, LabelKind::Number, 4),
+        b"\"bu\"" => (Label::BaseUnit, LabelKind::Text, 4),
+        b"\"bv\"" => (Label::BaseValue, LabelKind::Number, 4),
+        b"\"bs\"" => (Label::BaseSum, LabelKind::Number, 4),
+        b"\"vs\"" => (Label::StringValue, LabelKind::Text, 4),
+        b"\"vb\"" => (Label::BooleanValue, LabelKind::Boolean, 4),
+        b"\"vd\"" => (Label::DataValue, LabelKind::Text, 4),
+        b"\"ut\"" => (Label::UpdateTime, LabelKind::Number, 4),
+        b"\"bve" if scanner.rest().starts_with(b"\"bver\"") => (Label::Version, LabelKind::Number, 6),
         _ => return Err(Uncommon),
     };
     scanner.go_to(scanner.position() + length);

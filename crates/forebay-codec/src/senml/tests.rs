@@ -25,7 +25,7 @@ fn check(body: &str, expected: &str) {
     assert_eq!(show(body, &tests::rules()).trim_end(), expected.trim_end(), "{body}");
 }
 
-/// Checks what the fields of one record, with a name of its own, come to: the canonical fields after the sensor.
+/// Checks the reading of one record with these fields and a name: the canonical fields after the sensor.
 #[track_caller]
 fn check_record(fields: &str, expected: &str) {
     check(&format!(r#"[{{"n":"d/s",{fields}}}]"#), &format!(r#"{{"device":"d","sensor":"s",{expected}}}"#));
@@ -39,7 +39,7 @@ fn line(value: &str, second: u32) -> String {
 // 4.1, 4.5: base fields
 
 #[test]
-fn base_fields_hold_for_their_own_record_and_all_after_it_until_they_are_set_anew() {
+fn base_fields_hold_for_their_own_record_and_later_ones_until_they_are_set_again() {
     check(
         r#"[{"bn":"a:","n":"x","bt":1170288010,"bu":"V","bv":10,"v":1},
             {"n":"y","t":1,"v":2},
@@ -75,12 +75,12 @@ fn regular_fields_hold_for_their_own_record_alone() {
 }
 
 #[test]
-fn a_base_field_may_stand_after_the_fields_that_it_holds_for() {
+fn a_base_field_may_come_after_the_fields_that_it_holds_for() {
     check(r#"[{"v":1,"t":1,"n":"s","bv":1,"bt":1,"bn":"d"}]"#, &line("2", 2));
 }
 
 #[test]
-fn a_record_with_base_fields_alone_is_no_reading_and_no_fault() {
+fn a_record_with_base_fields_only_is_neither_a_reading_nor_a_fault() {
     check(r#"[{"bn":"d/"},{"bt":5,"bv":1,"bs":2,"bu":"","bver":10},{"n":"s","v":1}]"#, &line("2", 5));
     check(r#"[{"bx":1},{"bn":"d/","else":1},{"n":"s","v":1}]"#, &line("1", 0));
 }
@@ -126,7 +126,7 @@ fn the_base_value_is_added_to_numbers_exactly_while_both_are_whole_and_fit() {
 }
 
 #[test]
-fn the_base_value_is_nothing_to_booleans_and_strings() {
+fn the_base_value_does_not_change_booleans_and_strings() {
     check(
         r#"[{"bv":5,"n":"d/s","vb":true},{"n":"d/s","vs":"x"}]"#,
         &format!("{}\n{}", line("true", 0), line("\"x\"", 0)),
@@ -134,7 +134,7 @@ fn the_base_value_is_nothing_to_booleans_and_strings() {
 }
 
 #[test]
-fn a_sum_beside_a_value_is_passed_over_and_alone_it_is_turned_away() {
+fn a_sum_is_ignored_beside_a_value_and_rejected_without_one() {
     check(
         r#"[{"n":"d/s","v":1,"s":500,"bs":7},{"n":"d/s","v":2}]"#,
         &format!("{}\n{}", line("1", 0), line("2", 0)),
@@ -153,7 +153,7 @@ fn a_sum_beside_a_value_is_passed_over_and_alone_it_is_turned_away() {
 }
 
 #[test]
-fn a_record_without_a_value_is_turned_away_also_where_there_is_a_base_value() {
+fn a_record_without_a_value_is_rejected_even_with_a_base_value() {
     for body in [
         r#"[{"n":"d/s"}]"#,
         r#"[{"bn":"d/","bv":1,"n":"s"}]"#,
@@ -166,7 +166,7 @@ fn a_record_without_a_value_is_turned_away_also_where_there_is_a_base_value() {
 }
 
 #[test]
-fn a_record_has_one_value() {
+fn a_record_with_two_values_is_rejected() {
     check(
         r#"[{"n":"d/s","vs":"x","v":1},{"n":"d/s","v":1,"vd":"aGkgCg"}]"#,
         concat!(
@@ -177,7 +177,7 @@ fn a_record_has_one_value() {
 }
 
 #[test]
-fn binary_data_is_turned_away() {
+fn binary_data_is_rejected() {
     check(
         r#"[{"n":"d/s","vd":"aGkgCg"}]"#,
         "0 /0/vd: binary data (`vd`) is not taken: a value is a number (`v`), a boolean (`vb`) or a string (`vs`)",
@@ -185,14 +185,14 @@ fn binary_data_is_turned_away() {
 }
 
 #[test]
-fn the_update_time_is_passed_over() {
+fn the_update_time_is_ignored() {
     check(r#"[{"n":"d/s","v":1,"ut":60}]"#, &line("1", 0));
 }
 
 // 4.4: extensions and versions
 
 #[test]
-fn labels_that_are_not_known_are_ignored_whatever_the_settings_say() {
+fn unknown_labels_are_ignored_under_every_setting() {
     for unknown_fields in [UnknownFields::Reject, UnknownFields::Ignore] {
         let rules = Rules { unknown_fields, ..tests::rules() };
         let body = r#"[{"n":"d/s","v":1,"V":2,"bx":{"v":[1,{}]},"_x":null,"":1e999,"vv":1,"vw":2}]"#;
@@ -201,7 +201,7 @@ fn labels_that_are_not_known_are_ignored_whatever_the_settings_say() {
 }
 
 #[test]
-fn a_label_that_must_be_understood_turns_its_record_away() {
+fn an_unknown_label_that_must_be_understood_rejects_its_record() {
     let detail = "the label `x/_` ends in `_`: the record must not be read by who does not know it, and it is not known here";
     check(
         r#"[{"n":"d/s","v":1,"x/_":2,"y_":1},{"n":"d/s","v":2}]"#,
@@ -210,7 +210,7 @@ fn a_label_that_must_be_understood_turns_its_record_away() {
 }
 
 #[test]
-fn a_base_label_that_must_be_understood_turns_all_records_from_there_on_away() {
+fn an_unknown_base_label_that_must_be_understood_rejects_its_record_and_all_later_ones() {
     let detail = "the label `bx_` ends in `_`: the record must not be read by who does not know it, and it is not known here";
     check(
         r#"[{"n":"d/s","v":1},{"bx_":2},{"n":"d/s","v":2},{"by":1,"n":"d/s","v":3}]"#,
@@ -222,7 +222,7 @@ fn a_base_label_that_must_be_understood_turns_all_records_from_there_on_away() {
 }
 
 #[test]
-fn a_version_above_10_turns_the_whole_pack_away_wherever_it_stands() {
+fn a_version_above_10_in_any_record_rejects_the_whole_pack() {
     for (version, index, pack) in [
         ("11", 0, r#"[{"bver":11,"n":"d/s","v":1},{"n":"d/s","v":2},5]"#),
         ("26", 2, r#"[{"n":"d/s","v":1},{"n":"d/s","x_":2},{"bver":26}]"#),
@@ -242,7 +242,7 @@ fn a_version_above_10_turns_the_whole_pack_away_wherever_it_stands() {
 }
 
 #[test]
-fn versions_up_to_10_are_taken() {
+fn versions_up_to_10_are_accepted() {
     for version in ["1", "5", "10", "10.0", "1e1"] {
         check(&format!(r#"[{{"bver":{version},"n":"d/s","v":1}},{{"bver":{version}}}]"#), &line("1", 0));
     }
@@ -255,7 +255,7 @@ fn versions_up_to_10_are_taken() {
 }
 
 #[test]
-fn all_records_have_the_same_version() {
+fn all_records_must_have_the_same_version() {
     let detail = |before| {
         format!(
             "`bver` must be the same in the whole pack, got 5 after records of version {before}; it is 10 where it is left out"
@@ -298,7 +298,7 @@ fn device_and_sensor_come_from_the_base_name_and_the_name() {
 }
 
 #[test]
-fn the_whole_name_has_the_characters_of_the_rfc_and_begins_with_a_letter_or_a_digit() {
+fn the_joined_name_has_the_characters_of_the_rfc_and_begins_with_a_letter_or_a_digit() {
     check(
         r#"[{"n":"d s","v":1},{"n":"_d","v":1},{"bn":"d","n":"_s","v":1},{"bn":"é/","n":"s","v":1},{"n":"t","v":1},{"bn":"/3303/"}]"#,
         concat!(
@@ -316,7 +316,7 @@ fn the_whole_name_has_the_characters_of_the_rfc_and_begins_with_a_letter_or_a_di
 // 4.5.2: units
 
 #[test]
-fn the_unit_of_a_record_stands_instead_of_the_base_unit() {
+fn the_unit_of_a_record_overrides_the_base_unit() {
     check(
         r#"[{"bn":"d/","bu":"V","n":"s","v":1,"u":"\u00b5V"},{"n":"s","v":1,"u":""}]"#,
         &format!(
@@ -330,7 +330,7 @@ fn the_unit_of_a_record_stands_instead_of_the_base_unit() {
 // 4.5.3: times
 
 #[test]
-fn times_below_2_to_the_28_are_relative_to_the_receipt() {
+fn times_below_2_to_the_28_are_relative_to_the_time_of_receipt() {
     for (time, expected) in [
         (r#""t":0"#, "2007-02-01T00:00:00Z"),
         (r#""t":-5"#, "2007-01-31T23:59:55Z"),
@@ -362,7 +362,7 @@ fn times_are_added_and_kept_exactly_to_the_nanosecond() {
 }
 
 #[test]
-fn times_keep_within_the_window_and_within_what_can_be_kept() {
+fn times_must_lie_in_the_window_and_in_the_range_of_timestamps() {
     let rules = Rules {
         precision: Precision::Nanos,
         earliest: Timestamp::parse("2007-01-01T00:00:00Z").expect("a time"),

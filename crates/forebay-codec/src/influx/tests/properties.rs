@@ -1,4 +1,4 @@
-//! What holds of every line, and of every text.
+//! Properties of every line, and of every text.
 
 use forebay_reading::Value;
 use proptest::prelude::*;
@@ -35,7 +35,7 @@ fn points() -> impl Strategy<Value = Vec<Point>> {
         "(?s).{0,20}".prop_map(Kind::Text),
         "[\"\\\\\n,= #a]{0,12}".prop_map(Kind::Text),
     ];
-    // A name that ends in a backslash cannot be written: it would escape what follows.
+    // A name cannot end in a backslash: it would escape the separator.
     let name = "([a-z, =\"]|\\\\[a-z]|[^\\p{C}\\\\]){0,8}[^\\p{C}\\\\]";
     let first = "[^\\p{C}\\\\#,\\s]";
     let point = (
@@ -130,7 +130,7 @@ fn readings_of(decoded: &Decoded) -> Vec<String> {
 
 proptest! {
     #[test]
-    fn what_a_client_writes_is_read_as_it_was_meant(points in points()) {
+    fn points_are_read_back_as_a_client_wrote_them(points in points()) {
         let (mut body, mut expected) = (String::new(), Vec::new());
         for point in &points {
             point.write(&mut body);
@@ -142,7 +142,7 @@ proptest! {
     }
 
     #[test]
-    fn a_bad_line_costs_no_other_wherever_it_stands(points in points(), place: prop::sample::Index, bad in "[a-z]{1,5}(,[a-z]{1,3})? ?[a-z=]{0,5}") {
+    fn a_bad_line_costs_no_other_line_at_any_place(points in points(), place: prop::sample::Index, bad in "[a-z]{1,5}(,[a-z]{1,3})? ?[a-z=]{0,5}") {
         let mut lines: Vec<String> = Vec::new();
         for point in &points {
             let mut line = String::new();
@@ -160,8 +160,8 @@ proptest! {
     }
 
     #[test]
-    fn lines_end_where_they_are_found_to_end_without_reading_them(body in "([mhosta,= \\\\\"#\n1i]|m,host=h a=1i|a=\"b\"|\nm,host=h a=\"x\ny\"){0,40}") {
-        // The last line is not UTF-8, so that the ends of all are looked for first.
+    fn line_end_finds_the_end_that_the_parser_finds(body in "([mhosta,= \\\\\"#\n1i]|m,host=h a=1i|a=\"b\"|\nm,host=h a=\"x\ny\"){0,40}") {
+        // A last line that is not UTF-8 makes the decoder find the ends of all lines first.
         let mut other = body.clone().into_bytes();
         other.extend_from_slice(b"\n\xff");
         let (alone, beside) = (decode(body.as_bytes(), &nanos()), decode(&other, &nanos()));

@@ -44,7 +44,7 @@ fn multiple_data_points_5_1_2() {
 }
 
 #[test]
-fn multiple_measurements_5_1_3_come_to_the_same_as_resolved_5_1_4() {
+fn multiple_measurements_5_1_3_give_the_readings_of_resolved_5_1_4() {
     let decoded = |body| decode(body, &tests::rules()).expect("JSON");
     let (packed, resolved) = (decoded(example!("5.1.3")), decoded(example!("5.1.4")));
     assert_eq!(packed.readings, resolved.readings);

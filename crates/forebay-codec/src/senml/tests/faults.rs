@@ -1,4 +1,4 @@
-//! What is turned away, what fails, and what becomes of the records beside it.
+//! Rejected records, failing packs, and the records beside a fault.
 
 use super::{check, decode, line, show};
 use crate::{Reason, Rules, tests};
@@ -53,7 +53,7 @@ fn each_label_has_its_type() {
 }
 
 #[test]
-fn a_label_stands_once_in_a_record() {
+fn a_label_that_is_there_twice_rejects_its_record() {
     for label in ["n", "v", "t", "ut", "bn", "bver"] {
         let json = if ["n", "bn"].contains(&label) { "\"d/s\"" } else { "1" };
         check(
@@ -66,14 +66,14 @@ fn a_label_stands_once_in_a_record() {
 }
 
 #[test]
-fn the_first_fault_of_a_record_is_told_and_the_record_counts_once() {
+fn the_first_fault_of_a_record_is_reported_and_the_record_counts_once() {
     let body = r#"[{"t":"x","v":[],"v":1,"x_":1,"bt":null}]"#;
     check(body, "0 /0/t: `t` must be a number, got a string");
     assert_eq!(decode(body, &tests::rules()).expect("JSON").rejections.count(), 1);
 }
 
 #[test]
-fn good_base_fields_of_a_record_that_is_turned_away_hold_for_the_next_ones() {
+fn good_base_fields_of_a_rejected_record_hold_for_later_records() {
     check(
         r#"[{"bn":"d/","bt":5,"bv":1,"n":"s","v":"one"},{"n":"s","v":1},{"bt":6,"n":"s","vd":""},{"n":"s","v":1}]"#,
         &format!(
@@ -85,7 +85,7 @@ fn good_base_fields_of_a_record_that_is_turned_away_hold_for_the_next_ones() {
 }
 
 #[test]
-fn a_faulty_base_field_turns_away_all_records_that_need_it_until_it_is_set_anew() {
+fn a_faulty_base_field_rejects_all_records_that_need_it_until_it_is_set_again() {
     for (base, fault) in [
         (r#""bt":"5""#, "`bt` must be a number, got a string"),
         (r#""bt":1,"bt":1"#, "`bt` is there twice"),
@@ -105,7 +105,7 @@ fn a_faulty_base_field_turns_away_all_records_that_need_it_until_it_is_set_anew(
 }
 
 #[test]
-fn only_records_that_need_a_faulty_base_field_are_turned_away() {
+fn records_that_do_not_need_a_faulty_base_field_are_accepted() {
     check(
         r#"[{"bn":"d/","bu":1},{"n":"s","v":1},{"n":"s","v":2,"u":""}]"#,
         &format!(
@@ -135,7 +135,7 @@ fn only_records_that_need_a_faulty_base_field_are_turned_away() {
 }
 
 #[test]
-fn a_number_beyond_all_doubles_is_the_fault_of_its_record_alone() {
+fn a_number_beyond_all_doubles_costs_its_record_alone() {
     for label in ["v", "t", "s", "ut"] {
         let own = if label == "v" { "" } else { r#""v":2,"# };
         check(
@@ -155,7 +155,7 @@ fn a_number_beyond_all_doubles_is_the_fault_of_its_record_alone() {
 }
 
 #[test]
-fn an_escape_that_stands_for_nothing_costs_its_record_and_those_that_need_it() {
+fn an_invalid_escape_costs_its_record_and_the_records_that_need_it() {
     let detail = |escape: &str| format!("a string has the escape `{escape}`, which stands for no character");
     check(
         r#"[{"n":"d/s","v":1},{"n":"d/s","vs":"\ud800"},{"n":"\q","v":2},{"n":"d/s","v":3}]"#,
@@ -175,7 +175,7 @@ fn an_escape_that_stands_for_nothing_costs_its_record_and_those_that_need_it() {
             detail("\\x")
         ),
     );
-    // A label that cannot be read is no base field unless it begins as one.
+    // An unreadable label is a base field only if it begins like one.
     check(
         r#"[{"\ud800":1,"n":"d/s","v":1},{"n":"d/s","v":2},{"n":"d/s","v":3,"x\q\n":1}]"#,
         &format!("{}\n0 /0: {}\n2 /2: {}", line("2", 0), detail("\\ud800"), detail("\\q")),
@@ -186,7 +186,7 @@ fn an_escape_that_stands_for_nothing_costs_its_record_and_those_that_need_it() {
             &format!("0 /0: {0}\n1 /0: {0} (in record 0, and it holds for this one)", detail("\\q")),
         );
     }
-    // Also where its label is passed over: it is the record that is at fault.
+    // The same for an ignored label: the fault is the record's.
     check(r#"[{"n":"d/s","v":1,"x":"\q"}]"#, &format!("0 /0/x: {}", detail("\\q")));
 }
 
@@ -210,7 +210,7 @@ fn a_fault_that_leaves_the_pack_whole_costs_its_record_alone() {
         (&format!("\"v\":1,\"x\":{deep}"), format!("/x: {too_deep}")),
         ("\"v\":1,\"x\t\":1", format!(": {tab}")),
     ] {
-        // The base fields beside the fault hold on.
+        // The base fields beside the fault still hold.
         check(
             &format!(r#"[{{"n":"d/s","v":1}},{{"bt":5,"n":"d/s",{field}}},{{"n":"d/s","v":3}}]"#),
             &format!("{}\n{}\n1 /1{told}", line("1", 0), line("3", 5)),
@@ -218,7 +218,7 @@ fn a_fault_that_leaves_the_pack_whole_costs_its_record_alone() {
         assert!(decode(&format!(r#"[{{"n":"d/s",{field}}}]"#), &tests::rules()).is_err(), "{field}");
     }
     check(r#"[{"n":"d/s","v":1},NaN]"#, &format!("{}\n1 /1: {}", line("1", 0), word("NaN")));
-    // A base field at fault costs those that need it, and so may a record of which nothing can be read.
+    // A faulty base field costs the records that need it; so does a record without one readable label.
     check(
         r#"[{"bt":NaN,"n":"d/s","v":1},{"n":"d/s","v":2},{"bt":0,"n":"d/s","v":3}]"#,
         &format!(
@@ -272,13 +272,13 @@ fn the_limits_of_a_reading_hold_and_the_pointer_leads_to_the_field() {
         &format!(r#"[{{"n":"d","vs":"{text}"}}]"#),
         "0 /0/vs: `value` must be at most 4096 bytes long as a string, got 4097",
     );
-    // A base field of an earlier record is where it stands.
+    // The pointer to a base field leads to the earlier record that has it.
     let pack = format!(r#"[{{"bu":"{long}"}},{{"n":"d","v":1}}]"#);
     assert!(show(&pack, &tests::rules()).starts_with("1 /0/bu: `unit` must be"));
 }
 
 #[test]
-fn what_a_client_sent_is_repeated_only_in_part() {
+fn errors_repeat_only_a_part_of_the_input() {
     let name = "x".repeat(10_000);
     for pack in [
         format!(r#"[{{"{name}_":1}}]"#),
@@ -310,7 +310,7 @@ fn readings_that_a_base_name_makes_much_longer_than_their_records_are_bounded() 
 }
 
 #[test]
-fn what_is_no_json_is_told_with_line_and_column() {
+fn broken_json_is_reported_with_line_and_column() {
     check_error(
         "",
         "line 1, column 1: EOF while parsing a value; the body is empty; send a SenML pack, an array of records such as [{\"n\":\"device/sensor\",\"v\":1}]",

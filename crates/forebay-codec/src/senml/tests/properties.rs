@@ -1,4 +1,4 @@
-//! Packs that are written with and without base fields, and packs that are nearly packs.
+//! Packs with and without base fields, and texts that are almost packs.
 
 use std::collections::BTreeMap;
 
@@ -47,7 +47,7 @@ fn measured() -> impl Strategy<Value = Measured> {
         any::<bool>().prop_map(Kind::Boolean),
         "(?s).{0,8}".prop_map(Kind::Text),
     ];
-    // From 1978-07-04, when times begin to be absolute, to what can be kept.
+    // From 1978-07-04, where times become absolute, to the last timestamp.
     let nanos = prop_oneof![(268_435_456_000_000_000..i64::MAX), (NOW * 1_000_000_000..NOW * 1_000_000_100)];
     let base_nanos = prop_oneof![Just(0), any::<i32>().prop_map(i64::from), 0..i64::MAX];
     let names = (0..DEVICES.len(), 0..SENSORS.len(), 0..UNITS.len());
@@ -67,7 +67,7 @@ fn seconds(nanos: i128) -> String {
     format!("{sign}{}.{:09}", nanos.abs() / 1_000_000_000, nanos.abs() % 1_000_000_000)
 }
 
-/// Writes measurements as a pack; what is in force of the base fields is left out, or made up for.
+/// Writes measurements as a pack; a record leaves out, or compensates, the base fields in force.
 #[derive(Default)]
 struct Writer {
     device: Option<usize>,
@@ -141,11 +141,11 @@ impl Writer {
 /// The name without a base name.
 fn alone(measured: &Measured) -> String {
     let separator = if measured.device == 0 { "_" } else { "/" };
-    // Only the last part of such a name is the sensor.
+    // Only the last part of a name alone is the sensor.
     format!("{}{separator}{}", DEVICES[measured.device], ["voltage", "b", "x"][measured.sensor])
 }
 
-/// The readings that a pack of them must give.
+/// The readings that a pack of these measurements must give.
 fn expected(pack: &[Measured]) -> Readings {
     let mut readings = Readings::default();
     let (mut base_value, mut has_base_name) = (None, false);
@@ -179,7 +179,7 @@ fn expected(pack: &[Measured]) -> Readings {
     readings
 }
 
-/// An object that may be a record, or nearly.
+/// An object that is a record, or almost one.
 fn fragment() -> impl Strategy<Value = String> {
     let json = prop::sample::select(vec![
         "1",
@@ -240,7 +240,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn what_is_written_with_any_base_fields_is_read_back(pack in prop::collection::vec(measured(), 1..12)) {
+    fn a_pack_with_any_base_fields_is_read_back(pack in prop::collection::vec(measured(), 1..12)) {
         let mut writer = Writer::default();
         let records: Vec<_> = pack.iter().map(|measured| writer.record(measured)).collect();
         let body = format!("[{}]", records.join(","));
@@ -254,7 +254,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(8000))]
 
     #[test]
-    fn the_scanner_agrees_with_serde_json(
+    fn the_scanner_agrees_with_the_careful_reader(
         records in prop::collection::vec(fragment(), 0..5),
         frame in prop::sample::select(vec![("[", "]"), ("[", "]"), ("", ""), ("[", ""), ("", "]"), (" [ ", " ] "), ("[", "] x")]),
     ) {
