@@ -24,6 +24,7 @@
 use std::borrow::Cow;
 
 use forebay_reading::ReadingRef;
+use hashbrown::hash_table::{Entry, HashTable};
 use prost::encoding::{encode_varint, encoded_len_varint};
 use snap::raw::{Encoder as Snappy, max_compress_len};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -164,25 +165,21 @@ impl<'a> SampleEntry<'a> {
 
 /// Numbers the series in order of first appearance.
 fn number_series(entries: &mut [SampleEntry<'_>], seed: u64) {
-    const EMPTY: usize = usize::MAX;
-    // A table of the first entry of each series, by the hash of its labels; at most half of it is taken.
-    let mut firsts = vec![EMPTY; (2 * entries.len()).next_power_of_two()];
-    let mask = firsts.len() - 1;
-    let mut next = 0;
+    let hash = |labels: &[u8]| xxh3_64_with_seed(labels, seed);
+    // The first entry of each series.
+    let mut firsts = HashTable::with_capacity(entries.len());
     for index in 0..entries.len() {
         let labels = entries[index].labels;
-        #[allow(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
-        let mut place = xxh3_64_with_seed(labels, seed) as usize & mask;
-        while firsts[place] != EMPTY && entries[firsts[place]].labels != labels {
-            place = (place + 1) & mask;
-        }
-        if firsts[place] == EMPTY {
-            firsts[place] = index;
-            entries[index].series = next;
-            next += 1;
-        } else {
-            entries[index].series = entries[firsts[place]].series;
-        }
+        let is_same = |first: &usize| entries[*first].labels == labels;
+        let next = firsts.len();
+        entries[index].series =
+            match firsts.entry(hash(labels), is_same, |first| hash(entries[*first].labels)) {
+                Entry::Occupied(first) => entries[*first.get()].series,
+                Entry::Vacant(place) => {
+                    place.insert(index);
+                    next
+                }
+            };
     }
 }
 
