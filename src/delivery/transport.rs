@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_reading::registry::Registry;
-use forebay_stores::{Silence, Store, Trial};
+use forebay_stores::{Silence, Store, TrialRequest};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderValue};
 use tokio::time::{Instant, timeout_at};
@@ -142,7 +142,7 @@ impl Transport {
         &self,
         url: Url,
         host: Option<HeaderValue>,
-        trial: &Trial,
+        trial: &TrialRequest,
     ) -> Result<TrialAnswer, WireError> {
         let url = with_query(url, trial.query.clone());
         let body =

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use forebay_stores::{NodeAnswer, Silence, Store, Trial, judge};
+use forebay_stores::{NodeAnswer, Silence, Store, TrialRequest, judge};
 use http::HeaderValue;
 
 use super::secrets::{Extent, Secrets};
@@ -17,7 +17,7 @@ use super::{DeliveryConfig, NodeSource};
 pub struct Trials {
     transport: Transport,
     store: Arc<dyn Store>,
-    trials: Vec<Trial>,
+    trials: Vec<TrialRequest>,
     /// The secrets to hide in every text of a node.
     secrets: Arc<Secrets>,
 }
@@ -65,7 +65,7 @@ impl Trials {
         Ok(found.join("; "))
     }
 
-    async fn try_out(&self, endpoint: &Endpoint, trial: &Trial) -> Result<String, String> {
+    async fn try_out(&self, endpoint: &Endpoint, trial: &TrialRequest) -> Result<String, String> {
         let answer = self.transport.try_out(endpoint.url.clone(), endpoint.host.clone(), trial).await;
         let hide = |text: String| self.secrets.hide(&text, Extent::Whole).into_owned();
         if matches!(answer, Err(WireError::Timeout(_))) && trial.silence == Silence::Allowed {

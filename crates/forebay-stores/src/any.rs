@@ -1,13 +1,13 @@
-//! Any program that takes readings as JSON over HTTP, such as the embedded node.
+//! Any program that accepts readings as JSON over HTTP, such as the embedded node.
 
 use std::sync::Arc;
 
 use forebay_codec::Encoder;
 
 use crate::diagnosis::diagnose_empty_batch;
-use crate::{NodeAnswer, Silence, Store, Trial};
+use crate::{NodeAnswer, Silence, Store, TrialRequest};
 
-/// The store behind the formats `ndjson` and `json`: any program that takes such bodies.
+/// The store behind the formats `ndjson` and `json`.
 #[derive(Debug)]
 pub(super) struct AnyProgram {
     encoder: Arc<dyn Encoder>,
@@ -15,7 +15,7 @@ pub(super) struct AnyProgram {
 }
 
 impl AnyProgram {
-    /// A program that takes what `encoder` writes. `empty_batch` is a body without readings.
+    /// A program that accepts the bodies of `encoder`. `empty_batch` is a body without readings.
     pub(super) fn new(encoder: impl Encoder + 'static, empty_batch: &'static [u8]) -> AnyProgram {
         AnyProgram { encoder: Arc::new(encoder), empty_batch }
     }
@@ -26,8 +26,8 @@ impl Store for AnyProgram {
         Arc::clone(&self.encoder)
     }
 
-    fn trials(&self) -> Vec<Trial> {
-        vec![Trial { query: None, body: self.empty_batch.to_vec(), silence: Silence::Allowed }]
+    fn trials(&self) -> Vec<TrialRequest> {
+        vec![TrialRequest { query: None, body: self.empty_batch.to_vec(), silence: Silence::Allowed }]
     }
 
     fn diagnose(&self, answer: &NodeAnswer<'_>) -> Result<String, String> {

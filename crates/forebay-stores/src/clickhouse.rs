@@ -1,12 +1,12 @@
 //! ClickHouse: canonical readings as JSONEachRow into a table, over its HTTP interface.
 //!
-//! The insert stands in the query of the node's address, before what stands there already: of a setting that is there
-//! twice ClickHouse takes the last one, so that the address has the last word; of `query` it takes the first.
+//! The insert is put before the query of the node's address. ClickHouse uses the last value of a setting that is there twice,
+//! so the address overrides the gateway's settings; of `query` it uses the first value.
 //!
-//! - `date_time_input_format=best_effort` lets a column `time` of any kind of time take RFC 3339, whatever the time zone of
-//!   the server or the column is. Without it, `Z` is refused.
-//! - `input_format_skip_unknown_fields=0` has readings refused whose unit or tags have no column, where newer versions leave
-//!   these out without a word.
+//! - `date_time_input_format=best_effort` lets a column `time` of any time type accept RFC 3339, in any time zone of the server
+//!   or the column. Without it, `Z` is refused.
+//! - `input_format_skip_unknown_fields=0` makes ClickHouse refuse readings whose unit or tags have no column; newer versions
+//!   would drop unit and tags silently.
 //! - `insert_deduplication_token` makes a batch that is sent again the same insert.
 
 mod diagnosis;
@@ -19,8 +19,8 @@ use std::sync::Arc;
 use forebay_codec::{Encoder, Ndjson};
 use url::form_urlencoded;
 
-use crate::{Blame, ClickhouseConfig, NodeAnswer, Store, Trial};
-use diagnosis::Place;
+use crate::{Blame, ClickhouseConfig, NodeAnswer, Store, TrialRequest};
+use diagnosis::TableName;
 
 /// The key of the insert that stores nothing.
 const TRIAL_KEY: &str = "forebay-check";
@@ -28,7 +28,7 @@ const TRIAL_KEY: &str = "forebay-check";
 /// The store behind the format `clickhouse`.
 #[derive(Debug)]
 pub struct Clickhouse {
-    place: Place,
+    place: TableName,
     /// The query of an insert, apart from its token.
     insert: String,
     has_token: bool,
@@ -36,7 +36,7 @@ pub struct Clickhouse {
 
 impl Clickhouse {
     pub(super) fn new(config: &ClickhouseConfig) -> Clickhouse {
-        let place = Place { database: quote(&config.database), table: quote(&config.table) };
+        let place = TableName { database: quote(&config.database), table: quote(&config.table) };
         let insert = query(&format!("INSERT INTO {} FORMAT JSONEachRow", place.name()));
         Clickhouse { place, insert, has_token: config.deduplication_token }
     }
@@ -64,10 +64,13 @@ impl Store for Clickhouse {
         errors::blame(answer)
     }
 
-    /// What columns the table has, and whether an insert of nothing is taken: no other request shows whether the user may.
-    fn trials(&self) -> Vec<Trial> {
+    /// A description of the table, and an insert of nothing: no other request shows whether the user may insert.
+    fn trials(&self) -> Vec<TrialRequest> {
         let describe = query(&format!("DESCRIBE TABLE {} FORMAT JSONEachRow", self.place.name()));
-        let trial = |query| Trial { query: Some(self.with_token(query, TRIAL_KEY)), ..Trial::default() };
+        let trial = |query| TrialRequest {
+            query: Some(self.with_token(query, TRIAL_KEY)),
+            ..TrialRequest::default()
+        };
         vec![trial(describe), trial(self.insert.clone())]
     }
 
@@ -136,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_insert_and_the_token_stand_in_the_query() {
+    fn the_query_has_the_insert_and_the_token() {
         let check = |database: &str, table: &str, key: &str, insert: &str| {
             for has_token in [true, false] {
                 let query = clickhouse(database, table, has_token).query(key).expect("a query");

@@ -1,18 +1,18 @@
-//! What an answer to a trial says of a node, as far as any format can tell.
+//! Findings about a node from its answer to a trial, as far as they are the same for all formats.
 
 use std::borrow::Cow;
 
 use crate::NodeAnswer;
 use crate::report::{members, text};
 
-/// Most characters of an answer that are shown.
+/// Most shown characters of an answer.
 const SHOWN_CHARS_MAX: usize = 300;
 
-/// What the status of an answer says of a node.
+/// The finding about a node from the status of its answer, for people.
 ///
 /// # Errors
 ///
-/// In words for people, what is wrong and what to do about it.
+/// The problem, and what to do about it.
 pub fn diagnose_status(answer: &NodeAnswer<'_>) -> Result<String, String> {
     let status = answer.status;
     let advice = match status {
@@ -37,16 +37,16 @@ pub fn diagnose_status(answer: &NodeAnswer<'_>) -> Result<String, String> {
     Err(format!("{advice} ({status}){}", said(answer)))
 }
 
-/// What the answer to a batch without readings says of a node that may be any program.
+/// The finding about a node that may be any program, from its answer to a batch without readings.
 ///
 /// # Errors
 ///
-/// In words for people, what is wrong and what to do about it.
+/// The problem, and what to do about it.
 pub(super) fn diagnose_empty_batch(answer: &NodeAnswer<'_>) -> Result<String, String> {
     let status = answer.status;
     match status {
         200..=299 => Ok(format!("takes connections, and a batch without readings ({status})")),
-        // It looks at what it gets, so the path is the right one. Nothing says that it must take nothing.
+        // The node examines the body, so the path is right. It need not accept a batch without readings.
         400 | 411 | 422 if !is_unknown_path(answer) => {
             Ok(format!("takes connections, and refuses a batch without readings, as it may ({status})"))
         }
@@ -54,15 +54,15 @@ pub(super) fn diagnose_empty_batch(answer: &NodeAnswer<'_>) -> Result<String, St
     }
 }
 
-/// Whether VictoriaMetrics knows no such path: it answers 400 where others answer 404.
+/// Whether VictoriaMetrics does not know the path: it answers 400 instead of 404.
 pub(super) fn is_unknown_path(answer: &NodeAnswer<'_>) -> bool {
-    // Other stores repeat in a 400 what devices sent, but not at its beginning.
+    // The 400 of another store may repeat words of devices, but not at its beginning.
     let is_its_own = answer.body.starts_with("remoteAddr: ");
     answer.status == 400 && is_its_own && answer.body.contains("unsupported path requested")
 }
 
-/// What a node says is wrong: the member `error` or else `message` of a JSON object, also of one that was cut, or the whole
-/// body.
+/// The error that a node names: the member `error`, or else `message`, of a JSON object, which may have been cut off; or else
+/// the whole body.
 pub(super) fn error_text(body: &str) -> Cow<'_, str> {
     let member = |wanted: &str| {
         let found = members(body.as_bytes()).find(|(name, _)| *name == wanted.as_bytes());
@@ -71,13 +71,13 @@ pub(super) fn error_text(body: &str) -> Cow<'_, str> {
     member("error").or_else(|| member("message")).unwrap_or_else(|| body.trim().into())
 }
 
-/// Whether an answer with this status can blame the readings by its words. Of 400 and 422 the status says it; the others
-/// that are left out speak of the request as a whole (credentials, size), or ask for patience.
+/// Whether the words of an answer with this status can blame the readings. The statuses 400 and 422 blame them anyway; the other
+/// excluded statuses concern the whole request (credentials, size), or ask the gateway to wait.
 pub(super) fn may_blame_readings(status: u16) -> bool {
     !matches!(status, 200..=400 | 401 | 408 | 413 | 422 | 425 | 429 | 503)
 }
 
-/// What a node says, to be put after other words; nothing if it says nothing.
+/// The words of a node, to be appended to other words; empty if the body is empty.
 pub(super) fn said(answer: &NodeAnswer<'_>) -> String {
     let text = excerpt(answer.body);
     if text.is_empty() { text } else { format!("; it says: {text}") }
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_looks_at_a_batch_without_readings_has_the_right_path() {
+    fn a_node_that_examines_a_batch_without_readings_has_the_right_path() {
         let headers = HeaderMap::new();
         let check = |status: u16, expected: Result<&str, &str>| {
             let words = diagnose_empty_batch(&NodeAnswer { status, headers: &headers, body: "" });
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_node_says_is_one_line_of_bounded_length() {
+    fn the_words_of_a_node_are_shown_as_one_line_of_bounded_length() {
         assert_eq!(excerpt("\u{1b}[2J a\r\n\r\nb\u{0}c\t"), "[2J a b c");
         for long in ["x".repeat(10_000), "é ".repeat(10_000)] {
             let shown = excerpt(&long);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use forebay_codec::{ElasticsearchConfig, ElasticsearchEncoder, Encoder};
 
 use crate::diagnosis::said;
-use crate::{Blame, FailedItem, NodeAnswer, Store, Trial, diagnose_status};
+use crate::{Blame, FailedItem, NodeAnswer, Store, TrialRequest, diagnose_status};
 
 /// The store behind the format `elasticsearch`.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl Store for Elasticsearch {
         self.encoder.clone()
     }
 
-    /// Elasticsearch knows no zstd; what it does not understand it refuses, as if the readings were bad.
+    /// Elasticsearch does not know zstd, and would refuse such a body as if the readings were bad.
     fn compressions(&self) -> &'static [&'static str] {
         &["gzip"]
     }
@@ -44,8 +44,8 @@ impl Store for Elasticsearch {
     }
 
     /// A bulk request without actions, which is refused where bulk requests are taken.
-    fn trials(&self) -> Vec<Trial> {
-        vec![Trial { body: b"\n".to_vec(), ..Trial::default() }]
+    fn trials(&self) -> Vec<TrialRequest> {
+        vec![TrialRequest { body: b"\n".to_vec(), ..TrialRequest::default() }]
     }
 
     fn diagnose(&self, answer: &NodeAnswer<'_>) -> Result<String, String> {
@@ -78,7 +78,7 @@ mod tests {
     fn an_empty_bulk_request_is_refused_where_bulk_requests_are_taken() {
         let check = |status: u16, body: &str, expected: Result<&str, &str>| {
             let store = Elasticsearch::new(&ElasticsearchConfig::default());
-            assert_eq!(store.trials(), [Trial { body: b"\n".to_vec(), ..Trial::default() }]);
+            assert_eq!(store.trials(), [TrialRequest { body: b"\n".to_vec(), ..TrialRequest::default() }]);
             let told = store.diagnose(&NodeAnswer { status, headers: &http::HeaderMap::new(), body });
             let ((Ok(told), Ok(expected)) | (Err(told), Err(expected))) = (&told, expected) else {
                 panic!("{told:?} is not {expected:?}")

@@ -1,4 +1,4 @@
-//! InfluxDB, and whatever else takes line protocol, such as VictoriaMetrics.
+//! InfluxDB, and other stores that accept line protocol, such as VictoriaMetrics.
 
 mod error;
 
@@ -7,8 +7,8 @@ use std::sync::Arc;
 use forebay_codec::{Encoder, InfluxConfig, InfluxEncoder};
 
 use crate::diagnosis::{is_unknown_path, said};
-use crate::{Blame, NodeAnswer, Store, Trial, diagnose_status};
-use error::Error;
+use crate::{Blame, NodeAnswer, Store, TrialRequest, diagnose_status};
+use error::InfluxError;
 
 const WRONG_PATH: &str = "takes no line protocol at this path: that is /write?db=NAME (InfluxDB 1, VictoriaMetrics) or \
     /api/v2/write?org=ORG&bucket=BUCKET (InfluxDB 2 and later)";
@@ -31,24 +31,24 @@ impl Store for InfluxDb {
     }
 
     fn compressions(&self) -> &'static [&'static str] {
-        // InfluxDB takes a body in zstd for text; VictoriaMetrics, too, drops its lines, and says that it has them.
+        // InfluxDB, and VictoriaMetrics too, reads a body in zstd as text, drops its lines and reports success.
         &["gzip"]
     }
 
     fn blame(&self, answer: &NodeAnswer<'_>) -> Option<Blame> {
-        if is_unknown_path(answer) { Some(Blame::Setup) } else { Error::of(answer).blame() }
+        if is_unknown_path(answer) { Some(Blame::Setup) } else { InfluxError::of(answer).blame() }
     }
 
-    fn trials(&self) -> Vec<Trial> {
-        // A body without a line: the database and the credentials are looked at before it.
-        vec![Trial::default()]
+    fn trials(&self) -> Vec<TrialRequest> {
+        // A body without lines: the store checks the database and the credentials before the body.
+        vec![TrialRequest::default()]
     }
 
     fn diagnose(&self, answer: &NodeAnswer<'_>) -> Result<String, String> {
-        let error = Error::of(answer);
+        let error = InfluxError::of(answer);
         let advice = match answer.status {
             200..=299 => return Ok("takes line protocol".to_owned()),
-            // InfluxDB 2.0 takes no body without lines, and says so when all else is right.
+            // InfluxDB 2.0 refuses a body without lines only after all other checks passed.
             400 if error.says("writing requires points") => return Ok("takes line protocol".to_owned()),
             400 if error.says("database is required") => "wants a database: add ?db=NAME to the address",
             404 if error.says("database not found") => {
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_any_batch_would_meet_is_told_from_one_of_the_readings() {
+    fn errors_of_the_setup_differ_from_errors_of_the_readings() {
         let check = |status: u16, body: &str, expected: Option<Blame>| {
             let blame = store().blame(&answer(status, body, &HeaderMap::new()));
             assert_eq!(blame, expected, "{status} {body}");
@@ -101,7 +101,7 @@ mod tests {
         check(500, "{\"error\":\"retention policy not found: nope\"}", setup);
         let path = "remoteAddr: \"127.0.0.1:4\"; requestURI: /x; unsupported path requested: \"/x\"";
         check(400, path, setup);
-        // The status says it.
+        // The status decides.
         for readings in [
             "{\"error\":\"partial write: field type conflict: input field \\\"value\\\" … dropped=1\"}",
             "{\"error\":\"partial write: points beyond retention policy dropped=1\"}",
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_node_is_told_with_what_to_do() {
+    fn the_problem_of_a_node_is_reported_with_what_to_do() {
         let check = |status: u16, body: &str, expected: Result<&str, &str>| {
             let told = store().diagnose(&answer(status, body, &HeaderMap::new()));
             match (told, expected) {

@@ -1,35 +1,35 @@
-//! The one judge of what a node's answer means beyond its status, for every store.
+//! The meaning of a node's answer beyond its status, for every store.
 //!
-//! A 2xx counts as a delivery only if it is an answer of the kind of store that the format is for. A web page (of a proxy, a
-//! sign-in portal, the wrong server) is no such answer, and neither is a body that reports an error: the generic ways are
-//! known here ([`reports_error`]), a store's own ways are known to its [`Store::blame`]. An empty body is always an answer.
-//! Only the body decides, and its beginning is enough: it may have been cut.
+//! A 2xx counts as a delivery only if a store of this format gave it. A web page (of a proxy, a sign-in portal, the wrong
+//! server) does not count, and neither does a body that reports an error: generic reports are recognised here
+//! ([`reports_error`]), those of one store in its [`Store::blame`]. An empty body always counts. Only the body decides; its
+//! beginning is enough, as it may have been cut off.
 
 use http::header::CONTENT_TYPE;
 
 use crate::report::reports_error;
 use crate::{Blame, NodeAnswer, Store};
 
-/// How a page begins, in lower case, after blanks and a byte order mark.
+/// Beginnings of web pages, in lower case, after white space and a byte order mark.
 const PAGES: [&str; 2] = ["<!doctype", "<html"];
-/// What servers say that were spoken to without TLS: those written in Go, nginx, Apache. They say it with the status 400,
-/// which would blame the readings.
+/// Answers of servers that expected TLS: those written in Go, nginx, Apache. Their status is 400, which would blame the
+/// readings.
 const EXPECTS_TLS: [&str; 3] = [
     "Client sent an HTTP request to an HTTPS server",
     "plain HTTP request was sent to HTTPS port",
     "speaking plain HTTP to an SSL-enabled server port",
 ];
 
-/// What an answer means beyond its status.
+/// The meaning of an answer beyond its status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judgement {
     /// Whose fault the error is.
     pub blame: Blame,
-    /// In words for people, why a success is none.
+    /// Why a successful status does not count, for people.
     pub why: Option<&'static str>,
 }
 
-/// Judges an answer of a store. `None` leaves it to the status.
+/// Judges an answer of a store. `None` leaves the judgement to the status.
 pub fn judge(store: &dyn Store, answer: &NodeAnswer<'_>) -> Option<Judgement> {
     let of_store = |why| store.blame(answer).map(|blame| Judgement { blame, why });
     if !(200..300).contains(&answer.status) {
@@ -54,7 +54,7 @@ pub fn is_page(body: &str) -> bool {
     PAGES.iter().any(|page| body.get(..page.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(page)))
 }
 
-/// Whether the body says of itself that it is a problem (RFC 9457).
+/// Whether the body is declared a problem document (RFC 9457).
 fn is_problem(answer: &NodeAnswer<'_>) -> bool {
     let media_type =
         answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();

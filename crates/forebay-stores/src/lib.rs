@@ -1,10 +1,11 @@
-//! The stores that batches go to: what each of them takes, what it says of it in a way of its own, and how to try it
+//! The stores that batches go to: the bodies and headers that each expects, the meaning of its answers, and a way to try it
 //! without storing anything.
 //!
-//! A [`Store`] is named by `cluster.format`, after what it takes: an [`Encoder`] writes that. What is common to all, such as
-//! the page of a proxy in the place of an answer, is not a matter of one store: [`judge`] asks it.
+//! `cluster.format` names a [`Store`] by the format of its bodies, which an [`Encoder`] of `forebay-codec` writes. Answers that
+//! any server may give, such as the web page of a proxy, are handled once for all stores: [`judge`] checks them, and then asks
+//! the store.
 //!
-//! A store is added as a file here and a row in [`STORES`]; what writes the bodies that it takes stands in `forebay-codec`.
+//! A new store is a file here and a row in [`STORES`].
 
 mod any;
 mod clickhouse;
@@ -26,7 +27,7 @@ pub use judge::{Judgement, is_page, judge};
 
 use forebay_codec::{ElasticsearchConfig, Encoder, InfluxConfig, Json, Ndjson};
 
-/// The stores, by the names that `cluster.format` gives what they take.
+/// The stores, by their formats in `cluster.format`.
 pub const STORES: Registry<MakeStore> = Registry {
     what: "format",
     members: &[
@@ -42,14 +43,14 @@ pub const STORES: Registry<MakeStore> = Registry {
 /// Makes a store of one kind.
 pub type MakeStore = fn(&StoreConfig) -> Arc<dyn Store>;
 
-/// Settings of all stores. Each looks at its own.
+/// Settings of all stores. Each store reads its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// Of `clickhouse`.
+    /// Settings of `clickhouse`.
     pub clickhouse: ClickhouseConfig,
-    /// Of `elasticsearch`.
+    /// Settings of `elasticsearch`.
     pub elasticsearch: ElasticsearchConfig,
-    /// Of `influx`.
+    /// Settings of `influx`.
     pub influx: InfluxConfig,
 }
 
@@ -60,7 +61,7 @@ pub struct ClickhouseConfig {
     pub database: String,
     /// The table that readings are inserted into.
     pub table: String,
-    /// Whether each insert has its batch's key as `insert_deduplication_token`.
+    /// Whether each insert carries the key of its batch as `insert_deduplication_token`.
     pub deduplication_token: bool,
 }
 
@@ -74,96 +75,96 @@ impl Default for ClickhouseConfig {
     }
 }
 
-/// A kind of store: what it takes, and what it says in a way of its own.
+/// A kind of store.
 pub trait Store: Send + Sync + Debug {
-    /// The encoder of the bodies that the store takes.
+    /// The encoder of the store's bodies.
     fn encoder(&self) -> Arc<dyn Encoder>;
 
-    /// The ways to compress a body, by their configuration names, that it can undo.
+    /// The compressions that the store understands, by their names in the configuration.
     fn compressions(&self) -> &'static [&'static str] {
         &["gzip", "zstd"]
     }
 
-    /// Headers that every request to it has, apart from those of the body, in lower case.
+    /// Headers of every request, apart from those of the body; names in lower case.
     fn headers(&self) -> &'static [(&'static str, &'static str)] {
         &[]
     }
 
-    /// What the query of a node's address gets for a batch under `key`, before what stands there: `name=value` pairs joined
-    /// by `&`, encoded.
+    /// Parameters for a batch under `key`, to be put before the query of the node's address: encoded `name=value` pairs, joined
+    /// by `&`.
     fn query(&self, _key: &str) -> Option<String> {
         None
     }
 
-    /// Most bytes of an answer that speaks of so many readings one by one; `None` if answers do not.
+    /// Most bytes of an answer with one item per reading; `None` if answers have no items.
     fn item_answer_bytes_max(&self, _readings: usize) -> Option<usize> {
         None
     }
 
-    /// Reads an answer of success that speaks of readings one by one: which of them the node does not have, and why, in
-    /// their order.
+    /// Reads a successful answer with one item per reading: the readings that the node did not store, and why, in their
+    /// order.
     ///
     /// # Errors
     ///
-    /// In words for people, why the answer cannot be understood. The batch is sent again then.
+    /// Why the answer cannot be understood, for people. The batch is sent again then.
     fn failed_items(&self, _body: &[u8], _readings: usize) -> Result<Vec<FailedItem>, String> {
         Ok(Vec::new())
     }
 
-    /// Says whose fault an error is, where the store tells it otherwise than by the status. Answers of success are
-    /// shown here too, unless they speak of readings one by one: some stores begin one and then fail. What is common to all
-    /// stores is not repeated here: [`judge()`] asks this.
+    /// Whose fault an error is, where the store's answer says more than its status. Successful answers without items are
+    /// checked too: some stores start a successful answer and then fail. [`judge()`] calls this after the checks that are the
+    /// same for all stores.
     fn blame(&self, _answer: &NodeAnswer<'_>) -> Option<Blame> {
         None
     }
 
-    /// What can be posted to a node, one after the other, that stores nothing there, and shows whether it would take
-    /// batches. Empty if nothing of the kind is known.
-    fn trials(&self) -> Vec<Trial> {
+    /// Requests that store nothing and show, one after the other, whether the node would accept batches. Empty if the store
+    /// has no such requests.
+    fn trials(&self) -> Vec<TrialRequest> {
         Vec::new()
     }
 
-    /// What the answer to one of [`Store::trials`] says of the node.
+    /// The finding about the node from the answer to one of [`Store::trials`], for people.
     ///
     /// # Errors
     ///
-    /// In words for people, what is wrong and what to do about it.
+    /// The problem, and what to do about it.
     fn diagnose(&self, answer: &NodeAnswer<'_>) -> Result<String, String> {
         diagnose_status(answer)
     }
 }
 
-/// A request that stores nothing. It goes to a node's address with all the headers that batches have.
+/// A request that stores nothing. It goes to a node's address with all the headers of batches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Trial {
-    /// What the query of the address gets, as in [`Store::query`].
+pub struct TrialRequest {
+    /// Parameters for the query of the address, as in [`Store::query`].
     pub query: Option<String>,
     /// The body.
     pub body: Vec<u8>,
-    /// What it means that no answer comes.
+    /// The meaning of a missing answer.
     pub silence: Silence,
 }
 
-/// What it means that a node does not answer a [`Trial`] in time.
+/// The meaning of a [`TrialRequest`] without an answer in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Silence {
-    /// It would not answer batches either.
+    /// The node would not answer batches either.
     #[default]
     Fault,
-    /// Nothing: nodes of the format may be any program, and need not answer what has no readings in it.
+    /// None: nodes of the format may be any program, which need not answer a body without readings.
     Allowed,
 }
 
-/// A reading that a node does not have although it took the batch.
+/// A reading that a node did not store although it accepted the batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailedItem {
-    /// Its place among the readings that were written.
+    /// Its place among the readings of the body.
     pub index: usize,
     /// The HTTP status that the node gives it.
     pub status: u16,
-    /// What the node says of it; the beginning is kept.
+    /// The beginning of the node's words about it.
     pub detail: String,
-    /// Whose fault it is, where the status does not tell.
+    /// Whose fault it is, where the status does not say.
     pub blame: Option<Blame>,
 }
 
@@ -181,10 +182,10 @@ pub struct NodeAnswer<'a> {
 /// Whose fault an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
-    /// The node refuses these readings, at any time.
+    /// The node will never accept these readings.
     Readings,
-    /// The node or the gateway is set up wrongly: any batch would meet the same.
+    /// The node or the gateway is set up wrongly: every batch would fail the same way.
     Setup,
-    /// The node cannot do it now.
+    /// The node cannot accept the batch now.
     Node,
 }

@@ -1,11 +1,11 @@
-//! Prometheus, and whatever else takes remote write.
+//! Prometheus, and other stores that accept remote write.
 
 use std::sync::Arc;
 
 use forebay_codec::{Encoder, RemoteWriteEncoder};
 
 use crate::diagnosis::{error_text, is_unknown_path, may_blame_readings, said};
-use crate::{Blame, NodeAnswer, Store, Trial, diagnose_status};
+use crate::{Blame, NodeAnswer, Store, TrialRequest, diagnose_status};
 
 const WRONG_PATH: &str = "takes no remote write at this path: that is /api/v1/write (Prometheus with \
     --web.enable-remote-write-receiver, VictoriaMetrics), /api/v1/push (Mimir, Cortex) or /api/v1/receive (Thanos)";
@@ -37,20 +37,20 @@ impl Store for Prometheus {
 
     fn blame(&self, answer: &NodeAnswer<'_>) -> Option<Blame> {
         match answer.status {
-            // The specification has a sender try again after 429 and 5xx only; Thanos answers 409 to samples that it has.
+            // By the specification a sender repeats only after 429 and 5xx; Thanos answers 409 to samples that it has already.
             409 => Some(Blame::Readings),
             400 if is_unknown_path(answer) => Some(Blame::Setup),
-            // It came otherwise than it was sent, or the node takes something else there.
+            // The body changed on its way, or the node expects another format at this path.
             400 if is_not_understood(answer) => Some(Blame::Node),
             status if may_blame_readings(status) && blames_readings(answer) => Some(Blame::Readings),
             _ => None,
         }
     }
 
-    fn trials(&self) -> Vec<Trial> {
+    fn trials(&self) -> Vec<TrialRequest> {
         let mut body = Vec::new();
         self.encoder.finish("", &mut body);
-        vec![Trial { body, ..Trial::default() }]
+        vec![TrialRequest { body, ..TrialRequest::default() }]
     }
 
     fn diagnose(&self, answer: &NodeAnswer<'_>) -> Result<String, String> {
@@ -69,15 +69,15 @@ impl Store for Prometheus {
     }
 }
 
-/// Whether the store says that it will never take these samples. Prometheus gives some of these the status 500 in some of its
-/// releases (`too old sample` before 2.43, a label that is there twice), and so does what is built on it. Errors repeat what
-/// devices sent; only words that stand before that are looked at.
+/// Whether the store will never accept these samples. Some releases of Prometheus, and stores built on it, give such errors the
+/// status 500 (`too old sample` before 2.43, a label that is there twice). Errors repeat contents of readings; only words before
+/// these are examined.
 fn blames_readings(answer: &NodeAnswer<'_>) -> bool {
     let text = error_text(answer.body);
     OF_READINGS.iter().any(|beginning| text.starts_with(beginning))
 }
 
-/// How errors begin that blame samples.
+/// Beginnings of errors that blame samples.
 const OF_READINGS: [&str; 9] = [
     "out of order sample",
     "out of bounds",
@@ -90,7 +90,7 @@ const OF_READINGS: [&str; 9] = [
     "label name \"",
 ];
 
-/// What Prometheus says of a body that is no Snappy, or no `WriteRequest`.
+/// Whether Prometheus refused the body as not being Snappy, or not being a `WriteRequest`.
 fn is_not_understood(answer: &NodeAnswer<'_>) -> bool {
     ["snappy: ", "proto: ", "unexpected EOF"].iter().any(|beginning| answer.body.starts_with(beginning))
 }
@@ -110,11 +110,11 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_blamed_on_whom_they_are_about() {
+    fn errors_blame_the_readings_the_setup_or_the_node() {
         let check = |status: u16, body: &str, expected: Option<Blame>| {
             assert_eq!(store().blame(&answer(status, body, &HeaderMap::new())), expected, "{status} {body}");
         };
-        // The status says it.
+        // The status decides.
         check(400, "out of order sample\n", None);
         check(400, "duplicate sample for timestamp\n", None);
         check(400, "out of bounds\n", None);
@@ -141,7 +141,7 @@ mod tests {
                 check(status, words, None);
             }
         }
-        // What devices sent stands behind the words of the store.
+        // The contents of readings come after the words of the store.
         check(500, "write failed: {x=\"out of order sample\"}", None);
         check(409, "store locally: conflict", Some(Blame::Readings));
         check(400, "snappy: corrupt input\n", Some(Blame::Node));
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_node_is_told_with_what_to_do() {
+    fn the_problem_of_a_node_is_reported_with_what_to_do() {
         let check = |status: u16, body: &str, expected: Result<&str, &str>| match (
             store().diagnose(&answer(status, body, &HeaderMap::new())),
             expected,

@@ -1,20 +1,20 @@
-//! Whether a body reports an error in one of the ways that are common to many servers: as a member of a JSON object.
+//! Recognises bodies that report an error in a way common to many servers: as a member of a JSON object.
 //!
-//! The body may have been cut anywhere, so that no JSON parser would take it. What stands before the cut is read member by
-//! member, in one pass and without allocating.
+//! The body may have been cut off anywhere, so no JSON parser would accept it. The members before the cut are read in one pass
+//! and without allocating.
 
 use std::borrow::Cow;
 
-/// Most members and elements that are looked at.
+/// Most members and elements that are examined.
 const PLACES_MAX: usize = 256;
 
 /// Whether the JSON object that a body begins with reports an error:
 ///
-/// - `"error"` with anything but nothing (`null`, `false`, 0, an empty text, object or array, or a word that denies it);
+/// - `"error"` with any value but `null`, `false`, 0, an empty text, object or array, or a word that denies an error;
 /// - `"errors": true`;
 /// - `"status"` with an HTTP status from 400, or with `"error"`, `"fail"`, `"failed"` or `"failure"`;
 /// - `"success": false` or `"ok": false`;
-/// - `"results"` with an object in it that has such an `"error"`, as InfluxDB answers and those that are modelled on it.
+/// - `"results"` with an object that has such an `"error"`, as InfluxDB and its imitators answer.
 pub(super) fn reports_error(body: &[u8]) -> bool {
     members(body).any(|(name, value)| match name {
         b"error" => says_something(value),
@@ -33,7 +33,7 @@ fn has_error(value: &[u8]) -> bool {
 /// Whether a value is an HTTP status of an error, as a number.
 pub(super) fn is_error_status(value: &[u8]) -> bool {
     let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    // A number that was cut would be another one.
+    // A number that was cut off would be another number.
     let is_whole = value.get(digits).is_some_and(|byte| b",}] \t\r\n".contains(byte));
     digits == 3 && is_whole && matches!(value[0], b'4' | b'5')
 }
@@ -43,7 +43,7 @@ pub(super) fn is_word(value: &[u8], words: &[&str]) -> bool {
     text(value).is_some_and(|text| words.iter().any(|word| text.eq_ignore_ascii_case(word)))
 }
 
-/// Whether a value, of which the beginning may be all there is, is anything but nothing.
+/// Whether a value, which may have been cut off, reports an error.
 fn says_something(value: &[u8]) -> bool {
     let denials = ["none", "null", "false", "ok", "success", "no error", "0"];
     match value {
@@ -55,7 +55,7 @@ fn says_something(value: &[u8]) -> bool {
     }
 }
 
-/// The text that a value is, up to the cut if there is one; `None` if it is no text.
+/// The text of a value, up to the cut; `None` if the value is not a text.
 pub(super) fn text(value: &[u8]) -> Option<Cow<'_, str>> {
     let inside = value.strip_prefix(b"\"")?;
     let Some(end) = end_of_string(value) else { return Some(String::from_utf8_lossy(inside)) };
@@ -65,8 +65,8 @@ pub(super) fn text(value: &[u8]) -> Option<Cow<'_, str>> {
     }
 }
 
-/// The members of the object that a text begins with, after blanks: each name as it is written, and its value with all that
-/// follows it.
+/// The members of the object at the beginning of a text, after white space: each name with its escapes, and its value with
+/// the rest of the text.
 pub(super) fn members(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let mut rest = skip_blanks(text).strip_prefix(b"{");
@@ -81,7 +81,7 @@ pub(super) fn members(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     .take(PLACES_MAX)
 }
 
-/// The elements of the array that a value is, each with all that follows it.
+/// The elements of an array, each with the rest of the text.
 pub(super) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = value.strip_prefix(b"[");
     std::iter::from_fn(move || {
@@ -101,7 +101,7 @@ fn skip_separators(text: &[u8]) -> &[u8] {
     skip_blanks(text.strip_prefix(b",").unwrap_or(text))
 }
 
-/// Where a string ends that begins here, behind its last quotation mark; `None` if none does, or it was cut.
+/// The end of the string at the beginning of `text`, after its closing quotation mark; `None` without one, or beyond the cut.
 fn end_of_string(text: &[u8]) -> Option<usize> {
     let inside = text.strip_prefix(b"\"")?;
     let mut escaped = false;
@@ -113,7 +113,7 @@ fn end_of_string(text: &[u8]) -> Option<usize> {
     end.map(|end| end + 2)
 }
 
-/// Where a value ends that begins here; `None` if none does, or it was cut.
+/// The end of the value at the beginning of `text`; `None` without one, or beyond the cut.
 fn end_of_value(text: &[u8]) -> Option<usize> {
     let (mut at, mut depth) = (0, 0_usize);
     loop {
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn members_are_found_up_to_the_cut_and_inner_ones_are_not_taken_for_them() {
+    fn members_are_found_up_to_the_cut_and_inner_members_are_left_out() {
         let names = |text: &str| -> Vec<String> {
             members(text.as_bytes()).map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect()
         };
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_told_from_its_denial_also_where_the_body_was_cut() {
+    fn an_error_differs_from_its_denial_even_in_a_body_that_was_cut_off() {
         let check =
             |body: &str, expected: bool| assert_eq!(reports_error(body.as_bytes()), expected, "{body}");
         for error in [

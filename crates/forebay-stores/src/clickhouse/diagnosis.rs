@@ -1,4 +1,4 @@
-//! What ClickHouse says of itself when it is tried.
+//! Findings from ClickHouse's answers to trials.
 
 use super::errors;
 use super::table;
@@ -7,20 +7,20 @@ use crate::{Blame, NodeAnswer, diagnose_status};
 
 /// The table, by its quoted names.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct TableName {
     pub(super) database: String,
     pub(super) table: String,
 }
 
-impl Place {
+impl TableName {
     /// The table's full name.
     pub(super) fn name(&self) -> String {
         format!("{}.{}", self.database, self.table)
     }
 }
 
-/// What the answer to the description of the table, or to an insert of nothing, says.
-pub(super) fn diagnose(place: &Place, answer: &NodeAnswer<'_>) -> Result<String, String> {
+/// The finding from the answer to a description of the table, or to an insert of nothing.
+pub(super) fn diagnose(place: &TableName, answer: &NodeAnswer<'_>) -> Result<String, String> {
     if let Some(code) = errors::code(answer) {
         return Err(of_code(place, code, answer));
     }
@@ -41,9 +41,9 @@ pub(super) fn diagnose(place: &Place, answer: &NodeAnswer<'_>) -> Result<String,
     }
 }
 
-fn of_code(place: &Place, code: u32, answer: &NodeAnswer<'_>) -> String {
+fn of_code(place: &TableName, code: u32, answer: &NodeAnswer<'_>) -> String {
     let table = place.name();
-    // The messages of old versions are made otherwise.
+    // Old versions have another form of messages.
     let create = table::create(&table, answer.body.contains("e.displayText()"));
     match code {
         60 => format!("has no table {table}; this makes one:\n{create}"),
@@ -80,7 +80,7 @@ mod tests {
 
     #[track_caller]
     fn check(status: u16, body: &str, expected: Result<&str, &str>) {
-        let place = Place { database: "`d`".to_owned(), table: "`t`".to_owned() };
+        let place = TableName { database: "`d`".to_owned(), table: "`t`".to_owned() };
         let told = diagnose(&place, &NodeAnswer { status, headers: &HeaderMap::new(), body });
         match (&told, expected) {
             (Ok(told), Ok(expected)) => assert_eq!(told, expected),

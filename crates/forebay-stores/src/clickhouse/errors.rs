@@ -1,17 +1,17 @@
-//! What ClickHouse says when it fails: a code of its own, which tells more than the status.
+//! ClickHouse's error codes, which say more than the status.
 //!
-//! Codes are those of `src/Common/ErrorCodes.cpp` in its sources; the same mistake has had several statuses over the years.
+//! The codes come from `src/Common/ErrorCodes.cpp` in its sources; the status of the same error has changed over the years.
 
 use crate::{Blame, NodeAnswer};
 
-/// Where newer versions say the code.
+/// Header with the code, in newer versions.
 const CODE_HEADER: &str = "x-clickhouse-exception-code";
-/// What stands before an exception in a body whose beginning was sent already, in newer versions.
+/// Mark before an exception in a body that was begun as a success, in newer versions.
 const EXCEPTION_MARK: &str = "__exception__";
-/// What its messages say of a field without a column, before the name of the field.
+/// Words of a message about a field without a column, before the name of the field.
 const UNKNOWN_FIELD: &str = "Unknown field found while parsing JSONEachRow format: ";
 
-/// These readings do not fit, at any time.
+/// Codes for readings that will never fit.
 const READINGS: &[u32] = &[
     6,   // CANNOT_PARSE_TEXT
     25,  // CANNOT_PARSE_ESCAPE_SEQUENCE
@@ -37,7 +37,7 @@ const READINGS: &[u32] = &[
     691, // UNKNOWN_ELEMENT_OF_ENUM
 ];
 
-/// Every batch would meet the same until somebody changes something.
+/// Codes that every batch would get until someone changes the setup.
 const SETUP: &[u32] = &[
     8,   // THERE_IS_NO_COLUMN
     10,  // NOT_FOUND_COLUMN_IN_BLOCK
@@ -69,11 +69,11 @@ const SETUP: &[u32] = &[
     516, // AUTHENTICATION_FAILED
 ];
 
-/// What its message says when the rows of one insert belong to more partitions than it may: no other insert of the same
-/// rows fares better, and halves of them do. The code (252) is that of too many parts, which passes.
+/// Beginning of the message when the rows of one insert belong to too many partitions: the same rows would fail again, but
+/// halves of them may succeed. The code (252) is also the one of too many parts, which passes.
 const TOO_MANY_PARTITIONS: &str = "Too many partitions for single INSERT block";
 
-/// Says whose fault an answer is; `None` leaves it to the status.
+/// Whose fault an answer is; `None` leaves the judgement to the status.
 pub(super) fn blame(answer: &NodeAnswer<'_>) -> Option<Blame> {
     let is_success = (200..300).contains(&answer.status);
     match code(answer) {
@@ -83,7 +83,7 @@ pub(super) fn blame(answer: &NodeAnswer<'_>) -> Option<Blame> {
         }
         Some(code) if READINGS.contains(&code) => Some(Blame::Readings),
         Some(code) if SETUP.contains(&code) => Some(Blame::Setup),
-        // Neither a success whose body is an exception nor a code that is no reading's fault gives readings up.
+        // A success with an exception, or a code that does not blame the readings, must not cost any reading.
         Some(_) if is_success || matches!(answer.status, 400 | 422) => Some(Blame::Node),
         Some(_) => None,
         None if is_success && is_no_success(answer.body) => Some(Blame::Node),
@@ -91,13 +91,13 @@ pub(super) fn blame(answer: &NodeAnswer<'_>) -> Option<Blame> {
     }
 }
 
-/// Whether a body tells that the insert did not succeed after all, or is the page of somebody else. ClickHouse itself says
-/// nothing when it succeeded.
+/// Whether a body shows that the insert failed after all, or is the page of another server. ClickHouse answers a success with
+/// an empty body.
 fn is_no_success(body: &str) -> bool {
     body.contains(EXCEPTION_MARK) || body.contains("DB::Exception") || body.trim_start().starts_with('<')
 }
 
-/// The code of the exception that an answer tells of, from its header or the beginning of its body (`Code: 60, …`).
+/// The code of the exception in an answer, from its header or the beginning of its body (`Code: 60, …`).
 pub(super) fn code(answer: &NodeAnswer<'_>) -> Option<u32> {
     let header = answer.headers.get(CODE_HEADER).and_then(|code| code.to_str().ok()?.trim().parse().ok());
     header.or_else(|| {
@@ -109,7 +109,7 @@ pub(super) fn code(answer: &NodeAnswer<'_>) -> Option<u32> {
     })
 }
 
-/// The message of an exception. Messages repeat what readings hold, but not at their beginning.
+/// The message of an exception. Messages repeat contents of readings, but not at their beginning.
 fn message(body: &str) -> Option<&str> {
     body.split_once("DB::Exception: ").map(|(_, message)| message)
 }
@@ -121,7 +121,7 @@ fn unknown_field(body: &str) -> Option<&str> {
     Some(&rest[..end])
 }
 
-/// Whether every reading has it, so that a table without it can take none.
+/// Whether every reading has this field, so that a table without it cannot take any.
 fn is_in_every_row(field: &str) -> bool {
     ["device", "sensor", "value", "time"].contains(&field)
 }
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_code_says_whose_fault_it_is_wherever_it_stands() {
+    fn the_code_in_header_or_body_says_whose_fault_it_is() {
         // As version 18.16 answers.
         check(
             500,
@@ -174,7 +174,7 @@ mod tests {
             Some(Blame::Setup),
         );
         check(500, None, "Code: 354, e.displayText() = DB::Exception: inflate failed", None);
-        // As newer ones do: the header counts, whatever the body is.
+        // As newer versions answer: the header overrides the body.
         check(400, Some("27"), "", Some(Blame::Readings));
         check(500, Some("469"), "Code: 60.", Some(Blame::Readings));
         check(403, Some("516"), "Code: 516. DB::Exception: Authentication failed", Some(Blame::Setup));
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_with_an_exception_or_a_page_in_it_is_none() {
+    fn a_success_with_an_exception_or_a_page_in_it_does_not_count() {
         check(200, None, "Code: 27. DB::Exception: Cannot parse input", Some(Blame::Readings));
         check(200, Some("241"), "", Some(Blame::Node));
         check(

@@ -1,35 +1,35 @@
-//! The table that readings go into: what columns it must have, and how to make one.
+//! The table for readings: the columns that it needs, and the statement that creates it.
 
 use serde::Deserialize;
 
 use crate::diagnosis::excerpt;
 
-/// Most columns that are named as unfit.
+/// Most unfit columns in a message.
 const UNFIT_LISTED_MAX: usize = 10;
 
-/// A column, as `DESCRIBE TABLE … FORMAT JSONEachRow` tells of it.
+/// A column, as in the answer to `DESCRIBE TABLE … FORMAT JSONEachRow`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Column {
     name: String,
     #[serde(rename = "type")]
     kind: String,
     default_type: String,
-    /// Not told by versions before 19.
+    /// Missing in versions before 19.
     ttl_expression: Option<String>,
 }
 
-/// Reads the description of a table; `None` if it is none.
+/// Reads the description of a table; `None` if the text is something else.
 pub(super) fn columns(description: &str) -> Option<Vec<Column>> {
     let lines = description.lines().filter(|line| !line.trim().is_empty());
     let columns: Vec<Column> = lines.map(serde_json::from_str).collect::<Result<_, _>>().ok()?;
     Some(columns).filter(|columns| !columns.is_empty())
 }
 
-/// Says whether the table takes readings.
+/// Judges whether the table can take readings.
 ///
 /// # Errors
 ///
-/// In words, which columns are missing or do not fit, and how to mend the table, whose quoted name is `table`.
+/// The missing and the unfit columns, for people, and how to mend the table, whose quoted name is `table`.
 pub(super) fn judge(table: &str, columns: &[Column]) -> Result<String, String> {
     let is_old = columns.iter().all(|column| column.ttl_expression.is_none());
     let find = |name: &str| columns.iter().find(|column| column.name == name);
@@ -64,13 +64,13 @@ pub(super) fn judge(table: &str, columns: &[Column]) -> Result<String, String> {
     Err(format!("the table {table} cannot take readings:{unfit}{missing}"))
 }
 
-/// Whether a column takes what readings have for it.
+/// Whether a column can take its field of readings.
 #[derive(Debug, PartialEq, Eq)]
 enum Fit {
     Good,
-    /// Not all of it.
+    /// It can take a part of the field's values.
     But(&'static str),
-    /// For this reason.
+    /// It cannot, for this reason.
     Not(String),
 }
 
@@ -109,7 +109,7 @@ fn fit(column: &Column, is_old: bool) -> Fit {
     }
 }
 
-/// The type in `Nullable(…)`, `LowCardinality(…)` and the like.
+/// The type inside `Nullable(…)` and `LowCardinality(…)`.
 fn without_wrappers(kind: &str) -> &str {
     let mut inner = kind.trim();
     while let Some(rest) =
@@ -120,10 +120,10 @@ fn without_wrappers(kind: &str) -> &str {
     inner
 }
 
-/// The statement that makes a table in which every reading fits that this version can hold.
+/// The statement that creates a table for all readings that this version can hold.
 ///
-/// A text holds every value as it was sent, and `number` what is a number. Old versions take numbers into numbers only, and
-/// have no time with a fraction and no type for tags.
+/// The text column keeps every value as it was sent, and `number` the numeric ones. Old versions cannot insert numbers into
+/// texts, and have no type for times with fractions or for tags.
 pub(super) fn create(table: &str, is_old: bool) -> String {
     let (columns, rest): (&[&str], _) = if is_old {
         (
@@ -151,7 +151,7 @@ pub(super) fn create(table: &str, is_old: bool) -> String {
 mod tests {
     use super::*;
 
-    /// A description with these types; the columns are those of the old versions if `is_old`.
+    /// A description with these types, in the form of old versions if `is_old`.
     fn describe(types: &[(&str, &str)], is_old: bool) -> String {
         let ttl = if is_old { "" } else { r#","codec_expression":"","ttl_expression":"""# };
         let line = |(name, kind): &(&str, &str)| {
@@ -172,7 +172,7 @@ mod tests {
         ("tags", "Map(LowCardinality(String), String)"),
     ];
 
-    /// The full table with another type for one column; none: without it.
+    /// Judges the full table with another type for one column, or without that column.
     fn judged(name: &str, kind: Option<&str>, is_old: bool) -> Result<String, String> {
         let with = |(known, usual): (&'static str, &'static str)| match known == name {
             true => Some((known, kind?.to_owned())),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_in_a_table_is_told() {
+    fn losses_in_a_table_are_reported() {
         let check = |name: &str, kind: Option<&str>, expected: &str| {
             let told = judged(name, kind, false).expect("it takes readings");
             assert!(told.contains(expected), "{told}");
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_that_are_missing_or_do_not_fit_are_told_with_what_to_do() {
+    fn missing_and_unfit_columns_are_reported_with_what_to_do() {
         let check = |name: &str, kind: Option<&str>, is_old: bool, expected: &str| {
             let told = judged(name, kind, is_old).expect_err("it takes no readings");
             assert!(told.starts_with("the table `d`.`t` cannot take readings:\n"), "{told}");
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_description_is_none() {
+    fn a_text_that_is_not_a_description_is_not_read() {
         for text in ["", "\n", "Ok.\n", "<html>", "{}", "[]", "{\"name\":\"a\"}", "1"] {
             assert!(columns(text).is_none(), "{text}");
         }

@@ -1,4 +1,4 @@
-//! What Elasticsearch says of a bulk request: of each document for itself.
+//! Elasticsearch's answers to bulk requests, with one item per document.
 //!
 //! `{"took":3,"errors":true,"items":[{"create":{"_id":"…","status":201,…}},{"create":{"status":400,"error":{"type":"…",
 //! "reason":"…","caused_by":{…}}}},…]}`, the items in the order of the actions.
@@ -12,32 +12,32 @@ use crate::diagnosis::may_blame_readings;
 use crate::report::members;
 use crate::{Blame, FailedItem, NodeAnswer};
 
-/// Most of what is said of one document that is kept, in bytes.
+/// Most kept bytes of the words about one document.
 const DETAIL_BYTES_MAX: usize = 1024;
-/// What an answer has apart from its items, at most, in bytes.
+/// Room for an answer apart from its items, in bytes.
 const FRAME_BYTES_MAX: usize = 64 * 1024;
 /// Room for an item in bytes: an error may repeat a text of 4 KiB more than once.
 const ITEM_BYTES_MAX: usize = 16 * 1024;
-/// Room for an item in bytes where there are very many: most tell of a success, in some 300 bytes.
+/// Room for an item in bytes in a very long answer: most items report a success, in some 300 bytes.
 const ITEM_OF_MANY_BYTES_MAX: usize = 1024;
-/// Up to here every item may be one with a long error, in bytes.
+/// Up to this length of an answer, every item may have a long error, in bytes.
 const LONG_ITEMS_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// The type of the error when a document with that identifier is there already.
+/// The type of the error for a document that exists already.
 const CONFLICT: &str = "version_conflict_engine_exception";
 
-/// Most bytes of an answer that speaks of so many documents.
+/// Most bytes of an answer about this many documents.
 pub(super) fn bytes_max(readings: usize) -> usize {
     let long = readings.saturating_mul(ITEM_BYTES_MAX).min(LONG_ITEMS_BYTES_MAX);
     long.max(readings.saturating_mul(ITEM_OF_MANY_BYTES_MAX)).saturating_add(FRAME_BYTES_MAX)
 }
 
-/// Reads the answer to a bulk request: which of the documents are not stored.
+/// Reads the answer to a bulk request: the documents that are not stored.
 pub(super) fn failed_items(body: &[u8], readings: usize) -> Result<Vec<FailedItem>, String> {
     let bulk: Bulk<'_> = serde_json::from_slice(body)
         .map_err(|error| format!("it is no answer to a bulk request: {error}"))?;
     let Items { count, failed } = match bulk.items {
-        // Whoever asks for fewer members, by `filter_path` in the address, gets no items where nothing failed.
+        // With `filter_path` in the address, an answer without failures may have no items.
         None if !bulk.errors => return Ok(Vec::new()),
         Some(items) => items,
         None => return Err("it tells of errors, and not of which".to_owned()),
@@ -48,7 +48,7 @@ pub(super) fn failed_items(body: &[u8], readings: usize) -> Result<Vec<FailedIte
     failed.iter().map(|(index, outcome)| outcome.failed(*index)).collect()
 }
 
-/// Says whose fault it is when a whole request failed; `None` leaves it to the status.
+/// Whose fault the failure of a whole request is; `None` leaves the judgement to the status.
 pub(super) fn blame(answer: &NodeAnswer<'_>) -> Option<Blame> {
     let words = ["explicit index in bulk is not allowed", "Malformed action/metadata line"];
     if answer.status == 400 && words.iter().any(|words| answer.body.contains(words)) {
@@ -56,8 +56,8 @@ pub(super) fn blame(answer: &NodeAnswer<'_>) -> Option<Blame> {
     }
     let error =
         members(answer.body.as_bytes()).find(|(name, _)| *name == b"error").map(|(_, value)| value)?;
-    // Of an error that was cut, nothing is known beyond the status.
-    let cause = serde_json::Deserializer::from_slice(error).into_iter::<Cause>().next()?.ok()?;
+    // An error that was cut off says no more than the status.
+    let cause = serde_json::Deserializer::from_slice(error).into_iter::<ErrorCause>().next()?.ok()?;
     cause.blame(answer.status)
 }
 
@@ -68,29 +68,29 @@ struct Bulk<'a> {
     items: Option<Items<'a>>,
 }
 
-/// How many items there are, and those that are not stored, with their places.
+/// The number of items, and the documents that are not stored, with their places.
 struct Items<'a> {
     count: usize,
-    failed: Vec<(usize, Outcome<'a>)>,
+    failed: Vec<(usize, ItemOutcome<'a>)>,
 }
 
-/// What became of one document.
+/// The result for one document.
 #[derive(serde::Deserialize)]
-struct Outcome<'a> {
+struct ItemOutcome<'a> {
     status: Option<u16>,
     #[serde(borrow)]
     error: Option<&'a RawValue>,
 }
 
 #[derive(serde::Deserialize)]
-struct Cause {
+struct ErrorCause {
     #[serde(rename = "type")]
     kind: Option<String>,
     reason: Option<String>,
-    caused_by: Option<Box<Cause>>,
+    caused_by: Option<Box<ErrorCause>>,
 }
 
-impl Outcome<'_> {
+impl ItemOutcome<'_> {
     fn is_stored(&self) -> bool {
         match self.status {
             Some(200..=299) => true,
@@ -99,7 +99,7 @@ impl Outcome<'_> {
         }
     }
 
-    fn cause(&self) -> Option<Cause> {
+    fn cause(&self) -> Option<ErrorCause> {
         serde_json::from_str(self.error?.get()).ok()
     }
 
@@ -108,14 +108,14 @@ impl Outcome<'_> {
         let Some(status) = status else { return Err(format!("item {index} has no status")) };
         let cause = self.cause();
         let told = || self.error.map_or_else(|| "no reason given".to_owned(), |error| error.get().to_owned());
-        let detail = cause.as_ref().map_or_else(told, Cause::to_string);
+        let detail = cause.as_ref().map_or_else(told, ErrorCause::to_string);
         let blame = cause.as_ref().and_then(|cause| cause.blame(status));
         Ok(FailedItem { index, status, detail: beginning(detail), blame })
     }
 }
 
-impl Cause {
-    /// Whose fault an error is, where the status does not tell.
+impl ErrorCause {
+    /// Whose fault an error is, where the status does not say.
     fn blame(&self, status: u16) -> Option<Blame> {
         if self.is_setup() {
             return Some(Blame::Setup);
@@ -123,8 +123,8 @@ impl Cause {
         (may_blame_readings(status) && self.is_document()).then_some(Blame::Readings)
     }
 
-    /// Whether this document will never be taken: it was read, and does not fit. Pipelines and plugins give such errors the
-    /// status 500.
+    /// Whether Elasticsearch will never accept this document: it was read, and does not fit. Pipelines and plugins give such
+    /// errors the status 500.
     fn is_document(&self) -> bool {
         let kinds =
             ["mapper_parsing_exception", "document_parsing_exception", "strict_dynamic_mapping_exception"];
@@ -132,10 +132,10 @@ impl Cause {
             || self.caused_by.as_ref().is_some_and(|cause| cause.is_document())
     }
 
-    /// Whether every document would meet the same until somebody changes something, although the status of the item speaks
-    /// of the document.
+    /// Whether every document would fail the same way until someone changes the setup, although the status of the item blames
+    /// the document.
     ///
-    /// Errors repeat what documents hold. Only words are looked at that stand where no document's can.
+    /// Errors repeat contents of documents, so only words in places that no document reaches are examined.
     fn is_setup(&self) -> bool {
         let reason = self.reason.as_deref().unwrap_or_default();
         match self.kind.as_deref().unwrap_or_default() {
@@ -158,7 +158,7 @@ impl Cause {
 }
 
 /// `type: reason; caused by type: reason`.
-impl fmt::Display for Cause {
+impl fmt::Display for ErrorCause {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut cause = self;
         loop {
@@ -172,7 +172,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// The beginning of a text, as much as is kept.
+/// The kept beginning of a text.
 fn beginning(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(DETAIL_BYTES_MAX));
     text
@@ -204,7 +204,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Items<'a> {
 }
 
 /// An object with one member, named after the action.
-struct Item<'a>(Outcome<'a>);
+struct Item<'a>(ItemOutcome<'a>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Item<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Item<'a>, D::Error> {
@@ -218,7 +218,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Item<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Item<'de>, A::Error> {
                 let one = || A::Error::custom("an item must have one action");
-                let (_, outcome) = object.next_entry::<IgnoredAny, Outcome<'de>>()?.ok_or_else(one)?;
+                let (_, outcome) = object.next_entry::<IgnoredAny, ItemOutcome<'de>>()?.ok_or_else(one)?;
                 match object.next_key::<IgnoredAny>()? {
                     Some(_) => Err(one()),
                     None => Ok(Item(outcome)),

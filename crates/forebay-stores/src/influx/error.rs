@@ -1,8 +1,8 @@
-//! What InfluxDB, and whatever else takes line protocol, says is wrong, and whose fault that is.
+//! Errors of InfluxDB and of other stores that accept line protocol, and whose fault they are.
 //!
-//! The same fault has had several statuses: readings beyond the retention policy are 400 to version 1, 422 to version 2, and
-//! 500 to its first releases. So the words decide. Errors repeat what devices sent; only words that stand before that are
-//! looked at.
+//! The status of the same error differs between versions: readings beyond the retention policy get 400 from version 1, 422 from
+//! version 2, and 500 from its first releases. So the words decide. Errors repeat contents of readings; only words before these
+//! are examined.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use crate::diagnosis::{error_text, may_blame_readings};
 use crate::report::{is_word, members, text};
 use crate::{Blame, NodeAnswer};
 
-/// What stands before the words that matter, each any number of times.
+/// Prefixes of the words that matter; each may occur any number of times.
 const BEFORE: [&str; 6] = [
     "failure writing points to database: ",
     "unexpected error writing points to database: ",
@@ -19,10 +19,10 @@ const BEFORE: [&str; 6] = [
     "internal error: ",
     "partial write: ",
 ];
-/// The same with the number of a shard in it.
+/// Prefixes with the number of a shard after them.
 const BEFORE_NUMBERED: [(&str, &str); 3] =
     [("[shard ", "] "), ("write failed for shard ", ": "), ("write shard ", ": ")];
-/// How errors begin that blame readings: these readings will never be taken.
+/// Beginnings of errors for readings that the store will never accept.
 const OF_READINGS: [&str; 13] = [
     "points beyond retention policy",
     "field type conflict",
@@ -38,28 +38,28 @@ const OF_READINGS: [&str; 13] = [
     "duplicate tags",
     "partial write of line protocol occurred",
 ];
-/// How the error of a write ends of which some points were dropped for what they are.
+/// Mark of a partial write that dropped points for their contents, before their number.
 const DROPPED: &str = " dropped=";
 
-/// What a node says is wrong.
+/// The error in an answer.
 #[derive(Debug)]
-pub(super) struct Error<'a> {
+pub(super) struct InfluxError<'a> {
     status: u16,
     body: &'a str,
     text: Cow<'a, str>,
 }
 
-impl<'a> Error<'a> {
-    pub(super) fn of(answer: &NodeAnswer<'a>) -> Error<'a> {
-        Error { status: answer.status, body: answer.body, text: error_text(answer.body) }
+impl<'a> InfluxError<'a> {
+    pub(super) fn of(answer: &NodeAnswer<'a>) -> InfluxError<'a> {
+        InfluxError { status: answer.status, body: answer.body, text: error_text(answer.body) }
     }
 
-    /// Whether its text begins like this.
+    /// Whether the error begins with these words.
     pub(super) fn says(&self, beginning: &str) -> bool {
         self.text.starts_with(beginning)
     }
 
-    /// Whose fault it is, where the status does not tell.
+    /// Whose fault it is, where the status does not say.
     pub(super) fn blame(&self) -> Option<Blame> {
         match self.status {
             200..=299 => reports_error(self.body).then_some(Blame::Node),
@@ -69,7 +69,7 @@ impl<'a> Error<'a> {
         }
     }
 
-    /// Whether any batch would be answered like this, although the status says otherwise.
+    /// Whether every batch would get this answer, although its status blames the readings or the node.
     fn is_of_setup(&self) -> bool {
         match self.status {
             400 => {
@@ -90,13 +90,13 @@ impl<'a> Error<'a> {
     }
 }
 
-/// Whether an error of a partial write counts points that were dropped.
+/// Whether the error of a partial write counts dropped points.
 fn tells_of_dropped(words: &str) -> bool {
     let count = words.rsplit_once(DROPPED).and_then(|(_, rest)| rest.bytes().next());
     count.is_some_and(|digit| matches!(digit, b'1'..=b'9'))
 }
 
-/// An error without what stands before its own words.
+/// The words of an error without their prefixes.
 fn without_before(mut text: &str) -> &str {
     let numbered = |text: &'_ str, (before, after): (&str, &str)| {
         let rest = text.strip_prefix(before)?;
@@ -111,8 +111,8 @@ fn without_before(mut text: &str) -> &str {
     }
 }
 
-/// Whether the body of a success reports an error in a way of version 2 of InfluxDB: with `code` and `message`. That of
-/// version 1 is known for every format.
+/// Whether the body of a success reports an error as InfluxDB 2 does, with `code` and `message`. The form of version 1 is
+/// recognised for every format.
 fn reports_error(body: &str) -> bool {
     let member =
         |wanted: &[u8]| members(body.as_bytes()).find(|(name, _)| *name == wanted).map(|(_, value)| value);
@@ -131,11 +131,11 @@ mod tests {
     use super::*;
 
     fn blame(status: u16, body: &str) -> Option<Blame> {
-        Error::of(&NodeAnswer { status, headers: &HeaderMap::new(), body }).blame()
+        InfluxError::of(&NodeAnswer { status, headers: &HeaderMap::new(), body }).blame()
     }
 
     #[test]
-    fn an_error_that_blames_readings_does_so_whatever_its_status_is() {
+    fn an_error_about_readings_blames_them_under_any_status() {
         for words in [
             "partial write: points beyond retention policy dropped=1",
             "points beyond retention policy",
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn trouble_that_passes_and_words_of_devices_blame_no_reading() {
+    fn temporary_errors_and_words_of_devices_blame_no_reading() {
         for words in [
             "timeout",
             "partial write",
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_that_reports_an_error_is_the_failure_of_the_node() {
+    fn a_success_that_reports_an_error_blames_the_node() {
         for error in [r#"{"code":"internal error","message":"timeout"}"#, r#"{"message":"x","code":500}"#] {
             assert_eq!(blame(200, error), Some(Blame::Node), "{error}");
         }

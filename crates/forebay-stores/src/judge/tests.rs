@@ -14,13 +14,13 @@ fn judged(format: &str, status: u16, content_type: &str, body: &str) -> Option<B
     judge(&*store, &NodeAnswer { status, headers: &headers, body }).map(|judgement| judgement.blame)
 }
 
-/// The formats whose answers are judged as a whole, and not item by item.
+/// The formats whose answers have no items.
 fn formats() -> impl Iterator<Item = &'static str> {
     STORES.names().filter(|format| *format != "elasticsearch")
 }
 
 #[test]
-fn a_page_is_no_delivery_in_any_format_and_whatever_type_it_claims_to_have() {
+fn a_web_page_is_not_a_delivery_in_any_format_under_any_content_type() {
     let pages = [
         PAGE,
         "<html>Welcome</html>",
@@ -42,7 +42,7 @@ fn a_page_is_no_delivery_in_any_format_and_whatever_type_it_claims_to_have() {
 }
 
 #[test]
-fn any_other_body_of_a_success_is_a_delivery_also_as_html_and_an_empty_one_always() {
+fn any_other_body_of_a_success_is_a_delivery_even_as_html_and_an_empty_one_always() {
     let bodies = [
         "",
         "ok",
@@ -59,7 +59,7 @@ fn any_other_body_of_a_success_is_a_delivery_also_as_html_and_an_empty_one_alway
     ];
     for format in formats() {
         for body in bodies {
-            // ClickHouse itself says nothing of a success that begins like this.
+            // No success of ClickHouse itself begins like this.
             let is_odd = format == "clickhouse" && body.starts_with('<');
             for (status, content_type) in [(200, "text/html"), (201, "application/json"), (204, "")] {
                 let expected = is_odd.then_some(Blame::Node);
@@ -71,7 +71,7 @@ fn any_other_body_of_a_success_is_a_delivery_also_as_html_and_an_empty_one_alway
 }
 
 #[test]
-fn a_success_that_reports_an_error_is_no_delivery() {
+fn a_success_that_reports_an_error_is_not_a_delivery() {
     for format in formats() {
         for body in [
             r#"{"error":"timeout"}"#,
@@ -99,7 +99,7 @@ fn a_success_that_reports_an_error_is_no_delivery() {
 }
 
 #[test]
-fn words_of_other_answers_count_only_where_the_format_knows_them() {
+fn words_of_failed_answers_count_only_in_the_format_that_knows_them() {
     for format in STORES.names() {
         for status in [400, 500, 503] {
             assert_eq!(judged(format, status, "text/html", PAGE), None, "{format}: the status says it");
@@ -122,7 +122,7 @@ fn words_of_other_answers_count_only_where_the_format_knows_them() {
 }
 
 #[test]
-fn the_code_of_clickhouse_counts_also_beside_an_empty_body() {
+fn the_code_of_clickhouse_counts_even_with_an_empty_body() {
     let store = STORES.find("clickhouse").expect("a format")(&StoreConfig::default());
     let code = (HeaderName::from_static("x-clickhouse-exception-code"), HeaderValue::from_static("241"));
     let headers = HeaderMap::from_iter([code]);

@@ -20,7 +20,7 @@ fn read(body: &str, readings: usize) -> Result<Vec<(usize, u16, String)>, String
 }
 
 #[test]
-fn items_that_are_not_stored_are_told_with_their_places_statuses_and_reasons() {
+fn items_that_are_not_stored_are_returned_with_their_places_statuses_and_reasons() {
     let conflict = failed(
         409,
         &json!({"type": CONFLICT, "reason": "[k-1]: version conflict, document already exists (current version [1])"}),
@@ -57,7 +57,7 @@ fn items_that_are_not_stored_are_told_with_their_places_statuses_and_reasons() {
 }
 
 #[test]
-fn an_answer_that_was_filtered_is_understood_where_it_says_enough() {
+fn a_filtered_answer_is_understood_if_it_says_enough() {
     assert_eq!(read(r#"{"errors":false}"#, 3), Ok(vec![]));
     assert_eq!(read(r#"{"errors":false,"items":null}"#, 3), Ok(vec![]));
     let only_statuses = r#"{"errors":true,"items":[{"create":{"status":201}},{"create":{"status":400}}]}"#;
@@ -65,7 +65,7 @@ fn an_answer_that_was_filtered_is_understood_where_it_says_enough() {
 }
 
 #[test]
-fn what_is_no_answer_to_this_bulk_request_is_an_error() {
+fn an_answer_that_does_not_fit_the_bulk_request_is_an_error() {
     let check = |body: &str, readings: usize, expected: &str| {
         let error = read(body, readings).expect_err(body);
         assert!(error.contains(expected), "{error}");
@@ -93,7 +93,7 @@ fn what_is_no_answer_to_this_bulk_request_is_an_error() {
 }
 
 #[test]
-fn what_is_said_of_an_item_is_kept_in_part() {
+fn the_words_about_an_item_are_kept_in_part() {
     let long = failed(400, &json!({"type": "t", "reason": "é".repeat(10_000)}));
     let items = read(&bulk(true, &[&long]), 1).expect("an answer");
     assert!((1023..=1024).contains(&items[0].2.len()), "{}", items[0].2.len());
@@ -103,14 +103,14 @@ fn what_is_said_of_an_item_is_kept_in_part() {
     let deep = format!("{}1{}", r#"{"caused_by":"#.repeat(depth), "}".repeat(depth));
     let item = format!(r#"{{"create":{{"status":400,"error":{deep}}}}}"#);
     assert_eq!(read(&bulk(true, &[&item]), 1).expect("an answer")[0].2, deep[..1024]);
-    // 100 errors in each other are within what is read, and told in part.
+    // A chain of 100 errors is read, and its words are cut.
     let nested = (0..100).fold(json!({"type": "t"}), |inner, _| json!({"reason": "r", "caused_by": inner}));
     let items = read(&bulk(true, &[&failed(400, &nested)]), 1).expect("an answer");
     assert_eq!(items[0].2.len(), 1024);
 }
 
 #[test]
-fn an_error_that_every_document_would_meet_is_a_matter_of_setup_and_no_document_can_feign_one() {
+fn an_error_for_every_document_blames_the_setup_and_no_document_can_feign_one() {
     let check = |error: Value, expected: Option<Blame>| {
         let items = failed_items(bulk(true, &[&failed(400, &error)]).as_bytes(), 1).expect("an answer");
         assert_eq!(items[0].blame, expected, "{error}");
@@ -146,7 +146,7 @@ fn an_error_that_every_document_would_meet_is_a_matter_of_setup_and_no_document_
 }
 
 #[test]
-fn a_document_that_does_not_fit_is_to_blame_whatever_the_status_of_its_item_is() {
+fn a_document_that_does_not_fit_is_blamed_under_any_status_of_its_item() {
     let check = |status: u16, error: Value, expected: Option<Blame>| {
         let items = failed_items(bulk(true, &[&failed(status, &error)]).as_bytes(), 1).expect("an answer");
         assert_eq!(items[0].blame, expected, "{status} {error}");
@@ -173,7 +173,7 @@ fn a_document_that_does_not_fit_is_to_blame_whatever_the_status_of_its_item_is()
 }
 
 #[test]
-fn whole_requests_are_judged_by_their_status_but_for_what_no_reading_can_cause() {
+fn whole_requests_are_judged_by_their_status_except_for_errors_that_no_reading_causes() {
     let headers = HeaderMap::new();
     let blame = |status, body: &str| blame(&NodeAnswer { status, headers: &headers, body });
     let explicit = r#"{"error":{"root_cause":[{"type":"illegal_argument_exception","reason":"explicit index in bulk is not allowed"}]},"status":400}"#;
@@ -193,7 +193,7 @@ fn whole_requests_are_judged_by_their_status_but_for_what_no_reading_can_cause()
 }
 
 #[test]
-fn as_much_is_read_as_answers_can_be_long() {
+fn the_limit_of_an_answer_allows_the_longest_answers() {
     assert!(bytes_max(0) <= 64 << 10);
     assert!(bytes_max(1) > 4 * 4096, "an error may repeat a text more than once");
     let most = failed(400, &json!({"type": "t", "reason": "\u{1}".repeat(4096 / 6)})).len();
