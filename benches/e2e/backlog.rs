@@ -1,6 +1,14 @@
 //! An outage: all nodes are away until the buffer on disk holds so much, the gateway is killed and started over it,
 //! and it is delivered while new readings come in. Memory must stay flat, and everything arrive once, in order.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    clippy::disallowed_types,
+    reason = "figures are rounded for people, and real time is measured"
+)]
+
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

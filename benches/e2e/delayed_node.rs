@@ -1,5 +1,11 @@
 //! A node that takes its time over every answer, and notes the readings that it got and how long they had waited.
 
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::disallowed_types,
+    reason = "figures are rounded for people, and real time is measured"
+)]
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 

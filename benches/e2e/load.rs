@@ -2,6 +2,13 @@
 //!
 //! It is lean so that it does not compete with the servers for the processor, and it checks every answer.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::disallowed_types,
+    reason = "figures are rounded for people, and real time is measured"
+)]
+
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::ops::Range;

@@ -8,14 +8,6 @@
 //! that a busy moment of the machine hits all of them; the first round of each is not counted. A server that is
 //! to be compared is a row in [`SERVERS`], a workload a row in [`load::WORKLOADS`].
 
-#![expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    clippy::disallowed_types,
-    reason = "what is measured is rounded for people, and takes real time"
-)]
-
 mod backlog;
 mod baseline;
 mod counting_node;

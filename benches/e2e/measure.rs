@@ -1,5 +1,11 @@
 //! Rounds of load on all servers in turn.
 
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::disallowed_types,
+    reason = "figures are rounded for people, and real time is measured"
+)]
+
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,11 @@
 //! Processes under measurement: their start, their cost, and their end, so that none is left behind.
 
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::disallowed_types,
+    reason = "figures are rounded for people, and real time is measured"
+)]
+
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener};

@@ -1,5 +1,12 @@
 //! The figures as Markdown.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "figures are rounded for people"
+)]
+
 use std::fs;
 use std::time::Duration;
 

@@ -12,6 +12,14 @@
 //! The rate counts the readings that nodes have answered when the last request is acknowledged. All that comes
 //! after is in the books as well: every reading must be at one node, once.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    clippy::disallowed_types,
+    reason = "figures are rounded for people, and real time is measured"
+)]
+
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -1,5 +1,11 @@
 //! A steady load for as long as is wanted, while the gateway's memory is looked at: it must stay flat.
 
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::disallowed_types,
+    reason = "figures are rounded for people, and real time is measured"
+)]
+
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,7 @@
 //! The promises for a backlog on disk: order, each reading once, and memory that stays flat.
 
+#![expect(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
+
 use crate::support::process::{Process, directory, forebay};
 use crate::support::{Answer, FakeNode, Reading, RunningGateway, TestGateway, eventually, readings};
 

@@ -1,5 +1,11 @@
 //! The promises of the buffer at its bound: each overflow policy, and acknowledgement after delivery.
 
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::disallowed_types,
+    reason = "numbers of a test are small, and processes take real time"
+)]
+
 mod drop_oldest;
 
 use std::collections::BTreeSet;

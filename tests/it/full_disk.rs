@@ -1,6 +1,8 @@
 //! The promises of the buffer on disk without room, whichever call needs some: delivered readings are settled durably,
 //! a disk that the log itself has filled is used again, and no key is forgotten without a word.
 
+#![expect(clippy::cast_possible_wrap, reason = "numbers of a test are small")]
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

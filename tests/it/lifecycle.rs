@@ -1,5 +1,7 @@
 //! The promises of the binary: how it starts, stops, and reports faults.
 
+#![expect(clippy::disallowed_types, reason = "processes take real time")]
+
 mod commands;
 mod hope;
 mod log;

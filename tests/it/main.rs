@@ -4,16 +4,6 @@
 //! do so beside each other. They share a process: a test changes neither its environment nor its working directory, and
 //! a test that needs a process of its own starts one (`support::process`).
 
-#![expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_possible_wrap,
-    clippy::cast_precision_loss,
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "numbers, queues and files of a test are small, and processes take real time"
-)]
-
 #[path = "../support/mod.rs"]
 mod support;
 

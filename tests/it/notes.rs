@@ -1,6 +1,8 @@
 //! The promises for batches that are noted before they are sent: with a buffer that outlives the process, the
 //! same readings go out under the same key after a restart.
 
+#![expect(clippy::disallowed_methods, reason = "queues of a test are short")]
+
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -1,5 +1,7 @@
 //! The promises for readings that nodes refuse.
 
+#![expect(clippy::cast_precision_loss, reason = "numbers of a test are small")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

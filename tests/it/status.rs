@@ -1,5 +1,12 @@
 //! The gateway's reports about itself: health, readiness, state, metrics, the page, and the OpenAPI document.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "numbers of a test are small"
+)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

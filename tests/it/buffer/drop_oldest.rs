@@ -1,5 +1,7 @@
 //! `buffer.on_full = "drop_oldest"`.
 
+#![expect(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
+
 use super::*;
 
 #[tokio::test]

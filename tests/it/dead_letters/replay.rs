@@ -1,5 +1,7 @@
 //! `forebay dead-letters replay`: sent again, removed once taken.
 
+#![expect(clippy::disallowed_methods, reason = "queues of a test are short")]
+
 use super::*;
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Keys and counts, whatever happens, and how room is made.
 
+#![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers of a test are small")]
+
 use super::*;
 
 fn flaky(seed: u64) -> impl Iterator<Item = Answer> {

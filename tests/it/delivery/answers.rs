@@ -1,5 +1,7 @@
 //! The meaning of a node's answers.
 
+#![expect(clippy::cast_precision_loss, reason = "numbers of a test are small")]
+
 use super::*;
 
 #[tokio::test]
