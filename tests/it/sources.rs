@@ -33,7 +33,6 @@ const SHARED_NAMES: &[(&str, &[&str])] = &[
             "PlaceArguments",
             "Readings",
             "Seen",
-            "SenmlRecord",
             "Store",
             "Transform",
             "Value",
@@ -45,9 +44,6 @@ const SHARED_NAMES: &[(&str, &[&str])] = &[
 const CIRCLES: &[(&str, &[&str])] = &[
     ("forebay::config", &["file", "layers"]),
     ("forebay::delivery::dead_letter", &["directory", "letter", "lines", "origin"]),
-    ("forebay_codec", &["elements", "parse", "value"]),
-    ("forebay_codec", &["excerpt", "influx", "senml"]),
-    ("forebay_reading", &["number", "value"]),
 ];
 
 /// A module or an item, from its crate on.

@@ -17,6 +17,7 @@ use serde::de::IgnoredAny;
 
 use crate::escape;
 use crate::parse::DEPTH_BEYOND;
+use crate::tokens::is_of_word;
 
 /// Replaces a byte of a string in the copy.
 pub(super) const OF_STRING: u8 = b'?';
@@ -29,11 +30,6 @@ pub(super) const OF_ELEMENT: u8 = b' ';
 /// JSON.
 pub(super) fn mended(body: &str) -> Option<Vec<u8>> {
     ArrayWalk::begin(body)?.run()
-}
-
-/// Whether a byte is part of a word: neither structure nor white space.
-pub(super) fn is_of_word(byte: u8) -> bool {
-    !matches!(byte, b'"' | b'[' | b']' | b'{' | b'}' | b',' | b':' | b' ' | b'\t' | b'\r' | b'\n')
 }
 
 /// The token before the current place.

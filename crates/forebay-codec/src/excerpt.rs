@@ -7,7 +7,8 @@ use std::borrow::Cow;
 
 use crate::DeviceTags;
 use crate::body::BYTE_ORDER_MARK;
-use crate::value::string_end;
+use crate::layout::Layout;
+use crate::tokens::string_end;
 
 /// Only this much of the beginning of a body is searched, in bytes.
 const SEARCH_BYTES_MAX: usize = 1 << 20;
@@ -15,19 +16,6 @@ const SEARCH_BYTES_MAX: usize = 1 << 20;
 const PIECE_BYTES_MAX: usize = 16 << 10;
 /// Shortest line that may have been cut off, in bytes: shorter lines are complete.
 const CUT_BYTES_MIN: usize = 200;
-
-/// Where the readings of a body stand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
-    /// One object, or an array of them.
-    Array,
-    /// The same for SenML records, whose device may be named by an earlier record.
-    SenmlArray,
-    /// One object per line; blank lines do not count.
-    NonBlankLines,
-    /// Line protocol: every line counts.
-    EveryLine,
-}
 
 /// The piece of a body that was rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use serde::de::IgnoredAny;
 use crate::elements::{self, OF_ELEMENT, OF_VALUE};
 use crate::parse::{self, DEPTH_BEYOND, check_depth};
 use crate::quote::{pointer_token, shorten};
+use crate::tokens::is_of_word;
 use crate::value::unquote;
 use crate::{DecodeError, escape};
 
@@ -94,13 +95,13 @@ impl<'a> MendedBody<'a> {
     /// The fault of a word, or of a value that is nested too deeply.
     fn fault_of_value(&self, at: usize) -> String {
         let bytes = self.body.as_bytes();
-        if !elements::is_of_word(bytes[at]) {
+        if !is_of_word(bytes[at]) {
             return format!(
                 "the nesting goes too deep; at most {} arrays and objects, the outermost one among them, may stand in one another",
                 DEPTH_BEYOND - 1
             );
         }
-        let ends_word = |byte: &u8| !elements::is_of_word(*byte);
+        let ends_word = |byte: &u8| !is_of_word(*byte);
         let start = bytes[..at].iter().rposition(ends_word).map_or(0, |before| before + 1);
         let end = bytes[at..].iter().position(ends_word).map_or(bytes.len(), |length| at + length);
         let word = shorten(&self.body[start..end]);

@@ -11,7 +11,7 @@ use serde::de::{Deserialize as _, Deserializer as _, MapAccess, SeqAccess, Visit
 use serde_json::value::RawValue;
 
 use crate::DecodeError;
-use crate::value::string_end;
+use crate::tokens::string_end;
 
 /// The first depth of nesting that is an error, as in serde_json.
 pub(super) const DEPTH_BEYOND: usize = 128;

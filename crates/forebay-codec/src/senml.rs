@@ -29,7 +29,7 @@
 //! a version written `10.0`.
 //!
 //! Almost every pack is read by `scan.rs`, without a general parser, and any other pack is read again with care
-//! (`read.rs`). Both fill the same [`record::SenmlRecord`]; `pack.rs` alone decides what a record means.
+//! (`read.rs`). Both fill the same [`record::RecordFields`]; `pack.rs` alone decides what a record means.
 
 mod base;
 mod label;

@@ -2,11 +2,10 @@
 
 use std::borrow::Cow;
 
-use forebay_reading::text::plain_length;
 use forebay_reading::{NewValue, Value, is_beyond_doubles};
 
 use crate::Reason;
-use crate::elements::is_of_word;
+use crate::tokens::{is_of_word, string_end};
 
 pub(super) const STRING: &str = "a string";
 pub(super) const NUMBER: &str = "a number";
@@ -127,19 +126,4 @@ pub(super) fn unquote(json: &str) -> serde_json::Result<Cow<'_, str>> {
         Some(text) if !text.as_bytes().contains(&b'\\') => Ok(Cow::Borrowed(text)),
         _ => serde_json::from_str(json).map(Cow::Owned),
     }
-}
-
-/// Where the string ends that begins at `start`: behind its closing quotation mark, or at the end of the text.
-pub(super) fn string_end(text: &[u8], start: usize) -> usize {
-    let mut at = start + 1;
-    while let Some(rest) = text.get(at..) {
-        at += plain_length(rest);
-        match text.get(at) {
-            Some(b'"') => return at + 1,
-            Some(b'\\') => at += 2,
-            Some(_) => at += 1,
-            None => break,
-        }
-    }
-    text.len()
 }

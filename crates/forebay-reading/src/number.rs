@@ -1,7 +1,7 @@
 //! Numbers of JSON (RFC 8259, section 6): their grammar, their values, and their canonical text. A number that arrives in
 //! canonical text is neither parsed nor formatted.
 
-use crate::{NewValue, Value, layout};
+use crate::layout;
 
 /// Most digits that every decimal keeps through a double and back (`DBL_DIG` of C).
 const DOUBLE_DIGITS_MAX: usize = 15;
@@ -34,33 +34,20 @@ pub fn number_at_start_of(text: &str) -> Option<&str> {
     text.get(..end)
 }
 
+/// The integer that a JSON number is written as, if it fits in 64 bits signed.
+pub(super) fn integer(number: &str) -> Option<i64> {
+    if number == MINUS_ZERO { None } else { number.parse().ok() }
+}
+
+/// The double nearest to a JSON number; `None` beyond the range of doubles.
+pub(super) fn finite_double(number: &str) -> Option<f64> {
+    number.parse().ok().filter(|double: &f64| double.is_finite())
+}
+
 /// Whether a JSON number is beyond the range of doubles.
 pub fn is_beyond_doubles(number: &str) -> bool {
     let is_plain = number.len() <= PLAIN_BYTES_MAX && !number.contains(['e', 'E']);
-    !is_plain && Value::of_number(number).is_none()
-}
-
-impl Value<'static> {
-    /// The value of a JSON number: an integer if it is written as one that fits in 64 bits signed, else the nearest
-    /// double. `None` beyond the range of doubles.
-    pub fn of_number(number: &str) -> Option<Value<'static>> {
-        if number != MINUS_ZERO
-            && let Ok(integer) = number.parse()
-        {
-            return Some(Value::Integer(integer));
-        }
-        number.parse().ok().filter(|double: &f64| double.is_finite()).map(Value::Double)
-    }
-}
-
-impl<'a> NewValue<'a> {
-    /// [`Value::of_number`], without parsing a number in canonical text.
-    pub fn of_number(number: &'a str) -> Option<NewValue<'a>> {
-        match NumberText::at_start_of(number) {
-            Some((text, length)) if length == number.len() => Some(NewValue::Number(text)),
-            _ => Value::of_number(number).map(NewValue::Value),
-        }
-    }
+    !is_plain && finite_double(number).is_none()
 }
 
 /// A JSON number in canonical text: the text that our encoders would write for it.
@@ -182,6 +169,7 @@ fn digits(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{NewValue, Value};
     use proptest::prelude::*;
 
     fn check(text: &str, expected: Option<(&str, bool, &str)>) {

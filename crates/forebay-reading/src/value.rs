@@ -2,7 +2,7 @@
 
 use crate::error::ReadingError;
 use crate::limits::TEXT_VALUE_BYTES_MAX;
-use crate::number::NumberText;
+use crate::number::{NumberText, finite_double, integer};
 
 /// The value of a reading.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,6 +24,24 @@ pub enum NewValue<'a> {
     Number(NumberText<'a>),
     /// Any value.
     Value(Value<'a>),
+}
+
+impl Value<'static> {
+    /// The value of a JSON number: an integer if it is written as one that fits in 64 bits signed, else the nearest
+    /// double. `None` beyond the range of doubles.
+    pub fn of_number(number: &str) -> Option<Value<'static>> {
+        integer(number).map(Value::Integer).or_else(|| finite_double(number).map(Value::Double))
+    }
+}
+
+impl<'a> NewValue<'a> {
+    /// [`Value::of_number`], without parsing a number in canonical text.
+    pub fn of_number(number: &'a str) -> Option<NewValue<'a>> {
+        match NumberText::at_start_of(number) {
+            Some((text, length)) if length == number.len() => Some(NewValue::Number(text)),
+            _ => Value::of_number(number).map(NewValue::Value),
+        }
+    }
 }
 
 impl<'a> From<Value<'a>> for NewValue<'a> {

@@ -8,7 +8,7 @@ use forebay_reading::{Value, is_beyond_doubles};
 use super::VERSION;
 use super::label::{Label, Labels};
 use super::name;
-use super::record::{RecordFault, SenmlRecord};
+use super::record::{RecordFault, RecordFields};
 use crate::Reason;
 
 /// The number of base fields; they come first among the labels.
@@ -38,7 +38,7 @@ pub(super) struct Base<'de> {
 impl<'de> Base<'de> {
     /// Takes over the base fields of a record. A fault of a field is noted in the record, and here until the field is set
     /// again.
-    pub(super) fn take(&mut self, record: &mut SenmlRecord<'de>) {
+    pub(super) fn take(&mut self, record: &mut RecordFields<'de>) {
         for label in record.seen.and(Labels::BASE).known() {
             self.take_field(label, record);
         }
@@ -53,7 +53,7 @@ impl<'de> Base<'de> {
         }
     }
 
-    fn take_field(&mut self, label: Label, record: &mut SenmlRecord<'de>) {
+    fn take_field(&mut self, label: Label, record: &mut RecordFields<'de>) {
         self.set_by[label as usize] = record.index;
         if record.fault_of(label).is_none()
             && let Err((reason, detail)) = self.set(label, record)
@@ -66,7 +66,7 @@ impl<'de> Base<'de> {
         }
     }
 
-    fn set(&mut self, label: Label, record: &mut SenmlRecord<'de>) -> Result<(), (Reason, String)> {
+    fn set(&mut self, label: Label, record: &mut RecordFields<'de>) -> Result<(), (Reason, String)> {
         let text = record.text(label);
         let beyond = || (Reason::Number, beyond(label));
         match label {
@@ -132,12 +132,12 @@ impl<'de> Base<'de> {
     }
 
     /// Fails if the record needs a faulty base field.
-    pub(super) fn check(&self, record: &SenmlRecord<'_>) -> Result<(), RecordFault> {
+    pub(super) fn check(&self, record: &RecordFields<'_>) -> Result<(), RecordFault> {
         if self.faulty.is_empty() { Ok(()) } else { self.check_each(record) }
     }
 
     #[cold]
-    fn check_each(&self, record: &SenmlRecord<'_>) -> Result<(), RecordFault> {
+    fn check_each(&self, record: &RecordFields<'_>) -> Result<(), RecordFault> {
         let needs = |label: Label| match label {
             Label::BaseUnit => !record.seen.has(Label::Unit),
             Label::BaseValue => record.seen.has(Label::Value),

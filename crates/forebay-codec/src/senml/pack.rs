@@ -7,7 +7,7 @@ use super::base::{Base, beyond, seconds, time_beyond};
 use super::label::{Label, Labels};
 use super::name::{self, Word};
 use super::number;
-use super::record::{RecordFault, SenmlRecord};
+use super::record::{RecordFault, RecordFields};
 use crate::{Decoded, Reason, Rejections, Rules};
 
 /// Times below this are relative to the time of receipt (RFC 8428, section 4.5.3): 2^28 seconds.
@@ -36,7 +36,7 @@ impl<'a, 'de> Pack<'a, 'de> {
     }
 
     /// Takes the next record.
-    pub(super) fn take(&mut self, record: &mut SenmlRecord<'de>) {
+    pub(super) fn take(&mut self, record: &mut RecordFields<'de>) {
         self.records += 1;
         self.base.take(record);
         let resolved = match record.first_fault() {
@@ -76,7 +76,7 @@ impl<'a, 'de> Pack<'a, 'de> {
     }
 
     /// Adds the reading of a record, if it has one.
-    fn resolve(&mut self, record: &SenmlRecord<'de>) -> Result<(), RecordFault> {
+    fn resolve(&mut self, record: &RecordFields<'de>) -> Result<(), RecordFault> {
         if record.seen.and(Labels::REGULAR).is_empty() && record.seen.has_base() {
             return Ok(());
         }
@@ -106,7 +106,7 @@ impl<'a, 'de> Pack<'a, 'de> {
     }
 
     /// The one value of a record (section 4.2).
-    fn value<'r>(&self, record: &'r SenmlRecord<'de>) -> Result<NewValue<'r>, RecordFault> {
+    fn value<'r>(&self, record: &'r RecordFields<'de>) -> Result<NewValue<'r>, RecordFault> {
         self.check_sum(record)?;
         let fault = |label, reason, detail| RecordFault::new(record.index, label, reason, detail);
         let mut values = record.seen.and(Labels::VALUES).known();
@@ -137,7 +137,7 @@ impl<'a, 'de> Pack<'a, 'de> {
     }
 
     /// Checks the ignored numbers of a record.
-    fn check_sum(&self, record: &SenmlRecord<'de>) -> Result<(), RecordFault> {
+    fn check_sum(&self, record: &RecordFields<'de>) -> Result<(), RecordFault> {
         for label in [Label::Sum, Label::UpdateTime] {
             if record.get(label).is_some_and(is_beyond_doubles) {
                 return Err(RecordFault::new(record.index, label, Reason::Number, beyond(label)));
@@ -147,7 +147,7 @@ impl<'a, 'de> Pack<'a, 'de> {
     }
 
     #[cold]
-    fn no_value(&self, record: &SenmlRecord<'de>) -> RecordFault {
+    fn no_value(&self, record: &RecordFields<'de>) -> RecordFault {
         let needed = "a reading needs a value: `v`, `vb` or `vs`";
         let (label, detail) = if record.seen.has(Label::Sum) {
             (Label::Sum, format!("a sum (`s`) alone is not taken: {needed}"))
@@ -160,7 +160,7 @@ impl<'a, 'de> Pack<'a, 'de> {
     }
 
     /// The sum of base time and time (section 4.5.3).
-    fn time(&self, record: &SenmlRecord<'de>) -> Result<Timestamp, RecordFault> {
+    fn time(&self, record: &RecordFields<'de>) -> Result<Timestamp, RecordFault> {
         let own = record.get(Label::Time).map(|text| {
             seconds(text).map_err(|_| {
                 let (reason, detail) = time_beyond(Label::Time, text);
@@ -179,7 +179,7 @@ impl<'a, 'de> Pack<'a, 'de> {
     }
 
     #[cold]
-    fn time_fault(&self, sum: i128, time: Option<Timestamp>, record: &SenmlRecord<'de>) -> RecordFault {
+    fn time_fault(&self, sum: i128, time: Option<Timestamp>, record: &RecordFields<'de>) -> RecordFault {
         let mut detail = match time {
             None => "`bt` and `t` must add up to a time from 1970-01-01 to 2262-04-11, in seconds; below 2^28 they count from the time of receipt".to_owned(),
             Some(time) => format!("the time {}", self.rules.outside(time)),
@@ -200,7 +200,7 @@ impl<'a, 'de> Pack<'a, 'de> {
     fn fault_of_field(
         &self,
         label: Label,
-        record: &SenmlRecord<'de>,
+        record: &RecordFields<'de>,
         reason: Reason,
         detail: String,
     ) -> RecordFault {
@@ -210,7 +210,7 @@ impl<'a, 'de> Pack<'a, 'de> {
 
     /// The fault of a record whose parts break a rule of readings.
     #[cold]
-    fn reading_fault(&self, error: &ReadingError, record: &SenmlRecord<'de>) -> RecordFault {
+    fn reading_fault(&self, error: &ReadingError, record: &RecordFields<'de>) -> RecordFault {
         let has_base_name = !self.base.name.is_empty();
         let has_name = record.get(Label::Name).is_some_and(|name| !name.is_empty());
         let label = match error.field() {

@@ -3,7 +3,7 @@
 //! Records and values are cut out as text: a number keeps its digits, and a fault within a record costs that record alone.
 
 use super::pack::Pack;
-use super::record::SenmlRecord;
+use super::record::RecordFields;
 use crate::mended::{self, MendedBody};
 use crate::value::{noun, unquote};
 use crate::{DecodeError, Decoded, Rules, parse};
@@ -21,7 +21,7 @@ fn read_pack<'de>(body: &'de MendedBody<'_>, pack: &mut Pack<'_, 'de>) -> serde_
         pack.refuse(noun(parse::value(body.text())?));
         return Ok(());
     }
-    let mut record = SenmlRecord::default();
+    let mut record = RecordFields::default();
     parse::elements(body.text(), |text| {
         if !text.starts_with('{') {
             let found = || format!("a record must be an object, got {}", noun(text));
@@ -41,7 +41,7 @@ fn read_pack<'de>(body: &'de MendedBody<'_>, pack: &mut Pack<'_, 'de>) -> serde_
 fn read_fields<'de>(
     body: &MendedBody<'_>,
     text: &'de str,
-    record: &mut SenmlRecord<'de>,
+    record: &mut RecordFields<'de>,
 ) -> serde_json::Result<()> {
     parse::members(text, |quoted, json| {
         let name = unquote(quoted)?;

@@ -32,7 +32,7 @@ impl RecordFault {
 
 /// The fields of a record. The next record uses its memory again.
 #[derive(Debug, Default)]
-pub(super) struct SenmlRecord<'de> {
+pub(super) struct RecordFields<'de> {
     pub(super) index: usize,
     /// The labels that the record has, faulty or not.
     pub(super) seen: Labels,
@@ -48,7 +48,7 @@ pub(super) struct SenmlRecord<'de> {
     unknown_names: UniqueNames,
 }
 
-impl<'de> SenmlRecord<'de> {
+impl<'de> RecordFields<'de> {
     /// Begins with the record at `index`.
     pub(super) fn begin(&mut self, index: usize) {
         self.index = index;

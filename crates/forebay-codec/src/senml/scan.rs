@@ -10,7 +10,7 @@ use forebay_reading::text::Text as _;
 
 use super::label::{Label, LabelKind};
 use super::pack::Pack;
-use super::record::SenmlRecord;
+use super::record::RecordFields;
 use crate::scan::{Scanner, Uncommon};
 use crate::{Decoded, Rules};
 
@@ -18,7 +18,7 @@ pub(super) fn scan(text: &str, rules: &Rules) -> Result<Decoded, Uncommon> {
     let mut scanner = Scanner::new(text);
     scanner.expect(b'[')?;
     let mut pack = Pack::new(text, rules);
-    let mut record = SenmlRecord::default();
+    let mut record = RecordFields::default();
     if !scanner.take(b']') {
         loop {
             record.begin(pack.next());
@@ -32,7 +32,7 @@ pub(super) fn scan(text: &str, rules: &Rules) -> Result<Decoded, Uncommon> {
     if scanner.is_at_end() { Ok(pack.finish()) } else { Err(Uncommon) }
 }
 
-fn fields<'de>(scanner: &mut Scanner<'de>, record: &mut SenmlRecord<'de>) -> Result<(), Uncommon> {
+fn fields<'de>(scanner: &mut Scanner<'de>, record: &mut RecordFields<'de>) -> Result<(), Uncommon> {
     scanner.expect(b'{')?;
     if scanner.take(b'}') {
         return Ok(());

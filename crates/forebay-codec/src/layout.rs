@@ -1,0 +1,14 @@
+//! The places of the readings in a body.
+
+/// The places of the readings in a body of one format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// One object, or an array of them.
+    Array,
+    /// The same for SenML records, whose device may be named by an earlier record.
+    SenmlArray,
+    /// One object per line; blank lines do not count.
+    NonBlankLines,
+    /// Line protocol: every line counts.
+    EveryLine,
+}
