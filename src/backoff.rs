@@ -1,4 +1,4 @@
-//! How long to wait before the next try: exponential backoff with full jitter.
+//! Delay before the next try: exponential backoff with full jitter.
 //!
 //! The method is "full jitter" of Marc Brooker, *Exponential Backoff and Jitter* (AWS Architecture Blog, 2015):
 //! a delay drawn evenly between zero and the exponential bound spreads clients best.
@@ -20,7 +20,7 @@ impl Backoff {
         self.bound(failures).mul_f64(random.clamp(0.0, 1.0))
     }
 
-    /// The longest that [`Backoff::delay`] can be.
+    /// Upper bound of [`Backoff::delay`] after `failures` failures in a row.
     pub fn bound(&self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);
         self.initial.saturating_mul(1 << doublings).min(self.max)

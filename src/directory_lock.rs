@@ -1,8 +1,8 @@
-//! One process at a time works on a directory: the lock on a file in it.
+//! An exclusive lock on a directory: one process at a time works on it.
 
 #![expect(
     clippy::disallowed_types,
-    reason = "whoever waits blocks a thread, which a test's time does not pass for"
+    reason = "a waiter blocks a thread, for which the time of a test does not pass"
 )]
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -14,79 +14,79 @@ use std::time::{Duration, Instant};
 use forebay_wal::private_files;
 use thiserror::Error;
 
-/// The name of the file that is locked; where a gateway runs, it holds the number of its process.
+/// The name of the locked file. It contains the process id of the gateway that has the lock.
 pub const NAME: &str = "lock";
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The lock on a directory, until it is dropped. The system gives it back when the process ends, however that happens.
+/// The lock on a directory, until it is dropped. The system releases it when the process ends, in whatever way.
 #[derive(Debug)]
 pub struct DirectoryLock {
     locked: File,
     directory: PathBuf,
-    /// Which file it is, whatever its name is by now.
+    /// Identifies the locked file, even if it was renamed.
     identity: Identity,
-    /// Which directory it is, whatever its name is by now.
+    /// Identifies the directory, even if it was renamed.
     directory_identity: Identity,
 }
 
-/// The device and the inode of a file.
+/// The device and the inode number of a file.
 type Identity = (u64, u64);
 
-/// Why there is no lock.
+/// Why a lock was not taken.
 #[derive(Debug)]
 pub enum LockError {
-    /// Somebody else has it.
+    /// Another process has the lock.
     Held,
-    /// This file cannot be used, and what the system says of it.
+    /// The file that cannot be used, and the system's error.
     Io(PathBuf, io::Error),
 }
 
-/// Whether a lock that was never there is made.
+/// What to do if the directory has no lock file yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
-    /// For whoever is going to write: it is made. The directory must be there.
-    IsMade,
-    /// For whoever only reads: nothing is written, and the error says that it is not there.
-    IsAnError,
+pub enum MissingLock {
+    /// Create the file, for a process that is going to write. The directory must exist.
+    Create,
+    /// Fail, for a process that only reads and must write nothing.
+    Fail,
 }
 
-/// What became of the directory that was locked, or of its lock.
+/// Why a lock protects its directory no longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Lost {
-    /// Nothing has the directory's name.
+pub enum LockLoss {
+    /// Nothing has the directory's name any more.
     #[error("the directory was moved away or removed")]
     Moved,
-    /// Something else has its name: made there, moved there, or mounted there.
+    /// Another directory has its name: made, moved or mounted there.
     #[error("it is another directory than at the start, made, moved or mounted in its place")]
     Covered,
-    /// It is there, and its lock is not.
+    /// The lock file was removed.
     #[error("its lock was removed, and another gateway could take the directory")]
     Unlocked,
-    /// It is there, and its lock is another file.
+    /// Another file has the name of the lock file.
     #[error("its lock was replaced, and another gateway may use the directory")]
     Relocked,
 }
 
 impl DirectoryLock {
-    /// Takes the lock at once, if nobody has it, and writes down which process it is. The directory must be there.
+    /// Takes the lock at once, and writes the process id into it. The directory must exist.
     ///
     /// # Errors
     ///
-    /// [`LockError`].
+    /// [`LockError::Held`] if another process has it; [`LockError::Io`] otherwise.
     pub fn take(directory: &Path) -> Result<DirectoryLock, LockError> {
-        let mut lock = DirectoryLock::try_take(directory, Missing::IsMade)?;
-        // For people only; a disk that takes no more does not matter here.
+        let mut lock = DirectoryLock::try_take(directory, MissingLock::Create)?;
+        // The process id is for people only: a full disk does not matter here.
         let _ = lock.locked.set_len(0).and_then(|()| writeln!(lock.locked, "{}", std::process::id()));
         Ok(lock)
     }
 
-    /// Takes the lock as soon as nobody else has it, and blocks for that as long as `limit`.
+    /// Takes the lock as soon as it is free, and blocks for up to `limit`.
     ///
     /// # Errors
     ///
-    /// [`LockError`]; [`LockError::Held`] once the time is over.
-    pub fn wait(directory: &Path, missing: Missing, limit: Duration) -> Result<DirectoryLock, LockError> {
+    /// [`LockError::Held`] when `limit` is over; [`LockError::Io`] at once.
+    pub fn wait(directory: &Path, missing: MissingLock, limit: Duration) -> Result<DirectoryLock, LockError> {
         let until = Instant::now() + limit;
         loop {
             match DirectoryLock::try_take(directory, missing) {
@@ -96,7 +96,7 @@ impl DirectoryLock {
         }
     }
 
-    fn try_take(directory: &Path, missing: Missing) -> Result<DirectoryLock, LockError> {
+    fn try_take(directory: &Path, missing: MissingLock) -> Result<DirectoryLock, LockError> {
         let path = directory.join(NAME);
         let failed = |error| LockError::Io(path.clone(), error);
         let locked = open(&path, missing).map_err(failed)?;
@@ -108,7 +108,7 @@ impl DirectoryLock {
         let identity = locked.metadata().map(|found| identity_of(&found)).map_err(failed)?;
         match identify(&path) {
             Ok(found) if found == identity => {}
-            // Somebody has removed the file of that name; then the lock on it keeps nobody out.
+            // The locked file was removed meanwhile, so the lock on it excludes no one.
             Ok(_) => return Err(LockError::Held),
             Err(error) if is_absence(&error) => return Err(LockError::Held),
             Err(error) => return Err(failed(error)),
@@ -117,50 +117,50 @@ impl DirectoryLock {
         Ok(DirectoryLock { locked, directory: directory.to_owned(), identity, directory_identity })
     }
 
-    /// Gives the lock back, whoever still holds on to it. Nothing may be written to the directory from then on.
+    /// Releases the lock before the value is dropped. Nothing may be written to the directory from then on.
     pub fn release(&self) {
-        // If the system will not, the end of the process does.
+        // If this fails, the end of the process releases it.
         let _ = self.locked.unlock();
     }
 
-    /// The directory, by the name that it had when it was locked.
+    /// The path of the directory when it was locked.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Makes sure that the directory of that name is still the one that was locked, and the lock, too.
+    /// Checks that the path still leads to the locked directory and to the locked file.
     ///
     /// # Errors
     ///
-    /// A [`Lost`] inside, if it is not; what the system says, if it cannot be looked at.
+    /// An error with a [`LockLoss`] inside if it does not; the system's error if that cannot be checked.
     pub fn check(&self) -> io::Result<()> {
         match identify(&self.directory.join(NAME)) {
             Ok(found) if found == self.identity => Ok(()),
-            Ok(_) => Err(self.what_became(Lost::Relocked)),
-            Err(error) if is_absence(&error) => Err(self.what_became(Lost::Unlocked)),
+            Ok(_) => Err(self.loss(LockLoss::Relocked)),
+            Err(error) if is_absence(&error) => Err(self.loss(LockLoss::Unlocked)),
             Err(error) => Err(error),
         }
     }
 
-    /// Why the lock is not where it was; `in_place` if the directory is.
-    fn what_became(&self, in_place: Lost) -> io::Error {
+    /// The reason why the lock is lost; `in_place` if the directory is still in its place.
+    fn loss(&self, in_place: LockLoss) -> io::Error {
         let lost = match identify(&self.directory) {
             Ok(found) if found == self.directory_identity => in_place,
-            Ok(_) => Lost::Covered,
-            Err(error) if is_absence(&error) => Lost::Moved,
+            Ok(_) => LockLoss::Covered,
+            Err(error) if is_absence(&error) => LockLoss::Moved,
             Err(error) => return error,
         };
         io::Error::other(lost)
     }
 }
 
-fn open(path: &Path, missing: Missing) -> io::Result<File> {
-    if missing == Missing::IsAnError {
+fn open(path: &Path, missing: MissingLock) -> io::Result<File> {
+    if missing == MissingLock::Fail {
         return File::open(path);
     }
     let opened = private_files::make_or_open(path, OpenOptions::new().read(true).write(true));
     opened.or_else(|error| match error.kind() {
-        // Made by another user, or on a disk that takes no more: a lock needs no writing.
+        // Another user made the file, or the disk is read-only: a lock needs no write access.
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => File::open(path),
         _ => Err(error),
     })
@@ -174,17 +174,17 @@ fn identity_of(found: &fs::Metadata) -> Identity {
     (found.dev(), found.ino())
 }
 
-/// Whether nothing has the name. Something that is no directory holds no lock.
+/// Whether the error means that there is no such file. A path through a file that is not a directory counts, too.
 fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// The number of the process that has the directory, or 0 if it is not told; none if nobody has it. The lock is not
-/// taken, not even for a moment, where the system lists its locks: a gateway may be about to start.
+/// The process id of the lock's holder, 0 if it is unknown, `None` if the lock is free. On systems that list their locks,
+/// this does not take the lock even for a moment, because a gateway may be about to start.
 ///
 /// # Errors
 ///
-/// What the system says when the lock cannot be looked at. No directory and no lock are no error.
+/// The system's error if the lock cannot be examined. A missing directory or lock file is not an error.
 pub fn holder(directory: &Path) -> io::Result<Option<u32>> {
     let path = directory.join(NAME);
     let found = match fs::metadata(&path) {
@@ -204,15 +204,15 @@ pub fn holder(directory: &Path) -> io::Result<Option<u32>> {
     }
 }
 
-/// Who has a lock, in the system's list of them (proc_locks(5)), on the file with this inode, into which the process with
-/// the number `written` has put it. The devices of the list are not those that files have on some file systems.
+/// Finds the holder of the lock on the file with this inode number in the system's list (proc_locks(5)). `written` is the
+/// process id in the file. On some file systems the list's devices differ from those of the files, so they are ignored.
 fn holder_among(locks: &str, inode: u64, written: Option<u32>) -> Option<u32> {
     let holder = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        // With an arrow in the second place, it waits.
+        // An arrow in the second field marks a waiter.
         let &[_, "FLOCK", _, _, process, file, ..] = &fields[..] else { return None };
         let is_it = file.rsplit(':').next().and_then(|text| text.parse().ok()) == Some(inode);
-        // Of another name space, a process has no number here.
+        // A process of another PID namespace is listed as 0.
         let process = process.parse::<u32>().unwrap_or(0);
         let is_ours = written.is_none_or(|written| process == 0 || process == written);
         (is_it && is_ours).then(|| if process == 0 { written.unwrap_or(0) } else { process })
@@ -225,11 +225,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_a_directory_is_known_without_taking_its_lock() {
+    fn the_holder_of_a_directory_is_found_without_taking_its_lock() {
         let above = tempfile::tempdir().expect("a directory");
         let path = above.path().join("buffer");
         assert_eq!(holder(&path).expect("nothing there"), None);
-        assert!(!path.exists(), "nothing is made");
+        assert!(!path.exists(), "nothing was created");
         fs::create_dir(&path).expect("a sound disk");
         let lock = DirectoryLock::take(&path).expect("nobody has it");
         assert_eq!(holder(&path).expect("it can be looked at"), Some(std::process::id()));
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn the_systems_list_of_locks_is_read_with_care() {
+    fn only_a_matching_line_of_the_systems_list_names_the_holder() {
         let check = |line: &str, written, expected| {
             assert_eq!(holder_among(line, 753_900, written), expected, "{line}");
         };
@@ -250,25 +250,25 @@ mod tests {
         check("1: FLOCK  ADVISORY  WRITE 1447 fe:00:753901 0 EOF", Some(1447), None);
         check("1: POSIX  ADVISORY  WRITE 1447 fe:00:753900 0 EOF", Some(1447), None);
         check("1: -> FLOCK  ADVISORY  WRITE 1447 fe:00:753900 0 EOF", Some(1447), None);
-        // A process of another name space.
+        // A process of another PID namespace.
         check("1: FLOCK  ADVISORY  WRITE 0 fe:00:753900 0 EOF", Some(7), Some(7));
         check("\n1:\nFLOCK x\n", Some(7), None);
     }
 
     #[test]
-    fn whoever_only_reads_makes_no_lock_and_who_waits_gives_up() {
+    fn a_reader_creates_no_lock_file_and_a_waiter_gives_up_in_time() {
         let directory = tempfile::tempdir().expect("a directory");
         let wait = |missing, limit| DirectoryLock::wait(directory.path(), missing, limit);
-        let none = wait(Missing::IsAnError, Duration::ZERO).expect_err("nobody has locked it");
+        let none = wait(MissingLock::Fail, Duration::ZERO).expect_err("nobody has locked it");
         assert!(matches!(none, LockError::Io(_, error) if is_absence(&error)));
-        assert!(!directory.path().join(NAME).exists(), "nothing is made");
-        let lock = wait(Missing::IsMade, Duration::ZERO).expect("nobody has it");
-        for missing in [Missing::IsMade, Missing::IsAnError] {
+        assert!(!directory.path().join(NAME).exists(), "nothing was created");
+        let lock = wait(MissingLock::Create, Duration::ZERO).expect("nobody has it");
+        for missing in [MissingLock::Create, MissingLock::Fail] {
             let held = wait(missing, Duration::from_millis(20)).expect_err("somebody has it");
             assert!(matches!(held, LockError::Held));
         }
         let waits = std::thread::scope(|scope| {
-            let waiter = scope.spawn(|| wait(Missing::IsAnError, Duration::from_secs(60)).map(drop));
+            let waiter = scope.spawn(|| wait(MissingLock::Fail, Duration::from_secs(60)).map(drop));
             drop(lock);
             waiter.join().expect("it does not panic")
         });

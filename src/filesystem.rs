@@ -1,8 +1,7 @@
-//! What the system says of a place on disk: who may use it, and how much room there is.
+//! Permissions and free space of places on disk.
 //!
-//! "Permission denied" names neither the user that was denied nor whom the place belongs to. Every error of that kind at
-//! a start is put into words here: which user this process runs as, whose the directory or file is, and what lets the
-//! one use the other.
+//! "Permission denied" names neither the user nor the owner of the place. This module adds both to the errors at a start,
+//! with the command that gives the user access.
 
 use std::fmt;
 use std::fs;
@@ -12,16 +11,16 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{getegid, geteuid};
 
-/// How much of the list of users is read, in bytes.
+/// Most bytes that are read of the lists of users and groups.
 const USERS_BYTES_MAX: u64 = 1 << 20;
-/// Files that engines of containers leave in them.
-const MARKS_OF_CONTAINERS: [&str; 2] = ["/.dockerenv", "/run/.containerenv"];
+/// Files that container engines put into their containers.
+const CONTAINER_MARKS: [&str; 2] = ["/.dockerenv", "/run/.containerenv"];
 
-/// Bytes that are free for this process on the file system that has `path`, which must exist.
+/// Bytes that this process can still write on the file system of `path`, which must exist.
 ///
 /// # Errors
 ///
-/// What the system says, or that the file system has no room to speak of, such as `/proc`.
+/// The system's error, or an error for a file system without storage, such as `/proc`.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let found = rustix::fs::statvfs(path)?;
     if found.f_blocks == 0 {
@@ -30,55 +29,55 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
-/// The nearest of `path` and the directories above it that exists.
+/// `path` itself if it exists, or else its nearest ancestor that does.
 pub fn nearest_existing(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let found = path.ancestors().find(|path| path.exists());
     found.unwrap_or(Path::new("/")).to_owned()
 }
 
-/// What to put after the system's words about a directory that cannot be made or used: who was denied, by whose place,
-/// and what to do. Nothing if the error is of another kind.
+/// Text to append to the system's error about a directory that cannot be made or used: the user, the owner of the place,
+/// and what to do. Empty unless permission was denied.
 pub fn advice_on_directory(path: &Path, error: &io::Error) -> String {
-    advice(path, Missing::Directory, error)
+    advice(path, PlaceKind::Directory, error)
 }
 
-/// The same for a file that cannot be made, read or written.
+/// Like [`advice_on_directory`], for a file that cannot be made, read or written.
 pub fn advice_on_file(path: &Path, error: &io::Error) -> String {
-    advice(path, Missing::File, error)
+    advice(path, PlaceKind::File, error)
 }
 
-/// What a path is to be that does not exist.
+/// What a path should lead to.
 #[derive(Clone, Copy, Debug)]
-enum Missing {
+enum PlaceKind {
     Directory,
     File,
 }
 
-fn advice(path: &Path, missing: Missing, error: &io::Error) -> String {
+fn advice(path: &Path, kind: PlaceKind, error: &io::Error) -> String {
     if error.kind() != io::ErrorKind::PermissionDenied {
         return String::new();
     }
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let Some(obstacle) = obstacle(&path, missing) else { return String::new() };
+    let Some(obstacle) = obstacle(&path, kind) else { return String::new() };
     let denial = Denial {
         process: Owner { user: geteuid().as_raw(), group: getegid().as_raw() },
         users: &names("/etc/passwd"),
         groups: &names("/etc/group"),
         obstacle,
-        in_container: MARKS_OF_CONTAINERS.iter().any(|mark| Path::new(mark).exists()),
+        in_container: CONTAINER_MARKS.iter().any(|mark| Path::new(mark).exists()),
     };
     denial.to_string()
 }
 
-/// A user and a group, by their numbers.
+/// The ids of a user and a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Owner {
     user: u32,
     group: u32,
 }
 
-/// The place that does not let the process in.
+/// The place that denies the process access.
 #[derive(Debug, PartialEq, Eq)]
 struct Obstacle {
     path: PathBuf,
@@ -87,21 +86,21 @@ struct Obstacle {
     remedy: Remedy,
 }
 
-/// What removes the obstacle.
+/// The remedy for an obstacle.
 #[derive(Debug, PartialEq, Eq)]
 enum Remedy {
-    /// The directory is given to the user, with what is in it.
+    /// Give the directory with its content to the user.
     GiveDirectory,
-    /// The file is given to the user.
+    /// Give the file to the user.
     GiveFile,
-    /// Somebody else makes this directory for the user. The one above it stays whose it is; it may be the system's.
+    /// Let root make this directory for the user. Its parent keeps its owner; it may be the system's.
     Make(PathBuf),
-    /// The user may pass through the directory.
+    /// Let every user pass through the directory.
     Pass,
 }
 
-/// Finds what was in the way, from the root down.
-fn obstacle(path: &Path, missing: Missing) -> Option<Obstacle> {
+/// Finds the place that denied access, from the root down.
+fn obstacle(path: &Path, kind: PlaceKind) -> Option<Obstacle> {
     let mut steps: Vec<&Path> = path.ancestors().collect();
     steps.reverse();
     let mut last = None;
@@ -110,11 +109,11 @@ fn obstacle(path: &Path, missing: Missing) -> Option<Obstacle> {
             Ok(found) => last = Some((step, found)),
             Err(error) => {
                 let (above, found) = last?;
-                let remedy = match (error.kind(), missing) {
+                let remedy = match (error.kind(), kind) {
                     (io::ErrorKind::PermissionDenied, _) => Remedy::Pass,
-                    (_, Missing::Directory) => Remedy::Make(path.to_owned()),
-                    (_, Missing::File) if step == path => Remedy::GiveDirectory,
-                    (_, Missing::File) => Remedy::Make(path.parent().unwrap_or(path).to_owned()),
+                    (_, PlaceKind::Directory) => Remedy::Make(path.to_owned()),
+                    (_, PlaceKind::File) if step == path => Remedy::GiveDirectory,
+                    (_, PlaceKind::File) => Remedy::Make(path.parent().unwrap_or(path).to_owned()),
                 };
                 return Some(Obstacle::of(above, &found, remedy));
             }
@@ -132,7 +131,7 @@ impl Obstacle {
     }
 }
 
-/// What is known of a denial, to be put into words.
+/// The facts of a denial, which `Display` puts into words.
 struct Denial<'a> {
     process: Owner,
     /// The lists of users and groups, as text.
@@ -154,7 +153,7 @@ impl fmt::Display for Denial<'_> {
         )?;
         let Owner { user, group } = process;
         match remedy {
-            // Its own: it is the mode that does not let it in.
+            // The user owns the place, so its mode is the obstacle.
             _ if owner.user == user => write!(formatter, "`chmod u+rwX {path}` lets that user in")?,
             Remedy::GiveDirectory => {
                 write!(formatter, "`chown -R {user}:{group} {path}` gives it to that user")?
@@ -180,14 +179,14 @@ impl fmt::Display for Denial<'_> {
 impl Denial<'_> {
     /// `user 10001 (forebay), group 10001 (forebay)`.
     fn name(&self, owner: Owner) -> String {
-        let user = named(self.users, owner.user);
-        let group = named(self.groups, owner.group);
+        let user = with_name(self.users, owner.user);
+        let group = with_name(self.groups, owner.group);
         format!("user {user}, group {group}")
     }
 }
 
-/// A number with the name that a list has for it: `0 (root)`. Lines are `NAME:PASSWORD:NUMBER:…`.
-fn named(list: &str, number: u32) -> String {
+/// An id with its name in a list: `0 (root)`. Lines are `NAME:PASSWORD:ID:…`.
+fn with_name(list: &str, number: u32) -> String {
     let wanted = number.to_string();
     let has_it = |line: &&str| line.split(':').nth(2) == Some(wanted.as_str());
     match list.lines().find(has_it).and_then(|line| line.split(':').next()) {
@@ -196,11 +195,11 @@ fn named(list: &str, number: u32) -> String {
     }
 }
 
-/// A list of names; nothing of what cannot be read.
+/// Reads a list of names; empty if it cannot be read.
 fn names(path: &str) -> String {
     let mut list = Vec::new();
     if let Ok(file) = fs::File::open(path) {
-        // A part of the list has a part of the names.
+        // After a read error, the names read so far still help.
         let _ = file.take(USERS_BYTES_MAX).read_to_end(&mut list);
     }
     String::from_utf8_lossy(&list).into_owned()
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn of_its_own_place_a_user_needs_the_mode_changed() {
+    fn the_owner_of_a_place_is_advised_to_change_its_mode() {
         check(
             0,
             0o500,
@@ -257,26 +256,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_to_be_made_and_what_is_there_to_be_given() {
+    fn the_remedy_is_to_make_a_missing_place_and_to_give_an_existing_one() {
         let above = tempfile::tempdir().expect("a directory");
         let above = above.path().canonicalize().expect("it is there");
         let file = above.join("file");
         fs::write(&file, "").expect("written");
-        let check = |path: &Path, missing, at: &Path, remedy| {
-            let obstacle = obstacle(path, missing).expect("the root is there");
+        let check = |path: &Path, kind, at: &Path, remedy| {
+            let obstacle = obstacle(path, kind).expect("the root is there");
             assert_eq!((obstacle.path.as_path(), obstacle.remedy), (at, remedy));
         };
-        check(&above, Missing::Directory, &above, Remedy::GiveDirectory);
-        check(&file, Missing::File, &file, Remedy::GiveFile);
+        check(&above, PlaceKind::Directory, &above, Remedy::GiveDirectory);
+        check(&file, PlaceKind::File, &file, Remedy::GiveFile);
         let (absent, deep) = (above.join("absent"), above.join("absent/deep"));
-        // Never the advice to give away a directory that may be the system's.
-        check(&deep, Missing::Directory, &above, Remedy::Make(deep.clone()));
-        check(&deep, Missing::File, &above, Remedy::Make(absent.clone()));
-        check(&absent, Missing::File, &above, Remedy::GiveDirectory);
+        // The advice must never give away a directory that may be the system's.
+        check(&deep, PlaceKind::Directory, &above, Remedy::Make(deep.clone()));
+        check(&deep, PlaceKind::File, &above, Remedy::Make(absent.clone()));
+        check(&absent, PlaceKind::File, &above, Remedy::GiveDirectory);
     }
 
     #[test]
-    fn other_errors_need_no_advice() {
+    fn only_a_denied_permission_gets_advice() {
         let error = io::Error::from(io::ErrorKind::NotFound);
         assert_eq!(advice_on_directory(Path::new("/nowhere"), &error), "");
         let error = io::Error::from(io::ErrorKind::PermissionDenied);
@@ -284,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_where_this_runs_and_none_is_known_of_where_nothing_is() {
+    fn free_bytes_are_known_of_existing_places_with_storage_alone() {
         let above = tempfile::tempdir().expect("a directory");
         assert!(free_bytes(above.path()).expect("a file system") > 0);
         assert!(free_bytes(&above.path().join("absent")).is_err());

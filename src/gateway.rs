@@ -31,7 +31,7 @@ use crate::ingest::{self, Entrance, Front, READINGS_PATH};
 use crate::listener::{self, ConnectionLimits, Listener};
 use crate::metrics::Metrics;
 use crate::node::{Latest, LatestApi, Node, NodeError, NodeOptions};
-use crate::status::{self, Status, Watch};
+use crate::status::{self, StatusSources, Watch};
 use crate::tasks;
 use crate::via::Via;
 
@@ -154,7 +154,7 @@ impl Gateway {
             random,
         );
         let front = front(config, &buffer, &memos, &draining, &metrics, worker.via());
-        let status = Arc::new(Status {
+        let status = Arc::new(StatusSources {
             started_at: Instant::now(),
             buffer_config: config.buffer.clone(),
             buffer: Arc::clone(&buffer),
@@ -329,7 +329,7 @@ fn front(
 pub fn openapi() -> String {
     let mut document = GatewayApi::openapi();
     document.merge(ingest::IngestApi::openapi());
-    document.merge(status::Api::openapi());
+    document.merge(status::StatusApi::openapi());
     document.merge(LatestApi::openapi());
     document.to_json().expect("the document is made of our own types")
 }
@@ -383,6 +383,17 @@ mod tests {
         let environment = settings.map(|(key, value)| (format!("FOREBAY__{key}"), value.to_owned()));
         let config = Config::read(None, &environment).expect("good settings");
         Gateway::start(config).await.expect("it starts")
+    }
+
+    #[test]
+    fn each_health_answer_has_its_own_schema() {
+        let document: serde_json::Value = serde_json::from_str(&openapi()).expect("JSON");
+        let properties = |name: &str| {
+            let schema = &document["components"]["schemas"][name]["properties"];
+            schema.as_object().expect("a schema").keys().cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(properties("Health"), ["status"]);
+        assert!(properties("InfluxdbHealth").contains(&"checks".to_owned()));
     }
 
     #[tokio::test]

@@ -12,35 +12,35 @@
 //!
 //! # The guarantees
 //!
-//! - The 202 is sent after the buffer has kept the promise that [`buffer::Ack`] names, never before.
-//! - What was acknowledged on disk survives the process and power loss; damage is found, told and set aside, and
-//!   nothing is repaired by deletion.
-//! - A request that is sent again with its `Idempotency-Key` is answered as before, and nothing is taken twice.
+//! - The 202 is sent after the buffer has fulfilled the promise that [`buffer::Ack`] names, never before.
+//! - Readings that were acknowledged on disk survive the end of the process and power loss. Damage is detected, reported
+//!   and set aside; nothing is repaired by deletion.
+//! - A request that is sent again with its `Idempotency-Key` gets the same answer, and no reading is accepted twice.
 //! - Every accepted reading is in exactly one account of the [`buffer::ledger`] at all times.
 //! - A batch always carries the same key with the same readings, at every try, to every node, and, with a buffer on
 //!   disk, after every restart.
 //! - Everything is bounded, and nothing from outside can cause a panic.
 //!
-//! The pages in `docs/src/` say what that means for users, `docs/src/inside/invariants.md` which test holds what.
+//! The pages in `docs/src/` explain this to users; `docs/src/inside/invariants.md` names the tests of each guarantee.
 //!
 //! # The parts, in reading order
 //!
-//! 1. [`forebay_reading`], with [`forebay_reading::timestamp`]: what a reading is, and its encoding.
-//! 2. [`forebay_codec`]: bytes to readings and back, one file per format; [`forebay_stores`]: what those that take
-//!    such bodies say of them.
-//! 3. [`buffer`]: the room, the ledger, the leases; what an acknowledgement promises ([`buffer::Ack`]) and what
-//!    happens when there is no room ([`buffer::OnFull`]).
-//! 4. [`forebay_wal`]: a log of byte records, its files and what it promises of them.
+//! 1. [`forebay_reading`], with [`forebay_reading::timestamp`]: a reading and its encoding.
+//! 2. [`forebay_codec`]: bytes to readings and back, one file per format; [`forebay_stores`]: the answers of the stores
+//!    that take such bodies.
+//! 3. [`buffer`]: the room, the ledger, the leases; the promise of an acknowledgement ([`buffer::Ack`]) and the choices
+//!    when there is no room ([`buffer::OnFull`]).
+//! 4. [`forebay_wal`]: a log of byte records, its files and its promises.
 //! 5. [`buffer::disk`]: readings, batches and settlements in that log, and the one thread that writes them.
 //! 6. [`forebay_transform`]: fewer readings, or better ones, before they are gathered into batches.
-//! 7. [`routing`] and [`delivery`]: which node, when, and what its answer leads to.
-//! 8. [`ingest`] and [`status`]: the HTTP surface, with [`problem`] for what went wrong and [`rejections`] for what
-//!    was turned away last.
+//! 7. [`routing`] and [`delivery`]: which node gets a batch, when, and how its answer is handled.
+//! 8. [`ingest`] and [`status`]: the HTTP surface, with [`problem`] for errors and [`rejections`] for the last refused
+//!    readings.
 //! 9. [`node`]: the embedded node, a small store on SQLite.
-//! 10. [`config`] and [`gateway`]: the settings; what is built from them, in which order it starts and stops.
+//! 10. [`config`] and [`gateway`]: the settings; the parts that are built from them, and their order of start and stop.
 //! 11. [`cli`]: the commands.
 //!
-//! Small things that know nothing of the rest: [`listener`], [`door`], [`metrics`],
+//! Small modules that use no other: [`listener`], [`door`], [`metrics`],
 //! [`backoff`], [`node_id`], [`filesystem`], [`tasks`], [`zstd_contexts`], [`via`].
 
 pub mod backoff;

@@ -1,7 +1,7 @@
-//! The metrics: one row each, in Prometheus' text format.
+//! The metrics: a table with one row each, in Prometheus' text format.
 //!
-//! Rows whose numbers live elsewhere (the ledger, the nodes) come as [`Sample`]s at the moment of the answer, all from
-//! one view, so that they are consistent with each other.
+//! Numbers that live elsewhere (in the ledger, at the nodes) become [`Sample`]s when `/metrics` is asked, all from one
+//! snapshot, so that they are consistent with each other.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,12 @@ use prometheus::{
     exponential_buckets,
 };
 
-/// Every name starts with this.
+/// The prefix of every name.
 pub const PREFIX: &str = "forebay_";
 
-/// What kind of number a metric is.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only grows.
     Counter,
     /// Goes up and down.
@@ -26,33 +26,33 @@ pub enum Kind {
     Histogram,
 }
 
-/// One metric.
+/// A metric in [`TABLE`].
 #[derive(Clone, Copy, Debug)]
-pub struct Row {
+pub struct MetricRow {
     /// Its name without [`PREFIX`].
     pub name: &'static str,
     /// Its kind.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// Its labels; their values come from small fixed sets, never from requests.
     pub labels: &'static [&'static str],
-    /// What it says.
+    /// Its help text.
     pub help: &'static str,
 }
 
-const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Row {
-    Row { name, kind: Kind::Counter, labels, help }
+const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> MetricRow {
+    MetricRow { name, kind: MetricKind::Counter, labels, help }
 }
 
-const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Row {
-    Row { name, kind: Kind::Gauge, labels, help }
+const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> MetricRow {
+    MetricRow { name, kind: MetricKind::Gauge, labels, help }
 }
 
-const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Row {
-    Row { name, kind: Kind::Histogram, labels, help }
+const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> MetricRow {
+    MetricRow { name, kind: MetricKind::Histogram, labels, help }
 }
 
-/// Every metric of the gateway. The usual `process_*` come beside them.
-pub const TABLE: &[Row] = &[
+/// Every metric of the gateway, apart from the usual `process_*` ones.
+pub const TABLE: &[MetricRow] = &[
     counter("readings_accepted_total", &["format"], "Readings taken in, by the format of their request."),
     counter("readings_recovered_total", &[], "Readings found in the buffer at the start."),
     counter("readings_derived_total", &["transform"], "Readings made by aggregation."),
@@ -155,14 +155,14 @@ pub const TABLE: &[Row] = &[
 /// # Panics
 ///
 /// If [`TABLE`] has no such row.
-pub fn row(name: &str) -> &'static Row {
+pub fn row(name: &str) -> &'static MetricRow {
     TABLE
         .iter()
         .find(|row| row.name == name)
-        .unwrap_or_else(|| panic!("{name} stands in the table of metrics"))
+        .unwrap_or_else(|| panic!("{name} is missing in the table of metrics"))
 }
 
-/// The registry and the metrics that are counted where things happen.
+/// The registry, and the metrics that the parts of the gateway count themselves.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -205,7 +205,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Makes a registry with all metrics that are counted where things happen, and the `process_*` ones.
+    /// Creates the registry with these metrics and the `process_*` ones.
     pub fn new() -> Metrics {
         let registry = Registry::new();
         let register = |collector: Box<dyn Collector>| {
@@ -254,7 +254,7 @@ impl Metrics {
         metrics
     }
 
-    /// Forgets what was counted of a node that has gone, so that the labels do not grow for ever.
+    /// Removes the metrics of a node that is gone, so that the labels do not grow for ever.
     pub fn forget_node(&self, node: &str) {
         forget(&self.batches, node, |labels| self.batches.remove_label_values(labels).is_ok());
         forget(&self.retries, node, |labels| self.retries.remove_label_values(labels).is_ok());
@@ -272,15 +272,15 @@ impl Metrics {
     }
 }
 
-/// One number of a metric at the moment of an answer.
+/// A number for one row, taken when `/metrics` is asked.
 #[derive(Debug)]
 pub struct Sample {
-    row: &'static Row,
+    row: &'static MetricRow,
     labels: Vec<String>,
     number: f64,
 }
 
-/// Makes a number for the row of this name, with the values of its labels.
+/// Creates a sample for the row `name`, with the values of its labels.
 pub fn sample(name: &str, labels: &[&str], number: f64) -> Sample {
     let row = row(name);
     assert_eq!(row.labels.len(), labels.len(), "{name} has the labels {:?}", row.labels);
@@ -295,8 +295,8 @@ fn sample_families(samples: Vec<Sample>) -> impl Iterator<Item = MetricFamily> {
             family.set_name(format!("{PREFIX}{}", row.name));
             family.set_help(row.help.to_owned());
             family.set_field_type(match row.kind {
-                Kind::Counter => MetricType::COUNTER,
-                Kind::Gauge | Kind::Histogram => MetricType::GAUGE,
+                MetricKind::Counter => MetricType::COUNTER,
+                MetricKind::Gauge | MetricKind::Histogram => MetricType::GAUGE,
             });
             family
         });
@@ -305,7 +305,7 @@ fn sample_families(samples: Vec<Sample>) -> impl Iterator<Item = MetricFamily> {
     families.into_values()
 }
 
-fn metric(row: &Row, labels: &[String], number: f64) -> Metric {
+fn metric(row: &MetricRow, labels: &[String], number: f64) -> Metric {
     let pair = |(name, value): (&&str, &String)| {
         let mut pair = LabelPair::default();
         pair.set_name((*name).to_owned());
@@ -314,12 +314,12 @@ fn metric(row: &Row, labels: &[String], number: f64) -> Metric {
     };
     let mut metric = Metric::from_label(row.labels.iter().zip(labels).map(pair).collect());
     match row.kind {
-        Kind::Counter => {
+        MetricKind::Counter => {
             let mut counter = Counter::default();
             counter.set_value(number);
             metric.set_counter(counter);
         }
-        Kind::Gauge | Kind::Histogram => {
+        MetricKind::Gauge | MetricKind::Histogram => {
             let mut gauge = Gauge::default();
             gauge.set_value(number);
             metric.set_gauge(gauge);
@@ -339,7 +339,7 @@ fn histograms(name: &str, buckets: Vec<f64>) -> HistogramVec {
     HistogramVec::new(options, row.labels).expect("good names")
 }
 
-/// Has everything removed whose label `node` is this, by the values of all its labels in the order of its row.
+/// Calls `remove` for every metric of the family whose label `node` is `node`, with all label values in the row's order.
 fn forget(family: &dyn Collector, node: &str, remove: impl Fn(&[&str]) -> bool) {
     for collected in family.collect() {
         let labels = row(collected.name().trim_start_matches(PREFIX)).labels;
@@ -364,7 +364,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_row_that_is_counted_or_sampled_shows_with_its_type_and_labels() {
+    fn every_counted_or_sampled_row_is_encoded_with_its_type_and_labels() {
         let metrics = Metrics::new();
         metrics.readings_rejected.with_label_values(&["time"]).inc_by(3);
         let text = metrics.encode(vec![
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_counted_of_a_node_that_has_gone_is_forgotten_and_nothing_else() {
+    fn only_the_metrics_of_a_forgotten_node_are_removed() {
         let metrics = Metrics::new();
         for node in ["a:1", "b:1"] {
             metrics.batches.with_label_values(&[node, "delivered"]).inc();
@@ -406,7 +406,7 @@ mod tests {
     fn names_are_unique_and_counters_end_in_total() {
         for row in TABLE {
             assert_eq!(TABLE.iter().filter(|other| other.name == row.name).count(), 1, "{}", row.name);
-            assert_eq!(row.kind == Kind::Counter, row.name.ends_with("_total"), "{}", row.name);
+            assert_eq!(row.kind == MetricKind::Counter, row.name.ends_with("_total"), "{}", row.name);
         }
     }
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use url::Url;
 
-/// Host and port of a node, or its whole address where two nodes share them. Never has a password in it.
+/// Host and port of a node, or its whole address if two nodes share them. It never contains a password.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(Arc<str>);
 
 impl NodeId {
-    /// Names the nodes with these addresses, in their order.
+    /// Names the nodes at these addresses, in their order.
     pub fn for_urls(urls: &[Url]) -> Vec<NodeId> {
         let authorities: Vec<_> = urls.iter().map(authority).collect();
         let name = |(index, url): (usize, &Url)| {
@@ -20,7 +20,7 @@ impl NodeId {
         urls.iter().enumerate().map(name).collect()
     }
 
-    /// Names one more node, beside those that have names already.
+    /// Names one more node, differently from `others`.
     pub fn beside<'a>(url: &Url, mut others: impl Iterator<Item = &'a NodeId>) -> NodeId {
         let short = authority(url);
         let is_taken = others.any(|other| *other.0 == *short);

@@ -1,4 +1,4 @@
-//! Problem details (RFC 9457): how every HTTP surface of the crate says that something went wrong.
+//! Problem details (RFC 9457): the error answers of every HTTP surface of the crate.
 
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
@@ -9,10 +9,10 @@ use utoipa::ToSchema;
 /// The media type of a problem.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
-/// What went wrong, for the client and for the person behind it.
+/// An error, for the client and its user.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Problem {
-    /// What kind of problem this is; `about:blank` means that the status says it all.
+    /// The kind of problem; `about:blank` means that the status says it all.
     #[serde(rename = "type")]
     #[schema(example = "about:blank")]
     pub kind: &'static str,
@@ -20,7 +20,7 @@ pub struct Problem {
     pub title: String,
     /// The HTTP status, once more.
     pub status: u16,
-    /// What happened this time, and what is allowed.
+    /// This occurrence, and what is allowed.
     pub detail: String,
     /// The readings at fault, at most 100 of them.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -30,15 +30,15 @@ pub struct Problem {
     pub rejected: Option<u64>,
 }
 
-/// What was wrong with one reading.
+/// The fault of one reading.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ReadingFault {
     /// Place of the reading in the request, from 0.
     pub index: usize,
-    /// JSON pointer (RFC 6901) to what was wrong; lines of NDJSON count like elements of an array.
+    /// JSON pointer (RFC 6901) to the fault; lines of NDJSON count like elements of an array.
     #[schema(example = "/3/value")]
     pub pointer: String,
-    /// What was wrong, and what is allowed.
+    /// The fault, and what is allowed.
     pub detail: String,
 }
 
@@ -56,9 +56,9 @@ impl Problem {
     }
 }
 
-/// A JSON document as every answer has it: with a line feed at its end, so that a terminal's prompt stands below it.
+/// Writes the JSON document of an answer, with a line feed at its end so that a terminal's prompt stands below it.
 pub fn json_line(value: &impl Serialize) -> Vec<u8> {
-    // Our own types, whose names are texts, can always be written.
+    // The answers' own types, whose keys are strings, can always be written.
     let mut line = serde_json::to_vec(value).unwrap_or_default();
     line.push(b'\n');
     line

@@ -1,9 +1,8 @@
-//! The last readings and requests that were turned away, for the person who asks why readings are missing, and how many
-//! of each device, for the log.
+//! The last rejected readings and requests, for a person who misses readings, and their numbers by device, for the log.
 //!
-//! Only what is turned away passes here: a reading that is accepted costs nothing. Limits: [`ENTRIES_MAX`] entries are
-//! kept, of them at most [`ENTRIES_PER_REQUEST_MAX`] of one request, each with at most [`SAMPLE_BYTES_MAX`] bytes of
-//! what was sent; [`PAIRS_MAX`] devices with a reason are counted by name between two readings of the counts.
+//! Accepted readings cost nothing here. Limits: [`ENTRIES_MAX`] entries, at most [`ENTRIES_PER_REQUEST_MAX`] of one
+//! request, each with at most [`SAMPLE_BYTES_MAX`] bytes of the body; [`PAIRS_MAX`] pairs of a device and a reason are
+//! counted by name until the tally is taken.
 
 mod harmless;
 mod masker;
@@ -20,17 +19,17 @@ use utoipa::ToSchema;
 use harmless::beginning;
 pub use harmless::{SAMPLE_BYTES_MAX, harmless, sample};
 
-/// Most entries that are kept; the oldest goes for a new one.
+/// Most entries; a new one replaces the oldest.
 pub const ENTRIES_MAX: usize = 200;
 /// Most readings of one request that get an entry each.
 pub const ENTRIES_PER_REQUEST_MAX: usize = 10;
-/// Most pairs of a device and a reason that are counted by name; others are counted together.
+/// Most pairs of a device and a reason that are counted by name; further ones are counted by reason.
 pub const PAIRS_MAX: usize = 1000;
-/// Longest detail that is kept, in characters.
+/// Longest detail of an entry, in characters.
 const DETAIL_CHARS_MAX: usize = 400;
-/// Longest path that is kept, in characters.
+/// Longest path of an entry, in characters.
 const PATH_CHARS_MAX: usize = 200;
-/// Longest name of a device that is kept, in characters.
+/// Longest name of a device in an entry, in characters.
 const DEVICE_CHARS_MAX: usize = 256;
 
 /// A reading or a whole request that was turned away.
@@ -59,46 +58,46 @@ pub struct RejectionEntry {
     /// The first 200 bytes of the reading, the line or the body, with control characters written out and without what
     /// looks like a secret; not set if the body was not read.
     pub sample: Option<String>,
-    /// Which of these were cut.
+    /// Which texts of the entry were cut.
     #[serde(skip)]
     #[schema(ignore)]
-    cut: Cut,
+    cut: CutTexts,
 }
 
-/// Which texts of an entry were cut: their ends may be the beginnings of something.
+/// Which texts of an entry were cut: a cut text may end in the middle of a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Cut {
+struct CutTexts {
     path: bool,
     device: bool,
     detail: bool,
     sample: bool,
 }
 
-/// What is known of a reading or a request that is turned away.
+/// The facts about a rejected reading or request.
 #[derive(Clone, Copy, Debug)]
-pub struct Rejected<'a> {
+pub struct RejectionFacts<'a> {
     /// The path, without the query.
     pub path: &'a str,
-    /// Who sent it.
+    /// The address of its sender.
     pub address: Option<std::net::IpAddr>,
-    /// Whose reading it is.
+    /// The device of the reading.
     pub device: Option<&'a str>,
-    /// Why, in a word.
+    /// The reason, in a word.
     pub reason: &'static str,
-    /// Why, in a sentence.
+    /// The reason, in a sentence.
     pub detail: &'a str,
-    /// What was sent, or how it begins.
+    /// The beginning of the reading, the line or the body.
     pub sample: Option<&'a [u8]>,
 }
 
 impl RejectionEntry {
-    /// Keeps what is known, harmless to look at, without what looks like a secret, and bounded.
-    pub fn new(rejected: Rejected<'_>, now: SystemTime) -> RejectionEntry {
-        let cut = Cut {
+    /// Creates an entry: shortened, with secrets hidden and control characters escaped.
+    pub fn new(rejected: RejectionFacts<'_>, now: SystemTime) -> RejectionEntry {
+        let cut = CutTexts {
             path: is_longer(rejected.path, PATH_CHARS_MAX),
             device: rejected.device.is_some_and(|device| is_longer(device, DEVICE_CHARS_MAX)),
             detail: is_longer(rejected.detail, DETAIL_CHARS_MAX),
-            // Whoever has more sends no more than this.
+            // Callers pass at most this many bytes of a longer body.
             sample: rejected.sample.is_some_and(|sample| sample.len() >= SAMPLE_BYTES_MAX),
         };
         RejectionEntry {
@@ -114,7 +113,7 @@ impl RejectionEntry {
         }
     }
 
-    /// The entry with whatever else is to be hidden in its texts. `hide` is told of each whether it was cut.
+    /// The entry with `hide` applied to each of its texts; the second argument of `hide` is whether the text was cut.
     #[must_use]
     pub fn with_hidden(&self, hide: impl Fn(&str, bool) -> String) -> RejectionEntry {
         RejectionEntry {
@@ -127,30 +126,30 @@ impl RejectionEntry {
     }
 }
 
-/// So many readings of a device were turned away for a reason.
+/// A number of rejected readings of one device, for one reason.
 #[derive(Clone, Copy, Debug)]
-pub struct Count<'a> {
+pub struct RejectionCount<'a> {
     /// The device, if it is known.
     pub device: Option<&'a str>,
     /// The reason.
     pub reason: &'static str,
-    /// How many.
+    /// The number.
     pub readings: u64,
 }
 
-/// What was turned away since it was asked last.
+/// Numbers of rejections since the last tally.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct RejectionTally {
     /// Readings, by device and reason.
     pairs: HashMap<(Box<str>, &'static str), u64>,
-    /// Readings of devices that are not known, or beyond [`PAIRS_MAX`], by reason.
+    /// Readings of unknown devices, and of pairs beyond [`PAIRS_MAX`], by reason.
     others: HashMap<&'static str, u64>,
-    /// Requests of which no reading is known, by reason.
+    /// Requests whose readings are unknown, by reason.
     requests: HashMap<&'static str, u64>,
 }
 
-impl Tally {
-    fn add(&mut self, Count { device, reason, readings }: Count<'_>) {
+impl RejectionTally {
+    fn add(&mut self, RejectionCount { device, reason, readings }: RejectionCount<'_>) {
         let Some(device) = device.filter(|_| self.pairs.len() < PAIRS_MAX) else {
             *self.others.entry(reason).or_default() += readings;
             return;
@@ -159,9 +158,9 @@ impl Tally {
         *self.pairs.entry((device.into_boxed_str(), reason)).or_default() += readings;
     }
 
-    /// In words: the devices with the most readings first, at most `devices_max` pairs of a device and a reason, the rest
-    /// summed up. Each device is shown as `hide` has it, which is told whether the device may have been cut. The second
-    /// number is how many devices were named.
+    /// Describes the tally, and returns how many pairs of a device and a reason it named: at most `devices_max`, those with
+    /// the most readings first; the rest is summed up. `hide` hides secrets in the name of a device; its second argument is
+    /// whether the name may have been cut.
     pub fn words(&self, devices_max: usize, hide: impl Fn(&str, bool) -> String) -> (String, usize) {
         let mut pairs: Vec<_> = self.pairs.iter().collect();
         pairs.sort_by(|(left, most), (right, more)| more.cmp(most).then(left.cmp(right)));
@@ -169,7 +168,7 @@ impl Tally {
         let mut words: Vec<String> = named
             .iter()
             .map(|((device, reason), readings)| {
-                // One that is as long as a device may be is whole, or the beginning of a longer one.
+                // A name of the full length may be the beginning of a longer one.
                 let shown = hide(device, is_longer(device, DEVICE_CHARS_MAX - 1));
                 format!("{}: {readings} ({reason})", beginning(&shown, DEVICE_CHARS_MAX))
             })
@@ -185,12 +184,12 @@ impl Tally {
     }
 }
 
-/// Whether a text has more than so many characters.
+/// Whether a text has more than `chars` characters.
 fn is_longer(text: &str, chars: usize) -> bool {
     text.chars().nth(chars).is_some()
 }
 
-/// Numbers by reason, in words; `None` if there are none.
+/// Describes numbers by reason; `None` if there are no numbers.
 fn by_reason(what: &str, numbers: &HashMap<&'static str, u64>) -> Option<String> {
     let mut numbers: Vec<_> = numbers.iter().collect();
     numbers.sort_unstable();
@@ -199,41 +198,45 @@ fn by_reason(what: &str, numbers: &HashMap<&'static str, u64>) -> Option<String>
     (!numbers.is_empty()).then(|| format!("{what}: {}", numbers.join(", ")))
 }
 
-/// The last readings and requests that were turned away.
+/// The last rejected readings and requests.
 #[derive(Debug, Default)]
 pub struct RejectionLog {
-    /// Held for moving a few pointers and counting; never while a body is looked at, never across an await.
-    kept: Mutex<KeptRejections>,
-    /// Readings that were turned away so far, and requests of which no reading is known.
+    /// The lock is held to move a few pointers and to count; never while a body is examined, never across an await.
+    state: Mutex<RejectionState>,
+    /// Rejected readings so far, and rejected requests whose readings are unknown.
     count: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct KeptRejections {
+struct RejectionState {
     /// The newest last.
     entries: VecDeque<Arc<RejectionEntry>>,
-    tally: Tally,
+    tally: RejectionTally,
 }
 
 impl RejectionLog {
-    /// Keeps entries, the newest last, and counts readings.
-    pub fn record<'a>(&self, entries: Vec<RejectionEntry>, counts: impl IntoIterator<Item = Count<'a>>) {
+    /// Adds entries, the newest last, and counts readings.
+    pub fn record<'a>(
+        &self,
+        entries: Vec<RejectionEntry>,
+        counts: impl IntoIterator<Item = RejectionCount<'a>>,
+    ) {
         let entries: Vec<_> = entries.into_iter().map(Arc::new).collect();
-        let mut kept = self.lock();
-        kept.entries.extend(entries);
-        let beyond = kept.entries.len().saturating_sub(ENTRIES_MAX);
-        let gone: Vec<_> = kept.entries.drain(..beyond).collect();
+        let mut state = self.lock();
+        state.entries.extend(entries);
+        let beyond = state.entries.len().saturating_sub(ENTRIES_MAX);
+        let removed: Vec<_> = state.entries.drain(..beyond).collect();
         let mut readings = 0;
         for count in counts {
             readings += count.readings;
-            kept.tally.add(count);
+            state.tally.add(count);
         }
-        drop(kept);
-        drop(gone);
+        drop(state);
+        drop(removed);
         self.count.fetch_add(readings, Ordering::Relaxed);
     }
 
-    /// Counts a request that was turned away before its readings were known, because of what its sender did.
+    /// Counts a request that was rejected before its readings were known, through its sender's fault.
     pub fn count_request(&self, reason: &'static str) {
         *self.lock().tally.requests.entry(reason).or_default() += 1;
         self.count.fetch_add(1, Ordering::Relaxed);
@@ -244,18 +247,18 @@ impl RejectionLog {
         self.lock().entries.iter().rev().cloned().collect()
     }
 
-    /// Readings that were turned away so far, and requests of which no reading is known.
+    /// Rejected readings so far, and rejected requests whose readings are unknown.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// What was turned away since this was asked last, by device and reason.
-    pub fn take_tally(&self) -> Tally {
+    /// Takes the tally since the last call.
+    pub fn take_tally(&self) -> RejectionTally {
         std::mem::take(&mut self.lock().tally)
     }
 
-    fn lock(&self) -> MutexGuard<'_, KeptRejections> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, RejectionState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -265,18 +268,18 @@ mod tests {
 
     use super::*;
 
-    fn as_it_is(text: &str, _is_cut: bool) -> String {
+    fn unchanged(text: &str, _is_cut: bool) -> String {
         text.to_owned()
     }
 
     fn entry(detail: &str) -> RejectionEntry {
         let (address, device, sample) = (Some([10, 0, 0, 7].into()), Some("pump-13"), Some(&b"{}"[..]));
-        let rejected = Rejected { path: "/write", address, device, reason: "time", detail, sample };
+        let rejected = RejectionFacts { path: "/write", address, device, reason: "time", detail, sample };
         RejectionEntry::new(rejected, SystemTime::UNIX_EPOCH)
     }
 
     #[test]
-    fn the_last_two_hundred_are_kept_and_the_newest_comes_first() {
+    fn the_last_two_hundred_entries_are_there_the_newest_first() {
         let log = RejectionLog::default();
         for number in 0..250 {
             log.record(vec![entry(&number.to_string())], []);
@@ -287,7 +290,7 @@ mod tests {
 
     #[test]
     fn neither_detail_nor_path_nor_sample_shows_a_secret() {
-        let rejected = Rejected {
+        let rejected = RejectionFacts {
             path: "/x;token=hunter2",
             address: None,
             device: Some("Bearer hunter2"),
@@ -299,17 +302,20 @@ mod tests {
         assert!(!format!("{entry:?}").contains("hunter2"), "{entry:?}");
         assert!(entry.detail.contains("allowed: a number"), "{entry:?}");
         let log = RejectionLog::default();
-        log.record(Vec::new(), [Count { device: Some("Bearer hunter2"), reason: "type", readings: 1 }]);
-        assert_eq!(log.take_tally().words(1, as_it_is), ("Bearer ***: 1 (type)".to_owned(), 1));
-        // The cut does not go through a secret before it is hidden.
+        log.record(
+            Vec::new(),
+            [RejectionCount { device: Some("Bearer hunter2"), reason: "type", readings: 1 }],
+        );
+        assert_eq!(log.take_tally().words(1, unchanged), ("Bearer ***: 1 (type)".to_owned(), 1));
+        // Secrets are hidden before the text is cut.
         let long = format!("{}`http://u:hunter2@h/`", "x".repeat(DETAIL_CHARS_MAX - 15));
         assert!(!self::entry(&long).detail.contains("hunt"));
     }
 
     #[test]
-    fn whatever_is_sent_an_entry_stays_small() {
+    fn an_entry_is_small_whatever_was_sent() {
         let long = "x\u{202e}".repeat(100_000);
-        let rejected = Rejected {
+        let rejected = RejectionFacts {
             path: &long,
             address: None,
             device: Some(&long),
@@ -323,23 +329,23 @@ mod tests {
     }
 
     #[test]
-    fn devices_are_counted_by_name_up_to_a_bound_and_told_with_the_most_first() {
+    fn devices_are_counted_by_name_up_to_a_limit_and_listed_by_their_numbers() {
         let log = RejectionLog::default();
-        let count = |device, reason, readings| Count { device, reason, readings };
+        let count = |device, reason, readings| RejectionCount { device, reason, readings };
         log.record(Vec::new(), [count(Some("b"), "time", 2), count(Some("a"), "type", 2)]);
         log.record(Vec::new(), [count(Some("c"), "time", 9), count(None, "strict", 4)]);
         assert_eq!(log.count(), 17);
         let tally = log.take_tally();
         let check = |devices, words: &str, named| {
-            assert_eq!(tally.words(devices, as_it_is), (words.to_owned(), named))
+            assert_eq!(tally.words(devices, unchanged), (words.to_owned(), named))
         };
         check(20, "c: 9 (time); a: 2 (type); b: 2 (time); all others: 4 (strict)", 3);
         check(1, "c: 9 (time); all others: 4 (strict), 2 (time), 2 (type)", 1);
         check(0, "devices not named: 4 (strict), 11 (time), 2 (type)", 0);
-        assert_eq!(log.take_tally(), Tally::default());
+        assert_eq!(log.take_tally(), RejectionTally::default());
         log.count_request("body");
         assert_eq!(
-            (log.take_tally().words(20, as_it_is), log.count()),
+            (log.take_tally().words(20, unchanged), log.count()),
             (("whole requests: 1 (body)".to_owned(), 0), 18)
         );
 
@@ -351,11 +357,11 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_may_have_been_cut_is_hidden_as_such_before_it_is_named() {
+    fn a_name_of_full_length_is_hidden_as_one_that_may_be_cut() {
         let log = RejectionLog::default();
         let (longest, longer) = ("d".repeat(DEVICE_CHARS_MAX), "e".repeat(DEVICE_CHARS_MAX + 1));
         for (device, readings) in [("whole", 3), (&longest, 2), (&longer, 1)] {
-            log.record(Vec::new(), [Count { device: Some(device), reason: "type", readings }]);
+            log.record(Vec::new(), [RejectionCount { device: Some(device), reason: "type", readings }]);
         }
         let hide =
             |device: &str, is_cut| format!("{}{}", &device[..1], if is_cut { " may be cut" } else { "" });

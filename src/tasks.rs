@@ -1,11 +1,11 @@
-//! What tasks come to, for whoever waits for them.
+//! The results of tasks, for the code that awaits them.
 
 use tokio::task::JoinError;
 
-/// What a task came to, from what its handle says.
+/// Returns the result of a task, from the result of its handle.
 ///
-/// A task that is cancelled by nobody of ours is one that the end of the runtime has cancelled, and whoever waits for
-/// it is about to be dropped, too: this never returns then. A panic of the task goes on in whoever waits.
+/// Only the end of the runtime cancels these tasks, and it is about to drop the waiter as well: this never returns then.
+/// A panic of the task continues in the waiter.
 pub async fn outcome<T>(joined: Result<T, JoinError>) -> T {
     match unless_cancelled(joined).await {
         Ok(outcome) => outcome,
@@ -13,7 +13,7 @@ pub async fn outcome<T>(joined: Result<T, JoinError>) -> T {
     }
 }
 
-/// The same, for whoever goes on after a panic of the task: what it came to, or that panic.
+/// Like [`outcome`], but returns a panic of the task as an error.
 ///
 /// # Errors
 ///
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_the_end_of_a_runtime_cancels_is_waited_for_without_an_end_and_without_a_panic() {
+    async fn a_task_that_the_end_of_the_runtime_cancelled_never_has_an_outcome() {
         assert_eq!(outcome(tokio::spawn(async { 7 }).await).await, 7);
         let task = tokio::spawn(std::future::pending::<()>());
         task.abort();
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_of_a_task_is_an_error_for_whoever_goes_on_after_it() {
+    async fn unless_cancelled_returns_a_panic_of_the_task_as_an_error() {
         let task = tokio::spawn(async { panic!("it is broken") });
         let joined: Result<(), JoinError> = unless_cancelled(task.await).await;
         assert!(joined.is_err_and(|error| error.is_panic()));
@@ -51,7 +51,7 @@ mod tests {
 
     #[tokio::test]
     #[should_panic(expected = "it is broken")]
-    async fn a_panic_of_a_task_goes_on_in_whoever_waits() {
+    async fn a_panic_of_a_task_continues_in_its_waiter() {
         outcome(tokio::spawn(async { panic!("it is broken") }).await).await
     }
 }

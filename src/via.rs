@@ -1,11 +1,11 @@
-//! `Forebay-Via`: which gateways readings have come through, so that a loop of gateways is found.
+//! `Forebay-Via`: the gateways that readings have come through, to detect loops of gateways.
 //!
-//! Every gateway has an id, drawn at its start. A batch carries the ids of the gateway that sends it and of those that readings
-//! have come from lately; a gateway that finds its own id in a request answers 508. So a loop is found however many gateways
-//! it has, from the second round on: which of its readings came from where, a gateway does not know, and what it has sent
-//! before it heard of the others says nothing of them.
+//! Every gateway draws an id at its start. A batch carries the ids of its gateway and of all gateways that have recently
+//! sent readings to it. A gateway that finds its own id in a request answers 508. So a loop of any length is detected,
+//! from the second round on: a gateway does not track the path of each reading, and its batches cannot name gateways that
+//! it has not heard from yet.
 //!
-//! Limits: `REMEMBERED_MAX` other gateways, each for `REMEMBERED_FOR` after it was seen last.
+//! Limits: `REMEMBERED_MAX` other gateways, each for `REMEMBERED_FOR` after its last request.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,47 +16,47 @@ use tokio::time::Instant;
 /// The header.
 pub const FOREBAY_VIA: HeaderName = HeaderName::from_static("forebay-via");
 
-/// Most other gateways that are remembered; the one that was seen longest ago goes first.
+/// Most other gateways that are remembered; the one with the oldest request is forgotten first.
 const REMEMBERED_MAX: usize = 32;
 /// How long another gateway is remembered.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
-/// Longest id of another gateway, in bytes. Longer ones are none.
+/// Longest id of another gateway, in bytes. Longer ids are ignored.
 const ID_BYTES_MAX: usize = 64;
 
-/// Which way readings have come, and go on with.
+/// The id of this gateway, and the gateways that have recently sent readings to it.
 #[derive(Debug)]
 pub struct Via {
     id: String,
-    /// The other gateways that readings have come from. Held for a few comparisons, never across an await.
-    seen: Mutex<Seen>,
+    /// The other gateways. The lock is held for a few comparisons, never across an await.
+    recent: Mutex<RecentGateways>,
 }
 
 #[derive(Debug)]
-struct Seen {
-    /// The ids, and when each was seen last, the latest at the end.
+struct RecentGateways {
+    /// Each id with the time of its last request, the latest at the end.
     ids: Vec<(String, Instant)>,
-    /// The value of the header for these.
+    /// The header's value for these ids.
     header: HeaderValue,
 }
 
-/// A request that has come through this gateway before.
+/// A request has come through this gateway before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Looped;
+pub struct GatewayLoop;
 
 impl Via {
-    /// Of a gateway whose id is made of this random number.
+    /// Creates the state of a gateway whose id is `random`.
     pub fn new(random: u128) -> Via {
         let id = format!("{random:032x}");
         let header = header(&id, &[]);
-        Via { id, seen: Mutex::new(Seen { ids: Vec::new(), header }) }
+        Via { id, recent: Mutex::new(RecentGateways { ids: Vec::new(), header }) }
     }
 
-    /// Looks at a request, and remembers the gateways that its readings have come through.
+    /// Remembers the gateways that a request's readings have come through.
     ///
     /// # Errors
     ///
-    /// [`Looped`] if this gateway is among them.
-    pub fn check(&self, headers: &HeaderMap, now: Instant) -> Result<(), Looped> {
+    /// [`GatewayLoop`] if this gateway is among them.
+    pub fn check(&self, headers: &HeaderMap, now: Instant) -> Result<(), GatewayLoop> {
         if !headers.contains_key(FOREBAY_VIA) {
             return Ok(());
         }
@@ -64,37 +64,38 @@ impl Via {
         let ids: Vec<&str> =
             values.flat_map(|value| value.split(',')).map(str::trim).filter(|id| is_id(id)).collect();
         if ids.iter().any(|id| id.eq_ignore_ascii_case(&self.id)) {
-            return Err(Looped);
+            return Err(GatewayLoop);
         }
-        let mut seen = self.lock();
-        let before = seen.ids.len();
+        let mut recent = self.lock();
+        let before = recent.ids.len();
         let mut is_new = false;
         for id in ids.into_iter().take(REMEMBERED_MAX) {
-            let known = seen.ids.iter().position(|(known, _)| known == id).map(|at| seen.ids.remove(at).0);
+            let known =
+                recent.ids.iter().position(|(known, _)| known == id).map(|at| recent.ids.remove(at).0);
             is_new |= known.is_none();
-            seen.ids.push((known.unwrap_or_else(|| id.to_owned()), now));
+            recent.ids.push((known.unwrap_or_else(|| id.to_owned()), now));
         }
-        let excess = seen.ids.len().saturating_sub(REMEMBERED_MAX);
-        seen.ids.drain(..excess);
-        if is_new || seen.ids.len() != before {
-            seen.header = header(&self.id, &seen.ids);
+        let excess = recent.ids.len().saturating_sub(REMEMBERED_MAX);
+        recent.ids.drain(..excess);
+        if is_new || recent.ids.len() != before {
+            recent.header = header(&self.id, &recent.ids);
         }
         Ok(())
     }
 
-    /// The value of the header of what is sent now.
+    /// The header's value for a batch that is sent at `now`.
     pub fn header(&self, now: Instant) -> HeaderValue {
-        let mut seen = self.lock();
+        let mut recent = self.lock();
         let is_over = |(_, at): &(String, Instant)| now.saturating_duration_since(*at) > REMEMBERED_FOR;
-        if seen.ids.first().is_some_and(is_over) {
-            seen.ids.retain(|seen| !is_over(seen));
-            seen.header = header(&self.id, &seen.ids);
+        if recent.ids.first().is_some_and(is_over) {
+            recent.ids.retain(|seen| !is_over(seen));
+            recent.header = header(&self.id, &recent.ids);
         }
-        seen.header.clone()
+        recent.header.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, RecentGateways> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -104,7 +105,7 @@ fn is_id(text: &str) -> bool {
     (1..=ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_fine)
 }
 
-/// The others in the order in which they were seen, and the own id last, as each hop appends its own.
+/// The other ids in the order of their requests, and the own id last, because each hop appends its own.
 fn header(id: &str, others: &[(String, Instant)]) -> HeaderValue {
     let ids: Vec<&str> = others.iter().map(|(id, _)| id.as_str()).chain([id]).collect();
     HeaderValue::from_str(&ids.join(", ")).expect("ids are letters and digits")
@@ -123,13 +124,13 @@ mod tests {
         format!("{number:032x}")
     }
 
-    /// What a gateway sends after it was sent this.
+    /// The headers of a batch that `via` sends at `now`.
     fn sent(via: &Via, now: Instant) -> HeaderMap {
         HeaderMap::from_iter([(FOREBAY_VIA, via.header(now))])
     }
 
     #[test]
-    fn a_loop_is_found_however_many_gateways_it_has() {
+    fn a_loop_of_any_length_is_detected() {
         let now = Instant::now();
         for count in 1..5_u128 {
             let ring: Vec<Via> = (0..count).map(Via::new).collect();
@@ -138,12 +139,12 @@ mod tests {
                 assert_eq!(gateway.check(&headers, now), Ok(()));
                 headers = sent(gateway, now);
             }
-            assert_eq!(ring[0].check(&headers, now), Err(Looped), "a ring of {count}");
+            assert_eq!(ring[0].check(&headers, now), Err(GatewayLoop), "a ring of {count}");
         }
     }
 
     #[test]
-    fn the_own_id_is_found_wherever_it_stands_and_nothing_else_is_taken_for_it() {
+    fn only_the_own_id_is_a_loop_wherever_it_stands_in_the_headers() {
         let (via, now) = (Via::new(7), Instant::now());
         let own = id(7);
         for values in [
@@ -153,7 +154,7 @@ mod tests {
             &["x", &own],
             &[&own.to_uppercase()],
         ] {
-            assert_eq!(via.check(&with(values), now), Err(Looped), "{values:?}");
+            assert_eq!(via.check(&with(values), now), Err(GatewayLoop), "{values:?}");
         }
         for values in
             [&[][..], &[""], &[","], &[&own[1..]], &[&format!("{own}0")], &[&format!("{own} {own}")]]
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn others_are_named_until_they_were_not_seen_for_long_and_only_so_many() {
+    fn other_gateways_are_named_for_a_limited_time_and_in_limited_number() {
         let (via, start) = (Via::new(7), Instant::now());
         assert_eq!(via.header(start), id(7));
         via.check(&with(&["a, b", "a"]), start).expect("no loop");

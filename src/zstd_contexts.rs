@@ -1,8 +1,8 @@
-//! What zstd works with, kept from one body to the next: to make it takes longer than a small body does.
+//! Pools of zstd contexts, because making a context takes longer than compressing a small body.
 //!
-//! A context belongs to one body at a time, and begins anew with each: nothing of a body that was broken off is left
-//! for the next one. Kept are at most as many as there are cores, and none that has grown beyond
-//! [`CONTEXT_BYTES_MAX`]: one that decompressed a body with a large window holds that window's memory.
+//! A context serves one body at a time and is reset for each, so an aborted body leaves no trace in the next one. A pool
+//! holds at most one context a core, and none larger than [`CONTEXT_BYTES_MAX`]: a context that decompressed a body with
+//! a large window keeps that window's memory.
 
 use std::io;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -10,19 +10,19 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use zstd::stream::read::Decoder;
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, compress_bound, get_error_name};
 
-/// Most memory of a context that is kept, in bytes.
+/// Largest context that goes back into its pool, in bytes.
 pub const CONTEXT_BYTES_MAX: usize = 1024 * 1024;
-/// How hard bodies are compressed: as quickly as can be.
+/// The compression level: the fastest.
 const LEVEL: i32 = 1;
 
 static DECOMPRESSING: Pool<DCtx<'static>> = Pool::new();
 static COMPRESSING: Pool<CCtx<'static>> = Pool::new();
 
-/// Contexts that nobody uses at present.
+/// Idle contexts.
 struct Pool<C> {
-    /// The lock protects nothing else, and is held to take one or to put one back.
+    /// The lock is held to take one context or to put one back.
     idle: Mutex<Vec<C>>,
-    /// How many are kept.
+    /// Most idle contexts: one a core.
     most: LazyLock<usize>,
 }
 
@@ -36,8 +36,8 @@ impl<C> Pool<C> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    /// Keeps a context of this size, if there is room for it.
-    fn keep(&self, context: C, bytes: usize) {
+    /// Puts a context of this size back, if it is small enough and the pool has room.
+    fn put_back(&self, context: C, bytes: usize) {
         if bytes > CONTEXT_BYTES_MAX {
             return;
         }
@@ -48,23 +48,23 @@ impl<C> Pool<C> {
     }
 }
 
-/// Has `read` read what a body holds. A frame may ask for a window of at most 2^`window_log_max` bytes.
+/// Calls `read` with the decompressed body. A frame may ask for a window of at most 2^`window_log_max` bytes.
 ///
 /// # Errors
 ///
-/// If the bound for windows is none that zstd knows.
+/// zstd does not allow this `window_log_max`.
 pub fn decompress<'b, T>(
     body: &'b [u8],
     window_log_max: u32,
     read: impl FnOnce(Decoder<'_, &'b [u8]>) -> T,
 ) -> io::Result<T> {
     let mut context = DECOMPRESSING.take().unwrap_or_else(DCtx::create);
-    // It begins anew with this.
+    // This resets the context.
     let mut decoder = Decoder::with_context(body, &mut context);
     decoder.window_log_max(window_log_max)?;
     let read = read(decoder);
     let bytes = context.sizeof();
-    DECOMPRESSING.keep(context, bytes);
+    DECOMPRESSING.put_back(context, bytes);
     Ok(read)
 }
 
@@ -72,7 +72,7 @@ pub fn decompress<'b, T>(
 ///
 /// # Errors
 ///
-/// If there is not enough memory.
+/// There is not enough memory.
 pub fn compress(body: &[u8]) -> io::Result<Vec<u8>> {
     let failed = |code| io::Error::other(get_error_name(code));
     let mut context = match COMPRESSING.take() {
@@ -84,11 +84,11 @@ pub fn compress(body: &[u8]) -> io::Result<Vec<u8>> {
         }
     };
     let mut compressed = Vec::with_capacity(compress_bound(body.len()));
-    // A context that failed is not kept.
+    // On an error the context is dropped.
     context.compress2(&mut compressed, body).map_err(failed)?;
     let bytes = context.sizeof();
-    COMPRESSING.keep(context, bytes);
-    // What is on its way to a node is not to hold the room of what was not compressed.
+    COMPRESSING.put_back(context, bytes);
+    // The body may wait for a node: it must not hold the room that the plain body would need.
     compressed.shrink_to_fit();
     Ok(compressed)
 }
@@ -105,7 +105,7 @@ mod tests {
         Ok(plain)
     }
 
-    /// What a decoder that is made anew says.
+    /// The result of a new decoder.
     fn fresh(body: &[u8], window_log_max: u32) -> io::Result<Vec<u8>> {
         let mut decoder = Decoder::with_buffer(body)?;
         decoder.window_log_max(window_log_max)?;
@@ -114,7 +114,7 @@ mod tests {
         Ok(plain)
     }
 
-    /// A frame that does not say how long its content is, with a window of so many bytes.
+    /// A frame without a content size, with a window of 2^`window_log` bytes.
     fn windowed(text: &[u8], window_log: u32) -> Vec<u8> {
         let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).expect("an encoder");
         encoder.window_log(window_log).expect("a window");
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kept_context_gives_what_a_new_one_gives_whatever_came_before() {
+    fn a_used_context_gives_the_same_result_as_a_new_one() {
         let long = text(300_000);
         let good = compress(&long).expect("compressed");
         let small = compress(b"small").expect("compressed");
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_stops_half_way_leaves_nothing_for_the_next() {
+    fn a_reader_that_stops_half_way_leaves_no_trace_for_the_next_body() {
         let good = compress(&text(300_000)).expect("compressed");
         let mut some = [0; 100];
         decompress(&good, 24, |mut decoder| decoder.read_exact(&mut some)).expect("a bound").expect("read");
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_for_windows_is_that_of_the_body_and_not_of_the_one_before() {
+    fn each_body_has_its_own_window_limit() {
         let large = windowed(&text(300_000), 22);
         for _ in 0..3 {
             assert!(plain(&large, 22).is_ok());
@@ -174,17 +174,17 @@ mod tests {
     }
 
     #[test]
-    fn a_context_is_kept_unless_it_has_grown_too_large_or_there_are_enough() {
+    fn a_context_goes_back_unless_it_is_too_large_or_the_pool_is_full() {
         let pool: Pool<u8> = Pool::new();
-        pool.keep(1, CONTEXT_BYTES_MAX + 1);
+        pool.put_back(1, CONTEXT_BYTES_MAX + 1);
         assert!(pool.take().is_none());
-        (0..200).for_each(|context| pool.keep(context, CONTEXT_BYTES_MAX));
-        let kept = std::iter::from_fn(|| pool.take()).count();
-        assert_eq!(kept, *pool.most);
+        (0..200).for_each(|context| pool.put_back(context, CONTEXT_BYTES_MAX));
+        let idle = std::iter::from_fn(|| pool.take()).count();
+        assert_eq!(idle, *pool.most);
     }
 
     #[test]
-    fn contexts_of_common_bodies_are_small_enough_to_be_kept() {
+    fn contexts_of_common_bodies_are_small_enough_for_the_pool() {
         let mut context = DCtx::create();
         let body = windowed(&text(400_000), 19);
         let mut plain = Vec::new();

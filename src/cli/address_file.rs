@@ -1,9 +1,9 @@
-//! Where the gateways and nodes of this user listen: each leaves a file while it runs, so that `forebay healthcheck`
-//! asks the right one without being told, and `forebay check` knows whose port it finds taken.
+//! Address files: each gateway or node of a user leaves a file with its address while it runs. So `forebay healthcheck`
+//! finds the right server without arguments, and `forebay check` knows which server uses a port.
 //!
-//! The files are in a directory that only their user can look into, in the first of these places that can be had:
-//! `/run/user/UID/forebay`, `/tmp/forebay-UID`, `/dev/shm/forebay-UID`. The name of each is its process's number. What a
-//! process left that did not end in order is known by the time at which it was started, and does no harm.
+//! The files are in a directory that only their user can read, the first usable one of `/run/user/UID/forebay`,
+//! `/tmp/forebay-UID` and `/dev/shm/forebay-UID`. Each file is named after its process id. A file that a killed process
+//! left behind is recognized by the start time of the process, and does no harm.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -15,52 +15,53 @@ use rustix::process::{Pid, geteuid, test_kill_process};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-/// What the names end in.
+/// The ending of a file's name.
 const SUFFIX: &str = ".json";
-/// The same while a file is written.
+/// The ending while a file is written.
 const SUFFIX_NEW: &str = ".new";
 /// Largest file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 4096;
-/// Most files that are looked at; from half as many on, those of dead processes are removed.
+/// Most files that are read; from half as many on, a start removes the files of dead processes.
 const FILES_MAX: usize = 1024;
 
-/// What serves.
+/// The kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Server {
+pub(super) enum ServerKind {
     /// `forebay serve`.
     Gateway,
     /// `forebay node`.
     Node,
 }
 
-/// A process that serves, or served.
+/// A server process that runs or has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Entry {
-    /// Its number.
+pub(super) struct ServerEntry {
+    /// Its process id.
     pub(super) process: u32,
-    /// When it was started, in the system's own units; numbers of processes are used again.
+    /// Its start time in the system's own units, because process ids are used again.
     started: Option<u64>,
-    /// What it is.
-    pub(super) server: Server,
-    /// Where it was told to listen.
+    /// Its kind.
+    pub(super) server: ServerKind,
+    /// The listen address of its settings.
     pub(super) listen: SocketAddr,
-    /// Where it listens.
+    /// The address that it listens on.
     pub(super) address: SocketAddr,
-    /// Which directory it was started in: device and inode.
+    /// The directory that it was started in: device and inode number.
     directory: (u64, u64),
 }
 
-/// The file of this process. It goes with this value.
+/// The file of this process. Dropping it removes the file.
 #[derive(Debug)]
 pub(super) struct AddressFile(PathBuf);
 
 impl AddressFile {
-    /// Leaves the address of this process. That it cannot be left is logged, and no reason not to serve.
-    pub(super) fn leave(server: Server, listen: SocketAddr, address: SocketAddr) -> Option<AddressFile> {
+    /// Writes the file of this process. A failure is only logged: the server can run without it.
+    pub(super) fn leave(server: ServerKind, listen: SocketAddr, address: SocketAddr) -> Option<AddressFile> {
         let process = std::process::id();
         let left = current_directory().and_then(|directory| {
-            let entry = Entry { process, started: started(process), server, listen, address, directory };
+            let entry =
+                ServerEntry { process, started: started(process), server, listen, address, directory };
             write(&places(), &entry)
         });
         left.inspect_err(
@@ -72,12 +73,12 @@ impl AddressFile {
 
 impl Drop for AddressFile {
     fn drop(&mut self) {
-        // What stays is known to be of a dead process.
+        // A file that stays is recognized as a dead process's.
         let _ = fs::remove_file(&self.0);
     }
 }
 
-impl Entry {
+impl ServerEntry {
     /// Whether the process still runs.
     pub(super) fn is_alive(&self) -> bool {
         match (self.started, started(self.process)) {
@@ -88,40 +89,40 @@ impl Entry {
     }
 }
 
-/// Whether a process with this number runs that this user may send signals to.
+/// Whether a process with this id runs and accepts signals of this user.
 fn runs(process: u32) -> bool {
     let process = i32::try_from(process).ok().and_then(Pid::from_raw);
     process.is_some_and(|process| test_kill_process(process).is_ok())
 }
 
-/// The gateways and nodes that this user started in the current directory, the dead ones included.
-pub(super) fn started_here() -> Vec<Entry> {
+/// The servers that this user started in the current directory, including dead ones.
+pub(super) fn started_here() -> Vec<ServerEntry> {
     let Ok(here) = current_directory() else { return Vec::new() };
     let mut entries = all();
     entries.retain(|entry| entry.directory == here);
     entries
 }
 
-/// The gateways and nodes of this user, the dead ones included.
-pub(super) fn all() -> Vec<Entry> {
+/// The servers of this user, including dead ones.
+pub(super) fn all() -> Vec<ServerEntry> {
     let directories = places().into_iter().filter(|place| is_private(place));
     directories.flat_map(|directory| read(&directory)).map(|(_, entry)| entry).collect()
 }
 
-/// Where the files may be, the best place first.
+/// The possible directories, the best first.
 fn places() -> [PathBuf; 3] {
     let user = geteuid().as_raw();
     [format!("/run/user/{user}/forebay"), format!("/tmp/forebay-{user}"), format!("/dev/shm/forebay-{user}")]
         .map(PathBuf::from)
 }
 
-/// Whether a directory is this user's and nobody else can look into it or put anything there.
+/// Whether a directory belongs to this user and no one else can read or write it.
 fn is_private(directory: &Path) -> bool {
     fs::symlink_metadata(directory)
         .is_ok_and(|found| found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & 0o077 == 0)
 }
 
-fn write(places: &[PathBuf], entry: &Entry) -> io::Result<AddressFile> {
+fn write(places: &[PathBuf], entry: &ServerEntry) -> io::Result<AddressFile> {
     let mut result = Err(io::Error::other("there is no place for it"));
     for place in places {
         result = write_in(place, entry);
@@ -132,7 +133,7 @@ fn write(places: &[PathBuf], entry: &Entry) -> io::Result<AddressFile> {
     result
 }
 
-fn write_in(directory: &Path, entry: &Entry) -> io::Result<AddressFile> {
+fn write_in(directory: &Path, entry: &ServerEntry) -> io::Result<AddressFile> {
     match DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ if !is_private(directory) => {
@@ -148,7 +149,7 @@ fn write_in(directory: &Path, entry: &Entry) -> io::Result<AddressFile> {
     Ok(AddressFile(path))
 }
 
-/// Removes what dead processes left half written, and what else they left, when that is a lot.
+/// Removes half-written files of dead processes, and their other files if there are many.
 fn remove_dead(directory: &Path) {
     halves(directory).for_each(|path| _ = fs::remove_file(path));
     let entries = read(directory);
@@ -159,7 +160,7 @@ fn remove_dead(directory: &Path) {
     }
 }
 
-/// The files that dead processes were killed at.
+/// The half-written files of dead processes.
 fn halves(directory: &Path) -> impl Iterator<Item = PathBuf> {
     let names = fs::read_dir(directory).into_iter().flatten();
     names.filter_map(|name| {
@@ -169,15 +170,15 @@ fn halves(directory: &Path) -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// The entries in a directory. What is no entry is passed over.
-fn read(directory: &Path) -> Vec<(PathBuf, Entry)> {
+/// The entries in a directory. Other files are skipped.
+fn read(directory: &Path) -> Vec<(PathBuf, ServerEntry)> {
     let Ok(names) = fs::read_dir(directory) else { return Vec::new() };
     let paths = names.filter_map(|name| Some(name.ok()?.path()));
     let paths = paths.filter(|path| path.to_string_lossy().ends_with(SUFFIX)).take(FILES_MAX);
     paths.filter_map(|path| read_one(&path).map(|entry| (path, entry))).collect()
 }
 
-fn read_one(path: &Path) -> Option<Entry> {
+fn read_one(path: &Path) -> Option<ServerEntry> {
     let mut text = String::new();
     fs::File::open(path).ok()?.take(FILE_BYTES_MAX).read_to_string(&mut text).ok()?;
     serde_json::from_str(&text).ok()
@@ -187,8 +188,8 @@ fn current_directory() -> io::Result<(u64, u64)> {
     fs::metadata(".").map(|found| (found.dev(), found.ino()))
 }
 
-/// When a process was started, in ticks since the system was: field 22 of proc_pid_stat(5). The second one, the name,
-/// may have anything in it.
+/// The start time of a process, in ticks since boot: field 22 of proc_pid_stat(5). The second field, the name, may contain
+/// any character.
 fn started(process: u32) -> Option<u64> {
     let text = fs::read(format!("/proc/{process}/stat")).ok()?;
     let text = String::from_utf8_lossy(&text);
@@ -196,16 +197,23 @@ fn started(process: u32) -> Option<u64> {
 }
 
 #[cfg(test)]
-impl Entry {
-    /// An entry of this process, or of one that has ended.
-    pub(super) fn example(server: Server, listen: &str, address: &str, alive: Alive) -> Entry {
+impl ServerEntry {
+    /// An entry of this process, or of a dead one.
+    pub(super) fn example(server: ServerKind, listen: &str, address: &str, alive: Alive) -> ServerEntry {
         let process = std::process::id();
         let started = started(process).map(|started| match alive {
             Alive::Yes => started,
             Alive::No => started + 1,
         });
         let parse = |text: &str| text.parse().expect("an address");
-        Entry { process, started, server, listen: parse(listen), address: parse(address), directory: (0, 0) }
+        ServerEntry {
+            process,
+            started,
+            server,
+            listen: parse(listen),
+            address: parse(address),
+            directory: (0, 0),
+        }
     }
 }
 
@@ -223,8 +231,8 @@ mod tests {
 
     use super::*;
 
-    fn entry(alive: Alive) -> Entry {
-        Entry::example(Server::Node, "127.0.0.1:0", "127.0.0.1:9", alive)
+    fn entry(alive: Alive) -> ServerEntry {
+        ServerEntry::example(ServerKind::Node, "127.0.0.1:0", "127.0.0.1:9", alive)
     }
 
     fn mode(path: &Path) -> u32 {
@@ -232,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_left_for_its_user_alone_and_goes_with_the_process() {
+    fn an_address_file_is_private_and_is_removed_with_its_process() {
         let above = tempfile::tempdir().expect("a directory");
         let directory = above.path().join("forebay");
         let file =
@@ -245,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_process_was_killed_at_goes_with_the_next_start() {
+    fn the_next_start_removes_half_written_files_of_dead_processes() {
         let directory = tempfile::tempdir().expect("a directory");
         let dead = i32::MAX;
         let ours = format!("{}.new", std::process::id());
@@ -255,11 +263,11 @@ mod tests {
         remove_dead(directory.path());
         let left = |name: &str| directory.path().join(name).exists();
         assert!(!left(&format!("{dead}.new")) && !left("0.new"));
-        assert!(left(&ours) && left("x.new"), "it runs, and nobody knows whose that is");
+        assert!(left(&ours) && left("x.new"), "one process runs, and the other file's owner is unknown");
     }
 
     #[test]
-    fn nothing_is_left_where_others_can_look_or_have_put_a_link() {
+    fn no_file_is_written_where_others_can_read_or_behind_a_link() {
         let above = tempfile::tempdir().expect("a directory");
         let (open, link) = (above.path().join("open"), above.path().join("link"));
         fs::create_dir(&open).expect("made");
@@ -275,15 +283,15 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_has_ended_is_known_also_when_its_number_is_used_again() {
+    fn a_dead_process_is_recognized_even_if_its_id_is_used_again() {
         assert!(entry(Alive::Yes).is_alive());
         assert!(!entry(Alive::No).is_alive());
-        assert!(!Entry { process: u32::MAX, ..entry(Alive::Yes) }.is_alive());
-        assert!(!Entry { process: 0, started: None, ..entry(Alive::Yes) }.is_alive());
+        assert!(!ServerEntry { process: u32::MAX, ..entry(Alive::Yes) }.is_alive());
+        assert!(!ServerEntry { process: 0, started: None, ..entry(Alive::Yes) }.is_alive());
     }
 
     #[test]
-    fn what_is_no_entry_is_passed_over() {
+    fn files_that_are_no_entries_are_skipped() {
         let directory = tempfile::tempdir().expect("a directory");
         for (name, text) in [("1.json", "{"), ("2.json", ""), ("3.txt", "x"), ("4.json", "\u{0}")] {
             fs::write(directory.path().join(name), text).expect("written");

@@ -1,4 +1,4 @@
-//! `forebay buffer`: looks at, and mends, the directory of a gateway that is stopped.
+//! `forebay buffer`: inspects and repairs the buffer directory of a stopped gateway.
 
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
@@ -18,24 +18,24 @@ use crate::buffer::{BufferConfig, OpenError};
 #[derive(Debug, Args)]
 pub(super) struct BufferArguments {
     #[command(subcommand)]
-    command: Command,
+    command: BufferCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum BufferCommand {
     /// Reads everything and says what is there and what is damaged; changes nothing. Exit status 1 if something
     /// is damaged
-    Verify(PlaceArguments),
+    Verify(BufferDirectoryArguments),
     /// Prints every reading that is not delivered, one a line, as canonical JSON; changes nothing. Exit status 1 if
     /// something is damaged
-    Dump(PlaceArguments),
+    Dump(BufferDirectoryArguments),
     /// Sets aside what is damaged, below `quarantine`, so that the next start finds nothing wrong. A start does the
     /// same by itself
-    Repair(PlaceArguments),
+    Repair(BufferDirectoryArguments),
 }
 
 #[derive(Debug, Args)]
-struct PlaceArguments {
+struct BufferDirectoryArguments {
     /// The directory, instead of `buffer.path` of the settings
     #[arg(long, value_name = "DIRECTORY")]
     path: Option<PathBuf>,
@@ -45,40 +45,41 @@ struct PlaceArguments {
 
 /// Runs the command and returns the exit status.
 pub(super) fn run(arguments: &BufferArguments) -> u8 {
-    let (Command::Verify(place) | Command::Dump(place) | Command::Repair(place)) = &arguments.command;
+    let (BufferCommand::Verify(place) | BufferCommand::Dump(place) | BufferCommand::Repair(place)) =
+        &arguments.command;
     let Some(config) = place.settings.read() else { return MISUSED };
     logging::start(config.log);
     let mut buffer = config.buffer;
     buffer.path = place.path.clone().unwrap_or(buffer.path);
     let out = &mut BufWriter::new(EscapingWriter::new(io::stdout().lock()));
-    let done = match &arguments.command {
-        Command::Verify(_) => verify(&buffer, out),
-        Command::Dump(_) => dump(&buffer, out),
-        Command::Repair(_) => repair(&buffer, out),
+    let result = match &arguments.command {
+        BufferCommand::Verify(_) => verify(&buffer, out),
+        BufferCommand::Dump(_) => dump(&buffer, out),
+        BufferCommand::Repair(_) => repair(&buffer, out),
     };
-    match done.and_then(|status| out.flush().map(|()| status).map_err(Failure::Output)) {
+    match result.and_then(|status| out.flush().map(|()| status).map_err(BufferCommandError::Output)) {
         Ok(status) => status,
-        // Whoever reads, `head` for one, has seen enough.
-        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
-        Err(Failure::Output(error)) => fail(&error),
-        Err(Failure::Buffer(error)) => fail(&error),
+        // The reader, such as `head`, has closed its end: it has seen enough.
+        Err(BufferCommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
+        Err(BufferCommandError::Output(error)) => fail(&error),
+        Err(BufferCommandError::Buffer(error)) => fail(&error),
     }
 }
 
-enum Failure {
+enum BufferCommandError {
     Output(io::Error),
     Buffer(OpenError),
 }
 
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Failure {
-        Failure::Output(error)
+impl From<io::Error> for BufferCommandError {
+    fn from(error: io::Error) -> BufferCommandError {
+        BufferCommandError::Output(error)
     }
 }
 
-impl From<OpenError> for Failure {
-    fn from(error: OpenError) -> Failure {
-        Failure::Buffer(error)
+impl From<OpenError> for BufferCommandError {
+    fn from(error: OpenError) -> BufferCommandError {
+        BufferCommandError::Buffer(error)
     }
 }
 
@@ -87,13 +88,13 @@ fn fail(error: &dyn std::fmt::Display) -> u8 {
     FAILED
 }
 
-fn verify(config: &BufferConfig, out: &mut impl Write) -> Result<u8, Failure> {
+fn verify(config: &BufferConfig, out: &mut impl Write) -> Result<u8, BufferCommandError> {
     let report = inspect::verify(config, &mut |_| {})?;
     write_report(&report, out)?;
     Ok(if report.is_sound() { DONE } else { FAILED })
 }
 
-fn dump(config: &BufferConfig, out: &mut impl Write) -> Result<u8, Failure> {
+fn dump(config: &BufferConfig, out: &mut impl Write) -> Result<u8, BufferCommandError> {
     let mut written = Ok(());
     let mut line = Vec::new();
     let report = inspect::verify(config, &mut |reading| {
@@ -112,7 +113,7 @@ fn dump(config: &BufferConfig, out: &mut impl Write) -> Result<u8, Failure> {
     Ok(FAILED)
 }
 
-fn repair(config: &BufferConfig, out: &mut impl Write) -> Result<u8, Failure> {
+fn repair(config: &BufferConfig, out: &mut impl Write) -> Result<u8, BufferCommandError> {
     let report = inspect::repair(config)?;
     write_report(&report, out)?;
     if report.is_sound() {
@@ -171,7 +172,7 @@ fn write_report(report: &Report, out: &mut impl Write) -> io::Result<()> {
     )
 }
 
-/// What else may have been in a segment that is not there.
+/// Says that a missing segment may have had more records than are known.
 fn unknown_end(report: &Report, missing: SegmentNumber) -> String {
     let cut_short = report.cut_short.filter(|cut_short| cut_short.segment == missing);
     cut_short.map_or_else(String::new, |Truncation { seq, .. }| {
@@ -179,28 +180,28 @@ fn unknown_end(report: &Report, missing: SegmentNumber) -> String {
     })
 }
 
-/// Says what cannot be read of a segment, whose name comes after `of`.
-fn write_damage(damage: &Damage, of: &str, out: &mut impl Write) -> io::Result<()> {
+/// Writes which part of a segment cannot be read; `prefix` stands before it.
+fn write_damage(damage: &Damage, prefix: &str, out: &mut impl Write) -> io::Result<()> {
     let Damage { segment, bytes, .. } = damage;
     let records = damage.records();
     if bytes.is_empty() {
         return writeln!(
             out,
-            "{of}segment {segment}: {records} records are missing, and nothing of them is left"
+            "{prefix}segment {segment}: {records} records are missing, and nothing of them is left"
         );
     }
     writeln!(
         out,
-        "{of}segment {segment}: bytes {} to {} cannot be read: {records} records",
+        "{prefix}segment {segment}: bytes {} to {} cannot be read: {records} records",
         bytes.start, bytes.end
     )
 }
 
-fn write_cut_short(cut_short: &Truncation, of: &str, out: &mut impl Write) -> io::Result<()> {
+fn write_cut_short(cut_short: &Truncation, prefix: &str, out: &mut impl Write) -> io::Result<()> {
     let Truncation { segment, bytes, made_bytes, seq } = cut_short;
     writeln!(
         out,
-        "{of}segment {segment}: CUT SHORT to {bytes} of at least {made_bytes} bytes; if records stood in what is \
+        "{prefix}segment {segment}: CUT SHORT to {bytes} of at least {made_bytes} bytes; if records stood in what is \
          gone, from record {seq} on, they are lost, and nobody knows how many"
     )
 }

@@ -1,8 +1,8 @@
-//! `forebay check`: the settings that would be used, whether a start with them would go well, how long the buffer lasts,
-//! and whether each node would take batches. It changes nothing, and leaves nothing behind; a gateway may run meanwhile.
+//! `forebay check`: the effective settings, whether a start would succeed, how long the buffer lasts, and whether each node
+//! would accept batches. It changes nothing and leaves nothing behind; a gateway may run meanwhile.
 //!
-//! A node is asked as a batch would be sent, with something that stores nothing. Where the format knows nothing of the kind,
-//! connecting is all that is tried: what a request would do there is not known.
+//! A node is tried with a request like a batch's that stores nothing. If the format has no such request, the check only
+//! connects, because the effect of any other request is unknown.
 
 mod outlook;
 mod owner;
@@ -31,9 +31,9 @@ use crate::directory_lock;
 use crate::listener::advice_on_address;
 use rehearsal::RehearsalError;
 
-/// Most lines that are shown of what was found at a node.
+/// Most lines that are shown about a node.
 const FOUND_LINES_MAX: usize = 40;
-/// Most characters of each.
+/// Longest of these lines, in characters.
 const FOUND_CHARS_MAX: usize = 1000;
 
 /// Shows the effective settings, with secrets hidden, says whether a start would go well, and tries each node; or, with
@@ -48,14 +48,14 @@ pub(super) struct CheckArguments {
     settings: SettingsArguments,
 }
 
-/// What was found.
+/// A result of the check of this machine.
 #[derive(Debug)]
 enum Finding {
-    /// It is as it has to be.
+    /// All is well.
     Fine(String),
-    /// It works, and there is something to know.
+    /// It works, but the user should know something.
     Note(String),
-    /// The gateway would not start, or not work.
+    /// The gateway would fail to start or to work.
     Fault(String),
 }
 
@@ -67,7 +67,7 @@ pub(super) fn run(arguments: &CheckArguments) -> u8 {
     }
     match check(&config, &mut EscapingWriter::new(io::stdout().lock())) {
         Ok(status) => status,
-        // Whoever reads, `head` for one, has seen enough. That is no fault, and no result either.
+        // The reader, such as `head`, has closed its end: that is neither a fault nor a result.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
         Err(error) => {
             complain(error);
@@ -93,7 +93,7 @@ fn check(config: &Config, out: &mut impl Write) -> io::Result<u8> {
     write_settings(config, out)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let trials = Trials::new(&config.delivery).map_err(io::Error::other)?;
-    let findings = surroundings(config);
+    let findings = check_machine(config);
     let is_fault = |finding: &Finding| matches!(finding, Finding::Fault(_));
     let mut status = if findings.iter().any(is_fault) { FAILED } else { DONE };
     for finding in &findings {
@@ -110,16 +110,16 @@ fn check(config: &Config, out: &mut impl Write) -> io::Result<u8> {
             if result.is_err() {
                 status = FAILED;
             }
-            write_found(&node, &result.unwrap_or_else(|wrong| wrong), out)?;
+            write_node(&node, &result.unwrap_or_else(|wrong| wrong), out)?;
         }
     }
     Ok(status)
 }
 
-/// What a start would find on this machine: the address, the buffer, the room on its disks.
-fn surroundings(config: &Config) -> Vec<Finding> {
+/// Checks this machine for a start: the address, the directories, the room on its disks.
+fn check_machine(config: &Config) -> Vec<Finding> {
     let is_on_disk = config.buffer.kind == "disk";
-    // What cannot be looked at cannot be used, which is told below.
+    // An error here also makes the directory unusable, which is reported below.
     let holder = if is_on_disk { directory_lock::holder(&config.buffer.path).unwrap_or(None) } else { None };
     let mut findings = vec![address(config.server.listen, holder)];
     match holder {
@@ -128,7 +128,7 @@ fn surroundings(config: &Config) -> Vec<Finding> {
             config.buffer.path.display(),
             if process == 0 { String::new() } else { format!(" as process {process}") },
         ))),
-        None if is_on_disk => findings.push(place::look("buffer.path", &config.buffer.path)),
+        None if is_on_disk => findings.push(place::check("buffer.path", &config.buffer.path)),
         None => {}
     }
     if let Err(error) = LetterDirectory::new(&config.delivery.dead_letter.path).try_out(Leftover::Nothing) {
@@ -140,12 +140,12 @@ fn surroundings(config: &Config) -> Vec<Finding> {
         findings.push(Finding::Note(
             "cluster.nodes: there are none: `forebay serve` starts one of its own".to_owned(),
         ));
-        findings.push(place::look("data/node", &config.embedded_node_data));
+        findings.push(place::check("data/node", &config.embedded_node_data));
     }
     findings
 }
 
-/// Whether the address can be listened on.
+/// Checks whether the address can be listened on.
 fn address(listen: SocketAddr, holder: Option<u32>) -> Finding {
     let error = match std::net::TcpListener::bind(listen) {
         Ok(_) if listen.port() == 0 => {
@@ -154,7 +154,7 @@ fn address(listen: SocketAddr, holder: Option<u32>) -> Finding {
         Ok(_) => return Finding::Fine(format!("server.listen: {listen} can be listened on")),
         Err(error) => error,
     };
-    match owner::of(listen, holder).filter(|_| error.kind() == io::ErrorKind::AddrInUse) {
+    match owner::find(listen, holder).filter(|_| error.kind() == io::ErrorKind::AddrInUse) {
         Some(process) => Finding::Note(format!(
             "server.listen: {listen} is in use by the gateway that runs here as process {process}"
         )),
@@ -165,24 +165,24 @@ fn address(listen: SocketAddr, holder: Option<u32>) -> Finding {
     }
 }
 
-/// What the limits in bytes find too little room for.
+/// Checks that disks and memory are large enough for the limits in bytes.
 fn room(config: &Config) -> Vec<Finding> {
     let (buffer, letters) = (&config.buffer, &config.delivery.dead_letter);
     let mut findings = Vec::new();
-    findings.extend(place::look_at_room(
+    findings.extend(place::check_room(
         "dead_letter.max_bytes",
         letters.max_bytes,
         "dead_letter.path",
         &letters.path,
     ));
     if buffer.kind != "disk" {
-        findings.extend(place::look_at_memory("buffer.max_bytes", buffer.limit.bytes));
+        findings.extend(place::check_memory("buffer.max_bytes", buffer.limit.bytes));
         return findings;
     }
-    findings.extend(place::look_at_room("buffer.max_bytes", buffer.limit.bytes, "buffer.path", &buffer.path));
+    findings.extend(place::check_room("buffer.max_bytes", buffer.limit.bytes, "buffer.path", &buffer.path));
     if findings.is_empty() {
         let files = disk::files_bytes_max(buffer.limit.bytes);
-        findings.extend(place::look_at_all_files(files, &buffer.path, letters.max_bytes, &letters.path));
+        findings.extend(place::check_all_files(files, &buffer.path, letters.max_bytes, &letters.path));
     }
     findings
 }
@@ -202,7 +202,7 @@ fn about(bytes: u64) -> String {
     format!("{number:.decimals$} {unit}")
 }
 
-/// A line about what was found on this machine.
+/// Writes a line about this machine.
 fn write_finding(finding: &Finding, out: &mut impl Write) -> io::Result<()> {
     let (word, text) = match finding {
         Finding::Fine(text) => ("ok", text),
@@ -212,8 +212,8 @@ fn write_finding(finding: &Finding, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{word}: {}", shown(text, FOUND_CHARS_MAX))
 }
 
-/// One line about a node; what takes more than one is set off, so that no node can seem to be another.
-fn write_found(node: &str, found: &str, out: &mut impl Write) -> io::Result<()> {
+/// Writes the result for a node. Further lines are indented, so that a node's text cannot pass for another node.
+fn write_node(node: &str, found: &str, out: &mut impl Write) -> io::Result<()> {
     let mut lines = found.lines().take(FOUND_LINES_MAX).map(|line| shown(line, FOUND_CHARS_MAX));
     writeln!(out, "node {node}: {}", lines.next().unwrap_or_default())?;
     lines.try_for_each(|line| writeln!(out, "    {line}"))
@@ -236,7 +236,7 @@ fn write_settings(config: &Config, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Tries a node, at one of its addresses if it is a name, and says what was found.
+/// Tries a node, at `address` if its source is a name, and describes the result.
 async fn try_node(
     source: &NodeSource,
     address: Option<SocketAddr>,
@@ -261,7 +261,7 @@ async fn try_node(
     }
 }
 
-/// Looks a name up and tries the node at each of its addresses; a name without any is one failure.
+/// Resolves a name and tries the node at each of its addresses. A name without addresses is one failure.
 async fn try_name(
     source: &NodeSource,
     config: &Config,
@@ -289,7 +289,7 @@ async fn try_name(
     tried
 }
 
-/// Tries to connect, and sends nothing.
+/// Connects, and sends nothing.
 async fn connect(address: impl ToSocketAddrs, timeout: Duration) -> Result<String, String> {
     match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
         Ok(Ok(_)) => Ok("takes connections".to_owned()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::address_file::{self, Entry, Server};
+use super::address_file::{self, ServerEntry, ServerKind};
 use super::settings::SettingsArguments;
 use super::terminal::complain;
 use super::{DONE, FAILED, MISUSED};
@@ -73,16 +73,17 @@ impl ProbeTarget {
     /// A gateway with the listen address of the settings is the one, even if it is dead. Otherwise it is the only live
     /// process: a gateway if no listen address is set, or a node if no settings file is named. A set listen address
     /// does not exclude a node, because the image sets `server.listen` for both.
-    fn among(self, entries: &[Entry]) -> Option<&Entry> {
-        let (alive, dead): (Vec<&Entry>, Vec<_>) = entries.iter().partition(|entry| entry.is_alive());
-        let is_meant = |entry: &&&Entry| entry.server == Server::Gateway && entry.listen == self.listen;
+    fn among(self, entries: &[ServerEntry]) -> Option<&ServerEntry> {
+        let (alive, dead): (Vec<&ServerEntry>, Vec<_>) = entries.iter().partition(|entry| entry.is_alive());
+        let is_meant =
+            |entry: &&&ServerEntry| entry.server == ServerKind::Gateway && entry.listen == self.listen;
         if let Some(entry) = alive.iter().find(is_meant) {
             return Some(entry);
         }
         let ([entry], None) = (&alive[..], dead.iter().find(is_meant)) else { return None };
         let may_be_meant = match entry.server {
-            Server::Gateway => !self.listen_is_set,
-            Server::Node => !self.file_is_named,
+            ServerKind::Gateway => !self.listen_is_set,
+            ServerKind::Node => !self.file_is_named,
         };
         may_be_meant.then_some(*entry)
     }
@@ -113,15 +114,15 @@ mod tests {
     use super::super::address_file::Alive;
     use super::*;
 
-    const GATEWAY: Server = Server::Gateway;
-    const NODE: Server = Server::Node;
+    const GATEWAY: ServerKind = ServerKind::Gateway;
+    const NODE: ServerKind = ServerKind::Node;
 
     /// Checks which address is asked, given a settings file and a listen address, or neither.
     #[track_caller]
     fn check(
         file: Option<&str>,
         listen: Option<&str>,
-        entries: &[(Server, &str, &str, Alive)],
+        entries: &[(ServerKind, &str, &str, Alive)],
         expected: Option<&str>,
     ) {
         let address = |text: &str| text.parse().expect("an address");
@@ -130,8 +131,8 @@ mod tests {
             listen_is_set: listen.is_some(),
             file_is_named: file.is_some(),
         };
-        let example = |(server, listen, address, alive): &(Server, &str, &str, Alive)| {
-            Entry::example(*server, listen, address, *alive)
+        let example = |(server, listen, address, alive): &(ServerKind, &str, &str, Alive)| {
+            ServerEntry::example(*server, listen, address, *alive)
         };
         let entries: Vec<_> = entries.iter().map(example).collect();
         assert_eq!(target.among(&entries).map(|entry| entry.address), expected.map(address));

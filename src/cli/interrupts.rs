@@ -1,11 +1,12 @@
-//! The signals that a process listens to.
+//! The signals that a server process handles.
 
 use anyhow::Context as _;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{debug, warn};
 
-/// SIGTERM and SIGINT, which ask the process to stop, and those that must not end it: SIGHUP, SIGUSR1, SIGUSR2.
+/// Handlers for SIGTERM and SIGINT, which ask the process to stop, and for SIGHUP, SIGUSR1 and SIGUSR2, which must not
+/// end it.
 #[derive(Debug)]
 pub(super) struct Interrupts {
     terminate: Signal,
@@ -15,14 +16,14 @@ pub(super) struct Interrupts {
     user_2: Signal,
 }
 
-/// A runtime, and the signals that are listened to in it; or why there is none.
-pub(super) type Listening = anyhow::Result<(Runtime, Interrupts)>;
+/// A runtime with its signal handlers, or the error.
+pub(super) type SignalRuntime = anyhow::Result<(Runtime, Interrupts)>;
 
-/// Starts a runtime and listens for signals in it: from now on none of them ends the process by itself.
+/// Starts a runtime and installs the signal handlers: from now on none of these signals ends the process by itself.
 ///
-/// It is the first thing that the process does: a signal that comes before does what the system does. That is as long as
-/// the system takes to load the program, on an idle machine some 3 ms of a debug build, and 0.4 ms for the runtime.
-pub(super) fn listen() -> Listening {
+/// This must be the first action of the process, because an earlier signal still has its default effect. That window
+/// lasts about 3 ms for loading a debug build on an idle machine, and 0.4 ms for the runtime.
+pub(super) fn listen() -> SignalRuntime {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
     let interrupts = {
@@ -33,7 +34,7 @@ pub(super) fn listen() -> Listening {
 }
 
 impl Interrupts {
-    /// Listens, in a runtime.
+    /// Installs the handlers, in the current runtime.
     fn listen() -> anyhow::Result<Interrupts> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
         Ok(Interrupts {
@@ -45,7 +46,7 @@ impl Interrupts {
         })
     }
 
-    /// Waits for the next signal that asks to stop. Dropped half-way, none is lost.
+    /// Waits for the next signal that asks to stop. Dropping the future loses no signal.
     pub(super) async fn next(&mut self) {
         loop {
             tokio::select! {

@@ -8,7 +8,7 @@ use tracing_subscriber::fmt;
 use super::terminal::{Colours, LogLine};
 use crate::config::{LogFormat, LoggingConfig};
 
-/// Starts the log. A second call, as tests may make it, changes nothing.
+/// Starts the log. A second call, as in tests, has no effect.
 pub(super) fn start(config: LoggingConfig) {
     let level = LevelFilter::from_level(config.level);
     let is_coloured = config.format == LogFormat::Text && io::stderr().is_terminal();

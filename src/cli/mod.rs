@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use forebay_load::{LoadArguments, LoadOutcome};
 
-/// Exit status of a command that did what it was asked.
+/// Exit status of a command that succeeded.
 pub const DONE: u8 = 0;
 /// Exit status of a command that failed.
 pub const FAILED: u8 = 1;
@@ -31,14 +31,14 @@ pub const MISUSED: u8 = 2;
 #[command(name = "forebay", version = env!("FOREBAY_VERSION"), args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
-    command: Option<Command>,
-    /// What `serve` takes, which is the command if none is named.
+    command: Option<CliCommand>,
+    /// The arguments of `serve`, the default command.
     #[command(flatten)]
     serve: serve::ServeArguments,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     Serve(serve::ServeArguments),
     Node(node::NodeArguments),
     Check(check::CheckArguments),
@@ -49,36 +49,36 @@ enum Command {
     Completions(completions::CompletionsArguments),
 }
 
-/// The command line, as `--help` tells it.
+/// The command line, for the pages that are generated from it.
 pub fn command() -> clap::Command {
     Arguments::command()
 }
 
 /// Reads the arguments and runs the command that they name.
 pub fn run() -> ExitCode {
-    // First of all, before even the arguments are read: from here on a signal ends no server by itself.
+    // Before anything else, even the arguments: from here on no signal ends a server by itself.
     let listening = std::env::args_os().nth(1).is_none_or(|first| may_serve(&first)).then(interrupts::listen);
     let arguments = Arguments::parse();
     let listening = || listening.unwrap_or_else(interrupts::listen);
-    let status = match arguments.command.unwrap_or(Command::Serve(arguments.serve)) {
-        Command::Serve(arguments) => serve::run(&arguments, listening()),
-        Command::Node(arguments) => node::run(arguments, listening()),
-        Command::Check(arguments) => check::run(&arguments),
-        Command::Healthcheck(arguments) => healthcheck::run(&arguments),
-        Command::Load(arguments) => match forebay_load::run(&arguments) {
+    let status = match arguments.command.unwrap_or(CliCommand::Serve(arguments.serve)) {
+        CliCommand::Serve(arguments) => serve::run(&arguments, listening()),
+        CliCommand::Node(arguments) => node::run(arguments, listening()),
+        CliCommand::Check(arguments) => check::run(&arguments),
+        CliCommand::Healthcheck(arguments) => healthcheck::run(&arguments),
+        CliCommand::Load(arguments) => match forebay_load::run(&arguments) {
             LoadOutcome::Passed => DONE,
             LoadOutcome::Failed => FAILED,
             LoadOutcome::Misused => MISUSED,
         },
-        Command::Buffer(arguments) => buffer::run(&arguments),
-        Command::DeadLetters(arguments) => dead_letters::run(&arguments),
-        Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
+        CliCommand::Buffer(arguments) => buffer::run(&arguments),
+        CliCommand::DeadLetters(arguments) => dead_letters::run(&arguments),
+        CliCommand::Completions(arguments) => completions::run(&arguments, Arguments::command()),
     };
     ExitCode::from(status)
 }
 
-/// Whether a command line that begins with this argument runs a server: all other commands are named by the first one,
-/// and end at a signal.
+/// Whether a command line with this first argument may run a server. All other commands are named by their first argument,
+/// and a signal ends them.
 fn may_serve(first: &OsStr) -> bool {
     first == "serve" || first == "node" || first.as_encoded_bytes().starts_with(b"-")
 }

@@ -7,8 +7,8 @@ use anyhow::anyhow;
 use clap::Args;
 use tracing::{Level, error, info};
 
-use super::address_file::{AddressFile, Server};
-use super::interrupts::{Interrupts, Listening};
+use super::address_file::{AddressFile, ServerKind};
+use super::interrupts::{Interrupts, SignalRuntime};
 use super::{DONE, FAILED, logging};
 use crate::config::{LogFormat, LoggingConfig};
 use crate::node::{Node, NodeOptions};
@@ -25,12 +25,12 @@ pub(super) struct NodeArguments {
 }
 
 /// Runs the node until SIGTERM or SIGINT; a second signal ends it at once. Returns the exit status.
-pub(super) fn run(arguments: NodeArguments, listening: Listening) -> u8 {
+pub(super) fn run(arguments: NodeArguments, listening: SignalRuntime) -> u8 {
     logging::start(LoggingConfig { format: LogFormat::Text, level: Level::INFO });
     let options = NodeOptions { listen: arguments.listen, data: arguments.data };
     let served = listening.and_then(|(runtime, interrupts)| {
         let served = runtime.block_on(serve(options, interrupts));
-        // What still runs after a second signal is not waited for.
+        // After a second signal, do not wait for threads that still work.
         runtime.shutdown_background();
         served
     });
@@ -42,10 +42,10 @@ pub(super) fn run(arguments: NodeArguments, listening: Listening) -> u8 {
 
 async fn serve(options: NodeOptions, mut interrupts: Interrupts) -> anyhow::Result<u8> {
     let (listen, data) = (options.listen, options.data.clone());
-    // The error says all that its causes say, so that they are not told again.
+    // The error's message contains its causes, so they are not added as context.
     let started = Node::start(options).await;
     let node = started.map_err(|error| anyhow!("the node does not start: {error}"))?;
-    let _address_file = AddressFile::leave(Server::Node, listen, node.address());
+    let _address_file = AddressFile::leave(ServerKind::Node, listen, node.address());
     info!(address = %node.address(), data = %data.display(), "node listening");
     interrupts.next().await;
     info!("node stopping");

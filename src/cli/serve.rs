@@ -1,12 +1,12 @@
-//! `forebay serve`: runs the gateway until it is told to stop.
+//! `forebay serve`: runs the gateway until a signal stops it.
 
 use anyhow::Context as _;
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{error, info, warn};
 
-use super::address_file::{AddressFile, Server};
-use super::interrupts::{Interrupts, Listening};
+use super::address_file::{AddressFile, ServerKind};
+use super::interrupts::{Interrupts, SignalRuntime};
 use super::settings::SettingsArguments;
 use super::{DONE, FAILED, MISUSED, logging};
 use crate::config::{Config, IneffectiveSetting};
@@ -20,7 +20,7 @@ pub(super) struct ServeArguments {
 }
 
 /// Runs the gateway and returns the exit status.
-pub(super) fn run(arguments: &ServeArguments, listening: Listening) -> u8 {
+pub(super) fn run(arguments: &ServeArguments, listening: SignalRuntime) -> u8 {
     let Some(config) = arguments.settings.read() else { return MISUSED };
     logging::start(config.log);
     for IneffectiveSetting { setting, why } in &config.without_effect {
@@ -29,15 +29,15 @@ pub(super) fn run(arguments: &ServeArguments, listening: Listening) -> u8 {
     raise_open_files_limit();
     let served = listening.and_then(|(runtime, interrupts)| {
         let served = runtime.block_on(serve(config, interrupts))?;
-        if let Served::CutShort = served {
+        if let ServeEnd::CutShort = served {
             // Do not wait for threads that still work.
             runtime.shutdown_background();
         }
         Ok(served)
     });
     match served {
-        Ok(Served::Stopped(outcome)) => exit_status(outcome),
-        Ok(Served::CutShort) => FAILED,
+        Ok(ServeEnd::Stopped(outcome)) => exit_status(outcome),
+        Ok(ServeEnd::CutShort) => FAILED,
         Err(error) => {
             error!("{error:#}");
             FAILED
@@ -46,17 +46,17 @@ pub(super) fn run(arguments: &ServeArguments, listening: Listening) -> u8 {
 }
 
 /// How a started gateway ended.
-enum Served {
+enum ServeEnd {
     /// It stopped in order.
     Stopped(StopOutcome),
     /// A second signal cut its stop short.
     CutShort,
 }
 
-async fn serve(config: Config, mut interrupts: Interrupts) -> anyhow::Result<Served> {
+async fn serve(config: Config, mut interrupts: Interrupts) -> anyhow::Result<ServeEnd> {
     let (listen, nodes, buffer) = (config.server.listen, config.delivery.nodes.len(), config.buffer.kind);
     let mut gateway = Gateway::start(config).await.context("the gateway does not start")?;
-    let _address_file = AddressFile::leave(Server::Gateway, listen, gateway.address());
+    let _address_file = AddressFile::leave(ServerKind::Gateway, listen, gateway.address());
     // The file comes before this line, so that a reader of the line finds the file.
     info!(address = %gateway.address(), nodes, buffer, "gateway listening");
     tokio::select! {
@@ -67,10 +67,10 @@ async fn serve(config: Config, mut interrupts: Interrupts) -> anyhow::Result<Ser
         outcome = gateway.stop() => outcome,
         () = interrupts.next() => {
             error!("told to stop a second time: stopping at once");
-            return Ok(Served::CutShort);
+            return Ok(ServeEnd::CutShort);
         }
     };
-    Ok(Served::Stopped(outcome))
+    Ok(ServeEnd::Stopped(outcome))
 }
 
 fn exit_status(outcome: StopOutcome) -> u8 {

@@ -1,4 +1,4 @@
-//! The options that name the settings, for the commands that need them.
+//! The options that name the settings, shared by several commands.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::config::{Config, ConfigFault, SettingOrigin};
 /// The variable that names the file.
 const FILE_VARIABLE: &str = "FOREBAY_CONFIG";
 
-/// Where the settings come from.
+/// The source of the settings.
 #[derive(Debug, Args)]
 pub(super) struct SettingsArguments {
     /// File with settings, in TOML; config/default.toml lists all keys. Environment variables
@@ -21,24 +21,24 @@ pub(super) struct SettingsArguments {
     config: Option<PathBuf>,
 }
 
-/// What named the settings file.
+/// The option or variable that names the settings file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum NamedBy {
+enum FileNameSource {
     Option,
     Variable,
 }
 
-impl fmt::Display for NamedBy {
+impl fmt::Display for FileNameSource {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NamedBy::Option => formatter.write_str("--config"),
-            NamedBy::Variable => write!(formatter, "the environment variable {FILE_VARIABLE}"),
+            FileNameSource::Option => formatter.write_str("--config"),
+            FileNameSource::Variable => write!(formatter, "the environment variable {FILE_VARIABLE}"),
         }
     }
 }
 
 impl SettingsArguments {
-    /// Reads the settings, or prints one line per fault.
+    /// Reads the settings; `None` after printing a line for each fault.
     pub(super) fn read(&self) -> Option<Config> {
         let read =
             self.file(std::env::var_os(FILE_VARIABLE)).and_then(|file| read(file, std::env::vars_os()));
@@ -58,23 +58,27 @@ impl SettingsArguments {
         self.config.is_some() || std::env::var_os(FILE_VARIABLE).is_some()
     }
 
-    /// The settings file, and what names it.
-    fn file(&self, variable: Option<OsString>) -> Result<Option<(PathBuf, NamedBy)>, Vec<String>> {
+    /// The settings file, and the option or variable that names it.
+    fn file(&self, variable: Option<OsString>) -> Result<Option<(PathBuf, FileNameSource)>, Vec<String>> {
         match (&self.config, variable) {
-            (Some(path), _) => Ok(Some((path.clone(), NamedBy::Option))),
+            (Some(path), _) => Ok(Some((path.clone(), FileNameSource::Option))),
             (None, Some(path)) if path.is_empty() => Err(vec![format!(
                 "environment variable {FILE_VARIABLE}: must be the path of a file, got nothing; remove the variable to \
                  have no settings file"
             )]),
-            (None, Some(path)) => Ok(Some((path.into(), NamedBy::Variable))),
+            (None, Some(path)) => Ok(Some((path.into(), FileNameSource::Variable))),
             (None, None) => Ok(None),
         }
     }
 }
 
-/// Reads the settings; a line for each fault if there are some.
+/// Reads the settings.
+///
+/// # Errors
+///
+/// A line for each fault.
 fn read(
-    file: Option<(PathBuf, NamedBy)>,
+    file: Option<(PathBuf, FileNameSource)>,
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Config, Vec<String>> {
     let mut environment = Vec::new();
@@ -84,7 +88,7 @@ fn read(
             (Ok(name), Err(_)) if name.starts_with("FOREBAY_") && name != FILE_VARIABLE => {
                 return Err(vec![format!("environment variable {name}: must be UTF-8")]);
             }
-            // No setting of ours.
+            // The variable is not a setting of Forebay.
             _ => {}
         }
     }
@@ -109,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_read_is_told_without_a_line_and_with_what_named_it() {
+    fn the_fault_of_an_unreadable_file_says_what_names_the_file() {
         let gone = "cannot be read: No such file or directory (os error 2)";
         check(Some("/nope.toml"), Some("/other.toml"), &format!("/nope.toml: {gone}; --config names it"));
         let variable = "the environment variable FOREBAY_CONFIG names it";
@@ -124,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_in_a_line_of_the_file_has_its_line_alone() {
+    fn a_fault_in_the_file_has_its_line_and_not_what_names_the_file() {
         let file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a file");
         std::fs::write(file.path(), "\n[server\n").expect("written");
         let arguments = SettingsArguments { config: Some(file.path().to_owned()) };

@@ -1,14 +1,14 @@
-//! What goes to a terminal: nothing from outside makes it do anything ([`forebay_reading::text::is_obeyed`]).
+//! Output to a terminal: text from outside cannot control it ([`forebay_reading::text::is_obeyed`]).
 
 use std::fmt::Display;
 use std::io::{self, Write};
 
 use forebay_reading::text::escape;
 
-/// A line of the log, which was formatted as a whole.
+/// Writes one formatted line of the log.
 ///
-/// Nothing but its end breaks it. Colours pass where the log has some: what came from outside has no escape characters
-/// any more when the formatter adds them.
+/// The line is broken at its end alone. Colours pass if the log has any: the formatter escapes text from outside before it
+/// adds them.
 #[derive(Debug)]
 pub(super) struct LogLine<W> {
     to: W,
@@ -54,14 +54,14 @@ impl<W: Write> Write for LogLine<W> {
     }
 }
 
-/// The length of a sequence that sets a colour and does nothing else, if one begins here.
+/// The length of an escape sequence that only sets a colour, if one begins here.
 fn colour_bytes(text: &[u8]) -> Option<usize> {
     let inside = text.strip_prefix(b"\x1b[")?;
     let digits = inside.iter().take_while(|byte| byte.is_ascii_digit() || **byte == b';').count();
     (inside.get(digits) == Some(&b'm')).then_some(digits + 3)
 }
 
-/// Tells on standard error what went wrong, a line for each of its lines.
+/// Prints an error on standard error, keeping its line breaks.
 pub(super) fn complain(what: impl Display) {
     let mut text = Vec::new();
     escape(format!("forebay: {what}").as_bytes(), |letter| letter == '\n', &mut text);
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_the_log_stays_one_line_and_only_colours_pass() {
+    fn a_log_line_stays_one_line_and_only_its_colours_pass() {
         let check = |line: &str, colours, expected: &str| {
             let mut out = LogLine::new(Vec::new(), colours);
             out.write_all(line.as_bytes()).expect("memory");

@@ -45,8 +45,8 @@ impl StopOutcome {
                 readings,
                 under_other_keys,
                 to_do,
-                "readings are delivered or accounted for, and the disk did not take that down: the start that finds them \
-                 sends them again, under the same keys but for those that are counted as under others"
+                "readings are delivered or accounted for, but the disk could not record it: the next start that finds them sends \
+                 them again, under the same keys except for those that are counted as under other keys"
             );
         }
         match self.rest {

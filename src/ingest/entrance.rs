@@ -31,7 +31,7 @@ use crate::door::{self, ConnectionReuse, Door};
 use crate::listener::ConnectionService;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
-use crate::rejections::{Rejected, RejectionEntry};
+use crate::rejections::{RejectionEntry, RejectionFacts};
 
 /// The whole HTTP surface.
 #[derive(Clone, Debug)]
@@ -219,7 +219,7 @@ impl HttpSurface {
 
     /// Records a request that was refused before its body was read.
     fn note_refusal(&self, path: &str, address: Option<IpAddr>, reason: &'static str, detail: &str) {
-        let rejected = Rejected { path, address, device: None, reason, detail, sample: None };
+        let rejected = RejectionFacts { path, address, device: None, reason, detail, sample: None };
         self.front.rejections.record(vec![RejectionEntry::new(rejected, wall_time())], []);
     }
 }

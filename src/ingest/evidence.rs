@@ -11,7 +11,7 @@ use forebay_reading::clock::wall_time;
 
 use super::error::IngestError;
 use crate::rejections::{
-    Count, ENTRIES_PER_REQUEST_MAX, Rejected, RejectionEntry, RejectionLog, SAMPLE_BYTES_MAX,
+    ENTRIES_PER_REQUEST_MAX, RejectionCount, RejectionEntry, RejectionFacts, RejectionLog, SAMPLE_BYTES_MAX,
 };
 
 /// What a request looked like.
@@ -123,14 +123,14 @@ impl Evidence {
         log.record(whole.into_iter().chain(readings).collect(), self.counts());
     }
 
-    fn counts(&self) -> impl Iterator<Item = Count<'_>> {
-        let listed = self.faulty.iter().map(|faulty| Count {
+    fn counts(&self) -> impl Iterator<Item = RejectionCount<'_>> {
+        let listed = self.faulty.iter().map(|faulty| RejectionCount {
             device: faulty.device.as_deref(),
             reason: faulty.reason.name(),
             readings: faulty.readings,
         });
         let unlisted = self.unlisted.iter();
-        listed.chain(unlisted.map(|(reason, readings)| Count {
+        listed.chain(unlisted.map(|(reason, readings)| RejectionCount {
             device: None,
             reason: reason.name(),
             readings: *readings,
@@ -150,7 +150,8 @@ impl Evidence {
         let first = first.and_then(|excerpts| excerpts.into_iter().next().flatten());
         let (device, sample) = (first.and_then(|first| first.device), self.decoder.map(|_| beginning));
         let (reason, detail) = (error.reason(), error.to_string());
-        let rejected = Rejected { path, address, device: device.as_deref(), reason, detail: &detail, sample };
+        let rejected =
+            RejectionFacts { path, address, device: device.as_deref(), reason, detail: &detail, sample };
         RejectionEntry::new(rejected, now)
     }
 }
@@ -159,7 +160,7 @@ impl FaultyReading {
     fn entry(&self, Sender { path, address }: Sender, now: SystemTime) -> Option<RejectionEntry> {
         let (detail, sample) = self.shown.as_ref()?;
         let (device, sample) = (self.device.as_deref(), sample.as_deref());
-        let rejected = Rejected { path, address, device, reason: self.reason.name(), detail, sample };
+        let rejected = RejectionFacts { path, address, device, reason: self.reason.name(), detail, sample };
         Some(RejectionEntry::new(rejected, now))
     }
 }

@@ -1,4 +1,4 @@
-//! What clients sent, made harmless for whoever looks at it: a terminal, a page, a log.
+//! Makes text from clients harmless for terminals, pages and logs.
 
 use std::fmt::Write as _;
 
@@ -6,16 +6,15 @@ use forebay_reading::text::is_obeyed;
 
 use super::masker::without_secrets;
 
-/// Most of what was sent that a sample shows, in bytes.
+/// Longest sample, in bytes of the body.
 pub const SAMPLE_BYTES_MAX: usize = 200;
-/// Most of a text that is looked through for secrets, in characters.
+/// Most characters of a text that are searched for secrets.
 const READ_CHARS_MAX: usize = 2000;
 
-/// How `bytes` begin, as text: what is not UTF-8 is replaced, control characters are written out, and the values of names
-/// that speak of secrets are hidden.
+/// The beginning of `bytes` as text: invalid UTF-8 is replaced, control characters are escaped, and secrets are hidden.
 pub fn sample(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(SAMPLE_BYTES_MAX)];
-    // A character that the cut goes through is left out.
+    // A character that the cut splits is left out.
     let whole = match std::str::from_utf8(cut) {
         Err(error) if error.error_len().is_none() && cut.len() < bytes.len() => &cut[..error.valid_up_to()],
         _ => cut,
@@ -23,14 +22,14 @@ pub fn sample(bytes: &[u8]) -> String {
     harmless(&without_secrets(&String::from_utf8_lossy(whole)))
 }
 
-/// The beginning of a text in so many characters, with secrets hidden and harmless to look at.
+/// The beginning of a text, at most `chars_max` characters before escaping, with secrets hidden.
 pub(super) fn beginning(text: &str, chars_max: usize) -> String {
-    // Secrets go before the text is cut: the half of one is not known any more.
+    // Secrets are hidden before the text is cut: half a secret may not be recognized.
     let read: String = text.chars().take(READ_CHARS_MAX).collect();
     harmless(&without_secrets(&read).chars().take(chars_max).collect::<String>())
 }
 
-/// Writes what a terminal obeys, and what hides in a text ([`is_obeyed`]), as escapes.
+/// Escapes control characters and invisible ones ([`is_obeyed`]).
 pub fn harmless(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
@@ -52,19 +51,19 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_sample_is_how_it_begins_and_harmless() {
+    fn a_sample_is_the_beginning_of_the_bytes_with_control_characters_escaped() {
         let check = |bytes: &[u8], expected: &str| assert_eq!(sample(bytes), expected);
         check(b"{\"device\":\"d\"}", "{\"device\":\"d\"}");
         check("grün\u{1b}[31m\u{9b}\u{202e}\n\0".as_bytes(), "grün\\u{1b}[31m\\u{9b}\\u{202e}\\n\\u{0}");
         check(b"\xff\xfed", "\u{fffd}\u{fffd}d");
         check("ä".repeat(500).as_bytes(), &"ä".repeat(100));
-        // The cut goes through a character.
+        // The cut splits a character.
         check(format!("x{}", "ä".repeat(500)).as_bytes(), &format!("x{}", "ä".repeat(99)));
         check(b"", "");
     }
 
     #[test]
-    fn the_values_of_names_that_speak_of_secrets_are_hidden() {
+    fn the_values_of_names_of_secrets_are_hidden() {
         let check = |text: &str, expected: &str| assert_eq!(sample(text.as_bytes()), expected);
         check(r#"{"device":"d","token":"abc","value":1}"#, r#"{"device":"d","token":"***","value":1}"#);
         check(r#"{"api_key" : "abc", "x":1}"#, r#"{"api_key" : "***", "x":1}"#);

@@ -1,10 +1,10 @@
-//! The one masker through which whatever a client sent passes before a person sees it.
+//! The masker: hides secrets in all text from clients before a person sees it.
 //!
-//! Nobody knows the format of what was sent, least of all whether it is whole: it was turned away, and it may be cut. So
-//! the masker looks for names that speak of a secret, wherever they stand, and hides the value behind them: JSON, line
-//! protocol, forms, headers, XML and the sentences of this program are understood. Besides, it hides credentials behind the
-//! name of a scheme (`Bearer …`) and the user and password of an address. Where the end of a value is not sure, the rest of
-//! the text is hidden. A text is read a fixed number of times.
+//! The format of the text is unknown, because it was rejected, and it may be cut. So the masker searches for names of
+//! secrets anywhere and hides the values behind them. It understands JSON, line protocol, forms, headers, XML and the
+//! error messages of this program. It also hides credentials behind the name of a scheme (`Bearer …`) and the user and
+//! password of a URL. If the end of a value is uncertain, it hides the rest of the text. It reads a text a fixed number
+//! of times.
 
 mod names;
 mod values;
@@ -14,11 +14,11 @@ use std::ops::Range;
 
 use forebay_reading::text::is_obeyed;
 
-/// What stands in the place of a secret.
+/// The replacement for a secret.
 pub(super) const HIDDEN: &str = "***";
-/// Words before credentials, in lower case.
+/// Names of authentication schemes, which stand before credentials, in lower case.
 const SCHEMES: &[&str] = &["basic", "bearer", "token", "apikey", "digest", "negotiate"];
-/// What follows these words where they are no schemes, in lower case.
+/// Words after which such a name is an ordinary word and not a scheme, in lower case.
 const NO_CREDENTIALS: &[&str] = &[
     "and",
     "at",
@@ -47,17 +47,17 @@ const NO_CREDENTIALS: &[&str] = &[
     "was",
     "with",
 ];
-/// Longest number behind such a word that is none of a person's: they have four digits and more.
+/// Longest number behind such a name that is a count and not a PIN: a PIN has at least four digits.
 const COUNT_DIGITS_MAX: usize = 3;
-/// What the sentences of this program say of a name, and not of its value.
+/// Texts behind a name in this program's messages that are about the name and not its value.
 const NO_VALUES: &[&str] = &["there twice", "missing", "no JSON", "no number of JSON", "too many seconds"];
-/// How a sentence of this program goes on that has a name and a colon, and no value.
+/// Text behind a name and a colon in a message of this program that has no value.
 const LIMIT_OF_A_VALUE: &str = " `value` must be ";
 
-/// What a key in PEM begins with (RFC 7468). It has many lines, under whatever name.
+/// The beginning of a key in PEM (RFC 7468), which has many lines and can stand under any name.
 const PEM: &str = "-----BEGIN";
 
-/// Hides what looks like a secret.
+/// Hides everything that looks like a secret.
 pub(super) fn without_secrets(text: &str) -> Cow<'_, str> {
     let Some(at) = text.find(PEM) else { return without_values(text) };
     let mut shown = without_values(&text[..at]).into_owned();
@@ -84,7 +84,7 @@ fn without_values(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A character, once the escapes of JSON, of line protocol and of addresses are undone, and where it stands.
+/// A decoded character and its place: escapes of JSON, line protocol and URLs are undone.
 #[derive(Clone, Copy, Debug)]
 struct Unit {
     start: usize,
@@ -110,7 +110,7 @@ impl Unit {
                         unit(run + 5, char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER))
                     }
                     Some(b'/') => unit(run + 1, '/'),
-                    // Line protocol escapes what would end a name.
+                    // Line protocol escapes the characters that would end a name.
                     Some(b' ' | b',' | b'=') if run == 1 => unit(2, '_'),
                     _ => unit(run, '\\'),
                 }
@@ -132,7 +132,7 @@ impl Unit {
     }
 }
 
-/// A text that is looked through.
+/// The search for secrets in one text.
 struct Masker<'a> {
     text: &'a str,
     units: Vec<Unit>,
@@ -144,7 +144,7 @@ impl<'a> Masker<'a> {
         let mut at = 0;
         while let Some(unit) = Unit::at(text, at) {
             at = unit.end;
-            // What nobody sees does not part a name.
+            // Invisible characters do not split a name.
             if unit.letter.is_whitespace() || !is_obeyed(unit.letter) {
                 units.push(unit);
             }
@@ -152,7 +152,7 @@ impl<'a> Masker<'a> {
         Masker { text, units }
     }
 
-    /// What must not be shown, in order.
+    /// The ranges to hide, in order.
     fn hidden(&self) -> Vec<Range<usize>> {
         let mut hidden = Vec::new();
         let (mut at, mut phrase) = (0, 0);
@@ -188,7 +188,7 @@ impl<'a> Masker<'a> {
         at + length
     }
 
-    /// What a word asks to hide; `phrase` is where the words began that it ends.
+    /// The range to hide because of a word; `phrase` is the beginning of the phrase that the word ends.
     fn after_word(&self, phrase: usize, word: Range<usize>) -> Option<Range<usize>> {
         let gap = self.gap_end(word.end);
         match self.letter(gap) {
@@ -205,7 +205,7 @@ impl<'a> Masker<'a> {
         }
     }
 
-    /// Where the quotation marks and blanks end that may stand between a name and its separator.
+    /// The end of the quotation marks and blanks between a name and its separator.
     fn gap_end(&self, mut at: usize) -> usize {
         while let Some(unit) = self.units.get(at) {
             match unit.letter {
@@ -218,20 +218,20 @@ impl<'a> Masker<'a> {
         at
     }
 
-    /// Where the value begins in the text, behind a separator of one or two characters.
+    /// The start of the value in the text, behind its separator.
     fn value_start(&self, separator: usize) -> usize {
         let is_between = |unit: &&Unit| unit.letter.is_whitespace() || matches!(unit.letter, ':' | '=' | '>');
         let length = self.units[separator..].iter().take_while(is_between).count();
         self.units.get(separator + length).map_or(self.text.len(), |unit| unit.start)
     }
 
-    /// Whether the `:` at `colon` stands in a sentence about how long the value of a name may be.
+    /// Whether the `:` at `colon` belongs to this program's message about the longest value of a field.
     fn is_of_a_limit(&self, phrase: usize, colon: usize) -> bool {
         let [name, colon] = [phrase, colon].map(|at| self.units[at].start);
         self.text[..name].ends_with("the field `") && self.text[colon + 1..].starts_with(LIMIT_OF_A_VALUE)
     }
 
-    /// The word, or the words that it ends if they are the name.
+    /// The name: the word if it is a name of a secret by itself, or else the whole phrase.
     fn name(&self, phrase: usize, word: &Range<usize>) -> String {
         let name = self.letters(word.clone());
         if names::is_secret(&name) { name } else { self.letters(phrase..word.end) }
@@ -241,7 +241,7 @@ impl<'a> Masker<'a> {
         let name = self.letters(word.clone());
         let before = word.start.checked_sub(1).and_then(|at| self.letter(at));
         let is_quoted = self.units.get(word.end).is_some_and(|unit| unit.is_quote() || unit.letter == '\\');
-        // The `n` of an escaped line feed is none of the name.
+        // The `n` of an escaped line feed does not belong to the name.
         let is_escape = before == Some('\\') && name.starts_with(['n', 'r', 't', 'b', 'f']);
         names::is_secret(&name)
             || (is_escape && names::is_secret(&name[1..]))
@@ -249,7 +249,7 @@ impl<'a> Masker<'a> {
             || (matches!(before, None | Some('?' | '&')) && names::is_secret_in_query(&name))
     }
 
-    /// ``the field `password` is `…` ``: up to the quotation mark at the end of the value, or all.
+    /// The value in ``the field `password` is `…` ``: up to its closing quotation mark, or to the end of the text.
     fn in_a_sentence(&self, phrase: usize, word: &Range<usize>) -> Option<Range<usize>> {
         const IS: &str = "` is ";
         let after = self.units.get(word.end)?.start;
@@ -273,7 +273,7 @@ impl<'a> Masker<'a> {
         Some(start..start + end.unwrap_or(rest.len()))
     }
 
-    /// Credentials behind the name of their scheme.
+    /// The credentials behind the name of their scheme.
     fn after_scheme(&self, word: &Range<usize>) -> Option<Range<usize>> {
         let scheme = self.letters(word.clone()).to_ascii_lowercase();
         let is_gap = |unit: &&Unit| unit.letter.is_whitespace() || unit.letter == '+';
@@ -286,7 +286,7 @@ impl<'a> Masker<'a> {
         (!is_no_credential(&self.text[start..end])).then_some(start..end)
     }
 
-    /// What stands before the host in an address whose `:` is at `colon`.
+    /// The user and password in a URL whose `:` is at `colon`.
     fn userinfo(&self, colon: usize) -> Option<Range<usize>> {
         if (self.letter(colon + 1), self.letter(colon + 2)) != (Some('/'), Some('/')) {
             return None;
@@ -296,7 +296,7 @@ impl<'a> Masker<'a> {
     }
 }
 
-/// Whether this is an ordinary word, or counts something.
+/// Whether the text behind a scheme's name is an ordinary word or a count.
 fn is_no_credential(run: &str) -> bool {
     let word = run.trim_end_matches(['.', ',', ';', ':', '?', '!']);
     let is_count = word.len() <= COUNT_DIGITS_MAX && word.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,21 +1,21 @@
-//! What is looked up on disks at the moment of an answer: free space, and the dead letters that wait.
+//! Free space on disks and the waiting dead letters, looked up when `/metrics` is asked.
 //!
-//! It is looked up on a thread for blocking work, by one at a time and for [`LOOK_MAX`] at most: a disk that hangs holds
-//! up no answer, which then has what was known before.
+//! The lookup runs on a thread for blocking work, and an answer waits for at most [`LOOK_MAX`]: if a disk hangs, the
+//! answer has the last known numbers.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Status;
+use super::StatusSources;
 use crate::delivery::{DeadLetters, LetterTotals};
 use crate::filesystem;
 use crate::metrics::{Sample, sample};
 
-/// Longest that an answer waits for disks.
+/// Longest time that an answer waits for disks.
 const LOOK_MAX: Duration = Duration::from_secs(1);
 
-/// What was found.
+/// The result of a lookup.
 #[derive(Debug)]
 pub(super) struct Disks {
     free: Vec<(PathBuf, u64)>,
@@ -23,8 +23,8 @@ pub(super) struct Disks {
 }
 
 impl Disks {
-    /// Looks, for a while.
-    pub(super) async fn look(status: &Arc<Status>) -> Disks {
+    /// Looks the numbers up, for at most [`LOOK_MAX`].
+    pub(super) async fn look(status: &Arc<StatusSources>) -> Disks {
         let dead_letters = status.dead_letters.clone();
         let mut directories = vec![dead_letters.path().to_owned()];
         if status.buffer_config.is_on_disk() {
@@ -57,7 +57,7 @@ impl Disks {
     }
 }
 
-/// Bytes that the file system of a directory can still take; of the one above it while it is not there.
+/// Free bytes on the file system of a directory, or of its nearest existing ancestor.
 fn free_bytes(directory: &Path) -> Option<u64> {
     filesystem::free_bytes(&filesystem::nearest_existing(directory)).ok()
 }
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_free_space_of_a_directory_that_is_not_there_yet_is_that_of_the_one_above() {
+    fn the_free_space_of_a_missing_directory_is_that_of_its_nearest_ancestor() {
         let directory = tempfile::tempdir().expect("a directory");
         assert!(free_bytes(directory.path()) > Some(0));
         assert!(free_bytes(&directory.path().join("not/there")) > Some(0));

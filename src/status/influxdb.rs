@@ -1,10 +1,10 @@
-//! What the clients of InfluxDB and Telegraf ask before they write: `/ping`, `/health` and `/query`, answered so that
-//! they go on. The answers are constant; nothing of a request decides them.
+//! The requests that InfluxDB clients and Telegraf send before they write: `/ping`, `/health` and `/query`. The answers
+//! are constants that let these clients go on.
 //!
-//! | request | who asks | answer |
+//! | request | clients | answer |
 //! |---|---|---|
 //! | `GET`, `HEAD /ping` | the clients of InfluxDB 1 and 2, for the version | 204, `X-Influxdb-Version`; with `?verbose=true` 200 and a body |
-//! | `GET /health` | the clients of InfluxDB 2 | 200, as InfluxDB 2 says that it is well |
+//! | `GET /health` | the clients of InfluxDB 2 | 200, with the body of a healthy InfluxDB 2 |
 //! | `GET`, `POST /query` | Telegraf and the clients of InfluxDB 1, for `CREATE DATABASE` and `SHOW DATABASES` | 200, one statement without a result |
 
 use std::time::Duration;
@@ -23,17 +23,17 @@ use utoipa::ToSchema;
 
 use crate::problem::json_line;
 
-/// The paths that are served here.
+/// The paths of this module.
 pub(super) const PATHS: [&str; 3] = ["/ping", "/health", "/query"];
 
-/// The version of InfluxDB whose clients find here what they need: of the first kind of clients and of the second.
+/// The version of InfluxDB that is announced. Clients of InfluxDB 1 and 2 accept it.
 const VERSION: &str = "1.8.10";
 const X_INFLUXDB_VERSION: HeaderName = HeaderName::from_static("x-influxdb-version");
 const X_INFLUXDB_BUILD: HeaderName = HeaderName::from_static("x-influxdb-build");
 
-/// Bytes of a query that are read, and passed over, so that its sender sees the answer.
+/// Most bytes of a query that are read and ignored, so that its sender sees the answer.
 const QUERY_BYTES_MAX: usize = 64 * 1024;
-/// Longest time that they may take.
+/// Longest time to read them.
 const QUERY_WITHIN: Duration = Duration::from_secs(5);
 
 /// The version, for `/ping?verbose=true`.
@@ -46,7 +46,7 @@ struct Version {
 
 /// How InfluxDB 2 says that it is well.
 #[derive(Debug, Serialize, ToSchema)]
-struct Health {
+struct InfluxdbHealth {
     /// Always `influxdb`, which clients look for.
     name: &'static str,
     /// Always the same.
@@ -61,7 +61,8 @@ struct Health {
 
 /// The result of one statement that gives nothing back.
 #[derive(Debug, Serialize, ToSchema)]
-struct Results {
+#[schema(as = Results)]
+struct QueryResults {
     /// Always one.
     results: [Statement; 1],
 }
@@ -94,9 +95,9 @@ pub(super) async fn ping(RawQuery(query): RawQuery) -> Response {
 }
 
 /// Whether a server of InfluxDB 2 is well.
-#[utoipa::path(get, path = "/health", responses((status = 200, description = "Always.", body = Health)))]
+#[utoipa::path(get, path = "/health", responses((status = 200, description = "Always.", body = InfluxdbHealth)))]
 pub(super) async fn health() -> Response {
-    json(&Health {
+    json(&InfluxdbHealth {
         name: "influxdb",
         message: "ready for queries and writes",
         status: "pass",
@@ -106,16 +107,16 @@ pub(super) async fn health() -> Response {
 }
 
 /// What clients ask for their database. Readings cannot be queried here.
-#[utoipa::path(get, path = "/query", responses((status = 200, description = "Always one statement without a result.", body = Results)))]
+#[utoipa::path(get, path = "/query", responses((status = 200, description = "Always one statement without a result.", body = QueryResults)))]
 pub(super) async fn query(request: Request) -> Response {
-    // A connection that is closed with bytes unread is reset, and the client may never see the answer.
+    // A connection that is closed with unread bytes is reset, and the client may never see the answer.
     let body = Limited::new(request.into_body(), QUERY_BYTES_MAX);
     let _ = timeout(QUERY_WITHIN, body.collect()).await;
-    json(&Results { results: [Statement { statement_id: 0 }] })
+    json(&QueryResults { results: [Statement { statement_id: 0 }] })
 }
 
 /// The same by `POST`.
-#[utoipa::path(post, path = "/query", responses((status = 200, description = "Always one statement without a result.", body = Results)))]
+#[utoipa::path(post, path = "/query", responses((status = 200, description = "Always one statement without a result.", body = QueryResults)))]
 #[expect(dead_code, reason = "the document is made from it; the answer is `query`")]
 pub(super) fn post_query() {}
 

@@ -1,8 +1,8 @@
-//! What the gateway says about itself: `/healthz`, `/readyz`, `/metrics`, `/status`, what was turned away last, the page
-//! at `/`, and the OpenAPI document; in the log, what goes wrong for a while (`watch`); and what it answers to the
-//! clients of InfluxDB that ask before they write (`influxdb`).
+//! The gateway's state: `/healthz`, `/readyz`, `/metrics`, `/status`, the last rejections, the page at `/`, the OpenAPI
+//! document; lasting conditions in the log (`watch`); and the answers to InfluxDB clients that ask before they write
+//! (`influxdb`).
 //!
-//! All of it is read from one snapshot of the accounts, so that the books add up in every answer.
+//! Each answer is built from one snapshot of the accounts, so that the ledger adds up in it.
 
 mod disks;
 mod influxdb;
@@ -33,12 +33,12 @@ use crate::problem::{Problem, json_line};
 use crate::rejections::{RejectionEntry, RejectionLog};
 use crate::tasks;
 use disks::Disks;
-use readiness::{Readiness, Required};
-use report::Report;
+use readiness::{Readiness, Requirement};
+use report::StatusReport;
 
 pub use watch::Watch;
 
-/// The paths that are served here.
+/// The paths of this module.
 pub const PATHS: &[&str] = &[
     "/",
     "/page.css",
@@ -53,7 +53,7 @@ pub const PATHS: &[&str] = &[
     influxdb::PATHS[2],
 ];
 
-/// What this part of the OpenAPI document is made from.
+/// This module's part of the OpenAPI document.
 #[derive(OpenApi)]
 #[openapi(paths(
     health,
@@ -70,26 +70,26 @@ pub const PATHS: &[&str] = &[
     influxdb::post_query
 ))]
 #[derive(Debug)]
-pub struct Api;
+pub struct StatusApi;
 
-/// Where the answers come from.
+/// The sources of the answers.
 #[derive(Debug)]
-pub struct Status {
+pub struct StatusSources {
     /// When the gateway started.
     pub started_at: Instant,
     /// The settings of the buffer.
     pub buffer_config: BufferConfig,
-    /// The room, the ledger, and what is wrong with the buffer.
+    /// The buffer, with its room, its ledger and its troubles.
     pub buffer: Arc<dyn Buffer>,
     /// The nodes.
     pub delivery: Arc<DeliveryStatus>,
-    /// Where readings go that nodes refuse.
+    /// The dead letters.
     pub dead_letters: DeadLetters,
-    /// Cancelled when no more requests are taken.
+    /// Cancelled when no more requests are accepted.
     pub draining: CancellationToken,
-    /// What was turned away last.
+    /// The last rejections.
     pub rejections: Arc<RejectionLog>,
-    /// What must not be shown, also where a client repeats it.
+    /// Secrets to hide, even where a client repeats them.
     pub secrets: Secrets,
     /// The metrics.
     pub metrics: Arc<Metrics>,
@@ -97,30 +97,30 @@ pub struct Status {
     pub openapi: String,
 }
 
-/// One consistent view.
-struct View {
+/// A consistent snapshot of the state.
+struct StatusView {
     snapshot: Snapshot,
-    /// What is wrong with the buffer.
+    /// The buffer's trouble, if it has any.
     trouble: Option<String>,
-    /// What to do about it, if it is not what is to be done about any disk.
+    /// What to do about that trouble, if the general advice about a failing disk does not fit.
     advice: Option<&'static str>,
-    /// Whether that keeps readings from being taken.
+    /// Whether the trouble keeps the buffer from accepting readings.
     is_failing: bool,
-    /// Why the next request would be refused for want of room.
+    /// Why the next request would find no room.
     full: Option<String>,
-    /// Whether no more requests are taken.
+    /// Whether the gateway is stopping and accepts no more requests.
     is_draining: bool,
     /// Why refused readings stay in the buffer.
     dead_letter_trouble: Option<String>,
     nodes: Vec<ClusterNodeStatus>,
-    /// How many of them have to take each batch.
+    /// Nodes that have to accept each batch.
     nodes_needed: usize,
     oldest_seconds: f64,
     transforms: Vec<TransformStatus>,
 }
 
-impl Status {
-    /// A text that a client sent, without what must not be shown; `is_cut` says whether its end may be missing.
+impl StatusSources {
+    /// Hides secrets in text from a client; `is_cut` tells whether the end of the text may be missing.
     fn hide(&self, text: &str, is_cut: bool) -> String {
         self.secrets.hide(text, if is_cut { Extent::Cut } else { Extent::Whole }).into_owned()
     }
@@ -140,10 +140,10 @@ impl Status {
             .merge(influxdb::routes())
     }
 
-    fn view(&self) -> View {
-        // At one moment: the accounts are those of these nodes.
+    fn view(&self) -> StatusView {
+        // Taken at one moment, so that the accounts match the nodes.
         let (nodes, snapshot) = self.delivery.nodes_and(|| self.buffer.accounts().snapshot());
-        View {
+        StatusView {
             full: self.full(&snapshot),
             snapshot,
             trouble: self.buffer.trouble(),
@@ -158,8 +158,8 @@ impl Status {
         }
     }
 
-    /// Why the next request would be refused for want of room, or would have to wait for it. Where the oldest readings
-    /// make room, there is some.
+    /// Why the next request would be refused for lack of room, or would have to wait for room. `None` if the oldest
+    /// readings are dropped to make room.
     fn full(&self, held: &Snapshot) -> Option<String> {
         let makes_room = matches!(self.buffer_config.on_full, OnFull::DropOldest { .. });
         let accounts = || {
@@ -196,8 +196,8 @@ async fn health() -> Response {
         (status = 503, description = "`draining`, `failing` or `full`: readings are not taken; the checks say why. With `require=nodes` also while no node is up.", body = Readiness),
     )
 )]
-async fn readiness(State(status): State<Arc<Status>>, RawQuery(query): RawQuery) -> Response {
-    let required = match Required::from_query(query.as_deref().unwrap_or_default()) {
+async fn readiness(State(status): State<Arc<StatusSources>>, RawQuery(query): RawQuery) -> Response {
+    let required = match Requirement::from_query(query.as_deref().unwrap_or_default()) {
         Ok(required) => required,
         Err(detail) => return Problem::new(StatusCode::BAD_REQUEST, detail).into_response(),
     };
@@ -206,7 +206,7 @@ async fn readiness(State(status): State<Arc<Status>>, RawQuery(query): RawQuery)
     json(if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &readiness)
 }
 
-/// What was turned away last.
+/// The last rejections.
 #[derive(Debug, Serialize, ToSchema)]
 struct LastRejections {
     /// Readings and requests that were turned away, at most 200, the newest first; of one request at most 10 readings.
@@ -215,9 +215,9 @@ struct LastRejections {
 
 /// The last readings and requests that were turned away.
 #[utoipa::path(get, path = "/status/rejections", responses((status = 200, description = "The newest first.", body = LastRejections)))]
-async fn rejections(State(status): State<Arc<Status>>) -> Response {
+async fn rejections(State(status): State<Arc<StatusSources>>) -> Response {
     let newest = status.rejections.newest();
-    // With many secrets, it takes longer than a task may hold its thread.
+    // With many secrets this takes longer than a task may block its thread.
     let shown = tokio::task::spawn_blocking(move || {
         let hide = |text: &str, is_cut| status.hide(text, is_cut);
         newest.iter().map(|entry| entry.with_hidden(hide)).collect()
@@ -227,7 +227,7 @@ async fn rejections(State(status): State<Arc<Status>>) -> Response {
 
 /// The metrics, in Prometheus' text format.
 #[utoipa::path(get, path = "/metrics", responses((status = 200, description = "Prometheus text format.", body = String, content_type = "text/plain")))]
-async fn metrics(State(status): State<Arc<Status>>) -> Response {
+async fn metrics(State(status): State<Arc<StatusSources>>) -> Response {
     let disks = Disks::look(&status).await;
     let mut samples = samples::samples(&status.view());
     samples.extend(disks.samples());
@@ -235,18 +235,18 @@ async fn metrics(State(status): State<Arc<Status>>) -> Response {
 }
 
 /// The state of the gateway.
-#[utoipa::path(get, path = "/status", responses((status = 200, description = "The state.", body = Report)))]
-async fn status(State(status): State<Arc<Status>>) -> Response {
-    json(StatusCode::OK, &Report::of(&status, &status.view()))
+#[utoipa::path(get, path = "/status", responses((status = 200, description = "The state.", body = StatusReport)))]
+async fn status(State(status): State<Arc<StatusSources>>) -> Response {
+    json(StatusCode::OK, &StatusReport::of(&status, &status.view()))
 }
 
 /// The state of the gateway, for people.
 #[utoipa::path(get, path = "/", responses((status = 200, description = "A page.", body = String, content_type = "text/html")))]
-async fn page(State(status): State<Arc<Status>>) -> Response {
+async fn page(State(status): State<Arc<StatusSources>>) -> Response {
     let view = status.view();
     let readiness = Readiness::of(&view);
     let mut response =
-        text("text/html; charset=utf-8", page::render(&Report::of(&status, &view), &readiness));
+        text("text/html; charset=utf-8", page::render(&StatusReport::of(&status, &view), &readiness));
     response.headers_mut().extend(page::HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))));
     response
 }
@@ -259,7 +259,7 @@ async fn style() -> Response {
 
 /// This document.
 #[utoipa::path(get, path = "/openapi.json", responses((status = 200, description = "OpenAPI 3.1.", content_type = "application/json")))]
-async fn openapi(State(status): State<Arc<Status>>) -> Response {
+async fn openapi(State(status): State<Arc<StatusSources>>) -> Response {
     text("application/json", format!("{}\n", status.openapi))
 }
 

@@ -1,11 +1,11 @@
-//! The page at `/`: the state of the gateway for people. It needs no script, and loads its style sheet and nothing else.
+//! The page at `/`: the state of the gateway for people. It has no scripts and loads nothing but its style sheet.
 
 use std::fmt::Write as _;
 
 use http::header::{CONTENT_SECURITY_POLICY, HeaderName, REFERRER_POLICY, X_FRAME_OPTIONS};
 
 use super::readiness::Readiness;
-use super::report::{Node, Report};
+use super::report::{NodeReport, StatusReport};
 
 const HEAD: &str = r#"<!doctype html>
 <html lang="en">
@@ -19,8 +19,8 @@ const HEAD: &str = r#"<!doctype html>
 <body>
 "#;
 
-/// Headers of the page: what it shows comes from nodes and devices, so that a text which slipped through must find
-/// nothing to run, load or send; and no other site may show it in a frame.
+/// Security headers of the page. Its texts come from nodes and devices, so even an unescaped one must not be able to run,
+/// load or send anything; and no other site may show the page in a frame.
 pub(super) const HEADERS: [(HeaderName, &str); 3] = [
     (
         CONTENT_SECURITY_POLICY,
@@ -30,11 +30,11 @@ pub(super) const HEADERS: [(HeaderName, &str); 3] = [
     (REFERRER_POLICY, "no-referrer"),
 ];
 
-/// The style sheet of the page, a file of its own because the policy takes no styles from within the page.
+/// The style sheet, a file of its own because the policy forbids inline styles.
 pub(super) const STYLE: &str = include_str!("page.css");
 
 /// Renders the page.
-pub(super) fn render(report: &Report, readiness: &Readiness) -> String {
+pub(super) fn render(report: &StatusReport, readiness: &Readiness) -> String {
     let mut html = HEAD.to_owned();
     // Writing to a string does not fail.
     let _ = write!(
@@ -59,7 +59,7 @@ pub(super) fn render(report: &Report, readiness: &Readiness) -> String {
     html
 }
 
-fn ledger(report: &Report, html: &mut String) {
+fn ledger(report: &StatusReport, html: &mut String) {
     let ledger = &report.ledger;
     let rows = [
         ("accepted", ledger.accepted),
@@ -79,7 +79,7 @@ fn ledger(report: &Report, html: &mut String) {
     *html += "</table>\n";
 }
 
-fn buffer(report: &Report, html: &mut String) {
+fn buffer(report: &StatusReport, html: &mut String) {
     let buffer = &report.buffer;
     let _ = write!(
         html,
@@ -105,7 +105,7 @@ fn buffer(report: &Report, html: &mut String) {
     );
 }
 
-fn transforms(report: &Report, html: &mut String) {
+fn transforms(report: &StatusReport, html: &mut String) {
     if report.transforms.is_empty() {
         return;
     }
@@ -130,7 +130,7 @@ fn transforms(report: &Report, html: &mut String) {
     *html += "</table>\n";
 }
 
-fn nodes(report: &Report, html: &mut String) {
+fn nodes(report: &StatusReport, html: &mut String) {
     *html += "<h2>Nodes</h2>\n<table>\n<tr><th>node</th><th>state</th><th>in flight</th><th>latency</th>\
               <th>oldest waiting</th><th>delivered</th></tr>\n";
     for node in &report.nodes {
@@ -149,13 +149,13 @@ fn nodes(report: &Report, html: &mut String) {
     *html += "</table>\n";
 }
 
-/// What its answers take; a dash while nothing is known.
-fn latency(node: &Node) -> String {
+/// The latency of a node; a dash until it has answered.
+fn latency(node: &NodeReport) -> String {
     node.latency_seconds.map_or_else(|| "–".to_owned(), |seconds| format!("{:.0} ms", seconds * 1000.0))
 }
 
-/// Up, failing or down and why, what the breaker does, and what went wrong last.
-fn state(node: &Node) -> String {
+/// The state of a node with its reason, its breaker, and its last error.
+fn state(node: &NodeReport) -> String {
     let mut html = format!("<span class=\"{0}\">{0}</span>", node.state);
     if let Some(reason) = &node.reason {
         let _ = write!(html, " {}", escape(reason));
@@ -176,7 +176,7 @@ fn state(node: &Node) -> String {
     html
 }
 
-/// Makes text from outside harmless in HTML.
+/// Escapes text from outside for HTML.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_times_read_well_and_text_from_nodes_is_harmless() {
+    fn numbers_and_times_are_readable_and_text_from_nodes_is_escaped() {
         assert_eq!((thousands(0), thousands(1234567)), ("0".to_owned(), "1,234,567".to_owned()));
         assert_eq!((duration(59), duration(3 * 3600 + 61)), ("59 s".to_owned(), "3 h 1 min".to_owned()));
         assert_eq!(escape("<script>'\"&"), "&lt;script&gt;&#39;&quot;&amp;");

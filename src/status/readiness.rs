@@ -1,10 +1,10 @@
-//! `/readyz`: whether the gateway should be sent readings, and why not.
+//! `/readyz`: whether the gateway accepts readings, and if not, why.
 
 use serde::Serialize;
 use url::form_urlencoded;
 use utoipa::ToSchema;
 
-use super::View;
+use super::StatusView;
 
 /// Whether the gateway should be sent readings.
 #[derive(Debug, Serialize, ToSchema)]
@@ -33,7 +33,7 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    /// The checks that are metrics, by their names there.
+    /// The checks that are metrics, with the names of their labels.
     pub(super) fn named(&self) -> [(&'static str, &Check); 4] {
         let Checks { intake, storage, nodes, dead_letters, .. } = self;
         [("intake", intake), ("storage", storage), ("nodes", nodes), ("dead_letters", dead_letters)]
@@ -45,26 +45,26 @@ impl Checks {
 pub(super) struct Check {
     /// Whether all is well.
     pub(super) ok: bool,
-    /// What is not.
+    /// The reason if it is not.
     pub(super) reason: Option<String>,
 }
 
-/// What else than taking readings is required of a gateway that is ready.
+/// What `/readyz` requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Required {
-    /// Nothing.
+pub(super) enum Requirement {
+    /// The gateway accepts readings.
     Intake,
-    /// That readings can get on to nodes.
+    /// Besides, nodes are up.
     Nodes,
 }
 
-impl Required {
-    /// Reads the query of `/readyz`: `require=nodes`. Other parameters may be meant for whatever stands in front.
-    pub(super) fn from_query(query: &str) -> Result<Required, String> {
-        let mut required = Required::Intake;
+impl Requirement {
+    /// Reads the query of `/readyz`: `require=nodes`. Other parameters are ignored; they may be meant for a proxy.
+    pub(super) fn from_query(query: &str) -> Result<Requirement, String> {
+        let mut required = Requirement::Intake;
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             required = match (name.as_ref(), value.as_ref()) {
-                ("require", "nodes") => Required::Nodes,
+                ("require", "nodes") => Requirement::Nodes,
                 ("require", other) => {
                     let other: String = other.chars().take(64).collect();
                     return Err(format!("query parameter `require` is `{other}`; allowed: nodes"));
@@ -91,7 +91,7 @@ impl Check {
 }
 
 impl Readiness {
-    pub(super) fn of(view: &View) -> Readiness {
+    pub(super) fn of(view: &StatusView) -> Readiness {
         let buffer = Check::unless(view.full.clone());
         let checks = Checks {
             intake: if view.is_draining {
@@ -102,7 +102,7 @@ impl Readiness {
             storage: Check::unless(view.trouble.clone()),
             buffer,
             nodes: nodes(view),
-            // Until it is mended, refused readings stay in the buffer, and what comes after them waits.
+            // Until this is repaired, refused readings stay in the buffer, and later ones wait behind them.
             dead_letters: Check::unless(view.dead_letter_trouble.clone()),
         };
         let status = match checks.named().iter().all(|(_, check)| check.ok) {
@@ -115,15 +115,15 @@ impl Readiness {
         Readiness { status, checks }
     }
 
-    /// Whether readings should be sent here.
-    pub(super) fn is_ready(&self, required: Required) -> bool {
+    /// Whether the answer is 200.
+    pub(super) fn is_ready(&self, required: Requirement) -> bool {
         let takes = matches!(self.status, "ready" | "degraded");
-        takes && (required == Required::Intake || self.checks.nodes.ok)
+        takes && (required == Requirement::Intake || self.checks.nodes.ok)
     }
 }
 
-/// Too many nodes down is no reason to refuse readings, but nothing gets on: that must not go unnoticed.
-fn nodes(view: &View) -> Check {
+/// Too many nodes are down to deliver batches. That does not stop the intake, but it must not go unnoticed.
+fn nodes(view: &StatusView) -> Check {
     let up = view.nodes.iter().filter(|node| node.up).count();
     if up >= view.nodes_needed {
         return Check::good();
@@ -153,11 +153,11 @@ mod tests {
     use crate::buffer::accounts::Bounds;
     use crate::buffer::{Accounts, Amount};
 
-    /// A gateway without nodes that needs none, in which all is well.
-    fn view() -> View {
+    /// A healthy gateway that has no nodes and needs none.
+    fn view() -> StatusView {
         let limit = Amount { readings: 1, bytes: 1 };
         let bounds = Bounds { limit, least: limit };
-        View {
+        StatusView {
             snapshot: Accounts::new(bounds, 0, Instant::now()).snapshot(),
             trouble: None,
             advice: None,
@@ -173,32 +173,33 @@ mod tests {
     }
 
     #[test]
-    fn whatever_keeps_readings_from_being_taken_is_503_and_all_else_is_200() {
-        let check = |change: fn(&mut View), status: &str, takes: bool, goes_on: bool| {
+    fn readyz_is_503_if_and_only_if_no_readings_are_accepted() {
+        let check = |change: fn(&mut StatusView), status: &str, takes: bool, goes_on: bool| {
             let mut view = view();
             change(&mut view);
             let readiness = Readiness::of(&view);
-            let ready = [Required::Intake, Required::Nodes].map(|required| readiness.is_ready(required));
+            let ready =
+                [Requirement::Intake, Requirement::Nodes].map(|required| readiness.is_ready(required));
             assert_eq!((readiness.status, ready), (status, [takes, goes_on]), "{readiness:?}");
         };
         check(|_| {}, "ready", true, true);
         check(|view| view.nodes_needed = 1, "degraded", true, false);
         check(|view| view.dead_letter_trouble = Some("they are full".to_owned()), "degraded", true, true);
-        // Something that is stored cannot be read; readings are taken all the same.
+        // A stored reading cannot be read; the gateway still accepts readings.
         check(|view| view.trouble = Some("bad sector".to_owned()), "degraded", true, true);
         check(|view| view.full = Some("1 of 1".to_owned()), "full", false, false);
-        let failing: fn(&mut View) = |view| {
+        let failing: fn(&mut StatusView) = |view| {
             view.is_failing = true;
             view.trouble = Some("no space left".to_owned());
         };
         check(failing, "failing", false, false);
-        let also_full: fn(&mut View) = |view| {
+        let also_full: fn(&mut StatusView) = |view| {
             view.is_failing = true;
             view.full = Some("1 of 1".to_owned());
             view.nodes_needed = 1;
         };
         check(also_full, "failing", false, false);
-        let all: fn(&mut View) = |view| {
+        let all: fn(&mut StatusView) = |view| {
             view.is_failing = true;
             view.is_draining = true;
             view.full = Some("1 of 1".to_owned());
@@ -207,9 +208,9 @@ mod tests {
     }
 
     #[test]
-    fn each_check_has_its_reason_and_a_full_buffer_is_one_of_the_intake() {
+    fn each_check_has_its_reason_and_a_full_buffer_fails_the_intake() {
         let text = |text: &str| Some(text.to_owned());
-        let view = View {
+        let view = StatusView {
             trouble: text("no space left"),
             full: text("1 of 1"),
             dead_letter_trouble: text("they are full"),
@@ -231,14 +232,14 @@ mod tests {
     }
 
     #[test]
-    fn the_query_may_require_nodes_and_nothing_else() {
-        let check = |query: &str, expected: Result<Required, ()>| {
-            assert_eq!(Required::from_query(query).map_err(drop), expected, "{query}");
+    fn the_query_can_require_nodes_and_nothing_else() {
+        let check = |query: &str, expected: Result<Requirement, ()>| {
+            assert_eq!(Requirement::from_query(query).map_err(drop), expected, "{query}");
         };
-        check("", Ok(Required::Intake));
-        check("verbose", Ok(Required::Intake));
-        check("require=nodes", Ok(Required::Nodes));
-        check("require=n%6fdes&x=1", Ok(Required::Nodes));
+        check("", Ok(Requirement::Intake));
+        check("verbose", Ok(Requirement::Intake));
+        check("require=nodes", Ok(Requirement::Nodes));
+        check("require=n%6fdes&x=1", Ok(Requirement::Nodes));
         check("require=node", Err(()));
         check("require", Err(()));
     }

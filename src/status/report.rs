@@ -8,33 +8,35 @@ use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-use super::{Status, View};
-use crate::buffer::ledger::Ledger as Accounts;
+use super::{StatusSources, StatusView};
+use crate::buffer::ledger::Ledger;
 use crate::delivery::{BreakerState, ClusterNodeStatus, TransformStatus};
 
 /// The state of the gateway.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Report {
+#[schema(as = Report)]
+pub(super) struct StatusReport {
     /// Version of the gateway.
     pub(super) version: &'static str,
     /// Seconds since it started.
     pub(super) uptime_seconds: u64,
     /// Where every accepted reading is.
-    pub(super) ledger: Ledger,
+    pub(super) ledger: LedgerReport,
     /// The buffer.
-    pub(super) buffer: Buffer,
+    pub(super) buffer: BufferReport,
     /// The dead letters.
-    pub(super) dead_letters: DeadLetters,
+    pub(super) dead_letters: DeadLettersReport,
     /// The transforms, in their order.
-    pub(super) transforms: Vec<Transform>,
+    pub(super) transforms: Vec<TransformReport>,
     /// The nodes.
-    pub(super) nodes: Vec<Node>,
+    pub(super) nodes: Vec<NodeReport>,
 }
 
 /// Where every accepted reading is: `accepted + recovered + derived = delivered + dead_lettered + filtered + merged +
 /// dropped + buffered`.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Ledger {
+#[schema(as = Ledger)]
+pub(super) struct LedgerReport {
     /// Taken in.
     pub(super) accepted: u64,
     /// Found in the buffer at the start.
@@ -59,7 +61,8 @@ pub(super) struct Ledger {
 
 /// The buffer.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Buffer {
+#[schema(as = Buffer)]
+pub(super) struct BufferReport {
     /// Its kind.
     pub(super) kind: &'static str,
     /// What an acknowledgement promises unless the request asks for another.
@@ -80,7 +83,8 @@ pub(super) struct Buffer {
 
 /// One transform.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Transform {
+#[schema(as = Transform)]
+pub(super) struct TransformReport {
     /// Its name.
     pub(super) name: String,
     /// Readings that it took out.
@@ -105,14 +109,16 @@ pub(super) struct Transform {
 
 /// The dead letters.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct DeadLetters {
+#[schema(as = DeadLetters)]
+pub(super) struct DeadLettersReport {
     /// Why refused readings stay in the buffer; not set while their letters can be written.
     pub(super) trouble: Option<String>,
 }
 
 /// One node.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Node {
+#[schema(as = Node)]
+pub(super) struct NodeReport {
     /// Its name in metrics and logs.
     pub(super) id: String,
     /// Its address, without credentials.
@@ -124,7 +130,7 @@ pub(super) struct Node {
     pub(super) state: &'static str,
     /// Whether it is taken to be up, and present; also while it is failing.
     pub(super) up: bool,
-    /// What went wrong last, unless it has taken a batch since.
+    /// Its last error, unless it has taken a batch since.
     pub(super) reason: Option<String>,
     /// What its circuit breaker does: `closed` (it is in use), `open` (it is down) or `half_open` (a trial is on its way).
     #[schema(example = "closed")]
@@ -133,9 +139,9 @@ pub(super) struct Node {
     pub(super) trial_in_seconds: Option<f64>,
     /// Whether it is sent nothing but trials because it is down.
     pub(super) ejected: bool,
-    /// What its answers take, a moving average of what was measured; not set before the first answer.
+    /// Latency of its answers as a moving average; not set before the first answer.
     pub(super) latency_seconds: Option<f64>,
-    /// What went wrong last, also if all is well since.
+    /// Its last error, even if all has been well since.
     pub(super) last_error: Option<LastError>,
     /// Age of the oldest reading that waits for this node alone, 0 if there is none.
     pub(super) oldest_waiting_seconds: f64,
@@ -147,17 +153,17 @@ pub(super) struct Node {
     pub(super) delivered: u64,
 }
 
-/// What went wrong with a node.
+/// An error of a node.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct LastError {
-    /// The status and the beginning of the answer, or why there is none.
+    /// The status and the beginning of the answer, or why there was no answer.
     pub(super) text: String,
     /// When, as RFC 3339.
     pub(super) at: String,
 }
 
-impl Node {
-    fn of(node: &ClusterNodeStatus, delivered: u64, now: Instant) -> Node {
+impl NodeReport {
+    fn of(node: &ClusterNodeStatus, delivered: u64, now: Instant) -> NodeReport {
         let trial_in = match node.breaker {
             BreakerState::Open { until } => Some(until.saturating_duration_since(now).as_secs_f64()),
             BreakerState::Closed | BreakerState::HalfOpen => None,
@@ -167,7 +173,7 @@ impl Node {
             let at = wall_time().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH);
             LastError { text: error.text.to_string(), at: Timestamp::from_system(at).to_string() }
         });
-        Node {
+        NodeReport {
             id: node.id.to_string(),
             url: node.url.clone(),
             present: node.present,
@@ -187,10 +193,14 @@ impl Node {
     }
 }
 
-impl Transform {
-    fn of(place: usize, TransformStatus { name, stats }: &TransformStatus, ledger: &Accounts) -> Transform {
+impl TransformReport {
+    fn of(
+        place: usize,
+        TransformStatus { name, stats }: &TransformStatus,
+        ledger: &Ledger,
+    ) -> TransformReport {
         let account = |accounts: &[u64]| accounts.get(place).copied().unwrap_or(0);
-        Transform {
+        TransformReport {
             name: name.to_string(),
             filtered: account(&ledger.filtered),
             merged: account(&ledger.merged),
@@ -205,17 +215,17 @@ impl Transform {
     }
 }
 
-impl Report {
-    pub(super) fn of(status: &Status, view: &View) -> Report {
+impl StatusReport {
+    pub(super) fn of(status: &StatusSources, view: &StatusView) -> StatusReport {
         let ledger = &view.snapshot.ledger;
         let now = Instant::now();
         let transform =
-            |(place, transform): (usize, &TransformStatus)| Transform::of(place, transform, ledger);
-        let node = |(node, delivered): (&ClusterNodeStatus, &u64)| Node::of(node, *delivered, now);
-        Report {
+            |(place, transform): (usize, &TransformStatus)| TransformReport::of(place, transform, ledger);
+        let node = |(node, delivered): (&ClusterNodeStatus, &u64)| NodeReport::of(node, *delivered, now);
+        StatusReport {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: now.duration_since(status.started_at).as_secs(),
-            ledger: Ledger {
+            ledger: LedgerReport {
                 accepted: ledger.accepted.iter().sum(),
                 recovered: ledger.recovered,
                 derived: ledger.derived.iter().sum(),
@@ -227,7 +237,7 @@ impl Report {
                 dropped: ledger.dropped.iter().sum(),
                 buffered: ledger.buffered,
             },
-            buffer: Buffer {
+            buffer: BufferReport {
                 kind: status.buffer_config.kind,
                 ack: status.buffer_config.ack.name(),
                 readings: ledger.buffered,
@@ -237,7 +247,7 @@ impl Report {
                 oldest_seconds: view.oldest_seconds,
                 trouble: view.trouble.clone(),
             },
-            dead_letters: DeadLetters { trouble: view.dead_letter_trouble.clone() },
+            dead_letters: DeadLettersReport { trouble: view.dead_letter_trouble.clone() },
             transforms: view.transforms.iter().enumerate().map(transform).collect(),
             nodes: view.nodes.iter().zip(&ledger.delivered).map(node).collect(),
         }

@@ -1,4 +1,4 @@
-//! The metrics that are read from the accounts and the nodes at the moment of an answer.
+//! The metrics that are read from the accounts and the nodes when `/metrics` is asked.
 
 use forebay_codec::DECODERS;
 use tokio::time::Instant;
@@ -7,14 +7,14 @@ use crate::buffer::ledger::{DeadLetterReason, DropReason};
 use crate::delivery::TransformStatus;
 use crate::metrics::{Sample, sample};
 
-use super::View;
+use super::StatusView;
 use super::readiness::Readiness;
 
-/// The label of nodes that have gone, once others have their places.
+/// The label for nodes that are gone and whose places other nodes have taken.
 const GONE: &str = "gone";
 
 #[expect(clippy::cast_precision_loss, reason = "the text format holds doubles")]
-pub(super) fn samples(view: &View) -> Vec<Sample> {
+pub(super) fn samples(view: &StatusView) -> Vec<Sample> {
     let ledger = &view.snapshot.ledger;
     let now = Instant::now();
     let mut samples = vec![

@@ -16,7 +16,7 @@ use forebay::buffer::{Ack, OVERFLOW_POLICIES};
 use forebay::cli;
 use forebay::config::Config;
 use forebay::ingest::{REFUSALS, STATUSES};
-use forebay::metrics::{Kind, PREFIX, TABLE};
+use forebay::metrics::{MetricKind, PREFIX, TABLE};
 use forebay_codec::Reason;
 
 /// The variable that has the pages written.
@@ -166,9 +166,9 @@ fn the_metrics_are_those_of_their_table() {
     let mut text = page("Metrics", "the table in src/metrics.rs", introduction);
     let rows = TABLE.iter().map(|row| {
         let kind = match row.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         };
         let labels: Vec<_> = row.labels.iter().map(|label| code(label)).collect();
         let labels = if labels.is_empty() { "–".to_owned() } else { labels.join(", ") };

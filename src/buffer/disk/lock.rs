@@ -6,7 +6,7 @@ use forebay_wal::LogError;
 use forebay_wal::private_files;
 
 use crate::buffer::OpenError;
-use crate::directory_lock::{DirectoryLock, LockError, Lost};
+use crate::directory_lock::{DirectoryLock, LockError, LockLoss};
 
 /// The lock on the directory of a buffer.
 #[derive(Debug)]
@@ -46,25 +46,25 @@ impl Lock {
 }
 
 /// What was found missing, if that is what an error of [`Lock::check`] is about.
-pub fn lost(error: &LogError) -> Option<Lost> {
+pub fn lost(error: &LogError) -> Option<LockLoss> {
     error.error.get_ref()?.downcast_ref().copied()
 }
 
 /// What to do about it.
-pub fn advice(lost: Lost) -> &'static str {
+pub fn advice(lost: LockLoss) -> &'static str {
     match lost {
-        Lost::Moved => {
+        LockLoss::Moved => {
             "put the directory back where it was, with what is in it: the gateway goes on by itself then"
         }
-        Lost::Covered => {
+        LockLoss::Covered => {
             "take away what is in the directory's place, and put the directory back: the gateway goes on by itself \
              then"
         }
-        Lost::Unlocked => {
+        LockLoss::Unlocked => {
             "restart the gateway: the start makes a new lock and goes on with what is in the directory; the lock of \
              a gateway that runs must stay"
         }
-        Lost::Relocked => {
+        LockLoss::Relocked => {
             "see that no other gateway uses the directory, then restart this one; each gateway needs a directory of \
              its own"
         }
@@ -72,10 +72,10 @@ pub fn advice(lost: Lost) -> &'static str {
 }
 
 /// Whether a start at the same path does not find what the directory holds.
-pub fn is_elsewhere(lost: Lost) -> bool {
+pub fn is_elsewhere(lost: LockLoss) -> bool {
     match lost {
-        Lost::Moved | Lost::Covered => true,
-        Lost::Unlocked | Lost::Relocked => false,
+        LockLoss::Moved | LockLoss::Covered => true,
+        LockLoss::Unlocked | LockLoss::Relocked => false,
     }
 }
 
@@ -91,7 +91,7 @@ mod tests {
         let above = tempfile::tempdir().expect("a directory");
         let (path, elsewhere) = (above.path().join("buffer"), above.path().join("moved"));
         let lock = Lock::take(&path).expect("nobody has it");
-        let check = |expected: Lost, words: &str, elsewhere| {
+        let check = |expected: LockLoss, words: &str, elsewhere| {
             let error = lock.check().expect_err("it is not as it was");
             assert_eq!(lost(&error), Some(expected), "{error}");
             assert!(error.to_string().contains(&path.display().to_string()), "{error}");
@@ -99,20 +99,20 @@ mod tests {
         };
         let (file, hidden) = (path.join(NAME), path.join("hidden"));
         fs::rename(&file, &hidden).expect("a sound disk");
-        check(Lost::Unlocked, "restart", false);
+        check(LockLoss::Unlocked, "restart", false);
         fs::write(&file, "").expect("a sound disk");
-        check(Lost::Relocked, "restart", false);
+        check(LockLoss::Relocked, "restart", false);
         fs::rename(&hidden, &file).expect("a sound disk");
         lock.check().expect("it is there again");
         fs::rename(&path, &elsewhere).expect("a sound disk");
-        check(Lost::Moved, "put the directory back", true);
+        check(LockLoss::Moved, "put the directory back", true);
         fs::write(&path, "").expect("a sound disk");
-        check(Lost::Covered, "take away", true);
+        check(LockLoss::Covered, "take away", true);
         fs::remove_file(&path).expect("a sound disk");
         fs::create_dir(&path).expect("a sound disk");
-        check(Lost::Covered, "take away", true);
+        check(LockLoss::Covered, "take away", true);
         fs::write(&file, "").expect("a sound disk");
-        check(Lost::Covered, "take away", true);
+        check(LockLoss::Covered, "take away", true);
     }
 
     #[test]
@@ -123,7 +123,7 @@ mod tests {
         assert!(matches!(Lock::take(&path), Err(OpenError::Locked { .. })));
         lock.check().expect("it is there");
         fs::rename(&path, &elsewhere).expect("a sound disk");
-        assert_eq!(lost(&lock.check().expect_err("it is gone")), Some(Lost::Moved));
+        assert_eq!(lost(&lock.check().expect_err("it is gone")), Some(LockLoss::Moved));
         let other = Lock::take(&path).expect("it is another one");
         assert!(lock.check().expect_err("it is another one").to_string().contains("another directory"));
         other.check().expect("it is there");

@@ -29,7 +29,7 @@ use crate::buffer::outlet::{Derivation, Kept, NoteId, Noted};
 use crate::buffer::span::Span;
 use crate::buffer::waiters::Waiters;
 use crate::buffer::{Accounts, Amount, Fsync, PushError, SentAgain};
-use crate::directory_lock::Lost;
+use crate::directory_lock::LockLoss;
 use crate::metrics::Metrics;
 
 /// After a failure the disk is tried again this often.
@@ -535,7 +535,7 @@ impl Writer {
             lost = lock::lost(&error);
         }
         // What is written is in files that are open, whatever they are called by now; another gateway's are left alone.
-        if lost.is_some_and(|lost| lost != Lost::Relocked) {
+        if lost.is_some_and(|lost| lost != LockLoss::Relocked) {
             let _ = self.log.commit(Durability::Synced);
         }
         let Behind { unwritten, unsynced, .. } = self.behind;

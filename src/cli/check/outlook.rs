@@ -1,4 +1,4 @@
-//! How long the buffer lasts when nothing can be delivered.
+//! How long the buffer lasts while nothing can be delivered.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use forebay_reading::{ReadingParts, Readings, Value};
 use super::about;
 use crate::buffer::{Amount, BufferConfig, disk};
 
-/// Readings a second that the outlook is for.
+/// The rate of the outlook, in readings a second.
 const RATE: u64 = 1000;
-/// Readings in a request of one that sends many.
+/// Readings in a large request.
 const MANY: u64 = 100;
 
-/// What the buffer holds, in words.
+/// Describes how much the buffer holds and how long it lasts.
 pub(super) fn of(config: &BufferConfig) -> String {
     let (one, many) = (bytes_a_reading(1), bytes_a_reading(MANY));
     let lasts = |bytes_a_reading: u64| {
@@ -46,7 +46,7 @@ pub(super) fn of(config: &BufferConfig) -> String {
     text
 }
 
-/// What a reading of an ordinary kind takes in a request of so many.
+/// Bytes of an ordinary reading in the buffer, in a request of `together` readings.
 fn bytes_a_reading(together: u64) -> u64 {
     let mut readings = Readings::default();
     for _ in 0..together {
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_buffer_lasts_for_hours_and_which_bound_comes_first_is_told() {
+    fn the_default_buffer_lasts_for_hours_and_its_first_limit_is_named() {
         let expected = "buffer: it holds 10,000,000 readings and 1 GiB: while nothing can be delivered, at 1,000 readings a \
                         second, 2.8 hours (buffer.max_readings comes first) if each is sent by itself and takes about 96 \
                         bytes; its files take up to 1.5 GiB of disk";
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_that_comes_first_decides() {
+    fn the_limit_that_is_reached_first_decides() {
         let text = outlook(&[("max_readings", "100000000000"), ("max_bytes", "100GiB")]);
         assert!(text.contains("buffer.max_bytes comes first") && text.contains("days"), "{text}");
         let text = outlook(&[("max_readings", "60000")]);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_told_in_the_unit_that_fits() {
+    fn a_time_is_written_in_a_fitting_unit() {
         for (seconds, expected) in
             [(0, "0.0 seconds"), (10_000, "2.8 hours"), (119, "119.0 seconds"), (1_000_000, "11.6 days")]
         {

@@ -1,4 +1,4 @@
-//! Whether a directory can be made and written, and has room. What is made to find out goes at once.
+//! Checks whether a directory can be made and written, and has room. Trial files are removed at once.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -8,17 +8,19 @@ use std::path::Path;
 use super::{Finding, about};
 use crate::filesystem;
 
-/// Most files of a directory that are looked at.
+/// Most files of a directory that are examined.
 const FILES_MAX: usize = 100_000;
-/// Bytes that are written to see whether they can be.
+/// The content of a trial file.
 const TRIAL: &[u8] = b"forebay check\n";
 
-/// Whether the directory that `key` names can be written, or made where it is not there.
-pub(super) fn look(key: &str, path: &Path) -> Finding {
+/// Checks that the directory of the setting `key` can be written, or made if it is missing.
+pub(super) fn check(key: &str, path: &Path) -> Finding {
     let shown = path.display();
     match try_out(path) {
-        Ok(Found::There) => Finding::Fine(format!("{key}: {shown} can be written")),
-        Ok(Found::Missing) => Finding::Fine(format!("{key}: {shown} is not there yet and can be made")),
+        Ok(DirectoryState::Existing) => Finding::Fine(format!("{key}: {shown} can be written")),
+        Ok(DirectoryState::Missing) => {
+            Finding::Fine(format!("{key}: {shown} is not there yet and can be made"))
+        }
         Err(error) => {
             let advice = filesystem::advice_on_directory(path, &error);
             Finding::Fault(format!(
@@ -28,8 +30,8 @@ pub(super) fn look(key: &str, path: &Path) -> Finding {
     }
 }
 
-/// Whether `limit`, the value of `key` in bytes, is more than there can be at `path`, which is `at`'s value.
-pub(super) fn look_at_room(key: &str, limit: u64, at: &str, path: &Path) -> Option<Finding> {
+/// Checks that `limit`, the value of the setting `key` in bytes, fits on the disk of `path`, the value of the setting `at`.
+pub(super) fn check_room(key: &str, limit: u64, at: &str, path: &Path) -> Option<Finding> {
     let room = Room::of(path)?;
     if limit <= room.bytes() {
         return None;
@@ -42,9 +44,9 @@ pub(super) fn look_at_room(key: &str, limit: u64, at: &str, path: &Path) -> Opti
     )))
 }
 
-/// Whether all files of the buffer and of the dead letters find room, which may take more than their limits, or share a
-/// disk.
-pub(super) fn look_at_all_files(
+/// Checks that there is room for all files of the buffer and the dead letters. They may take more than their limits, and
+/// share a disk.
+pub(super) fn check_all_files(
     files: u64,
     buffer: &Path,
     letters_max: u64,
@@ -67,8 +69,8 @@ pub(super) fn look_at_all_files(
     })
 }
 
-/// Whether `limit`, the value of `key` in bytes, is more than the memory of this machine.
-pub(super) fn look_at_memory(key: &str, limit: u64) -> Option<Finding> {
+/// Checks that `limit`, the value of the setting `key` in bytes, fits into the memory of this machine.
+pub(super) fn check_memory(key: &str, limit: u64) -> Option<Finding> {
     let list = fs::read_to_string("/proc/meminfo").ok()?;
     let total = list.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let bytes = total.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024;
@@ -83,29 +85,29 @@ pub(super) fn look_at_memory(key: &str, limit: u64) -> Option<Finding> {
 /// Room for the files of a directory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
-    /// Bytes that are free on its disk.
+    /// Free bytes on its disk.
     pub(super) free: u64,
-    /// Bytes that its files have.
+    /// Bytes of its files.
     pub(super) held: u64,
-    /// The disk.
+    /// The device number of its disk.
     pub(super) device: u64,
 }
 
 impl Room {
-    /// The room at `path`, or, if it is not there, where it would be made. None if the system does not say.
+    /// The room at `path`, or where it would be made; `None` if the system does not tell.
     pub(super) fn of(path: &Path) -> Option<Room> {
         let existing = filesystem::nearest_existing(path);
         let free = filesystem::free_bytes(&existing).ok()?;
         Some(Room { free, held: held(path), device: fs::metadata(&existing).ok()?.dev() })
     }
 
-    /// Bytes that its files may have in all.
+    /// Most bytes that its files can have.
     pub(super) fn bytes(self) -> u64 {
         self.free.saturating_add(self.held)
     }
 }
 
-/// Bytes that the files of a directory have, those one directory below included.
+/// Bytes of the files in a directory and in its immediate subdirectories.
 fn held(path: &Path) -> u64 {
     let files = |directory: &Path| {
         let entries = fs::read_dir(directory).into_iter().flatten().take(FILES_MAX);
@@ -121,23 +123,23 @@ fn held(path: &Path) -> u64 {
     bytes(path) + below
 }
 
-enum Found {
-    There,
+enum DirectoryState {
+    Existing,
     Missing,
 }
 
-fn try_out(path: &Path) -> io::Result<Found> {
+fn try_out(path: &Path) -> io::Result<DirectoryState> {
     match fs::metadata(path) {
         Ok(found) if !found.is_dir() => Err(io::ErrorKind::NotADirectory.into()),
-        Ok(_) => try_writing(path).and_then(|()| try_reading(path)).map(|()| Found::There),
+        Ok(_) => try_writing(path).and_then(|()| try_reading(path)).map(|()| DirectoryState::Existing),
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        // A link to something that is not there.
+        // A dangling link.
         Err(error) if fs::symlink_metadata(path).is_ok() => Err(error),
-        Err(_) => try_making(&filesystem::nearest_existing(path)).map(|()| Found::Missing),
+        Err(_) => try_making(&filesystem::nearest_existing(path)).map(|()| DirectoryState::Missing),
     }
 }
 
-/// A name that nothing else has.
+/// A unique name for a trial file.
 fn trial_name() -> String {
     format!(".forebay-check-{}-{:08x}", std::process::id(), fastrand::u32(..))
 }
@@ -155,17 +157,17 @@ fn try_making(above: &Path) -> io::Result<()> {
     fs::remove_dir(&path)
 }
 
-/// Whether the files that are there can be read: others may have made them.
+/// Checks that the existing files can be read: another user may have made them.
 fn try_reading(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)?.take(FILES_MAX) {
         let entry = entry?;
         if entry.file_type()?.is_file() {
             match fs::File::open(entry.path()) {
-                // Removed in between.
+                // The file was removed in between.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
                     let advice = filesystem::advice_on_file(&entry.path(), &error);
-                    // Of another kind, so that the directory is not taken for what was denied.
+                    // An error of another kind, so that the advice is not about the directory.
                     return Err(io::Error::other(format!("{}: {error}{advice}", entry.path().display())));
                 }
                 Ok(_) => {}
@@ -181,7 +183,7 @@ mod tests {
 
     #[track_caller]
     fn check(path: &Path, expected: Result<&str, &str>) {
-        match (look("buffer.path", path), expected) {
+        match (super::check("buffer.path", path), expected) {
             (Finding::Fine(words), Ok(expected)) | (Finding::Fault(words), Err(expected)) => {
                 assert!(words.contains(expected), "{words}");
             }
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_tried_and_nothing_is_left_of_that() {
+    fn a_directory_is_tried_and_no_trial_file_is_left() {
         let above = tempfile::tempdir().expect("a directory");
         let path = above.path();
         check(path, Ok("can be written"));
@@ -208,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_is_held_against_what_is_free_and_what_is_there() {
+    fn a_limit_is_compared_with_free_and_used_space() {
         let above = tempfile::tempdir().expect("a directory");
         fs::create_dir(above.path().join("keys")).expect("made");
         for name in ["a", "keys/b"] {
@@ -216,14 +218,14 @@ mod tests {
         }
         let room = Room::of(above.path()).expect("a disk");
         assert!(room.held >= 200_000 && room.free > 0, "{room:?}");
-        let look = |limit| look_at_room("buffer.max_bytes", limit, "buffer.path", above.path());
-        assert!(look_at_memory("buffer.max_bytes", 1024).is_none());
-        assert!(look_at_memory("buffer.max_bytes", 1 << 60).is_some());
-        let both = |files, letters| look_at_all_files(files, above.path(), letters, above.path());
+        let room_for = |limit| check_room("buffer.max_bytes", limit, "buffer.path", above.path());
+        assert!(check_memory("buffer.max_bytes", 1024).is_none());
+        assert!(check_memory("buffer.max_bytes", 1 << 60).is_some());
+        let both = |files, letters| check_all_files(files, above.path(), letters, above.path());
         assert!(both(1024, 1024).is_none());
         assert!(both(1 << 60, 1024).is_some() && both(1024, 1 << 60).is_some());
-        assert!(look(1024).is_none());
-        let Some(Finding::Fault(words)) = look(1 << 60) else { panic!("a fault") };
+        assert!(room_for(1024).is_none());
+        let Some(Finding::Fault(words)) = room_for(1 << 60) else { panic!("a fault") };
         assert!(words.starts_with("buffer.max_bytes: 1048576 TiB is more than the disk of "), "{words}");
         assert!(words.contains("lower it, or set `buffer.path` to a larger disk"), "{words}");
     }

@@ -1,9 +1,9 @@
-//! `forebay check --try FILE`: runs the configured transforms over a file of readings and says what would be sent and
-//! what not, and why. Nothing is sent.
+//! `forebay check --try FILE`: runs the configured transforms over a file of readings, and writes which readings would be
+//! sent and which not, and why. Nothing is sent.
 //!
-//! Every reading is taken to come at this moment, in the order of the file; windows close by the readings' own times,
-//! and those that are left at the end of the file. The device of a CSV file's readings is the file's name without its
-//! ending, as with `forebay load`.
+//! Every reading counts as received now, in the order of the file. Windows close by the readings' own times; the end of the
+//! file closes the rest. The device of a CSV file's readings is the file's name without its ending, as with
+//! `forebay load`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,11 +21,11 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 
-/// Largest file that is read, in bytes; one of CSV may be larger.
+/// Largest file that is read, in bytes; a CSV file may be larger.
 const FILE_BYTES_MAX: u64 = 1 << 30;
-/// Windows of each transform that are closed at once.
+/// Most windows of each transform that are closed at once.
 const CLOSE_MAX: usize = 1000;
-/// The decoders by the ends of files' names.
+/// The decoders by the endings of files.
 const ENDINGS: &[(&str, &str)] = &[
     ("json", "json"),
     ("ndjson", "ndjson"),
@@ -35,18 +35,18 @@ const ENDINGS: &[(&str, &str)] = &[
     ("line", "influx"),
 ];
 
-/// Why a file cannot be tried.
+/// Why a file cannot be used.
 #[derive(Debug, Error)]
 pub(super) enum RehearsalError {
-    /// No such file, or no permission.
+    /// The file cannot be read.
     #[error("{}: {error}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
-    /// It is too large.
+    /// The file is too large.
     #[error("{}: must have at most 1 GiB, has {bytes} bytes", path.display())]
     TooLarge {
         /// The file.
@@ -54,7 +54,7 @@ pub(super) enum RehearsalError {
         /// Its size.
         bytes: u64,
     },
-    /// Its name says nothing.
+    /// The ending of its name is unknown.
     #[error(
         "{}: must end in .csv, .json, .ndjson, .jsonl, .senml, .lp or .line, which says how it is to be read",
         path.display()
@@ -63,48 +63,48 @@ pub(super) enum RehearsalError {
         /// The file.
         path: PathBuf,
     },
-    /// It is not what its name says.
+    /// The content does not match the ending.
     #[error("{}, line {}, column {}: {}", path.display(), error.line, error.column, error.detail)]
     Decode {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The decoder's error.
         error: DecodeError,
     },
-    /// It is not what its name says.
+    /// The CSV file has a fault.
     #[error(transparent)]
     Csv(#[from] CsvError),
-    /// Nothing can be written.
+    /// The output cannot be written.
     #[error(transparent)]
     Output(#[from] io::Error),
 }
 
-/// Readings, and their bytes as NDJSON.
+/// A number of readings, and their bytes as NDJSON.
 #[derive(Debug, Default)]
-struct Amount {
+struct ReadingVolume {
     readings: u64,
     bytes: u64,
 }
 
-/// The transforms at work on a file.
+/// A run of the transforms over a file.
 struct Rehearsal<'a, W> {
     configs: &'a [TransformConfig],
     chain: Chain,
     now: Moment,
     out: &'a mut W,
     rejected: u64,
-    read: Amount,
-    sent: Amount,
-    /// By transform: taken out, folded into others, made.
+    read: ReadingVolume,
+    sent: ReadingVolume,
+    /// By transform: numbers of filtered, merged and derived readings.
     counts: BTreeMap<usize, [u64; 3]>,
 }
 
-/// Runs the file through and writes what would become of each reading.
+/// Runs a file through the transforms, and writes the fate of each reading.
 pub(super) fn run(config: &Config, path: &Path, out: &mut impl Write) -> Result<(), RehearsalError> {
     let configs = &config.delivery.transforms;
     let wall = Timestamp::from_system(wall_time());
     let now = Moment { instant: Instant::now(), wall };
-    let (read, sent, counts) = (Amount::default(), Amount::default(), BTreeMap::new());
+    let (read, sent, counts) = (ReadingVolume::default(), ReadingVolume::default(), BTreeMap::new());
     let chain = Chain::new(configs);
     let mut rehearsal = Rehearsal { configs, chain, now, out, rejected: 0, read, sent, counts };
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
@@ -155,7 +155,7 @@ impl<W: Write> Rehearsal<'_, W> {
         Ok(())
     }
 
-    /// Takes readings as if a device had sent them.
+    /// Handles readings as if a device had sent them.
     fn take_all(&mut self, readings: &Readings) -> io::Result<()> {
         for reading in readings {
             self.read.add(reading);
@@ -165,12 +165,12 @@ impl<W: Write> Rehearsal<'_, W> {
         Ok(())
     }
 
-    /// Runs a reading through the transforms from the place `from` on.
+    /// Runs a reading through the transforms, beginning with number `from`.
     fn take(&mut self, from: usize, reading: ReadingRef<'_>) -> io::Result<()> {
         let (mut changed, mut folds) = (Readings::default(), Vec::new());
         let failed_before = self.failed();
         let fate = self.chain.apply(from, reading, self.now, &mut changed, &mut folds);
-        self.tell_of_failures(reading, &failed_before)?;
+        self.write_failures(reading, &failed_before)?;
         match fate {
             ChainOutcome::Passed => {
                 self.sent.add(reading);
@@ -192,13 +192,13 @@ impl<W: Write> Rehearsal<'_, W> {
         }
     }
 
-    /// How many readings each transform could not be applied to.
+    /// By transform: the number of readings that it could not be applied to.
     fn failed(&self) -> Vec<u64> {
         self.chain.stats().map(|stats| stats.failed).collect()
     }
 
     /// Names the transforms that could not be applied to a reading.
-    fn tell_of_failures(&mut self, reading: ReadingRef<'_>, before: &[u64]) -> io::Result<()> {
+    fn write_failures(&mut self, reading: ReadingRef<'_>, before: &[u64]) -> io::Result<()> {
         for ((config, now), before) in self.configs.iter().zip(self.failed()).zip(before) {
             if now > *before {
                 writeln!(self.out, "cannot apply {} to {}: goes on without it", config.name, text(reading))?;
@@ -212,7 +212,7 @@ impl<W: Write> Rehearsal<'_, W> {
         writeln!(self.out, "{what} {}: {name}: {}", text(reading), kind.why())
     }
 
-    /// Takes what closed windows made, which may close others.
+    /// Handles the results of closed windows, which may close further windows.
     fn take_closed(&mut self) -> io::Result<()> {
         loop {
             let closed = self.chain.take_closed();
@@ -230,7 +230,7 @@ impl<W: Write> Rehearsal<'_, W> {
         }
     }
 
-    /// Closes what is open, also windows that what is made of others opens.
+    /// Closes all open windows, including those that results of other windows open.
     fn close_all(&mut self) -> io::Result<()> {
         while self.chain.stats().any(|stats| stats.open_windows > 0) {
             self.chain.close_oldest(CLOSE_MAX);
@@ -274,14 +274,14 @@ impl<W: Write> Rehearsal<'_, W> {
     }
 }
 
-/// The counts that are not 0, with their words.
+/// The counts that are not 0, with their descriptions.
 fn listed(counts: &[(&str, u64)]) -> String {
     let some = counts.iter().filter(|(_, count)| *count > 0);
     let some = some.map(|(what, count)| format!("{what} {count}")).collect::<Vec<_>>();
     if some.is_empty() { "leaves everything as it is".to_owned() } else { some.join(", ") }
 }
 
-impl Amount {
+impl ReadingVolume {
     fn add(&mut self, reading: ReadingRef<'_>) {
         self.readings += 1;
         self.bytes += text(reading).len() as u64 + 1;
@@ -295,7 +295,7 @@ fn text(reading: ReadingRef<'_>) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// A part of a whole in percent, with one digit after the point.
+/// `part` of `whole` in percent, with one decimal.
 fn percent(part: u64, whole: u64) -> String {
     let tenths = if whole == 0 { 0 } else { (u128::from(part) * 2000 / u128::from(whole)).div_ceil(2) };
     format!("{}.{}", tenths / 10, tenths % 10)

@@ -1,4 +1,4 @@
-//! Which dead letters are meant.
+//! The selection of dead letters by reason, device, sensor and time.
 
 use clap::Args;
 use forebay_reading::NAME_BYTES_MAX;
@@ -7,9 +7,9 @@ use forebay_reading::timestamp::Timestamp;
 use crate::buffer::ledger::DeadLetterReason;
 use crate::delivery::dead_letter::letter::Letter;
 
-/// Which dead letters are meant: those for which all of it holds.
+/// Selects the dead letters for which all of these conditions hold.
 #[derive(Clone, Debug, Default, Args)]
-pub(super) struct Filter {
+pub(super) struct LetterFilter {
     /// Only those with this reason, such as refused or too_large
     #[arg(long, value_name = "REASON", value_parser = parse_reason)]
     reason: Option<String>,
@@ -24,9 +24,9 @@ pub(super) struct Filter {
     before: Option<Timestamp>,
 }
 
-impl Filter {
-    /// Whether a letter is meant.
-    pub(super) fn takes(&self, letter: &Letter) -> bool {
+impl LetterFilter {
+    /// Whether a letter is selected.
+    pub(super) fn matches(&self, letter: &Letter) -> bool {
         let is =
             |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
         is(&self.reason, &letter.reason)
@@ -36,7 +36,7 @@ impl Filter {
     }
 }
 
-/// A reason that letters may have.
+/// Parses a reason that letters may have.
 fn parse_reason(text: &str) -> Result<String, String> {
     let known = || DeadLetterReason::LETTERS.iter().map(|reason| reason.name());
     match known().find(|name| *name == text) {
@@ -48,11 +48,11 @@ fn parse_reason(text: &str) -> Result<String, String> {
     }
 }
 
-/// A name that a device or a sensor may have.
+/// Parses a name of a device or a sensor.
 fn parse_name(text: &str) -> Result<String, String> {
     let is_one = (1..=NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
-    let told = || format!("names are 1 to {NAME_BYTES_MAX} bytes long and have no control characters");
-    if is_one { Ok(text.to_owned()) } else { Err(told()) }
+    let fault = || format!("names are 1 to {NAME_BYTES_MAX} bytes long and have no control characters");
+    if is_one { Ok(text.to_owned()) } else { Err(fault()) }
 }
 
 fn parse_time(text: &str) -> Result<Timestamp, String> {
@@ -65,19 +65,20 @@ mod tests {
     use crate::delivery::dead_letter::letter;
 
     #[test]
-    fn a_letter_is_meant_if_all_of_the_filter_holds() {
+    fn a_letter_is_selected_if_the_whole_filter_matches() {
         let line = br#"{"reading":{"device":"d","sensor":"s"},"reason":"refused","status":422,"node":"n","body":"","at":"2026-02-01T12:00:00Z"}"#;
         let letter = letter::read(line).expect("a letter");
         let text = |text: &str| Some(text.to_owned());
         let before = |time: &str| Some(parse_time(time).expect("a time"));
-        let all = || Filter { reason: text("refused"), device: text("d"), sensor: text("s"), before: None };
-        assert!(Filter::default().takes(&letter));
-        assert!(all().takes(&letter));
-        assert!(!Filter { reason: text("too_large"), ..all() }.takes(&letter));
-        assert!(!Filter { device: text("s"), ..all() }.takes(&letter));
-        assert!(!Filter { sensor: text("d"), ..all() }.takes(&letter));
-        assert!(Filter { before: before("2026-02-01T12:00:01Z"), ..all() }.takes(&letter));
-        assert!(!Filter { before: before("2026-02-01T12:00:00Z"), ..all() }.takes(&letter));
+        let all =
+            || LetterFilter { reason: text("refused"), device: text("d"), sensor: text("s"), before: None };
+        assert!(LetterFilter::default().matches(&letter));
+        assert!(all().matches(&letter));
+        assert!(!LetterFilter { reason: text("too_large"), ..all() }.matches(&letter));
+        assert!(!LetterFilter { device: text("s"), ..all() }.matches(&letter));
+        assert!(!LetterFilter { sensor: text("d"), ..all() }.matches(&letter));
+        assert!(LetterFilter { before: before("2026-02-01T12:00:01Z"), ..all() }.matches(&letter));
+        assert!(!LetterFilter { before: before("2026-02-01T12:00:00Z"), ..all() }.matches(&letter));
         assert!(parse_time("yesterday").is_err());
         for name in ["", "a\u{9b}", &"a".repeat(NAME_BYTES_MAX + 1)] {
             assert!(parse_name(name).is_err(), "{name}");

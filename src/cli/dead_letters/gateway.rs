@@ -1,8 +1,8 @@
-//! The gateway that takes dead letters again: one request, sent until there is an answer that decides.
+//! The client of a replay: sends one request to the gateway until an answer decides on it.
 //!
-//! A request is `strict`, so that a gateway takes all of it or nothing and says which readings it would not take. It
-//! asks for `ack=disk`: once the letters are removed, nothing else has the readings. A gateway whose buffer is in
-//! memory cannot give that, and is asked for `ack=memory`.
+//! A request is `strict`, so that the gateway accepts all of it or nothing and names the readings that it refuses. It asks
+//! for `ack=disk`, because the gateway has the only copy once the letters are removed. A gateway with a buffer in memory
+//! cannot promise that and is asked for `ack=memory`.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -16,94 +16,94 @@ use url::Url;
 
 use crate::buffer::Ack;
 
-/// Times that a gateway may say "not now" to a request.
+/// Most "not now" answers to one request.
 const REFUSALS_MAX: u32 = 30;
-/// Times that the answer to a request may be lost.
+/// Most lost answers to one request.
 const LOST_MAX: u32 = 3;
-/// Pause after an answer that was lost.
+/// Pause after a lost answer.
 const LOST_PAUSE: Duration = Duration::from_secs(1);
-/// Most of an answer that is shown, in characters.
+/// Longest part of an answer in a message, in characters.
 const ANSWER_CHARS: usize = 300;
 
-/// A gateway, as a client sees it.
+/// A client of one gateway.
 #[derive(Debug)]
-pub(super) struct Gateway {
+pub(super) struct GatewayClient {
     client: Client,
     url: Url,
-    /// What it is asked for.
+    /// The acknowledgement to ask for.
     ack: Cell<Ack>,
 }
 
-/// Readings to be taken.
+/// A request with readings.
 #[derive(Clone, Debug)]
-pub(super) struct Parcel {
-    /// As NDJSON.
+pub(super) struct ReplayRequest {
+    /// The readings as NDJSON.
     pub(super) body: Vec<u8>,
-    /// How many.
+    /// The number of readings.
     pub(super) readings: usize,
-    /// Always the same for the same letters.
+    /// The idempotency key, always the same for the same letters.
     pub(super) key: String,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// All readings were taken.
+pub(super) enum RequestOutcome {
+    /// All readings were accepted.
     Taken,
-    /// None was taken, because of those at these places, for these reasons.
+    /// No reading was accepted, because of the readings at these places, for these reasons.
     TurnedAway(ReadingFaults),
-    /// None was taken: there are too many, or one among them that cannot be read at all.
+    /// No reading was accepted: there are too many, or one of them cannot be parsed at all.
     Indigestible(String),
-    /// None was taken, and to come again soon would not help.
+    /// No reading was accepted, and trying again soon would not help.
     Denied(String),
 }
 
-impl Gateway {
-    /// A gateway at an address.
+impl GatewayClient {
+    /// Creates a client for the gateway at `base`.
     ///
     /// # Errors
     ///
     /// The client cannot be set up.
-    pub(super) fn new(base: &Url, timeout: Duration) -> anyhow::Result<Gateway> {
+    pub(super) fn new(base: &Url, timeout: Duration) -> anyhow::Result<GatewayClient> {
         let client = client::build("forebay-dead-letters", 1, timeout)?;
         let url = client::join(base, READINGS);
-        Ok(Gateway { client, url, ack: Cell::new(Ack::Disk) })
+        Ok(GatewayClient { client, url, ack: Cell::new(Ack::Disk) })
     }
 
     /// Sends readings until an answer decides, a bounded number of times.
     ///
     /// # Errors
     ///
-    /// The readings may have been taken or not.
-    pub(super) async fn post(&self, parcel: &Parcel) -> anyhow::Result<Fate> {
+    /// It is unknown whether the readings were accepted.
+    pub(super) async fn post(&self, request: &ReplayRequest) -> anyhow::Result<RequestOutcome> {
         let (mut refusals, mut lost) = (0, 0);
         loop {
-            let (answer, detail, told) = match self.exchange(parcel).await {
+            let (answer, detail, message) = match self.exchange(request).await {
                 Ok(heard) => {
                     let detail = super::shown(heard.detail().trim(), ANSWER_CHARS);
-                    let told = format!("{}: answered {}: {detail}", self.url, heard.status);
-                    (heard.answer(parcel.readings, wall_time()), detail, told)
+                    let message = format!("{}: answered {}: {detail}", self.url, heard.status);
+                    (heard.answer(request.readings, wall_time()), detail, message)
                 }
-                // Nobody has heard of it.
+                // The request never reached a gateway.
                 Err(error) if error.is_connect() && lost == 0 => {
-                    return Ok(Fate::Denied(format!("{}: {}", self.url, causes(&error))));
+                    return Ok(RequestOutcome::Denied(format!("{}: {}", self.url, causes(&error))));
                 }
                 Err(error) => {
-                    let told = format!("{}: {}", self.url, causes(&error));
-                    (PostAnswer::Lost { what: "no answer" }, String::new(), told)
+                    let message = format!("{}: {}", self.url, causes(&error));
+                    (PostAnswer::Lost { what: "no answer" }, String::new(), message)
                 }
             };
-            if let Some(fate) = fate(&answer, detail) {
-                return Ok(fate);
+            if let Some(outcome) = outcome(&answer, detail) {
+                return Ok(outcome);
             }
             match answer {
-                // The gateway cannot give this acknowledgement, or something else is wrong with the request as a whole.
+                // The gateway cannot promise `ack=disk`, or the request as a whole has another fault.
                 PostAnswer::TurnedAway { .. } if self.ack.get() == Ack::Disk => self.ack.set(Ack::Memory),
                 PostAnswer::NotNow { retry_after } if refusals < REFUSALS_MAX => {
                     refusals += 1;
                     tokio::time::sleep(retry_after).await;
                 }
-                // The gateway knows the key, if it has taken the request.
+                // If the gateway has accepted the request, it recognizes the key.
                 PostAnswer::Taken { .. } | PostAnswer::Lost { .. } if lost < LOST_MAX => {
                     lost += 1;
                     tokio::time::sleep(LOST_PAUSE).await;
@@ -111,36 +111,38 @@ impl Gateway {
                 PostAnswer::NotNow { .. } | PostAnswer::TurnedAway { .. } | PostAnswer::Denied
                     if lost == 0 =>
                 {
-                    return Ok(Fate::Denied(told));
+                    return Ok(RequestOutcome::Denied(message));
                 }
                 PostAnswer::Taken { .. }
                 | PostAnswer::TurnedAway { .. }
                 | PostAnswer::Indigestible
                 | PostAnswer::NotNow { .. }
                 | PostAnswer::Denied
-                | PostAnswer::Lost { .. } => bail!(told),
+                | PostAnswer::Lost { .. } => bail!(message),
             }
         }
     }
 
-    async fn exchange(&self, parcel: &Parcel) -> reqwest::Result<RawAnswer> {
+    async fn exchange(&self, request: &ReplayRequest) -> reqwest::Result<RawAnswer> {
         let mut url = self.url.clone();
         url.query_pairs_mut().append_pair("strict", "true").append_pair("ack", self.ack.get().name());
-        let request = self
+        let builder = self
             .client
             .post(url)
             .header(header::CONTENT_TYPE, "application/x-ndjson")
-            .header("idempotency-key", format!("\"{}\"", parcel.key));
-        client::exchange(request.body(parcel.body.clone())).await
+            .header("idempotency-key", format!("\"{}\"", request.key));
+        client::exchange(builder.body(request.body.clone())).await
     }
 }
 
-/// What an answer to a strict request decides by itself, if it does.
-fn fate(answer: &PostAnswer, detail: String) -> Option<Fate> {
+/// The outcome of a strict request, if this answer decides it.
+fn outcome(answer: &PostAnswer, detail: String) -> Option<RequestOutcome> {
     match answer {
-        PostAnswer::Taken { rejected: 0, .. } => Some(Fate::Taken),
-        PostAnswer::TurnedAway { faults } if !faults.is_empty() => Some(Fate::TurnedAway(faults.clone())),
-        PostAnswer::Indigestible => Some(Fate::Indigestible(detail)),
+        PostAnswer::Taken { rejected: 0, .. } => Some(RequestOutcome::Taken),
+        PostAnswer::TurnedAway { faults } if !faults.is_empty() => {
+            Some(RequestOutcome::TurnedAway(faults.clone()))
+        }
+        PostAnswer::Indigestible => Some(RequestOutcome::Indigestible(detail)),
         PostAnswer::Taken { .. }
         | PostAnswer::TurnedAway { .. }
         | PostAnswer::NotNow { .. }
@@ -153,25 +155,31 @@ fn fate(answer: &PostAnswer, detail: String) -> Option<Fate> {
 mod tests {
     use super::*;
 
-    fn decided(answer: &PostAnswer) -> Option<Fate> {
-        fate(answer, "too large".to_owned())
+    fn decided(answer: &PostAnswer) -> Option<RequestOutcome> {
+        outcome(answer, "too large".to_owned())
     }
 
     #[test]
-    fn only_a_202_for_all_readings_lets_letters_go() {
+    fn only_a_202_for_all_readings_settles_the_letters() {
         let taken = |rejected| PostAnswer::Taken { rejected, faults: ReadingFaults::new() };
-        assert_eq!(decided(&taken(0)), Some(Fate::Taken));
+        assert_eq!(decided(&taken(0)), Some(RequestOutcome::Taken));
         for other in [taken(1), PostAnswer::Lost { what: "lost by a proxy" }, PostAnswer::Denied] {
             assert_eq!(decided(&other), None, "{other:?}");
         }
     }
 
     #[test]
-    fn an_answer_that_names_readings_or_takes_no_such_request_decides_too() {
+    fn an_answer_that_names_readings_or_refuses_the_size_decides_too() {
         let faults = || ReadingFaults::from([(1, "no".to_owned())]);
-        assert_eq!(decided(&PostAnswer::TurnedAway { faults: faults() }), Some(Fate::TurnedAway(faults())));
+        assert_eq!(
+            decided(&PostAnswer::TurnedAway { faults: faults() }),
+            Some(RequestOutcome::TurnedAway(faults()))
+        );
         assert_eq!(decided(&PostAnswer::TurnedAway { faults: ReadingFaults::new() }), None);
-        assert_eq!(decided(&PostAnswer::Indigestible), Some(Fate::Indigestible("too large".to_owned())));
+        assert_eq!(
+            decided(&PostAnswer::Indigestible),
+            Some(RequestOutcome::Indigestible("too large".to_owned()))
+        );
         assert_eq!(decided(&PostAnswer::NotNow { retry_after: Duration::ZERO }), None);
     }
 }

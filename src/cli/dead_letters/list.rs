@@ -4,15 +4,15 @@ use std::io::{self, Write};
 
 use clap::Args;
 
-use super::filter::Filter;
+use super::filter::LetterFilter;
 use super::scan::{Complaints, scan_file};
-use super::{DONE, FAILED, PlaceArguments, amount, shown};
+use super::{DONE, FAILED, LettersDirectoryArguments, amount, shown};
 use crate::delivery::dead_letter::letter::Letter;
 use crate::delivery::dead_letter::{LetterDirectory, LetterSet};
 
-/// Most of a node's answer that is shown in a line for people, in characters.
+/// Longest part of a node's answer in a line for people, in characters.
 const BODY_CHARS: usize = 80;
-/// Most of a name that is shown, in characters.
+/// Longest part of a name in such a line, in characters.
 const NAME_CHARS: usize = 256;
 
 #[derive(Debug, Args)]
@@ -25,23 +25,23 @@ pub(super) struct ListArguments {
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
     #[command(flatten)]
-    filter: Filter,
+    filter: LetterFilter,
     #[command(flatten)]
-    pub(super) place: PlaceArguments,
+    pub(super) place: LettersDirectoryArguments,
 }
 
-/// Writes the letters that are meant, and returns the exit status.
+/// Writes the selected letters, and returns the exit status.
 pub(super) fn list(
     arguments: &ListArguments,
     directory: &LetterDirectory,
     out: &mut impl Write,
 ) -> anyhow::Result<u8> {
     let (mut found, mut unreadable) = (0_u64, Complaints::default());
-    let mut met = LetterSet::default();
+    let mut seen = LetterSet::default();
     let limit = arguments.limit.unwrap_or(u64::MAX);
     for file in directory.files()? {
         scan_file(directory, file.number, &arguments.filter, &mut unreadable, |letter| {
-            if !met.insert(&letter) {
+            if !seen.insert(&letter) {
                 return Ok(());
             }
             found += 1;

@@ -1,8 +1,7 @@
-//! `forebay dead-letters`: looks at the readings that nodes refused, sends them again, or removes them.
+//! `forebay dead-letters`: lists the readings that nodes refused, sends them again, or removes them.
 //!
-//! It works on the directory itself, also while a gateway runs: files are locked for as long as one of them is
-//! rewritten, and never while anything waits for the network or for whoever reads the output. A line that cannot be
-//! read is told and stays.
+//! It works on the directory itself, even while a gateway runs: it locks the files only while it rewrites one of them,
+//! never while it waits for the network or for the reader of its output. An unreadable line is reported and stays.
 
 mod filter;
 mod gateway;
@@ -32,11 +31,11 @@ use crate::directory_lock;
 #[derive(Debug, Args)]
 pub(super) struct DeadLettersArguments {
     #[command(subcommand)]
-    command: Command,
+    command: DeadLettersCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum DeadLettersCommand {
     /// Shows them, the oldest first. Exit status 1 if a line cannot be read
     List(list::ListArguments),
     /// Sends them to a gateway again, and removes those that it takes. Exit status 1 if some stay that were to go, or a
@@ -46,9 +45,9 @@ enum Command {
     Purge(purge::PurgeArguments),
 }
 
-/// Where dead letters are.
+/// The directory of dead letters.
 #[derive(Debug, Args)]
-struct PlaceArguments {
+struct LettersDirectoryArguments {
     /// The directory, instead of `dead_letter.path` of the settings
     #[arg(long, value_name = "DIRECTORY")]
     path: Option<PathBuf>,
@@ -59,19 +58,19 @@ struct PlaceArguments {
 /// Runs the command and returns the exit status.
 pub(super) fn run(arguments: &DeadLettersArguments) -> u8 {
     let place = match &arguments.command {
-        Command::List(list) => &list.place,
-        Command::Replay(replay) => &replay.place,
-        Command::Purge(purge) => &purge.place,
+        DeadLettersCommand::List(list) => &list.place,
+        DeadLettersCommand::Replay(replay) => &replay.place,
+        DeadLettersCommand::Purge(purge) => &purge.place,
     };
     let Some(config) = place.settings.read() else { return MISUSED };
     logging::start(config.log);
     let directory = LetterDirectory::new(place.path.as_ref().unwrap_or(&config.delivery.dead_letter.path));
     let out = &mut BufWriter::new(EscapingWriter::new(io::stdout().lock()));
-    let is_right = is_there(&directory).and_then(|()| is_of_letters(&directory));
-    let done = is_right.and_then(|()| work(&arguments.command, &config, &directory, out));
-    match done.and_then(|status| Ok(out.flush().map(|()| status)?)) {
+    let checked = check_exists(&directory).and_then(|()| check_content(&directory));
+    let result = checked.and_then(|()| work(&arguments.command, &config, &directory, out));
+    match result.and_then(|status| Ok(out.flush().map(|()| status)?)) {
         Ok(status) => status,
-        // Whoever reads, `head` for one, has seen enough.
+        // The reader, such as `head`, has closed its end: it has seen enough.
         Err(error) if is_broken_pipe(&error) => DONE,
         Err(error) => {
             let _ = out.flush();
@@ -81,8 +80,8 @@ pub(super) fn run(arguments: &DeadLettersArguments) -> u8 {
     }
 }
 
-/// Fails if there is no such directory: a gateway makes its own when it starts.
-fn is_there(directory: &LetterDirectory) -> anyhow::Result<()> {
+/// Fails if the directory does not exist: a gateway makes its own when it starts.
+fn check_exists(directory: &LetterDirectory) -> anyhow::Result<()> {
     let path = directory.path();
     let found = std::fs::metadata(path);
     match found.as_ref().map(std::fs::Metadata::is_dir) {
@@ -95,8 +94,8 @@ fn is_there(directory: &LetterDirectory) -> anyhow::Result<()> {
     }
 }
 
-/// Fails if a directory is none of dead letters: that of a gateway has letters or a lock, unless it is empty.
-fn is_of_letters(directory: &LetterDirectory) -> anyhow::Result<()> {
+/// Fails if the directory is not one of dead letters: a gateway's directory has letters or a lock, or is empty.
+fn check_content(directory: &LetterDirectory) -> anyhow::Result<()> {
     let path = directory.path();
     if !directory.files()?.is_empty() {
         return Ok(());
@@ -119,23 +118,23 @@ fn is_of_letters(directory: &LetterDirectory) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Most names that are looked at to see what a directory is.
+/// Most names that are examined to recognize a directory.
 const NAMES_MAX: usize = 10_000;
 
-/// What to do where it is not.
+/// Advice if the directory is not one of dead letters.
 const NAME_IT: &str =
     "name that of the gateway with `--path`, or its settings with `--config` (`dead_letter.path`)";
 
 fn work(
-    command: &Command,
+    command: &DeadLettersCommand,
     config: &Config,
     directory: &LetterDirectory,
     out: &mut impl Write,
 ) -> anyhow::Result<u8> {
     match command {
-        Command::List(arguments) => list::list(arguments, directory, out),
-        Command::Replay(arguments) => replay::replay(arguments, config, directory, out),
-        Command::Purge(arguments) => purge::purge(arguments, directory, out),
+        DeadLettersCommand::List(arguments) => list::list(arguments, directory, out),
+        DeadLettersCommand::Replay(arguments) => replay::replay(arguments, config, directory, out),
+        DeadLettersCommand::Purge(arguments) => purge::purge(arguments, directory, out),
     }
 }
 
@@ -143,7 +142,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// So many dead letters, in words.
+/// A number of dead letters, in words.
 fn amount(count: u64) -> String {
     match count {
         0 => "no dead letters".to_owned(),
@@ -152,7 +151,7 @@ fn amount(count: u64) -> String {
     }
 }
 
-/// A text from outside, for a terminal: on one line, without anything that a terminal would obey, and not too long.
+/// Text from outside for a terminal: on one line, without control characters, and shortened to `chars_max`.
 pub(super) fn shown(text: &str, chars_max: usize) -> String {
     let mut chars = text.chars();
     let mut shown: String = chars.by_ref().take(chars_max).map(visible).collect();
@@ -162,7 +161,7 @@ pub(super) fn shown(text: &str, chars_max: usize) -> String {
     shown
 }
 
-/// The letter itself, or a stand-in for what moves the cursor or turns the direction of writing.
+/// The character itself, or a replacement for one that moves the cursor or changes the direction of writing.
 fn visible(letter: char) -> char {
     match letter {
         '\n' | '\r' | '\t' => ' ',
@@ -176,14 +175,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_node_answered_cannot_move_the_cursor_of_a_terminal() {
+    fn text_of_a_node_cannot_move_the_cursor_of_a_terminal() {
         assert_eq!(shown("no\r\n\u{1b}[2J\u{9b}x\u{202e}", 80), "no  \u{fffd}[2J\u{fffd}x\u{fffd}");
         assert_eq!((shown("äöü", 3), shown("äöüx", 3)), ("äöü".to_owned(), "äöü…".to_owned()));
     }
 
     #[test]
-    fn a_number_of_letters_is_told_in_words() {
-        let told = [0, 1, 2].map(amount);
-        assert_eq!(told, ["no dead letters", "1 dead letter", "2 dead letters"]);
+    fn a_number_of_letters_is_written_in_words() {
+        let words = [0, 1, 2].map(amount);
+        assert_eq!(words, ["no dead letters", "1 dead letter", "2 dead letters"]);
     }
 }

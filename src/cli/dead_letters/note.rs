@@ -1,8 +1,8 @@
-//! What a replay has sent and not heard of, on disk, so that the next one sends the same request first.
+//! The note of a replay: the request without an answer, on disk, so that the next replay sends the same request first.
 //!
-//! A replay may be killed after the gateway has taken a request and before its letters are removed. Letters that came
-//! meanwhile, or another filter, would make up another request then, with another key, and the gateway would take the
-//! readings twice. The note is written in place: one that is torn was never sent.
+//! A replay may be killed after the gateway has accepted a request and before its letters are removed. New letters, or
+//! another filter, would then make another request with another key, and the gateway would accept the readings twice.
+//! The note is written in place and synced before its request is sent, so the request of a torn note was never sent.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -14,33 +14,33 @@ use serde::{Deserialize, Serialize};
 
 use crate::delivery::dead_letter::LetterDirectory;
 
-/// The name of its file, which is also what keeps a second replay out.
+/// The name of the note's file. Its lock also excludes a second replay.
 const NAME: &str = "replay";
-/// Largest note that is read, in bytes. One of a full request takes 40 KiB.
+/// Largest note that is read, in bytes. The note of a full request takes 40 KiB.
 const NOTE_BYTES_MAX: u64 = 1 << 20;
 
-/// The request that was sent last, if it is not known what became of it. Only one replay at a time has it.
+/// The file of the note, locked for one replay at a time.
 #[derive(Debug)]
-pub(super) struct Note {
+pub(super) struct NoteFile {
     file: File,
 }
 
-/// Which letters are in a request.
+/// The letters of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Noted {
-    /// The number of their file.
+pub(super) struct NotedRequest {
+    /// The number of the letters' file.
     pub(super) file: u64,
-    /// The digests of their lines, in their order.
+    /// The digests of the letters' lines, in their order.
     pub(super) lines: Vec<String>,
 }
 
-impl Note {
-    /// Takes the note of a directory that is there.
+impl NoteFile {
+    /// Opens and locks the note of an existing directory.
     ///
     /// # Errors
     ///
-    /// Another replay has it, or what the system says.
-    pub(super) fn take(directory: &LetterDirectory) -> anyhow::Result<Note> {
+    /// Another replay has the lock, or the system's error.
+    pub(super) fn open(directory: &LetterDirectory) -> anyhow::Result<NoteFile> {
         let path = directory.path().join(NAME);
         let is_new = !path.exists();
         let options = OpenOptions::new().read(true).write(true).clone();
@@ -58,15 +58,15 @@ impl Note {
         if is_new {
             directory.sync()?;
         }
-        Ok(Note { file })
+        Ok(NoteFile { file })
     }
 
-    /// What was noted; `None` if nothing was, or it is torn.
+    /// Reads the note; `None` if it is empty or torn.
     ///
     /// # Errors
     ///
-    /// What the system says.
-    pub(super) fn read(&self) -> io::Result<Option<Noted>> {
+    /// The system's error.
+    pub(super) fn read(&self) -> io::Result<Option<NotedRequest>> {
         let bytes = self.file.metadata()?.len();
         if bytes > NOTE_BYTES_MAX {
             return Ok(None);
@@ -76,22 +76,22 @@ impl Note {
         Ok(serde_json::from_slice(&text).ok())
     }
 
-    /// Notes what is about to be sent, and returns when that is on stable storage.
+    /// Writes the note of a request, and returns when it is on stable storage.
     ///
     /// # Errors
     ///
-    /// What the system says; nothing may be sent then.
-    pub(super) fn write(&self, noted: &Noted) -> io::Result<()> {
+    /// The system's error; the request must not be sent then.
+    pub(super) fn write(&self, noted: &NotedRequest) -> io::Result<()> {
         self.file.set_len(0)?;
         self.file.write_all_at(&serde_json::to_vec(noted)?, 0)?;
         self.file.sync_data()
     }
 
-    /// Notes that nothing is under way.
+    /// Empties the note: every request has its answer.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The system's error.
     pub(super) fn clear(&self) -> io::Result<()> {
         self.file.set_len(0)?;
         self.file.sync_data()
@@ -103,14 +103,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_note_reads_back_and_one_that_is_torn_is_none() {
+    fn a_note_is_read_back_and_a_torn_one_is_ignored() {
         let directory = tempfile::tempdir().expect("a directory");
         let letters = LetterDirectory::new(directory.path());
-        let note = Note::take(&letters).expect("nobody has it");
-        assert!(Note::take(&letters).expect_err("somebody has it").to_string().contains("another replay"));
+        let note = NoteFile::open(&letters).expect("nobody has it");
+        assert!(
+            NoteFile::open(&letters).expect_err("somebody has it").to_string().contains("another replay")
+        );
         assert_eq!(note.read().expect("it reads"), None);
-        let long = Noted { file: 7, lines: vec!["a".repeat(32), "b".repeat(32)] };
-        let short = Noted { file: 8, lines: vec!["c".repeat(32)] };
+        let long = NotedRequest { file: 7, lines: vec!["a".repeat(32), "b".repeat(32)] };
+        let short = NotedRequest { file: 8, lines: vec!["c".repeat(32)] };
         for noted in [long, short] {
             note.write(&noted).expect("written");
             assert_eq!(note.read().expect("it reads"), Some(noted));
@@ -119,6 +121,6 @@ mod tests {
         assert_eq!(note.read().expect("it reads"), None);
         note.clear().expect("written");
         drop(note);
-        assert_eq!(Note::take(&letters).expect("nobody has it").read().expect("it reads"), None);
+        assert_eq!(NoteFile::open(&letters).expect("nobody has it").read().expect("it reads"), None);
     }
 }

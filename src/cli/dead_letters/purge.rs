@@ -4,9 +4,9 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::filter::Filter;
+use super::filter::LetterFilter;
 use super::scan::{Complaints, scan_file};
-use super::{DONE, MISUSED, PlaceArguments, amount};
+use super::{DONE, LettersDirectoryArguments, MISUSED, amount};
 use crate::delivery::dead_letter::letter::{self, Letter};
 use crate::delivery::dead_letter::{LetterDirectory, LetterSet};
 
@@ -16,12 +16,12 @@ pub(super) struct PurgeArguments {
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
-    filter: Filter,
+    filter: LetterFilter,
     #[command(flatten)]
-    pub(super) place: PlaceArguments,
+    pub(super) place: LettersDirectoryArguments,
 }
 
-/// Removes the letters that are meant, and returns the exit status.
+/// Removes the selected letters, and returns the exit status.
 pub(super) fn purge(
     arguments: &PurgeArguments,
     directory: &LetterDirectory,
@@ -29,24 +29,24 @@ pub(super) fn purge(
 ) -> anyhow::Result<u8> {
     let PurgeArguments { yes, filter, place: _ } = arguments;
     let (mut found, mut removed, mut unreadable) = (0_u64, 0_u64, Complaints::default());
-    // A letter may have several lines: all of them go, or none, and it counts once.
-    let mut meant = LetterSet::default();
+    // A letter may have several lines: all of them are removed, or none, and it counts once.
+    let mut selected = LetterSet::default();
     let files = directory.files()?;
     for file in &files {
         scan_file(directory, file.number, filter, &mut unreadable, |letter| {
-            found += u64::from(meant.insert(&letter));
+            found += u64::from(selected.insert(&letter));
             anyhow::Ok(())
         })?;
     }
-    let mut gone = LetterSet::default();
+    let mut removed_letters = LetterSet::default();
     for file in files.iter().filter(|_| *yes && found > 0) {
-        let is_meant = |letter: &Letter| meant.contains(letter) || filter.takes(letter);
-        let goes = &mut |line: &[u8]| {
-            let letter = letter::read(line).ok().filter(is_meant);
-            removed += u64::from(letter.as_ref().is_some_and(|letter| gone.insert(letter)));
+        let is_selected = |letter: &Letter| selected.contains(letter) || filter.matches(letter);
+        let remove = &mut |line: &[u8]| {
+            let letter = letter::read(line).ok().filter(is_selected);
+            removed += u64::from(letter.as_ref().is_some_and(|letter| removed_letters.insert(letter)));
             letter.is_some()
         };
-        directory.remove(file.number, goes)?;
+        directory.remove(file.number, remove)?;
     }
     unreadable.sum_up_unreadable();
     match (yes, found) {

@@ -1,8 +1,8 @@
 //! `forebay dead-letters replay`.
 //!
-//! Letters go in their order, in requests of bounded size that never span two files: what was taken is removed with
-//! one rewriting, all of it or nothing. Readings that the gateway turns away stay, and the others of their request go
-//! without them. What is about to be sent is noted first ([`super::note`]).
+//! Letters are sent in their order, in requests of bounded size. A request never spans two files, so that one rewriting
+//! removes all of its letters or none. Readings that the gateway refuses stay, and the rest of their request is sent
+//! without them. Each request is noted before it is sent ([`super::note`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::io::Write;
@@ -15,11 +15,11 @@ use forebay_reading::quantity::parse_duration;
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
-use super::filter::Filter;
-use super::gateway::{Fate, Gateway, Parcel};
-use super::note::{Note, Noted};
+use super::filter::LetterFilter;
+use super::gateway::{GatewayClient, ReplayRequest, RequestOutcome};
+use super::note::{NoteFile, NotedRequest};
 use super::scan::{Complaints, scan_file};
-use super::{DONE, FAILED, PlaceArguments, amount, shown};
+use super::{DONE, FAILED, LettersDirectoryArguments, amount, shown};
 use crate::cli::healthcheck::reachable;
 use crate::config::Config;
 use crate::delivery::dead_letter::letter::Letter;
@@ -29,7 +29,7 @@ use crate::delivery::dead_letter::{DeadLetterError, LetterDirectory};
 const READINGS_MAX: usize = 1000;
 /// Most bytes in a request's body; a single reading that is larger goes alone.
 const BODY_BYTES_MAX: usize = 1 << 20;
-/// Most of a name or a reason that is shown, in characters.
+/// Longest part of a name or a reason in a message, in characters.
 const SHOWN_CHARS: usize = 300;
 
 #[derive(Debug, Args)]
@@ -44,12 +44,12 @@ pub(super) struct ReplayArguments {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
     #[command(flatten)]
-    filter: Filter,
+    filter: LetterFilter,
     #[command(flatten)]
-    pub(super) place: PlaceArguments,
+    pub(super) place: LettersDirectoryArguments,
 }
 
-/// Sends the letters that are meant, and returns the exit status.
+/// Sends the selected letters, and returns the exit status.
 pub(super) fn replay(
     arguments: &ReplayArguments,
     config: &Config,
@@ -64,10 +64,10 @@ pub(super) fn replay(
         Some(url) => url.clone(),
         None => Url::parse(&format!("http://{}", reachable(config.server.listen)))?,
     };
-    let mut replay = Replay {
+    let mut replay = ReplayRun {
         directory,
-        gateway: Gateway::new(&url, arguments.timeout)?,
-        note: Note::take(directory)?,
+        gateway: GatewayClient::new(&url, arguments.timeout)?,
+        note: NoteFile::open(directory)?,
         filter: &arguments.filter,
         left: arguments.limit.unwrap_or(u64::MAX),
         readings_max: READINGS_MAX,
@@ -76,54 +76,54 @@ pub(super) fn replay(
         unreadable: Complaints::default(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let done = runtime.block_on(replay.run());
+    let result = runtime.block_on(replay.run());
     writeln!(out, "replayed {}", amount(replay.replayed))?;
     replay.unreadable.sum_up_unreadable();
     let turned_away = replay.turned_away.count();
     if turned_away > 0 {
         eprintln!("forebay: {} turned away by the gateway, and kept", amount(turned_away));
     }
-    done?;
+    result?;
     Ok(if turned_away == 0 && replay.unreadable.count() == 0 { DONE } else { FAILED })
 }
 
-struct Replay<'a> {
+struct ReplayRun<'a> {
     directory: &'a LetterDirectory,
-    gateway: Gateway,
-    note: Note,
-    filter: &'a Filter,
-    /// How many letters may still be tried.
+    gateway: GatewayClient,
+    note: NoteFile,
+    filter: &'a LetterFilter,
+    /// Letters that may still be sent.
     left: u64,
-    /// Most readings in the next request: fewer after one that was too much, more again after one that was taken.
+    /// Most readings in the next request: fewer after a request that was too large, more after one that was accepted.
     readings_max: usize,
     replayed: u64,
     turned_away: Complaints,
     unreadable: Complaints,
 }
 
-/// Letters of one file that are still to be sent, in their order.
+/// The letters of one file that are to be sent, in their order.
 #[derive(Debug)]
-struct Queue {
+struct LetterQueue {
     file: u64,
-    letters: VecDeque<Keyed>,
-    /// How many lines with a digest are in the file. Lines that are the same in every byte are sent under keys of
-    /// their own all the same: the gateway would take the second request for the first one, sent again.
+    letters: VecDeque<LetterWithDigest>,
+    /// The number of lines with each digest in the file. It goes into the keys, so that equal lines are sent under
+    /// different keys: otherwise the gateway would take the second request for a repetition of the first.
     copies: HashMap<String, u64>,
 }
 
 /// A letter and the digest of its line.
 #[derive(Debug)]
-struct Keyed {
+struct LetterWithDigest {
     letter: Letter,
     digest: String,
 }
 
-impl Replay<'_> {
+impl ReplayRun<'_> {
     async fn run(&mut self) -> anyhow::Result<()> {
         if self.left > 0 {
             self.resume().await?;
         }
-        // Each letter is sent once, however many lines a crash wrote of it. What was noted is done with by now.
+        // A crash may have written a letter twice; it is sent once. The noted request is finished by now.
         self.directory.remove_doubles()?;
         for file in self.directory.files()? {
             if self.left == 0 {
@@ -139,20 +139,21 @@ impl Replay<'_> {
         self.clear_note()
     }
 
-    /// Sends the request again that an earlier replay has sent last, if all of its letters are still there: the
-    /// gateway may have taken it, and knows it by its key.
+    /// Sends the noted request of an earlier replay again, if all of its letters are still there. The gateway recognizes
+    /// its key if it has accepted the request before.
     async fn resume(&mut self) -> anyhow::Result<()> {
         let noted = self.note.read().context("cannot read the note of what was sent")?;
-        let Some(Noted { file, lines }) = noted else { return Ok(()) };
-        let mut queue = Queue::load(self.directory, file, &Filter::default(), &mut Complaints::default())?;
+        let Some(NotedRequest { file, lines }) = noted else { return Ok(()) };
+        let mut queue =
+            LetterQueue::load(self.directory, file, &LetterFilter::default(), &mut Complaints::default())?;
         let batch = queue.take_noted(&lines);
         if batch.len() == lines.len() {
-            match self.gateway.post(&queue.parcel(&batch)).await? {
-                Fate::Taken => self.on_taken(&mut queue, &batch)?,
-                // Nothing was taken, and its letters are letters like all others.
-                Fate::TurnedAway(_) | Fate::Indigestible(_) => {}
-                // It still is not known what became of it the first time.
-                Fate::Denied(told) => bail!(told),
+            match self.gateway.post(&queue.request(&batch)).await? {
+                RequestOutcome::Taken => self.on_taken(&mut queue, &batch)?,
+                // No reading was accepted, so its letters are sent with the others.
+                RequestOutcome::TurnedAway(_) | RequestOutcome::Indigestible(_) => {}
+                // The outcome of the first try is still unknown.
+                RequestOutcome::Denied(message) => bail!(message),
             }
         }
         self.clear_note()
@@ -162,35 +163,39 @@ impl Replay<'_> {
         self.note.clear().context("cannot clear the note of what was sent")
     }
 
-    fn load(&mut self, file: u64) -> Result<Queue, DeadLetterError> {
-        Queue::load(self.directory, file, self.filter, &mut self.unreadable)
+    fn load(&mut self, file: u64) -> Result<LetterQueue, DeadLetterError> {
+        LetterQueue::load(self.directory, file, self.filter, &mut self.unreadable)
     }
 
-    /// Sends letters, and removes those that were taken. What is to be sent again goes back into the queue.
-    async fn send(&mut self, queue: &mut Queue, mut batch: Vec<Keyed>) -> anyhow::Result<()> {
+    /// Sends letters, and removes the accepted ones. Letters to be sent again go back into the queue.
+    async fn send(
+        &mut self,
+        queue: &mut LetterQueue,
+        mut batch: Vec<LetterWithDigest>,
+    ) -> anyhow::Result<()> {
         let lines = batch.iter().map(|keyed| keyed.digest.clone()).collect();
-        let noted = Noted { file: queue.file, lines };
+        let noted = NotedRequest { file: queue.file, lines };
         self.note.write(&noted).context("cannot note what is about to be sent")?;
-        match self.gateway.post(&queue.parcel(&batch)).await? {
-            Fate::Taken => self.on_taken(queue, &batch)?,
-            Fate::Denied(told) => {
+        match self.gateway.post(&queue.request(&batch)).await? {
+            RequestOutcome::Taken => self.on_taken(queue, &batch)?,
+            RequestOutcome::Denied(message) => {
                 self.clear_note()?;
-                bail!(told);
+                bail!(message);
             }
-            Fate::TurnedAway(mut faults) => {
-                let mut kept = Vec::new();
+            RequestOutcome::TurnedAway(mut faults) => {
+                let mut rest = Vec::new();
                 for (place, keyed) in batch.into_iter().enumerate() {
                     match faults.remove(&place) {
                         Some(reason) => self.turn_away(&keyed, &reason),
-                        None => kept.push(keyed),
+                        None => rest.push(keyed),
                     }
                 }
-                queue.put_back(kept);
+                queue.put_back(rest);
             }
-            Fate::Indigestible(reason) if batch.len() == 1 => {
+            RequestOutcome::Indigestible(reason) if batch.len() == 1 => {
                 batch.iter().for_each(|keyed| self.turn_away(keyed, &reason));
             }
-            Fate::Indigestible(_) => {
+            RequestOutcome::Indigestible(_) => {
                 self.readings_max = (batch.len() / 2).max(1);
                 let rest = batch.split_off(self.readings_max);
                 queue.put_back(rest);
@@ -200,7 +205,7 @@ impl Replay<'_> {
         Ok(())
     }
 
-    fn on_taken(&mut self, queue: &mut Queue, batch: &[Keyed]) -> anyhow::Result<()> {
+    fn on_taken(&mut self, queue: &mut LetterQueue, batch: &[LetterWithDigest]) -> anyhow::Result<()> {
         let count = batch.len() as u64;
         self.replayed += count;
         self.left = self.left.saturating_sub(count);
@@ -208,54 +213,54 @@ impl Replay<'_> {
         self.remove(queue, batch).context("readings were taken, and their letters cannot be removed")
     }
 
-    fn turn_away(&mut self, keyed: &Keyed, reason: &str) {
+    fn turn_away(&mut self, keyed: &LetterWithDigest, reason: &str) {
         self.left = self.left.saturating_sub(1);
         let Letter { device, sensor, at, .. } = &keyed.letter;
-        self.turned_away.tell(|| {
+        self.turned_away.add(|| {
             let [device, sensor, reason] =
                 [device.as_str(), sensor, reason].map(|text| shown(text, SHOWN_CHARS));
             format!("{device}/{sensor}, refused at {at}, is turned away and kept: {reason}")
         });
     }
 
-    fn remove(&self, queue: &mut Queue, batch: &[Keyed]) -> Result<(), DeadLetterError> {
-        let mut going: HashMap<&[u8], u64> = HashMap::new();
+    fn remove(&self, queue: &mut LetterQueue, batch: &[LetterWithDigest]) -> Result<(), DeadLetterError> {
+        let mut to_remove: HashMap<&[u8], u64> = HashMap::new();
         for keyed in batch {
-            *going.entry(&keyed.letter.line).or_default() += 1;
+            *to_remove.entry(&keyed.letter.line).or_default() += 1;
             queue.copies.entry(keyed.digest.clone()).and_modify(|copies| *copies -= 1);
         }
-        let goes = &mut |line: &[u8]| match going.get_mut(line) {
+        let remove = &mut |line: &[u8]| match to_remove.get_mut(line) {
             Some(count) if *count > 0 => {
                 *count -= 1;
                 true
             }
             _ => false,
         };
-        self.directory.remove(queue.file, goes).map(|_| ())
+        self.directory.remove(queue.file, remove).map(|_| ())
     }
 }
 
-impl Queue {
+impl LetterQueue {
     fn load(
         directory: &LetterDirectory,
         file: u64,
-        filter: &Filter,
+        filter: &LetterFilter,
         unreadable: &mut Complaints,
-    ) -> Result<Queue, DeadLetterError> {
-        let mut queue = Queue { file, letters: VecDeque::new(), copies: HashMap::new() };
+    ) -> Result<LetterQueue, DeadLetterError> {
+        let mut queue = LetterQueue { file, letters: VecDeque::new(), copies: HashMap::new() };
         scan_file(directory, file, filter, unreadable, |letter| {
             let digest = digest(Sha256::new_with_prefix(&letter.line));
             *queue.copies.entry(digest.clone()).or_default() += 1;
-            queue.letters.push_back(Keyed { letter, digest });
+            queue.letters.push_back(LetterWithDigest { letter, digest });
             Ok::<(), DeadLetterError>(())
         })?;
         Ok(queue)
     }
 
-    /// Takes the next letters: at most so many, at least one, and no more than a body may have bytes.
-    fn take(&mut self, letters_max: usize) -> Vec<Keyed> {
+    /// Takes the next letters: at least one, at most `letters_max`, and at most as many as fit into a body.
+    fn take(&mut self, letters_max: usize) -> Vec<LetterWithDigest> {
         let mut body_bytes = 0;
-        let fits = |keyed: &&Keyed| {
+        let fits = |keyed: &&LetterWithDigest| {
             body_bytes += keyed.letter.reading.len() + 1;
             body_bytes <= BODY_BYTES_MAX
         };
@@ -263,32 +268,32 @@ impl Queue {
         self.letters.drain(..count.min(self.letters.len())).collect()
     }
 
-    /// Takes the letters with these digests, as far as they are there in this order.
-    fn take_noted(&mut self, lines: &[String]) -> Vec<Keyed> {
+    /// Takes the letters with these digests, as far as they still follow in this order.
+    fn take_noted(&mut self, lines: &[String]) -> Vec<LetterWithDigest> {
         let mut lines = lines.iter().peekable();
-        let is_next = |keyed: &Keyed| lines.next_if(|line| **line == keyed.digest).is_some();
+        let is_next = |keyed: &LetterWithDigest| lines.next_if(|line| **line == keyed.digest).is_some();
         std::mem::take(&mut self.letters).into_iter().filter(is_next).collect()
     }
 
-    fn put_back(&mut self, letters: Vec<Keyed>) {
+    fn put_back(&mut self, letters: Vec<LetterWithDigest>) {
         letters.into_iter().rev().for_each(|keyed| self.letters.push_front(keyed));
     }
 
-    /// The request for some letters. Its key depends on the whole lines, not on the readings alone: a reading that was
+    /// The request for some letters. Its key depends on the whole lines and not only on the readings: a reading that was
     /// replayed and refused again is another letter, and its request must not be taken for the first one.
-    fn parcel(&self, batch: &[Keyed]) -> Parcel {
+    fn request(&self, batch: &[LetterWithDigest]) -> ReplayRequest {
         let (mut body, mut sha) = (Vec::new(), Sha256::new());
-        for Keyed { letter, digest } in batch {
+        for LetterWithDigest { letter, digest } in batch {
             body.extend_from_slice(letter.reading.as_bytes());
             body.push(b'\n');
             sha.update(digest);
             sha.update(self.copies.get(digest).copied().unwrap_or_default().to_be_bytes());
         }
-        Parcel { body, readings: batch.len(), key: format!("dead-letters-{}", self::digest(sha)) }
+        ReplayRequest { body, readings: batch.len(), key: format!("dead-letters-{}", self::digest(sha)) }
     }
 }
 
-/// Half of a SHA-256 in hexadecimal digits: nobody finds two texts with the same by chance.
+/// The first half of a SHA-256 in hexadecimal digits, enough to exclude collisions by chance.
 fn digest(sha: Sha256) -> String {
     sha.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }

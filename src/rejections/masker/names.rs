@@ -1,8 +1,8 @@
-//! Which names speak of a secret.
+//! Names of secrets.
 
-use super::values::Plain;
+use super::values::PlainValue;
 
-/// What names of secrets have in them, in lower case and without `_`, `-`, `.` and blanks.
+/// Parts of names of secrets, in lower case and without `_`, `-`, `.` and blanks.
 const PARTS: &[&str] = &[
     "password",
     "passwort",
@@ -39,7 +39,7 @@ const PARTS: &[&str] = &[
     "accesscode",
     "sessionid",
 ];
-/// Words that names of secrets have in them as a whole, in lower case.
+/// Whole words in names of secrets, in lower case.
 const WORDS: &[&str] = &[
     "pass",
     "pw",
@@ -59,23 +59,23 @@ const WORDS: &[&str] = &[
     "sig",
     "xauth",
 ];
-/// What goes on behind some of these parts in words that are no secrets.
+/// Endings that turn a part into an ordinary word: `secretary`, `tokenizer`.
 const ORDINARY: &[(&str, &[&str])] = &[("secret", &["ary", "ariat"]), ("token", &["izer", "ization"])];
-/// A part that is often made of the end of a word and the beginning of the next: `temp_wd`.
+/// A part that often comes from the end of one word and the beginning of the next: `temp_wd`.
 const ACROSS_WORDS: &str = "pwd";
-/// Words among those that names of secrets have that are short for something measured, too: signal, power.
+/// Words of names of secrets that are also short for something measured: signal, power.
 const SHORT_FOR_MEASURED: &[&str] = &["sig", "pw", "pass", "key", "keys"];
-/// Last words of names of what is counted or measured.
+/// Last words of names of counts and measurements.
 const MEASURES: &[&str] = &[
     "age", "bytes", "count", "counts", "errors", "expires", "expiry", "index", "len", "length", "limit",
     "ms", "rate", "requests", "seconds", "size", "total", "ttl", "usage", "used",
 ];
-/// First words of names of how many there are of something.
+/// First words of names of counts, before a plural.
 const NUMBERS_OF: &[&str] = &["max", "min", "num", "n", "total"];
-/// The name of a header that is no secret.
+/// The beginning of `Idempotency-Key`, a header that is not a secret.
 const PUBLIC: &str = "idempotency";
 
-/// Whether the value of what has this name is a secret.
+/// Whether a field with this name holds a secret.
 pub(super) fn is_secret(name: &str) -> bool {
     let lower = name.to_lowercase();
     let joined: String = lower.chars().filter(|letter| letter.is_alphanumeric()).collect();
@@ -84,7 +84,7 @@ pub(super) fn is_secret(name: &str) -> bool {
             || words(name).any(|word| WORDS.contains(&word.as_str())))
 }
 
-/// Whether a part stands in a name, otherwise than in an ordinary word.
+/// Whether a part stands in a name outside of ordinary words.
 fn has_part(name: &str, joined: &str, part: &str) -> bool {
     let ordinary = ORDINARY.iter().find(|(of, _)| *of == part).map_or(&[][..], |(_, ends)| ends);
     let mut places = joined.match_indices(part).map(|(at, _)| at + part.len());
@@ -92,9 +92,9 @@ fn has_part(name: &str, joined: &str, part: &str) -> bool {
     is_found && (part != ACROSS_WORDS || joined == part || words_apart(name).any(|word| word.contains(part)))
 }
 
-/// Whether a plain value under the name of a secret is none: nothing that is said in a word, no number of something, and
-/// none that has a sign or a fraction under a name that is short for what is measured.
-pub(super) fn is_plain(name: &str, value: Plain) -> bool {
+/// Whether a plain value under a name of a secret can be shown: a keyword, a count, or a number with a sign or a fraction
+/// under a name that is also short for something measured.
+pub(super) fn is_plain(name: &str, value: PlainValue) -> bool {
     let camel: Vec<String> = words_apart(name).collect();
     let last = camel.last().map_or("", String::as_str);
     let is_plural = last.ends_with('s') && !last.ends_with("ss");
@@ -106,24 +106,25 @@ pub(super) fn is_plain(name: &str, value: Plain) -> bool {
             .iter()
             .all(|word| !WORDS.contains(&word.as_str()) || SHORT_FOR_MEASURED.contains(&word.as_str()));
     match value {
-        Plain::Word => true,
-        Plain::Whole => is_measured,
-        Plain::Fraction => is_measured || is_short,
+        PlainValue::Word => true,
+        PlainValue::Whole => is_measured,
+        PlainValue::Fraction => is_measured || is_short,
     }
 }
 
-/// Whether a parameter of a query is a user or a password, as the stores name them.
+/// Whether a query parameter is a user or a password, by the names that stores use.
 pub(super) fn is_secret_in_query(name: &str) -> bool {
     matches!(name, "p" | "u" | "P" | "U")
 }
 
-/// The words of a name, in lower case, and these without regard to capitals: `privateKey2` has two, and a third.
+/// The words of a name in lower case, split at non-letters, then also split at capitals: `privateKey2` gives
+/// `privatekey`, `private` and `key`.
 fn words(name: &str) -> impl Iterator<Item = String> {
     let parts = name.split(|letter: char| !letter.is_alphabetic());
     parts.map(str::to_lowercase).chain(words_apart(name))
 }
 
-/// The words of a name, in lower case, in their order.
+/// The words of a name in lower case, split at non-letters and capitals, in their order.
 fn words_apart(name: &str) -> impl Iterator<Item = String> {
     let parts = name.split(|letter: char| !letter.is_alphabetic()).filter(|part| !part.is_empty());
     parts.flat_map(|part| {

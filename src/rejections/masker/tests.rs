@@ -7,7 +7,7 @@ fn check(text: &str, expected: &str) {
 }
 
 #[test]
-fn a_secret_of_json_is_hidden_to_its_very_end() {
+fn a_secret_in_json_is_hidden_up_to_its_end() {
     check(r#"{"device":"d","password":"it's-hunter2"}"#, r#"{"device":"d","password":"***"}"#);
     check(r#"{"password":"a\"hunter2","v":1}"#, r#"{"password":"***","v":1}"#);
     check(r#"{"password":"a\\","v":1}"#, r#"{"password":"***","v":1}"#);
@@ -22,7 +22,7 @@ fn a_secret_of_json_is_hidden_to_its_very_end() {
 }
 
 #[test]
-fn where_the_end_of_a_secret_is_not_sure_the_rest_is_hidden() {
+fn if_the_end_of_a_secret_is_uncertain_the_rest_of_the_text_is_hidden() {
     check(r#"{"password":"a"hunter2","v":1}"#, r#"{"password":"***"#);
     check(r#"{"password":"a","hunter2","v":1}"#, r#"{"password":"***"#);
     check(r#"{"token":["x","hunter2"#, r#"{"token":***"#);
@@ -32,7 +32,7 @@ fn where_the_end_of_a_secret_is_not_sure_the_rest_is_hidden() {
 }
 
 #[test]
-fn names_of_secrets_are_known_in_every_spelling_and_others_are_left() {
+fn names_of_secrets_are_recognized_in_every_spelling_and_other_names_are_not() {
     for name in [
         "password",
         "passwd",
@@ -99,7 +99,7 @@ fn a_key_in_pem_is_hidden_under_any_name() {
 }
 
 #[test]
-fn secrets_of_line_protocol_forms_headers_and_xml_are_hidden() {
+fn secrets_in_line_protocol_forms_headers_and_xml_are_hidden() {
     check(r"m,device=d,token=a\ hunter2 b=x", "m,device=d,token=*** b=x");
     check(r"m,api\ key=hunter2,device=d b=x", r"m,api\ key=***,device=d b=x");
     check(r#"m,token=a"hunter2 b=1"#, "m,token=*** b=1");
@@ -116,7 +116,7 @@ fn secrets_of_line_protocol_forms_headers_and_xml_are_hidden() {
 }
 
 #[test]
-fn credentials_behind_their_scheme_and_in_addresses_are_hidden() {
+fn credentials_behind_their_scheme_and_in_urls_are_hidden() {
     check(r#"{"device":"Bearer hunter2","v":1}"#, r#"{"device":"Bearer ***","v":1}"#);
     check(r#"{"x":"basic  aHVudGVyMg==","v":1}"#, r#"{"x":"basic  ***","v":1}"#);
     check(r#"{"x":"Token a\"hunter2"}"#, r#"{"x":"Token ***"}"#);
@@ -133,7 +133,7 @@ fn credentials_behind_their_scheme_and_in_addresses_are_hidden() {
 }
 
 #[test]
-fn a_secret_that_a_sentence_repeats_is_hidden() {
+fn a_secret_that_an_error_message_repeats_is_hidden() {
     check(
         "the field `password` is `hun`ter2`; allowed: a number",
         "the field `password` is `***`; allowed: a number",
@@ -148,17 +148,17 @@ fn a_secret_that_a_sentence_repeats_is_hidden() {
 }
 
 #[test]
-fn what_is_no_secret_is_left_and_what_stands_beside_it_is_hidden() {
+fn ordinary_values_are_shown_and_similar_secrets_are_hidden() {
     let hidden = |text: &str, expected: &str| check(text, expected);
     let shown = |text: &str| check(text, text);
-    // What the sentences of this program say of a name is no value of it.
+    // Messages of this program about a name contain no value.
     shown("column 3: the field `key`: `value` must be at most 4096 bytes long as a string, got 4097");
     hidden("the field `key`: hunter2", "the field `key`: ***");
     hidden("the field `key`: `hunter2`", "the field `key`: ***");
     shown("column 14: the tag `token` is there twice");
     shown("`key` is missing");
     hidden("`token` is hunter2", "`token` is ***");
-    // Words that are no schemes where other words, or few digits, follow.
+    // A scheme's name is an ordinary word before other words and before few digits.
     shown("Basic authentication is needed, unknown token at line 3");
     shown(r#"{"type":"Basic sensor","note":"token 5 of 7","value":1}"#);
     hidden("Basic aHVudGVyMg==", "Basic ***");
@@ -166,28 +166,28 @@ fn what_is_no_secret_is_left_and_what_stands_beside_it_is_hidden() {
     hidden("token 1234 of 7", "token *** of 7");
     hidden("Bearer token hunter2", "Bearer token ***");
     hidden("Token At", "Token ***");
-    // A word of JSON is none, whatever the name.
+    // A keyword of JSON is shown under any name.
     shown(r#"{"password":null,"authorized":true,"token":false,"v":1}"#);
     shown("m,device=d auth=true,x=1 5");
     hidden(r#"{"password":"true","v":1}"#, r#"{"password":"***","v":1}"#);
     hidden("password=true,hunter2", "password=***");
     hidden("password: true, hunter2", "password: ***");
     hidden(r#"{"password":true hunter2}"#, r#"{"password":***}"#);
-    // Numbers under names of what is counted; others may be secrets.
+    // Numbers under names of counts are shown; other numbers may be secrets.
     shown(r#"{"key_count":5,"max_tokens":4096,"tokenTtl":3600,"v":1}"#);
     shown("m,device=d key_count=12i,token.bytes=7 5");
     hidden(r#"{"key_count":"5","v":1}"#, r#"{"key_count":"***","v":1}"#);
     hidden(r#"{"max_password":1234,"max_pass":1234}"#, r#"{"max_password":***,"max_pass":***}"#);
     hidden(r#"{"token":5,"pin_key":1234}"#, r#"{"token":***,"pin_key":***}"#);
     hidden("m token=12i,key=3 5", "m token=***,key=***");
-    // Signal, power: with a sign or a fraction it is measured.
+    // Signal, power: a number with a sign or a fraction is a measurement.
     shown("m,device=d sig=-70,pw=12.5 1700000000");
     shown(r#"{"values":{"pw":12.5,"sig":-70}}"#);
     hidden("m,device=d pw=12.5hunter2,x=1", "m,device=d pw=***,x=1");
     hidden("m,device=d pw=12.5", "m,device=d pw=***");
     hidden("pw=12.5 hunter2", "pw=***");
     hidden(r#"{"pw":1234,"password":12.5,"token":-1}"#, r#"{"pw":***,"password":***,"token":***}"#);
-    // Words that only look like it.
+    // Words that only look like names of secrets.
     shown(r#"{"temp_wd":"NW","pumpWd":"NW","secretary":"Bob","tokenizer":"bpe"}"#);
     for name in ["pwd", "dbpwd", "db_pwd", "userPwd", "p_wd", "secret_ary_token", "tokens", "mypass_word"] {
         hidden(&format!(r#"{{"{name}":"hunter2"}}"#), &format!(r#"{{"{name}":"***"}}"#));
@@ -211,7 +211,7 @@ proptest! {
 }
 
 #[test]
-fn a_long_text_takes_time_in_proportion() {
+fn the_time_for_a_long_text_is_proportional_to_its_length() {
     for part in [
         "\\",
         "\"",

@@ -1,26 +1,27 @@
-//! Where the value of a secret ends.
+//! Finds the end of a secret's value.
 
 use std::ops::Range;
 
-/// Longest address in which a user is looked for, in bytes; a longer one is hidden with all that follows.
+/// Longest URL that is searched for a user, in bytes; a longer one is hidden with the rest of the text.
 const ADDRESS_BYTES_MAX: usize = 512;
 
-/// Longest number that is one, in characters.
+/// Longest number, in characters.
 const NUMBER_CHARS_MAX: usize = 20;
 
-/// A value without quotation marks that few secrets look like.
+/// A value without quotation marks that rarely is a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Plain {
+pub(super) enum PlainValue {
     /// `true`, `false` or `null`.
     Word,
-    /// A number of digits alone.
+    /// A number with digits only.
     Whole,
     /// A number with a sign or a fraction.
     Fraction,
 }
 
-/// The plain value that begins at `start`, behind a separator; `None` if it is none, or its end is not sure.
-pub(super) fn plain(text: &str, start: usize, separator: char) -> Option<Plain> {
+/// The kind of plain value that begins at `start`, behind a separator; `None` if it is another value, or its end is
+/// uncertain.
+pub(super) fn plain(text: &str, start: usize, separator: char) -> Option<PlainValue> {
     let rest = &text[start..];
     let length = rest.find(|letter: char| !letter.is_ascii_alphanumeric() && !matches!(letter, '.' | '-'))?;
     let (value, after) = rest.split_at(length);
@@ -38,9 +39,9 @@ pub(super) fn plain(text: &str, start: usize, separator: char) -> Option<Plain> 
     ends.then(|| plain_kind(value, separator))?
 }
 
-fn plain_kind(value: &str, separator: char) -> Option<Plain> {
+fn plain_kind(value: &str, separator: char) -> Option<PlainValue> {
     if matches!(value, "true" | "false" | "null") {
-        return Some(Plain::Word);
+        return Some(PlainValue::Word);
     }
     let number = if separator == '=' { value.strip_suffix(['i', 'u']).unwrap_or(value) } else { value };
     let digits = number.strip_prefix('-').unwrap_or(number);
@@ -49,16 +50,16 @@ fn plain_kind(value: &str, separator: char) -> Option<Plain> {
     if number.len() > NUMBER_CHARS_MAX || !are_digits(whole) || !are_digits(fraction) {
         return None;
     }
-    Some(if whole.len() == number.len() { Plain::Whole } else { Plain::Fraction })
+    Some(if whole.len() == number.len() { PlainValue::Whole } else { PlainValue::Fraction })
 }
 
-/// Whether a line of line protocol ends with this time.
+/// Whether the rest of a line is a time of line protocol.
 fn is_time(text: &str) -> bool {
     let line = text.lines().next().unwrap_or_default().trim_end();
     !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The value that begins at `start`, behind a separator; `None` if there is none.
+/// The range of the value that begins at `start`, behind a separator; `None` at the end of the text.
 pub(super) fn after(text: &str, start: usize, separator: char) -> Option<Range<usize>> {
     let rest = &text[start..];
     let escapes = rest.len() - rest.trim_start_matches('\\').len();
@@ -69,7 +70,7 @@ pub(super) fn after(text: &str, start: usize, separator: char) -> Option<Range<u
         b'[' | b'{' if escapes == 0 => brackets(rest, separator).map(|end| 0..end),
         _ => bare(rest, separator, is_json(text)).map(|end| 0..end),
     };
-    // Where it ends is not known.
+    // If its end is uncertain, it is everything.
     let found = found.unwrap_or(hidden_from..rest.len());
     Some(start + found.start..start + found.end)
 }
@@ -79,7 +80,7 @@ fn is_json(text: &str) -> bool {
         .starts_with(['{', '['])
 }
 
-/// A string whose quotation marks have so many backslashes before them: what is between them.
+/// The content of a string whose quotation marks have `escapes` backslashes before them.
 fn quoted(rest: &str, escapes: usize, quote: u8, separator: char) -> Option<Range<usize>> {
     let start = escapes + 1;
     let mut run = 0;
@@ -98,7 +99,7 @@ fn quoted(rest: &str, escapes: usize, quote: u8, separator: char) -> Option<Rang
     None
 }
 
-/// Where an array or an object ends.
+/// The end of an array or an object.
 fn brackets(rest: &str, separator: char) -> Option<usize> {
     let bytes = rest.as_bytes();
     let mut open = Vec::new();
@@ -123,7 +124,7 @@ fn brackets(rest: &str, separator: char) -> Option<usize> {
     None
 }
 
-/// How long a string is with its quotation marks; `None` if it does not end.
+/// The length of a string with its quotation marks; `None` if it does not end.
 fn string_end(text: &str) -> Option<usize> {
     let mut is_escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(1) {
@@ -135,7 +136,7 @@ fn string_end(text: &str) -> Option<usize> {
     None
 }
 
-/// Whether this follows the end of a value, and not its middle.
+/// Whether `after` can follow the end of a value, rather than its middle.
 fn is_followed_well(after: &str, separator: char) -> bool {
     let next = after.trim_start();
     match next.bytes().next() {
@@ -147,14 +148,14 @@ fn is_followed_well(after: &str, separator: char) -> bool {
     }
 }
 
-/// Whether this begins like a member of an object, as far as it is there.
+/// Whether a text begins like a member of an object, as far as the text goes.
 fn is_member(text: &str) -> bool {
     let trimmed = text.trim_start();
     let text = trimmed.trim_start_matches('\\');
     if !text.starts_with('"') {
         return text.is_empty();
     }
-    // Within a string, there are backslashes before the marks.
+    // Within a string, backslashes stand before the quotation marks.
     let end =
         if text.len() < trimmed.len() { text[1..].find('"').map(|at| at + 2) } else { string_end(text) };
     end.is_none_or(|end| {
@@ -163,7 +164,7 @@ fn is_member(text: &str) -> bool {
     })
 }
 
-/// Whether this begins with a name, an equals sign and a value; the signs at the end of Base64 are none.
+/// Whether a text begins with a name, an equals sign and a value. The padding of Base64 has no value.
 fn is_pair(text: &str) -> bool {
     let mut is_escaped = false;
     let equals = text.bytes().position(|byte| {
@@ -175,7 +176,7 @@ fn is_pair(text: &str) -> bool {
     text.as_bytes().get(equals + 1).is_some_and(|byte| !matches!(byte, b' ' | b',' | b'=' | b'&' | b'\n'))
 }
 
-/// Where a value without quotation marks ends; `None` if that is not sure.
+/// The end of a value without quotation marks; `None` if it is uncertain.
 fn bare(rest: &str, separator: char, is_json: bool) -> Option<usize> {
     let mut is_escaped = false;
     for (at, byte) in rest.bytes().enumerate() {
@@ -201,7 +202,7 @@ fn bare(rest: &str, separator: char, is_json: bool) -> Option<usize> {
     None
 }
 
-/// Where a word ends that has quotation marks only with a backslash before them.
+/// The end of a word, in which quotation marks must be escaped.
 pub(super) fn run_end(text: &str) -> usize {
     let mut is_escaped = false;
     let end = text.char_indices().find(|(_, letter)| {
@@ -212,7 +213,7 @@ pub(super) fn run_end(text: &str) -> usize {
     end.map_or(text.len(), |(at, _)| at)
 }
 
-/// How much of what stands behind `://` must be hidden.
+/// How many bytes behind `://` must be hidden.
 pub(super) fn userinfo(text: &str) -> Option<usize> {
     let run = &text[..run_end(&text[..text.floor_char_boundary(ADDRESS_BYTES_MAX)])];
     if run.len() + 4 > ADDRESS_BYTES_MAX {
@@ -225,6 +226,6 @@ pub(super) fn userinfo(text: &str) -> Option<usize> {
     let host = if authority.starts_with('[') { authority.find(']').unwrap_or(0) } else { 0 };
     let (_, port) = authority[host..].split_once(':')?;
     let is_port = port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
-    // The password may be cut, or have a character in it that no address has.
+    // The password may be cut, or contain a character that a URL does not allow.
     (!is_port || authority.len() == text.len()).then_some(text.len())
 }

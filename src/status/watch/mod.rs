@@ -1,14 +1,14 @@
-//! The log of what goes wrong for a while: full, failing, dropped, refused, turned away.
+//! Logs lasting conditions: full, failing, dropping, refusing, turning away.
 //!
-//! Twice a second the state and the counters are looked at, and for each [`Trouble`] a [`Condition`] decides whether a
-//! line is due: when it begins, once a minute while it lasts, and when it has ended. So the number of lines does not grow
-//! with the load, and whatever is counted is told: what was given up since the last line is told when the watch ends, too.
+//! Twice a second the watcher reads the state and the counters. For each [`ConditionKind`] a [`Condition`] decides whether
+//! a line is due: at its beginning, once a minute while it lasts, and at its end. So the number of lines does not grow
+//! with the load. Every count is logged: the end of the watch logs the rest.
 //!
 //! Limits: at most [`DEVICES_PER_MINUTE_MAX`] devices are named a minute, the others summed up; a line begins at most
 //! half a second late.
 
 mod condition;
-mod trouble;
+mod condition_kind;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,17 +17,17 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::readiness::Readiness;
-use super::{Status, View};
+use super::{StatusSources, StatusView};
 use crate::buffer::ledger::DeadLetterReason;
-use condition::{Condition, Due, Phase, Seen, TELL_EVERY};
-use trouble::{Facts, Trouble};
+use condition::{Condition, DueLine, LOG_EVERY, Observation, Phase};
+use condition_kind::{ConditionKind, Facts};
 
-/// How often it looks. What is wrong with a disk lasts for a second at least.
+/// Interval of the looks. Trouble with a disk lasts for at least a second, so none is missed.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Most devices that are named a minute.
+/// Most devices that are named in a minute.
 const DEVICES_PER_MINUTE_MAX: usize = 20;
 
-/// Watches a gateway until it is dropped, which tells what was not told yet.
+/// Watches a gateway until it is dropped. Dropping it logs the counts that were not logged yet.
 #[derive(Debug)]
 pub struct Watch {
     watcher: Arc<Mutex<Watcher>>,
@@ -35,8 +35,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins to watch, in the runtime that this is called in.
-    pub fn start(status: Arc<Status>) -> Watch {
+    /// Starts to watch, in the current runtime.
+    pub fn start(status: Arc<StatusSources>) -> Watch {
         let watcher = Arc::new(Mutex::new(Watcher::new(status, Instant::now())));
         let watched = Arc::downgrade(&watcher);
         let task = tokio::spawn(async move {
@@ -57,7 +57,7 @@ impl Watch {
         Watch { watcher, task: task.abort_handle() }
     }
 
-    /// Has the directory of the dead letters looked after, at the next look for the first time.
+    /// Starts the care for the directory of dead letters, at the next look.
     pub fn look_after_dead_letters(&self) {
         let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
         watcher.status.dead_letters.want_care();
@@ -76,80 +76,80 @@ impl Drop for Watch {
 
 #[derive(Debug)]
 struct Watcher {
-    status: Arc<Status>,
-    conditions: [(Trouble, Condition); Trouble::ALL.len()],
-    counted: Counted,
-    naming: Naming,
+    status: Arc<StatusSources>,
+    conditions: [(ConditionKind, Condition); ConditionKind::ALL.len()],
+    totals: Totals,
+    naming: NamingBudget,
 }
 
-/// What was counted since the start, when it was looked at last.
+/// Counters since the start, as of the last look.
 #[derive(Clone, Copy, Debug, Default)]
-struct Counted {
+struct Totals {
     refused_for_room: u64,
     dropped: u64,
     dead_lettered: u64,
     turned_away: u64,
 }
 
-/// How many devices may still be named in this minute.
+/// Devices that may still be named in this minute.
 #[derive(Debug)]
-struct Naming {
+struct NamingBudget {
     since: Instant,
     left: usize,
 }
 
-impl Naming {
+impl NamingBudget {
     fn left(&mut self, now: Instant) -> usize {
-        if now.duration_since(self.since) >= TELL_EVERY {
-            *self = Naming { since: now, left: DEVICES_PER_MINUTE_MAX };
+        if now.duration_since(self.since) >= LOG_EVERY {
+            *self = NamingBudget { since: now, left: DEVICES_PER_MINUTE_MAX };
         }
         self.left
     }
 }
 
 impl Watcher {
-    fn new(status: Arc<Status>, now: Instant) -> Watcher {
-        let condition = |trouble: Trouble| (trouble, Condition::new(trouble.quiet()));
+    fn new(status: Arc<StatusSources>, now: Instant) -> Watcher {
+        let condition = |kind: ConditionKind| (kind, Condition::new(kind.quiet()));
         Watcher {
             status,
-            conditions: Trouble::ALL.map(condition),
-            counted: Counted::default(),
-            naming: Naming { since: now, left: DEVICES_PER_MINUTE_MAX },
+            conditions: ConditionKind::ALL.map(condition),
+            totals: Totals::default(),
+            naming: NamingBudget { since: now, left: DEVICES_PER_MINUTE_MAX },
         }
     }
 
-    /// Looks at everything, and writes the lines that are due.
+    /// Reads the state once, and logs the lines that are due.
     fn look(&mut self, now: Instant) {
         let view = self.status.view();
-        let counted = self.count(&view);
-        let before = std::mem::replace(&mut self.counted, counted);
+        let totals = self.totals(&view);
+        let before = std::mem::replace(&mut self.totals, totals);
         for place in 0..self.conditions.len() {
-            let (trouble, condition) = &mut self.conditions[place];
-            let (trouble, seen) = (*trouble, seen(*trouble, &view, before, counted));
-            if let Some(due) = condition.observe(seen, now) {
-                self.tell(trouble, due, &view, now);
+            let (kind, condition) = &mut self.conditions[place];
+            let (kind, observed) = (*kind, observation(*kind, &view, before, totals));
+            if let Some(due) = condition.observe(observed, now) {
+                self.log(kind, due, &view, now);
             }
         }
     }
 
-    /// Writes what was not told yet.
+    /// Logs the counts that were not logged yet.
     fn close(&mut self, now: Instant) {
         let view = self.status.view();
         for place in 0..self.conditions.len() {
-            let (trouble, condition) = &mut self.conditions[place];
-            let trouble = *trouble;
+            let (kind, condition) = &mut self.conditions[place];
+            let kind = *kind;
             if let Some(due) = condition.close(now) {
-                self.tell(trouble, due, &view, now);
+                self.log(kind, due, &view, now);
             }
         }
     }
 
-    fn count(&self, view: &View) -> Counted {
+    fn totals(&self, view: &StatusView) -> Totals {
         let ledger = &view.snapshot.ledger;
         let set_aside = DeadLetterReason::NAMES.iter().zip(&ledger.dead_lettered);
-        // What cannot be read from disk is told where it is found.
+        // Damaged readings are logged where they are found.
         let set_aside = set_aside.filter(|((_, reason), _)| *reason != DeadLetterReason::Damaged);
-        Counted {
+        Totals {
             refused_for_room: self.status.metrics.requests_refused.with_label_values(&["full"]).get(),
             dropped: ledger.dropped.iter().sum(),
             dead_lettered: set_aside.map(|(_, readings)| readings).sum(),
@@ -157,32 +157,32 @@ impl Watcher {
         }
     }
 
-    fn tell(&mut self, trouble: Trouble, due: Due, view: &View, now: Instant) {
-        let facts = self.facts(trouble, due.phase, view, now);
-        trouble.tell(due, &facts);
+    fn log(&mut self, kind: ConditionKind, due: DueLine, view: &StatusView, now: Instant) {
+        let facts = self.facts(kind, due.phase, view, now);
+        kind.log(due, &facts);
     }
 
-    /// What a line has to say beside its counts.
-    fn facts(&mut self, trouble: Trouble, phase: Phase, view: &View, now: Instant) -> Facts {
+    /// The facts of a line beside its counts.
+    fn facts(&mut self, kind: ConditionKind, phase: Phase, view: &StatusView, now: Instant) -> Facts {
         let is_over = phase == Phase::Ends;
-        let detail = match trouble {
-            Trouble::TurnedAway => self.turned_away(now),
+        let detail = match kind {
+            ConditionKind::TurnedAway => self.turned_away(now),
             _ if is_over => None,
-            Trouble::BufferFull => view.full.clone(),
-            Trouble::DeadLettered => {
+            ConditionKind::BufferFull => view.full.clone(),
+            ConditionKind::DeadLettered => {
                 self.status.dead_letters.latest().map(|last| format!("the last one: {last}"))
             }
-            Trouble::NoNodeUp => Readiness::of(view).checks.nodes.reason,
-            Trouble::StorageFailing => view.trouble.clone(),
-            Trouble::DeadLettersFailing => view.dead_letter_trouble.clone(),
-            Trouble::Dropped => None,
+            ConditionKind::NoNodeUp => Readiness::of(view).checks.nodes.reason,
+            ConditionKind::StorageFailing => view.trouble.clone(),
+            ConditionKind::DeadLettersFailing => view.dead_letter_trouble.clone(),
+            ConditionKind::Dropped => None,
         };
-        let is_about_buffer = !matches!(trouble, Trouble::TurnedAway | Trouble::DeadLettered);
-        let to_do = view.advice.filter(|_| trouble == Trouble::StorageFailing);
+        let is_about_buffer = !matches!(kind, ConditionKind::TurnedAway | ConditionKind::DeadLettered);
+        let to_do = view.advice.filter(|_| kind == ConditionKind::StorageFailing);
         Facts { detail, buffered: is_about_buffer.then_some(view.snapshot.ledger.buffered), to_do }
     }
 
-    /// Of which devices readings were turned away since the last line, and why.
+    /// The devices whose readings were turned away since the last line, with reasons.
     fn turned_away(&mut self, now: Instant) -> Option<String> {
         let left = self.naming.left(now);
         let hide = |device: &str, is_cut| self.status.hide(device, is_cut);
@@ -192,17 +192,17 @@ impl Watcher {
     }
 }
 
-/// Whether there is trouble, and what fell victim to it since the last look.
-fn seen(trouble: Trouble, view: &View, before: Counted, counted: Counted) -> Seen {
-    let since = |of: fn(&Counted) -> u64| of(&counted).saturating_sub(of(&before));
-    let (victims, lasts) = match trouble {
-        Trouble::BufferFull => (since(|counted| counted.refused_for_room), view.full.is_some()),
-        Trouble::Dropped => (since(|counted| counted.dropped), false),
-        Trouble::DeadLettered => (since(|counted| counted.dead_lettered), false),
-        Trouble::TurnedAway => (since(|counted| counted.turned_away), false),
-        Trouble::NoNodeUp => (0, !Readiness::of(view).checks.nodes.ok),
-        Trouble::StorageFailing => (0, view.is_failing),
-        Trouble::DeadLettersFailing => (0, view.dead_letter_trouble.is_some()),
+/// Whether a condition holds, and how many readings or requests it affected since the last look.
+fn observation(kind: ConditionKind, view: &StatusView, before: Totals, totals: Totals) -> Observation {
+    let since = |of: fn(&Totals) -> u64| of(&totals).saturating_sub(of(&before));
+    let (affected, lasts) = match kind {
+        ConditionKind::BufferFull => (since(|totals| totals.refused_for_room), view.full.is_some()),
+        ConditionKind::Dropped => (since(|totals| totals.dropped), false),
+        ConditionKind::DeadLettered => (since(|totals| totals.dead_lettered), false),
+        ConditionKind::TurnedAway => (since(|totals| totals.turned_away), false),
+        ConditionKind::NoNodeUp => (0, !Readiness::of(view).checks.nodes.ok),
+        ConditionKind::StorageFailing => (0, view.is_failing),
+        ConditionKind::DeadLettersFailing => (0, view.dead_letter_trouble.is_some()),
     };
-    if lasts || victims > 0 { Seen::Wrong(victims) } else { Seen::Nothing }
+    if lasts || affected > 0 { Observation::Wrong(affected) } else { Observation::Nothing }
 }
