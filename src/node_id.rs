@@ -1,4 +1,4 @@
-//! The name of a node in logs, metrics and on the status page.
+//! The name of a node in logs, metrics and on the status page, and its index.
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,6 +38,10 @@ impl fmt::Display for NodeId {
         formatter.write_str(&self.0)
     }
 }
+
+/// The index of a node in the accounts and the status. A node keeps it while it is present or has a batch in flight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeIndex(pub usize);
 
 /// The address without user name, password and query, which may be secrets.
 pub fn without_credentials(url: &Url) -> String {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::drain_rate::DrainRate;
 use super::ledger::{Ledger, Outcome};
 use super::{Amount, OnFull, PushError};
+use crate::node_id::NodeIndex;
 
 /// What a kind of buffer may hold, in its own way of counting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,7 +212,7 @@ impl Accounts {
     }
 
     /// Closes the account of a node that has gone; another node gets its index.
-    pub fn close_node(&self, node: usize) {
+    pub fn close_node(&self, node: NodeIndex) {
         self.lock().ledger.close_node(node);
     }
 

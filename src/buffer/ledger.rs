@@ -2,6 +2,8 @@
 
 use forebay_codec::DECODERS;
 
+use crate::node_id::NodeIndex;
+
 /// Why readings are given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DropReason {
@@ -59,7 +61,7 @@ pub enum Outcome {
     /// The node of this index has them.
     Delivered {
         /// Index of the node.
-        node: usize,
+        node: NodeIndex,
     },
     /// They were given up.
     Dropped(DropReason),
@@ -144,7 +146,7 @@ impl Ledger {
     /// Moves buffered readings to the account of their outcome.
     pub fn settle(&mut self, outcome: Outcome, readings: u64) {
         match outcome {
-            Outcome::Delivered { node } => self.delivered[node] += readings,
+            Outcome::Delivered { node } => self.delivered[node.0] += readings,
             Outcome::Dropped(reason) => self.dropped[reason as usize] += readings,
             Outcome::DeadLettered(reason) => self.dead_lettered[reason as usize] += readings,
             Outcome::Filtered { transform } => add(&mut self.filtered, transform, readings),
@@ -160,8 +162,8 @@ impl Ledger {
     }
 
     /// Moves what was delivered to a node that has gone out of its account, which another node gets.
-    pub fn close_node(&mut self, node: usize) {
-        self.delivered_to_gone += std::mem::take(&mut self.delivered[node]);
+    pub fn close_node(&mut self, node: NodeIndex) {
+        self.delivered_to_gone += std::mem::take(&mut self.delivered[node.0]);
     }
 
     /// Readings that were delivered, to whichever node.

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::ledger::{DropReason, Outcome};
 use super::*;
+use crate::node_id::NodeIndex;
 
 /// Readings whose values are these numbers.
 pub(crate) fn numbered(numbers: Range<i64>) -> Readings {
@@ -72,7 +73,7 @@ async fn pull(outlet: &mut Box<dyn Outlet>, most: usize) -> Vec<Part> {
 }
 
 fn deliver(outlet: &mut Box<dyn Outlet>, parts: Vec<Part>) {
-    outlet.settle(vec![Fate::of(parts, Outcome::Delivered { node: 0 })], None, Instant::now());
+    outlet.settle(vec![Fate::of(parts, Outcome::Delivered { node: NodeIndex(0) })], None, Instant::now());
 }
 
 #[test]

@@ -8,6 +8,11 @@ use forebay_codec::Unwritable;
 use tokio::time::Instant;
 
 use crate::buffer::Part;
+use crate::node_id::NodeIndex;
+
+/// Identifies a batch among those that are out of the buffer; a lower id is older. Pieces of a batch share its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BatchId(pub u64);
 
 /// Generates the ids and keys of batches. A key is a random prefix of this run and the id; clones share one series.
 #[derive(Clone, Debug)]
@@ -23,9 +28,9 @@ impl BatchKeys {
     }
 
     /// The next id and its key.
-    pub fn next_key(&mut self) -> (u64, String) {
+    pub fn next_key(&mut self) -> (BatchId, String) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        (number, format!("{}-{number}", self.prefix))
+        (BatchId(number), format!("{}-{number}", self.prefix))
     }
 }
 
@@ -53,8 +58,8 @@ pub struct UnwritableReading {
 /// another key (`a_key_never_carries_other_readings` in `tests/it/ledger.rs`).
 #[derive(Debug)]
 pub struct Batch {
-    /// The id; a lower id is older.
-    pub number: u64,
+    /// The id.
+    pub id: BatchId,
     /// The `Idempotency-Key`.
     pub key: String,
     /// The readings, as parts of records.
@@ -70,17 +75,17 @@ pub struct Batch {
     /// Failed attempts.
     pub failures: u32,
     /// The nodes that had the batch in the present round, in which every node gets it once.
-    pub tried: Vec<usize>,
+    pub tried: Vec<NodeIndex>,
     /// Whether a node may have stored the batch without confirming it.
     pub may_be_stored: bool,
 }
 
 impl Batch {
     /// Makes a batch that has not been sent.
-    pub fn new(number: u64, key: String, parts: Vec<Part>, readings: usize, body: Body) -> Batch {
+    pub fn new(id: BatchId, key: String, parts: Vec<Part>, readings: usize, body: Body) -> Batch {
         let oldest = parts.iter().map(Part::accepted_at).min();
         Batch {
-            number,
+            id,
             key,
             parts,
             readings,
@@ -117,7 +122,7 @@ mod tests {
                 .collect();
             let readings = places.len() + unwritten.len();
             let body = Body { bytes: Bytes::new(), unwritten };
-            let batch = Batch::new(0, "key".to_owned(), Vec::new(), readings, body);
+            let batch = Batch::new(BatchId(0), "key".to_owned(), Vec::new(), readings, body);
             assert_eq!(batch.written(), places.len());
             let found: Vec<_> = (0..batch.written()).map(|index| batch.place(index)).collect();
             assert_eq!(found, places);

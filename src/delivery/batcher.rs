@@ -10,7 +10,7 @@ use forebay_codec::{Encoder, Unwritable};
 use forebay_reading::ReadingRef;
 use tokio::time::Instant;
 
-use super::batch::{Batch, BatchKeys, Body, UnwritableReading};
+use super::batch::{Batch, BatchId, BatchKeys, Body, UnwritableReading};
 use crate::buffer::Part;
 
 /// The limits of a batch.
@@ -139,9 +139,9 @@ impl Batcher {
         }
         let OpenBatch { parts, readings, rendered, .. } = std::mem::take(&mut self.open);
         self.body_bytes = rendered.body.len() + self.encoder.finish_bytes();
-        let (number, key) = self.keys.next_key();
+        let (id, key) = self.keys.next_key();
         let body = rendered.finish(&*self.encoder, &key);
-        Some(Batch::new(number, key, parts, readings, body))
+        Some(Batch::new(id, key, parts, readings, body))
     }
 
     /// When the open batch must close; `None` if it has no readings.
@@ -172,25 +172,25 @@ impl Batcher {
         open.parts
     }
 
-    /// Makes a batch of the remaining readings of another one, with its `number` and a new key.
-    pub fn rebatch(&mut self, number: u64, parts: Vec<Part>) -> Batch {
+    /// Makes a batch of the remaining readings of another one, with its id and a new key.
+    pub fn rebatch(&mut self, id: BatchId, parts: Vec<Part>) -> Batch {
         let (_, key) = self.keys.next_key();
-        self.batch_of(number, key, parts)
+        self.batch_of(id, key, parts)
     }
 
-    /// Makes a piece of a refused batch, with the batch's `number` and the piece's own noted key.
-    pub fn piece(&mut self, number: u64, key: String, parts: Vec<Part>) -> Batch {
-        self.batch_of(number, key, parts)
+    /// Makes a piece of a refused batch, with the batch's id and the piece's own noted key.
+    pub fn piece(&mut self, id: BatchId, key: String, parts: Vec<Part>) -> Batch {
+        self.batch_of(id, key, parts)
     }
 
-    /// Makes a batch that an earlier run may have sent under `key`, so that a node may have stored it. Its number is new.
+    /// Makes a batch that an earlier run may have sent under `key`, so that a node may have stored it. Its id is new.
     pub fn resume(&mut self, key: String, parts: Vec<Part>) -> Batch {
-        let (number, _) = self.keys.next_key();
-        Batch { may_be_stored: true, ..self.batch_of(number, key, parts) }
+        let (id, _) = self.keys.next_key();
+        Batch { may_be_stored: true, ..self.batch_of(id, key, parts) }
     }
 
     /// Makes a batch of exactly these readings, whatever the limits are.
-    fn batch_of(&self, number: u64, key: String, parts: Vec<Part>) -> Batch {
+    fn batch_of(&self, id: BatchId, key: String, parts: Vec<Part>) -> Batch {
         let mut rendered = BodyDraft::default();
         let mut readings = 0;
         for reading in parts.iter().flat_map(Part::iter) {
@@ -198,7 +198,7 @@ impl Batcher {
             readings += 1;
         }
         let body = rendered.finish(&*self.encoder, &key);
-        Batch::new(number, key, parts, readings, body)
+        Batch::new(id, key, parts, readings, body)
     }
 }
 
@@ -330,12 +330,12 @@ mod tests {
             let mut batcher = batcher(5, 1 << 20, format);
             let full = add_all(&mut batcher, part(numbered(0..10)), Instant::now());
             let [first, second] = <[Batch; 2]>::try_from(full).expect("two batches");
-            assert!(first.number < second.number && first.key != second.key);
-            let (number, key) = (first.number, first.key);
+            assert!(first.id < second.id && first.key != second.key);
+            let (id, key) = (first.id, first.key);
             let mut parts = first.parts;
             let dropped = parts[0].split_first(2);
-            let rest = batcher.rebatch(number, parts);
-            assert_eq!((contents(&rest), rest.readings, rest.number), (vec![2, 3, 4], 3, number));
+            let rest = batcher.rebatch(id, parts);
+            assert_eq!((contents(&rest), rest.readings, rest.id), (vec![2, 3, 4], 3, id));
             assert!(rest.key != key && rest.key != second.key);
             // The body is the same as for a new batch of these readings.
             let mut fresh = self::batcher(3, 1 << 20, format);
@@ -359,7 +359,7 @@ mod tests {
             assert_eq!(resumed.key, "old-7");
             assert!(resumed.may_be_stored, "it may have been sent before");
             let fresh = add_all(&mut batcher, part(numbered(3..5)), Instant::now());
-            assert!(resumed.number < fresh[0].number && resumed.key != fresh[0].key);
+            assert!(resumed.id < fresh[0].id && resumed.key != fresh[0].key);
             let mut same = self::batcher(3, 1 << 20, format);
             assert_eq!(resumed.body, add_all(&mut same, part(numbered(0..3)), Instant::now())[0].body);
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use forebay_codec::Encoder;
 use tokio::time::Instant;
 
-use super::batch::{Batch, BatchKeys};
+use super::batch::{Batch, BatchId, BatchKeys};
 use super::batcher::{BatchConfig, Batcher};
 use super::resumption::Epoch;
 use super::shards::LaneId;
@@ -54,17 +54,18 @@ impl Lane {
         }
         self.epoch = epoch;
         let batch = self.open.add(part, now)?;
-        Some(self.number(batch))
+        Some(self.placed(batch))
     }
 
     fn close(&mut self) -> Option<Batch> {
         let batch = self.open.close()?;
-        Some(self.number(batch))
+        Some(self.placed(batch))
     }
 
-    fn number(&mut self, batch: Batch) -> Batch {
+    /// Gives a closed batch the id of its epoch.
+    fn placed(&mut self, batch: Batch) -> Batch {
         self.closed_to = self.closed_to.max(self.epoch);
-        Batch { number: self.epoch.number(batch.number), ..batch }
+        Batch { id: self.epoch.batch_id(batch.id), ..batch }
     }
 
     /// Takes the first parked readings, if one more batch of their epoch may be out of the buffer.
@@ -279,13 +280,13 @@ impl Lanes {
     }
 
     /// As [`Batcher::rebatch`].
-    pub fn rebatch(&mut self, number: u64, parts: Vec<Part>) -> Batch {
-        self.renderer.rebatch(number, parts)
+    pub fn rebatch(&mut self, id: BatchId, parts: Vec<Part>) -> Batch {
+        self.renderer.rebatch(id, parts)
     }
 
     /// As [`Batcher::piece`].
-    pub fn piece(&mut self, number: u64, key: String, parts: Vec<Part>) -> Batch {
-        self.renderer.piece(number, key, parts)
+    pub fn piece(&mut self, id: BatchId, key: String, parts: Vec<Part>) -> Batch {
+        self.renderer.piece(id, key, parts)
     }
 
     /// As [`Batcher::resume`].
@@ -304,11 +305,12 @@ mod tests {
     use crate::buffer::lease::{Record, RecordParts};
     use crate::buffer::tests::{numbered, numbers};
     use crate::buffer::waiters::Waiters;
+    use crate::node_id::NodeIndex;
     use forebay_codec::ENCODERS;
 
-    const A: LaneId = LaneId { home: 0, target: 0, turn: 0 };
+    const A: LaneId = LaneId { home: NodeIndex(0), target: NodeIndex(0), turn: 0 };
     const FIRST: Epoch = Epoch::FIRST;
-    const B: LaneId = LaneId { home: 1, target: 1, turn: 0 };
+    const B: LaneId = LaneId { home: NodeIndex(1), target: NodeIndex(1), turn: 0 };
 
     fn lanes(max_readings: usize) -> Lanes {
         let config = BatchConfig { max_readings, max_bytes: 1 << 20, max_age: Duration::from_secs(1) };
@@ -369,7 +371,7 @@ mod tests {
         let (mut lanes, start) = (lanes(4), Instant::now());
         let mut waiting = part(0, 1);
         for step in 0..5 {
-            let id = LaneId { target: step, ..A };
+            let id = LaneId { target: NodeIndex(step), ..A };
             lanes.add(id, FIRST, &mut waiting, start + Duration::from_millis(700) * step as u32);
             let due: Vec<_> = lanes.due().map(|(_, due)| due).collect();
             assert_eq!(due, [start + Duration::from_secs(1)], "step {step}");

@@ -22,7 +22,7 @@ use super::limit::InFlightLimit;
 use super::node_status::{ClusterNodeStatus, DeliveryStatus, NodeFailure};
 use super::source::{Endpoint, NodeSource};
 use super::transport::{Answer, AnswerVerdict};
-use crate::node_id::{NodeId, without_credentials};
+use crate::node_id::{NodeId, NodeIndex, without_credentials};
 use crate::routing::Candidate;
 use crate::routing::shard::name_hash;
 
@@ -178,7 +178,7 @@ pub(super) struct ClusterNodes {
     status: Arc<DeliveryStatus>,
     availability: u64,
     /// The nodes that were present and not ejected at the last decision.
-    usable: Vec<usize>,
+    usable: Vec<NodeIndex>,
     /// How many times a node has left so far.
     went: u64,
     /// Whether a node was turned away because of [`NODES_MAX`].
@@ -209,7 +209,7 @@ impl ClusterNodes {
             sources: sources.to_vec(),
             status: Arc::new(DeliveryStatus::new(nodes.iter().map(ClusterNode::status).collect())),
             availability: 0,
-            usable: (0..nodes.len()).collect(),
+            usable: (0..nodes.len()).map(NodeIndex).collect(),
             nodes,
             went: 0,
             is_full: false,
@@ -222,18 +222,18 @@ impl ClusterNodes {
         &self.status
     }
 
-    pub(super) fn get(&self, node: usize) -> &ClusterNode {
-        &self.nodes[node]
+    pub(super) fn get(&self, node: NodeIndex) -> &ClusterNode {
+        &self.nodes[node.0]
     }
 
     /// The indices of the nodes that are present.
-    pub(super) fn present(&self) -> impl Iterator<Item = usize> {
-        self.nodes.iter().enumerate().filter(|(_, node)| node.is_present()).map(|(index, _)| index)
+    pub(super) fn present(&self) -> impl Iterator<Item = NodeIndex> {
+        self.nodes.iter().enumerate().filter(|(_, node)| node.is_present()).map(|(index, _)| NodeIndex(index))
     }
 
     /// The nodes that are present, with the hashes of their addresses.
-    pub(super) fn hashes(&self) -> Vec<(usize, u64)> {
-        self.present().map(|node| (node, self.nodes[node].hash)).collect()
+    pub(super) fn hashes(&self) -> Vec<(NodeIndex, u64)> {
+        self.present().map(|node| (node, self.get(node).hash)).collect()
     }
 
     pub(super) fn present_count(&self) -> usize {
@@ -241,15 +241,15 @@ impl ClusterNodes {
     }
 
     /// Whether a node may soon take a batch: it is up, and its last answer was not a failure or another one is pending.
-    pub(super) fn may_take(&self, node: usize) -> bool {
-        let node = &self.nodes[node];
+    pub(super) fn may_take(&self, node: NodeIndex) -> bool {
+        let node = self.get(node);
         let is_hopeful = node.breaker.failures() == 0 || node.in_flight > 0;
         node.is_present() && node.breaker.is_closed() && is_hopeful
     }
 
     /// Whether the node gets nothing but trials.
-    pub(super) fn is_ejected(&self, node: usize) -> bool {
-        self.nodes[node].is_ejected
+    pub(super) fn is_ejected(&self, node: NodeIndex) -> bool {
+        self.get(node).is_ejected
     }
 
     /// A number that changes with the set of nodes that are present and not ejected.
@@ -259,15 +259,15 @@ impl ClusterNodes {
 
     /// The nodes that a batch may be sent to now: not ejected, below the limit in flight, not waiting after `Retry-After`, and
     /// with budget left if the batch is a retry. `tried` are the nodes that had the batch before.
-    pub(super) fn candidates(&self, tried: &[usize], attempt: Attempt, now: Instant) -> Vec<Candidate> {
+    pub(super) fn candidates(&self, tried: &[NodeIndex], attempt: Attempt, now: Instant) -> Vec<Candidate> {
         let is_free = |node: &ClusterNode| {
             !node.is_ejected
                 && node.in_flight < node.limit.get()
                 && !node.is_left_alone(now)
                 && self.may_try(node, attempt, now)
         };
-        let candidate = |index: usize| {
-            let node = &self.nodes[index];
+        let candidate = |index: NodeIndex| {
+            let node = self.get(index);
             Candidate {
                 node: index,
                 latency_seconds: node.latency.seconds(now),
@@ -277,7 +277,7 @@ impl ClusterNodes {
                 hash: node.hash,
             }
         };
-        self.present().filter(|index| is_free(&self.nodes[*index])).map(candidate).collect()
+        self.present().filter(|index| is_free(self.get(*index))).map(candidate).collect()
     }
 
     fn may_try(&self, node: &ClusterNode, attempt: Attempt, now: Instant) -> bool {
@@ -290,22 +290,22 @@ impl ClusterNodes {
     /// A node that is due for a trial: an ejected node after its pause, or a node that failed and is not ejected, whose cost
     /// may keep it from being chosen. Nodes in `tried` had the batch before, and are trials only if no other node is in use.
     /// Sending the batch there is the trial; until then it stays due.
-    pub(super) fn trial(&self, tried: &[usize], now: Instant) -> Option<usize> {
+    pub(super) fn trial(&self, tried: &[NodeIndex], now: Instant) -> Option<NodeIndex> {
         let is_used = |node: &ClusterNode| !node.is_ejected && !node.is_left_alone(now);
-        let has_choice = self.present().any(|node| is_used(&self.nodes[node]));
+        let has_choice = self.present().any(|node| is_used(self.get(node)));
         let mut due = self.present().filter(|node| self.is_trial_due(*node, now));
         due.find(|node| !has_choice || !tried.contains(node))
     }
 
     /// Whether the next batch to this node is its trial: one at a time, with nothing else in flight.
-    pub(super) fn is_trial_due(&self, node: usize, now: Instant) -> bool {
-        let node = &self.nodes[node];
+    pub(super) fn is_trial_due(&self, node: NodeIndex, now: Instant) -> bool {
+        let node = self.get(node);
         node.is_present() && node.trial_at().is_some_and(|at| at <= now)
     }
 
     /// When time alone next makes a node available: a wait, a pause, or the budget for a retry.
     pub(super) fn next_change(&self, now: Instant) -> Option<Instant> {
-        let present = self.present().map(|index| &self.nodes[index]);
+        let present = self.present().map(|index| self.get(index));
         let changes = present.flat_map(|node| {
             let budget = node.budget.next_retry(now).filter(|_| !self.is_draining);
             [node.not_before, node.trial_at(), budget]
@@ -314,8 +314,8 @@ impl ClusterNodes {
     }
 
     /// Records that a batch was sent to a node.
-    pub(super) fn on_sent(&mut self, node: usize, attempt: Attempt, now: Instant) {
-        let sent_to = &mut self.nodes[node];
+    pub(super) fn on_sent(&mut self, node: NodeIndex, attempt: Attempt, now: Instant) {
+        let sent_to = &mut self.nodes[node.0];
         sent_to.in_flight += 1;
         sent_to.breaker.on_sent(now);
         match attempt {
@@ -329,14 +329,14 @@ impl ClusterNodes {
     /// that follows. Returns whether the node has just recovered from failures.
     pub(super) fn on_answer(
         &mut self,
-        node: usize,
+        node: NodeIndex,
         answer: &Answer,
         took: Duration,
         now: Instant,
         pause_max: Duration,
     ) -> bool {
         let penalty = took.max(self.config.timeout);
-        let sender = &mut self.nodes[node];
+        let sender = &mut self.nodes[node.0];
         let had_failed = sender.breaker.failures() > 0;
         sender.in_flight -= 1;
         // The longest wait holds: answers to earlier batches do not shorten it.
@@ -394,18 +394,22 @@ impl ClusterNodes {
             node.not_before = None;
             node.breaker.end_pause(now);
         }
-        (0..self.nodes.len()).for_each(|node| self.show(node));
+        (0..self.nodes.len()).for_each(|node| self.show(NodeIndex(node)));
     }
 
     /// Publishes the time of the oldest reading that waits for each node alone.
-    pub(super) fn set_oldest_waiting(&self, oldest: impl Fn(usize) -> Option<Instant>) {
+    pub(super) fn set_oldest_waiting(&self, oldest: impl Fn(NodeIndex) -> Option<Instant>) {
         let mut state = self.status.lock();
-        state.nodes.iter_mut().enumerate().for_each(|(node, status)| status.oldest_waiting = oldest(node));
+        state
+            .nodes
+            .iter_mut()
+            .enumerate()
+            .for_each(|(node, status)| status.oldest_waiting = oldest(NodeIndex(node)));
     }
 
     /// Logs a change of a node's state, and decides again which nodes are ejected.
-    fn on_change(&mut self, index: usize, change: Option<BreakerChange>, detail: &str) {
-        let node = &mut self.nodes[index];
+    fn on_change(&mut self, index: NodeIndex, change: Option<BreakerChange>, detail: &str) {
+        let node = &mut self.nodes[index.0];
         match change {
             None => return,
             Some(BreakerChange::WentDown) => {
@@ -420,26 +424,26 @@ impl ClusterNodes {
 
     /// Ejects the nodes that are down, up to the largest share, in the order in which they went down.
     fn eject(&mut self) {
-        let down = self.present().filter(|node| !self.nodes[*node].breaker.is_closed());
-        let mut down: Vec<usize> = down.collect();
-        down.sort_by_key(|node| self.nodes[*node].down_since);
+        let down = self.present().filter(|node| !self.get(*node).breaker.is_closed());
+        let mut down: Vec<NodeIndex> = down.collect();
+        down.sort_by_key(|node| self.get(*node).down_since);
         down.truncate(ejected_max(self.present_count(), self.config.health.max_ejected));
         let mut is_ejected = vec![false; self.nodes.len()];
-        down.iter().for_each(|node| is_ejected[*node] = true);
+        down.iter().for_each(|node| is_ejected[node.0] = true);
         for (node, is_ejected) in is_ejected.into_iter().enumerate() {
             if std::mem::replace(&mut self.nodes[node].is_ejected, is_ejected) != is_ejected {
-                self.show(node);
+                self.show(NodeIndex(node));
             }
         }
-        let usable: Vec<usize> = self.present().filter(|node| !self.is_ejected(*node)).collect();
+        let usable: Vec<NodeIndex> = self.present().filter(|node| !self.is_ejected(*node)).collect();
         if usable != self.usable {
             self.usable = usable;
             self.availability += 1;
         }
     }
 
-    fn show(&self, node: usize) {
-        self.nodes[node].show(&mut self.status.lock().nodes[node]);
+    fn show(&self, node: NodeIndex) {
+        self.nodes[node.0].show(&mut self.status.lock().nodes[node.0]);
     }
 }
 

@@ -10,6 +10,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 
+use super::batch::BatchId;
 use crate::buffer::Part;
 use crate::buffer::span::Place;
 use crate::routing::shard::name_hash;
@@ -27,9 +28,9 @@ impl Epoch {
     /// The epoch before all resumed batches; the only one if there are none.
     pub const FIRST: Epoch = Epoch(0);
 
-    /// The id of a batch of this epoch; `count` is its number in this run.
-    pub fn number(self, count: u64) -> u64 {
-        numbered(self.0 as u64 * 2, count)
+    /// The id of a batch of this epoch; `counted` is its id in the order of this run.
+    pub fn batch_id(self, counted: BatchId) -> BatchId {
+        ranked(self.0 as u64 * 2, counted)
     }
 
     /// Whether readings of this epoch may have to go before a resumed batch.
@@ -38,8 +39,8 @@ impl Epoch {
     }
 }
 
-fn numbered(rank: u64, count: u64) -> u64 {
-    rank.min(RANK_MAX) << COUNT_BITS | count
+fn ranked(rank: u64, BatchId(count): BatchId) -> BatchId {
+    BatchId(rank.min(RANK_MAX) << COUNT_BITS | count)
 }
 
 /// A reading's position in its device's order: the hash of the device's name, and the place in the log.
@@ -54,7 +55,7 @@ pub type DevicePlace = (u64, Place);
 /// - [`Resumption::of`] sorts the noted batches by the readings of their devices;
 /// - [`Resumption::epoch`] puts a loose reading behind batches with earlier readings of its device, and before batches with
 ///   later ones;
-/// - the ids of batches sort by that order ([`Epoch::number`], [`Resumption::number_of`]), and of batches that may have
+/// - the ids of batches sort by that order ([`Epoch::batch_id`], [`Resumption::batch_id_of`]), and of batches that may have
 ///   readings of the same devices, the one with the lowest id is sent ([`super::shards::Class`]);
 /// - a noted batch waits until all loose readings that may have to go before it are in batches ([`Resumption::end`]).
 #[derive(Debug, Default)]
@@ -86,9 +87,9 @@ impl Resumption {
         (order, resumption)
     }
 
-    /// The id of the `nth` resumed batch; `count` is its number in this run.
-    pub fn number_of(&self, nth: usize, count: u64) -> u64 {
-        numbered(nth as u64 * 2 + 1, count)
+    /// The id of the `nth` resumed batch; `counted` is its id in the order of this run.
+    pub fn batch_id_of(&self, nth: usize, counted: BatchId) -> BatchId {
+        ranked(nth as u64 * 2 + 1, counted)
     }
 
     /// The place before which all loose readings lie that may have to go before the `nth` resumed batch.

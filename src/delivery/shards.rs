@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use forebay_reading::ReadingRef;
 
 use crate::buffer::Part;
+use crate::node_id::NodeIndex;
 use crate::routing::shard::{home, name_hash};
 
 /// Most batches of one home in flight at the same time, unless `cluster.max_in_flight` is less.
@@ -28,9 +29,9 @@ pub enum Failover {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LaneId {
     /// The node that leads the ranking of the device.
-    pub home: usize,
+    pub home: NodeIndex,
     /// The node that gets the readings.
-    pub target: usize,
+    pub target: NodeIndex,
     /// The turn of the device.
     pub turn: u64,
 }
@@ -50,7 +51,7 @@ pub enum Class {
         /// Number of changes of the nodes so far: devices may have had other homes in an earlier generation.
         generation: u64,
         /// The home of the devices.
-        home: usize,
+        home: NodeIndex,
         /// The turn of the devices.
         turn: u64,
     },
@@ -110,7 +111,7 @@ impl Classes {
 }
 
 /// A node and the hash of its address.
-pub type NodeHash = (usize, u64);
+pub type NodeHash = (NodeIndex, u64);
 
 /// The present division of devices among nodes.
 #[derive(Debug)]
@@ -148,7 +149,7 @@ impl Shards {
     }
 
     /// Whether this node is a target.
-    pub fn is_target(&self, node: usize) -> bool {
+    pub fn is_target(&self, node: NodeIndex) -> bool {
         self.targets.iter().any(|(target, _)| *target == node)
     }
 
@@ -205,7 +206,7 @@ mod tests {
     use tokio::time::Instant;
 
     fn nodes(count: usize) -> Vec<NodeHash> {
-        (0..count).map(|node| (node, name_hash(format!("node-{node}")))).collect()
+        (0..count).map(|node| (NodeIndex(node), name_hash(format!("node-{node}")))).collect()
     }
 
     fn part(devices: &[&str]) -> Part {
@@ -241,7 +242,7 @@ mod tests {
         for (device, before) in devices().iter().zip(&before) {
             let now = lane(&shards, device);
             assert_eq!((now.home, now.turn), (before.home, before.turn));
-            assert_eq!(now.target == now.home, before.home != 1, "only the devices of node 1 move");
+            assert_eq!(now.target == now.home, before.home.0 != 1, "only the devices of node 1 move");
         }
         assert!(shards.divide(nodes(3), Vec::new()));
         assert_eq!(devices().iter().map(|device| lane(&shards, device)).collect::<Vec<_>>(), before);
@@ -251,7 +252,7 @@ mod tests {
     fn a_batch_waits_for_batches_of_the_same_home_and_turn_or_of_an_earlier_generation() {
         let mut shards = Shards::new(16);
         shards.divide(nodes(3), nodes(3));
-        let lane = |home, target, turn| LaneId { home, target, turn };
+        let lane = |home, target, turn| LaneId { home: NodeIndex(home), target: NodeIndex(target), turn };
         let class = shards.class(lane(1, 1, 3));
         assert!(class.conflicts(shards.class(lane(1, 2, 3))), "the same devices, whatever the target");
         assert!(
@@ -265,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_set_of_classes_conflicts_exactly_if_one_of_them_does() {
-        let of = |generation, home, turn| Class::Of { generation, home, turn };
+        let of = |generation, home, turn| Class::Of { generation, home: NodeIndex(home), turn };
         let mut all = vec![Class::Free, Class::Mixed];
         all.extend((0..12).map(|number| of(number / 6, number as usize / 2 % 3, number % 2)));
         for chosen in 0..1_u32 << all.len() {

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::batch::BatchKeys;
+use super::batch::{BatchId, BatchKeys};
 use super::dead_letter::DeadLetters;
 use super::lanes::Lanes;
 use super::lookups::{Lookups, Resolution};
@@ -35,6 +35,7 @@ use super::{DeliveryConfig, DeliveryStatus};
 use crate::buffer::lease::OpenWindows;
 use crate::buffer::{Accounts, Amount, Kept, Outlet, Part};
 use crate::metrics::Metrics;
+use crate::node_id::NodeIndex;
 use crate::routing::Distribution;
 use crate::tasks;
 use crate::via::Via;
@@ -138,7 +139,7 @@ pub struct Worker {
     exhausted: bool,
     draining: bool,
     /// Closed batches by their number, the oldest first.
-    batches: BTreeMap<u64, Pending>,
+    batches: BTreeMap<BatchId, Pending>,
     sending: JoinSet<(Answer, Duration)>,
     /// Which batch goes to which node in which task.
     tasks: HashMap<Id, Sending>,
@@ -150,8 +151,8 @@ pub struct Worker {
 #[derive(Clone, Debug)]
 struct Sending {
     /// The number of the batch.
-    number: u64,
-    node: usize,
+    number: BatchId,
+    node: NodeIndex,
     /// The key, by which a batch is told from another piece of it.
     key: String,
 }
@@ -367,7 +368,7 @@ impl Worker {
         if self.distribution == Distribution::ByDevice {
             let batches =
                 self.batches.values().filter_map(|pending| Some((pending.lane?, pending.batch.oldest?)));
-            let mut oldest: HashMap<usize, Instant> = HashMap::new();
+            let mut oldest: HashMap<NodeIndex, Instant> = HashMap::new();
             for (lane, accepted_at) in batches.chain(self.lanes.oldest_of_each()) {
                 let known = oldest.entry(lane.target).or_insert(accepted_at);
                 *known = accepted_at.min(*known);

@@ -5,6 +5,7 @@
 //! flight. A failure counts as a long latency, so that a node which fails fast does not look fast.
 
 use super::{Candidate, Distribution, Routing};
+use crate::node_id::NodeIndex;
 
 /// The policy `balance`.
 #[derive(Debug)]
@@ -20,7 +21,7 @@ impl Routing for Balance {
         _: u64,
         candidates: &[Candidate],
         random: &mut dyn FnMut() -> f64,
-        ranking: &mut Vec<usize>,
+        ranking: &mut Vec<NodeIndex>,
     ) {
         // Nodes that are up come first, then nodes that have not had the batch; the cost decides only among equals.
         let group = |candidate: &Candidate| (!candidate.up, candidate.tried);

@@ -12,6 +12,8 @@ use std::fmt::Debug;
 
 use forebay_reading::registry::Registry;
 
+use crate::node_id::NodeIndex;
+
 /// The routing policies by their configuration names.
 pub const ROUTES: Registry<&dyn Routing> = Registry {
     what: "route",
@@ -38,7 +40,7 @@ pub enum Distribution {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidate {
     /// The node.
-    pub node: usize,
+    pub node: NodeIndex,
     /// The node's present latency in seconds; failures count as long latencies.
     pub latency_seconds: f64,
     /// Batches in flight to the node.
@@ -55,7 +57,14 @@ pub struct Candidate {
 impl Candidate {
     /// A node that is up, idle and fast.
     pub(crate) fn idle(node: usize) -> Candidate {
-        Candidate { node, latency_seconds: 0.001, in_flight: 0, up: true, tried: false, hash: node as u64 }
+        Candidate {
+            node: NodeIndex(node),
+            latency_seconds: 0.001,
+            in_flight: 0,
+            up: true,
+            tried: false,
+            hash: node as u64,
+        }
     }
 }
 
@@ -71,7 +80,7 @@ pub trait Routing: Sync + Debug {
         device: u64,
         candidates: &[Candidate],
         random: &mut dyn FnMut() -> f64,
-        ranking: &mut Vec<usize>,
+        ranking: &mut Vec<NodeIndex>,
     );
 }
 
@@ -89,7 +98,7 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut ranking = Vec::new();
         route.rank(device, candidates, &mut || random.f64(), &mut ranking);
-        ranking
+        ranking.into_iter().map(|node| node.0).collect()
     }
 
     proptest! {
@@ -105,7 +114,7 @@ mod tests {
             for (name, route) in ROUTES.members {
                 let mut ranking = rank_for(*route, seed, &candidates, seed);
                 ranking.sort_unstable();
-                let all: Vec<_> = candidates.iter().map(|candidate| candidate.node).collect();
+                let all: Vec<_> = candidates.iter().map(|candidate| candidate.node.0).collect();
                 prop_assert_eq!(&ranking, &all, "{}", name);
             }
         }

@@ -5,6 +5,7 @@
 
 use super::balance::cost;
 use super::{Candidate, Distribution, Routing};
+use crate::node_id::NodeIndex;
 
 /// The policy `replicate`.
 #[derive(Debug)]
@@ -15,7 +16,13 @@ impl Routing for Replicate {
         Distribution::Copies
     }
 
-    fn rank(&self, _: u64, candidates: &[Candidate], _: &mut dyn FnMut() -> f64, ranking: &mut Vec<usize>) {
+    fn rank(
+        &self,
+        _: u64,
+        candidates: &[Candidate],
+        _: &mut dyn FnMut() -> f64,
+        ranking: &mut Vec<NodeIndex>,
+    ) {
         let mut order: Vec<&Candidate> = candidates.iter().collect();
         let group = |candidate: &Candidate| (!candidate.up, candidate.tried);
         order.sort_by(|a, b| group(a).cmp(&group(b)).then(cost(a).total_cmp(&cost(b))));

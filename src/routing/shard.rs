@@ -11,6 +11,7 @@
 use xxhash_rust::xxh64::xxh64;
 
 use super::{Candidate, Distribution, Routing};
+use crate::node_id::NodeIndex;
 
 /// The policy `shard`.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ impl Routing for Shard {
         device: u64,
         candidates: &[Candidate],
         _: &mut dyn FnMut() -> f64,
-        ranking: &mut Vec<usize>,
+        ranking: &mut Vec<NodeIndex>,
     ) {
         let mut scored: Vec<_> =
             candidates.iter().map(|candidate| (score(device, candidate.hash), candidate.node)).collect();
@@ -41,7 +42,7 @@ pub fn name_hash(name: impl AsRef<[u8]>) -> u64 {
 }
 
 /// The node that leads the ranking for a device, from their hashes; `None` without nodes.
-pub fn home(device: u64, nodes: impl Iterator<Item = (usize, u64)>) -> Option<usize> {
+pub fn home(device: u64, nodes: impl Iterator<Item = (NodeIndex, u64)>) -> Option<NodeIndex> {
     let scored = nodes.map(|(node, hash)| (score(device, hash), std::cmp::Reverse(node)));
     scored.max().map(|(_, node)| node.0)
 }
@@ -92,13 +93,13 @@ mod tests {
         fn only_the_devices_of_a_leaving_node_move_each_to_its_next_node(count in 2..12usize, gone: prop::sample::Index) {
             let all = nodes(count);
             let gone = gone.index(count);
-            let left: Vec<_> = all.iter().filter(|candidate| candidate.node != gone).copied().collect();
+            let left: Vec<_> = all.iter().filter(|candidate| candidate.node.0 != gone).copied().collect();
             for device in devices(200) {
                 let before = rank_for(&Shard, device, &all, 0);
                 let after = rank_for(&Shard, device, &left, 0);
                 let expected: Vec<_> = before.iter().filter(|node| **node != gone).copied().collect();
                 prop_assert_eq!(&after, &expected, "the others keep their order");
-                prop_assert_eq!(home(device, left.iter().map(|c| (c.node, c.hash))), after.first().copied());
+                prop_assert_eq!(home(device, left.iter().map(|c| (c.node, c.hash))), after.first().copied().map(NodeIndex));
             }
         }
     }

@@ -18,6 +18,7 @@ use forebay::buffer::{
 };
 use forebay::delivery::{Signals, Worker};
 use forebay::metrics::Metrics;
+use forebay::node_id::NodeIndex;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -228,7 +229,7 @@ async fn a_batch_is_sent_only_when_it_is_noted_and_settled_with_its_note() {
 
     // A log that cannot be written holds nothing up.
     journal.answer(None).await;
-    let delivered = Outcome::Delivered { node: 0 };
+    let delivered = Outcome::Delivered { node: NodeIndex(0) };
     eventually("the second arrives", || async { delivery.accounts.buffered() == 0 }).await;
     let settled = std::mem::take(&mut journal.pages().settled);
     assert_eq!(settled, [(Some(NoteId(11)), vec![0, 1, 2], delivered), (None, vec![3, 4, 5], delivered)]);

@@ -11,6 +11,7 @@ use forebay::buffer::{
     Ack, Amount, Buffer, BufferConfig, Fate, Fsync, Kept, NoteId, Noting, OnFull, OpenError, Opened, Outlet,
     Part, PushError, Receipt, Request, Rest, disk,
 };
+use forebay::node_id::NodeIndex;
 use forebay_reading::Readings;
 use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -21,7 +22,7 @@ use super::{LIMIT, eventually};
 use forebay_wal::faulty_fs::FaultyFs;
 
 /// The fate of readings that a node has.
-pub const DELIVERED: Outcome = Outcome::Delivered { node: 0 };
+pub const DELIVERED: Outcome = Outcome::Delivered { node: NodeIndex(0) };
 
 /// A disk, and the place of a buffer on it.
 pub struct Site {

@@ -51,7 +51,7 @@ async fn accept(accounts: &Arc<Accounts>, readings: u64) {
 }
 
 fn deliver(accounts: &Arc<Accounts>, readings: u64) {
-    accounts.settle(amount(readings), Outcome::Delivered { node: 0 }, Instant::now());
+    accounts.settle(amount(readings), Outcome::Delivered { node: NodeIndex(0) }, Instant::now());
 }
 
 #[track_caller]
@@ -69,7 +69,7 @@ async fn room_is_reserved_then_filled_then_given_back() {
     check(&accounts, 0, 4);
     reservation.accept(0);
     check(&accounts, 4, 0);
-    accounts.settle(amount(3), Outcome::Delivered { node: 0 }, Instant::now());
+    accounts.settle(amount(3), Outcome::Delivered { node: NodeIndex(0) }, Instant::now());
     accounts.settle(amount(1), Outcome::Dropped(DropReason::Full), Instant::now());
     check(&accounts, 0, 0);
     let ledger = accounts.snapshot().ledger;
@@ -311,7 +311,7 @@ impl Stages {
                 self.accepted[0].readings -= readings;
                 let done = self.accepted[0].readings == 0;
                 let bytes = if done { self.accepted.remove(0).bytes } else { 0 };
-                let outcome = Outcome::Delivered { node: 0 };
+                let outcome = Outcome::Delivered { node: NodeIndex(0) };
                 accounts.settle(Amount { readings, bytes }, outcome, Instant::now());
             }
             Step::Advance(millis) => tokio::time::advance(Duration::from_millis(millis)).await,
@@ -352,7 +352,7 @@ proptest! {
                 }
             }
             for amount in stages.accepted.drain(..) {
-                accounts.settle(amount, Outcome::Delivered { node: 0 }, Instant::now());
+                accounts.settle(amount, Outcome::Delivered { node: NodeIndex(0) }, Instant::now());
             }
             drop(stages);
             let books = accounts.lock();

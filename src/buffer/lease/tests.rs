@@ -7,8 +7,9 @@ use crate::buffer::hold::settle;
 use crate::buffer::ledger::{DeadLetterReason, DropReason, Outcome};
 use crate::buffer::span::Place;
 use crate::buffer::tests::{numbered, numbers};
+use crate::node_id::NodeIndex;
 
-const DELIVERED: Outcome = Outcome::Delivered { node: 0 };
+const DELIVERED: Outcome = Outcome::Delivered { node: NodeIndex(0) };
 const DROPPED: Outcome = Outcome::Dropped(DropReason::Full);
 const DAMAGED: Outcome = Outcome::DeadLettered(DeadLetterReason::Damaged);
 const REFUSED: Outcome = Outcome::DeadLettered(DeadLetterReason::Refused);

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{ClusterNode, ClusterNodes};
 use crate::buffer::Accounts;
 use crate::delivery::source::Endpoint;
-use crate::node_id::{NodeId, without_credentials};
+use crate::node_id::{NodeId, NodeIndex, without_credentials};
 
 /// Most nodes that are known at once, including those that left.
 pub const NODES_MAX: usize = 1024;
@@ -33,11 +33,15 @@ impl ClusterNodes {
             addresses.iter().map(|address| self.sources[source].endpoint(*address)).collect();
         let mut wanted: BTreeSet<String> =
             endpoints.iter().map(|endpoint| without_credentials(&endpoint.url)).collect();
-        let known: BTreeMap<String, usize> =
-            self.nodes.iter().enumerate().map(|(index, node)| (node.address.clone(), index)).collect();
+        let known: BTreeMap<String, NodeIndex> = self
+            .nodes
+            .iter()
+            .enumerate()
+            .map(|(index, node)| (node.address.clone(), NodeIndex(index)))
+            .collect();
         for index in 0..self.nodes.len() {
             if !wanted.contains(&self.nodes[index].address) {
-                self.leave(index, source);
+                self.leave(NodeIndex(index), source);
             }
         }
         let mut replaced = Vec::new();
@@ -57,8 +61,8 @@ impl ClusterNodes {
     }
 
     /// Removes the node from the entry.
-    fn leave(&mut self, index: usize, source: usize) {
-        let node = &mut self.nodes[index];
+    fn leave(&mut self, index: NodeIndex, source: usize) {
+        let node = &mut self.nodes[index.0];
         if node.sources.remove(&source) && !node.is_present() {
             self.went += 1;
             node.gone_since = self.went;
@@ -68,8 +72,8 @@ impl ClusterNodes {
     }
 
     /// Adds a known node to the entry, which may have listed it before.
-    fn come_back(&mut self, index: usize, source: usize, endpoint: Endpoint) {
-        let node = &mut self.nodes[index];
+    fn come_back(&mut self, index: NodeIndex, source: usize, endpoint: Endpoint) {
+        let node = &mut self.nodes[index.0];
         if !node.is_present() {
             (node.url, node.host) = (endpoint.url, endpoint.host);
             tracing::info!(node = %node.id, "node is back");
@@ -100,25 +104,25 @@ impl ClusterNodes {
         // The status of a node and its account change together.
         let mut state = self.status.lock();
         let status = node.status();
-        if index == self.nodes.len() {
+        if index.0 == self.nodes.len() {
             accounts.add_node();
             state.nodes.push(status);
             self.nodes.push(node);
             return None;
         }
         accounts.close_node(index);
-        state.nodes[index] = status;
-        Some(std::mem::replace(&mut self.nodes[index], node).id)
+        state.nodes[index.0] = status;
+        Some(std::mem::replace(&mut self.nodes[index.0], node).id)
     }
 
     /// An index for a new node: an unused one, or else that of the idle node that left first.
-    fn free_index(&self) -> Option<usize> {
+    fn free_index(&self) -> Option<NodeIndex> {
         if self.nodes.len() < NODES_MAX {
-            return Some(self.nodes.len());
+            return Some(NodeIndex(self.nodes.len()));
         }
         let gone =
             self.nodes.iter().enumerate().filter(|(_, node)| !node.is_present() && node.in_flight == 0);
-        gone.min_by_key(|(_, node)| node.gone_since).map(|(index, _)| index)
+        gone.min_by_key(|(_, node)| node.gone_since).map(|(index, _)| NodeIndex(index))
     }
 }
 
@@ -193,16 +197,18 @@ mod tests {
         }
 
         fn answer(&mut self, node: usize) {
+            let node = NodeIndex(node);
             let answer = Answer { verdict: AnswerVerdict::Delivered, ..Answer::internal(String::new()) };
             self.nodes.on_answer(node, &answer, Duration::ZERO, self.now, Duration::MAX);
         }
 
         /// Delivers readings to a node.
-        async fn deliver(&mut self, node: usize, readings: u64) {
+        async fn deliver(&mut self, index: usize, readings: u64) {
+            let node = NodeIndex(index);
             let amount = Amount { readings, bytes: 0 };
             self.accounts.reserve(amount, OnFull::Reject).await.expect("room").accept(0);
             self.nodes.on_sent(node, Attempt::First, self.now);
-            self.answer(node);
+            self.answer(index);
             self.accounts.settle(amount, Outcome::Delivered { node }, self.now);
         }
 
@@ -220,7 +226,7 @@ mod tests {
         cluster.resolve(1, [2, 3]);
         assert_eq!(cluster.present(), ["10.0.0.1:9000", "10.0.0.2:9000", "10.0.0.3:9000"]);
         assert_ne!(cluster.nodes.availability(), before);
-        let host = cluster.nodes.get(1).host.as_ref().expect("a host of its own");
+        let host = cluster.nodes.get(NodeIndex(1)).host.as_ref().expect("a host of its own");
         assert_eq!(host, "store:9000");
         assert_eq!(cluster.nodes.candidates(&[], Attempt::First, cluster.now).len(), 3);
 
@@ -231,7 +237,7 @@ mod tests {
         assert_eq!(cluster.present(), ["10.0.0.1:9000", "10.0.0.3:9000"]);
         assert_ne!(cluster.nodes.availability(), before);
         let candidates = cluster.nodes.candidates(&[], Attempt::First, cluster.now);
-        assert_eq!(candidates.iter().map(|one| one.node).collect::<Vec<_>>(), [0, 2]);
+        assert_eq!(candidates.iter().map(|one| one.node.0).collect::<Vec<_>>(), [0, 2]);
         let gone = cluster.nodes.status().nodes().remove(1);
         assert_eq!((gone.present, gone.up), (false, false));
         assert!(gone.reason.is_some_and(|reason| reason.starts_with("gone")));
@@ -242,9 +248,9 @@ mod tests {
         let mut cluster = Cluster::new();
         cluster.resolve(1, [2, 3]);
         cluster.deliver(1, 7).await;
-        cluster.nodes.on_sent(1, Attempt::First, cluster.now);
+        cluster.nodes.on_sent(NodeIndex(1), Attempt::First, cluster.now);
         cluster.resolve(1, [3, 4]);
-        assert_eq!(cluster.nodes.get(1).in_flight, 1, "what is on its way ends by itself");
+        assert_eq!(cluster.nodes.get(NodeIndex(1)).in_flight, 1, "what is on its way ends by itself");
         cluster.answer(1);
         assert_eq!(cluster.delivered(), (vec![0, 7, 0, 0], 0));
         cluster.resolve(1, [2, 3]);
@@ -271,16 +277,20 @@ mod tests {
         let most = NODES_MAX as u16;
         cluster.resolve(1, 2..most);
         cluster.resolve(1, [most]);
-        assert_eq!(cluster.nodes.get(NODES_MAX - 1).id.as_str(), "10.0.4.0:9000", "the last free index");
+        assert_eq!(
+            cluster.nodes.get(NodeIndex(NODES_MAX - 1)).id.as_str(),
+            "10.0.4.0:9000",
+            "the last free index"
+        );
         cluster.resolve(1, [most, 2, 3]);
         for (node, readings) in [(1, 5), (2, 6), (3, 7)] {
             cluster.deliver(node, readings).await;
         }
         // Node 4 left first but has a batch in flight; node 5 is next.
-        cluster.nodes.on_sent(3, Attempt::First, cluster.now);
+        cluster.nodes.on_sent(NodeIndex(3), Attempt::First, cluster.now);
         let before = cluster.nodes.availability();
         assert_eq!(cluster.resolve(1, [2, 3, most + 1]), ["10.0.0.5:9000"]);
-        assert_eq!(cluster.nodes.get(4).id.as_str(), "10.0.4.1:9000");
+        assert_eq!(cluster.nodes.get(NodeIndex(4)).id.as_str(), "10.0.4.1:9000");
         assert_ne!(cluster.nodes.availability(), before, "other nodes than before, at whatever index");
         assert_eq!(cluster.delivered().1, 0, "nothing was delivered there");
         cluster.answer(3);

@@ -39,12 +39,12 @@ fn answer(verdict: AnswerVerdict) -> Answer {
 
 /// Sends a batch and records its answer; returns whether the node has just recovered.
 fn send(nodes: &mut ClusterNodes, node: usize, verdict: AnswerVerdict, now: Instant) -> bool {
-    nodes.on_sent(node, Attempt::First, now);
+    nodes.on_sent(NodeIndex(node), Attempt::First, now);
     receive(nodes, node, verdict, now)
 }
 
 fn receive(nodes: &mut ClusterNodes, node: usize, verdict: AnswerVerdict, now: Instant) -> bool {
-    nodes.on_answer(node, &answer(verdict), TOOK, now, Duration::MAX)
+    nodes.on_answer(NodeIndex(node), &answer(verdict), TOOK, now, Duration::MAX)
 }
 
 fn take_down(nodes: &mut ClusterNodes, node: usize, now: Instant) {
@@ -52,13 +52,13 @@ fn take_down(nodes: &mut ClusterNodes, node: usize, now: Instant) {
 }
 
 fn leave_alone(nodes: &mut ClusterNodes, node: usize, wait: Duration, now: Instant) {
-    nodes.on_sent(node, Attempt::First, now);
+    nodes.on_sent(NodeIndex(node), Attempt::First, now);
     let answer = Answer { retry_after: Some(wait), ..answer(AnswerVerdict::Delivered) };
-    nodes.on_answer(node, &answer, TOOK, now, Duration::MAX);
+    nodes.on_answer(NodeIndex(node), &answer, TOOK, now, Duration::MAX);
 }
 
 fn free(nodes: &ClusterNodes, attempt: Attempt, now: Instant) -> Vec<usize> {
-    nodes.candidates(&[], attempt, now).iter().map(|candidate| candidate.node).collect()
+    nodes.candidates(&[], attempt, now).iter().map(|candidate| candidate.node.0).collect()
 }
 
 fn any_up(nodes: &ClusterNodes) -> bool {
@@ -66,21 +66,21 @@ fn any_up(nodes: &ClusterNodes) -> bool {
 }
 
 fn ejected(nodes: &ClusterNodes) -> Vec<usize> {
-    nodes.present().filter(|node| nodes.is_ejected(*node)).collect()
+    nodes.present().filter(|node| nodes.is_ejected(*node)).map(|node| node.0).collect()
 }
 
 #[test]
 fn a_node_is_a_candidate_while_it_is_below_its_limit_and_asked_for_no_wait() {
     let (mut nodes, now) = nodes(3);
-    (0..2).for_each(|_| nodes.on_sent(0, Attempt::First, now));
+    (0..2).for_each(|_| nodes.on_sent(NodeIndex(0), Attempt::First, now));
     leave_alone(&mut nodes, 1, PROBE, now);
-    nodes.on_sent(2, Attempt::First, now);
+    nodes.on_sent(NodeIndex(2), Attempt::First, now);
     assert_eq!(free(&nodes, Attempt::First, now), [2]);
     assert_eq!(nodes.next_change(now), Some(now + PROBE));
     assert_eq!(free(&nodes, Attempt::First, now + PROBE), [1, 2]);
     assert_eq!(nodes.next_change(now + PROBE), None);
     // The limit adapts: an overloaded node takes fewer batches.
-    nodes.on_sent(2, Attempt::First, now);
+    nodes.on_sent(NodeIndex(2), Attempt::First, now);
     receive(&mut nodes, 2, BUSY, now);
     assert_eq!(free(&nodes, Attempt::First, now + PROBE), [1]);
 }
@@ -100,8 +100,8 @@ fn the_longest_requested_wait_holds() {
 fn a_candidate_shows_whether_its_node_had_the_batch_and_is_up() {
     let (mut nodes, now) = nodes_with(2, with_share(0.0));
     take_down(&mut nodes, 0, now);
-    let candidates = nodes.candidates(&[1], Attempt::First, now);
-    let seen: Vec<_> = candidates.iter().map(|one| (one.node, one.up, one.tried)).collect();
+    let candidates = nodes.candidates(&[NodeIndex(1)], Attempt::First, now);
+    let seen: Vec<_> = candidates.iter().map(|one| (one.node.0, one.up, one.tried)).collect();
     assert_eq!(seen, [(0, false, false), (1, true, true)]);
     assert!(candidates[0].latency_seconds >= TIMEOUT.as_secs_f64(), "a failure counts as a long latency");
     assert!(any_up(&nodes));
@@ -112,7 +112,7 @@ fn a_candidate_shows_whether_its_node_had_the_batch_and_is_up() {
 #[test]
 fn a_node_that_is_down_gets_one_batch_as_its_trial_after_its_pause() {
     let (mut nodes, now) = nodes(3);
-    (0..2).for_each(|_| nodes.on_sent(0, Attempt::First, now));
+    (0..2).for_each(|_| nodes.on_sent(NodeIndex(0), Attempt::First, now));
     receive(&mut nodes, 0, FAILED, now);
     assert_eq!(ejected(&nodes), [0_usize; 0]);
     send(&mut nodes, 0, FAILED, now);
@@ -122,13 +122,13 @@ fn a_node_that_is_down_gets_one_batch_as_its_trial_after_its_pause() {
     assert_eq!(nodes.trial(&[], due), None, "one that was sent before is still on its way");
     receive(&mut nodes, 0, FAILED, now);
     assert_eq!((nodes.trial(&[], now), nodes.next_change(now)), (None, Some(due)));
-    assert_eq!(nodes.trial(&[0], due), None, "the batch comes from there");
-    assert_eq!(nodes.trial(&[1], due), Some(0));
-    nodes.on_sent(0, Attempt::Retry, due);
+    assert_eq!(nodes.trial(&[NodeIndex(0)], due), None, "the batch comes from there");
+    assert_eq!(nodes.trial(&[NodeIndex(1)], due), Some(NodeIndex(0)));
+    nodes.on_sent(NodeIndex(0), Attempt::Retry, due);
     assert_eq!(nodes.trial(&[], due + PROBE * 9), None, "one at a time");
     receive(&mut nodes, 0, FAILED, due);
     assert_eq!(nodes.next_change(due), Some(due + PROBE * 2), "the pause has doubled");
-    nodes.on_sent(0, Attempt::Retry, due + PROBE * 2);
+    nodes.on_sent(NodeIndex(0), Attempt::Retry, due + PROBE * 2);
     assert!(receive(&mut nodes, 0, AnswerVerdict::Delivered, due + PROBE * 2), "it is well again");
     assert_eq!((ejected(&nodes).len(), any_up(&nodes)), (0, true));
     assert_eq!(free(&nodes, Attempt::First, due + PROBE * 2), [0, 1, 2]);
@@ -140,9 +140,9 @@ fn a_trial_waits_until_the_requested_wait_is_over() {
     leave_alone(&mut nodes, 0, PROBE * 3, now);
     take_down(&mut nodes, 0, now);
     assert_eq!(nodes.trial(&[], now + PROBE), None);
-    assert_eq!(nodes.trial(&[], now + PROBE * 3), Some(0));
+    assert_eq!(nodes.trial(&[], now + PROBE * 3), Some(NodeIndex(0)));
     nodes.ask_all(now);
-    assert_eq!(nodes.trial(&[], now), Some(0), "there is no later");
+    assert_eq!(nodes.trial(&[], now), Some(NodeIndex(0)), "there is no later");
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn a_failed_node_that_is_too_costly_to_be_chosen_still_gets_trials() {
     let (mut nodes, now) = nodes(2);
     send(&mut nodes, 0, FAILED, now);
     assert_eq!(free(&nodes, Attempt::First, now), [0, 1], "it is in use");
-    assert_eq!((nodes.trial(&[], now), nodes.trial(&[], now + PROBE)), (None, Some(0)));
+    assert_eq!((nodes.trial(&[], now), nodes.trial(&[], now + PROBE)), (None, Some(NodeIndex(0))));
     assert!(send(&mut nodes, 0, AnswerVerdict::Refused, now + PROBE), "what refuses a batch is well");
     assert_eq!(nodes.trial(&[], now + PROBE * 9), None);
     let costs: Vec<_> =
@@ -159,7 +159,7 @@ fn a_failed_node_that_is_too_costly_to_be_chosen_still_gets_trials() {
     // The same for a node that is down and not ejected.
     let (mut nodes, now) = nodes_with(2, with_share(0.0));
     take_down(&mut nodes, 0, now);
-    assert_eq!(nodes.trial(&[], now + PROBE), Some(0));
+    assert_eq!(nodes.trial(&[], now + PROBE), Some(NodeIndex(0)));
 }
 
 #[test]
@@ -200,13 +200,13 @@ fn if_all_nodes_may_be_ejected_a_batch_may_return_to_the_same_node() {
     let (mut nodes, now) = nodes_with(1, with_share(1.0));
     take_down(&mut nodes, 0, now);
     assert_eq!(free(&nodes, Attempt::First, now).len(), 0);
-    assert_eq!(nodes.trial(&[0], now + PROBE), Some(0), "there is nowhere else");
+    assert_eq!(nodes.trial(&[NodeIndex(0)], now + PROBE), Some(NodeIndex(0)), "there is nowhere else");
     // The same if all other nodes asked to be left alone.
     let (mut nodes, now) = self::nodes(2);
     leave_alone(&mut nodes, 1, PROBE * 2, now);
     take_down(&mut nodes, 0, now);
-    assert_eq!(nodes.trial(&[0], now + PROBE), Some(0));
-    assert_eq!(nodes.trial(&[0], now + PROBE * 2), None);
+    assert_eq!(nodes.trial(&[NodeIndex(0)], now + PROBE), Some(NodeIndex(0)));
+    assert_eq!(nodes.trial(&[NodeIndex(0)], now + PROBE * 2), None);
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn the_availability_changes_with_the_set_of_usable_nodes() {
 fn retries_beyond_the_budget_wait_and_first_attempts_go_on() {
     let (mut nodes, now) = nodes(1);
     let retry = |nodes: &mut ClusterNodes, verdict: AnswerVerdict, now: Instant| {
-        nodes.on_sent(0, Attempt::Retry, now);
+        nodes.on_sent(NodeIndex(0), Attempt::Retry, now);
         receive(nodes, 0, verdict, now);
     };
     let mut retries = 0;
@@ -262,7 +262,7 @@ fn the_status_is_up_to_date_and_shows_no_secrets() {
     let seen = || status.nodes().remove(0);
     assert_eq!((seen().id.as_str(), seen().url.as_str()), ("node-0:80", "http://node-0:80/x"));
     assert_eq!((seen().up, seen().breaker, seen().last_error), (true, BreakerState::Closed, None));
-    nodes.on_sent(0, Attempt::First, now);
+    nodes.on_sent(NodeIndex(0), Attempt::First, now);
     assert_eq!((seen().in_flight, seen().in_flight_limit), (1, 2));
     receive(&mut nodes, 0, AnswerVerdict::Misconfigured, now);
     let until = now + PROBE;
@@ -270,14 +270,14 @@ fn the_status_is_up_to_date_and_shows_no_secrets() {
     assert_eq!(seen().reason.as_deref(), Some("500: out of order"));
     assert_eq!((seen().health(), seen().failing), (NodeHealth::Down, true));
     assert_eq!(seen().latency_seconds(), None, "a penalty is no latency");
-    nodes.on_sent(0, Attempt::First, until);
+    nodes.on_sent(NodeIndex(0), Attempt::First, until);
     assert_eq!(seen().breaker, BreakerState::HalfOpen);
     receive(&mut nodes, 0, AnswerVerdict::Delivered, until);
     assert_eq!((seen().up, seen().ejected, seen().reason), (true, false, None));
     let failure = NodeFailure { text: "500: out of order".into(), at: now };
     assert_eq!(seen().last_error, Some(failure), "it stays after the node has recovered");
     assert_eq!(seen().oldest_waiting_age(now), Duration::ZERO);
-    nodes.set_oldest_waiting(|node| (node == 0).then_some(now));
+    nodes.set_oldest_waiting(|node| (node.0 == 0).then_some(now));
     send(&mut nodes, 0, AnswerVerdict::Delivered, until);
     assert_eq!(seen().oldest_waiting_age(now + PROBE * 3), PROBE * 3);
 }
@@ -290,8 +290,8 @@ fn a_node_is_failing_until_its_next_success_and_its_latency_counts_only_answers(
     let answer = |verdict, status| Answer { verdict, status, ..Answer::internal("words".to_owned()) };
     let took = Duration::from_millis(20);
     let receive = |nodes: &mut ClusterNodes, verdict, status| {
-        nodes.on_sent(0, Attempt::First, now);
-        nodes.on_answer(0, &answer(verdict, status), took, now, PROBE);
+        nodes.on_sent(NodeIndex(0), Attempt::First, now);
+        nodes.on_answer(NodeIndex(0), &answer(verdict, status), took, now, PROBE);
     };
     assert_eq!(seen(), (NodeHealth::Up, true, None));
     let refused = AnswerVerdict::Retry(RetryReason::Connect);

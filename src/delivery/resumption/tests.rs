@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::delivery::shards::{Class, Classes};
+use crate::node_id::NodeIndex;
 
 /// Devices of a history. Their turns differ, so that some batches may overtake others.
 const DEVICES: u64 = 5;
@@ -49,12 +50,12 @@ struct Gateway {
     next_seq: u64,
     /// The readings in no batch, in the order of their places.
     loose: VecDeque<DevicePlace>,
-    batches: BTreeMap<u64, Out>,
+    batches: BTreeMap<BatchId, Out>,
     resumption: Resumption,
     count: u64,
     generation: u64,
     /// The home of each device.
-    homes: Vec<usize>,
+    homes: Vec<NodeIndex>,
     rule: Rule,
     /// The readings in the order in which they were first sent.
     sent: Vec<DevicePlace>,
@@ -80,7 +81,7 @@ impl Gateway {
             resumption: Resumption::of(&[]).1,
             count: 0,
             generation: 0,
-            homes: vec![0; usize::try_from(DEVICES).expect("few")],
+            homes: vec![NodeIndex(0); usize::try_from(DEVICES).expect("few")],
             rule,
             sent: Vec::new(),
         }
@@ -138,19 +139,19 @@ impl Gateway {
         self.log.push(Entry::Noted(readings.clone()));
         self.count += 1;
         let out = Out { readings, class, resumed: None, may_be_stored: false, noted_at: self.log.len() };
-        self.batches.insert(epoch.number(self.count), out);
+        self.batches.insert(epoch.batch_id(BatchId(self.count)), out);
     }
 
     /// The batches that may be sent.
-    fn due(&self) -> Vec<u64> {
+    fn due(&self) -> Vec<BatchId> {
         let mut older = Classes::default();
         let mut due = Vec::new();
-        for (number, out) in &self.batches {
+        for (id, out) in &self.batches {
             let is_ahead =
                 |reading: &DevicePlace| out.resumed.is_some_and(|nth| reading.1 < self.resumption.end(nth));
             let is_held = self.rule == Rule::Epochs && self.loose.iter().any(is_ahead);
             if !older.conflict(out.class) && !is_held {
-                due.push(*number);
+                due.push(*id);
             }
             older.insert(out.class);
         }
@@ -159,8 +160,8 @@ impl Gateway {
 
     /// Sends a batch; its node stores it, and the answer arrives or is lost.
     fn send(&mut self, random: &mut fastrand::Rng) {
-        let Some(number) = random.choice(self.due()) else { return };
-        let Some(out) = self.batches.get_mut(&number) else { return };
+        let Some(id) = random.choice(self.due()) else { return };
+        let Some(out) = self.batches.get_mut(&id) else { return };
         // Its note, and all records before it, are synced first.
         self.synced = self.synced.max(out.noted_at);
         let news = out.readings.iter().filter(|reading| !self.sent.contains(reading)).copied();
@@ -168,7 +169,7 @@ impl Gateway {
         self.sent.extend(news);
         out.may_be_stored = true;
         if random.bool() {
-            let out = self.batches.remove(&number).expect("it is there");
+            let out = self.batches.remove(&id).expect("it is there");
             self.log.push(Entry::Settled(out.readings));
         }
     }
@@ -177,18 +178,18 @@ impl Gateway {
     fn regroup(&mut self, random: &mut fastrand::Rng) {
         if random.u8(..4) == 0 {
             self.generation += 1;
-            self.homes = self.homes.iter().map(|_| random.usize(..2)).collect();
+            self.homes = self.homes.iter().map(|_| NodeIndex(random.usize(..2))).collect();
         }
         let mut classes = Classes::default();
         let mut back = Vec::new();
-        for (number, out) in self.batches.iter().filter(|(_, out)| !out.may_be_stored) {
+        for (id, out) in self.batches.iter().filter(|(_, out)| !out.may_be_stored) {
             if random.bool() || classes.conflict(out.class) {
-                back.push(*number);
+                back.push(*id);
                 classes.insert(out.class);
             }
         }
-        for number in back {
-            self.loose.extend(self.batches.remove(&number).expect("it is there").readings);
+        for id in back {
+            self.loose.extend(self.batches.remove(&id).expect("it is there").readings);
         }
         self.loose.make_contiguous().sort_by_key(|(_, place)| *place);
     }
@@ -228,7 +229,7 @@ impl Gateway {
             let class = if let [one] = classes[..] { one } else { Class::Mixed };
             self.count += 1;
             let out = Out { readings, class, resumed: Some(nth), may_be_stored: true, noted_at: 0 };
-            self.batches.insert(self.resumption.number_of(nth, self.count), out);
+            self.batches.insert(self.resumption.batch_id_of(nth, BatchId(self.count)), out);
         }
     }
 
@@ -294,19 +295,23 @@ fn a_noted_batch_goes_behind_loose_readings_accepted_before_it() {
 fn ids_sort_by_the_order_however_many_there_are() {
     let batches: Vec<Vec<DevicePlace>> = (0..3).map(|seq| vec![(seq, place(seq, 0))]).collect();
     let (_, resumption) = Resumption::of(&batches);
-    let numbers = [
-        Epoch(0).number(900),
-        resumption.number_of(0, 1),
-        Epoch(1).number(7),
-        resumption.number_of(1, 2),
-        Epoch(2).number(5),
-        resumption.number_of(2, 3),
-        resumption.last_epoch().number(4),
-        resumption.last_epoch().number(5),
+    let ids = [
+        Epoch(0).batch_id(BatchId(900)),
+        resumption.batch_id_of(0, BatchId(1)),
+        Epoch(1).batch_id(BatchId(7)),
+        resumption.batch_id_of(1, BatchId(2)),
+        Epoch(2).batch_id(BatchId(5)),
+        resumption.batch_id_of(2, BatchId(3)),
+        resumption.last_epoch().batch_id(BatchId(4)),
+        resumption.last_epoch().batch_id(BatchId(5)),
     ];
-    assert!(numbers.is_sorted_by(|one, other| one < other), "{numbers:?}");
-    assert_eq!(Epoch::FIRST.number(17), 17, "without resumed batches the count is the number");
-    assert!(Epoch(usize::MAX / 4).number(1) < Epoch(usize::MAX / 4).number(2));
+    assert!(ids.is_sorted_by(|one, other| one < other), "{ids:?}");
+    assert_eq!(
+        Epoch::FIRST.batch_id(BatchId(17)),
+        BatchId(17),
+        "without resumed batches the count is the id"
+    );
+    assert!(Epoch(usize::MAX / 4).batch_id(BatchId(1)) < Epoch(usize::MAX / 4).batch_id(BatchId(2)));
 }
 
 #[test]

@@ -16,16 +16,17 @@ use crate::backoff::Backoff;
 use crate::buffer::ledger::{DeadLetterReason, Outcome};
 use crate::buffer::{Fate, Part};
 use crate::delivery::DeadLetter;
-use crate::delivery::batch::UnwritableReading;
+use crate::delivery::batch::{BatchId, UnwritableReading};
 use crate::delivery::dead_letter::LetterOrigin;
 use crate::delivery::transport::AnswerVerdict;
+use crate::node_id::NodeIndex;
 use crate::tasks;
 
 /// What became of the dead letters of a batch.
 #[derive(Debug)]
 pub(super) struct Buried {
     /// The number of the batch.
-    number: u64,
+    number: BatchId,
     /// The key, by which a batch is told from another piece of it.
     key: String,
     kept: Result<(), String>,
@@ -34,7 +35,7 @@ pub(super) struct Buried {
 impl Worker {
     /// Settles a batch that `node` has, or, if none of it can be sent, nobody: at once, or when the letters are written of
     /// the readings that were left out or refused.
-    pub(super) fn settle_or_bury(&mut self, number: u64, node: Option<usize>, now: Instant) {
+    pub(super) fn settle_or_bury(&mut self, number: BatchId, node: Option<NodeIndex>, now: Instant) {
         let Some(pending) = self.batches.get_mut(&number) else { return };
         pending.delivered_to = node;
         pending.mark_unwritten();
@@ -45,7 +46,7 @@ impl Worker {
     }
 
     /// Makes the only reading that a batch was sent with a dead letter, and those that it was sent without.
-    pub(super) fn bury_refused(&mut self, number: u64, refusal: Refusal, now: Instant) {
+    pub(super) fn bury_refused(&mut self, number: BatchId, refusal: Refusal, now: Instant) {
         let Some(pending) = self.batches.get_mut(&number) else { return };
         let reason = match refusal.verdict {
             AnswerVerdict::TooLarge => DeadLetterReason::TooLarge,
@@ -77,7 +78,7 @@ impl Worker {
     }
 
     /// Writes readings of a batch down for people to look at.
-    fn bury(&mut self, number: u64) {
+    fn bury(&mut self, number: BatchId) {
         let Some(pending) = self.batches.get_mut(&number) else { return };
         if !matches!(pending.state, State::ToBury { .. }) {
             // They cannot be given up for newer ones any more, as if they were on their way.
@@ -144,7 +145,7 @@ impl Worker {
 
 impl Pending {
     /// Notes which readings a node refuses that has the others.
-    pub(super) fn mark_refused(&mut self, node: usize, refused: &[FailedItem]) {
+    pub(super) fn mark_refused(&mut self, node: NodeIndex, refused: &[FailedItem]) {
         for FailedItem { index, status, detail, .. } in refused {
             let reason = DeadLetterReason::Refused;
             let death = Death { reason, node: Some(node), status: *status, detail: detail.clone() };
@@ -221,7 +222,7 @@ mod tests {
         };
         let unwritten = vec![UnwritableReading { index: 3, why: Unwritable::NotNumeric }];
         let body = Body { bytes: bytes::Bytes::new(), unwritten };
-        let batch = Batch::new(0, "key".to_owned(), vec![part(0..3), part(3..4), part(4..8)], 8, body);
+        let batch = Batch::new(BatchId(0), "key".to_owned(), vec![part(0..3), part(3..4), part(4..8)], 8, body);
         Pending::new(batch, None, State::Burying)
     }
 
@@ -241,12 +242,12 @@ mod tests {
 
     #[test]
     fn each_reading_of_a_batch_meets_its_own_fate() {
-        let delivered = Outcome::Delivered { node: 2 };
-        let whole = Pending { delivered_to: Some(2), ..pending() };
+        let delivered = Outcome::Delivered { node: NodeIndex(2) };
+        let whole = Pending { delivered_to: Some(NodeIndex(2)), ..pending() };
         assert_eq!(fates(whole), [(delivered, (0..8).collect())]);
 
-        let mut in_part = Pending { delivered_to: Some(2), ..pending() };
-        in_part.mark_refused(2, &[refused(0), refused(3), refused(6)]);
+        let mut in_part = Pending { delivered_to: Some(NodeIndex(2)), ..pending() };
+        in_part.mark_refused(NodeIndex(2), &[refused(0), refused(3), refused(6)]);
         in_part.mark_unwritten();
         assert_eq!(
             fates(in_part),
@@ -258,7 +259,7 @@ mod tests {
         );
 
         let mut none = pending();
-        none.mark_refused(1, &(0..7).map(refused).collect::<Vec<_>>());
+        none.mark_refused(NodeIndex(1), &(0..7).map(refused).collect::<Vec<_>>());
         none.mark_unwritten();
         let dead: Vec<_> = fates(none).into_iter().map(|(_, numbers)| numbers).collect();
         assert_eq!(dead, [vec![0, 1, 2, 4, 5, 6, 7], vec![3]]);

@@ -8,7 +8,7 @@ use tracing::debug;
 use super::{Pending, Worker};
 use crate::buffer::ledger::{DropReason, Outcome};
 use crate::buffer::{Amount, Fate, NoteId, Part};
-use crate::delivery::batch::Batch;
+use crate::delivery::batch::{Batch, BatchId};
 
 impl Worker {
     /// Gives up the oldest readings that are not on their way, until the first request that waits finds room.
@@ -39,7 +39,7 @@ impl Worker {
     /// Drops from the oldest batch that waits, to be noted or to be sent. Returns whether there was one.
     fn evict_from_batches(&mut self, missing: Amount) -> bool {
         // A batch in pieces is nearly settled.
-        let helps = |(_, pending): &(&u64, &Pending)| {
+        let helps = |(_, pending): &(&BatchId, &Pending)| {
             let is_whole = pending.is_idle() && pending.rest.is_empty();
             is_whole && pending.batch.parts.iter().any(|part| helps(part, missing))
         };

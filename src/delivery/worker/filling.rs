@@ -7,7 +7,7 @@ use super::sending::Gate;
 use super::{CLOSE_MAX, PULL_MAX, PULL_PAUSE, RESUME_LOOK_EVERY, Worker};
 use crate::buffer::span::Place;
 use crate::buffer::{Amount, Noted, Noting, Part, Resumed};
-use crate::delivery::batch::Batch;
+use crate::delivery::batch::{Batch, BatchId};
 use crate::delivery::lanes::Urgency;
 use crate::delivery::resumption::{Epoch, Resumption, device_places};
 use crate::delivery::shards::{Class, LaneId};
@@ -175,7 +175,7 @@ impl Worker {
 
     /// Has it noted what a batch is made of. Returns what it has to wait for: that, and `due` in any case.
     pub(super) fn note(&mut self, batch: &Batch, due: Instant) -> State {
-        match self.outlet.note(batch.number, &batch.key, &batch.parts) {
+        match self.outlet.note(batch.id.0, &batch.key, &batch.parts) {
             Noting::NotNeeded => State::Waiting { due },
             Noting::UnderWay => State::Noting { due },
         }
@@ -183,11 +183,11 @@ impl Worker {
 
     fn insert(&mut self, pending: Pending) {
         pending.counted_lane().into_iter().for_each(|lane| self.lanes.on_closed(lane));
-        self.batches.insert(pending.batch.number, pending);
+        self.batches.insert(pending.batch.id, pending);
     }
 
     /// Takes a batch out: it is settled, or becomes another one.
-    pub(super) fn take(&mut self, number: u64) -> Option<Pending> {
+    pub(super) fn take(&mut self, number: BatchId) -> Option<Pending> {
         let pending = self.batches.remove(&number)?;
         pending.counted_lane().into_iter().for_each(|lane| self.lanes.on_settled(lane));
         Some(pending)
@@ -196,7 +196,7 @@ impl Worker {
     /// Lets a batch go on that has its note, or will not get one. If another batch has its number by now, nothing
     /// happens: that one has a note of its own to wait for.
     pub(super) fn on_noted(&mut self, Noted { number, key, note }: Noted) {
-        if let Some(pending) = self.batches.get_mut(&number) {
+        if let Some(pending) = self.batches.get_mut(&BatchId(number)) {
             pending.on_noted(&key, note);
         }
     }
@@ -219,7 +219,7 @@ impl Worker {
             let mut batch = self.lanes.resume(key, parts);
             let mut behind = None;
             if self.distribution == Distribution::ByDevice {
-                batch.number = self.resumption.number_of(nth, batch.number);
+                batch.id = self.resumption.batch_id_of(nth, batch.id);
                 behind = Some(nth);
             }
             self.observe_batch(&batch);

@@ -10,6 +10,7 @@ use super::pending::{Pending, State};
 use super::{HOPELESS_MAX, Worker};
 use crate::delivery::lanes::Urgency;
 use crate::delivery::shards::{Classes, Failover, LaneId};
+use crate::node_id::NodeIndex;
 use crate::routing::Distribution;
 
 impl Worker {
@@ -49,7 +50,7 @@ impl Worker {
         self.may_open_lanes_get_on(&stuck) || self.may_unbatched_get_on()
     }
 
-    fn nodes_that_take(&self) -> impl Iterator<Item = usize> {
+    fn nodes_that_take(&self) -> impl Iterator<Item = NodeIndex> {
         self.nodes.present().filter(|node| self.nodes.may_take(*node))
     }
 
@@ -73,7 +74,7 @@ impl Worker {
             Distribution::ByDevice => pending.lane.is_some_and(|lane| self.may_lane_be_taken(lane)),
             Distribution::Anywhere | Distribution::Copies => {
                 let has_answered =
-                    |node: &usize| pending.stored_on.contains(node) || pending.refused_by.contains(node);
+                    |node: &NodeIndex| pending.stored_on.contains(node) || pending.refused_by.contains(node);
                 let others = self.nodes_that_take().filter(|node| !has_answered(node)).count();
                 others + pending.stored_on.len() >= self.quorum()
             }

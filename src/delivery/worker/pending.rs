@@ -10,6 +10,7 @@ use crate::delivery::batch::Batch;
 use crate::delivery::nodes::Attempt;
 use crate::delivery::shards::{Class, LaneId};
 use crate::delivery::transport::AnswerVerdict;
+use crate::node_id::NodeIndex;
 
 /// A batch until its readings are settled. If nodes refuse it, it is sent piece by piece, one after the other.
 #[derive(Debug)]
@@ -27,11 +28,11 @@ pub(super) struct Pending {
     /// What it waits for.
     pub(super) class: Class,
     /// The nodes that it is on its way to.
-    pub(super) flights: Vec<usize>,
+    pub(super) flights: Vec<NodeIndex>,
     /// The nodes that have it.
-    pub(super) stored_on: Vec<usize>,
+    pub(super) stored_on: Vec<NodeIndex>,
     /// The nodes that refuse its only reading.
-    pub(super) refused_by: Vec<usize>,
+    pub(super) refused_by: Vec<NodeIndex>,
     /// A node refuses it: what follows waits until it is on its way to no other.
     pub(super) refusal: Option<Refusal>,
     /// Those of its readings that are to become dead letters, by their places in it.
@@ -39,7 +40,7 @@ pub(super) struct Pending {
     /// Whether its letters could not be written since the stop began.
     pub(super) is_unburied: bool,
     /// The node that the others count as delivered to.
-    pub(super) delivered_to: Option<usize>,
+    pub(super) delivered_to: Option<NodeIndex>,
     /// The pieces that come after it, the next one first.
     pub(super) rest: VecDeque<Piece>,
 }
@@ -59,7 +60,7 @@ pub(super) enum State {
 /// What a node said that refuses a batch.
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
-    pub(super) node: usize,
+    pub(super) node: NodeIndex,
     pub(super) verdict: AnswerVerdict,
     pub(super) status: u16,
     pub(super) body: String,
@@ -70,7 +71,7 @@ pub(super) struct Refusal {
 pub(super) struct Death {
     pub(super) reason: DeadLetterReason,
     /// The node that refuses it; `None` if it never gets there.
-    pub(super) node: Option<usize>,
+    pub(super) node: Option<NodeIndex>,
     pub(super) status: u16,
     /// What the node said, or what is wrong with it.
     pub(super) detail: String,
@@ -84,7 +85,7 @@ pub(super) struct Piece {
     pub(super) parts: Vec<Part>,
     pub(super) noted: Noted,
     /// The nodes that have the whole batch.
-    pub(super) stored_on: Vec<usize>,
+    pub(super) stored_on: Vec<NodeIndex>,
     /// What they refuse of it, by the places in it.
     pub(super) dead: BTreeMap<usize, Death>,
 }

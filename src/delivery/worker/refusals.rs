@@ -10,12 +10,14 @@ use tracing::debug;
 use super::Worker;
 use super::pending::{Noted, Pending, Piece, Refusal, State};
 use crate::buffer::{Noting, Part};
+use crate::delivery::batch::BatchId;
 use crate::delivery::transport::Answer;
+use crate::node_id::NodeIndex;
 use crate::routing::Distribution;
 
 impl Worker {
     /// Notes that a node refuses a batch.
-    pub(super) fn on_refused(&mut self, number: u64, node: usize, answer: &Answer) {
+    pub(super) fn on_refused(&mut self, number: BatchId, node: NodeIndex, answer: &Answer) {
         let Some(pending) = self.batches.get_mut(&number) else { return };
         let (verdict, status, body) =
             (answer.verdict, answer.status.unwrap_or_default(), answer.body.clone());
@@ -27,7 +29,7 @@ impl Worker {
 
     /// Does what follows from a refusal, once the batch is on its way to no other node: one that stores it after all
     /// must not get its pieces, too.
-    pub(super) fn act_on_refusal(&mut self, number: u64, now: Instant) {
+    pub(super) fn act_on_refusal(&mut self, number: BatchId, now: Instant) {
         let Some(pending) = self.batches.get_mut(&number) else { return };
         if !pending.flights.is_empty() {
             return;
@@ -43,7 +45,7 @@ impl Worker {
     }
 
     /// Whether enough nodes are left that have not refused a reading.
-    fn others_may_take(&self, number: u64) -> bool {
+    fn others_may_take(&self, number: BatchId) -> bool {
         let Some(pending) = self.batches.get(&number) else { return false };
         let left = self.nodes.present().filter(|node| !pending.refused_by.contains(node)).count();
         self.distribution == Distribution::Copies && left >= self.quorum()
@@ -63,7 +65,7 @@ impl Worker {
         }
     }
 
-    fn split(&mut self, number: u64, now: Instant) {
+    fn split(&mut self, number: BatchId, now: Instant) {
         let Some(pending) = self.batches.get_mut(&number) else { return };
         let half = pending.batch.readings / 2;
         let (first, second) = halves(std::mem::take(&mut pending.batch.parts), half);
@@ -71,7 +73,7 @@ impl Worker {
         let batch = self.lanes.rebatch(number, first);
         self.observe_batch(&batch);
         let state = self.note(&batch, now);
-        let noted = match self.outlet.note(number, &key, &second) {
+        let noted = match self.outlet.note(number.0, &key, &second) {
             Noting::NotNeeded => Noted::Done(None),
             Noting::UnderWay => Noted::UnderWay,
         };
@@ -87,7 +89,7 @@ impl Worker {
     }
 
     /// Makes the next piece of a batch the one whose turn it is. Returns whether there is one.
-    pub(super) fn next_piece(&mut self, number: u64, now: Instant) -> bool {
+    pub(super) fn next_piece(&mut self, number: BatchId, now: Instant) -> bool {
         let next = self.batches.get_mut(&number).and_then(|pending| pending.rest.pop_front());
         let Some(Piece { key, parts, noted, stored_on, dead }) = next else { return false };
         let batch = self.lanes.piece(number, key, parts);

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::delivery::batch::BatchId;
 use crate::delivery::shards::{Classes, Failover};
 use crate::routing::Distribution;
 
@@ -75,7 +76,7 @@ impl Worker {
 
     /// The batches whose node is not to be used, and those that would come before them now. One that a node may have
     /// stored stays: if an older one goes back, it was resumed, and what that one had goes before it once more.
-    fn misplaced(&self) -> Vec<u64> {
+    fn misplaced(&self) -> Vec<BatchId> {
         let mut back = Vec::new();
         let mut classes = Classes::default();
         let can_go_back = |pending: &Pending| pending.is_idle() && !pending.batch.may_be_stored;

@@ -12,10 +12,12 @@ use super::pending::{Pending, State};
 use super::transforming::open_windows;
 use super::{Sending, Worker};
 use crate::buffer::span::Place;
+use crate::delivery::batch::BatchId;
 use crate::delivery::nodes::Attempt;
 use crate::delivery::resumption::Epoch;
 use crate::delivery::shards::{Class, Classes, LaneId};
 use crate::delivery::transport::{Answer, AnswerVerdict, BatchRequest};
+use crate::node_id::NodeIndex;
 use crate::routing::Distribution;
 
 /// How far the readings have come that no stop had noted, for the batches that are resumed.
@@ -56,7 +58,7 @@ impl Worker {
     }
 
     /// The batches that may be sent, the oldest first: of those that may have readings of the same devices, one.
-    fn due(&self, copies: usize, now: Instant) -> Vec<u64> {
+    fn due(&self, copies: usize, now: Instant) -> Vec<BatchId> {
         let mut older = Classes::default();
         let mut due = Vec::new();
         let gate = self.gate();
@@ -73,12 +75,12 @@ impl Worker {
         due
     }
 
-    fn is_first_try(&self, number: u64) -> bool {
+    fn is_first_try(&self, number: BatchId) -> bool {
         self.batches.get(&number).is_some_and(|pending| pending.attempt() == Attempt::First)
     }
 
     /// The node for a batch; `None` if none has a free place.
-    fn choose(&mut self, number: u64, now: Instant) -> Option<usize> {
+    fn choose(&mut self, number: BatchId, now: Instant) -> Option<NodeIndex> {
         let pending = self.batches.get(&number)?;
         match self.distribution {
             Distribution::ByDevice => self.choose_target(pending, now),
@@ -91,7 +93,7 @@ impl Worker {
     }
 
     /// The lane's own node, or the home of its devices where that is due for a trial.
-    fn choose_target(&self, pending: &Pending, now: Instant) -> Option<usize> {
+    fn choose_target(&self, pending: &Pending, now: Instant) -> Option<NodeIndex> {
         let LaneId { home, target, .. } = pending.lane?;
         let due = [home, target].into_iter().find(|node| self.nodes.is_trial_due(*node, now));
         let is_free = || self.nodes.candidates(&[], pending.attempt(), now).iter().any(|c| c.node == target);
@@ -100,14 +102,14 @@ impl Worker {
 
     pub(super) fn choose_any(
         &mut self,
-        not_there: &[usize],
-        tried: &[usize],
+        not_there: &[NodeIndex],
+        tried: &[NodeIndex],
         attempt: Attempt,
         now: Instant,
-    ) -> Option<usize> {
+    ) -> Option<NodeIndex> {
         // Of the nodes that it may go to, some may be better than one where it was; if none is, that one is asked again.
-        let others: Vec<usize> = self.nodes.present().filter(|node| !not_there.contains(node)).collect();
-        let is_better = |node: &usize| !tried.contains(node) && !self.nodes.is_ejected(*node);
+        let others: Vec<NodeIndex> = self.nodes.present().filter(|node| !not_there.contains(node)).collect();
+        let is_better = |node: &NodeIndex| !tried.contains(node) && !self.nodes.is_ejected(*node);
         let tried = if others.iter().any(is_better) { tried } else { &[] };
         let avoided = [tried, not_there].concat();
         let trial = self.nodes.trial(&avoided, now).or_else(|| self.nodes.trial(tried, now));
@@ -124,7 +126,7 @@ impl Worker {
         ranking.first().copied().filter(|node| !any_up || self.nodes.get(*node).breaker.is_closed())
     }
 
-    fn send(&mut self, number: u64, node: usize, now: Instant) {
+    fn send(&mut self, number: BatchId, node: NodeIndex, now: Instant) {
         let Some(pending) = self.batches.get_mut(&number) else { return };
         if pending.flights.is_empty() {
             pending.batch.parts.iter().for_each(|part| self.in_flight += part.depart());
@@ -182,7 +184,7 @@ impl Worker {
         self.evict();
     }
 
-    fn on_answer(&mut self, number: u64, node: usize, answer: &Answer, now: Instant) {
+    fn on_answer(&mut self, number: BatchId, node: NodeIndex, answer: &Answer, now: Instant) {
         let Some(pending) = self.batches.get_mut(&number) else { return };
         pending.flights.retain(|other| *other != node);
         if pending.flights.is_empty() {
@@ -198,7 +200,7 @@ impl Worker {
         self.act_on_refusal(number, now);
     }
 
-    fn count(&self, node: usize, verdict: AnswerVerdict, took: Duration) {
+    fn count(&self, node: NodeIndex, verdict: AnswerVerdict, took: Duration) {
         let node = self.nodes.get(node).id.as_str();
         self.metrics.batches.with_label_values(&[node, verdict.name()]).inc();
         self.metrics.delivery_seconds.with_label_values(&[node]).observe(took.as_secs_f64());
@@ -212,7 +214,7 @@ impl Worker {
 
     /// One more node has it, but for what it refuses. When enough have, its readings are settled; what is still missing is
     /// a straggler then.
-    fn on_delivered(&mut self, number: u64, node: usize, refused: &[FailedItem], now: Instant) {
+    fn on_delivered(&mut self, number: BatchId, node: NodeIndex, refused: &[FailedItem], now: Instant) {
         let quorum = self.quorum();
         let Some(pending) = self.batches.get_mut(&number) else { return };
         pending.mark_refused(node, refused);
@@ -231,7 +233,7 @@ impl Worker {
     }
 
     /// Settles the batch, or the piece of it whose turn it was, and goes on with the next piece.
-    pub(super) fn settle(&mut self, number: u64, now: Instant) {
+    pub(super) fn settle(&mut self, number: BatchId, now: Instant) {
         let Some(pending) = self.batches.get_mut(&number) else { return };
         let windows = open_windows(&pending.batch.parts);
         let (fates, note) = (pending.fates(), pending.note);
@@ -252,7 +254,7 @@ impl Worker {
         self.hurry_stragglers(now);
     }
 
-    fn try_again(&mut self, number: u64, node: usize, answer: &Answer, now: Instant) {
+    fn try_again(&mut self, number: BatchId, node: NodeIndex, answer: &Answer, now: Instant) {
         let all_nodes = self.nodes.present_count();
         let random = self.random.f64();
         let pause_max = self.pause_max();

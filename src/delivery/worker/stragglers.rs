@@ -7,8 +7,10 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::{Sending, Worker};
+use crate::delivery::batch::BatchId;
 use crate::delivery::nodes::Attempt;
 use crate::delivery::transport::{Answer, AnswerVerdict};
+use crate::node_id::NodeIndex;
 use crate::routing::Distribution;
 
 /// Most bytes of bodies that wait for their last copies. The oldest are given up for newer ones.
@@ -24,10 +26,10 @@ pub(super) struct Straggler {
     body: Bytes,
     readings: usize,
     /// The nodes that have it.
-    stored_on: Vec<usize>,
-    flights: Vec<usize>,
+    stored_on: Vec<NodeIndex>,
+    flights: Vec<NodeIndex>,
     /// The nodes that do not want it.
-    refused_by: Vec<usize>,
+    refused_by: Vec<NodeIndex>,
     failures: u32,
     due: Instant,
     give_up_at: Instant,
@@ -58,7 +60,7 @@ impl Missing {
 }
 
 impl Straggler {
-    fn may_go_to(&self, node: usize) -> bool {
+    fn may_go_to(&self, node: NodeIndex) -> bool {
         ![&self.stored_on, &self.flights, &self.refused_by].into_iter().any(|nodes| nodes.contains(&node))
     }
 }
@@ -83,7 +85,7 @@ impl Worker {
     }
 
     /// Keeps the body of a batch that some nodes still lack.
-    pub(super) fn keep_straggler(&mut self, number: u64, now: Instant) {
+    pub(super) fn keep_straggler(&mut self, number: BatchId, now: Instant) {
         let copies = self.copies();
         let Some(pending) = self.batches.get_mut(&number) else { return };
         if pending.stored_on.len() >= copies && pending.flights.is_empty() {
@@ -148,9 +150,9 @@ impl Worker {
     }
 
     /// The nodes that may be sent something now.
-    fn free_nodes(&self, now: Instant) -> Vec<usize> {
+    fn free_nodes(&self, now: Instant) -> Vec<NodeIndex> {
         let candidates = self.nodes.candidates(&[], Attempt::First, now);
-        let mut free: Vec<usize> = candidates.into_iter().map(|candidate| candidate.node).collect();
+        let mut free: Vec<NodeIndex> = candidates.into_iter().map(|candidate| candidate.node).collect();
         free.extend(self.nodes.present().filter(|node| self.nodes.is_trial_due(*node, now)));
         free
     }
@@ -169,7 +171,7 @@ impl Worker {
         true
     }
 
-    pub(super) fn on_straggler_answer(&mut self, key: &str, node: usize, answer: &Answer, now: Instant) {
+    pub(super) fn on_straggler_answer(&mut self, key: &str, node: NodeIndex, answer: &Answer, now: Instant) {
         let (random, pause_max) = (self.random.f64(), self.pause_max());
         let Some(straggler) = self.stragglers.get_mut(key) else { return };
         straggler.flights.retain(|other| *other != node);
@@ -237,10 +239,10 @@ impl Worker {
 
 /// The stragglers by their keys, the oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Stragglers(Vec<(u64, String, Straggler)>);
+pub(super) struct Stragglers(Vec<(BatchId, String, Straggler)>);
 
 impl Stragglers {
-    fn insert(&mut self, number: u64, key: String, straggler: Straggler) {
+    fn insert(&mut self, number: BatchId, key: String, straggler: Straggler) {
         self.0.push((number, key, straggler));
     }
 
