@@ -6,30 +6,24 @@
 //! that are down beyond that share stay in use, ranked after all others.
 
 mod addresses;
+mod node;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
 use tokio::time::Instant;
 use url::Url;
 
-use super::breaker::{Breaker, BreakerChange, BreakerState, HealthConfig};
-use super::budget::Budget;
-use super::latency::{Latency, MeasuredLatency};
-use super::limit::InFlightLimit;
-use super::node_status::{ClusterNodeStatus, DeliveryStatus, NodeFailure};
+use super::breaker::{BreakerChange, HealthConfig};
+use super::latency::Latency;
+use super::node_status::{DeliveryStatus, NodeFailure};
 use super::source::{Endpoint, NodeSource};
 use super::transport::{Answer, AnswerVerdict};
-use crate::node_id::{NodeId, NodeIndex, without_credentials};
+use crate::node_id::{NodeId, NodeIndex};
 use crate::routing::Candidate;
-use crate::routing::shard::name_hash;
 
 pub use addresses::NODES_MAX;
-
-/// The reason shown for a node that is no longer present.
-const GONE: &str = "gone: no longer among the addresses of its name";
+use node::ClusterNode;
 
 /// Tolerance for a product of doubles that comes out just below a whole number.
 const ROUNDING: f64 = 1e-9;
@@ -52,120 +46,6 @@ pub(super) enum Attempt {
     First,
     /// The batch was sent before: each node's budget limits these.
     Retry,
-}
-
-/// One node of the cluster.
-#[derive(Debug)]
-pub(super) struct ClusterNode {
-    pub(super) id: NodeId,
-    /// The URL of requests.
-    pub(super) url: Url,
-    /// The `Host` header, if it differs from the host of the URL.
-    pub(super) host: Option<HeaderValue>,
-    /// The URL without credentials, unique among the nodes.
-    pub(super) address: String,
-    /// The hash of the address, for rendezvous hashing.
-    hash: u64,
-    /// The entries of `cluster.nodes` that list the node now; without any, it is not present.
-    sources: BTreeSet<usize>,
-    /// Position in the order in which nodes left.
-    gone_since: u64,
-    pub(super) in_flight: usize,
-    pub(super) breaker: Breaker,
-    pub(super) latency: Latency,
-    /// The latency that people see.
-    pub(super) measured: MeasuredLatency,
-    pub(super) limit: InFlightLimit,
-    budget: Budget,
-    /// End of the wait that the node asked for with `Retry-After`.
-    not_before: Option<Instant>,
-    /// Position in the order in which nodes went down.
-    down_since: u64,
-    pub(super) is_ejected: bool,
-    pub(super) last_error: Option<NodeFailure>,
-    /// Whether the last error is newer than the last delivery.
-    pub(super) has_trouble: bool,
-}
-
-impl ClusterNode {
-    fn new(id: NodeId, endpoint: Endpoint, source: usize, config: &NodesConfig, now: Instant) -> ClusterNode {
-        let address = without_credentials(&endpoint.url);
-        ClusterNode {
-            id,
-            hash: name_hash(&address),
-            address,
-            url: endpoint.url,
-            host: endpoint.host,
-            sources: BTreeSet::from([source]),
-            gone_since: 0,
-            in_flight: 0,
-            breaker: Breaker::new(config.health, now),
-            latency: Latency::new(now),
-            measured: MeasuredLatency::default(),
-            limit: InFlightLimit::new(config.max_in_flight),
-            budget: Budget::new(now),
-            not_before: None,
-            down_since: 0,
-            is_ejected: false,
-            last_error: None,
-            has_trouble: false,
-        }
-    }
-
-    /// The status of a new node.
-    fn status(&self) -> ClusterNodeStatus {
-        let mut status = ClusterNodeStatus {
-            id: self.id.clone(),
-            url: self.address.clone(),
-            present: true,
-            up: true,
-            failing: false,
-            reason: None,
-            breaker: BreakerState::Closed,
-            ejected: false,
-            in_flight: 0,
-            in_flight_limit: 0,
-            last_error: None,
-            oldest_waiting: None,
-            measured: self.measured,
-        };
-        self.show(&mut status);
-        status
-    }
-
-    /// Copies the parts that change into the status.
-    fn show(&self, status: &mut ClusterNodeStatus) {
-        status.present = self.is_present();
-        status.up = self.is_present() && self.breaker.is_closed();
-        status.breaker = self.breaker.state();
-        status.ejected = self.is_ejected;
-        status.in_flight = self.in_flight;
-        status.in_flight_limit = self.limit.get();
-        status.measured = self.measured;
-        status.failing = self.is_present() && self.breaker.failures() > 0;
-        status.last_error.clone_from(&self.last_error);
-        let failure = self.last_error.as_ref().filter(|_| self.has_trouble);
-        status.reason = if self.is_present() {
-            failure.map(|failure| failure.text.to_string())
-        } else {
-            Some(GONE.to_owned())
-        };
-    }
-
-    /// Whether the settings or a name list the node now, so that it may get batches.
-    pub(super) fn is_present(&self) -> bool {
-        !self.sources.is_empty()
-    }
-
-    fn is_left_alone(&self, now: Instant) -> bool {
-        self.not_before.is_some_and(|until| until > now)
-    }
-
-    /// When the next trial is due; `None` without one, or while a batch is in flight.
-    fn trial_at(&self) -> Option<Instant> {
-        let at = self.breaker.trial_at().filter(|_| self.in_flight == 0);
-        at.map(|at| self.not_before.map_or(at, |until| until.max(at)))
-    }
 }
 
 /// All nodes of the cluster. A node keeps its index while it is present or has a batch in flight.

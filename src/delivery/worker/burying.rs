@@ -222,7 +222,8 @@ mod tests {
         };
         let unwritten = vec![UnwritableReading { index: 3, why: Unwritable::NotNumeric }];
         let body = Body { bytes: bytes::Bytes::new(), unwritten };
-        let batch = Batch::new(BatchId(0), "key".to_owned(), vec![part(0..3), part(3..4), part(4..8)], 8, body);
+        let batch =
+            Batch::new(BatchId(0), "key".to_owned(), vec![part(0..3), part(3..4), part(4..8)], 8, body);
         Pending::new(batch, None, State::Burying)
     }
 
