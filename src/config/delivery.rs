@@ -23,7 +23,7 @@ use crate::delivery::{
 };
 use crate::node;
 use crate::node_id::NodeId;
-use crate::routing::{Distribution, ROUTES};
+use crate::routing::{Placement, ROUTES};
 
 /// Most nodes, as the bound of a count.
 #[expect(clippy::cast_possible_wrap, reason = "a thousand")]
@@ -90,7 +90,7 @@ pub(super) fn read(layers: &mut Layers, listen: SocketAddr) -> DeliveryConfig {
 
 /// Settings that are set for routes, formats and nodes that are not used.
 pub(super) fn without_effect(layers: &Layers, config: &DeliveryConfig) -> Vec<IneffectiveSetting> {
-    let distribution = config.route.distribution();
+    let placement = config.route.placement();
     let format = layers.settings.iter().find(|setting| setting.key == "cluster.format");
     let is_other_format = |name: &str| format.is_some_and(|format| format.value != name);
     let why = |key: &str| match key {
@@ -98,10 +98,10 @@ pub(super) fn without_effect(layers: &Layers, config: &DeliveryConfig) -> Vec<In
             let name = format::format_of(key).unwrap_or_default();
             Some(format!("with another format than `{name}`"))
         }
-        _ if key.starts_with("cluster.shard.") && distribution != Distribution::ByDevice => {
+        _ if key.starts_with("cluster.shard.") && placement != Placement::ByDevice => {
             Some("with another route than `shard`".to_owned())
         }
-        _ if key.starts_with("cluster.replicate.") && distribution != Distribution::Copies => {
+        _ if key.starts_with("cluster.replicate.") && placement != Placement::Copies => {
             Some("with another route than `replicate`".to_owned())
         }
         "cluster.resolve_every" if config.fixed_nodes() == config.nodes.len() => {
@@ -135,7 +135,7 @@ fn refuse_unreachable_copies(layers: &mut Layers, config: &DeliveryConfig) {
         let allowed = format!("must be at most cluster.replicate.copies, which is {copies}, got {quorum}");
         layers.fault("cluster.replicate.quorum", allowed);
     }
-    if config.route.distribution() != Distribution::Copies || config.nodes.len() > config.fixed_nodes() {
+    if config.route.placement() != Placement::Copies || config.nodes.len() > config.fixed_nodes() {
         // The number of nodes behind a DNS name is not known yet.
         return;
     }

@@ -36,7 +36,7 @@ use crate::buffer::lease::OpenWindows;
 use crate::buffer::{Accounts, Amount, Kept, Outlet, Part};
 use crate::metrics::Metrics;
 use crate::node_id::NodeIndex;
-use crate::routing::Distribution;
+use crate::routing::Placement;
 use crate::tasks;
 use crate::via::Via;
 use burying::Buried;
@@ -87,7 +87,7 @@ pub struct Worker {
     signals: Signals,
     random: fastrand::Rng,
     /// What the route asks of the delivery.
-    distribution: Distribution,
+    placement: Placement,
     /// How devices are divided among the nodes, for a route that does.
     shards: Shards,
     /// Which nodes were to be used when that was done.
@@ -189,8 +189,8 @@ impl Worker {
         let transport = TransportConfig { via: Arc::clone(&via), ..TransportConfig::from(&config) };
         let transport = Transport::new(transport, wire);
         let now = Instant::now();
-        let distribution = config.route.distribution();
-        let needed = if distribution == Distribution::Copies { config.replicate.quorum } else { 1 };
+        let placement = config.route.placement();
+        let needed = if placement == Placement::Copies { config.replicate.quorum } else { 1 };
         let worker = Worker {
             nodes: ClusterNodes::new(
                 &config.nodes,
@@ -207,7 +207,7 @@ impl Worker {
                 &config.resolver,
                 config.own_address,
             ),
-            distribution,
+            placement,
             shards: Shards::new(config.max_in_flight),
             seen_availability: 0,
             must_regroup: true,
@@ -365,7 +365,7 @@ impl Worker {
         let made = self.made.front().map(Part::accepted_at);
         let oldest = [batches, self.lanes.oldest(), pulled, untransformed, made].into_iter().flatten().min();
         self.nodes.status().set_oldest(oldest);
-        if self.distribution == Distribution::ByDevice {
+        if self.placement == Placement::ByDevice {
             let batches =
                 self.batches.values().filter_map(|pending| Some((pending.lane?, pending.batch.oldest?)));
             let mut oldest: HashMap<NodeIndex, Instant> = HashMap::new();

@@ -4,7 +4,7 @@
 //! (Mitzenmacher, *The Power of Two Choices in Randomized Load Balancing*, 2001). The cost is the latency times the batches in
 //! flight. A failure counts as a long latency, so that a node which fails fast does not look fast.
 
-use super::{Candidate, Distribution, Routing};
+use super::{Candidate, Placement, Routing};
 use crate::node_id::NodeIndex;
 
 /// The policy `balance`.
@@ -12,8 +12,8 @@ use crate::node_id::NodeIndex;
 pub struct Balance;
 
 impl Routing for Balance {
-    fn distribution(&self) -> Distribution {
-        Distribution::Anywhere
+    fn placement(&self) -> Placement {
+        Placement::Anywhere
     }
 
     fn rank(

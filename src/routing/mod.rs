@@ -1,7 +1,7 @@
 //! Ranks the nodes for a batch: one file per policy, without side effects.
 //!
 //! A policy ranks one [`Candidate`] per node. It does no I/O, reads no clock and draws no random numbers: all of these are
-//! passed in. A policy also declares how batches are distributed ([`Distribution`]): if every device has its own node, readings are
+//! passed in. A policy also declares how batches are distributed ([`Placement`]): if every device has its own node, readings are
 //! divided by [`shard::home`] before they are batched. A new policy is a file here and a row in [`ROUTES`].
 
 mod balance;
@@ -26,7 +26,7 @@ pub const ROUTES: Registry<&dyn Routing> = Registry {
 
 /// How a route distributes batches over the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Distribution {
+pub enum Placement {
     /// Any reading may go into any batch, and each batch to any one node.
     Anywhere,
     /// Every device has its own node: a batch has only readings of devices with the same node, and the batches of a device go
@@ -71,10 +71,10 @@ impl Candidate {
 /// A routing policy: ranks the nodes for a batch.
 pub trait Routing: Sync + Debug {
     /// How the policy distributes batches.
-    fn distribution(&self) -> Distribution;
+    fn placement(&self) -> Placement;
 
     /// Appends the nodes of `candidates` to `ranking`, the best first. `device` is the hash of the device's name
-    /// ([`shard::name_hash`]), for [`Distribution::ByDevice`]; `random` draws uniformly from 0 to 1.
+    /// ([`shard::name_hash`]), for [`Placement::ByDevice`]; `random` draws uniformly from 0 to 1.
     fn rank(
         &self,
         device: u64,

@@ -4,7 +4,7 @@
 //! decides how many copies there should be, and how many are enough.
 
 use super::balance::cost;
-use super::{Candidate, Distribution, Routing};
+use super::{Candidate, Placement, Routing};
 use crate::node_id::NodeIndex;
 
 /// The policy `replicate`.
@@ -12,8 +12,8 @@ use crate::node_id::NodeIndex;
 pub struct Replicate;
 
 impl Routing for Replicate {
-    fn distribution(&self) -> Distribution {
-        Distribution::Copies
+    fn placement(&self) -> Placement {
+        Placement::Copies
     }
 
     fn rank(

@@ -10,7 +10,7 @@
 
 use xxhash_rust::xxh64::xxh64;
 
-use super::{Candidate, Distribution, Routing};
+use super::{Candidate, Placement, Routing};
 use crate::node_id::NodeIndex;
 
 /// The policy `shard`.
@@ -18,8 +18,8 @@ use crate::node_id::NodeIndex;
 pub struct Shard;
 
 impl Routing for Shard {
-    fn distribution(&self) -> Distribution {
-        Distribution::ByDevice
+    fn placement(&self) -> Placement {
+        Placement::ByDevice
     }
 
     fn rank(

@@ -23,7 +23,6 @@ const SHARED_NAMES: &[(&str, &[&str])] = &[
             "Answer",
             "Batch",
             "DeadLetters",
-            "Distribution",
             "Encoding",
             "Filter",
             "Gateway",

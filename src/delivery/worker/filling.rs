@@ -11,7 +11,7 @@ use crate::delivery::batch::{Batch, BatchId};
 use crate::delivery::lanes::Urgency;
 use crate::delivery::resumption::{Epoch, Resumption, device_places};
 use crate::delivery::shards::{Class, LaneId};
-use crate::routing::Distribution;
+use crate::routing::Placement;
 
 impl Worker {
     pub(super) fn may_pull(&self, now: Instant) -> bool {
@@ -63,17 +63,17 @@ impl Worker {
 
     /// Whether one more batch of a lane may be out of the buffer.
     pub(super) fn has_room(&self, lane: LaneId) -> bool {
-        match self.distribution {
-            Distribution::Anywhere | Distribution::Copies => self.has_place(),
-            Distribution::ByDevice => self.lanes.has_room(lane),
+        match self.placement {
+            Placement::Anywhere | Placement::Copies => self.has_place(),
+            Placement::ByDevice => self.lanes.has_room(lane),
         }
     }
 
     /// Moves pulled readings into batches. Returns whether there is more to be done at once.
     pub(super) fn fill(&mut self, now: Instant) -> bool {
-        let closed = match self.distribution {
-            Distribution::Anywhere | Distribution::Copies => self.fill_one_lane(now),
-            Distribution::ByDevice => self.fill_lanes(now),
+        let closed = match self.placement {
+            Placement::Anywhere | Placement::Copies => self.fill_one_lane(now),
+            Placement::ByDevice => self.fill_lanes(now),
         };
         let nothing_more = self.draining && self.pulled.is_empty() && self.is_transformed();
         let due: Vec<LaneId> = self
@@ -160,9 +160,9 @@ impl Worker {
 
     fn enqueue(&mut self, lane: LaneId, batch: Batch, now: Instant) {
         self.observe_batch(&batch);
-        let class = match self.distribution {
-            Distribution::Anywhere | Distribution::Copies => Class::Free,
-            Distribution::ByDevice => self.shards.class(lane),
+        let class = match self.placement {
+            Placement::Anywhere | Placement::Copies => Class::Free,
+            Placement::ByDevice => self.shards.class(lane),
         };
         self.keep(Some(lane), class, batch, now);
     }
@@ -209,7 +209,7 @@ impl Worker {
             batch.parts = self.transform_again(std::mem::take(&mut batch.parts), now);
         }
         let mut order: Vec<usize> = (0..resumed.len()).collect();
-        if self.distribution == Distribution::ByDevice {
+        if self.placement == Placement::ByDevice {
             let places_of = |batch: &Resumed| batch.parts.iter().flat_map(device_places).collect();
             (order, self.resumption) = Resumption::of(&resumed.iter().map(places_of).collect::<Vec<_>>());
         }
@@ -218,7 +218,7 @@ impl Worker {
             let Some(Resumed { key, note, parts }) = resumed[index].take() else { continue };
             let mut batch = self.lanes.resume(key, parts);
             let mut behind = None;
-            if self.distribution == Distribution::ByDevice {
+            if self.placement == Placement::ByDevice {
                 batch.id = self.resumption.batch_id_of(nth, batch.id);
                 behind = Some(nth);
             }
@@ -244,7 +244,7 @@ impl Worker {
 
     /// What resumed batches wait for; `None` if there are none.
     pub(super) fn gate(&self) -> Option<Gate> {
-        if self.distribution != Distribution::ByDevice {
+        if self.placement != Placement::ByDevice {
             return None;
         }
         let first = self.batches.values().find_map(|pending| pending.resumed)?;
@@ -258,9 +258,9 @@ impl Worker {
 
     /// The lane of readings that are a batch already; `None` if no node is known yet.
     pub(super) fn place_of(&self, parts: &[Part]) -> Option<(LaneId, Class)> {
-        match self.distribution {
-            Distribution::Anywhere | Distribution::Copies => Some((LaneId::default(), Class::Free)),
-            Distribution::ByDevice => self.shards.lane_of_all(parts),
+        match self.placement {
+            Placement::Anywhere | Placement::Copies => Some((LaneId::default(), Class::Free)),
+            Placement::ByDevice => self.shards.lane_of_all(parts),
         }
     }
 

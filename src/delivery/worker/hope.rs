@@ -11,7 +11,7 @@ use super::{HOPELESS_MAX, Worker};
 use crate::delivery::lanes::Urgency;
 use crate::delivery::shards::{Classes, Failover, LaneId};
 use crate::node_id::NodeIndex;
-use crate::routing::Distribution;
+use crate::routing::Placement;
 
 impl Worker {
     /// Whether a stop need not go on: for a while nothing that waits could get on, and it is sent after the next start.
@@ -70,9 +70,9 @@ impl Worker {
             // What follows from the refusal is done when the other nodes have answered.
             return pending.flights.iter().any(|node| self.nodes.may_take(*node));
         }
-        match self.distribution {
-            Distribution::ByDevice => pending.lane.is_some_and(|lane| self.may_lane_be_taken(lane)),
-            Distribution::Anywhere | Distribution::Copies => {
+        match self.placement {
+            Placement::ByDevice => pending.lane.is_some_and(|lane| self.may_lane_be_taken(lane)),
+            Placement::Anywhere | Placement::Copies => {
                 let has_answered =
                     |node: &NodeIndex| pending.stored_on.contains(node) || pending.refused_by.contains(node);
                 let others = self.nodes_that_take().filter(|node| !has_answered(node)).count();
@@ -95,11 +95,11 @@ impl Worker {
     fn may_open_lanes_get_on(&self, stuck: &Classes) -> bool {
         self.lanes.epochs().any(|(lane, _)| {
             self.has_room(lane)
-                && match self.distribution {
-                    Distribution::ByDevice => {
+                && match self.placement {
+                    Placement::ByDevice => {
                         !stuck.conflict(self.shards.class(lane)) && self.may_lane_be_taken(lane)
                     }
-                    Distribution::Anywhere | Distribution::Copies => {
+                    Placement::Anywhere | Placement::Copies => {
                         self.nodes_that_take().count() >= self.quorum()
                     }
                 }
@@ -115,9 +115,9 @@ impl Worker {
     }
 
     fn has_room_for_pulled(&self) -> bool {
-        match self.distribution {
-            Distribution::Anywhere | Distribution::Copies => self.has_place(),
-            Distribution::ByDevice => {
+        match self.placement {
+            Placement::Anywhere | Placement::Copies => self.has_place(),
+            Placement::ByDevice => {
                 let front = self.pulled.front().and_then(|part| part.span());
                 let is_last = front.is_none_or(|span| self.resumption.is_behind(span.from));
                 !self.lanes.is_full(if is_last { Urgency::Normal } else { Urgency::BeforeResumed })

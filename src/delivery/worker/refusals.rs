@@ -13,7 +13,7 @@ use crate::buffer::{Noting, Part};
 use crate::delivery::batch::BatchId;
 use crate::delivery::transport::Answer;
 use crate::node_id::NodeIndex;
-use crate::routing::Distribution;
+use crate::routing::Placement;
 
 impl Worker {
     /// Notes that a node refuses a batch.
@@ -48,7 +48,7 @@ impl Worker {
     fn others_may_take(&self, number: BatchId) -> bool {
         let Some(pending) = self.batches.get(&number) else { return false };
         let left = self.nodes.present().filter(|node| !pending.refused_by.contains(node)).count();
-        self.distribution == Distribution::Copies && left >= self.quorum()
+        self.placement == Placement::Copies && left >= self.quorum()
     }
 
     /// Nodes may have gone: where too few are left for a reading, those are asked again that refused it, and it becomes

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::delivery::batch::BatchId;
 use crate::delivery::shards::{Classes, Failover};
-use crate::routing::Distribution;
+use crate::routing::Placement;
 
 use super::Worker;
 use super::pending::Pending;
@@ -21,8 +21,7 @@ impl Worker {
     pub(super) fn regroup(&mut self) {
         let availability = self.nodes.availability();
         let is_news = std::mem::replace(&mut self.seen_availability, availability) != availability;
-        if self.distribution != Distribution::ByDevice || !(std::mem::take(&mut self.must_regroup) || is_news)
-        {
+        if self.placement != Placement::ByDevice || !(std::mem::take(&mut self.must_regroup) || is_news) {
             return;
         }
         let homes = self.nodes.hashes();

@@ -18,7 +18,7 @@ use crate::delivery::resumption::Epoch;
 use crate::delivery::shards::{Class, Classes, LaneId};
 use crate::delivery::transport::{Answer, AnswerVerdict, BatchRequest};
 use crate::node_id::NodeIndex;
-use crate::routing::Distribution;
+use crate::routing::Placement;
 
 /// How far the readings have come that no stop had noted, for the batches that are resumed.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Worker {
                 match self.choose(number, now) {
                     Some(node) => self.send(number, node, now),
                     // Where any node will do, another batch would not find one either, unless this one needs a retry.
-                    None if self.distribution == Distribution::Anywhere && self.is_first_try(number) => {
+                    None if self.placement == Placement::Anywhere && self.is_first_try(number) => {
                         return;
                     }
                     None => break,
@@ -82,9 +82,9 @@ impl Worker {
     /// The node for a batch; `None` if none has a free place.
     fn choose(&mut self, number: BatchId, now: Instant) -> Option<NodeIndex> {
         let pending = self.batches.get(&number)?;
-        match self.distribution {
-            Distribution::ByDevice => self.choose_target(pending, now),
-            Distribution::Anywhere | Distribution::Copies => {
+        match self.placement {
+            Placement::ByDevice => self.choose_target(pending, now),
+            Placement::Anywhere | Placement::Copies => {
                 let not_there = [&pending.flights[..], &pending.stored_on, &pending.refused_by].concat();
                 let (tried, attempt) = (pending.batch.tried.clone(), pending.attempt());
                 self.choose_any(&not_there, &tried, attempt, now)
@@ -274,6 +274,6 @@ impl Worker {
         let (id, failures) = (&self.nodes.get(node).id, batch.failures);
         debug!(node = %id, failures, retry_in = ?delay, reason = answer.detail, "batch not delivered");
         // The node may be out of use by now, and the readings go elsewhere.
-        self.must_regroup |= self.distribution == Distribution::ByDevice;
+        self.must_regroup |= self.placement == Placement::ByDevice;
     }
 }

@@ -11,7 +11,7 @@ use crate::delivery::batch::BatchId;
 use crate::delivery::nodes::Attempt;
 use crate::delivery::transport::{Answer, AnswerVerdict};
 use crate::node_id::NodeIndex;
-use crate::routing::Distribution;
+use crate::routing::Placement;
 
 /// Most bytes of bodies that wait for their last copies. The oldest are given up for newer ones.
 const STRAGGLER_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -69,18 +69,18 @@ impl Worker {
     /// How many nodes are to have each batch.
     pub(super) fn copies(&self) -> usize {
         let present = self.nodes.present_count();
-        match (self.distribution, self.config.replicate.copies) {
-            (Distribution::Anywhere | Distribution::ByDevice, _) => 1,
-            (Distribution::Copies, 0) => present.max(self.quorum()),
-            (Distribution::Copies, copies) => copies.min(present).max(self.quorum()),
+        match (self.placement, self.config.replicate.copies) {
+            (Placement::Anywhere | Placement::ByDevice, _) => 1,
+            (Placement::Copies, 0) => present.max(self.quorum()),
+            (Placement::Copies, copies) => copies.min(present).max(self.quorum()),
         }
     }
 
     /// How many nodes are enough.
     pub(super) fn quorum(&self) -> usize {
-        match self.distribution {
-            Distribution::Anywhere | Distribution::ByDevice => 1,
-            Distribution::Copies => self.config.replicate.quorum,
+        match self.placement {
+            Placement::Anywhere | Placement::ByDevice => 1,
+            Placement::Copies => self.config.replicate.quorum,
         }
     }
 
