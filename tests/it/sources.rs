@@ -12,31 +12,11 @@ const SHARED_NAMES: &[(&str, &[&str])] = &[
     (
         "inside of the buffer or of the delivery's worker, which are made anew later",
         &[
-            "Accepted", "Amount", "Books", "Buffer", "Command", "Content", "Done", "Entry", "Fate", "Held",
-            "Kept", "Kind", "Ledger", "Missing", "Note", "Noted", "Queue", "Reason", "Refusal", "Replay",
-            "Report", "State", "Taken", "Tally", "Trouble", "Turn", "View", "Waiting", "Writer",
+            "Accepted", "Books", "Content", "Done", "Held", "Kept", "Note", "Noted", "Reason", "Refusal",
+            "State", "Taken", "Turn", "Waiting", "Writer",
         ],
     ),
-    (
-        "not renamed yet",
-        &[
-            "Answer",
-            "Batch",
-            "DeadLetters",
-            "Encoding",
-            "Filter",
-            "Gateway",
-            "Health",
-            "Log",
-            "Node",
-            "PlaceArguments",
-            "Readings",
-            "Seen",
-            "Store",
-            "Transform",
-            "Value",
-        ],
-    ),
+    ("not renamed yet", &["Answer", "Batch", "Encoding", "Health", "Log", "Readings", "Store", "Value"]),
 ];
 
 /// Files of a folder that import each other in a circle: the module of the folder, and those of the files.
