@@ -1,4 +1,4 @@
-//! What is told of readings that were accepted.
+//! The answer to a request whose readings were accepted.
 
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
@@ -8,12 +8,13 @@ use utoipa::ToSchema;
 
 use crate::problem::{ReadingFault, json_line};
 
-/// Says that an answer was given before, to the first request with the same key.
+/// Marks the repetition of the answer to an earlier request with the same key.
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// What became of the readings of a request.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Accepted {
+#[schema(as = Accepted)]
+pub(super) struct Acceptance {
     /// How many readings were accepted.
     pub(super) accepted: usize,
     /// How many were turned away.
@@ -25,7 +26,7 @@ pub(super) struct Accepted {
     pub(super) errors: Vec<ReadingFault>,
 }
 
-impl IntoResponse for Accepted {
+impl IntoResponse for Acceptance {
     fn into_response(self) -> Response {
         let mut response = (StatusCode::ACCEPTED, json_line(&self)).into_response();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -33,22 +34,22 @@ impl IntoResponse for Accepted {
     }
 }
 
-/// A request of which readings were accepted, or that had none.
+/// A successful answer: readings were accepted, or the request had none.
 #[derive(Debug)]
-pub(super) enum Taken {
-    /// Its readings were accepted now.
-    Now(Accepted),
-    /// They were accepted before, from a request with the same key.
-    Before(Accepted),
+pub(super) enum Reply {
+    /// The readings of this request.
+    First(Acceptance),
+    /// The readings of an earlier request with the same key.
+    Replay(Acceptance),
 }
 
-impl Taken {
-    /// The answer, as `tell` puts it.
-    pub(super) fn told_by(self, tell: impl FnOnce(Accepted) -> Response) -> Response {
+impl Reply {
+    /// The answer in the form that `render` gives it.
+    pub(super) fn into_response_by(self, render: impl FnOnce(Acceptance) -> Response) -> Response {
         match self {
-            Taken::Now(accepted) => tell(accepted),
-            Taken::Before(accepted) => {
-                let mut response = tell(accepted);
+            Reply::First(accepted) => render(accepted),
+            Reply::Replay(accepted) => {
+                let mut response = render(accepted);
                 response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
                 response
             }

@@ -1,4 +1,4 @@
-//! What a request says about itself: media type, encoding, query parameters.
+//! The head of a request: media type, encoding, query parameters.
 
 use std::borrow::Cow;
 
@@ -13,26 +13,26 @@ use super::encoding::{ENCODINGS, Encoding};
 use super::error::IngestError;
 use crate::buffer::Ack;
 
-/// Longest piece of a header or parameter that an error repeats, in characters.
+/// Longest quotation of a header or parameter in an error, in characters.
 const QUOTE_CHARS_MAX: usize = 64;
 
 const STRICT: &str = "strict";
 const ACK: &str = "ack";
-/// What a request may ask for in its query.
+/// The query parameters that are known.
 const PARAMETERS: &[&str] = &[STRICT, ACK, "precision"];
 
 /// Whether one bad reading stops the others of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Strictness {
-    /// The good ones are taken.
+    /// The good readings are taken.
     EachByItself,
-    /// All or none.
+    /// All readings are taken or none.
     AllOrNone,
 }
 
-/// What a request asks for.
+/// How a request wants its body to be read and acknowledged.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Content {
+pub(super) struct RequestContent {
     pub(super) decoder: &'static dyn Decoder,
     /// Index of the decoder in its table.
     pub(super) format: usize,
@@ -42,14 +42,19 @@ pub(super) struct Content {
     pub(super) precision: Precision,
 }
 
-impl Content {
-    /// Reads what a request in a `dialect` says of its body. `default_ack` is what it gets if it does not ask.
-    pub(super) fn read(head: &Parts, dialect: Dialect, default_ack: Ack) -> Result<Content, IngestError> {
+impl RequestContent {
+    /// Reads the header fields of a request in a `dialect`, whose acknowledgement is `default_ack` until
+    /// [`ask`](RequestContent::ask) has read another.
+    pub(super) fn read(
+        head: &Parts,
+        dialect: Dialect,
+        default_ack: Ack,
+    ) -> Result<RequestContent, IngestError> {
         let format = match dialect.format() {
             Some(name) => DECODERS.names().position(|known| known == name).ok_or(IngestError::Internal)?,
             None => find_format(head)?,
         };
-        Ok(Content {
+        Ok(RequestContent {
             decoder: DECODERS.members[format].1,
             format,
             encoding: find_encoding(head)?,
@@ -59,7 +64,7 @@ impl Content {
         })
     }
 
-    /// Does what the query parameters ask for; the acknowledgement may be one of `acks`.
+    /// Reads the query parameters; the acknowledgement may be one of `acks`.
     pub(super) fn ask(
         &mut self,
         query: Option<&str>,
@@ -87,14 +92,14 @@ impl Content {
     }
 }
 
-/// The refusal of a parameter that nobody knows.
+/// The refusal of an unknown parameter.
 fn unknown_parameter(name: &str) -> IngestError {
     let distance = |known: &&str| strsim::osa_distance(&name.to_ascii_lowercase(), known);
     let nearest = PARAMETERS.iter().copied().min_by_key(distance).unwrap_or_default();
     IngestError::UnknownQuery { name: shorten(name), nearest, known: PARAMETERS }
 }
 
-/// The place of the format in its table.
+/// The index of the format in its table.
 fn find_format(head: &Parts) -> Result<usize, IngestError> {
     let mut lines = head.headers.get_all(&CONTENT_TYPE).iter();
     let Some(content_type) = lines.next() else { return Ok(0) };
@@ -113,7 +118,7 @@ fn find_format(head: &Parts) -> Result<usize, IngestError> {
 fn find_encoding(head: &Parts) -> Result<Encoding, IngestError> {
     let Some(encoding) = list(head, &CONTENT_ENCODING) else { return Ok(Encoding::Identity) };
     let name = encoding.trim().to_ascii_lowercase();
-    // RFC 9110, section 8.4.1.3: `x-gzip` means the same.
+    // RFC 9110, section 8.4.1.3: `x-gzip` is another name of `gzip`.
     let name = if name == "x-gzip" { "gzip" } else { name.as_str() };
     match ENCODINGS.find(name) {
         Ok(encoding) => Ok(*encoding),
@@ -137,7 +142,7 @@ fn find_ack(value: &str, acks: &'static [Ack]) -> Result<Ack, IngestError> {
 }
 
 fn find_precision(value: &str, dialect: Dialect) -> Result<Precision, IngestError> {
-    // Clients of InfluxDB send the parameter without a value if they have none.
+    // Clients of InfluxDB send the parameter without a value if no precision is set.
     if value.is_empty() && dialect != Dialect::Own {
         return Ok(dialect.default_precision());
     }
@@ -148,7 +153,7 @@ fn find_precision(value: &str, dialect: Dialect) -> Result<Precision, IngestErro
     })
 }
 
-/// The value of a header that is a list, which several lines make as well as one (RFC 9110, section 5.3).
+/// The value of a header that is a list; several lines of it are one list (RFC 9110, section 5.3).
 fn list<'a>(head: &'a Parts, name: &HeaderName) -> Option<Cow<'a, str>> {
     let mut lines = head.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
     let first = lines.next()?;

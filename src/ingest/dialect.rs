@@ -1,28 +1,28 @@
-//! The paths that take readings, and what sets them apart: how a request's content is read, how it is answered.
+//! The paths that take readings and their dialects: how a request is read, and how it is answered.
 
 use axum::response::{IntoResponse, Response};
 use forebay_reading::timestamp::Precision;
 use http::StatusCode;
 
 use super::READINGS_PATH;
-use super::accepted::{Accepted, Taken};
+use super::accepted::{Acceptance, Reply};
 use super::error::IngestError;
 use super::influx::{self, InfluxApi};
 use crate::problem::Problem;
 
-/// Every path that takes readings by `POST`, and how it is spoken there.
+/// Every path that takes readings by `POST`, with its dialect.
 pub const PATHS: &[(&str, Dialect)] = &[
     (READINGS_PATH, Dialect::Own),
     (influx::V2_PATH, Dialect::Influx(InfluxApi::V2)),
     (influx::V1_PATH, Dialect::Influx(InfluxApi::V1)),
 ];
 
-/// How a path that takes readings is spoken to.
+/// The form of requests and answers at a path that takes readings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// As this gateway's own clients do: any format that has a media type, answered with 202 or a problem.
+    /// The gateway's own: any format that has a media type, answered with 202 or a problem.
     Own,
-    /// As the clients of InfluxDB do: line protocol, answered with 204 or an error as they know it.
+    /// The one of InfluxDB's clients: line protocol, answered with 204 or an error in InfluxDB's form.
     Influx(InfluxApi),
 }
 
@@ -32,7 +32,7 @@ impl Dialect {
         PATHS.iter().find(|(known, _)| *known == path).map(|(_, dialect)| *dialect)
     }
 
-    /// The one format that is taken here; `None` if the media type says which it is.
+    /// The only format of this dialect; `None` if the media type decides.
     pub(super) fn format(self) -> Option<&'static str> {
         match self {
             Dialect::Own => None,
@@ -40,7 +40,7 @@ impl Dialect {
         }
     }
 
-    /// The units of times that are numbers, by their names in the query parameter `precision`.
+    /// The units of numeric times, by their names in the query parameter `precision`.
     pub(super) fn precisions(self) -> &'static [(&'static str, Precision)] {
         match self {
             Dialect::Own => Precision::NAMES,
@@ -48,7 +48,7 @@ impl Dialect {
         }
     }
 
-    /// The unit of times that are numbers, if the request does not say.
+    /// The unit of numeric times if the request does not name one.
     pub(super) fn default_precision(self) -> Precision {
         match self {
             Dialect::Own => Precision::Millis,
@@ -56,10 +56,10 @@ impl Dialect {
         }
     }
 
-    /// Whether a query parameter that nobody knows is passed over.
+    /// Whether unknown query parameters are ignored.
     ///
-    /// On our own path it is a mistake, which could make seconds of milliseconds. The clients of InfluxDB send what
-    /// means nothing here (`db`, `org`, `bucket`, `u`, `p`, …), and InfluxDB passes over what it does not know.
+    /// On the gateway's own path they are mistakes, which could turn milliseconds into seconds. The clients of InfluxDB
+    /// send parameters that mean nothing here (`db`, `org`, `bucket`, `u`, `p`, …), and InfluxDB ignores unknown ones.
     pub(super) fn passes_over_unknown(self) -> bool {
         match self {
             Dialect::Own => false,
@@ -67,9 +67,9 @@ impl Dialect {
         }
     }
 
-    /// Whether the answer is given again to the same `Idempotency-Key`: a partial write is none that a client may rely
-    /// on, it is an error that asks for another body.
-    pub(super) fn remembers(self, accepted: &Accepted) -> bool {
+    /// Whether the answer is stored for repetitions with the same `Idempotency-Key`. A partial write is not: to clients
+    /// of InfluxDB it is an error, which asks for another body.
+    pub(super) fn remembers(self, accepted: &Acceptance) -> bool {
         match self {
             Dialect::Own => true,
             Dialect::Influx(_) => accepted.rejected == 0,
@@ -77,16 +77,16 @@ impl Dialect {
     }
 
     /// The answer to a request.
-    pub(super) fn answer(self, outcome: Result<Taken, IngestError>) -> Response {
+    pub(super) fn answer(self, outcome: Result<Reply, IngestError>) -> Response {
         match (self, outcome) {
-            (Dialect::Own, Ok(taken)) => taken.told_by(IntoResponse::into_response),
+            (Dialect::Own, Ok(reply)) => reply.into_response_by(IntoResponse::into_response),
             (Dialect::Own, Err(error)) => error.into_response(),
-            (Dialect::Influx(api), Ok(taken)) => taken.told_by(|accepted| api.taken(&accepted)),
-            (Dialect::Influx(api), Err(error)) => api.refused(&error),
+            (Dialect::Influx(api), Ok(reply)) => reply.into_response_by(|accepted| api.accepted(&accepted)),
+            (Dialect::Influx(api), Err(error)) => api.refusal(&error),
         }
     }
 
-    /// The answer to a request that did not come as far as the readings.
+    /// The answer to a request that was refused before its readings were decoded.
     pub(super) fn refuse(self, status: StatusCode, detail: &str) -> Response {
         match self {
             Dialect::Own => Problem::new(status, detail).into_response(),
@@ -101,7 +101,7 @@ mod tests {
     use forebay_codec::DECODERS;
 
     #[test]
-    fn every_format_is_taken_by_its_media_type_or_at_a_path_of_its_own() {
+    fn every_format_has_a_media_type_or_a_path_of_its_own() {
         for (name, decoder) in DECODERS.members {
             let has_path = PATHS.iter().any(|(_, dialect)| dialect.format() == Some(name));
             assert_ne!(has_path, !decoder.media_types().is_empty(), "{name}");

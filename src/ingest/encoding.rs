@@ -1,8 +1,8 @@
-//! How bodies may be compressed.
+//! The content encodings of request bodies.
 
 use forebay_reading::registry::Registry;
 
-/// The content encodings that are taken, by their names in HTTP.
+/// The supported content encodings, by their names in HTTP.
 pub(super) const ENCODINGS: Registry<Encoding> = Registry {
     what: "content encoding",
     members: &[

@@ -1,4 +1,4 @@
-//! Why a request is refused, and how it is told: the only map from errors to HTTP. `influx` tells the same in other words.
+//! The reasons to refuse a request, and the only map from errors to HTTP. `influx` gives the same answers another form.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use crate::problem::{Problem, ReadingFault};
 use super::encoding::ENCODINGS;
 use super::key_header::KeyError;
 
-/// What a client is told to wait when waiting has nothing to do with how fast the buffer empties.
+/// `Retry-After` of refusals that do not depend on how fast the buffer empties.
 const RETRY_SOON: Duration = Duration::from_secs(5);
-/// What a client is told to wait whose first request is under way.
+/// `Retry-After` while the first request with the same key is in progress.
 const RETRY_UNDER_WAY: Duration = Duration::from_secs(1);
 
-/// Why a request is refused. Nothing of it was taken, but for the last case.
+/// Why a request is refused. Nothing of it was accepted, except with [`IngestError::NotDelivered`].
 #[derive(Debug, Error)]
 pub(super) enum IngestError {
     #[error("{NO_LENGTH}")]
@@ -142,7 +142,7 @@ impl IngestError {
         }
     }
 
-    /// Why, in a word, for `forebay_requests_refused_total`: one of [`super::refusal::REASONS`].
+    /// The label `reason` of `forebay_requests_refused_total`: one of [`super::refusal::REASONS`].
     pub(super) fn reason(&self) -> &'static str {
         match self {
             IngestError::MediaType { .. } | IngestError::MediaTypeTwice => "media_type",
@@ -169,9 +169,9 @@ impl IngestError {
         }
     }
 
-    /// Whether the sender has to mend something, and no reading of the request is known.
+    /// Whether the sender must correct the request, and no single reading is at fault.
     pub(super) fn is_of_sender(&self) -> bool {
-        let is_told_otherwise = matches!(
+        let is_other = matches!(
             self,
             IngestError::AllRejected(_)
                 | IngestError::Strict(_)
@@ -180,7 +180,7 @@ impl IngestError {
                 | IngestError::KeyUnderWay
                 | IngestError::Internal
         );
-        !is_told_otherwise
+        !is_other
     }
 
     /// The header that belongs to this error, if there is one.
@@ -192,10 +192,10 @@ impl IngestError {
             IngestError::Encoding { .. } => {
                 Some((ACCEPT_ENCODING, text(&ENCODINGS.names().collect::<Vec<_>>().join(", "))))
             }
-            // To come again would not help: nodes would refuse the same readings.
+            // A retry would not help: nodes would refuse the same readings.
             IngestError::NotDelivered(PushError::Refused) => None,
-            // The rest of the body is still to come: no further request can be read from this connection.
-            // And a body that nobody knows the end of must not be read as the next request.
+            // No further request can be read from this connection: the rest of a slow body is still to come, and a body
+            // without a known end must not be read as the next request.
             IngestError::BodyTooSlow { .. } | IngestError::NoLength => {
                 Some((CONNECTION, HeaderValue::from_static("close")))
             }
@@ -227,7 +227,7 @@ impl IntoResponse for IngestError {
     }
 }
 
-/// The rejections as answers show them.
+/// The rejections in the form of answers.
 pub(super) fn faults(listed: Vec<Rejection>) -> Vec<ReadingFault> {
     let fault = |Rejection { index, pointer, detail, .. }| ReadingFault { index, pointer, detail };
     listed.into_iter().map(fault).collect()
@@ -253,7 +253,7 @@ fn strict(rejections: &Rejections) -> String {
     )
 }
 
-/// What a client probably meant that sent another type.
+/// Advice for a client that probably meant another media type.
 fn media_hint(got: &str) -> &'static str {
     match got.to_ascii_lowercase().as_str() {
         "application/x-www-form-urlencoded" => {
@@ -275,7 +275,7 @@ fn ack_names(acks: &[Ack]) -> String {
 }
 
 fn text(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).expect("names in our tables are visible ASCII")
+    HeaderValue::from_str(text).expect("the names in the tables are visible ASCII")
 }
 
 fn seconds(duration: Duration) -> HeaderValue {
@@ -288,7 +288,7 @@ mod tests {
     use forebay_codec::Reason;
 
     #[test]
-    fn a_buffer_that_cannot_store_is_told_with_the_reason_and_when_to_come_again() {
+    fn a_storage_failure_is_answered_with_its_reason_and_retry_after() {
         let retry_after = Duration::from_secs(7);
         let error = IngestError::from(PushError::Storage { reason: "no space left".to_owned(), retry_after });
         assert_eq!(
@@ -301,8 +301,8 @@ mod tests {
     }
 
     #[test]
-    fn a_strict_request_is_told_how_many_readings_are_at_fault_and_that_nothing_was_taken() {
-        let told = |at_fault: u64| {
+    fn a_strict_refusal_says_how_many_readings_are_at_fault_and_that_nothing_was_taken() {
+        let message = |at_fault: u64| {
             let mut rejections = Rejections::default();
             for index in 0..at_fault {
                 let describe = || (String::new(), format!("fault {index}"));
@@ -312,13 +312,13 @@ mod tests {
             IngestError::Strict(rejections).to_string()
         };
         let rest = "turned away, and the request is strict: nothing was taken; the first: fault 0";
-        assert_eq!(told(1), format!("1 reading was {rest}"));
-        assert_eq!(told(2), format!("2 readings were {rest}"));
-        assert_eq!(told(150), format!("150 readings were {rest}"));
+        assert_eq!(message(1), format!("1 reading was {rest}"));
+        assert_eq!(message(2), format!("2 readings were {rest}"));
+        assert_eq!(message(150), format!("150 readings were {rest}"));
     }
 
     #[test]
-    fn a_request_of_which_nodes_refused_readings_is_422_and_is_not_asked_to_come_again() {
+    fn readings_that_nodes_refused_are_answered_with_422_and_no_retry_after() {
         let error = IngestError::from(PushError::Refused);
         let text = error.to_string();
         assert!(

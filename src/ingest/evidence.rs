@@ -1,7 +1,7 @@
-//! What is kept of a request for the case that it is turned away: how its body begins, and which of its readings were.
+//! Evidence for the record of rejections: the beginning of a request's body, and its rejected readings.
 //!
-//! The beginning of the body is a copy of at most 200 bytes, on the stack; all else is gathered only when something is
-//! turned away. What is recorded of one request is bounded ([`crate::rejections`]).
+//! The beginning of the body is a copy of at most 200 bytes on the stack; everything else is collected only after a
+//! rejection. [`crate::rejections`] bounds the record of one request.
 
 use std::net::IpAddr;
 use std::time::SystemTime;
@@ -14,31 +14,31 @@ use crate::rejections::{
     ENTRIES_PER_REQUEST_MAX, RejectionCount, RejectionEntry, RejectionFacts, RejectionLog, SAMPLE_BYTES_MAX,
 };
 
-/// What a request looked like.
+/// The evidence of one request.
 #[derive(Debug)]
 pub(super) struct Evidence {
     beginning: [u8; SAMPLE_BYTES_MAX],
     beginning_bytes: usize,
     decoder: Option<&'static dyn Decoder>,
     faulty: Vec<FaultyReading>,
-    /// Readings that were turned away and are not listed, by reason.
+    /// Rejected readings that are not listed, by reason.
     unlisted: Vec<(Reason, u64)>,
 }
 
-/// A reading that was turned away.
+/// A rejected reading.
 #[derive(Debug)]
 struct FaultyReading {
     device: Option<String>,
     reason: Reason,
     readings: u64,
-    /// What an entry shows; the first few readings have it.
+    /// The detail and sample of an entry; only the first few readings have them.
     shown: Option<(String, Option<Vec<u8>>)>,
 }
 
-/// Where a request came in, and from where.
+/// The origin of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sender {
-    /// The path.
+    /// The path of the request.
     pub(super) path: &'static str,
     /// The address of the client, if it is known.
     pub(super) address: Option<IpAddr>,
@@ -57,14 +57,14 @@ impl Default for Evidence {
 }
 
 impl Evidence {
-    /// Notes how a body begins, once its compression is undone.
+    /// Copies the beginning of a decompressed body.
     pub(super) fn see_body(&mut self, body: &[u8], decoder: &'static dyn Decoder) {
         self.beginning_bytes = body.len().min(SAMPLE_BYTES_MAX);
         self.beginning[..self.beginning_bytes].copy_from_slice(&body[..self.beginning_bytes]);
         self.decoder = Some(decoder);
     }
 
-    /// Notes which readings of a body were turned away, as long as the body is there.
+    /// Copies the rejected readings out of a body before it is dropped.
     pub(super) fn see_rejections(&mut self, body: &[u8], rejections: &Rejections, device_tags: &DeviceTags) {
         let Some(decoder) = self.decoder.filter(|_| rejections.count() > 0) else { return };
         let places = rejections.listed.iter().map(|rejection| rejection.index);
@@ -94,14 +94,14 @@ impl Evidence {
         self.unlisted = unlisted.filter(|(_, count)| *count > 0).collect();
     }
 
-    /// Notes readings that went with a bad one of their request, which is strict.
+    /// Counts the good readings of a strict request, which are rejected together with a bad one.
     pub(super) fn see_strict(&mut self, readings: usize) {
         if readings > 0 {
             self.unlisted.push((Reason::Strict, readings as u64));
         }
     }
 
-    /// Records what was turned away of a request, if anything was: its readings one by one, or the request as a whole.
+    /// Records the rejections of a request, if there were any: its readings one by one, or the request as a whole.
     pub(super) fn record(
         &self,
         sender: Sender,
@@ -109,7 +109,7 @@ impl Evidence {
         device_tags: &DeviceTags,
         log: &RejectionLog,
     ) {
-        // Where every reading was turned away, the readings say it all.
+        // If every reading was rejected, an entry for the request would only repeat theirs.
         let error = error.filter(|error| !matches!(error, IngestError::AllRejected(_)));
         if error.is_none() && self.faulty.is_empty() {
             return;
@@ -137,7 +137,7 @@ impl Evidence {
         }))
     }
 
-    /// A request that was refused as a whole.
+    /// The entry of a request that was refused as a whole.
     fn whole(
         &self,
         Sender { path, address }: Sender,

@@ -1,18 +1,18 @@
 //! `POST /api/v2/write` and `POST /write`: line protocol, as Telegraf and the clients of InfluxDB send it.
 //!
-//! Requests are read as on `/v1/readings`, apart from the format, the names of the precisions, and parameters that mean
-//! nothing here (`org`, `bucket`, `db`, `rp`, `consistency`, `u`, `p`), which are passed over. Answers have the shape
-//! that the clients know:
+//! Requests are read as on `/v1/readings`, except for the format, the names of the precisions, and the parameters that
+//! mean nothing here (`org`, `bucket`, `db`, `rp`, `consistency`, `u`, `p`), which are ignored. Answers have the form
+//! that these clients know:
 //!
-//! | what | answer |
+//! | outcome | answer |
 //! |---|---|
 //! | every line was taken, or there was none | 204 without a body |
-//! | some lines or fields were turned away, the others taken | 400, `partial write: …`; no key remembers it |
-//! | all lines were turned away, or one was and the request is strict | 400, nothing was taken |
+//! | some lines or fields were rejected, the others taken | 400, `partial write: …`; not stored for its key |
+//! | all lines were rejected, or one was and the request is strict | 400, nothing was taken |
 //! | any other refusal | the status that `/v1/readings` gives |
 //!
-//! Clients give up what is answered with 400 and send again what is answered with 503, so a partial write is not sent
-//! for ever, and what was not taken is told, line by line, in their logs. Telegraf (`plugins/outputs/influxdb`,
+//! Clients drop a request after 400 and retry it after 503. So a partial write is not retried for ever, and their logs
+//! name the rejected lines. Telegraf (`plugins/outputs/influxdb`,
 //! `influxdb_v2`) and influxdb-java also look for the words `partial write` and `unable to parse`.
 
 use std::fmt::Write as _;
@@ -25,7 +25,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::accepted::Accepted;
+use super::accepted::Acceptance;
 use super::error::IngestError;
 use crate::problem::{ReadingFault, json_line};
 
@@ -33,15 +33,15 @@ use crate::problem::{ReadingFault, json_line};
 pub(super) const V2_PATH: &str = "/api/v2/write";
 /// The path of InfluxDB 1.
 pub(super) const V1_PATH: &str = "/write";
-/// The format that is taken there.
+/// The only format of these paths.
 pub(super) const FORMAT: &str = "influx";
 
-/// The error once more, where clients of InfluxDB 1 look for it.
+/// Repeats the error where clients of InfluxDB 1 look for it.
 const X_INFLUXDB_ERROR: HeaderName = HeaderName::from_static("x-influxdb-error");
-/// Longest text in that header, in bytes, as InfluxDB 1 has it.
+/// Longest text in that header, in bytes, as in InfluxDB 1.
 const HEADER_BYTES_MAX: usize = 1024;
 
-/// The names of the units up to `h`; those of InfluxDB 2 come first.
+/// The units of times by their names; the names of InfluxDB 2 come first.
 const PRECISIONS: &[(&str, Precision)] = &[
     ("ns", Precision::Nanos),
     ("n", Precision::Nanos),
@@ -52,19 +52,19 @@ const PRECISIONS: &[(&str, Precision)] = &[
     ("m", Precision::Minutes),
     ("h", Precision::Hours),
 ];
-/// How many of them InfluxDB 2 has.
+/// The number of names that InfluxDB 2 has.
 const V2_PRECISIONS: usize = 6;
 
-/// Whose clients are spoken to.
+/// A version of InfluxDB's API for writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InfluxApi {
-    /// Those of InfluxDB 1.
+    /// `/write` of InfluxDB 1.
     V1,
-    /// Those of InfluxDB 2 and later.
+    /// `/api/v2/write` of InfluxDB 2 and later.
     V2,
 }
 
-/// An error as clients of InfluxDB 2 know it.
+/// An error in the form of InfluxDB 2.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ErrorV2 {
     /// What kind of error it is.
@@ -77,7 +77,7 @@ pub(super) struct ErrorV2 {
     line: Option<usize>,
 }
 
-/// An error as clients of InfluxDB 1 know it.
+/// An error in the form of InfluxDB 1.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ErrorV1 {
     /// What was wrong: the lines and fields at fault, at most 100 of them, each with the number of its line from 1.
@@ -88,7 +88,7 @@ pub(super) struct ErrorV1 {
 }
 
 impl InfluxApi {
-    /// The units of times, by their names.
+    /// The units of times by their names.
     pub(super) fn precisions(self) -> &'static [(&'static str, Precision)] {
         match self {
             InfluxApi::V1 => PRECISIONS,
@@ -96,24 +96,24 @@ impl InfluxApi {
         }
     }
 
-    /// The answer to a request whose lines were taken, all or some of them.
-    pub(super) fn taken(self, accepted: &Accepted) -> Response {
+    /// The answer to a request of which all or some lines were accepted.
+    pub(super) fn accepted(self, accepted: &Acceptance) -> Response {
         if accepted.rejected == 0 {
             return StatusCode::NO_CONTENT.into_response();
         }
-        let faults = accepted.errors.iter().map(|ReadingFault { index, pointer, detail }| Named {
+        let faults = accepted.errors.iter().map(|ReadingFault { index, pointer, detail }| LineFault {
             index: *index,
             pointer,
             detail,
         });
-        let lines = Lines::new(accepted.rejected, faults);
+        let lines = FaultSummary::new(accepted.rejected, faults);
         let readings = if accepted.accepted == 1 { "reading was" } else { "readings were" };
         let message = format!("partial write: {} {readings} taken; {lines}", accepted.accepted);
         self.error(StatusCode::BAD_REQUEST, message, lines.single)
     }
 
     /// The answer to a request that was refused.
-    pub(super) fn refused(self, error: &IngestError) -> Response {
+    pub(super) fn refusal(self, error: &IngestError) -> Response {
         let (nothing_taken, rejections) = match error {
             IngestError::AllRejected(rejections) => ("", rejections),
             IngestError::Strict(rejections) => {
@@ -125,11 +125,11 @@ impl InfluxApi {
                 return response;
             }
         };
-        let lines = Lines::of(rejections);
+        let lines = FaultSummary::of(rejections);
         self.error(StatusCode::BAD_REQUEST, format!("{nothing_taken}{lines}"), lines.single)
     }
 
-    /// An error with this status.
+    /// An error answer with this status.
     pub(super) fn error(self, status: StatusCode, message: String, line: Option<usize>) -> Response {
         let header = header_text(&message);
         let body = match self {
@@ -145,7 +145,7 @@ impl InfluxApi {
     }
 }
 
-/// What InfluxDB 2 calls a status.
+/// InfluxDB 2's code for a status.
 fn code(status: StatusCode) -> &'static str {
     match status.as_u16() {
         401 => "unauthorized",
@@ -157,44 +157,44 @@ fn code(status: StatusCode) -> &'static str {
         415 => "unsupported media type",
         422 => "unprocessable entity",
         429 => "too many requests",
-        // It has none for a body that came too slowly: the request may be sent again.
+        // InfluxDB has no code for a slow body; this one lets clients send the request again.
         408 | 503 => "unavailable",
         500.. => "internal error",
         _ => "invalid",
     }
 }
 
-/// As much of a message as a header may have: visible ASCII and spaces.
+/// The beginning of a message as a header value: visible ASCII and spaces.
 fn header_text(message: &str) -> HeaderValue {
     let visible = |character: char| if matches!(character, ' '..='~') { character } else { '?' };
     let text: String = message.chars().take(HEADER_BYTES_MAX).map(visible).collect();
     HeaderValue::from_str(&text).expect("visible ASCII")
 }
 
-/// The lines and fields that were turned away, in words.
-struct Lines {
+/// A description of the rejected lines and fields.
+struct FaultSummary {
     text: String,
-    /// The number of the line, if there is one alone.
+    /// The number of the line, if a single one was rejected.
     single: Option<usize>,
 }
 
-/// A line or a field that was turned away.
+/// A rejected line or field.
 #[derive(Clone, Copy)]
-struct Named<'a> {
+struct LineFault<'a> {
     index: usize,
     pointer: &'a str,
     detail: &'a str,
 }
 
-impl Named<'_> {
-    /// Whether it is one field of a line that was taken otherwise.
+impl LineFault<'_> {
+    /// Whether it is a field, and the rest of its line was accepted.
     fn is_field(self) -> bool {
         self.pointer.bytes().filter(|byte| *byte == b'/').count() > 1
     }
 }
 
-impl Lines {
-    fn new<'a>(count: u64, listed: impl Iterator<Item = Named<'a>>) -> Lines {
+impl FaultSummary {
+    fn new<'a>(count: u64, listed: impl Iterator<Item = LineFault<'a>>) -> FaultSummary {
         let (mut text, mut named, mut fields, mut first) = (String::new(), 0, 0, None);
         for fault in listed {
             let before = if named == 0 { ": " } else { "; " };
@@ -214,19 +214,22 @@ impl Lines {
             _ => "lines or fields",
         };
         let text = format!("unable to parse or take {count} {what}{text}");
-        Lines { text, single: first.filter(|_| count == 1) }
+        FaultSummary { text, single: first.filter(|_| count == 1) }
     }
 
-    fn of(rejections: &Rejections) -> Lines {
+    fn of(rejections: &Rejections) -> FaultSummary {
         let listed = rejections.listed.iter();
-        let named =
-            listed.map(|fault| Named { index: fault.index, pointer: &fault.pointer, detail: &fault.detail });
-        // Readings that went with a line of a strict request stand in no line that is at fault.
-        Lines::new(rejections.count_at_fault(), named)
+        let named = listed.map(|fault| LineFault {
+            index: fault.index,
+            pointer: &fault.pointer,
+            detail: &fault.detail,
+        });
+        // The good lines of a strict request were rejected, too, but are not at fault.
+        FaultSummary::new(rejections.count_at_fault(), named)
     }
 }
 
-impl std::fmt::Display for Lines {
+impl std::fmt::Display for FaultSummary {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(&self.text)
     }
@@ -243,11 +246,11 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_named_up_to_those_that_are_listed() {
+    fn only_listed_lines_are_named_and_the_rest_is_counted() {
         let check = |count, listed: &[(usize, &'static str)], expected: (&str, Option<usize>)| {
             let named =
-                |(index, detail): &(usize, &'static str)| Named { index: *index, pointer: "/3", detail };
-            let lines = Lines::new(count, listed.iter().map(named));
+                |(index, detail): &(usize, &'static str)| LineFault { index: *index, pointer: "/3", detail };
+            let lines = FaultSummary::new(count, listed.iter().map(named));
             assert_eq!((lines.text.as_str(), lines.single), expected);
         };
         check(1, &[(2, "a")], ("unable to parse or take 1 line: line 3, a", Some(3)));
@@ -261,14 +264,14 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_told_apart_from_lines() {
-        let told = |count: u64, pointers: &[&'static str]| {
-            let named = pointers.iter().map(|pointer| Named { index: 0, pointer, detail: "a" });
-            Lines::new(count, named).text.split(':').next().unwrap_or_default().to_owned()
+    fn faulty_fields_and_faulty_lines_have_different_names() {
+        let subject = |count: u64, pointers: &[&'static str]| {
+            let named = pointers.iter().map(|pointer| LineFault { index: 0, pointer, detail: "a" });
+            FaultSummary::new(count, named).text.split(':').next().unwrap_or_default().to_owned()
         };
-        assert_eq!(told(1, &["/0/b"]), "unable to parse or take 1 field");
-        assert_eq!(told(2, &["/0/b", "/0/c"]), "unable to parse or take 2 fields");
-        assert_eq!(told(2, &["/0/b", "/1"]), "unable to parse or take 2 lines or fields");
+        assert_eq!(subject(1, &["/0/b"]), "unable to parse or take 1 field");
+        assert_eq!(subject(2, &["/0/b", "/0/c"]), "unable to parse or take 2 fields");
+        assert_eq!(subject(2, &["/0/b", "/1"]), "unable to parse or take 2 lines or fields");
     }
 
     #[test]

@@ -1,14 +1,13 @@
-//! The header `Idempotency-Key` of a request.
+//! Parses the header `Idempotency-Key` of a request.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use thiserror::Error;
 
-/// The header as requests give it.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Longest key, without its quotes and escapes.
 pub(super) const KEY_BYTES_MAX: usize = 255;
 
-/// Why a header is no key.
+/// Why a header is not a valid key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(super) enum KeyError {
     #[error("it is there {got} times")]
@@ -104,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_told_why() {
+    fn an_invalid_key_is_refused_with_its_reason() {
         for (given, error) in [
             ("", KeyError::Length { got: 0 }),
             ("\"\"", KeyError::Length { got: 0 }),

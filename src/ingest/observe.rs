@@ -1,4 +1,4 @@
-//! Counts and times every request that the front answers.
+//! Counts and times every request.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,12 +7,12 @@ use prometheus::{Histogram, IntCounter};
 
 use crate::metrics::Metrics;
 
-/// What the label `path` says of a path that is not ours.
+/// The label `path` of any path that the gateway does not have.
 const OTHER: &str = "other";
-/// The statuses that the gateway gives. One that is not here is looked up each time.
+/// The usual statuses. The counter of any other is looked up each time.
 const STATUSES: [u16; 16] = [200, 202, 204, 400, 403, 404, 405, 408, 409, 411, 413, 415, 421, 422, 500, 503];
 
-/// Counts requests by path and status. The labels come from our own routes, never from the request.
+/// Counts requests by path and status. The labels come from the gateway's routes, never from a request.
 #[derive(Debug)]
 pub(super) struct Observe {
     paths: Vec<PathMetrics>,
@@ -28,7 +28,7 @@ struct PathMetrics {
 }
 
 impl Observe {
-    /// Knows these paths; all others count as one.
+    /// Counts each of `paths` by itself and all other paths as one.
     pub(super) fn new(metrics: &Arc<Metrics>, paths: &[&'static str]) -> Observe {
         let path_metrics = |path: &'static str| PathMetrics {
             path,
@@ -39,12 +39,12 @@ impl Observe {
         Observe { paths, metrics: Arc::clone(metrics) }
     }
 
-    /// The place of a path in the table.
+    /// The index of a path in the table.
     pub(super) fn index(&self, path: &str) -> usize {
         self.paths.iter().position(|known| known.path == path).unwrap_or(self.paths.len() - 1)
     }
 
-    /// Notes an answer.
+    /// Counts an answer.
     pub(super) fn record(&self, index: usize, status: StatusCode, seconds: f64) {
         let path = &self.paths[index];
         path.seconds.observe(seconds);

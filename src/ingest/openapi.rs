@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::{IntoParams, ToSchema};
 
-use super::accepted::Accepted;
+use super::accepted::Acceptance;
 use super::influx::{ErrorV1, ErrorV2};
 
 /// One value of one sensor of one device at one instant, or several sensors at one instant in `values`. An optional field
@@ -22,7 +22,7 @@ pub(super) struct Reading {
     #[schema(min_length = 1, max_length = 256, example = "voltage")]
     sensor: Option<String>,
     #[schema(schema_with = value)]
-    value: Option<Value>,
+    value: Option<ValueSchema>,
     /// When; the time of receipt if absent.
     time: Option<Time>,
     /// The unit; UCUM or SenML names are the custom.
@@ -31,19 +31,19 @@ pub(super) struct Reading {
     /// At most 32 tags, names and values at most 256 bytes.
     tags: Option<BTreeMap<String, String>>,
     #[schema(schema_with = values)]
-    values: Option<BTreeMap<String, Value>>,
+    values: Option<BTreeMap<String, ValueSchema>>,
 }
 
-/// A value.
+/// A value of any kind.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
-pub(super) enum Value {
+pub(super) enum ValueSchema {
     Number(f64),
     Boolean(bool),
     Text(String),
 }
 
-/// What a value may be.
+/// The schema of `value`.
 fn value() -> Object {
     ObjectBuilder::new()
         .schema_type(SchemaType::from_iter([Type::Number, Type::Boolean, Type::String]))
@@ -55,7 +55,7 @@ fn value() -> Object {
         .build()
 }
 
-/// What `values` may be.
+/// The schema of `values`.
 fn values() -> Object {
     ObjectBuilder::new()
         .schema_type(Type::Object)
@@ -78,8 +78,9 @@ pub(super) enum Time {
 
 /// One reading or an array of them.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = Readings)]
 #[serde(untagged)]
-pub(super) enum Readings {
+pub(super) enum ReadingsSchema {
     /// One.
     One(Reading),
     /// Several.
@@ -130,11 +131,11 @@ pub(super) struct SenmlRecord {
     ut: Option<f64>,
 }
 
-/// What a request may ask for.
+/// The query parameters of the gateway's own path.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "the document is made from the fields")]
-pub(super) struct Parameters {
+pub(super) struct ReadingsParameters {
     /// Take all readings or none.
     strict: Option<bool>,
     /// What the answer promises: `disk` (where the buffer is on disk), `memory` or `delivered`.
@@ -145,11 +146,11 @@ pub(super) struct Parameters {
     precision: Option<String>,
 }
 
-/// What a request may say in its head.
+/// The header fields of a request.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "the document is made from the fields")]
-pub(super) struct Headers {
+pub(super) struct KeyHeader {
     /// A text of the client's own, the same when it sends the same request again: in quotes, or bare; 1 to 255 bytes
     /// of visible ASCII and spaces. Within `ingest.idempotency_window` the first answer of 202 is given again.
     #[serde(rename = "Idempotency-Key")]
@@ -157,7 +158,7 @@ pub(super) struct Headers {
     idempotency_key: Option<String>,
 }
 
-/// What a request of an InfluxDB client may ask for beside what it may ask on `/v1/readings`. Others are passed over.
+/// The query parameters of the paths of InfluxDB's clients. Others are ignored.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "the document is made from the fields")]
@@ -180,17 +181,17 @@ pub(super) struct InfluxParameters {
     request_body(
         description = "One reading or an array of them; or one reading a line; or a SenML pack (RFC 8428), an array of records.",
         content(
-            (Readings = "application/json"),
+            (ReadingsSchema = "application/json"),
             (Reading = "application/x-ndjson"),
             (Reading = "application/jsonl"),
             (Vec<SenmlRecord> = "application/senml+json"),
         )
     ),
-    params(Parameters, Headers),
+    params(ReadingsParameters, KeyHeader),
     responses(
-        (status = 202, description = "At least one reading was accepted, or there was none.", body = Accepted,
+        (status = 202, description = "At least one reading was accepted, or there was none.", body = Acceptance,
             headers(("Idempotency-Replayed" = String, description = "`true` if this is the answer to an earlier request with the same `Idempotency-Key`; nothing was taken again."))),
-        (status = 400, description = "The body is not what it claims to be (of NDJSON: not one line is), a query parameter is not known or has no such value, or the `Idempotency-Key` or the `Host` is none.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The body is not what it claims to be (of NDJSON: not one line is), a query parameter is not known or has no such value, or the `Idempotency-Key` or the `Host` is not valid.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 403, description = "The request comes from a web page that `server.origins` does not list.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 408, description = "The body did not arrive in time.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 409, description = "The first request with this `Idempotency-Key` is still under way; `Retry-After` says when to come again.", body = crate::problem::Problem, content_type = "application/problem+json"),
@@ -213,11 +214,11 @@ pub(super) fn post() {}
     path = "/api/v2/write",
     tag = "influx",
     request_body(content = String, content_type = "text/plain", description = "One point a line; any media type is taken."),
-    params(InfluxParameters, Headers),
+    params(InfluxParameters, KeyHeader),
     responses(
         (status = 204, description = "Every line was taken, or there was none.",
             headers(("Idempotency-Replayed" = String, description = "`true` if this is the answer to an earlier request with the same `Idempotency-Key`; nothing was taken again."))),
-        (status = 400, description = "Lines, or fields that are no values, were turned away: some (`partial write`; the others were taken), all, or one of a strict request. Or a parameter has no such value, the body is not the compression that it claims to be, or the `Idempotency-Key` is none.", body = ErrorV2),
+        (status = 400, description = "Lines, or fields without a valid value, were turned away: some (`partial write`; the others were taken), all, or one of a strict request. Or a parameter has no such value, the body is not compressed as it claims to be, or the `Idempotency-Key` is not valid.", body = ErrorV2),
         (status = 403, description = "The request comes from a web page that `server.origins` does not list.", body = ErrorV2),
         (status = 408, description = "The body did not arrive in time.", body = ErrorV2),
         (status = 409, description = "The first request with this `Idempotency-Key` is still under way; `Retry-After` says when to come again.", body = ErrorV2),
@@ -240,11 +241,11 @@ pub(super) fn write_v2() {}
     path = "/write",
     tag = "influx",
     request_body(content = String, content_type = "text/plain", description = "One point a line; any media type is taken."),
-    params(InfluxParameters, Headers),
+    params(InfluxParameters, KeyHeader),
     responses(
         (status = 204, description = "Every line was taken, or there was none.",
             headers(("Idempotency-Replayed" = String, description = "`true` if this is the answer to an earlier request with the same `Idempotency-Key`; nothing was taken again."))),
-        (status = 400, description = "Lines, or fields that are no values, were turned away: some (`partial write`; the others were taken), all, or one of a strict request. Or a parameter has no such value, the body is not the compression that it claims to be, or the `Idempotency-Key` is none. `X-Influxdb-Error` has the beginning of the error.", body = ErrorV1),
+        (status = 400, description = "Lines, or fields without a valid value, were turned away: some (`partial write`; the others were taken), all, or one of a strict request. Or a parameter has no such value, the body is not compressed as it claims to be, or the `Idempotency-Key` is not valid. `X-Influxdb-Error` has the beginning of the error.", body = ErrorV1),
         (status = 403, description = "The request comes from a web page that `server.origins` does not list.", body = ErrorV1),
         (status = 408, description = "The body did not arrive in time.", body = ErrorV1),
         (status = 409, description = "The first request with this `Idempotency-Key` is still under way; `Retry-After` says when to come again.", body = ErrorV1),

@@ -1,4 +1,4 @@
-//! From a request to readings in the buffer, on every path that takes some; and the answers of `POST /v1/readings`.
+//! The way of a post of readings into the buffer, on every path that takes readings.
 
 use std::sync::Arc;
 
@@ -15,45 +15,45 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::Front;
-use super::accepted::{Accepted, Taken};
-use super::body::{self, Held};
-use super::content::{Content, Strictness};
+use super::accepted::{Acceptance, Reply};
+use super::body::{self, BudgetShare};
+use super::content::{RequestContent, Strictness};
 use super::dialect::Dialect;
 use super::encoding::Encoding;
 use super::error::{IngestError, faults};
 use super::evidence::{Evidence, Sender};
-use super::idempotency::{Answer, Claim, Digest, Fingerprint, Idempotency, Turn};
+use super::idempotency::{Digest, Fingerprint, Idempotency, KeyOutcome, KeyReservation, StoredAnswer};
 use crate::buffer::{self, Ack, Buffer};
 use crate::door::has_no_end;
 use crate::tasks;
 
-/// Bodies up to this size are decoded where they arrive: at most about 0.3 ms. Larger ones, and compressed ones,
-/// are decoded on a thread for blocking work.
+/// Plain bodies up to this size are decoded in the task of their connection, in at most about 0.3 ms. Larger ones and
+/// compressed ones are decoded on a thread for blocking work.
 const INLINE_BYTES_MAX: usize = 64 * 1024;
-/// Encoded readings may take this many times the bytes of their body, and [`EXPANSION_FREE_BYTES`] beyond that, but
-/// never more than [`EXPANSION_OF_MAX_BODY`] times `server.max_body`. Usually they take less than the body.
+/// Encoded readings may take this many times the bytes of their body plus [`EXPANSION_FREE_BYTES`], but at most
+/// [`EXPANSION_OF_MAX_BODY`] times `server.max_body`. Usually they take less than the body.
 const EXPANSION_OF_BODY: usize = 64;
 const EXPANSION_FREE_BYTES: usize = 64 * 1024;
 const EXPANSION_OF_MAX_BODY: usize = 8;
 
-/// A request whose body was read.
-enum Begun {
-    /// It is to be taken, and this is its turn if it has a key.
-    Now(Decoded, Option<Turn>),
-    /// It was answered before.
-    Before(Answer),
+/// A decoded body, unless its request is a repetition.
+enum DecodedBody {
+    /// The readings to accept, and the reservation of the request's key if it has one.
+    First(Decoded, Option<KeyReservation>),
+    /// The answer to an earlier request with the same key.
+    Replay(StoredAnswer),
 }
 
-/// Whether a key was looked up yet.
-enum Turns {
-    /// It was, if there is one.
-    Claimed(Option<Turn>),
-    /// It will be, once the body is decompressed.
-    Unclaimed(Option<(Digest, Arc<Idempotency>)>),
+/// Whether the key of a request was already looked up.
+enum KeyProgress {
+    /// It was, if the request has one.
+    Reserved(Option<KeyReservation>),
+    /// It will be, after the body is decompressed.
+    Pending(Option<(Digest, Arc<Idempotency>)>),
 }
 
 impl Front {
-    /// Answers a `POST` to a path that takes readings. The second value says why nothing was taken, if nothing was.
+    /// Answers a `POST` to a path that takes readings. The second value is the reason of a refusal.
     pub(super) async fn post(
         &self,
         request: Request<Incoming>,
@@ -70,14 +70,14 @@ impl Front {
 
     /// Takes the readings of a request, whole or not at all.
     ///
-    /// Dropped half-way (the client hung up), the readings are in the buffer or not; the books balance either way. A
-    /// request with a key that has come as far as the buffer goes on by itself.
+    /// If the future is dropped (the client hung up), the readings may be in the buffer or not; the ledger adds up
+    /// either way. A request with a key that has reached the buffer is completed in its own task.
     async fn take(
         &self,
         request: Request<Incoming>,
         dialect: Dialect,
         evidence: &mut Evidence,
-    ) -> Result<Taken, IngestError> {
+    ) -> Result<Reply, IngestError> {
         let (head, body) = request.into_parts();
         let (content, key) = match self.admit(&head, &body, dialect) {
             Ok(admitted) => admitted,
@@ -86,15 +86,15 @@ impl Front {
                 return Err(error);
             }
         };
-        let mut held = self.bodies.hold();
-        let body = body::read(body, self.config.max_body, self.config.request_timeout, &mut held).await?;
+        let mut share = self.bodies.share();
+        let body = body::read(body, self.config.max_body, self.config.request_timeout, &mut share).await?;
         evidence.see_body(&body, content.decoder);
-        let (decoded, turn) = match self.begin(body, content, key, &mut held, evidence).await? {
-            Begun::Now(decoded, turn) => (decoded, turn),
-            Begun::Before(answer) => return Ok(Taken::Before(again(answer))),
+        let (decoded, reservation) = match self.begin(body, content, key, &mut share, evidence).await? {
+            DecodedBody::First(decoded, reservation) => (decoded, reservation),
+            DecodedBody::Replay(answer) => return Ok(Reply::Replay(replay(answer))),
         };
-        // The body is gone, its readings are here.
-        held.replace(decoded.readings.bytes_held())?;
+        // The body is dropped; from here on its readings count.
+        share.replace(decoded.readings.bytes_held())?;
         let (readings, mut accepted) = self.judge(decoded, content, evidence)?;
         if self.draining.is_cancelled() {
             return Err(IngestError::Push(buffer::PushError::Closed));
@@ -106,30 +106,32 @@ impl Front {
             until_taken: None,
             memo: None,
         };
-        let ack = match turn {
-            None => push(&*self.buffer, &self.waiting, request, held).await?,
-            // Its key is free again once it is answered.
-            Some(_turn) if !dialect.remembers(&accepted) => {
-                push(&*self.buffer, &self.waiting, request, held).await?
+        let ack = match reservation {
+            None => push(&*self.buffer, &self.waiting, request, share).await?,
+            // Dropping the reservation frees the key.
+            Some(_reservation) if !dialect.remembers(&accepted) => {
+                push(&*self.buffer, &self.waiting, request, share).await?
             }
-            Some(turn) => self.push_in_turn(turn, remembered(&accepted, content.ack), request, held).await?,
+            Some(reservation) => {
+                self.push_reserved(reservation, stored_answer(&accepted, content.ack), request, share).await?
+            }
         };
         accepted.ack = ack.name();
-        Ok(Taken::Now(accepted))
+        Ok(Reply::First(accepted))
     }
 
-    /// Refuses what needs no body to be refused.
+    /// Checks the head of a request, before its body is read.
     fn admit(
         &self,
         head: &http::request::Parts,
         body: &Incoming,
         dialect: Dialect,
-    ) -> Result<(Content, Option<Digest>), IngestError> {
+    ) -> Result<(RequestContent, Option<Digest>), IngestError> {
         self.via.check(&head.headers, Instant::now()).map_err(|_looped| IngestError::Looped)?;
         if has_no_end(&head.headers, body) {
             return Err(IngestError::NoLength);
         }
-        let mut content = Content::read(head, dialect, self.ack)?;
+        let mut content = RequestContent::read(head, dialect, self.ack)?;
         let limit = self.config.max_body;
         if body.size_hint().lower() > limit as u64 {
             return Err(IngestError::BodyTooLarge { limit });
@@ -139,7 +141,7 @@ impl Front {
         Ok((content, key))
     }
 
-    /// Lets the sender of a refused request finish, unless it waits to be asked for its body.
+    /// Reads the rest of a refused request, unless its sender waits for `100 Continue`.
     pub(super) async fn turn_away(&self, head: &http::request::Parts, body: Incoming) {
         if !head.headers.contains_key(EXPECT) {
             let deadline = Instant::now() + self.config.request_timeout;
@@ -147,59 +149,59 @@ impl Front {
         }
     }
 
-    /// Reads the readings of a body, unless a request with its key was answered before: what counts for that is what
-    /// was in the body, and not how it was compressed.
+    /// Decodes a body, unless an earlier request with its key was answered. Requests are compared by their decompressed
+    /// bodies.
     async fn begin(
         &self,
         body: Bytes,
-        content: Content,
+        content: RequestContent,
         key: Option<Digest>,
-        held: &mut Held,
+        share: &mut BudgetShare,
         evidence: &mut Evidence,
-    ) -> Result<Begun, IngestError> {
+    ) -> Result<DecodedBody, IngestError> {
         let claim = key.zip(self.keys.clone());
         if content.encoding != Encoding::Identity {
-            return self.decode_large(body, content, Turns::Unclaimed(claim), held, evidence).await;
+            return self.decode_large(body, content, KeyProgress::Pending(claim), share, evidence).await;
         }
-        let turn = match claim {
+        let reservation = match claim {
             None => None,
-            Some((key, keys)) => match keys.claim(key, Fingerprint::of_plain(content, &body).await)? {
-                Claim::First(turn) => Some(turn),
-                Claim::Again(answer) => return Ok(Begun::Before(answer)),
+            Some((key, keys)) => match keys.reserve(key, Fingerprint::of_plain(content, &body).await)? {
+                KeyOutcome::First(reservation) => Some(reservation),
+                KeyOutcome::Replay(answer) => return Ok(DecodedBody::Replay(answer)),
             },
         };
         if body.len() <= INLINE_BYTES_MAX {
             let decoded = decode_within(&body, content, self.rules(content), self.config.max_body, evidence)?;
-            return Ok(Begun::Now(decoded, turn));
+            return Ok(DecodedBody::First(decoded, reservation));
         }
-        self.decode_large(body, content, Turns::Claimed(turn), held, evidence).await
+        self.decode_large(body, content, KeyProgress::Reserved(reservation), share, evidence).await
     }
 
-    /// The same on a thread for blocking work, for as many bodies at a time as there are cores: more would only hold
-    /// more memory.
+    /// Does the same on a thread for blocking work, for as many bodies at a time as there are cores: more would only
+    /// hold more memory.
     async fn decode_large(
         &self,
         body: Bytes,
-        content: Content,
-        turns: Turns,
-        held: &mut Held,
+        content: RequestContent,
+        key: KeyProgress,
+        share: &mut BudgetShare,
         evidence: &mut Evidence,
-    ) -> Result<Begun, IngestError> {
+    ) -> Result<DecodedBody, IngestError> {
         let (rules, limit) = (self.rules(content), self.config.max_body);
         let _permit = self.decoding.acquire().await.map_err(|_closed| IngestError::Internal)?;
-        let mut lent = std::mem::replace(held, self.bodies.hold());
+        let mut lent = std::mem::replace(share, self.bodies.share());
         let mut seen = std::mem::take(evidence);
         let work = move || {
-            let begun = decompress_and_decode(body, content, turns, (rules, limit), &mut lent, &mut seen);
+            let begun = decompress_and_decode(body, content, key, (rules, limit), &mut lent, &mut seen);
             (begun, lent, seen)
         };
         let done = tokio::task::spawn_blocking(work).await;
         let (begun, lent, seen) = done.map_err(|_panic| IngestError::Internal)?;
-        (*held, *evidence) = (lent, seen);
+        (*share, *evidence) = (lent, seen);
         begun
     }
 
-    fn rules(&self, content: Content) -> Rules {
+    fn rules(&self, content: RequestContent) -> Rules {
         let received_at = Timestamp::from_system(wall_time());
         let nanos = |duration: std::time::Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
         let (future, past) = (self.config.max_future, self.config.max_past);
@@ -228,13 +230,14 @@ impl Front {
         }
     }
 
-    /// Decides what a request whose body was read is answered with, if the buffer takes its readings.
+    /// Applies the strictness of a request to its rejections, counts them, and prepares the answer for the case that the
+    /// buffer accepts the readings.
     fn judge(
         &self,
         mut decoded: Decoded,
-        content: Content,
+        content: RequestContent,
         evidence: &mut Evidence,
-    ) -> Result<(Readings, Accepted), IngestError> {
+    ) -> Result<(Readings, Acceptance), IngestError> {
         let rejected = decoded.rejections.count();
         if rejected > 0 {
             if content.strictness == Strictness::AllOrNone {
@@ -251,45 +254,46 @@ impl Front {
         }
         let errors = faults(decoded.rejections.listed);
         let accepted =
-            Accepted { accepted: decoded.readings.len(), rejected, ack: content.ack.name(), errors };
+            Acceptance { accepted: decoded.readings.len(), rejected, ack: content.ack.name(), errors };
         Ok((decoded.readings, accepted))
     }
 
-    /// Puts the readings of a request with a key into the buffer, in a task of its own: if the client hangs up, it
-    /// goes on, and its answer is there when the client comes again.
-    async fn push_in_turn(
+    /// Pushes the readings of a request with a key in a task of its own, which also completes if the client hangs up:
+    /// its repetition then gets the answer.
+    async fn push_reserved(
         &self,
-        turn: Turn,
-        answer: Answer,
+        reservation: KeyReservation,
+        answer: StoredAnswer,
         request: buffer::Request,
-        held: Held,
+        share: BudgetShare,
     ) -> Result<Ack, IngestError> {
         let (buffer, waiting) = (Arc::clone(&self.buffer), Arc::clone(&self.waiting));
-        let request = buffer::Request { memo: Some(turn.memo(answer.clone())), ..request };
-        let kept = if self.acks.contains(&Ack::Disk) { Ack::Disk } else { Ack::Memory };
+        let request = buffer::Request { memo: Some(reservation.memo(answer.clone())), ..request };
+        let ack_if_refused = if self.acks.contains(&Ack::Disk) { Ack::Disk } else { Ack::Memory };
         let task = tokio::spawn(async move {
-            let pushed = push(&*buffer, &waiting, request, held).await;
+            let pushed = push(&*buffer, &waiting, request, share).await;
             match &pushed {
-                Ok(ack) => turn.remember(Answer { ack: *ack, ..answer }),
-                // The readings were taken, and must not be again: who asks hears what is true of all of them.
+                Ok(ack) => reservation.remember(StoredAnswer { ack: *ack, ..answer }),
+                // The readings were accepted, and must not be accepted again: a repetition is told the acknowledgement
+                // that all of them have.
                 Err(IngestError::NotDelivered(buffer::PushError::Refused)) => {
-                    turn.remember(Answer { ack: kept, ..answer });
+                    reservation.remember(StoredAnswer { ack: ack_if_refused, ..answer });
                 }
                 Err(_) => {}
             }
             pushed
         });
-        // A panic is passed on: who waits is answered as if it had been here.
+        // A panic in the task goes on here, as if the push had run in this one.
         tasks::outcome(task.await).await
     }
 }
 
-/// Puts the readings of a request into the buffer, and waits until the promise of its `ack` is kept.
+/// Pushes the readings of a request into the buffer, and waits until its acknowledgement holds.
 async fn push(
     buffer: &dyn Buffer,
     waiting: &Semaphore,
     mut request: buffer::Request,
-    held: Held,
+    share: BudgetShare,
 ) -> Result<Ack, IngestError> {
     if request.readings.is_empty() {
         return Ok(request.ack);
@@ -297,44 +301,44 @@ async fn push(
     request.readings.shrink();
     if request.ack != Ack::Delivered {
         let receipt = buffer.push(request).await?;
-        drop(held);
+        drop(share);
         return Ok(receipt.ack);
     }
-    // While it waits for delivery, its readings count in the buffer, and no longer here.
-    request.until_taken = Some(Box::new(held));
+    // While the request waits for delivery, its readings count in the buffer and no longer in this budget.
+    request.until_taken = Some(Box::new(share));
     let _place = waiting.try_acquire().map_err(|_none_left| IngestError::TooManyWait)?;
     Ok(buffer.push(request).await?.ack)
 }
 
-/// What a large or compressed body comes to; its key is looked up between the two if it was not before.
+/// Decompresses and decodes a body. Between the two it looks its key up, if that is pending.
 fn decompress_and_decode(
     body: Bytes,
-    content: Content,
-    turns: Turns,
+    content: RequestContent,
+    key: KeyProgress,
     (rules, max_body): (Rules, usize),
-    held: &mut Held,
+    share: &mut BudgetShare,
     evidence: &mut Evidence,
-) -> Result<Begun, IngestError> {
-    let plain = body::decompress(body, content.encoding, max_body, held)?;
+) -> Result<DecodedBody, IngestError> {
+    let plain = body::decompress(body, content.encoding, max_body, share)?;
     evidence.see_body(&plain, content.decoder);
-    let turn = match turns {
-        Turns::Claimed(turn) => turn,
-        Turns::Unclaimed(None) => None,
-        Turns::Unclaimed(Some((key, keys))) => {
-            match keys.claim(key, Fingerprint::of_decompressed(content, &plain))? {
-                Claim::First(turn) => Some(turn),
-                Claim::Again(answer) => return Ok(Begun::Before(answer)),
+    let reservation = match key {
+        KeyProgress::Reserved(reservation) => reservation,
+        KeyProgress::Pending(None) => None,
+        KeyProgress::Pending(Some((key, keys))) => {
+            match keys.reserve(key, Fingerprint::of_decompressed(content, &plain))? {
+                KeyOutcome::First(reservation) => Some(reservation),
+                KeyOutcome::Replay(answer) => return Ok(DecodedBody::Replay(answer)),
             }
         }
     };
     let decoded = decode_within(&plain, content, rules, max_body, evidence)?;
-    Ok(Begun::Now(decoded, turn))
+    Ok(DecodedBody::First(decoded, reservation))
 }
 
-/// Decodes a body whose readings may take only so many times its bytes.
+/// Decodes a body whose readings may take only a bounded multiple of its bytes.
 fn decode_within(
     body: &[u8],
-    content: Content,
+    content: RequestContent,
     rules: Rules,
     max_body: usize,
     evidence: &mut Evidence,
@@ -347,14 +351,14 @@ fn decode_within(
     if decoded.overflowed { Err(IngestError::ExpandsTooFar { limit }) } else { Ok(decoded) }
 }
 
-/// What is remembered of an answer.
-fn remembered(accepted: &Accepted, ack: Ack) -> Answer {
+/// The form in which an answer is stored for repetitions.
+fn stored_answer(accepted: &Acceptance, ack: Ack) -> StoredAnswer {
     let errors = match accepted.errors.is_empty() {
         true => Vec::new(),
         false => serde_json::to_vec(&accepted.errors).unwrap_or_default(),
     };
-    Answer {
-        // The largest body that may be allowed holds fewer.
+    StoredAnswer {
+        // Even the largest body that settings can allow holds fewer readings.
         accepted: u32::try_from(accepted.accepted).unwrap_or(u32::MAX),
         rejected: u32::try_from(accepted.rejected).unwrap_or(u32::MAX),
         ack,
@@ -362,9 +366,9 @@ fn remembered(accepted: &Accepted, ack: Ack) -> Answer {
     }
 }
 
-/// What was remembered, byte for byte as it was.
-fn again(answer: Answer) -> Accepted {
-    Accepted {
+/// The answer of a repetition, byte for byte the first one.
+fn replay(answer: StoredAnswer) -> Acceptance {
+    Acceptance {
         accepted: answer.accepted as usize,
         rejected: answer.rejected.into(),
         ack: answer.ack.name(),

@@ -1,12 +1,12 @@
-//! Requests that were refused as a whole: which reason they are counted under.
+//! The reasons under which refused requests are counted.
 
 use http::StatusCode;
 use prometheus::IntCounter;
 
 use crate::metrics::Metrics;
 
-/// Every reason with what it means, for `docs/src/reference/statuses.md`. Those of a request for readings come from the
-/// error, the others from the status.
+/// Every reason with its meaning, for `docs/src/reference/statuses.md`. A post of readings gets its reason from the
+/// error, any other request from the status.
 pub const REASONS: &[(&str, &str)] = &[
     ("full", "the buffer has no room"),
     ("storage", "the buffer cannot store readings now; the disk is full, for one"),
@@ -39,11 +39,11 @@ pub const REASONS: &[(&str, &str)] = &[
     (HEAD, "what came is not HTTP, or its head is too large"),
     (OTHER, "any other, such as a transfer coding that is not known"),
 ];
-/// What came is no request of HTTP, or its head is too large: answered with 400 or 431 below the front.
+/// The bytes are not an HTTP request, or its head is too large: answered with 400 or 431 below the front.
 pub(super) const HEAD: &str = "head";
 const OTHER: &str = "other";
 
-/// The reason that a status speaks of; `None` if it refuses nothing.
+/// The reason for a status; `None` if it is not a refusal.
 pub(super) fn of_status(status: StatusCode) -> Option<&'static str> {
     let reason = match status.as_u16() {
         ..400 => return None,
@@ -57,7 +57,7 @@ pub(super) fn of_status(status: StatusCode) -> Option<&'static str> {
         415 => "media_type",
         421 => "host",
         500 => "internal",
-        // How `/readyz` says that it is not ready.
+        // `/readyz` answers this while the gateway is not ready.
         503 => return None,
         508 => "loop",
         _ => OTHER,
@@ -65,14 +65,14 @@ pub(super) fn of_status(status: StatusCode) -> Option<&'static str> {
     Some(reason)
 }
 
-/// `requests_refused_total`.
+/// The metric `requests_refused_total`.
 #[derive(Debug)]
 pub(super) struct RefusalCounters {
     counters: Vec<IntCounter>,
 }
 
 impl RefusalCounters {
-    /// Shows every reason from the start, so that an alert sees the first one.
+    /// Makes a counter of every reason at once, so that an alert sees the first refusal.
     pub(super) fn new(metrics: &Metrics) -> RefusalCounters {
         let counter = |(reason, _): &(&str, &str)| metrics.requests_refused.with_label_values(&[*reason]);
         RefusalCounters { counters: REASONS.iter().map(counter).collect() }
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_status_that_refuses_has_a_reason_of_the_table() {
+    fn every_refusing_status_has_a_reason_from_the_table() {
         for status in (100..600).filter_map(|status| StatusCode::from_u16(status).ok()) {
             let reason = of_status(status);
             let refuses = status.as_u16() >= 400 && status != StatusCode::SERVICE_UNAVAILABLE;

@@ -1,15 +1,15 @@
-//! What the statuses of the paths that take readings mean to their clients.
+//! The meaning of the statuses of the paths that take readings.
 //!
-//! `docs/src/reference/statuses.md` is written from this table; `tests/it/documents.rs` holds it to what the front answers.
+//! `docs/src/reference/statuses.md` is generated from this table; `tests/it/documents.rs` compares it with the answers.
 
-/// A status, for the people who make clients.
+/// A status, explained for authors of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusRow {
     /// The status.
     pub status: u16,
-    /// When it is answered, and whether anything was accepted; `reserved: …` if this version never answers it.
+    /// Its cause, and whether anything was accepted; `reserved: …` if this version never answers it.
     pub when: &'static str,
-    /// What to do then.
+    /// What the client does next.
     pub remedy: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! What the front gives to the buffer, and gets from it after a restart.
+//! The memos that the front gives to the buffer and gets back after a restart.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -20,27 +20,27 @@ use crate::config::Config;
 use crate::door::{Door, DoorConfig};
 use crate::listener::{self, ConnectionLimits};
 
-/// A buffer that notes the memos of what is pushed, and takes it as the disk would.
+/// A buffer that collects the memos of pushed requests, and accepts them like the buffer on disk.
 #[derive(Debug)]
-struct Noting {
+struct MemoBuffer {
     accounts: Arc<Accounts>,
     memos: Mutex<Vec<Option<Bytes>>>,
-    /// The first push fails like this.
-    fails: Mutex<Option<fn() -> PushError>>,
+    /// The failure of the first push.
+    failure: Mutex<Option<fn() -> PushError>>,
 }
 
-impl Noting {
-    fn new() -> Arc<Noting> {
+impl MemoBuffer {
+    fn new() -> Arc<MemoBuffer> {
         let limit = Amount { readings: 1000, bytes: 1 << 20 };
         let bounds = Bounds { limit, least: Record::AMOUNT_MIN };
         let accounts = Accounts::new(bounds, 1, tokio::time::Instant::now());
-        Arc::new(Noting { accounts, memos: Mutex::default(), fails: Mutex::default() })
+        Arc::new(MemoBuffer { accounts, memos: Mutex::default(), failure: Mutex::default() })
     }
 
-    fn failing(fails: fn() -> PushError) -> Arc<Noting> {
-        let noting = Noting::new();
-        *noting.fails.lock().unwrap() = Some(fails);
-        noting
+    fn failing(failure: fn() -> PushError) -> Arc<MemoBuffer> {
+        let buffer = MemoBuffer::new();
+        *buffer.failure.lock().unwrap() = Some(failure);
+        buffer
     }
 
     fn memos(&self) -> Vec<Option<Bytes>> {
@@ -48,12 +48,12 @@ impl Noting {
     }
 }
 
-impl Buffer for Noting {
+impl Buffer for MemoBuffer {
     fn push(&self, request: Request) -> BoxFuture<'_, Result<Receipt, PushError>> {
         async move {
-            let fails = self.fails.lock().unwrap().take();
-            if let Some(fails) = fails {
-                return Err(fails());
+            let failure = self.failure.lock().unwrap().take();
+            if let Some(failure) = failure {
+                return Err(failure());
             }
             self.memos.lock().unwrap().push(request.memo);
             Ok(Receipt { ack: request.ack })
@@ -89,10 +89,10 @@ impl Drop for Served {
 }
 
 impl Served {
-    async fn start(buffer: &Arc<Noting>, memos: &[Bytes]) -> Served {
+    async fn start(buffer: &Arc<MemoBuffer>, memos: &[Bytes]) -> Served {
         let config = Config::read(None, &[]).expect("the defaults are good").ingest;
         let metrics = Arc::new(Metrics::new());
-        let buffer: Arc<dyn Buffer> = Arc::<Noting>::clone(buffer);
+        let buffer: Arc<dyn Buffer> = Arc::<MemoBuffer>::clone(buffer);
         let acks = &[Ack::Memory, Ack::Disk, Ack::Delivered];
         let front = Front::new(config, 10, buffer, Ack::Disk, acks, CancellationToken::new(), &metrics);
         front.restore(memos);
@@ -106,7 +106,7 @@ impl Served {
         Served { address, server }
     }
 
-    /// Posts a reading, and says which status and body came back, and whether they came again.
+    /// Posts a reading. Returns the status and body of the answer, and whether it is a replay.
     async fn post(&self, key: Option<&str>, ack: &str) -> (u16, String, bool) {
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         let request = client.post(format!("http://{}{READINGS_PATH}?ack={ack}", self.address));
@@ -119,8 +119,8 @@ impl Served {
 }
 
 #[tokio::test]
-async fn an_answer_is_given_again_after_a_restart_from_what_the_buffer_kept() {
-    let buffer = Noting::new();
+async fn an_answer_is_replayed_after_a_restart_from_its_memo_in_the_buffer() {
+    let buffer = MemoBuffer::new();
     let before = Served::start(&buffer, &[]).await;
     let (_, disk, _) = before.post(Some("disk"), "disk").await;
     let (_, delivered, _) = before.post(Some("delivered"), "delivered").await;
@@ -128,7 +128,7 @@ async fn an_answer_is_given_again_after_a_restart_from_what_the_buffer_kept() {
     let memos: Vec<Bytes> = buffer.memos().into_iter().flatten().collect();
     assert_eq!(memos.len(), 2);
 
-    let buffer = Noting::new();
+    let buffer = MemoBuffer::new();
     let after = Served::start(&buffer, &memos).await;
     assert_eq!(after.post(Some("disk"), "disk").await, (202, disk, true));
     let not_known = delivered.replace(r#""ack":"delivered""#, r#""ack":"disk""#);
@@ -139,7 +139,7 @@ async fn an_answer_is_given_again_after_a_restart_from_what_the_buffer_kept() {
 
 #[tokio::test]
 async fn a_request_without_a_key_has_no_memo() {
-    let buffer = Noting::new();
+    let buffer = MemoBuffer::new();
     let served = Served::start(&buffer, &[]).await;
     assert_eq!(served.post(None, "disk").await.0, 202);
     assert_eq!(served.post(Some("a"), "disk").await.0, 202);
@@ -156,12 +156,12 @@ async fn a_push_that_fails_frees_the_key_and_one_that_panics_too() {
         (|| PushError::Refused, 422),
         (|| panic!("the buffer has a defect"), 500),
     ];
-    for (fails, status) in failing {
-        let buffer = Noting::failing(fails);
+    for (failure, status) in failing {
+        let buffer = MemoBuffer::failing(failure);
         let served = Served::start(&buffer, &[]).await;
         assert_eq!(served.post(Some("a"), "disk").await.0, status);
         let (again, _, replayed) = served.post(Some("a"), "disk").await;
-        // Readings that nodes refused were taken, and are not taken again.
+        // Readings that nodes refused had been accepted, so the repetition is not accepted again.
         assert_eq!((again, replayed), (202, status == 422), "after {status}");
     }
 }

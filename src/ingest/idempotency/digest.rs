@@ -1,21 +1,20 @@
-//! Keys and bodies in sixteen bytes.
+//! Digests of keys and requests, 16 bytes each.
 
 use forebay_codec::DECODERS;
 use sha2::{Digest as _, Sha256};
 
-use crate::ingest::content::{Content, Strictness};
+use crate::ingest::content::{RequestContent, Strictness};
 
-/// Bytes of a body that are hashed before others get a turn: about 0.2 ms where the processor has no instructions
-/// for it.
+/// Bytes of a body that are hashed before the task yields: about 0.2 ms on a processor without instructions for SHA.
 const STEP_BYTES: usize = 64 * 1024;
 
-/// The first half of a SHA-256: 128 bits, of which nobody finds two texts by chance. One who spends 2^64 tries on it
-/// fools only requests that he sends himself.
+/// The first half of a SHA-256: 128 bits, which never collide by chance. A client that spends 2^64 tries on a collision
+/// can only confuse its own requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::ingest) struct Digest(pub(super) [u8; Digest::BYTES]);
 
 impl Digest {
-    /// How many bytes it takes.
+    /// Bytes of a digest.
     pub(super) const BYTES: usize = 16;
 
     /// The digest of a key.
@@ -31,41 +30,41 @@ impl Digest {
     }
 }
 
-/// What a request asks for: its body, decompressed, and all that decides what that means.
+/// Identifies a request: a digest of its decompressed body and of everything that decides the body's meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ingest) struct Fingerprint {
     pub(super) digest: Digest,
-    pub(super) came: Came,
+    pub(super) form: BodyForm,
 }
 
-/// How a body came.
+/// The form in which a body was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Came {
-    /// As it is.
+pub(super) enum BodyForm {
+    /// Not compressed.
     Plain,
-    /// Compressed.
+    /// Compressed in any way.
     Compressed,
 }
 
-/// The digest of an earlier request.
+/// The stored digest of an earlier request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Kept {
+pub(super) struct StoredFingerprint {
     pub(super) digest: Digest,
-    pub(super) of: Of,
+    pub(super) kind: DigestKind,
 }
 
-/// What the digest of an earlier request was made of.
+/// The bytes that a stored digest was made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Of {
-    /// The body, decompressed.
+pub(super) enum DigestKind {
+    /// The decompressed body.
     Content,
-    /// The body as it was sent, with the name of its encoding, as version 0.1 had it.
+    /// The body as it was sent and the name of its encoding, as in version 0.1.
     Transfer,
 }
 
 impl Fingerprint {
-    /// Of a body that came as it is. Others get a turn while a large body is hashed.
-    pub(in crate::ingest) async fn of_plain(content: Content, body: &[u8]) -> Fingerprint {
+    /// The fingerprint of a body that was sent plain. The task yields while it hashes a large body.
+    pub(in crate::ingest) async fn of_plain(content: RequestContent, body: &[u8]) -> Fingerprint {
         let mut sha = meaning(content);
         let mut pieces = body.chunks(STEP_BYTES).peekable();
         while let Some(piece) = pieces.next() {
@@ -74,30 +73,32 @@ impl Fingerprint {
                 tokio::task::yield_now().await;
             }
         }
-        Fingerprint { digest: Digest::cut(sha), came: Came::Plain }
+        Fingerprint { digest: Digest::cut(sha), form: BodyForm::Plain }
     }
 
-    /// Of a body that came compressed. It takes as long as the body takes; call it where blocking is allowed.
-    pub(in crate::ingest) fn of_decompressed(content: Content, body: &[u8]) -> Fingerprint {
-        Fingerprint { digest: Digest::cut(meaning(content).chain_update(body)), came: Came::Compressed }
+    /// The fingerprint of a body that was sent compressed. It blocks in proportion to the body: call it where that is
+    /// allowed.
+    pub(in crate::ingest) fn of_decompressed(content: RequestContent, body: &[u8]) -> Fingerprint {
+        Fingerprint { digest: Digest::cut(meaning(content).chain_update(body)), form: BodyForm::Compressed }
     }
 
-    /// Whether the earlier request asked for the same, as far as anybody can tell: what 0.1 kept of a compressed body
-    /// cannot be compared, because the same body compressed anew has other bytes.
-    pub(super) fn is_same_as(self, kept: Kept) -> bool {
-        self.digest == kept.digest || (kept.of == Of::Transfer && self.came == Came::Compressed)
+    /// Whether the earlier request was the same, as far as can be known: a digest of compressed bytes from version 0.1
+    /// cannot be compared, because the same body compressed again has other bytes.
+    pub(super) fn is_same_as(self, earlier: StoredFingerprint) -> bool {
+        self.digest == earlier.digest
+            || (earlier.kind == DigestKind::Transfer && self.form == BodyForm::Compressed)
     }
 }
 
-/// Begins with what decides the meaning of a body. Names, not numbers: tables may be in another order after a restart
-/// with another version.
-fn meaning(content: Content) -> Sha256 {
+/// Starts a hash with everything that decides the meaning of a body. It takes names and not indices, because tables may
+/// have another order in another version.
+fn meaning(content: RequestContent) -> Sha256 {
     let strictness = match content.strictness {
         Strictness::EachByItself => "each",
         Strictness::AllOrNone => "strict",
     };
     let format = DECODERS.members[content.format].0;
-    // Where the encoding's name stood in 0.1: so the keys that it kept of bodies without one can be compared.
+    // Version 0.1 hashed the encoding's name in this place: so its digests of plain bodies can be compared.
     let words = [format, "identity", content.precision.name(), strictness, content.ack.name()];
     words.iter().fold(Sha256::new(), |sha, word| sha.chain_update(word).chain_update(b"\0"))
 }
@@ -108,7 +109,7 @@ mod tests {
     use crate::buffer::Ack;
     use crate::ingest::Dialect;
 
-    fn content(path: &str, headers: &[(&str, &str)]) -> Content {
+    fn content(path: &str, headers: &[(&str, &str)]) -> RequestContent {
         let mut request = http::Request::post(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -116,13 +117,13 @@ mod tests {
         let (head, ()) = request.body(()).expect("a request").into_parts();
         let acks = &[Ack::Memory, Ack::Delivered];
         let dialect = Dialect::at(head.uri.path()).unwrap_or(Dialect::Own);
-        let mut content = Content::read(&head, dialect, Ack::Memory).expect("a type that is taken");
+        let mut content = RequestContent::read(&head, dialect, Ack::Memory).expect("a type that is taken");
         content.ask(head.uri.query(), dialect, acks).expect("parameters that are known");
         content
     }
 
     #[tokio::test]
-    async fn whatever_decides_the_meaning_of_a_request_changes_its_digest() {
+    async fn everything_that_decides_the_meaning_of_a_request_changes_its_digest() {
         let large = vec![b' '; 3 * STEP_BYTES];
         let mut larger = large.clone();
         larger.push(b' ');
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_only_looks_different_is_the_same_request() {
+    async fn different_spellings_of_one_request_have_the_same_digest() {
         let same = [
             content("/", &[]),
             content("/?ack=memory&strict=false&precision=ms", &[]),
@@ -168,21 +169,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_0_1_kept_is_compared_where_it_can_be_and_is_the_same_where_it_cannot() {
+    async fn digests_of_version_0_1_are_compared_where_possible_and_match_otherwise() {
         let plain = content("/", &[]);
         // `printf 'json\0identity\0ms\0each\0memory\0{}' | sha256sum`
         let expected = 0x4c35_b4dc_39eb_06b5_3e09_c5e4_9d71_1305_u128;
-        let kept = Kept { digest: Digest(expected.to_be_bytes()), of: Of::Transfer };
-        assert!(Fingerprint::of_plain(plain, b"{}").await.is_same_as(kept));
-        assert!(!Fingerprint::of_plain(plain, b"[]").await.is_same_as(kept));
+        let earlier =
+            StoredFingerprint { digest: Digest(expected.to_be_bytes()), kind: DigestKind::Transfer };
+        assert!(Fingerprint::of_plain(plain, b"{}").await.is_same_as(earlier));
+        assert!(!Fingerprint::of_plain(plain, b"[]").await.is_same_as(earlier));
         let compressed = Fingerprint::of_decompressed(content("/", &[("content-encoding", "gzip")]), b"[]");
-        assert!(compressed.is_same_as(kept));
-        assert!(!compressed.is_same_as(Kept { of: Of::Content, ..kept }));
+        assert!(compressed.is_same_as(earlier));
+        assert!(!compressed.is_same_as(StoredFingerprint { kind: DigestKind::Content, ..earlier }));
     }
 
     #[test]
     fn a_digest_of_a_key_is_half_of_its_sha_256() {
-        // The whole one is ba7816bf 8f01cfea 414140de 5dae2223 b00361a3 96177a9c b410ff61 f20015ad.
+        // The whole hash is ba7816bf 8f01cfea 414140de 5dae2223 b00361a3 96177a9c b410ff61 f20015ad.
         let expected = 0xba78_16bf_8f01_cfea_4141_40de_5dae_2223_u128;
         assert_eq!(Digest::of_key(b"abc"), Digest(expected.to_be_bytes()));
     }

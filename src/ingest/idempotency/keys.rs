@@ -1,130 +1,134 @@
-//! Which keys were given, and what was answered: decided from the keys and the time alone.
+//! The known keys and their answers. Decisions depend on the keys and the time alone.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::digest::{Digest, Fingerprint, Kept, Of};
-use super::store::{Remembered, Store};
+use super::digest::{Digest, DigestKind, Fingerprint, StoredFingerprint};
+use super::store::{AnswerEntry, AnswerStore};
 use crate::buffer::Ack;
 
-/// Answers past their time that one call takes out at most, so that none takes long.
+/// Most expired answers that one call removes, so that no call takes long.
 const EXPIRED_AT_ONCE: usize = 16;
 
-/// How much is remembered.
+/// The limits of the known keys.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// How long an answer is given again.
+pub(super) struct KeyLimits {
+    /// How long an answer is repeated.
     pub(super) window: Duration,
     /// Most answers.
     pub(super) answers: usize,
-    /// Most bytes of the errors that they list.
+    /// Most bytes of errors listed in all answers.
     pub(super) errors_bytes: usize,
-    /// Most requests under way.
+    /// Most reserved keys.
     pub(super) under_way: usize,
 }
 
-/// What is given again.
+/// An answer that is stored for repetitions of its request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::ingest) struct Answer {
-    /// How many readings were accepted.
+pub(in crate::ingest) struct StoredAnswer {
+    /// Accepted readings.
     pub(in crate::ingest) accepted: u32,
-    /// How many were turned away.
+    /// Rejected readings.
     pub(in crate::ingest) rejected: u32,
-    /// What was promised.
+    /// The acknowledgement that was given.
     pub(in crate::ingest) ack: Ack,
     /// The listed errors as a JSON array; empty if there were none.
     pub(in crate::ingest) errors: Box<[u8]>,
 }
 
-/// What to do with a request that has a key.
+/// The decision on a request with a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Begin {
-    /// It is the first: it is under way from now on, until [`Keys::remember`] or [`Keys::abandon`].
+pub(super) enum KeyDecision {
+    /// It is the first: its key is reserved until [`Keys::remember`] or [`Keys::abandon`].
     First,
-    /// The first one is still under way.
+    /// The first request with the key is still in progress.
     UnderWay,
     /// The key came with another request.
     OtherRequest,
-    /// This was answered to the first one.
-    Again(Answer),
-    /// As many requests with keys are under way as may be.
+    /// The answer to the first request is repeated.
+    Replay(StoredAnswer),
+    /// Too many keys are reserved.
     Busy,
 }
 
-/// The keys that are known.
+/// The known keys: reserved ones, and those with an answer.
 ///
-/// Beyond [`Limits::answers`], and [`Limits::errors_bytes`], the oldest answers are forgotten early.
+/// Beyond [`KeyLimits::answers`] or [`KeyLimits::errors_bytes`] the oldest answers are forgotten early.
 #[derive(Debug)]
 pub(super) struct Keys {
-    limits: Limits,
+    limits: KeyLimits,
     started_at: Instant,
-    /// The digests of the requests under way, by their keys.
+    /// The digests of the requests in progress, by their keys.
     under_way: HashMap<Digest, Digest>,
-    answers: Store,
+    answers: AnswerStore,
 }
 
 impl Keys {
-    /// Knows none. Times are counted from `started_at`.
-    pub(super) fn new(limits: Limits, started_at: Instant) -> Keys {
-        Keys { limits, started_at, under_way: HashMap::new(), answers: Store::new(limits.answers) }
+    /// No keys. Times count from `started_at`.
+    pub(super) fn new(limits: KeyLimits, started_at: Instant) -> Keys {
+        Keys { limits, started_at, under_way: HashMap::new(), answers: AnswerStore::new(limits.answers) }
     }
 
-    /// Decides on a request with `key` that asks for what `fingerprint` stands for.
-    pub(super) fn begin(&mut self, key: Digest, fingerprint: Fingerprint, now: Instant) -> Begin {
+    /// Decides on a request with `key` and this `fingerprint`.
+    pub(super) fn begin(&mut self, key: Digest, fingerprint: Fingerprint, now: Instant) -> KeyDecision {
         let now = self.millis(now);
         self.expire(now);
         if let Some(first) = self.under_way.get(&key) {
-            return if *first == fingerprint.digest { Begin::UnderWay } else { Begin::OtherRequest };
+            return if *first == fingerprint.digest {
+                KeyDecision::UnderWay
+            } else {
+                KeyDecision::OtherRequest
+            };
         }
         if let Some((first, errors)) = self.answers.find(&key).filter(|(first, _)| first.until_millis > now) {
             if !fingerprint.is_same_as(first.fingerprint) {
-                return Begin::OtherRequest;
+                return KeyDecision::OtherRequest;
             }
-            let Remembered { accepted, rejected, ack, .. } = *first;
-            return Begin::Again(Answer { accepted, rejected, ack, errors: errors.into() });
+            let AnswerEntry { accepted, rejected, ack, .. } = *first;
+            return KeyDecision::Replay(StoredAnswer { accepted, rejected, ack, errors: errors.into() });
         }
         if self.under_way.len() >= self.limits.under_way {
-            return Begin::Busy;
+            return KeyDecision::Busy;
         }
         self.under_way.insert(key, fingerprint.digest);
-        Begin::First
+        KeyDecision::First
     }
 
-    /// The request under way with this key took nothing: the next one with it is the first again.
+    /// Frees a reserved key: the next request with it is a first one.
     pub(super) fn abandon(&mut self, key: &Digest) {
         self.under_way.remove(key);
     }
 
-    /// The request under way with this key was answered. Returns how many others were forgotten early for it.
-    pub(super) fn remember(&mut self, key: Digest, answer: Answer, now: Instant) -> u64 {
+    /// Stores the answer to the request that reserved `key`. Returns how many other answers were forgotten early.
+    pub(super) fn remember(&mut self, key: Digest, answer: StoredAnswer, now: Instant) -> u64 {
         let Some(digest) = self.under_way.remove(&key) else { return 0 };
-        let fingerprint = Kept { digest, of: Of::Content };
+        let fingerprint = StoredFingerprint { digest, kind: DigestKind::Content };
         self.restore(key, fingerprint, answer, self.limits.window, now)
     }
 
-    /// Remembers an answer for as long as is `left` of its time, at most for the window. Of several answers, those
-    /// with less time left must come first. Returns how many were forgotten early for it.
+    /// Stores an answer for the time that is `left`, at most for the window. Several answers must come in the order of
+    /// their time left, the shortest first. Returns how many others were forgotten early.
     pub(super) fn restore(
         &mut self,
         key: Digest,
-        fingerprint: Kept,
-        answer: Answer,
+        fingerprint: StoredFingerprint,
+        answer: StoredAnswer,
         left: Duration,
         now: Instant,
     ) -> u64 {
         let until_millis = self.millis(now + left.min(self.limits.window));
         let now = self.millis(now);
         self.expire(now);
-        let Answer { accepted, rejected, ack, errors } = answer;
+        let StoredAnswer { accepted, rejected, ack, errors } = answer;
         let forgotten = self.make_room(errors.len(), now);
-        let remembered = Remembered { key, fingerprint, until_millis, accepted, rejected, ack };
+        let remembered = AnswerEntry { key, fingerprint, until_millis, accepted, rejected, ack };
         self.answers.add(remembered, errors);
         forgotten
     }
 
-    /// Makes room for one more answer. Returns how many with time left had to go.
+    /// Makes room for one more answer. Returns how many answers were removed before their time.
     fn make_room(&mut self, errors_bytes: usize, now: u64) -> u64 {
         let mut forgotten = 0;
         while self.answers.len() >= self.limits.answers
@@ -137,7 +141,7 @@ impl Keys {
         forgotten
     }
 
-    /// Takes out what is past its time, the oldest first.
+    /// Removes expired answers, the oldest first.
     fn expire(&mut self, now: u64) {
         for _ in 0..EXPIRED_AT_ONCE {
             if self.answers.oldest().is_none_or(|oldest| oldest.until_millis > now) {
@@ -159,58 +163,58 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ingest::idempotency::digest::Came;
+    use crate::ingest::idempotency::digest::BodyForm;
 
     fn asked(number: u8) -> Fingerprint {
-        Fingerprint { digest: digest(number), came: Came::Plain }
+        Fingerprint { digest: digest(number), form: BodyForm::Plain }
     }
 
-    fn kept(number: u8) -> Kept {
-        Kept { digest: digest(number), of: Of::Content }
+    fn stored(number: u8) -> StoredFingerprint {
+        StoredFingerprint { digest: digest(number), kind: DigestKind::Content }
     }
 
     fn digest(number: u8) -> Digest {
         Digest([number; Digest::BYTES])
     }
 
-    fn answer(accepted: u32, errors_bytes: usize) -> Answer {
-        Answer { accepted, rejected: 0, ack: Ack::Memory, errors: vec![b'e'; errors_bytes].into() }
+    fn answer(accepted: u32, errors_bytes: usize) -> StoredAnswer {
+        StoredAnswer { accepted, rejected: 0, ack: Ack::Memory, errors: vec![b'e'; errors_bytes].into() }
     }
 
-    /// What the naive registry knows of one key, in the order of the answers.
+    /// An answer in the naive registry.
     #[derive(Clone, Debug)]
     struct Known {
         key: u8,
         body: u8,
         until: Duration,
-        answer: Answer,
+        answer: StoredAnswer,
     }
 
-    /// All in two lists, looked through from the front.
+    /// A registry of two lists, searched from the front.
     #[derive(Debug)]
     struct Naive {
-        limits: Limits,
+        limits: KeyLimits,
         under_way: Vec<(u8, u8)>,
         known: Vec<Known>,
     }
 
     impl Naive {
-        fn begin(&mut self, key: u8, body: u8, now: Duration) -> Begin {
+        fn begin(&mut self, key: u8, body: u8, now: Duration) -> KeyDecision {
             self.known.retain(|known| known.until > now);
             if let Some((_, first)) = self.under_way.iter().find(|(other, _)| *other == key) {
-                return if *first == body { Begin::UnderWay } else { Begin::OtherRequest };
+                return if *first == body { KeyDecision::UnderWay } else { KeyDecision::OtherRequest };
             }
             match self.known.iter().find(|known| known.key == key) {
-                Some(known) if known.body == body => return Begin::Again(known.answer.clone()),
-                Some(_) => return Begin::OtherRequest,
-                None if self.under_way.len() == self.limits.under_way => return Begin::Busy,
+                Some(known) if known.body == body => return KeyDecision::Replay(known.answer.clone()),
+                Some(_) => return KeyDecision::OtherRequest,
+                None if self.under_way.len() == self.limits.under_way => return KeyDecision::Busy,
                 None => {}
             }
             self.under_way.push((key, body));
-            Begin::First
+            KeyDecision::First
         }
 
-        fn remember(&mut self, key: u8, answer: Answer, now: Duration) -> u64 {
+        fn remember(&mut self, key: u8, answer: StoredAnswer, now: Duration) -> u64 {
             self.known.retain(|known| known.until > now);
             let Some(place) = self.under_way.iter().position(|(other, _)| *other == key) else { return 0 };
             let (_, body) = self.under_way.remove(place);
@@ -253,7 +257,7 @@ mod tests {
         fn keys_do_what_a_naive_registry_does(
             steps in steps(), answers in 1_usize..8, errors_bytes in 0_usize..12, under_way in 1_usize..8,
         ) {
-            let limits = Limits { window: Duration::from_millis(100), answers, errors_bytes, under_way };
+            let limits = KeyLimits { window: Duration::from_millis(100), answers, errors_bytes, under_way };
             let started_at = Instant::now();
             let mut keys = Keys::new(limits, started_at);
             let mut naive = Naive { limits, under_way: Vec::new(), known: Vec::new() };
@@ -282,33 +286,33 @@ mod tests {
         }
     }
 
-    const LIMITS: Limits =
-        Limits { window: Duration::from_secs(10), answers: 1000, errors_bytes: 1000, under_way: 1000 };
+    const LIMITS: KeyLimits =
+        KeyLimits { window: Duration::from_secs(10), answers: 1000, errors_bytes: 1000, under_way: 1000 };
 
     #[test]
-    fn many_keys_past_their_time_are_taken_out_bit_by_bit_and_never_found() {
+    fn expired_keys_are_removed_step_by_step_and_never_found() {
         let started_at = Instant::now();
         let mut keys = Keys::new(LIMITS, started_at);
         for key in 0..200 {
-            assert_eq!(keys.begin(digest(key), asked(0), started_at), Begin::First);
+            assert_eq!(keys.begin(digest(key), asked(0), started_at), KeyDecision::First);
             assert_eq!(keys.remember(digest(key), answer(1, 0), started_at), 0);
         }
         let later = started_at + LIMITS.window;
         for key in (0..200).rev() {
-            assert_eq!(keys.begin(digest(key), asked(1), later), Begin::First);
+            assert_eq!(keys.begin(digest(key), asked(1), later), KeyDecision::First);
         }
         assert_eq!(keys.answers.len(), 0);
     }
 
     #[test]
-    fn answers_past_their_time_make_room_without_being_counted() {
+    fn expired_answers_make_room_without_being_counted() {
         let started_at = Instant::now();
         let mut keys = Keys::new(LIMITS, started_at);
         for key in 0..100 {
-            keys.restore(digest(key), kept(0), answer(1, 10), LIMITS.window, started_at);
+            keys.restore(digest(key), stored(0), answer(1, 10), LIMITS.window, started_at);
         }
         let full = |keys: &mut Keys, errors_bytes, at| {
-            keys.restore(digest(200), kept(0), answer(1, errors_bytes), LIMITS.window, at)
+            keys.restore(digest(200), stored(0), answer(1, errors_bytes), LIMITS.window, at)
         };
         assert_eq!(full(&mut keys, 10, started_at), 1);
         assert_eq!(full(&mut keys, 1000, started_at + LIMITS.window), 0);
@@ -316,18 +320,18 @@ mod tests {
     }
 
     #[test]
-    fn a_restored_answer_has_the_time_that_is_left_and_the_later_of_two_counts() {
+    fn a_restored_answer_has_its_remaining_time_and_the_later_of_two_counts() {
         let started_at = Instant::now();
         let mut keys = Keys::new(LIMITS, started_at);
         let (key, first, second) = (digest(1), 2, 3);
-        keys.restore(key, kept(first), answer(1, 0), Duration::from_secs(2), started_at);
-        keys.restore(key, kept(second), answer(2, 0), Duration::from_secs(5), started_at);
-        keys.restore(digest(4), kept(first), answer(3, 0), 100 * LIMITS.window, started_at);
+        keys.restore(key, stored(first), answer(1, 0), Duration::from_secs(2), started_at);
+        keys.restore(key, stored(second), answer(2, 0), Duration::from_secs(5), started_at);
+        keys.restore(digest(4), stored(first), answer(3, 0), 100 * LIMITS.window, started_at);
         let at = |seconds| started_at + Duration::from_secs(seconds);
-        assert_eq!(keys.begin(key, asked(first), at(1)), Begin::OtherRequest);
-        assert_eq!(keys.begin(key, asked(second), at(4)), Begin::Again(answer(2, 0)));
-        assert_eq!(keys.begin(key, asked(second), at(5)), Begin::First);
-        assert_eq!(keys.begin(digest(4), asked(first), at(9)), Begin::Again(answer(3, 0)));
-        assert_eq!(keys.begin(digest(4), asked(first), at(10)), Begin::First);
+        assert_eq!(keys.begin(key, asked(first), at(1)), KeyDecision::OtherRequest);
+        assert_eq!(keys.begin(key, asked(second), at(4)), KeyDecision::Replay(answer(2, 0)));
+        assert_eq!(keys.begin(key, asked(second), at(5)), KeyDecision::First);
+        assert_eq!(keys.begin(digest(4), asked(first), at(9)), KeyDecision::Replay(answer(3, 0)));
+        assert_eq!(keys.begin(digest(4), asked(first), at(10)), KeyDecision::First);
     }
 }

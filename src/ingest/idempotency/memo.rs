@@ -1,17 +1,17 @@
-//! What the buffer keeps of a request with a key, so that its answer is known after a restart.
+//! The memo of a request with a key: the buffer stores it with the readings, so that the answer survives a restart.
 //!
 //! All numbers are little-endian:
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
-//! | 1 | version: 2, or 1 as version 0.1 of the program wrote it |
+//! | 1 | version: 2, or 1 from version 0.1 of the program |
 //! | 16 | digest of the key |
-//! | 16 | digest of the request: of its body decompressed, or with version 1 as it was sent |
+//! | 16 | digest of the request: with version 2 of the decompressed body, with version 1 of the body as it was sent |
 //! | 8 | time of receipt, in nanoseconds since the Unix epoch |
 //! | 4 | readings accepted |
 //! | 4 | readings turned away |
 //! | 1 | acknowledgement: 0 memory, 1 disk, 2 delivered |
-//! | the rest | the listed errors as a JSON array; nothing if there were none |
+//! | the rest | the listed errors as a JSON array; empty if there were none |
 
 use std::time::Duration;
 
@@ -20,25 +20,25 @@ use forebay_codec::REJECTIONS_LISTED_MAX;
 use forebay_reading::timestamp::Timestamp;
 use thiserror::Error;
 
-use super::digest::{Digest, Kept, Of};
-use super::keys::Answer;
+use super::digest::{Digest, DigestKind, StoredFingerprint};
+use super::keys::StoredAnswer;
 use crate::buffer::Ack;
 use crate::problem::ReadingFault;
 
 const VERSION: u8 = 2;
-/// Of version 0.1, which compared compressed bodies by their compressed bytes.
+/// The memo version of program version 0.1, which compared compressed bodies by their compressed bytes.
 const VERSION_OF_TRANSFER: u8 = 1;
 
-/// A key, the request that it came with, and what is answered to it.
+/// A key, the digest of its request, and the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Memo {
     pub(super) key: Digest,
-    pub(super) fingerprint: Kept,
+    pub(super) fingerprint: StoredFingerprint,
     pub(super) received_at: Timestamp,
-    pub(super) answer: Answer,
+    pub(super) answer: StoredAnswer,
 }
 
-/// Why bytes are no memo.
+/// Why bytes are not a memo.
 #[derive(Debug, Error)]
 pub(super) enum MemoError {
     #[error("it has version {got}; this program reads the versions {VERSION_OF_TRANSFER} and {VERSION}")]
@@ -62,9 +62,9 @@ impl Memo {
     pub(super) fn encode(&self) -> Bytes {
         let answer = &self.answer;
         let mut bytes = BytesMut::with_capacity(50 + answer.errors.len());
-        bytes.extend_from_slice(&[match self.fingerprint.of {
-            Of::Content => VERSION,
-            Of::Transfer => VERSION_OF_TRANSFER,
+        bytes.extend_from_slice(&[match self.fingerprint.kind {
+            DigestKind::Content => VERSION,
+            DigestKind::Transfer => VERSION_OF_TRANSFER,
         }]);
         bytes.extend_from_slice(&self.key.0);
         bytes.extend_from_slice(&self.fingerprint.digest.0);
@@ -84,15 +84,15 @@ impl Memo {
     ///
     /// # Errors
     ///
-    /// [`MemoError`] for whatever [`Memo::encode`] does not write.
+    /// [`MemoError`] unless the bytes are what [`Memo::encode`] writes.
     pub(super) fn decode(mut bytes: &[u8]) -> Result<Memo, MemoError> {
-        let of = match take(&mut bytes)? {
-            [VERSION] => Of::Content,
-            [VERSION_OF_TRANSFER] => Of::Transfer,
+        let kind = match take(&mut bytes)? {
+            [VERSION] => DigestKind::Content,
+            [VERSION_OF_TRANSFER] => DigestKind::Transfer,
             [got] => return Err(MemoError::Version { got }),
         };
         let key = Digest(take(&mut bytes)?);
-        let fingerprint = Kept { digest: Digest(take(&mut bytes)?), of };
+        let fingerprint = StoredFingerprint { digest: Digest(take(&mut bytes)?), kind };
         let received_at = Timestamp::from_nanos(i64::from_le_bytes(take(&mut bytes)?));
         let received_at = received_at.ok_or(MemoError::Time)?;
         let accepted = u32::from_le_bytes(take(&mut bytes)?);
@@ -104,24 +104,23 @@ impl Memo {
             [got] => return Err(MemoError::Ack { got }),
         };
         check_errors(bytes, rejected)?;
-        let answer = Answer { accepted, rejected, ack, errors: bytes.into() };
+        let answer = StoredAnswer { accepted, rejected, ack, errors: bytes.into() };
         Ok(Memo { key, fingerprint, received_at, answer })
     }
 
-    /// What is left of `window` at `now`. The clock may have jumped since: never more than the window.
+    /// The time left of `window` at `now`; never more than the window, even if the clock was set back.
     pub(super) fn left(&self, window: Duration, now: Timestamp) -> Duration {
         let passed_nanos = u64::try_from(now.nanos() - self.received_at.nanos()).unwrap_or(0);
         window.saturating_sub(Duration::from_nanos(passed_nanos))
     }
 
-    /// The answer as it may be given after a restart: whether all was delivered by then is not known, but it was on
-    /// disk.
-    pub(super) fn restored_answer(self) -> Answer {
+    /// The answer after a restart. Whether everything was delivered is not known by then, but it was on disk.
+    pub(super) fn restored_answer(self) -> StoredAnswer {
         let ack = match self.answer.ack {
             Ack::Delivered => Ack::Disk,
             ack @ (Ack::Memory | Ack::Disk) => ack,
         };
-        Answer { ack, ..self.answer }
+        StoredAnswer { ack, ..self.answer }
     }
 }
 
@@ -152,9 +151,9 @@ mod tests {
         let errors = if errors.is_empty() { Vec::new() } else { serde_json::to_vec(errors).expect("JSON") };
         Memo {
             key: Digest([1; 16]),
-            fingerprint: Kept { digest: Digest([2; 16]), of: Of::Content },
+            fingerprint: StoredFingerprint { digest: Digest([2; 16]), kind: DigestKind::Content },
             received_at: Timestamp::from_nanos(received_nanos).expect("after 1970"),
-            answer: Answer { accepted: 3, rejected: 200, ack, errors: errors.into() },
+            answer: StoredAnswer { accepted: 3, rejected: 200, ack, errors: errors.into() },
         }
     }
 
@@ -169,20 +168,20 @@ mod tests {
     proptest! {
         #[test]
         fn a_memo_reads_back_as_it_was_written(
-            key: [u8; 16], fingerprint: [u8; 16], of in prop::sample::select(vec![Of::Content, Of::Transfer]), nanos in 0..i64::MAX, accepted: u32,
+            key: [u8; 16], fingerprint: [u8; 16], kind in prop::sample::select(vec![DigestKind::Content, DigestKind::Transfer]), nanos in 0..i64::MAX, accepted: u32,
             ack in prop::sample::select(vec![Ack::Memory, Ack::Disk, Ack::Delivered]),
             texts in prop::collection::vec(".{0,40}", 0..100),
         ) {
             let faults: Vec<_> = texts.iter().enumerate().map(|(index, text)| fault(index, text)).collect();
             let mut memo = memo(ack, &faults, nanos);
-            let fingerprint = Kept { digest: Digest(fingerprint), of };
+            let fingerprint = StoredFingerprint { digest: Digest(fingerprint), kind };
             (memo.key, memo.fingerprint, memo.answer.accepted) = (Digest(key), fingerprint, accepted);
             prop_assert_eq!(decode(&memo.encode()), Ok(memo));
         }
 
         #[test]
         fn no_bytes_can_cause_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            // With the right version, so that not all end at the first byte.
+            // The right version leads beyond the first byte.
             let _ = Memo::decode(&bytes);
             let _ = Memo::decode(&[&[VERSION], &bytes[..]].concat());
         }
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_memo_is_told_why() {
+    fn an_invalid_memo_is_refused_with_its_reason() {
         let good = memo(Ack::Memory, &[fault(0, "a")], 1).encode().to_vec();
         for length in 0..50 {
             assert_eq!(decode(&good[..length]), Err("it ends too early".to_owned()), "{length}");
@@ -220,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_the_window_is_never_more_than_the_window() {
+    fn the_time_left_is_never_more_than_the_window() {
         let (window, second) = (Duration::from_secs(10), 1_000_000_000);
         let left = |received: i64, now: i64| {
             let now = Timestamp::from_nanos(now).expect("after 1970");
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_restart_nothing_is_said_of_delivery() {
+    fn after_a_restart_no_answer_claims_delivery() {
         for (ack, restored) in
             [(Ack::Memory, Ack::Memory), (Ack::Disk, Ack::Disk), (Ack::Delivered, Ack::Disk)]
         {

@@ -1,22 +1,21 @@
-//! The client's `Idempotency-Key`: the same request sent again is answered as the first one was, and nothing is
-//! taken twice.
+//! The client's `Idempotency-Key`: a repetition of a request gets the first answer, and its readings are accepted once.
 //!
 //! - `digest` cuts keys and requests to 16 bytes each.
-//! - `keys` decides: the first, under way, other request, or the first answer again. It is a function of keys and
-//!   time; `store` under it holds the answers.
-//! - `memo` is what the buffer keeps with the readings of a request, so that the answer is known after a restart.
-//! - [`Idempotency`] is the thin layer that has the clock and the lock.
+//! - `keys` decides whether a request is the first with its key, a repetition, or in conflict with another one. It is
+//!   a function of keys and time; `store` below it holds the answers.
+//! - `memo` is stored in the buffer with the readings of a request, so that the answer survives a restart.
+//! - [`Idempotency`] is the thin layer with the clock and the lock.
 //!
-//! Only answers of 202 are remembered: any other took nothing, and the request is done afresh. An answer is given
-//! again for `ingest.idempotency_window` after it was first given; after a restart, after its request was received.
-//! A request with a key goes on when its client hangs up, so that a key never stands for a request that is neither
-//! under way nor answered: a [`Turn`] that is dropped gives its key back.
+//! Only answers of 202 are stored: after any other nothing was accepted, and the next request with the key is a first
+//! one. An answer is repeated for `ingest.idempotency_window` after it was first given; after a restart, after its
+//! request was received. A request with a key goes on when its client hangs up, and a dropped [`KeyReservation`] frees
+//! its key: so a reserved key always belongs to a request in progress.
 //!
-//! Limits: a key has 1 to 255 bytes; `ingest.idempotency_keys` answers, each about 70 bytes, and
-//! [`ERRORS_BYTES_MAX`] of the errors that they list; beyond that the oldest are forgotten early, counted, and told
-//! at most once in [`WARN_EVERY`]. As many requests with keys may be under way as there may be connections.
+//! Limits: a key has 1 to 255 bytes; there are at most `ingest.idempotency_keys` answers of about 70 bytes, and
+//! [`ERRORS_BYTES_MAX`] of errors listed in them; beyond that the oldest are forgotten early, which is counted, and
+//! logged at most once in [`WARN_EVERY`]. At most as many requests with keys are in progress as there may be connections.
 //!
-//! Keys are one space for all clients: whoever uses one that another has chosen gets 409, 422 or that answer.
+//! All clients share one space of keys: a client that uses the key of another gets 409, 422 or the other's answer.
 
 mod digest;
 mod keys;
@@ -36,24 +35,24 @@ use tracing::{info, warn};
 
 use super::error::IngestError;
 use super::key_header;
-use digest::{Kept, Of};
-use keys::{Begin, Keys, Limits};
+use digest::{DigestKind, StoredFingerprint};
+use keys::{KeyDecision, KeyLimits, Keys};
 use memo::Memo;
 
 pub(super) use digest::{Digest, Fingerprint};
-pub(super) use keys::Answer;
+pub(super) use keys::StoredAnswer;
 
-/// Most bytes of listed errors that are remembered; the last answer alone may list more.
+/// Most bytes of errors listed in all answers; the last answer alone may exceed it.
 const ERRORS_BYTES_MAX: usize = 64 << 20;
 /// Shortest time between two warnings that keys were forgotten early.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// How clients' keys are remembered.
+/// The settings of idempotency keys.
 #[derive(Clone, Copy, Debug)]
 pub struct KeysConfig {
-    /// How long an answer is given again; zero: keys are not looked at.
+    /// How long an answer is repeated; zero: keys are ignored.
     pub window: Duration,
-    /// Most answers that are remembered.
+    /// Most answers in memory.
     pub answers: usize,
 }
 
@@ -62,39 +61,40 @@ pub struct KeysConfig {
 pub(super) struct Idempotency {
     window: Duration,
     forgotten: IntCounter,
-    /// Held for one look-up or change.
-    state: Mutex<State>,
+    /// Locked for one look-up or change.
+    state: Mutex<LockedKeys>,
 }
 
+/// The keys with their lock's other content.
 #[derive(Debug)]
-struct State {
+struct LockedKeys {
     keys: Keys,
     warned_at: Option<Instant>,
 }
 
-/// What a request with a key gets.
+/// The result of looking up the key of a request.
 #[derive(Debug)]
-pub(super) enum Claim {
-    /// Its turn: it is the first.
-    First(Turn),
-    /// The answer that the first one got.
-    Again(Answer),
+pub(super) enum KeyOutcome {
+    /// The request is the first, and goes on with this.
+    First(KeyReservation),
+    /// The answer to the first request.
+    Replay(StoredAnswer),
 }
 
-/// A key whose request is under way. Dropped, the request took nothing, and the key is free again.
+/// The reservation of a key for a request in progress. Dropping it frees the key.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct KeyReservation {
     all: Arc<Idempotency>,
     key: Digest,
     digest: Digest,
     received_at: Timestamp,
-    /// Whether its answer is remembered. From then on the key may be another's again, if it is forgotten early.
+    /// Whether the answer was stored. From then on the key may be reserved by another request, if it is forgotten early.
     is_answered: bool,
 }
 
 impl Idempotency {
-    /// Remembers as `config` says, or nothing if it says so. At most `under_way_max` requests with keys may be under
-    /// way; `forgotten` counts the keys that are forgotten early.
+    /// The keys of a gateway; `None` if `config` turns them off. At most `under_way_max` requests with keys may be in
+    /// progress; `forgotten` counts keys that are forgotten early.
     pub(super) fn new(
         config: KeysConfig,
         under_way_max: usize,
@@ -104,8 +104,8 @@ impl Idempotency {
         if window.is_zero() {
             return None;
         }
-        let limits = Limits { window, answers, errors_bytes: ERRORS_BYTES_MAX, under_way: under_way_max };
-        let state = State { keys: Keys::new(limits, Instant::now()), warned_at: None };
+        let limits = KeyLimits { window, answers, errors_bytes: ERRORS_BYTES_MAX, under_way: under_way_max };
+        let state = LockedKeys { keys: Keys::new(limits, Instant::now()), warned_at: None };
         Some(Arc::new(Idempotency { window, forgotten, state: Mutex::new(state) }))
     }
 
@@ -113,26 +113,26 @@ impl Idempotency {
     ///
     /// # Errors
     ///
-    /// [`IngestError::Key`] if the header is there and holds none.
+    /// [`IngestError::Key`] if the header is not a valid key.
     pub(super) fn key(headers: &HeaderMap) -> Result<Option<Digest>, IngestError> {
         let key = key_header::read(headers).map_err(IngestError::Key)?;
         Ok(key.map(|key| Digest::of_key(&key)))
     }
 
-    /// Begins a request with a key.
+    /// Looks a key up, and reserves it if this request is the first with it.
     ///
     /// # Errors
     ///
-    /// The request is not done if its key is under way or came with another request, or too many are under way.
-    pub(super) fn claim(
+    /// The key is reserved or came with another request, or too many keys are reserved.
+    pub(super) fn reserve(
         self: &Arc<Self>,
         key: Digest,
         fingerprint: Fingerprint,
-    ) -> Result<Claim, IngestError> {
+    ) -> Result<KeyOutcome, IngestError> {
         match self.state().keys.begin(key, fingerprint, Instant::now()) {
-            Begin::First => {
+            KeyDecision::First => {
                 let received_at = Timestamp::from_system(wall_time());
-                Ok(Claim::First(Turn {
+                Ok(KeyOutcome::First(KeyReservation {
                     all: Arc::clone(self),
                     key,
                     digest: fingerprint.digest,
@@ -140,14 +140,14 @@ impl Idempotency {
                     is_answered: false,
                 }))
             }
-            Begin::Again(answer) => Ok(Claim::Again(answer)),
-            Begin::UnderWay => Err(IngestError::KeyUnderWay),
-            Begin::OtherRequest => Err(IngestError::KeyOfOther),
-            Begin::Busy => Err(IngestError::TooManyKeys),
+            KeyDecision::Replay(answer) => Ok(KeyOutcome::Replay(answer)),
+            KeyDecision::UnderWay => Err(IngestError::KeyUnderWay),
+            KeyDecision::OtherRequest => Err(IngestError::KeyOfOther),
+            KeyDecision::Busy => Err(IngestError::TooManyKeys),
         }
     }
 
-    /// Remembers what the buffer kept of requests before the start. What cannot be read is told and left out.
+    /// Restores the answers in the buffer's memos. Unreadable memos are logged and left out.
     pub(super) fn restore(&self, memos: &[Bytes], now: SystemTime) {
         let now = Timestamp::from_system(now);
         let (mut restored, mut unreadable) = (Vec::with_capacity(memos.len()), None);
@@ -176,15 +176,15 @@ impl Idempotency {
         self.count(&mut state, forgotten, now);
     }
 
-    fn remember(&self, key: Digest, answer: Answer) {
+    fn remember(&self, key: Digest, answer: StoredAnswer) {
         let mut state = self.state();
         let now = Instant::now();
         let forgotten = state.keys.remember(key, answer, now);
         self.count(&mut state, forgotten, now);
     }
 
-    /// Counts keys that were forgotten early, and warns of them once in a while.
-    fn count(&self, state: &mut State, forgotten: u64, now: Instant) {
+    /// Counts keys that were forgotten early, and logs a warning from time to time.
+    fn count(&self, state: &mut LockedKeys, forgotten: u64, now: Instant) {
         if forgotten == 0 {
             return;
         }
@@ -201,27 +201,27 @@ impl Idempotency {
         );
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LockedKeys> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Turn {
-    /// What the buffer is to keep with the readings, if they are answered like this.
-    pub(super) fn memo(&self, answer: Answer) -> Bytes {
-        let Turn { key, digest, received_at, .. } = *self;
-        let fingerprint = Kept { digest, of: Of::Content };
+impl KeyReservation {
+    /// The memo to store with the readings if the request gets this answer.
+    pub(super) fn memo(&self, answer: StoredAnswer) -> Bytes {
+        let KeyReservation { key, digest, received_at, .. } = *self;
+        let fingerprint = StoredFingerprint { digest, kind: DigestKind::Content };
         Memo { key, fingerprint, received_at, answer }.encode()
     }
 
-    /// The request was answered: from now on this is given again.
-    pub(super) fn remember(mut self, answer: Answer) {
+    /// Stores the answer to the request for its repetitions.
+    pub(super) fn remember(mut self, answer: StoredAnswer) {
         self.is_answered = true;
         self.all.remember(self.key, answer);
     }
 }
 
-impl Drop for Turn {
+impl Drop for KeyReservation {
     fn drop(&mut self) {
         if !self.is_answered {
             self.all.state().keys.abandon(&self.key);
@@ -231,7 +231,7 @@ impl Drop for Turn {
 
 #[cfg(test)]
 mod tests {
-    use super::digest::Came;
+    use super::digest::BodyForm;
     use super::*;
     use crate::buffer::Ack;
     use crate::metrics::Metrics;
@@ -244,71 +244,75 @@ mod tests {
         Idempotency::new(config, 10, forgotten).expect("keys are looked at")
     }
 
-    fn claim(all: &Arc<Idempotency>, key: &[u8], body: &[u8]) -> Result<Claim, IngestError> {
-        let fingerprint = Fingerprint { digest: Digest::of_key(body), came: Came::Plain };
-        all.claim(Digest::of_key(key), fingerprint)
+    fn claim(all: &Arc<Idempotency>, key: &[u8], body: &[u8]) -> Result<KeyOutcome, IngestError> {
+        let fingerprint = Fingerprint { digest: Digest::of_key(body), form: BodyForm::Plain };
+        all.reserve(Digest::of_key(key), fingerprint)
     }
 
     #[track_caller]
-    fn turn(all: &Arc<Idempotency>, key: &[u8], body: &[u8]) -> Turn {
+    fn reservation(all: &Arc<Idempotency>, key: &[u8], body: &[u8]) -> KeyReservation {
         match claim(all, key, body) {
-            Ok(Claim::First(turn)) => turn,
+            Ok(KeyOutcome::First(reservation)) => reservation,
             other => panic!("it is the first: {other:?}"),
         }
     }
 
     #[track_caller]
-    fn again(all: &Arc<Idempotency>, key: &[u8], body: &[u8]) -> Answer {
+    fn again(all: &Arc<Idempotency>, key: &[u8], body: &[u8]) -> StoredAnswer {
         match claim(all, key, body) {
-            Ok(Claim::Again(answer)) => answer,
+            Ok(KeyOutcome::Replay(answer)) => answer,
             other => panic!("it was answered: {other:?}"),
         }
     }
 
-    fn answer(accepted: u32, ack: Ack) -> Answer {
+    fn answer(accepted: u32, ack: Ack) -> StoredAnswer {
         let errors = br#"[{"index":0,"pointer":"/0","detail":"no"}]"#;
-        Answer { accepted, rejected: 1, ack, errors: errors[..].into() }
+        StoredAnswer { accepted, rejected: 1, ack, errors: errors[..].into() }
     }
 
     #[tokio::test]
-    async fn a_turn_that_is_dropped_gives_its_key_back_and_one_that_was_answered_does_not() {
+    async fn a_dropped_reservation_frees_its_key_and_an_answered_one_does_not() {
         let all = idempotency(10);
-        let first = turn(&all, b"key", b"body");
+        let first = reservation(&all, b"key", b"body");
         assert!(matches!(claim(&all, b"key", b"body"), Err(IngestError::KeyUnderWay)));
         assert!(matches!(claim(&all, b"key", b"other"), Err(IngestError::KeyOfOther)));
         drop(first);
-        turn(&all, b"key", b"other").remember(answer(7, Ack::Memory));
+        reservation(&all, b"key", b"other").remember(answer(7, Ack::Memory));
         assert_eq!(again(&all, b"key", b"other"), answer(7, Ack::Memory));
         assert!(matches!(claim(&all, b"key", b"body"), Err(IngestError::KeyOfOther)));
     }
 
     #[tokio::test]
-    async fn as_many_keys_are_under_way_as_may_be_and_not_more() {
+    async fn no_more_keys_are_reserved_than_the_limit_allows() {
         let all = idempotency(10);
-        let mut turns: Vec<_> = (0..10_u8).map(|key| turn(&all, &[key], b"")).collect();
+        let mut reservations: Vec<_> = (0..10_u8).map(|key| reservation(&all, &[key], b"")).collect();
         assert!(matches!(claim(&all, b"key", b""), Err(IngestError::TooManyKeys)));
-        turns.pop();
-        turn(&all, b"key", b"");
+        reservations.pop();
+        reservation(&all, b"key", b"");
     }
 
     #[tokio::test]
-    async fn what_is_forgotten_early_is_counted() {
+    async fn keys_forgotten_early_are_counted() {
         let all = idempotency(3);
         for key in 0..5_u8 {
-            turn(&all, &[key], b"").remember(answer(1, Ack::Memory));
+            reservation(&all, &[key], b"").remember(answer(1, Ack::Memory));
         }
         assert_eq!(all.forgotten.get(), 2);
-        turn(&all, &[1], b"");
+        reservation(&all, &[1], b"");
         again(&all, &[2], b"");
     }
 
     #[tokio::test]
-    async fn memos_bring_keys_back_with_what_is_left_of_their_time() {
+    async fn memos_restore_keys_for_the_rest_of_their_window() {
         let all = idempotency(10);
-        let turns: Vec<_> = (0..4_u8).map(|key| turn(&all, &[key], b"body")).collect();
+        let reservations: Vec<_> = (0..4_u8).map(|key| reservation(&all, &[key], b"body")).collect();
         let acks = [Ack::Disk, Ack::Delivered, Ack::Memory, Ack::Disk];
-        let mut memos: Vec<_> = turns.iter().zip(acks).map(|(turn, ack)| turn.memo(answer(5, ack))).collect();
-        // One is broken, and others are kept all the same.
+        let mut memos: Vec<_> = reservations
+            .iter()
+            .zip(acks)
+            .map(|(reservation, ack)| reservation.memo(answer(5, ack)))
+            .collect();
+        // One memo is broken; the others are restored all the same.
         memos[3].truncate(20);
 
         let restarted = idempotency(10);
@@ -317,20 +321,20 @@ mod tests {
         assert_eq!(again(&restarted, &[1], b"body"), answer(5, Ack::Disk), "delivery is not known");
         assert_eq!(again(&restarted, &[2], b"body"), answer(5, Ack::Memory));
         assert!(matches!(claim(&restarted, &[0], b"other"), Err(IngestError::KeyOfOther)));
-        turn(&restarted, &[3], b"body");
+        reservation(&restarted, &[3], b"body");
 
         let late = idempotency(10);
         late.restore(&memos, wall_time() + WINDOW);
-        turn(&late, &[0], b"body");
+        reservation(&late, &[0], b"body");
     }
 
     #[tokio::test]
-    async fn the_latest_memo_of_a_key_counts_whatever_their_order() {
+    async fn the_latest_memo_of_a_key_counts_in_any_order() {
         let now = Timestamp::from_system(wall_time());
         let memo = |body: &[u8], seconds_ago: i64| {
             let memo = Memo {
                 key: Digest::of_key(b"key"),
-                fingerprint: Kept { digest: Digest::of_key(body), of: Of::Content },
+                fingerprint: StoredFingerprint { digest: Digest::of_key(body), kind: DigestKind::Content },
                 received_at: now.saturating_add_nanos(-seconds_ago * 1_000_000_000),
                 answer: answer(1, Ack::Disk),
             };

@@ -1,13 +1,13 @@
 //! Answers in the order in which they came, found by their keys.
 //!
 //! The order is kept in pieces that are given back as they empty, and the index is a table that never grows: no
-//! single call has much to do, however many keys there are. A key takes [`size_of::<Remembered>()`](Remembered),
+//! single call has much to do, however many keys there are. A key takes [`size_of::<AnswerEntry>()`](AnswerEntry),
 //! 56 bytes, and 8 to 16 in the table when the store is full; listed errors come on top where an answer had any.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 
-use super::digest::{Digest, Kept};
+use super::digest::{Digest, StoredFingerprint};
 use crate::buffer::Ack;
 
 /// Answers in a piece of the order.
@@ -17,9 +17,9 @@ const FREE: u32 = 0;
 
 /// One answer, without the errors that it listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Remembered {
+pub(super) struct AnswerEntry {
     pub(super) key: Digest,
-    pub(super) fingerprint: Kept,
+    pub(super) fingerprint: StoredFingerprint,
     /// When it is forgotten, in milliseconds since the start.
     pub(super) until_millis: u64,
     pub(super) accepted: u32,
@@ -29,8 +29,8 @@ pub(super) struct Remembered {
 
 /// What is remembered.
 #[derive(Debug)]
-pub(super) struct Store {
-    pieces: VecDeque<Vec<Remembered>>,
+pub(super) struct AnswerStore {
+    pieces: VecDeque<Vec<AnswerEntry>>,
     /// Answers at the front of the first piece that are gone.
     gone: usize,
     len: usize,
@@ -48,15 +48,15 @@ pub(super) struct Store {
     errors_bytes: usize,
 }
 
-impl Store {
+impl AnswerStore {
     /// Has room for `answers_max` answers. Their memory is taken as they come.
-    pub(super) fn new(answers_max: usize) -> Store {
+    pub(super) fn new(answers_max: usize) -> AnswerStore {
         let places = (answers_max.max(1) * 2).next_power_of_two();
         assert!(
             u32::try_from(places).is_ok_and(|places| places < u32::MAX),
             "{answers_max} are not too many"
         );
-        Store {
+        AnswerStore {
             pieces: VecDeque::new(),
             gone: 0,
             len: 0,
@@ -79,19 +79,19 @@ impl Store {
     }
 
     /// The latest answer of a key, and the errors that it listed; empty if it listed none.
-    pub(super) fn find(&self, key: &Digest) -> Option<(&Remembered, &[u8])> {
+    pub(super) fn find(&self, key: &Digest) -> Option<(&AnswerEntry, &[u8])> {
         let number = self.table[self.place(key).ok()?] - 1;
         let errors = self.errors.get(&number).map_or(&[][..], |errors| errors);
         Some((self.answer(number), errors))
     }
 
     /// The oldest answer.
-    pub(super) fn oldest(&self) -> Option<&Remembered> {
+    pub(super) fn oldest(&self) -> Option<&AnswerEntry> {
         self.pieces.front().map(|piece| &piece[self.gone])
     }
 
     /// Adds an answer. There must be room for it.
-    pub(super) fn add(&mut self, answer: Remembered, errors: Box<[u8]>) {
+    pub(super) fn add(&mut self, answer: AnswerEntry, errors: Box<[u8]>) {
         assert!(self.len < self.table.len() / 2, "room is made before");
         let number = self.number(self.len);
         let (Ok(place) | Err(place)) = self.place(&answer.key);
@@ -108,7 +108,7 @@ impl Store {
     }
 
     /// Takes the oldest answer out. Says which it was, unless its key has a later one.
-    pub(super) fn take_oldest(&mut self) -> Option<Remembered> {
+    pub(super) fn take_oldest(&mut self) -> Option<AnswerEntry> {
         let oldest = *self.oldest()?;
         let place = self.place(&oldest.key).ok().filter(|place| self.table[*place] == self.first + 1);
         if let Some(place) = place {
@@ -133,7 +133,7 @@ impl Store {
         self.wrap(self.first as usize + behind) as u32
     }
 
-    fn answer(&self, number: u32) -> &Remembered {
+    fn answer(&self, number: u32) -> &AnswerEntry {
         let behind = self.wrap((number as usize).wrapping_sub(self.first as usize));
         let place = self.gone + behind;
         &self.pieces[place / PIECE][place % PIECE]
@@ -184,13 +184,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ingest::idempotency::digest::Of;
+    use crate::ingest::idempotency::digest::DigestKind;
 
-    fn remembered(key: u8, accepted: u32) -> Remembered {
+    fn remembered(key: u8, accepted: u32) -> AnswerEntry {
         let digest = Digest([key; Digest::BYTES]);
-        Remembered {
+        AnswerEntry {
             key: digest,
-            fingerprint: Kept { digest, of: Of::Content },
+            fingerprint: StoredFingerprint { digest, kind: DigestKind::Content },
             until_millis: 0,
             accepted,
             rejected: 0,
@@ -200,10 +200,10 @@ mod tests {
 
     #[test]
     fn a_key_takes_few_bytes() {
-        assert!(size_of::<Remembered>() <= 56, "{}", size_of::<Remembered>());
+        assert!(size_of::<AnswerEntry>() <= 56, "{}", size_of::<AnswerEntry>());
         let answers = 500_000;
-        let store = Store::new(answers);
-        let bytes = size_of::<Remembered>() + size_of_val(&*store.table).div_ceil(answers);
+        let store = AnswerStore::new(answers);
+        let bytes = size_of::<AnswerEntry>() + size_of_val(&*store.table).div_ceil(answers);
         assert!(bytes <= 80, "{bytes}");
     }
 
@@ -213,12 +213,12 @@ mod tests {
             steps in prop::collection::vec(prop_oneof![3 => (0_u8..40).prop_map(Some), 2 => Just(None)], 1..600),
             answers_max in 1_usize..40,
         ) {
-            let mut store = Store::new(answers_max);
-            let mut naive: VecDeque<(Remembered, Vec<u8>)> = VecDeque::new();
+            let mut store = AnswerStore::new(answers_max);
+            let mut naive: VecDeque<(AnswerEntry, Vec<u8>)> = VecDeque::new();
             for (count, step) in steps.into_iter().enumerate() {
                 if step.is_none() || naive.len() == answers_max {
                     let oldest = naive.pop_front().map(|(answer, _)| answer);
-                    let is_latest = |answer: &Remembered| naive.iter().all(|(other, _)| other.key != answer.key);
+                    let is_latest = |answer: &AnswerEntry| naive.iter().all(|(other, _)| other.key != answer.key);
                     prop_assert_eq!(store.take_oldest(), oldest.filter(is_latest));
                 }
                 if let Some(key) = step {
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn pieces_are_given_back_as_they_empty_and_numbers_go_round() {
-        let mut store = Store::new(3 * PIECE);
+        let mut store = AnswerStore::new(3 * PIECE);
         for count in 0..20 * PIECE as u32 {
             if store.len() == 3 * PIECE {
                 assert_eq!(store.take_oldest().map(|oldest| oldest.accepted), Some(count - 3 * PIECE as u32));
