@@ -3,38 +3,34 @@
 //! A long answer goes through a bounded channel in parts, so that memory stays flat; the thread waits for the reader
 //! of the answer. A reader that goes away interrupts its query, also one that is still searching.
 
-use std::collections::HashMap;
+mod interrupt;
+mod queries;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use forebay_codec::write_reading;
 use forebay_reading::timestamp::Timestamp;
-use forebay_reading::{ReadingParts, Readings, Tag, Value};
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, InterruptHandle, OptionalExtension, Row, params_from_iter};
-use serde::de::{Deserializer as _, MapAccess, Visitor};
+use rusqlite::Connection;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout;
 
 use super::database::{StoreError, open_read_only};
+use interrupt::{InterruptOnDrop, Interruptible, interrupt};
+use queries::{count, read};
 
 /// Queries at a time, and connections that are kept for them.
 const READERS_MAX: usize = 4;
 /// How long a query waits for one of them.
 const READER_WAIT_MAX: Duration = Duration::from_secs(10);
-/// Readings in one part of an answer.
-const PART_READINGS: usize = 256;
 /// Parts that wait for the reader of an answer.
 const PARTS_QUEUED_MAX: usize = 4;
 /// How long an answer waits for its reader to take the next part.
 const STALL_MAX: Duration = Duration::from_secs(30);
-/// Series whose names a query remembers.
-const SERIES_CACHED_MAX: usize = 1000;
 
 /// Which readings are asked for; an absent part lets all through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -168,60 +164,6 @@ fn ended(error: JoinError) -> StoreError {
     }
 }
 
-/// The handle of a query while it runs.
-///
-/// The lock holds interrupting and ending apart: a late interrupt could otherwise hit the connection's next query.
-type Running = Arc<Mutex<State>>;
-
-enum State {
-    Waiting,
-    Running(InterruptHandle),
-    Over,
-}
-
-fn interrupt() -> (InterruptOnDrop, Interruptible) {
-    let running = Arc::new(Mutex::new(State::Waiting));
-    (InterruptOnDrop(Arc::clone(&running)), Interruptible(running))
-}
-
-/// The asker's end: dropping it interrupts the query, or keeps it from beginning. One that is just about to take its
-/// first step goes on until it has something to send.
-struct InterruptOnDrop(Running);
-
-impl fmt::Debug for InterruptOnDrop {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("InterruptOnDrop")
-    }
-}
-
-impl Drop for InterruptOnDrop {
-    fn drop(&mut self) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let State::Running(handle) = &*state {
-            handle.interrupt();
-        }
-        *state = State::Over;
-    }
-}
-
-/// The query's end.
-struct Interruptible(Running);
-
-impl Interruptible {
-    fn begin(&self, connection: &Connection) -> Reader {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*state, State::Over) {
-            return Reader::Gone;
-        }
-        *state = State::Running(connection.get_interrupt_handle());
-        Reader::There
-    }
-
-    fn end(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State::Over;
-    }
-}
-
 /// Where the parts of an answer go.
 struct Sink {
     runtime: Handle,
@@ -242,175 +184,6 @@ impl Sink {
             Ok(Err(_)) | Err(_) => Reader::Gone,
         }
     }
-}
-
-/// What stands between `SELECT …` and `ORDER BY`, with its parameters.
-fn from_where(filter: &Filter) -> (String, Vec<rusqlite::types::Value>) {
-    let first = filter.from.unwrap_or(Timestamp::MIN).nanos();
-    let last = filter.to.map_or(i64::MAX, |to| to.nanos() - 1);
-    let mut parameters = vec![first.into(), last.into()];
-    parameters.extend([&filter.device, &filter.sensor].into_iter().flatten().map(|name| name.clone().into()));
-    let names = match (&filter.device, &filter.sensor) {
-        (None, None) => "",
-        (Some(_), None) => "AND series IN (SELECT id FROM series WHERE device = ?)",
-        (None, Some(_)) => "AND series IN (SELECT id FROM series WHERE sensor = ?)",
-        (Some(_), Some(_)) => "AND series IN (SELECT id FROM series WHERE device = ? AND sensor = ?)",
-    };
-    let sql = format!("FROM readings INDEXED BY readings_by_time WHERE time BETWEEN ? AND ? {names}");
-    (sql, parameters)
-}
-
-fn count(connection: &Connection, filter: &Filter) -> Result<u64, StoreError> {
-    let (source, parameters) = if *filter == Filter::default() {
-        // SQLite counts a whole table without looking at its rows.
-        ("FROM readings".to_owned(), Vec::new())
-    } else {
-        from_where(filter)
-    };
-    let sql = format!("SELECT count(*) {source}");
-    let counted: i64 = connection.query_row(&sql, params_from_iter(parameters), |row| row.get(0))?;
-    Ok(u64::try_from(counted).unwrap_or(0))
-}
-
-/// Sends the readings that pass, in parts, until they end or nobody reads any more.
-fn read(
-    connection: &Connection,
-    filter: &Filter,
-    order: Order,
-    limit: Option<u64>,
-    sink: &Sink,
-) -> Result<(), StoreError> {
-    // One snapshot: the names of its series are all there, and nothing is seen twice or half.
-    let _snapshot = connection.unchecked_transaction()?;
-    let (source, mut parameters) = from_where(filter);
-    // A negative limit is none.
-    parameters.push(limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX)).into());
-    let order = match order {
-        Order::OldestFirst => "time, id",
-        Order::NewestFirst => "time DESC, id DESC",
-    };
-    let sql = format!("SELECT id, series, time, value {source} ORDER BY {order} LIMIT ?");
-    let mut statement = connection.prepare(&sql)?;
-    let mut rows = statement.query(params_from_iter(parameters))?;
-    let mut names = SeriesNames { statement: connection.prepare(SeriesNames::SQL)?, known: HashMap::new() };
-    let mut readings = Readings::default();
-    while let Some(row) = rows.next()? {
-        push(row, &mut names, &mut readings)?;
-        if readings.len() == PART_READINGS && send(&mut readings, sink) == Reader::Gone {
-            return Ok(());
-        }
-    }
-    if !readings.is_empty() {
-        send(&mut readings, sink);
-    }
-    Ok(())
-}
-
-fn send(readings: &mut Readings, sink: &Sink) -> Reader {
-    let mut part = Vec::with_capacity(4 * readings.bytes_held());
-    for reading in &*readings {
-        write_reading(reading, &mut part);
-        part.push(b'\n');
-    }
-    *readings = Readings::with_capacity(readings.bytes_held());
-    sink.send(Ok(part.into()))
-}
-
-/// Turns a row of `id, series, time, value` into a reading.
-fn push(row: &Row<'_>, names: &mut SeriesNames<'_>, readings: &mut Readings) -> Result<(), StoreError> {
-    let id: i64 = row.get(0)?;
-    let broken = |detail: &str| StoreError::Row { id, detail: detail.to_owned() };
-    let series = names.find(row.get(1)?)?.ok_or_else(|| broken("its series is unknown"))?;
-    let time = Timestamp::from_nanos(row.get(2)?).ok_or_else(|| broken("its time is before 1970"))?;
-    let value = value(row.get_ref(3)?).ok_or_else(|| broken("its value is of no known kind"))?;
-    let parts = ReadingParts {
-        device: &series.device,
-        sensor: &series.sensor,
-        value: value.into(),
-        time,
-        unit: (!series.unit.is_empty()).then_some(&series.unit),
-        tags: &series.tags,
-    };
-    readings.push(&parts).map_err(|error| broken(&error.to_string()))
-}
-
-fn value(value: ValueRef<'_>) -> Option<Value<'_>> {
-    match value {
-        ValueRef::Integer(number) => Some(Value::Integer(number)),
-        ValueRef::Real(number) => Some(Value::Double(number)),
-        ValueRef::Text(text) => std::str::from_utf8(text).ok().map(Value::Text),
-        ValueRef::Blob([0]) => Some(Value::Boolean(false)),
-        ValueRef::Blob([1]) => Some(Value::Boolean(true)),
-        ValueRef::Blob(_) | ValueRef::Null => None,
-    }
-}
-
-/// What the readings of a series have in common.
-struct Series {
-    device: String,
-    sensor: String,
-    unit: String,
-    tags: Vec<Tag<'static>>,
-}
-
-/// The names of the series that a query came across; emptied when it has grown to [`SERIES_CACHED_MAX`].
-struct SeriesNames<'c> {
-    statement: rusqlite::Statement<'c>,
-    known: HashMap<i64, Series>,
-}
-
-impl SeriesNames<'_> {
-    const SQL: &'static str = "SELECT device, sensor, unit, tags FROM series WHERE id = ?";
-
-    fn find(&mut self, id: i64) -> Result<Option<&Series>, StoreError> {
-        if !self.known.contains_key(&id) {
-            let found = self.statement.query_row([id], |row| {
-                let tags: String = row.get(3)?;
-                Ok(Series {
-                    device: row.get(0)?,
-                    sensor: row.get(1)?,
-                    unit: row.get(2)?,
-                    tags: tags_from_json(&tags).map_err(|error| {
-                        rusqlite::Error::FromSqlConversionFailure(
-                            3,
-                            rusqlite::types::Type::Text,
-                            error.into(),
-                        )
-                    })?,
-                })
-            });
-            let Some(series) = found.optional()? else { return Ok(None) };
-            if self.known.len() >= SERIES_CACHED_MAX {
-                self.known.clear();
-            }
-            self.known.insert(id, series);
-        }
-        Ok(self.known.get(&id))
-    }
-}
-
-/// Reads an object of texts and keeps its order.
-fn tags_from_json(json: &str) -> Result<Vec<Tag<'static>>, serde_json::Error> {
-    struct Tags;
-    impl<'de> Visitor<'de> for Tags {
-        type Value = Vec<Tag<'static>>;
-
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("an object of texts")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut tags = Vec::new();
-            while let Some((name, value)) = map.next_entry::<String, String>()? {
-                tags.push((name.into(), value.into()));
-            }
-            Ok(tags)
-        }
-    }
-    if json.is_empty() {
-        return Ok(Vec::new());
-    }
-    serde_json::Deserializer::from_str(json).deserialize_map(Tags)
 }
 
 #[cfg(test)]
@@ -448,13 +221,5 @@ mod tests {
         let ended = timeout(Duration::from_secs(20), search).await.expect("it ends").expect("no panic");
         assert_eq!(ended.expect_err("interrupted").to_string(), "the store failed: interrupted");
         assert_eq!(readers.count(Filter::default()).await.ok(), Some(0));
-    }
-
-    #[test]
-    fn a_query_whose_asker_has_gone_does_not_begin() {
-        let (interrupt, interruptible) = interrupt();
-        drop(interrupt);
-        let connection = Connection::open_in_memory().expect("it opens");
-        assert!(interruptible.begin(&connection) == Reader::Gone);
     }
 }
