@@ -1,15 +1,15 @@
-//! The readings in one SQLite file, `readings.db`.
+//! The schema of `readings.db`, the SQLite file of the readings.
 //!
-//! - `series`: what readings have in common (device, sensor, unit, tags), once each. An absent unit is `''`, absent
-//!   tags are `''`, others a JSON object in the order in which they came.
-//! - `readings`: a row each, only ever appended: series, time in nanoseconds, value. No constraint spans rows, which
-//!   is what makes it fast. The kind of a value is its storage class: INTEGER, REAL, TEXT, and for booleans a BLOB of
+//! - `series`: the common part of readings (device, sensor, unit, tags), once each. An absent unit is `''`; tags are a
+//!   JSON object in the order of the reading, or `''`.
+//! - `readings`: one row a reading, append-only: series, time in nanoseconds, value. It is fast because no constraint
+//!   spans rows. The kind of a value is its storage class: INTEGER, REAL, TEXT, and for booleans a BLOB of
 //!   one byte. The column is `ANY` in a strict table, so that SQLite never turns 20.0 into 20 or 20 into 20.0.
-//!   The one index is by time, then series. Every query walks it in the order of its answer, and one that asks for
-//!   a device passes over the others inside the index. An index by series first would answer that faster, but each
-//!   batch would change a page of every series: with 1,000 devices it stored 30,000 to 190,000 readings a second
-//!   where this one stores 400,000.
-//! - `batches`: the keys of the batches that were stored, the oldest pruned.
+//!   The only index is by time, then series. Every query walks it in the order of its answer, and a query for one
+//!   device skips the other devices inside the index. An index by series first would answer that faster, but each batch
+//!   would change a page of every series: with 1,000 devices it stored 30,000 to 190,000 readings a second, where this
+//!   one stores 400,000.
+//! - `batches`: the keys of the stored batches; the oldest are pruned.
 //! - `readings_by_name`: a view for people with a shell.
 
 use std::io;
@@ -22,7 +22,7 @@ use thiserror::Error;
 
 use crate::filesystem;
 
-/// Version of the schema, kept in the file's `user_version`.
+/// Version of the schema, in the file's `user_version`.
 const VERSION: i64 = 1;
 
 const SCHEMA: &str = "
@@ -53,14 +53,14 @@ CREATE VIEW readings_by_name AS
     FROM readings JOIN series ON series.id = readings.series;
 ";
 
-/// What a store allows.
+/// The settings of a store.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StoreSettings {
-    /// Keys of batches that are remembered.
+    /// Most keys of batches in the file.
     pub(super) keys_max: i64,
-    /// How long a writer waits for one of another process.
+    /// How long a writer waits for a writer of another process.
     pub(super) busy_timeout: Duration,
-    /// How long readings stand in the log of SQLite alone.
+    /// How often readings move from SQLite's log into the file.
     pub(super) checkpoint_every: Duration,
 }
 
@@ -74,50 +74,50 @@ impl Default for StoreSettings {
     }
 }
 
-/// What was found wrong at the start.
+/// The damage that was found at the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Health {
-    /// Readings that were answered with 2xx, at any time, and could not be found at a later start.
+pub(super) struct StoreHealth {
+    /// Acknowledged readings that were missing at a start, in all starts together.
     pub(super) lost_readings: u64,
-    /// What is wrong with the file itself.
+    /// The damage of the file itself.
     pub(super) damage: Option<String>,
 }
 
-/// Why the store did not do as it was told.
+/// Why the store failed.
 #[derive(Clone, Debug, Error)]
 pub enum StoreError {
-    /// SQLite, or the disk below it, refused.
+    /// SQLite, or the disk below it, failed.
     #[error("the store failed: {0}")]
     Sqlite(Arc<rusqlite::Error>),
-    /// The file is of a later version of this program.
+    /// A later version of this program wrote the file.
     #[error("the file has version {found}, this program knows {VERSION}; use the program that wrote it")]
     Version {
         /// The file's version.
         found: i64,
     },
-    /// A row that no version of this program has written.
+    /// A row that no version of this program writes.
     #[error("reading {id} in the store is not one: {detail}; look at it with the sqlite3 shell")]
     Row {
-        /// Its `id`.
+        /// The `id` of the row.
         id: i64,
         /// What is wrong with it.
         detail: String,
     },
-    /// The file beside it, which says what was answered, cannot be had.
+    /// The file of the marks cannot be used.
     #[error("cannot use {}: {source}{}", path.display(), filesystem::advice_on_file(path, source))]
-    Answered {
+    Marks {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: Arc<io::Error>,
     },
-    /// The system would not start the thread that writes.
+    /// The system did not start the writer's thread.
     #[error("no thread could be started: {0}")]
     Thread(Arc<io::Error>),
-    /// Every reader is at work.
+    /// Too many queries run already.
     #[error("too many queries at a time, try again later")]
     Busy,
-    /// The thread that writes has ended.
+    /// The writer's thread has ended.
     #[error("the store has stopped")]
     Stopped,
 }
@@ -133,15 +133,15 @@ pub(super) fn open_writable(path: &Path, busy_timeout: Duration) -> Result<Conne
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(busy_timeout)?;
     connection.execute_batch(
-        // A checkpoint every 32 MiB instead of every 4, if none is due by the clock: pages of the indexes that change
-        // again and again are written to the file once.
+        // A checkpoint every 32 MiB instead of every 4, unless the clock demands one: pages of the index that change
+        // often are then written to the file once.
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA wal_autocheckpoint = 8192;
          PRAGMA journal_size_limit = 67108864;
          PRAGMA cache_size = -65536;",
     )?;
-    // Immediate, so that of two processes that open a new file one waits for the other's schema.
+    // Immediate: if two processes open a new file, one waits for the other's schema.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match found {
@@ -156,7 +156,7 @@ pub(super) fn open_writable(path: &Path, busy_timeout: Duration) -> Result<Conne
     Ok(connection)
 }
 
-/// Opens the file for one reader at a time.
+/// Opens the file for one query at a time.
 pub(super) fn open_read_only(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;

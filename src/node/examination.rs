@@ -1,12 +1,12 @@
-//! What a start finds of the readings that were answered before it, and of the file itself.
+//! The examination at a start: whether all acknowledged readings are there, and whether the file is intact.
 //!
-//! The order matters: the log of SQLite is looked at before SQLite opens the file, because SQLite cuts off what it
-//! cannot read; what was answered is compared with what is there before the first batch is taken.
+//! The order matters: SQLite's log is inspected before SQLite opens the file, because SQLite cuts off the unreadable
+//! part; the marks are compared with the readings before the first batch is stored.
 //!
-//! The readings that stood in the log alone are counted in the file. A log that breaks can do more harm than that: pages
-//! of its beginning may be older than those of the file, if the log had been moved into it already. So after a broken
-//! log the whole file is checked, and its one index is made anew if it is the index that is wrong. A small file is
-//! looked through at every start. What is not seen: a value that changed in the file and is a value still.
+//! The readings that were only in the log are counted in the file. A broken log can do more harm: if it had already been
+//! moved into the file, pages at its beginning may be older than the file's. So after a broken log the whole file is
+//! checked, and its index is rebuilt if only the index is wrong. A small file is checked at every start. One damage is
+//! not found: a value that has changed into another valid value.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,55 +14,55 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use tracing::{error, info, warn};
 
-use super::answered::{Answered, Marks, Note};
-use super::database::{Health, StoreError};
+use super::database::{StoreError, StoreHealth};
 use super::journal::{self, Journal};
+use super::marks::{EarlierMarks, Marks, MarksFile};
 
-/// Largest file that is looked through at every start: that takes about a tenth of a second.
-const LOOKED_THROUGH_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Largest file that is checked at every start: that takes about a tenth of a second.
+const ALWAYS_CHECKED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Largest file that is checked after its log broke: that may take a minute.
 const CHECKED_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
-/// What was seen before SQLite opened the file.
+/// The state of the files before SQLite opens them.
 #[derive(Debug)]
-pub(super) struct Before {
-    answered: Answered,
-    note: Note,
+pub(super) struct Inspection {
+    file: MarksFile,
+    earlier: EarlierMarks,
     journal: Journal,
     bytes: u64,
 }
 
-/// What is known once the file is open.
+/// The result of the examination.
 #[derive(Debug)]
-pub(super) struct Examined {
-    pub(super) answered: Answered,
+pub(super) struct Findings {
+    pub(super) file: MarksFile,
     pub(super) marks: Marks,
-    pub(super) health: Health,
+    pub(super) health: StoreHealth,
 }
 
-impl Before {
-    /// Looks at the files as they are.
-    pub(super) fn look(path: &Path) -> Result<Before, StoreError> {
-        let answered_path = beside(path, "-answered");
-        let (answered, note) = Answered::open(&answered_path)
-            .map_err(|source| StoreError::Answered { path: answered_path, source: Arc::new(source) })?;
-        // What cannot be read SQLite cannot read either, and says so.
+impl Inspection {
+    /// Inspects the files.
+    pub(super) fn of(path: &Path) -> Result<Inspection, StoreError> {
+        let marks_path = beside(path, "-answered");
+        let (file, earlier) = MarksFile::open(&marks_path)
+            .map_err(|source| StoreError::Marks { path: marks_path, source: Arc::new(source) })?;
+        // SQLite cannot read an unreadable log either, and reports it.
         let journal = journal::inspect(&beside(path, "-wal")).unwrap_or(Journal::Broken);
         let bytes = std::fs::metadata(path).map_or(0, |file| file.len());
-        Ok(Before { answered, note, journal, bytes })
+        Ok(Inspection { file, earlier, journal, bytes })
     }
 
-    /// Compares what was answered with what is there, and tells what is not.
-    pub(super) fn examine(self, connection: &Connection) -> Result<Examined, rusqlite::Error> {
-        let Before { answered, note, journal, bytes } = self;
+    /// Compares the marks with the readings in the file, and reports the missing ones.
+    pub(super) fn examine(self, connection: &Connection) -> Result<Findings, rusqlite::Error> {
+        let Inspection { file, earlier, journal, bytes } = self;
         let damage = damage(connection, journal, bytes);
         let last =
             connection.query_row("SELECT max(id) FROM readings", [], |row| row.get::<_, Option<i64>>(0))?;
         let last = last.unwrap_or(0);
-        let before = match note {
-            Note::Of(marks) => marks,
-            Note::New => Marks { last, checkpointed: last, lost: 0 },
-            Note::Damaged => {
+        let before = match earlier {
+            EarlierMarks::Of(marks) => marks,
+            EarlierMarks::None => Marks { last, checkpointed: last, lost: 0 },
+            EarlierMarks::Damaged => {
                 warn!(
                     "readings.db-answered is damaged: whether a reading that was answered is gone is not known"
                 );
@@ -70,22 +70,22 @@ impl Before {
             }
         };
         let gone = gone(connection, before)?;
-        tell(before, gone, last, journal);
+        report(before, gone, last, journal);
         let marks = Marks { last, checkpointed: before.checkpointed.min(last), lost: before.lost + gone };
-        let health = Health { lost_readings: marks.lost, damage };
-        Ok(Examined { answered, marks, health })
+        let health = StoreHealth { lost_readings: marks.lost, damage };
+        Ok(Findings { file, marks, health })
     }
 }
 
-/// How many readings of those that stood in the log alone are not in the file.
+/// The number of readings that were only in the log and are not in the file.
 fn gone(connection: &Connection, marks: Marks) -> Result<u64, rusqlite::Error> {
     let sql = "SELECT count(*) FROM readings WHERE id > ?1 AND id <= ?2";
     let there: i64 = connection.query_row(sql, [marks.checkpointed, marks.last], |row| row.get(0))?;
-    let answered = (marks.last - marks.checkpointed).max(0);
-    Ok(u64::try_from(answered - there).unwrap_or(0))
+    let acknowledged = (marks.last - marks.checkpointed).max(0);
+    Ok(u64::try_from(acknowledged - there).unwrap_or(0))
 }
 
-fn tell(before: Marks, gone: u64, last: i64, journal: Journal) {
+fn report(before: Marks, gone: u64, last: i64, journal: Journal) {
     if gone > 0 {
         let lost_in_all = before.lost + gone;
         error!(
@@ -97,7 +97,7 @@ fn tell(before: Marks, gone: u64, last: i64, journal: Journal) {
     } else if journal == Journal::Broken {
         warn!("readings.db-wal is damaged, but every reading that was answered is there");
     }
-    // Readings that were deleted by hand look the same, so they are not counted as lost.
+    // Deletion by hand looks the same, so these readings are not counted as lost.
     let missing = before.checkpointed - last;
     if missing > 0 {
         warn!(
@@ -113,10 +113,10 @@ fn tell(before: Marks, gone: u64, last: i64, journal: Journal) {
     }
 }
 
-/// What is wrong with the file itself, as far as it is looked at.
+/// The damage of the file itself, as far as it is checked.
 fn damage(connection: &Connection, journal: Journal, bytes: u64) -> Option<String> {
     match journal {
-        Journal::Whole if bytes <= LOOKED_THROUGH_BYTES_MAX => problem(connection, "PRAGMA quick_check(1)"),
+        Journal::Whole if bytes <= ALWAYS_CHECKED_BYTES_MAX => problem(connection, "PRAGMA quick_check(1)"),
         Journal::Broken if bytes <= CHECKED_BYTES_MAX => check_and_mend(connection),
         Journal::Broken => {
             warn!(
@@ -129,7 +129,7 @@ fn damage(connection: &Connection, journal: Journal, bytes: u64) -> Option<Strin
     .inspect(|damage| error!(%damage, "readings.db is damaged: look at it with the sqlite3 shell (.recover)"))
 }
 
-/// Checks the whole file. An index that does not agree with its table is made anew, because queries go by it.
+/// Checks the whole file. An index that disagrees with its table is rebuilt, because queries rely on it.
 fn check_and_mend(connection: &Connection) -> Option<String> {
     const CHECK: &str = "PRAGMA integrity_check(1)";
     problem(connection, CHECK)?;
@@ -139,7 +139,7 @@ fn check_and_mend(connection: &Connection) -> Option<String> {
     problem(connection, CHECK)
 }
 
-/// The first thing that a check finds.
+/// The first problem that a check finds.
 fn problem(connection: &Connection, check: &str) -> Option<String> {
     let found = connection.query_row(check, [], |row| row.get::<_, String>(0));
     let found = found.unwrap_or_else(|error| error.to_string());

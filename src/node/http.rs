@@ -1,4 +1,4 @@
-//! The node's routes: what requests ask for, in terms of the store.
+//! The node's routes: maps requests to the store.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -15,28 +15,28 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tracing::error;
 
-use super::batch::{self, Head};
-use super::database::{Health, StoreError};
+use super::batch::{self, BatchHead};
+use super::database::{StoreError, StoreHealth};
 use super::query;
-use super::reader::{Order, Rows};
-use super::refusal::Refusal;
-use super::store::Store;
-use super::writer::{Batch, Stored};
+use super::reader::{Order, QueryRows};
+use super::refusal::NodeRefusal;
+use super::store::ReadingStore;
+use super::writer::{PutOutcome, StoreBatch};
 use crate::door::{self, ConnectionReuse, Door};
 
-/// Batches in memory at a time.
+/// Most batches in memory.
 const BATCHES_MAX: usize = 32;
 
 #[derive(Clone)]
-struct NodeState {
-    store: Store,
+struct RouteState {
+    store: ReadingStore,
     /// One permit for each batch in memory.
     batches: Arc<Semaphore>,
 }
 
-/// The routes over a store, for those whom `door` lets in.
-pub(super) fn router(store: Store, door: Door) -> Router {
-    let state = NodeState { store, batches: Arc::new(Semaphore::new(BATCHES_MAX)) };
+/// The routes of a store, for the requests that `door` admits.
+pub(super) fn router(store: ReadingStore, door: Door) -> Router {
+    let state = RouteState { store, batches: Arc::new(Semaphore::new(BATCHES_MAX)) };
     Router::new()
         .route("/v1/batches", post(take_batch))
         .route("/v1/readings", get(readings))
@@ -48,7 +48,7 @@ pub(super) fn router(store: Store, door: Door) -> Router {
         .with_state(state)
 }
 
-/// Asks the door first, and dresses the answer, also that to a request at which the node has a defect.
+/// Lets the door decide, and adds its headers to every answer, even after a panic in a handler.
 async fn let_in(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
     let connection_reuse = ConnectionReuse::of(&request);
     let mut response = match door.admit(&request) {
@@ -59,7 +59,7 @@ async fn let_in(State(door): State<Arc<Door>>, request: Request, next: Next) -> 
             response
         }
         Err(refusal) => {
-            let refusal = Refusal::new(refusal.status, refusal.detail).with_header("connection", "close");
+            let refusal = NodeRefusal::new(refusal.status, refusal.detail).with_header("connection", "close");
             let mut response = refusal.into_response();
             door::add_common_headers(&mut response);
             response
@@ -69,27 +69,30 @@ async fn let_in(State(door): State<Arc<Door>>, request: Request, next: Next) -> 
     response
 }
 
-/// Takes a batch. If the client goes away meanwhile, the batch may be stored or not; its key tells.
+/// Stores a batch. If the client hangs up, the batch may be stored or not; a repetition with its key finds out.
 async fn take_batch(
-    State(state): State<NodeState>,
+    State(state): State<RouteState>,
     headers: HeaderMap,
     request: Request,
-) -> Result<Response, Refusal> {
-    let head = Head::read(&headers)?;
+) -> Result<Response, NodeRefusal> {
+    let head = BatchHead::read(&headers)?;
     let _slot = state.batches.acquire().await.expect("the semaphore is never closed");
     let body = batch::receive(request.into_body()).await?;
     let decoded = spawn_blocking(move || batch::decode(&body, head.encoding)).await;
     let readings = decoded.map_err(|_| defect())??;
     let count = readings.len();
-    let stored = state.store.put(Batch { key: head.key, readings }).await?;
+    let stored = state.store.put(StoreBatch { key: head.key, readings }).await?;
     let duplicate = match stored {
-        Stored::New => false,
-        Stored::Before => true,
+        PutOutcome::Stored => false,
+        PutOutcome::Duplicate => true,
     };
     Ok(json(format!("{{\"readings\":{count},\"duplicate\":{duplicate}}}")))
 }
 
-async fn readings(State(state): State<NodeState>, RawQuery(text): RawQuery) -> Result<Response, Refusal> {
+async fn readings(
+    State(state): State<RouteState>,
+    RawQuery(text): RawQuery,
+) -> Result<Response, NodeRefusal> {
     let known = ["device", "sensor", "from", "to", "limit", "latest"];
     let query = query::parse(&text.unwrap_or_default(), &known)?;
     let (order, limit) = match query.latest {
@@ -99,52 +102,52 @@ async fn readings(State(state): State<NodeState>, RawQuery(text): RawQuery) -> R
     Ok(ndjson(state.store.read(query.filter, order, limit).await?))
 }
 
-/// An answer with readings, sent in parts as they are read.
-pub(super) fn ndjson(rows: Rows) -> Response {
+/// An answer of readings, sent in parts as they are read.
+pub(super) fn ndjson(rows: QueryRows) -> Response {
     let content_type = [(header::CONTENT_TYPE, "application/x-ndjson")];
     (content_type, Body::from_stream(stream::unfold(rows, next_part))).into_response()
 }
 
-async fn next_part(mut rows: Rows) -> Option<(Result<Bytes, StoreError>, Rows)> {
+async fn next_part(mut rows: QueryRows) -> Option<(Result<Bytes, StoreError>, QueryRows)> {
     let part = rows.next().await?;
     if let Err(error) = &part {
-        // The status has gone out; all that is left is to break off, so that nobody takes this for the end.
+        // The status was already sent. Breaking off is the only way to show that the answer is incomplete.
         error!(error = %error, "answer with readings broken off");
     }
     Some((part, rows))
 }
 
-async fn count(State(state): State<NodeState>, RawQuery(text): RawQuery) -> Result<Response, Refusal> {
+async fn count(State(state): State<RouteState>, RawQuery(text): RawQuery) -> Result<Response, NodeRefusal> {
     let query = query::parse(&text.unwrap_or_default(), &["device", "sensor", "from", "to"])?;
     let count = state.store.count(query.filter).await?;
     Ok(json(format!("{{\"count\":{count}}}")))
 }
 
-async fn health(State(state): State<NodeState>) -> Result<Response, Refusal> {
+async fn health(State(state): State<RouteState>) -> Result<Response, NodeRefusal> {
     if !state.store.is_open() {
         return Err(StoreError::Stopped.into());
     }
-    let Health { lost_readings, damage } = state.store.health();
+    let StoreHealth { lost_readings, damage } = state.store.health();
     if *lost_readings == 0 && damage.is_none() {
         return Ok(json("{\"status\":\"ok\"}".to_owned()));
     }
-    let told = serde_json::json!({ "status": "degraded", "lost_readings": lost_readings, "damage": damage });
-    Ok(json(told.to_string()))
+    let body = serde_json::json!({ "status": "degraded", "lost_readings": lost_readings, "damage": damage });
+    Ok(json(body.to_string()))
 }
 
-async fn no_such_path(uri: Uri) -> Refusal {
+async fn no_such_path(uri: Uri) -> NodeRefusal {
     let detail =
         format!("there is no `{}` here; known: /v1/batches, /v1/readings, /v1/count, /healthz", uri.path());
-    Refusal::new(StatusCode::NOT_FOUND, detail)
+    NodeRefusal::new(StatusCode::NOT_FOUND, detail)
 }
 
-/// The router adds `Allow`.
-async fn wrong_method() -> Refusal {
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method; see `Allow`")
+/// The router adds the header `Allow`.
+async fn wrong_method() -> NodeRefusal {
+    NodeRefusal::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method; see `Allow`")
 }
 
-fn defect() -> Refusal {
-    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "a defect in the node; its log says more")
+fn defect() -> NodeRefusal {
+    NodeRefusal::new(StatusCode::INTERNAL_SERVER_ERROR, "a defect in the node; its log says more")
 }
 
 fn json(body: String) -> Response {
@@ -158,7 +161,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_defect_in_a_handler_is_answered_with_500_and_the_door_still_dresses_the_answer() {
+    async fn a_panic_in_a_handler_is_answered_with_500_and_the_headers_of_the_door() {
         async fn fail() -> &'static str {
             panic!("a defect, made for this test");
         }

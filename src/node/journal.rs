@@ -1,10 +1,9 @@
-//! Whether the log of SQLite beside a file is whole, as it stands before SQLite opens it.
+//! Checks whether SQLite's log beside a file is whole, before SQLite opens it.
 //!
-//! SQLite takes its log up to the first frame whose checksum is wrong, and says nothing of what stands behind it: what a
-//! torn write leaves after a power cut and what a flipped bit leaves look alike to it. Here the two are told apart as far
-//! as can be. All frames of one log carry the two salts of its header; those of the log before it, which may stand behind
-//! them, carry others. So a frame with the right salts at or behind the place where the chain of checksums breaks was
-//! written to this log, and is not read any more.
+//! SQLite reads its log up to the first frame with a wrong checksum and silently ignores the rest: to it, a torn write
+//! after a power cut and a flipped bit look alike. This check tells them apart as far as possible. All frames of one log
+//! carry the two salts of its header; frames of an earlier log, which may follow them, carry others. So a frame with the
+//! right salts, at or behind the break in the chain of checksums, was written to this log and is lost to SQLite.
 //!
 //! The format: <https://www.sqlite.org/fileformat2.html#walformat>.
 
@@ -14,24 +13,24 @@ use std::path::Path;
 
 const HEADER_BYTES: usize = 32;
 const FRAME_HEADER_BYTES: usize = 24;
-/// The last bit says whether checksums are over big-endian words.
+/// The last bit is set if checksums are over big-endian words.
 const MAGIC: u32 = 0x377f_0682;
-/// Sizes of pages that SQLite knows.
+/// The page sizes of SQLite.
 const PAGE_BYTES: std::ops::RangeInclusive<usize> = 512..=65_536;
 
-/// What is found in a log.
+/// The state of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Journal {
-    /// All that was written to it can be read, or what cannot left no trace.
+    /// Every frame can be read, as far as there are traces of them.
     Whole,
-    /// It breaks before its end.
+    /// Frames behind a break cannot be read.
     Broken,
 }
 
 /// Two sums over words of 32 bits.
 type Sums = [u32; 2];
 
-/// Reads a log, if there is one.
+/// Checks the log at `path`; a missing log is whole.
 pub(super) fn inspect(path: &Path) -> io::Result<Journal> {
     match File::open(path) {
         Ok(file) => inspect_all(BufReader::with_capacity(1 << 16, file)),
@@ -69,13 +68,13 @@ fn inspect_all(mut log: impl Read) -> io::Result<Journal> {
     Ok(Journal::Whole)
 }
 
-/// A log whose header cannot be read is lost as a whole, if there was anything in it.
+/// A log with a broken header is lost as a whole, if it has a frame.
 fn with_broken_header(log: &mut impl Read) -> io::Result<Journal> {
     let mut first = [0; FRAME_HEADER_BYTES];
     Ok(if read_whole(log, &mut first)? { Journal::Broken } else { Journal::Whole })
 }
 
-/// Fills `bytes`; false if there are not so many left.
+/// Fills `bytes`; false if the log ends before.
 fn read_whole(log: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
     match log.read_exact(bytes) {
         Ok(()) => Ok(true),
@@ -84,7 +83,7 @@ fn read_whole(log: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
     }
 }
 
-/// Goes on with the sums over more bytes, a multiple of eight.
+/// Continues the sums over more bytes, a multiple of eight.
 fn sum([mut first, mut second]: Sums, bytes: &[u8], word: fn([u8; 4]) -> u32) -> Sums {
     for pair in bytes.chunks_exact(8) {
         let [one, two] =
@@ -99,7 +98,7 @@ fn sums_at(bytes: &[u8], at: usize) -> Sums {
     [word(bytes, at), word(bytes, at + 4)]
 }
 
-/// A number of a header; all of them are big-endian.
+/// A big-endian number in a header.
 fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
@@ -108,7 +107,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 mod tests {
     use super::*;
 
-    /// The log of a file that three transactions went into, each of some pages.
+    /// A log with three transactions of several pages each.
     fn log() -> Vec<u8> {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("a.db");
@@ -121,13 +120,13 @@ mod tests {
     }
 
     #[test]
-    fn a_log_as_it_was_written_is_whole_and_so_is_one_that_is_cut_short() {
+    fn an_intact_log_and_a_truncated_one_are_whole() {
         let log = log();
         assert!(log.len() > 40_000, "{} bytes", log.len());
         for length in [0, 10, 32, 40, log.len() / 2, log.len() - 1, log.len()] {
             assert_eq!(inspect_all(&log[..length]).expect("read"), Journal::Whole, "{length} bytes");
         }
-        // What an older log left behind it, with other salts.
+        // Frames of an older log follow, with other salts.
         let mut behind = log.clone();
         behind.extend(std::iter::repeat_n(7, 3 * (FRAME_HEADER_BYTES + 4096)));
         assert_eq!(inspect_all(&*behind).expect("read"), Journal::Whole);
@@ -136,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_with_a_flipped_bit_is_broken_wherever_it_is() {
+    fn a_log_with_a_flipped_bit_anywhere_is_broken() {
         let mut log = log();
         let last_frame = log.len() - FRAME_HEADER_BYTES - 4096;
         for at in (0..last_frame).step_by(97).chain(0..60) {

@@ -1,8 +1,8 @@
-//! The last readings of a gateway that keeps them in its own process, at the gateway's own port.
+//! The latest readings of a gateway with an embedded node, at the gateway's own port.
 //!
-//! `GET /v1/readings?device=&sensor=&latest=N` gives NDJSON, the newest by the readings' own time first. Where the
-//! readings are in nodes of their own, the answer is 405 and says so; it does not name them, whose addresses are nobody's
-//! business who may only post.
+//! `GET /v1/readings?device=&sensor=&latest=N` answers NDJSON, the newest first by the readings' own time. If nodes are
+//! configured, the answer is 405 and says so; it does not name them, because a client that may only post has no need of
+//! their addresses.
 
 use std::sync::Arc;
 
@@ -16,30 +16,30 @@ use utoipa::OpenApi;
 use super::http::ndjson;
 use super::query;
 use super::reader::{Order, Readers};
-use super::refusal::Refusal;
+use super::refusal::NodeRefusal;
 
-/// Readings that are given if the request does not say how many.
+/// Readings in an answer if the request does not say how many.
 const LATEST_DEFAULT: u64 = 10;
-/// Why readings cannot be had from a gateway with nodes of their own.
+/// The refusal of a gateway with configured nodes.
 const IN_NODES: &str = "this gateway keeps no readings: its readings are in the nodes that are configured; ask those. \
      `POST` takes readings here";
 
-/// What this part of the OpenAPI document is made from.
+/// This route's part of the OpenAPI document.
 #[derive(OpenApi)]
 #[openapi(paths(latest))]
 #[derive(Debug)]
 pub struct LatestApi;
 
-/// Where the readings of a gateway are.
+/// The place of a gateway's readings.
 #[derive(Clone, Debug)]
 pub enum Latest {
-    /// In this process. (Not the store itself: the thread that writes ends when nobody has the store any more.)
+    /// In this process. These are only its readers: the writer's thread ends when the last clone of the store is dropped.
     Here(LatestReadings),
-    /// In nodes that are configured.
+    /// In configured nodes.
     InNodes,
 }
 
-/// The readings of an embedded node, to be read.
+/// Read access to an embedded node.
 #[derive(Clone, Debug)]
 pub struct LatestReadings {
     pub(super) readers: Arc<Readers>,
@@ -77,7 +77,7 @@ impl Latest {
 async fn latest(
     State(readings): State<LatestReadings>,
     RawQuery(text): RawQuery,
-) -> Result<Response, Refusal> {
+) -> Result<Response, NodeRefusal> {
     let query = query::parse(&text.unwrap_or_default(), &["device", "sensor", "latest"])?;
     let latest = query.latest.unwrap_or(LATEST_DEFAULT);
     let rows = readings.readers.read(query.filter, Order::NewestFirst, Some(latest)).await?;
@@ -87,5 +87,5 @@ async fn latest(
 async fn elsewhere(method: Method) -> Response {
     let asks = method == Method::GET || method == Method::HEAD;
     let detail = if asks { IN_NODES } else { "this path takes another method; `Allow` names it" };
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, detail).with_header("allow", "POST").into_response()
+    NodeRefusal::new(StatusCode::METHOD_NOT_ALLOWED, detail).with_header("allow", "POST").into_response()
 }

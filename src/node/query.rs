@@ -3,25 +3,25 @@
 use axum::http::StatusCode;
 use forebay_reading::timestamp::{Precision, Timestamp};
 
-use super::reader::Filter;
-use super::refusal::Refusal;
+use super::reader::ReadingFilter;
+use super::refusal::NodeRefusal;
 
-/// What a request asks for.
+/// The parameters of a query.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Query {
-    pub(super) filter: Filter,
-    /// At most so many readings.
+    pub(super) filter: ReadingFilter,
+    /// Most readings in the answer.
     pub(super) limit: Option<u64>,
-    /// So many of the newest readings, the newest first.
+    /// Only that many of the newest readings, the newest first.
     pub(super) latest: Option<u64>,
 }
 
-/// Most readings that `latest` gives.
+/// The largest `latest`.
 const LATEST_MAX: u64 = 10_000;
 
-/// Reads the parameters; `known` are the ones that the route takes, of `device`, `sensor`, `from`, `to`, `limit` and
+/// Reads the parameters. `known` lists those of the route, out of `device`, `sensor`, `from`, `to`, `limit` and
 /// `latest`.
-pub(super) fn parse(text: &str, known: &[&str]) -> Result<Query, Refusal> {
+pub(super) fn parse(text: &str, known: &[&str]) -> Result<Query, NodeRefusal> {
     let mut query = Query::default();
     for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
         let (name, value) = (name.as_ref(), value.as_ref());
@@ -46,15 +46,15 @@ pub(super) fn parse(text: &str, known: &[&str]) -> Result<Query, Refusal> {
     Ok(query)
 }
 
-fn latest(text: &str) -> Result<u64, Refusal> {
+fn latest(text: &str) -> Result<u64, NodeRefusal> {
     let latest = text.parse().ok().filter(|latest| (1..=LATEST_MAX).contains(latest));
     latest.ok_or_else(|| bad(format!("`latest` must be a whole number from 1 to {LATEST_MAX}, got `{text}`")))
 }
 
-fn time(name: &str, text: &str) -> Result<Timestamp, Refusal> {
+fn time(name: &str, text: &str) -> Result<Timestamp, NodeRefusal> {
     let parsed = match text.parse() {
         Ok(millis) => Timestamp::from_integer(millis, Precision::Millis),
-        // A `+` that was not escaped arrives as a space; behind the seconds it can only be the offset's sign.
+        // An unescaped `+` arrives as a space; behind the seconds it can only be the sign of the offset.
         Err(_) if text.rfind(' ') > Some(10) => Timestamp::parse(&text.replace(' ', "+")),
         Err(_) => Timestamp::parse(text),
     };
@@ -63,12 +63,12 @@ fn time(name: &str, text: &str) -> Result<Timestamp, Refusal> {
     })
 }
 
-fn limit(text: &str) -> Result<u64, Refusal> {
+fn limit(text: &str) -> Result<u64, NodeRefusal> {
     text.parse().map_err(|_| bad(format!("`limit` must be a whole number, got `{text}`")))
 }
 
-fn bad(detail: String) -> Refusal {
-    Refusal::new(StatusCode::BAD_REQUEST, detail)
+fn bad(detail: String) -> NodeRefusal {
+    NodeRefusal::new(StatusCode::BAD_REQUEST, detail)
 }
 
 #[cfg(test)]
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn every_parameter_is_read() {
         let query = parse("device=m%207&sensor=%C3%A9&from=1500&to=1970-01-01T00:00:02Z&limit=3", KNOWN);
-        let filter = Filter {
+        let filter = ReadingFilter {
             device: Some("m 7".into()),
             sensor: Some("é".into()),
             from: Timestamp::from_nanos(1_500_000_000),
@@ -92,14 +92,14 @@ mod tests {
     }
 
     #[test]
-    fn an_offset_may_come_with_a_bare_plus() {
+    fn the_plus_of_an_offset_need_not_be_escaped() {
         for text in ["from=1970-01-01T01:00:00+01:00", "from=1970-01-01T01:00:00%2B01:00"] {
             assert_eq!(parse(text, KNOWN).expect(text).filter.from, Some(Timestamp::MIN), "{text}");
         }
     }
 
     #[test]
-    fn what_is_wrong_is_told() {
+    fn an_invalid_parameter_is_refused_with_its_reason() {
         for (text, expected) in [
             ("devise=1", "there is no parameter `devise`; known: device, sensor, from, to, limit, latest"),
             ("device=1&device=2", "the parameter `device` is there twice"),

@@ -1,7 +1,7 @@
-//! Queries: a few read-only connections, each in a blocking thread while it is asked something.
+//! The queries of a node: a few read-only connections, each used by one query on a blocking thread.
 //!
-//! A long answer goes through a bounded channel in parts, so that memory stays flat; the thread waits for the reader
-//! of the answer. A reader that goes away interrupts its query, also one that is still searching.
+//! A long answer passes through a bounded channel in parts, so that memory stays flat: the thread waits for the client. A
+//! client that hangs up interrupts its query, even during a search.
 
 mod interrupt;
 mod queries;
@@ -23,32 +23,32 @@ use super::database::{StoreError, open_read_only};
 use interrupt::{InterruptOnDrop, Interruptible, interrupt};
 use queries::{count, read};
 
-/// Queries at a time, and connections that are kept for them.
+/// Most queries at a time, and most idle connections.
 const READERS_MAX: usize = 4;
-/// How long a query waits for one of them.
+/// How long a query waits for its turn.
 const READER_WAIT_MAX: Duration = Duration::from_secs(10);
-/// Parts that wait for the reader of an answer.
+/// Most parts that wait for the client.
 const PARTS_QUEUED_MAX: usize = 4;
-/// How long an answer waits for its reader to take the next part.
+/// How long a query waits for the client to take the next part.
 const STALL_MAX: Duration = Duration::from_secs(30);
 
-/// Which readings are asked for; an absent part lets all through.
+/// The filter of a query; an absent part matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Filter {
+pub(super) struct ReadingFilter {
     pub(super) device: Option<String>,
     pub(super) sensor: Option<String>,
-    /// The first instant.
+    /// The earliest time, inclusive.
     pub(super) from: Option<Timestamp>,
-    /// The first instant that is too late.
+    /// The end of the time, exclusive.
     pub(super) to: Option<Timestamp>,
 }
 
-/// In which order readings are given; those of one instant by when they came.
+/// The order of an answer. Readings of one instant are in the order of their arrival, or its reverse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
     /// By the readings' own time.
     OldestFirst,
-    /// The other way round.
+    /// The reverse order.
     NewestFirst,
 }
 
@@ -56,7 +56,7 @@ pub(super) enum Order {
 pub(super) struct Readers {
     path: PathBuf,
     slots: Arc<Semaphore>,
-    /// Open connections that nobody uses; the lock protects nothing else.
+    /// Open connections that are not in use; the lock protects nothing else.
     idle: Mutex<Vec<Connection>>,
 }
 
@@ -68,13 +68,13 @@ impl fmt::Debug for Readers {
 
 /// A running query; dropping it ends the query.
 #[derive(Debug)]
-pub(super) struct Rows {
+pub(super) struct QueryRows {
     parts: mpsc::Receiver<Result<Bytes, StoreError>>,
     first: Option<Bytes>,
     _interrupt: InterruptOnDrop,
 }
 
-impl Rows {
+impl QueryRows {
     /// The next part of the answer, canonical NDJSON; `None` after the last.
     pub(super) async fn next(&mut self) -> Option<Result<Bytes, StoreError>> {
         match self.first.take() {
@@ -90,7 +90,7 @@ impl Readers {
         Readers { path: path.to_owned(), slots, idle: Mutex::new(Vec::new()) }
     }
 
-    pub(super) async fn count(self: &Arc<Self>, filter: Filter) -> Result<u64, StoreError> {
+    pub(super) async fn count(self: &Arc<Self>, filter: ReadingFilter) -> Result<u64, StoreError> {
         let slot = self.slot().await?;
         let (interrupt, interruptible) = interrupt();
         let readers = Arc::clone(self);
@@ -103,13 +103,13 @@ impl Readers {
         counted
     }
 
-    /// Starts a query and returns when its first part, or its end, is there.
+    /// Starts a query, and returns when its first part or its end has arrived.
     pub(super) async fn read(
         self: &Arc<Self>,
-        filter: Filter,
+        filter: ReadingFilter,
         order: Order,
         limit: Option<u64>,
-    ) -> Result<Rows, StoreError> {
+    ) -> Result<QueryRows, StoreError> {
         let slot = self.slot().await?;
         let (interrupt, interruptible) = interrupt();
         let (sender, mut parts) = mpsc::channel(PARTS_QUEUED_MAX);
@@ -125,7 +125,7 @@ impl Readers {
             }
         });
         let first = parts.recv().await.transpose()?;
-        Ok(Rows { parts, first, _interrupt: interrupt })
+        Ok(QueryRows { parts, first, _interrupt: interrupt })
     }
 
     async fn slot(&self) -> Result<OwnedSemaphorePermit, StoreError> {
@@ -144,12 +144,12 @@ impl Readers {
             Some(connection) => connection,
             None => open_read_only(&self.path)?,
         };
-        if interruptible.begin(&connection) == Reader::Gone {
+        if interruptible.begin(&connection) == Recipient::Gone {
             return Err(StoreError::Stopped);
         }
         let answer = query(&connection);
         interruptible.end();
-        // After an error it is opened anew.
+        // After an error the connection is closed, and the next query opens another.
         if answer.is_ok() {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }
@@ -164,24 +164,24 @@ fn ended(error: JoinError) -> StoreError {
     }
 }
 
-/// Where the parts of an answer go.
+/// The channel for the parts of an answer.
 struct Sink {
     runtime: Handle,
     sender: mpsc::Sender<Result<Bytes, StoreError>>,
 }
 
-/// Whether anybody still reads.
+/// Whether the client still waits for the answer.
 #[derive(PartialEq, Eq)]
-enum Reader {
-    There,
+enum Recipient {
+    Waiting,
     Gone,
 }
 
 impl Sink {
-    fn send(&self, part: Result<Bytes, StoreError>) -> Reader {
+    fn send(&self, part: Result<Bytes, StoreError>) -> Recipient {
         match self.runtime.block_on(async { timeout(STALL_MAX, self.sender.send(part)).await }) {
-            Ok(Ok(())) => Reader::There,
-            Ok(Err(_)) | Err(_) => Reader::Gone,
+            Ok(Ok(())) => Recipient::Waiting,
+            Ok(Err(_)) | Err(_) => Recipient::Gone,
         }
     }
 }
@@ -190,16 +190,16 @@ impl Sink {
 mod tests {
     use super::*;
     use crate::node::database::StoreSettings;
-    use crate::node::store::Store;
+    use crate::node::store::ReadingStore;
 
     const ENDLESS: &str =
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n WHERE i = 1";
 
     #[tokio::test]
-    async fn a_query_ends_when_its_asker_goes_and_the_next_is_not_disturbed() {
+    async fn a_query_ends_when_its_client_goes_and_the_next_one_is_not_interrupted() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("readings.db");
-        let (_store, _thread) = Store::open(&path, StoreSettings::default()).expect("it opens");
+        let (_store, _thread) = ReadingStore::open(&path, StoreSettings::default()).expect("it opens");
         let readers = Arc::new(Readers::new(&path));
 
         let (interrupt, interruptible) = interrupt();
@@ -220,6 +220,6 @@ mod tests {
         drop(interrupt);
         let ended = timeout(Duration::from_secs(20), search).await.expect("it ends").expect("no panic");
         assert_eq!(ended.expect_err("interrupted").to_string(), "the store failed: interrupted");
-        assert_eq!(readers.count(Filter::default()).await.ok(), Some(0));
+        assert_eq!(readers.count(ReadingFilter::default()).await.ok(), Some(0));
     }
 }

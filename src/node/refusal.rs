@@ -1,4 +1,4 @@
-//! What the node answers instead of 2xx: a problem, and with some a header field.
+//! The node's error answers: a problem, and sometimes a header field.
 
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -7,27 +7,27 @@ use forebay_codec::Rejections;
 use super::database::StoreError;
 use crate::problem::{Problem, ReadingFault};
 
-/// An answer that says what is wrong, and what to do.
+/// An error answer: what is wrong, and what to do.
 #[derive(Debug)]
-pub(super) struct Refusal {
-    /// Boxed, because results that carry it are mostly good.
+pub(super) struct NodeRefusal {
+    /// Boxed to keep results small.
     problem: Box<Problem>,
-    /// One more header field, its name in lower case.
+    /// A header field beside it, with its name in lower case.
     header: Option<(&'static str, &'static str)>,
 }
 
-impl Refusal {
-    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Refusal {
-        Refusal { problem: Box::new(Problem::new(status, detail)), header: None }
+impl NodeRefusal {
+    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> NodeRefusal {
+        NodeRefusal { problem: Box::new(Problem::new(status, detail)), header: None }
     }
 
     /// Adds a header field; `name` is in lower case.
-    pub(super) fn with_header(self, name: &'static str, value: &'static str) -> Refusal {
-        Refusal { header: Some((name, value)), ..self }
+    pub(super) fn with_header(self, name: &'static str, value: &'static str) -> NodeRefusal {
+        NodeRefusal { header: Some((name, value)), ..self }
     }
 
-    /// A batch with readings that break the rules.
-    pub(super) fn rejected(rejections: Rejections) -> Refusal {
+    /// The refusal of a batch with readings that break the rules.
+    pub(super) fn rejected(rejections: Rejections) -> NodeRefusal {
         let rejected = rejections.count();
         let detail = format!("readings that break the rules: {rejected}; nothing of the batch was stored");
         let faults = rejections.listed.into_iter().map(|rejection| ReadingFault {
@@ -40,17 +40,17 @@ impl Refusal {
             rejected: Some(rejected),
             ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
         };
-        Refusal { problem: Box::new(problem), header: None }
+        NodeRefusal { problem: Box::new(problem), header: None }
     }
 }
 
-impl From<StoreError> for Refusal {
-    fn from(error: StoreError) -> Refusal {
-        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).with_header("retry-after", "1")
+impl From<StoreError> for NodeRefusal {
+    fn from(error: StoreError) -> NodeRefusal {
+        NodeRefusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).with_header("retry-after", "1")
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for NodeRefusal {
     fn into_response(self) -> Response {
         let mut response = self.problem.into_response();
         if let Some((name, value)) = self.header {

@@ -1,30 +1,29 @@
-//! The readings of a node: who writes them and who reads them. How they stand in the file is told in
-//! [`database`](super::database).
+//! The store of a node's readings. [`database`](super::database) has the schema of its file.
 //!
-//! One thread writes ([`writer`](super::writer)); queries run on a few read-only connections of their own
-//! ([`reader`](super::reader)). The journal is a write-ahead log with `synchronous = FULL`: a commit is on stable
-//! storage when it returns. What stands in the log alone is moved into the file at every start, about every second, and
-//! at a stop: the log is cut to nothing then, so that one flipped bit in it costs a second of readings at most. What was
-//! answered and cannot be found again is told at the next start ([`answered`](super::answered)). Another process may have the file open too; SQLite's locks order the writers, and one
-//! that waits longer than [`StoreSettings::busy_timeout`] is told so.
+//! One thread writes ([`writer`](super::writer)); queries run on a few read-only connections
+//! ([`reader`](super::reader)). The journal is a write-ahead log with `synchronous = FULL`: a commit is on stable storage
+//! when it returns. A checkpoint at every start, about every second, and at a stop moves the log into the file and
+//! truncates it, so that a flipped bit in the log costs at most a second of readings. Acknowledged readings that are
+//! missing are reported at the next start ([`marks`](super::marks)). Another process may have the file open, too: SQLite's
+//! locks order the writers, and a writer that waits longer than [`StoreSettings::busy_timeout`] gets an error.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use super::database::{Health, StoreError, StoreSettings};
-use super::reader::{Filter, Order, Readers, Rows};
-use super::writer::{Batch, Started, Stored, Writer};
+use super::database::{StoreError, StoreHealth, StoreSettings};
+use super::reader::{Order, QueryRows, Readers, ReadingFilter};
+use super::writer::{PutOutcome, RunningWriter, StoreBatch, StoreWriter};
 
-/// The store as the routes use it. The thread that writes ends when the last clone is dropped.
+/// The store of a node. The writer's thread ends when the last clone is dropped.
 #[derive(Clone, Debug)]
-pub(super) struct Store {
-    writer: Writer,
+pub(super) struct ReadingStore {
+    writer: StoreWriter,
     readers: Arc<Readers>,
-    health: Arc<Health>,
+    health: Arc<StoreHealth>,
 }
 
-impl Store {
-    /// Opens or makes the file and starts the thread that writes to it.
+impl ReadingStore {
+    /// Opens or creates the file and starts the writer's thread.
     ///
     /// # Errors
     ///
@@ -32,30 +31,30 @@ impl Store {
     pub(super) fn open(
         path: &Path,
         settings: StoreSettings,
-    ) -> Result<(Store, std::thread::JoinHandle<()>), StoreError> {
-        let Started { writer, thread, health } = Writer::start(path, settings)?;
+    ) -> Result<(ReadingStore, std::thread::JoinHandle<()>), StoreError> {
+        let RunningWriter { writer, thread, health } = StoreWriter::start(path, settings)?;
         let (readers, health) = (Arc::new(Readers::new(path)), Arc::new(health));
-        Ok((Store { writer, readers, health }, thread))
+        Ok((ReadingStore { writer, readers, health }, thread))
     }
 
-    /// What was found wrong at the start.
-    pub(super) fn health(&self) -> &Health {
+    /// The damage that was found at the start.
+    pub(super) fn health(&self) -> &StoreHealth {
         &self.health
     }
 
-    /// Those who read.
+    /// The connections for queries.
     pub(super) fn readers(&self) -> &Arc<Readers> {
         &self.readers
     }
 
     /// Stores a batch, unless its key was stored before, and returns when it is on stable storage.
     ///
-    /// If the future is dropped, the batch may be stored or not; its key tells at the next try.
+    /// If the future is dropped, the batch may be stored or not; a retry with its key finds out.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if nothing of it was stored.
-    pub(super) async fn put(&self, batch: Batch) -> Result<Stored, StoreError> {
+    /// [`StoreError`]; nothing of the batch was stored then.
+    pub(super) async fn put(&self, batch: StoreBatch) -> Result<PutOutcome, StoreError> {
         self.writer.put(batch).await
     }
 
@@ -65,17 +64,17 @@ impl Store {
     }
 
     /// Counts the readings that pass the filter.
-    pub(super) async fn count(&self, filter: Filter) -> Result<u64, StoreError> {
+    pub(super) async fn count(&self, filter: ReadingFilter) -> Result<u64, StoreError> {
         self.readers.count(filter).await
     }
 
     /// Reads the readings that pass the filter.
     pub(super) async fn read(
         &self,
-        filter: Filter,
+        filter: ReadingFilter,
         order: Order,
         limit: Option<u64>,
-    ) -> Result<Rows, StoreError> {
+    ) -> Result<QueryRows, StoreError> {
         self.readers.read(filter, order, limit).await
     }
 }
@@ -99,7 +98,7 @@ mod tests {
     use std::thread::JoinHandle;
 
     struct TestStore {
-        store: Store,
+        store: ReadingStore,
         thread: JoinHandle<()>,
         directory: tempfile::TempDir,
     }
@@ -110,7 +109,7 @@ mod tests {
         }
 
         fn open_in(directory: tempfile::TempDir, settings: StoreSettings) -> TestStore {
-            let opened = Store::open(&directory.path().join("readings.db"), settings);
+            let opened = ReadingStore::open(&directory.path().join("readings.db"), settings);
             let (store, thread) = opened.expect("it opens");
             TestStore { store, thread, directory }
         }
@@ -121,20 +120,20 @@ mod tests {
             TestStore::open_in(self.directory, StoreSettings::default())
         }
 
-        /// A connection as another process would have it.
+        /// A connection like one of another process.
         fn shell(&self) -> Connection {
             Connection::open(self.directory.path().join("readings.db")).expect("it opens")
         }
 
-        async fn put(&self, key: Option<&str>, readings: Readings) -> Result<Stored, StoreError> {
-            self.store.put(Batch { key: key.map(str::to_owned), readings }).await
+        async fn put(&self, key: Option<&str>, readings: Readings) -> Result<PutOutcome, StoreError> {
+            self.store.put(StoreBatch { key: key.map(str::to_owned), readings }).await
         }
 
         async fn count(&self) -> u64 {
-            self.store.count(Filter::default()).await.expect("a number")
+            self.store.count(ReadingFilter::default()).await.expect("a number")
         }
 
-        async fn read(&self, filter: Filter, limit: Option<u64>) -> Vec<String> {
+        async fn read(&self, filter: ReadingFilter, limit: Option<u64>) -> Vec<String> {
             let mut rows = self.store.read(filter, Order::OldestFirst, limit).await.expect("rows");
             let mut text = Vec::new();
             while let Some(part) = rows.next().await {
@@ -178,12 +177,12 @@ mod tests {
     async fn a_key_stores_once_also_after_a_restart() {
         let store = TestStore::open();
         let three = || readings([PLAIN, PLAIN, PLAIN]);
-        assert_eq!(store.put(Some("a"), three()).await.ok(), Some(Stored::New));
-        assert_eq!(store.put(Some("a"), three()).await.ok(), Some(Stored::Before));
-        assert_eq!(store.put(None, three()).await.ok(), Some(Stored::New));
+        assert_eq!(store.put(Some("a"), three()).await.ok(), Some(PutOutcome::Stored));
+        assert_eq!(store.put(Some("a"), three()).await.ok(), Some(PutOutcome::Duplicate));
+        assert_eq!(store.put(None, three()).await.ok(), Some(PutOutcome::Stored));
         let store = store.reopen();
-        assert_eq!(store.put(Some("a"), three()).await.ok(), Some(Stored::Before));
-        assert_eq!(store.put(Some("b"), three()).await.ok(), Some(Stored::New));
+        assert_eq!(store.put(Some("a"), three()).await.ok(), Some(PutOutcome::Duplicate));
+        assert_eq!(store.put(Some("b"), three()).await.ok(), Some(PutOutcome::Stored));
         assert_eq!(store.count().await, 9);
     }
 
@@ -192,12 +191,12 @@ mod tests {
         let store = TestStore::open();
         let puts = (0..40).map(|_| store.put(Some("a"), readings([PLAIN])));
         let stored = futures_util::future::join_all(puts).await;
-        let new = stored.into_iter().filter(|stored| matches!(stored, Ok(Stored::New))).count();
+        let new = stored.into_iter().filter(|stored| matches!(stored, Ok(PutOutcome::Stored))).count();
         assert_eq!((new, store.count().await), (1, 1));
     }
 
     #[tokio::test]
-    async fn every_kind_of_value_and_every_name_comes_back_as_it_was() {
+    async fn every_kind_of_value_and_every_name_is_read_back_unchanged() {
         let text = "0\0\u{7f}\"é\n".repeat(100);
         let values = [
             Value::Integer(i64::MIN),
@@ -230,7 +229,7 @@ mod tests {
         let store = TestStore::open();
         store.put(None, kept.clone()).await.expect("stored");
         let store = store.reopen();
-        assert_eq!(store.read(Filter::default(), None).await, lines(&kept));
+        assert_eq!(store.read(ReadingFilter::default(), None).await, lines(&kept));
     }
 
     #[tokio::test]
@@ -249,18 +248,18 @@ mod tests {
             expected.extend(kept.iter().map(|reading| reading.time()).zip(lines(&kept)));
             store.put(None, kept).await.expect("stored");
         }
-        // Stable, so that those of one instant stay in the order in which they came.
+        // A stable sort keeps readings of one instant in the order of their arrival.
         expected.sort_by_key(|(time, _)| *time);
         let expected: Vec<String> = expected.into_iter().map(|(_, line)| line).collect();
-        assert_eq!(store.read(Filter::default(), None).await, expected);
-        assert_eq!(store.read(Filter::default(), Some(300)).await, expected[..300]);
-        let even = Filter { device: Some("even".into()), ..Filter::default() };
+        assert_eq!(store.read(ReadingFilter::default(), None).await, expected);
+        assert_eq!(store.read(ReadingFilter::default(), Some(300)).await, expected[..300]);
+        let even = ReadingFilter { device: Some("even".into()), ..ReadingFilter::default() };
         let of_even: Vec<String> = expected.into_iter().filter(|line| line.contains("even")).collect();
         assert_eq!(store.read(even, None).await, of_even);
     }
 
     #[tokio::test]
-    async fn filters_narrow_what_is_read_and_counted() {
+    async fn filters_apply_to_reading_and_counting() {
         let store = TestStore::open();
         let mut all = Vec::new();
         for (device, sensor) in [("a", "x"), ("a", "y"), ("b", "x")] {
@@ -269,7 +268,7 @@ mod tests {
             }
         }
         store.put(None, readings(all)).await.expect("stored");
-        let filter = |device: &str, sensor: &str, from: i64, to: i64| Filter {
+        let filter = |device: &str, sensor: &str, from: i64, to: i64| ReadingFilter {
             device: (!device.is_empty()).then(|| device.to_owned()),
             sensor: (!sensor.is_empty()).then(|| sensor.to_owned()),
             from: (from >= 0).then(|| at(from)),
@@ -295,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_batch_that_failed_leaves_nothing_behind() {
+    async fn a_failed_batch_leaves_nothing_behind() {
         let store = TestStore::open();
         let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON readings WHEN NEW.value = 13
             BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
@@ -305,14 +304,14 @@ mod tests {
         let error = store.put(Some("a"), readings([new_series.clone(), bad])).await.expect_err("refused");
         assert_eq!(error.to_string(), "the store failed: the disk is full");
         assert_eq!(store.count().await, 0);
-        // The key was not kept, and the series that went with the batch is made again.
+        // The key was not stored, and the series of the failed batch is inserted again.
         let good = readings([new_series]);
-        assert_eq!(store.put(Some("a"), good.clone()).await.ok(), Some(Stored::New));
-        assert_eq!(store.read(Filter::default(), None).await, lines(&good));
+        assert_eq!(store.put(Some("a"), good.clone()).await.ok(), Some(PutOutcome::Stored));
+        assert_eq!(store.read(ReadingFilter::default(), None).await, lines(&good));
     }
 
     #[tokio::test]
-    async fn a_store_that_another_process_holds_refuses_and_recovers() {
+    async fn a_store_refuses_batches_while_another_process_locks_the_file() {
         let settings = StoreSettings { busy_timeout: Duration::from_millis(20), ..StoreSettings::default() };
         let store = TestStore::open_in(tempfile::tempdir().expect("a directory"), settings);
         let other = store.shell();
@@ -320,17 +319,17 @@ mod tests {
         let error = store.put(Some("a"), readings([PLAIN])).await.expect_err("locked");
         assert_eq!(error.to_string(), "the store failed: database is locked");
         other.execute_batch("COMMIT").expect("unlocked");
-        assert_eq!(store.put(Some("a"), readings([PLAIN])).await.ok(), Some(Stored::New));
+        assert_eq!(store.put(Some("a"), readings([PLAIN])).await.ok(), Some(PutOutcome::Stored));
     }
 
     #[tokio::test]
     async fn two_stores_on_one_file_share_series_and_keys() {
         let first = TestStore::open();
         let path = first.directory.path().join("readings.db");
-        let (second, _thread) = Store::open(&path, StoreSettings::default()).expect("it opens");
+        let (second, _thread) = ReadingStore::open(&path, StoreSettings::default()).expect("it opens");
         for round in 0..10 {
             let key = format!("key-{round}");
-            let batch = || Batch { key: Some(key.clone()), readings: readings([PLAIN]) };
+            let batch = || StoreBatch { key: Some(key.clone()), readings: readings([PLAIN]) };
             let (one, other) = tokio::join!(first.store.put(batch()), second.put(batch()));
             assert_ne!(one.expect("stored"), other.expect("stored"));
         }
@@ -344,9 +343,11 @@ mod tests {
         let settings = StoreSettings { keys_max: 3, ..StoreSettings::default() };
         let store = TestStore::open_in(tempfile::tempdir().expect("a directory"), settings);
         for key in ["a", "b", "c", "d"] {
-            assert_eq!(store.put(Some(key), readings([PLAIN])).await.ok(), Some(Stored::New));
+            assert_eq!(store.put(Some(key), readings([PLAIN])).await.ok(), Some(PutOutcome::Stored));
         }
-        for (key, expected) in [("b", Stored::Before), ("d", Stored::Before), ("a", Stored::New)] {
+        for (key, expected) in
+            [("b", PutOutcome::Duplicate), ("d", PutOutcome::Duplicate), ("a", PutOutcome::Stored)]
+        {
             assert_eq!(store.put(Some(key), readings([PLAIN])).await.ok(), Some(expected), "{key}");
         }
     }
@@ -368,35 +369,39 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_row_that_is_no_reading_is_named_and_ends_the_answer() {
+    async fn an_invalid_row_ends_the_answer_and_is_named() {
         let store = TestStore::open();
         store.put(None, readings([PLAIN])).await.expect("stored");
         let shell = store.shell();
         shell.execute_batch("INSERT INTO readings VALUES (99, 1, 5, x'0102')").expect("written");
-        let error =
-            store.store.read(Filter::default(), Order::OldestFirst, None).await.expect_err("no reading");
+        let error = store
+            .store
+            .read(ReadingFilter::default(), Order::OldestFirst, None)
+            .await
+            .expect_err("no reading");
         assert!(error.to_string().starts_with("reading 99 in the store is not one: its value is"), "{error}");
     }
 
     #[tokio::test]
-    async fn a_file_of_a_later_version_is_left_alone() {
+    async fn a_file_of_a_later_version_is_refused() {
         let store = TestStore::open();
         store.shell().pragma_update(None, "user_version", 2).expect("written");
         let path = store.directory.path().join("readings.db");
-        let error = Store::open(&path, StoreSettings::default()).expect_err("unknown");
+        let error = ReadingStore::open(&path, StoreSettings::default()).expect_err("unknown");
         assert!(error.to_string().starts_with("the file has version 2, this program knows 1"), "{error}");
     }
 
     #[tokio::test]
-    async fn readers_that_do_not_read_on_leave_room_for_others_when_they_go() {
+    async fn stalled_queries_free_their_slots_when_they_are_dropped() {
         let store = TestStore::open();
         let many = readings((0..50_000).map(|millis| ReadingParts { time: at(millis), ..PLAIN }));
         store.put(None, many).await.expect("stored");
         for _ in 0..3 {
             let mut stalled = Vec::new();
             for _ in 0..4 {
-                stalled
-                    .push(store.store.read(Filter::default(), Order::OldestFirst, None).await.expect("rows"));
+                stalled.push(
+                    store.store.read(ReadingFilter::default(), Order::OldestFirst, None).await.expect("rows"),
+                );
             }
             drop(stalled);
         }
@@ -429,7 +434,7 @@ mod tests {
             let rows = (rounds * batch) as f64;
             println!("batch {batch}, {in_flight} in flight: {:.0} rows/s", rows / took);
             let begun = std::time::Instant::now();
-            let read = store.read(Filter::default(), None).await.len() as f64;
+            let read = store.read(ReadingFilter::default(), None).await.len() as f64;
             println!("  read back: {:.0} rows/s", read / begun.elapsed().as_secs_f64());
             let file = std::fs::metadata(store.directory.path().join("readings.db")).expect("a file");
             println!("  {:.1} bytes a row", file.len() as f64 / rows);

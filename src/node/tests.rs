@@ -1,4 +1,4 @@
-//! The node as its users see it: over HTTP.
+//! Tests of the node over HTTP.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -52,7 +52,7 @@ async fn answer(request: RequestBuilder) -> (u16, String) {
     (response.status().as_u16(), response.text().await.expect("text"))
 }
 
-/// The status, the detail and one header field of an answer that must be a problem.
+/// The status, the detail and the header field `field` of an answer that must be a problem.
 async fn problem(request: RequestBuilder, field: &str) -> (u16, String, String) {
     let response = request.send().await.expect("an answer");
     let status = response.status().as_u16();
@@ -71,7 +71,7 @@ fn gzip(plain: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_batch_is_stored_once_and_given_back_also_after_a_restart() {
+async fn a_batch_is_stored_once_and_read_back_even_after_a_restart() {
     let node = TestNode::start().await;
     let body = format!("{LINE}\n{LINE}\n");
     for (key, duplicate) in [("\"key-1\"", false), ("\"key-1\"", true), ("key-1", true), ("key-2", false)] {
@@ -115,7 +115,7 @@ async fn a_batch_without_readings_is_taken() {
 }
 
 #[tokio::test]
-async fn what_grows_beyond_the_limit_is_answered_with_413() {
+async fn a_body_that_decompresses_beyond_the_limit_is_answered_with_413() {
     let node = TestNode::start().await;
     let bomb = vec![b' '; BODY_BYTES_MAX + 1];
     let zstd = zstd::encode_all(bomb.as_slice(), 1).expect("compressed");
@@ -142,7 +142,7 @@ async fn a_plain_body_beyond_the_limit_is_answered_with_413_before_it_is_sent() 
 }
 
 #[tokio::test]
-async fn a_broken_body_is_answered_with_400_and_the_place() {
+async fn an_invalid_body_is_answered_with_400_and_its_line_and_column() {
     let node = TestNode::start().await;
     let broken = format!("{LINE}\n{{\"device\":\n");
     let (status, detail, _) = problem(node.batch(broken), "").await;
@@ -159,7 +159,7 @@ async fn a_broken_body_is_answered_with_400_and_the_place() {
 }
 
 #[tokio::test]
-async fn a_reading_that_breaks_the_rules_turns_the_whole_batch_away() {
+async fn one_invalid_reading_refuses_the_whole_batch() {
     let node = TestNode::start().await;
     let body = format!("{LINE}\n{{\"device\":\"\",\"sensor\":\"s\",\"value\":1}}\n{LINE}\n");
     let response = node.batch(body).header("idempotency-key", "a").send().await.expect("an answer");
@@ -273,18 +273,18 @@ async fn a_node_is_healthy_while_it_takes_batches() {
 }
 
 #[tokio::test]
-async fn a_node_that_has_lost_readings_says_how_many_at_every_start() {
+async fn a_node_that_has_lost_readings_reports_their_number_at_every_start() {
     let directory = tempfile::tempdir().expect("a directory");
     let data = directory.path().join("deep/data");
     std::fs::create_dir_all(&data).expect("made");
-    let (mut answered, _) = answered::Answered::open(&data.join("readings.db-answered")).expect("made");
-    answered.note(answered::Marks { last: 7, checkpointed: 4, lost: 10 }).expect("noted");
+    let (mut file, _) = marks::MarksFile::open(&data.join("readings.db-answered")).expect("made");
+    file.write(marks::Marks { last: 7, checkpointed: 4, lost: 10 }).expect("noted");
     let node = TestNode::start_in(directory).await;
-    let told = "{\"damage\":null,\"lost_readings\":13,\"status\":\"degraded\"}\n";
-    assert_eq!(node.text("/healthz").await, told);
+    let degraded = "{\"damage\":null,\"lost_readings\":13,\"status\":\"degraded\"}\n";
+    assert_eq!(node.text("/healthz").await, degraded);
     node.node.stop().await;
     let node = TestNode::start_in(node.directory).await;
-    assert_eq!(node.text("/healthz").await, told);
+    assert_eq!(node.text("/healthz").await, degraded);
 }
 
 #[tokio::test]
@@ -314,7 +314,7 @@ async fn the_latest_readings_come_newest_first() {
 }
 
 #[tokio::test]
-async fn a_stopped_node_has_let_go_of_its_address_and_its_file() {
+async fn a_stopped_node_has_released_its_address_and_its_file() {
     let node = TestNode::start().await;
     let (address, data) = (node.node.address(), node.directory.path().join("deep/data"));
     assert_eq!(answer(node.batch(LINE)).await.0, 200);
@@ -345,7 +345,7 @@ async fn a_node_that_cannot_start_says_why() {
     assert!(error.ends_with("readings.db: the store failed: file is not a database"), "{error}");
 }
 
-/// Sends bytes as they are, and returns all that is answered until the connection ends.
+/// Sends raw bytes, and returns the answer up to the end of the connection.
 async fn raw(node: &TestNode, bytes: &str) -> String {
     let mut stream = tokio::net::TcpStream::connect(node.node.address()).await.expect("a connection");
     tokio::io::AsyncWriteExt::write_all(&mut stream, bytes.as_bytes()).await.expect("sent");
@@ -355,7 +355,7 @@ async fn raw(node: &TestNode, bytes: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_batch_that_says_no_length_is_411_and_nothing_is_stored() {
+async fn a_batch_without_a_length_is_answered_with_411_and_not_stored() {
     let node = TestNode::start().await;
     for head in [
         "POST /v1/batches HTTP/1.0\r\n",
@@ -370,7 +370,7 @@ async fn a_batch_that_says_no_length_is_411_and_nothing_is_stored() {
 }
 
 #[tokio::test]
-async fn no_web_page_and_no_name_that_was_made_to_mean_this_machine_reaches_the_node() {
+async fn foreign_web_pages_and_unknown_host_names_are_refused() {
     let node = TestNode::start().await;
     let host = reqwest::header::HOST;
     let evil = problem(node.batch(LINE).header(&host, "evil.example"), "x-content-type-options").await;

@@ -1,12 +1,12 @@
-//! The one thread that writes: it takes all batches that wait, stores them in one transaction, answers all.
+//! The writer's thread: it stores all waiting batches in one transaction, then answers them.
 //!
-//! Before it answers it notes up to which reading it has answered ([`answered`](super::answered)). About every
-//! [`StoreSettings::checkpoint_every`] it moves the log of SQLite into the file, if there is anything in it; a task
-//! wakes it for that when no batch comes.
+//! Before the answers it writes the id of the last reading to the marks ([`marks`](super::marks)). About every
+//! [`StoreSettings::checkpoint_every`] it moves SQLite's log into the file, unless the log is empty; a task wakes it for
+//! that if no batch comes.
 
 #![expect(
     clippy::disallowed_types,
-    reason = "the thread that writes has no runtime, and its deadlines none of a test's time"
+    reason = "the writer's thread has no runtime, and its deadlines do not follow the time of tests"
 )]
 
 mod rows;
@@ -23,81 +23,82 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
-use super::database::{Health, StoreError, StoreSettings, open_writable};
-use super::examination::{Before, Examined};
+use super::database::{StoreError, StoreHealth, StoreSettings, open_writable};
+use super::examination::{Findings, Inspection};
 use rows::{SeriesCache, Statements, to_sql};
-use sqlite_log::{Ids, Log};
+use sqlite_log::{CommitIds, SqliteLog};
 
-/// Batches that wait for the thread; more wait in their requests.
+/// Most batches in the queue of the thread; others wait in their requests.
 const BATCHES_QUEUED_MAX: usize = 64;
-/// A commit takes no further batch once it has this many readings.
+/// A commit takes no more batches once it has this many readings.
 const COMMIT_READINGS: usize = 50_000;
 
-/// What is stored whole or not at all.
+/// A batch, which is stored whole or not at all.
 #[derive(Debug)]
-pub(super) struct Batch {
-    /// Its `Idempotency-Key`.
+pub(super) struct StoreBatch {
+    /// The `Idempotency-Key`.
     pub(super) key: Option<String>,
     pub(super) readings: Readings,
 }
 
-/// What became of a batch that was put.
+/// The outcome of a successful put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stored {
-    /// It is in the store now.
-    New,
-    /// It was there already, by its key.
-    Before,
+pub(super) enum PutOutcome {
+    /// The batch was stored.
+    Stored,
+    /// A batch with the same key was stored before.
+    Duplicate,
 }
 
-/// The way to the thread that writes, which ends when the last clone of this is dropped.
+/// The queue of the writer's thread, which ends when the last clone of this is dropped.
 #[derive(Clone, Debug)]
-pub(super) struct Writer {
+pub(super) struct StoreWriter {
     jobs: mpsc::Sender<Job>,
 }
 
-type Answer = oneshot::Sender<Result<Stored, StoreError>>;
+type PutAnswer = oneshot::Sender<Result<PutOutcome, StoreError>>;
 
 #[derive(Debug)]
 enum Job {
     /// Store a batch.
-    Put(Put),
-    /// See whether the log of SQLite is to be moved into the file.
-    Look,
+    Put(PutJob),
+    /// Checkpoint SQLite's log if that is due.
+    Checkpoint,
 }
 
 #[derive(Debug)]
-struct Put {
-    batch: Batch,
-    answer: Answer,
+struct PutJob {
+    batch: StoreBatch,
+    answer: PutAnswer,
 }
 
-/// What [`Writer::start`] gives.
-pub(super) struct Started {
-    pub(super) writer: Writer,
+/// A started writer.
+pub(super) struct RunningWriter {
+    pub(super) writer: StoreWriter,
     pub(super) thread: JoinHandle<()>,
-    /// What was found wrong.
-    pub(super) health: Health,
+    /// The damage that was found at the start.
+    pub(super) health: StoreHealth,
 }
 
-impl Writer {
-    /// Opens the file in a thread of its own and returns when it is ready to write. To be called within a runtime.
-    pub(super) fn start(path: &Path, settings: StoreSettings) -> Result<Started, StoreError> {
+impl StoreWriter {
+    /// Opens and examines the file, and starts the thread. Call it within a runtime.
+    pub(super) fn start(path: &Path, settings: StoreSettings) -> Result<RunningWriter, StoreError> {
         let (jobs, queue) = mpsc::channel(BATCHES_QUEUED_MAX);
-        let before = Before::look(path)?;
+        let before = Inspection::of(path)?;
         let connection = open_writable(path, settings.busy_timeout)?;
-        let Examined { answered, marks, health } = before.examine(&connection)?;
-        let mut log = Log { answered, marks, settings, looked_at: Instant::now(), notes_fail: false };
-        // Written in any case: what was told now is not to be found anew.
-        log.write(|answered, marks| answered.note(marks));
+        let Findings { file, marks, health } = before.examine(&connection)?;
+        let mut log =
+            SqliteLog { file, marks, settings, checkpointed_at: Instant::now(), write_failed: false };
+        // Written in any case, so that the next start does not report the same loss again.
+        log.write(|file, marks| file.write(marks));
         log.checkpoint(&connection);
-        // Shows before the start that the tables are what this program expects.
+        // Fails here, before the thread starts, if the tables are not the expected ones.
         drop(Statements::prepare(&connection)?);
         let thread = std::thread::Builder::new().name("node-writer".to_owned());
         let thread = thread
             .spawn(move || {
                 let writing = Statements::prepare(&connection).map(|statements| {
-                    Writing { connection: &connection, statements, log }.run(queue);
+                    WriterLoop { connection: &connection, statements, log }.run(queue);
                 });
                 if let Err(error) = writing {
                     error!(error = %error, "store cannot be written");
@@ -105,12 +106,12 @@ impl Writer {
             })
             .map_err(|error| StoreError::Thread(Arc::new(error)))?;
         tokio::spawn(wake(jobs.downgrade(), settings.checkpoint_every));
-        Ok(Started { writer: Writer { jobs }, thread, health })
+        Ok(RunningWriter { writer: StoreWriter { jobs }, thread, health })
     }
 
-    pub(super) async fn put(&self, batch: Batch) -> Result<Stored, StoreError> {
+    pub(super) async fn put(&self, batch: StoreBatch) -> Result<PutOutcome, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let put = Job::Put(Put { batch, answer });
+        let put = Job::Put(PutJob { batch, answer });
         self.jobs.send(put).await.map_err(|_| StoreError::Stopped)?;
         answered.await.map_err(|_| StoreError::Stopped)?
     }
@@ -120,23 +121,23 @@ impl Writer {
     }
 }
 
-/// Has the thread look at its log again and again, until nobody can put batches any more.
+/// Wakes the thread for checkpoints, until the last [`StoreWriter`] is dropped.
 async fn wake(jobs: mpsc::WeakSender<Job>, every: Duration) {
     loop {
         tokio::time::sleep(every).await;
         let Some(jobs) = jobs.upgrade() else { return };
-        // A queue that is full wakes it, too.
-        let _ = jobs.try_send(Job::Look);
+        // A full queue wakes the thread, too.
+        let _ = jobs.try_send(Job::Checkpoint);
     }
 }
 
-struct Writing<'c> {
+struct WriterLoop<'c> {
     connection: &'c Connection,
     statements: Statements<'c>,
-    log: Log,
+    log: SqliteLog,
 }
 
-impl Writing<'_> {
+impl WriterLoop<'_> {
     fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         let mut series = SeriesCache::default();
         let mut refusing = false;
@@ -151,12 +152,12 @@ impl Writing<'_> {
                 }
                 refusing = outcome.is_err();
                 if refusing {
-                    // Some of its ids went with the transaction.
+                    // Some of its ids were lost with the transaction.
                     series.clear();
                 }
                 answer(answers, outcome);
             }
-            self.log.look(self.connection);
+            self.log.checkpoint_if_due(self.connection);
         }
         self.log.checkpoint(self.connection);
     }
@@ -164,9 +165,9 @@ impl Writing<'_> {
     /// Stores all batches or none. An error leaves the store as it was.
     fn commit(
         &mut self,
-        batches: &[Batch],
+        batches: &[StoreBatch],
         series: &mut SeriesCache,
-    ) -> Result<Vec<Stored>, rusqlite::Error> {
+    ) -> Result<Vec<PutOutcome>, rusqlite::Error> {
         let transaction = Transaction::new_unchecked(self.connection, TransactionBehavior::Immediate)?;
         let mut stored = Vec::with_capacity(batches.len());
         let mut ids = None;
@@ -175,20 +176,20 @@ impl Writing<'_> {
         }
         self.statements.prune_keys.execute([self.log.settings.keys_max])?;
         transaction.commit()?;
-        self.log.note(ids);
+        self.log.mark(ids);
         Ok(stored)
     }
 
     fn store(
         &mut self,
-        batch: &Batch,
+        batch: &StoreBatch,
         series: &mut SeriesCache,
-        ids: &mut Ids,
-    ) -> Result<Stored, rusqlite::Error> {
+        ids: &mut CommitIds,
+    ) -> Result<PutOutcome, rusqlite::Error> {
         if let Some(key) = &batch.key
             && self.statements.insert_key.execute([key])? == 0
         {
-            return Ok(Stored::Before);
+            return Ok(PutOutcome::Duplicate);
         }
         for reading in &batch.readings {
             let series = series.id(reading, &mut self.statements)?;
@@ -196,12 +197,12 @@ impl Writing<'_> {
             let id = self.statements.insert_reading.insert((series, reading.time().nanos(), value))?;
             *ids = Some((ids.map_or(id, |(first, _)| first), id));
         }
-        Ok(Stored::New)
+        Ok(PutOutcome::Stored)
     }
 }
 
-/// Answers each job; a request that has gone does not need its answer.
-fn answer(answers: Vec<Answer>, outcome: Result<Vec<Stored>, rusqlite::Error>) {
+/// Answers each batch; requests that have gone get no answer.
+fn answer(answers: Vec<PutAnswer>, outcome: Result<Vec<PutOutcome>, rusqlite::Error>) {
     match outcome {
         Ok(stored) => {
             for (answer, stored) in answers.into_iter().zip(stored) {
@@ -217,13 +218,13 @@ fn answer(answers: Vec<Answer>, outcome: Result<Vec<Stored>, rusqlite::Error>) {
     }
 }
 
-/// Takes the batches of the first job and of those that wait behind it, up to a commit's worth.
-fn gather(first: Job, queue: &mut mpsc::Receiver<Job>) -> (Vec<Batch>, Vec<Answer>) {
+/// Collects the batches of the first job and of those behind it, up to the size of a commit.
+fn gather(first: Job, queue: &mut mpsc::Receiver<Job>) -> (Vec<StoreBatch>, Vec<PutAnswer>) {
     let mut readings = 0;
     let (mut batches, mut answers) = (Vec::new(), Vec::new());
     let mut next = Some(first);
     while let Some(job) = next {
-        if let Job::Put(Put { batch, answer }) = job {
+        if let Job::Put(PutJob { batch, answer }) = job {
             readings += batch.readings.len();
             batches.push(batch);
             answers.push(answer);

@@ -11,9 +11,9 @@ use forebay_reading::{ReadingParts, Readings, Value};
 
 use super::*;
 use crate::node::database::StoreSettings;
-use crate::node::reader::{Filter, Order};
-use crate::node::store::Store;
-use crate::node::writer::Batch;
+use crate::node::reader::{Order, ReadingFilter};
+use crate::node::store::ReadingStore;
+use crate::node::writer::StoreBatch;
 
 const FILES: [&str; 3] = ["readings.db", "readings.db-wal", "readings.db-answered"];
 const LOG: &str = "readings.db-wal";
@@ -21,14 +21,17 @@ const BATCHES: i64 = 30;
 const READINGS: i64 = 20;
 const ALL: u64 = (BATCHES * READINGS) as u64;
 
-/// All stands in the log of SQLite until the stop.
+/// All readings stay in SQLite's log until the stop.
 fn late() -> StoreSettings {
     StoreSettings { checkpoint_every: Duration::from_secs(3600), ..StoreSettings::default() }
 }
 
-/// Its readings lie beside each other in the index, and those of another batch elsewhere.
-fn batch(number: i64) -> Batch {
-    Batch { key: Some(format!("key-{number}")), readings: readings(number * 200..number * 200 + READINGS) }
+/// A batch whose readings are neighbours in the index, away from those of other batches.
+fn batch(number: i64) -> StoreBatch {
+    StoreBatch {
+        key: Some(format!("key-{number}")),
+        readings: readings(number * 200..number * 200 + READINGS),
+    }
 }
 
 /// A reading for each of these milliseconds.
@@ -49,12 +52,12 @@ fn readings(millis: std::ops::Range<i64>) -> Readings {
     readings
 }
 
-fn open(directory: &Path, settings: StoreSettings) -> Result<Store, StoreError> {
-    Store::open(&directory.join("readings.db"), settings).map(|(store, _thread)| store)
+fn open(directory: &Path, settings: StoreSettings) -> Result<ReadingStore, StoreError> {
+    ReadingStore::open(&directory.join("readings.db"), settings).map(|(store, _thread)| store)
 }
 
-/// A store with all batches in it.
-async fn filled(directory: &Path, settings: StoreSettings) -> Store {
+/// A store with all batches.
+async fn filled(directory: &Path, settings: StoreSettings) -> ReadingStore {
     let store = open(directory, settings).expect("it opens");
     for number in 0..BATCHES {
         store.put(batch(number)).await.expect("stored");
@@ -62,7 +65,7 @@ async fn filled(directory: &Path, settings: StoreSettings) -> Store {
     store
 }
 
-/// The files as a kill at this moment would leave them.
+/// A copy of the files in the state that a kill would leave.
 fn killed(directory: &Path) -> tempfile::TempDir {
     let killed = tempfile::tempdir().expect("a directory");
     for file in FILES {
@@ -82,10 +85,10 @@ fn flip(directory: &Path, file: &str, byte: usize, bit: u32) {
     std::fs::write(path, bytes).expect("written");
 }
 
-/// How many readings queries find, whichever way they are looked for.
-async fn found(store: &Store) -> u64 {
-    let counted = store.count(Filter::default()).await.expect("counted");
-    let of_sensor = Filter { sensor: Some("s".to_owned()), ..Filter::default() };
+/// The number of readings, on which all ways to query must agree.
+async fn found(store: &ReadingStore) -> u64 {
+    let counted = store.count(ReadingFilter::default()).await.expect("counted");
+    let of_sensor = ReadingFilter { sensor: Some("s".to_owned()), ..ReadingFilter::default() };
     assert_eq!(store.count(of_sensor.clone()).await.expect("counted"), counted);
     let mut rows = store.read(of_sensor, Order::OldestFirst, None).await.expect("rows");
     let mut lines = 0;
@@ -96,22 +99,22 @@ async fn found(store: &Store) -> u64 {
     counted
 }
 
-/// Bytes of a log to flip a bit of: all of its header and of the first frame's, and some of the rest.
+/// Bytes of a log in which to flip a bit: some of its header and the first frame's header, and fewer of the rest.
 fn places(log_bytes: usize, step: usize) -> impl Iterator<Item = usize> {
     (0..56).step_by(5).chain((56..log_bytes).step_by(step))
 }
 
 #[tokio::test]
-async fn a_kill_loses_nothing_and_nothing_is_told() {
+async fn a_kill_loses_nothing_and_reports_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
     let _store = filled(directory.path(), late()).await;
     let killed = killed(directory.path());
     let store = open(killed.path(), late()).expect("it opens");
-    assert_eq!((found(&store).await, store.health()), (ALL, &Health::default()));
+    assert_eq!((found(&store).await, store.health()), (ALL, &StoreHealth::default()));
 }
 
 #[tokio::test]
-async fn a_bit_that_flips_in_the_log_after_a_kill_loses_nothing_or_is_told_with_its_number() {
+async fn a_bit_flip_in_the_log_after_a_kill_loses_nothing_or_the_loss_is_reported_with_its_number() {
     let directory = tempfile::tempdir().expect("a directory");
     let _store = filled(directory.path(), late()).await;
     let log_bytes = length(directory.path(), LOG);
@@ -124,7 +127,7 @@ async fn a_bit_that_flips_in_the_log_after_a_kill_loses_nothing_or_is_told_with_
         assert_eq!(found(&store).await + health.lost_readings, ALL, "byte {byte} of {log_bytes}");
         assert_eq!(health.damage, None, "byte {byte}");
         lost_at_most = lost_at_most.max(health.lost_readings);
-        // It goes on, and what was lost stays told and is not told anew.
+        // The store goes on, and the next start reports the same loss, not a second one.
         store.put(batch(BATCHES)).await.expect("stored");
         assert_eq!(found(&store).await + health.lost_readings, ALL + READINGS as u64);
         let again = open(self::killed(killed.path()).path(), late()).expect("it opens");
@@ -134,7 +137,7 @@ async fn a_bit_that_flips_in_the_log_after_a_kill_loses_nothing_or_is_told_with_
 }
 
 #[tokio::test]
-async fn a_log_that_is_cut_short_or_gone_is_told() {
+async fn the_loss_by_a_truncated_or_missing_log_is_reported() {
     let directory = tempfile::tempdir().expect("a directory");
     let _store = filled(directory.path(), late()).await;
     let log_bytes = length(directory.path(), LOG);
@@ -150,17 +153,17 @@ async fn a_log_that_is_cut_short_or_gone_is_told() {
 }
 
 #[tokio::test]
-async fn a_log_that_was_moved_into_the_file_already_does_no_harm_unseen() {
+async fn damage_by_a_log_that_was_already_checkpointed_is_found() {
     const OLD: i64 = 6000;
     let directory = tempfile::tempdir().expect("a directory");
     let store = open(directory.path(), late()).expect("it opens");
-    store.put(Batch { key: None, readings: readings(0..OLD) }).await.expect("stored");
+    store.put(StoreBatch { key: None, readings: readings(0..OLD) }).await.expect("stored");
     let shell = Connection::open(directory.path().join("readings.db")).expect("it opens");
     shell.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("moved");
     for number in 0..BATCHES {
         store.put(batch(number)).await.expect("stored");
     }
-    // Moved, but not cut to nothing: as a kill in the middle of it leaves the two.
+    // A checkpoint without truncation: a kill in the middle of one leaves the files like this.
     shell.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).expect("moved");
     let log_bytes = length(directory.path(), LOG);
     let all = OLD as u64 + ALL;
@@ -168,7 +171,7 @@ async fn a_log_that_was_moved_into_the_file_already_does_no_harm_unseen() {
     for (number, byte) in places(log_bytes, log_bytes / 40).enumerate() {
         let killed = killed(directory.path());
         flip(killed.path(), LOG, byte, number as u32 % 8);
-        // Pages of both ages beside each other may make no sense; that is told by not starting.
+        // Old pages beside new ones may be invalid; then the start fails, which reports it.
         let Ok(store) = open(killed.path(), late()) else { continue };
         let health = store.health().clone();
         if health.damage.is_none() {
@@ -180,7 +183,7 @@ async fn a_log_that_was_moved_into_the_file_already_does_no_harm_unseen() {
 }
 
 #[tokio::test]
-async fn what_stands_in_the_log_alone_is_moved_into_the_file_soon() {
+async fn readings_move_from_the_log_into_the_file_soon() {
     let directory = tempfile::tempdir().expect("a directory");
     let soon = StoreSettings { checkpoint_every: Duration::from_millis(20), ..StoreSettings::default() };
     let store = filled(directory.path(), soon).await;
@@ -197,7 +200,7 @@ async fn what_stands_in_the_log_alone_is_moved_into_the_file_soon() {
 }
 
 #[tokio::test]
-async fn a_reader_that_stays_holds_nothing_up() {
+async fn a_lasting_reader_delays_no_writer() {
     let directory = tempfile::tempdir().expect("a directory");
     let soon = StoreSettings { checkpoint_every: Duration::from_millis(1), ..StoreSettings::default() };
     let store = filled(directory.path(), soon).await;
@@ -213,7 +216,7 @@ async fn a_reader_that_stays_holds_nothing_up() {
 }
 
 #[tokio::test]
-async fn readings_that_were_deleted_by_hand_are_not_told_as_lost() {
+async fn readings_deleted_by_hand_are_not_reported_as_lost() {
     let directory = tempfile::tempdir().expect("a directory");
     let store = filled(directory.path(), late()).await;
     let shell = Connection::open(directory.path().join("readings.db")).expect("it opens");
@@ -221,27 +224,28 @@ async fn readings_that_were_deleted_by_hand_are_not_told_as_lost() {
     store.put(batch(BATCHES)).await.expect("stored");
     let killed = killed(directory.path());
     let again = open(killed.path(), late()).expect("it opens");
-    assert_eq!((found(&again).await, again.health()), (READINGS as u64, &Health::default()));
+    assert_eq!((found(&again).await, again.health()), (READINGS as u64, &StoreHealth::default()));
 }
 
 #[tokio::test]
-async fn a_file_that_is_damaged_itself_is_told() {
+async fn damage_of_the_file_itself_is_reported() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (store, thread) = Store::open(&directory.path().join("readings.db"), late()).expect("it opens");
+    let (store, thread) =
+        ReadingStore::open(&directory.path().join("readings.db"), late()).expect("it opens");
     for number in 0..BATCHES {
         store.put(batch(number)).await.expect("stored");
     }
     drop(store);
     thread.join().expect("it ends");
     let bytes = length(directory.path(), FILES[0]);
-    let mut told = 0;
+    let mut reported = 0;
     // The number of cells of each page but the first.
     for page in 1..bytes / 4096 {
         let damaged = tempfile::tempdir().expect("a directory");
         std::fs::copy(directory.path().join(FILES[0]), damaged.path().join(FILES[0])).expect("copied");
         flip(damaged.path(), FILES[0], page * 4096 + 4, 5);
-        told +=
+        reported +=
             usize::from(open(damaged.path(), late()).map_or(true, |store| store.health().damage.is_some()));
     }
-    assert!(told * 10 >= (bytes / 4096 - 1) * 8, "{told} of {} pages", bytes / 4096 - 1);
+    assert!(reported * 10 >= (bytes / 4096 - 1) * 8, "{reported} of {} pages", bytes / 4096 - 1);
 }

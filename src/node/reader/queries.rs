@@ -1,4 +1,4 @@
-//! Queries in SQL, and the readings that they find.
+//! The SQL of queries, and the readings made from its rows.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,16 +10,16 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 
-use super::{Filter, Order, Reader, Sink};
+use super::{Order, ReadingFilter, Recipient, Sink};
 use crate::node::database::StoreError;
 
 /// Readings in one part of an answer.
 const PART_READINGS: usize = 256;
-/// Series whose names a query remembers.
+/// Most series in the cache of a query.
 const SERIES_CACHED_MAX: usize = 1000;
 
-/// What stands between `SELECT …` and `ORDER BY`, with its parameters.
-fn from_where(filter: &Filter) -> (String, Vec<rusqlite::types::Value>) {
+/// The SQL between `SELECT …` and `ORDER BY`, with its parameters.
+fn from_where(filter: &ReadingFilter) -> (String, Vec<rusqlite::types::Value>) {
     let first = filter.from.unwrap_or(Timestamp::MIN).nanos();
     let last = filter.to.map_or(i64::MAX, |to| to.nanos() - 1);
     let mut parameters = vec![first.into(), last.into()];
@@ -34,9 +34,9 @@ fn from_where(filter: &Filter) -> (String, Vec<rusqlite::types::Value>) {
     (sql, parameters)
 }
 
-pub(super) fn count(connection: &Connection, filter: &Filter) -> Result<u64, StoreError> {
-    let (source, parameters) = if *filter == Filter::default() {
-        // SQLite counts a whole table without looking at its rows.
+pub(super) fn count(connection: &Connection, filter: &ReadingFilter) -> Result<u64, StoreError> {
+    let (source, parameters) = if *filter == ReadingFilter::default() {
+        // SQLite counts a whole table without reading its rows.
         ("FROM readings".to_owned(), Vec::new())
     } else {
         from_where(filter)
@@ -46,18 +46,18 @@ pub(super) fn count(connection: &Connection, filter: &Filter) -> Result<u64, Sto
     Ok(u64::try_from(counted).unwrap_or(0))
 }
 
-/// Sends the readings that pass, in parts, until they end or nobody reads any more.
+/// Sends the readings that match, in parts, until their end or until the client has gone.
 pub(super) fn read(
     connection: &Connection,
-    filter: &Filter,
+    filter: &ReadingFilter,
     order: Order,
     limit: Option<u64>,
     sink: &Sink,
 ) -> Result<(), StoreError> {
-    // One snapshot: the names of its series are all there, and nothing is seen twice or half.
+    // One snapshot: it has the names of all its series, and no batch is seen twice or in part.
     let _snapshot = connection.unchecked_transaction()?;
     let (source, mut parameters) = from_where(filter);
-    // A negative limit is none.
+    // To SQLite a negative limit is no limit.
     parameters.push(limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX)).into());
     let order = match order {
         Order::OldestFirst => "time, id",
@@ -66,11 +66,11 @@ pub(super) fn read(
     let sql = format!("SELECT id, series, time, value {source} ORDER BY {order} LIMIT ?");
     let mut statement = connection.prepare(&sql)?;
     let mut rows = statement.query(params_from_iter(parameters))?;
-    let mut names = SeriesNames { statement: connection.prepare(SeriesNames::SQL)?, known: HashMap::new() };
+    let mut names = SeriesLookup { statement: connection.prepare(SeriesLookup::SQL)?, known: HashMap::new() };
     let mut readings = Readings::default();
     while let Some(row) = rows.next()? {
         push(row, &mut names, &mut readings)?;
-        if readings.len() == PART_READINGS && send(&mut readings, sink) == Reader::Gone {
+        if readings.len() == PART_READINGS && send(&mut readings, sink) == Recipient::Gone {
             return Ok(());
         }
     }
@@ -80,7 +80,7 @@ pub(super) fn read(
     Ok(())
 }
 
-fn send(readings: &mut Readings, sink: &Sink) -> Reader {
+fn send(readings: &mut Readings, sink: &Sink) -> Recipient {
     let mut part = Vec::with_capacity(4 * readings.bytes_held());
     for reading in &*readings {
         write_reading(reading, &mut part);
@@ -91,7 +91,7 @@ fn send(readings: &mut Readings, sink: &Sink) -> Reader {
 }
 
 /// Turns a row of `id, series, time, value` into a reading.
-fn push(row: &Row<'_>, names: &mut SeriesNames<'_>, readings: &mut Readings) -> Result<(), StoreError> {
+fn push(row: &Row<'_>, names: &mut SeriesLookup<'_>, readings: &mut Readings) -> Result<(), StoreError> {
     let id: i64 = row.get(0)?;
     let broken = |detail: &str| StoreError::Row { id, detail: detail.to_owned() };
     let series = names.find(row.get(1)?)?.ok_or_else(|| broken("its series is unknown"))?;
@@ -119,28 +119,28 @@ fn value(value: ValueRef<'_>) -> Option<Value<'_>> {
     }
 }
 
-/// What the readings of a series have in common.
-struct Series {
+/// The common part of the readings of a series.
+struct StoredSeries {
     device: String,
     sensor: String,
     unit: String,
     tags: Vec<Tag<'static>>,
 }
 
-/// The names of the series that a query came across; emptied when it has grown to [`SERIES_CACHED_MAX`].
-struct SeriesNames<'c> {
+/// The series of a query by their ids, read as they are needed. The cache is cleared at [`SERIES_CACHED_MAX`] entries.
+struct SeriesLookup<'c> {
     statement: rusqlite::Statement<'c>,
-    known: HashMap<i64, Series>,
+    known: HashMap<i64, StoredSeries>,
 }
 
-impl SeriesNames<'_> {
+impl SeriesLookup<'_> {
     const SQL: &'static str = "SELECT device, sensor, unit, tags FROM series WHERE id = ?";
 
-    fn find(&mut self, id: i64) -> Result<Option<&Series>, StoreError> {
+    fn find(&mut self, id: i64) -> Result<Option<&StoredSeries>, StoreError> {
         if !self.known.contains_key(&id) {
             let found = self.statement.query_row([id], |row| {
                 let tags: String = row.get(3)?;
-                Ok(Series {
+                Ok(StoredSeries {
                     device: row.get(0)?,
                     sensor: row.get(1)?,
                     unit: row.get(2)?,
@@ -163,10 +163,10 @@ impl SeriesNames<'_> {
     }
 }
 
-/// Reads an object of texts and keeps its order.
+/// Reads a JSON object of texts in its order.
 fn tags_from_json(json: &str) -> Result<Vec<Tag<'static>>, serde_json::Error> {
-    struct Tags;
-    impl<'de> Visitor<'de> for Tags {
+    struct TagsVisitor;
+    impl<'de> Visitor<'de> for TagsVisitor {
         type Value = Vec<Tag<'static>>;
 
         fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -184,5 +184,5 @@ fn tags_from_json(json: &str) -> Result<Vec<Tag<'static>>, serde_json::Error> {
     if json.is_empty() {
         return Ok(Vec::new());
     }
-    serde_json::Deserializer::from_str(json).deserialize_map(Tags)
+    serde_json::Deserializer::from_str(json).deserialize_map(TagsVisitor)
 }

@@ -1,4 +1,4 @@
-//! The statements that write, and how a reading becomes a row.
+//! The statements of the writer, and the row of a reading.
 
 use std::collections::HashMap;
 
@@ -7,9 +7,9 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Statement};
 use serde::Serializer as _;
 
-/// Memory for the names of series that were seen.
+/// Most bytes of the cache of series.
 const SERIES_CACHED_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// What an entry of the cache occupies besides its key, roughly.
+/// Approximate bytes of a cache entry besides its key.
 const SERIES_ENTRY_BYTES: usize = 64;
 
 pub(super) struct Statements<'c> {
@@ -47,15 +47,15 @@ pub(super) fn to_sql(value: Value<'_>) -> ValueRef<'_> {
     }
 }
 
-/// The ids of series that were seen; emptied when it has grown to [`SERIES_CACHED_BYTES_MAX`].
+/// The ids of series by their names. The cache is cleared at [`SERIES_CACHED_BYTES_MAX`].
 ///
-/// **Invariant**: every id in it is committed, or part of the transaction that is open. Held by
-/// `a_batch_that_failed_leaves_nothing_behind`.
+/// **Invariant**: every id in it is committed, or part of the open transaction
+/// (`a_failed_batch_leaves_nothing_behind`).
 #[derive(Default)]
 pub(super) struct SeriesCache {
     ids: HashMap<Box<[u8]>, i64>,
     bytes: usize,
-    /// The key that is looked for, kept so that a hit allocates nothing.
+    /// The key of the current look-up, reused so that a hit allocates nothing.
     key: Vec<u8>,
 }
 
@@ -90,7 +90,7 @@ impl SeriesCache {
         self.bytes = 0;
     }
 
-    /// The texts of a series one after the other, each with its length, so that no two series share a key.
+    /// Sets the key: the texts of a series, each with its length, so that no two series share a key.
     fn set_key(&mut self, reading: ReadingRef<'_>) {
         self.key.clear();
         let names =

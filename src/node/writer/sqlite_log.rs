@@ -1,83 +1,83 @@
-//! The log of SQLite, and the note of what was answered.
+//! The checkpoints of SQLite's log, and the marks that belong to them.
 
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tracing::warn;
 
-use crate::node::answered::{Answered, Marks};
 use crate::node::database::StoreSettings;
+use crate::node::marks::{Marks, MarksFile};
 
-/// What stands in the log of SQLite alone, and what is noted of it.
-pub(super) struct Log {
-    pub(super) answered: Answered,
+/// SQLite's log and the marks of acknowledged readings.
+pub(super) struct SqliteLog {
+    pub(super) file: MarksFile,
     pub(super) marks: Marks,
     pub(super) settings: StoreSettings,
-    /// When the log was last moved into the file, or that was tried.
-    pub(super) looked_at: Instant,
-    /// Whether the last note could not be written.
-    pub(super) notes_fail: bool,
+    /// The time of the last checkpoint, even if it failed.
+    pub(super) checkpointed_at: Instant,
+    /// Whether the last write of the marks failed.
+    pub(super) write_failed: bool,
 }
 
-impl Log {
-    /// Notes that readings with these ids are stored, before they are answered.
-    pub(super) fn note(&mut self, ids: Ids) {
+impl SqliteLog {
+    /// Writes the marks of committed readings, before they are acknowledged.
+    pub(super) fn mark(&mut self, ids: CommitIds) {
         let Some((first, last)) = ids else { return };
         if first <= self.marks.last {
-            // Readings were deleted by hand, and their ids are used again.
+            // Readings were deleted by hand, and SQLite uses their ids again.
             self.marks.checkpointed = self.marks.checkpointed.min(first - 1);
         }
         self.marks.last = last;
-        self.write(|answered, marks| answered.note(marks));
+        self.write(|file, marks| file.write(marks));
     }
 
-    /// Moves the log of SQLite into the file and cuts it to nothing, if that is due.
-    pub(super) fn look(&mut self, connection: &Connection) {
+    /// Moves SQLite's log into the file and truncates it, if that is due.
+    pub(super) fn checkpoint_if_due(&mut self, connection: &Connection) {
         if self.marks.checkpointed < self.marks.last
-            && self.looked_at.elapsed() >= self.settings.checkpoint_every
+            && self.checkpointed_at.elapsed() >= self.settings.checkpoint_every
         {
             self.checkpoint(connection);
         }
     }
 
     pub(super) fn checkpoint(&mut self, connection: &Connection) {
-        self.looked_at = Instant::now();
-        match empty_log(connection, self.settings.busy_timeout) {
-            Ok(Emptied::Yes) => {
+        self.checkpointed_at = Instant::now();
+        match truncate_log(connection, self.settings.busy_timeout) {
+            Ok(Truncation::Done) => {
                 self.marks.checkpointed = self.marks.last;
-                self.write(|answered, marks| answered.note(marks).and_then(|()| answered.sync()));
+                self.write(|file, marks| file.write(marks).and_then(|()| file.sync()));
             }
-            // Somebody reads: as much as could be was moved, and the rest is at the next time.
-            Ok(Emptied::No) => {}
+            // A query holds a snapshot: part of the log was moved, and the rest follows next time.
+            Ok(Truncation::Blocked) => {}
             Err(error) => warn!(error = %error, "the log of SQLite cannot be moved into readings.db"),
         }
     }
 
-    /// Writes to the file of notes. What is stored is stored without it; only a loss could not be told.
-    pub(super) fn write(&mut self, write: impl FnOnce(&mut Answered, Marks) -> std::io::Result<()>) {
-        let written = write(&mut self.answered, self.marks);
+    /// Writes the marks. Readings are stored without them; only a loss could not be reported.
+    pub(super) fn write(&mut self, write: impl FnOnce(&mut MarksFile, Marks) -> std::io::Result<()>) {
+        let written = write(&mut self.file, self.marks);
         if let Err(error) = &written
-            && !self.notes_fail
+            && !self.write_failed
         {
             warn!(error = %error, "readings.db-answered cannot be written: a loss of readings could not be told");
         }
-        self.notes_fail = written.is_err();
+        self.write_failed = written.is_err();
     }
 }
 
-/// Whether the log of SQLite has nothing in it any more.
-enum Emptied {
-    Yes,
-    No,
+/// Whether SQLite's log is empty now.
+enum Truncation {
+    Done,
+    Blocked,
 }
 
-/// Never waits for those who read: whoever put a batch waits for this thread.
-fn empty_log(connection: &Connection, busy_timeout: Duration) -> Result<Emptied, rusqlite::Error> {
+/// Never waits for queries, because batches wait for this thread.
+fn truncate_log(connection: &Connection, busy_timeout: Duration) -> Result<Truncation, rusqlite::Error> {
     connection.busy_timeout(Duration::ZERO)?;
     let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
     connection.busy_timeout(busy_timeout)?;
-    Ok(if busy? == 0 { Emptied::Yes } else { Emptied::No })
+    Ok(if busy? == 0 { Truncation::Done } else { Truncation::Blocked })
 }
 
-/// The ids of the first and of the last reading of a commit; `None` if it had none.
-pub(super) type Ids = Option<(i64, i64)>;
+/// The ids of the first and last reading of a commit; `None` if it had no readings.
+pub(super) type CommitIds = Option<(i64, i64)>;
