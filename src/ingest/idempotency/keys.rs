@@ -68,7 +68,7 @@ pub(super) struct Keys {
 impl Keys {
     /// No keys. Times count from `started_at`.
     pub(super) fn new(limits: KeyLimits, started_at: Instant) -> Keys {
-        Keys { limits, started_at, under_way: HashMap::new(), answers: AnswerStore::new(limits.answers) }
+        Keys { limits, started_at, under_way: HashMap::new(), answers: AnswerStore::new() }
     }
 
     /// Decides on a request with `key` and this `fingerprint`.
@@ -135,7 +135,7 @@ impl Keys {
             || (self.answers.len() > 0
                 && self.answers.errors_bytes() + errors_bytes > self.limits.errors_bytes)
         {
-            let oldest = self.answers.take_oldest();
+            let oldest = self.answers.remove_oldest();
             forgotten += u64::from(oldest.is_some_and(|oldest| oldest.until_millis > now));
         }
         forgotten
@@ -147,7 +147,7 @@ impl Keys {
             if self.answers.oldest().is_none_or(|oldest| oldest.until_millis > now) {
                 return;
             }
-            self.answers.take_oldest();
+            self.answers.remove_oldest();
         }
     }
 

@@ -1,76 +1,82 @@
-//! Answers in the order in which they came, found by their keys.
+//! The stored answers, in the order of their arrival and by their keys.
 //!
-//! The order is kept in pieces that are given back as they empty, and the index is a table that never grows: no
-//! single call has much to do, however many keys there are. A key takes [`size_of::<AnswerEntry>()`](AnswerEntry),
-//! 56 bytes, and 8 to 16 in the table when the store is full; listed errors come on top where an answer had any.
+//! The order is kept in chunks that are freed as they empty, and the keys in many small tables: a table is now and then
+//! rebuilt as a whole, so with a single one a call could take long. A key takes
+//! [`size_of::<AnswerEntry>()`](AnswerEntry), 56 bytes, and up to 24 in its table; the errors listed in its answer come
+//! on top.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
 use super::digest::{Digest, StoredFingerprint};
 use crate::buffer::Ack;
 
-/// Answers in a piece of the order.
-const PIECE: usize = 512;
-/// A place of the table that points nowhere.
-const FREE: u32 = 0;
+/// Answers in a chunk of the queue.
+const CHUNK: usize = 512;
+/// Tables of keys. With 500,000 keys a rebuild of one moves about 1,000.
+const TABLES: usize = 512;
 
-/// One answer, without the errors that it listed.
+/// One answer, without its listed errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AnswerEntry {
     pub(super) key: Digest,
     pub(super) fingerprint: StoredFingerprint,
-    /// When it is forgotten, in milliseconds since the start.
+    /// When the answer expires, in milliseconds since the start.
     pub(super) until_millis: u64,
     pub(super) accepted: u32,
     pub(super) rejected: u32,
     pub(super) ack: Ack,
 }
 
-/// What is remembered.
+/// The place of an answer in the order of arrival. Numbers wrap around, but those of the answers in a store are distinct.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct AnswerNumber(u32);
+
+/// The answers of a gateway.
 #[derive(Debug)]
 pub(super) struct AnswerStore {
-    pieces: VecDeque<Vec<AnswerEntry>>,
-    /// Answers at the front of the first piece that are gone.
-    gone: usize,
-    len: usize,
-    /// Number of the oldest answer; they are numbered as they come, modulo the size of the table.
-    first: u32,
-    /// The numbers of the answers plus one, each at its key's hash or in the next place that was free. At most half
-    /// of the table is taken, so that a search ends soon.
+    queue: AnswerQueue,
+    /// The latest answer of each key, in the table and at the place of the key's hash.
     ///
-    /// **Invariant**: it points at the latest answer of each key, and at nothing else
-    /// (`the_store_finds_what_a_naive_one_finds`).
-    table: Box<[u32]>,
+    /// **Invariant**: the tables have the latest answer of each key and no other
+    /// (`the_store_finds_the_same_as_a_naive_one`).
+    latest: Box<[HashTable<AnswerNumber>]>,
+    /// Seeded at random, so that no client can choose keys that collide.
     hasher: RandomState,
-    /// The listed errors as JSON, by the answer's number.
-    errors: HashMap<u32, Box<[u8]>>,
+    /// The listed errors as JSON.
+    errors: HashMap<AnswerNumber, Box<[u8]>>,
     errors_bytes: usize,
 }
 
+/// The answers in the order of their arrival.
+#[derive(Debug)]
+struct AnswerQueue {
+    chunks: VecDeque<Vec<AnswerEntry>>,
+    /// Answers that were removed from the front of the first chunk.
+    removed: usize,
+    len: usize,
+    /// The number of the oldest answer.
+    first: AnswerNumber,
+}
+
 impl AnswerStore {
-    /// Has room for `answers_max` answers. Their memory is taken as they come.
-    pub(super) fn new(answers_max: usize) -> AnswerStore {
-        let places = (answers_max.max(1) * 2).next_power_of_two();
-        assert!(
-            u32::try_from(places).is_ok_and(|places| places < u32::MAX),
-            "{answers_max} are not too many"
-        );
+    /// An empty store. Its memory is allocated as the answers come.
+    pub(super) fn new() -> AnswerStore {
         AnswerStore {
-            pieces: VecDeque::new(),
-            gone: 0,
-            len: 0,
-            first: 0,
-            table: vec![FREE; places].into_boxed_slice(),
+            queue: AnswerQueue { chunks: VecDeque::new(), removed: 0, len: 0, first: AnswerNumber(0) },
+            latest: (0..TABLES).map(|_| HashTable::new()).collect(),
             hasher: RandomState::new(),
             errors: HashMap::new(),
             errors_bytes: 0,
         }
     }
 
-    /// How many answers there are, those included whose key has a later one.
+    /// The number of answers, including those whose key has a later one.
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.queue.len
     }
 
     /// Bytes of all listed errors.
@@ -78,102 +84,84 @@ impl AnswerStore {
         self.errors_bytes
     }
 
-    /// The latest answer of a key, and the errors that it listed; empty if it listed none.
+    /// The latest answer of a key and its listed errors, which are empty if there were none.
     pub(super) fn find(&self, key: &Digest) -> Option<(&AnswerEntry, &[u8])> {
-        let number = self.table[self.place(key).ok()?] - 1;
-        let errors = self.errors.get(&number).map_or(&[][..], |errors| errors);
-        Some((self.answer(number), errors))
+        let hash = self.hasher.hash_one(key);
+        let number = self.latest[table(hash)].find(hash, |number| self.queue.get(*number).key == *key)?;
+        let errors = self.errors.get(number).map_or(&[][..], |errors| errors);
+        Some((self.queue.get(*number), errors))
     }
 
     /// The oldest answer.
     pub(super) fn oldest(&self) -> Option<&AnswerEntry> {
-        self.pieces.front().map(|piece| &piece[self.gone])
+        self.queue.oldest()
     }
 
-    /// Adds an answer. There must be room for it.
+    /// Adds an answer. Fewer than 2^32 answers may be in the store.
     pub(super) fn add(&mut self, answer: AnswerEntry, errors: Box<[u8]>) {
-        assert!(self.len < self.table.len() / 2, "room is made before");
-        let number = self.number(self.len);
-        let (Ok(place) | Err(place)) = self.place(&answer.key);
-        self.table[place] = number + 1;
-        if self.pieces.back().is_none_or(|piece| piece.len() == PIECE) {
-            self.pieces.push_back(Vec::with_capacity(PIECE));
+        let number = self.queue.push(answer);
+        let (queue, hasher) = (&self.queue, &self.hasher);
+        let is_of_key = |other: &AnswerNumber| queue.get(*other).key == answer.key;
+        let hash_of = |other: &AnswerNumber| hasher.hash_one(queue.get(*other).key);
+        let hash = hasher.hash_one(answer.key);
+        match self.latest[table(hash)].entry(hash, is_of_key, hash_of) {
+            Entry::Occupied(mut earlier) => *earlier.get_mut() = number,
+            Entry::Vacant(slot) => drop(slot.insert(number)),
         }
-        self.pieces.back_mut().expect("there is one now").push(answer);
-        self.len += 1;
         if !errors.is_empty() {
             self.errors_bytes += errors.len();
             self.errors.insert(number, errors);
         }
     }
 
-    /// Takes the oldest answer out. Says which it was, unless its key has a later one.
-    pub(super) fn take_oldest(&mut self) -> Option<AnswerEntry> {
-        let oldest = *self.oldest()?;
-        let place = self.place(&oldest.key).ok().filter(|place| self.table[*place] == self.first + 1);
-        if let Some(place) = place {
-            self.free(place);
-        }
-        if let Some(errors) = self.errors.remove(&self.first) {
+    /// Removes the oldest answer, and returns it unless its key has a later one.
+    pub(super) fn remove_oldest(&mut self) -> Option<AnswerEntry> {
+        let (number, oldest) = self.queue.pop()?;
+        if let Some(errors) = self.errors.remove(&number) {
             self.errors_bytes -= errors.len();
         }
-        self.first = self.number(1);
+        let hash = self.hasher.hash_one(oldest.key);
+        let latest = self.latest[table(hash)].find_entry(hash, |other| *other == number).ok()?;
+        latest.remove();
+        Some(oldest)
+    }
+}
+
+/// The table for a hash. The tables themselves use its lowest and highest bits.
+fn table(hash: u64) -> usize {
+    (hash >> 32) as usize % TABLES
+}
+
+impl AnswerQueue {
+    fn oldest(&self) -> Option<&AnswerEntry> {
+        self.chunks.front().map(|chunk| &chunk[self.removed])
+    }
+
+    fn get(&self, AnswerNumber(number): AnswerNumber) -> &AnswerEntry {
+        let index = self.removed + number.wrapping_sub(self.first.0) as usize;
+        &self.chunks[index / CHUNK][index % CHUNK]
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "numbers wrap around")]
+    fn push(&mut self, answer: AnswerEntry) -> AnswerNumber {
+        if self.chunks.back().is_none_or(|chunk| chunk.len() == CHUNK) {
+            self.chunks.push_back(Vec::with_capacity(CHUNK));
+        }
+        self.chunks.back_mut().expect("a chunk was just added").push(answer);
+        self.len += 1;
+        AnswerNumber(self.first.0.wrapping_add(self.len as u32 - 1))
+    }
+
+    fn pop(&mut self) -> Option<(AnswerNumber, AnswerEntry)> {
+        let popped = (self.first, *self.oldest()?);
+        self.first.0 = self.first.0.wrapping_add(1);
         self.len -= 1;
-        self.gone += 1;
-        if self.len == 0 || self.gone == PIECE {
-            self.pieces.pop_front();
-            self.gone = 0;
+        self.removed += 1;
+        if self.len == 0 || self.removed == CHUNK {
+            self.chunks.pop_front();
+            self.removed = 0;
         }
-        place.map(|_| oldest)
-    }
-
-    /// The number of the answer this many behind the oldest.
-    #[expect(clippy::cast_possible_truncation, reason = "numbers go round")]
-    fn number(&self, behind: usize) -> u32 {
-        self.wrap(self.first as usize + behind) as u32
-    }
-
-    fn answer(&self, number: u32) -> &AnswerEntry {
-        let behind = self.wrap((number as usize).wrapping_sub(self.first as usize));
-        let place = self.gone + behind;
-        &self.pieces[place / PIECE][place % PIECE]
-    }
-
-    /// Where the table points at the answer of `key`; or else, as an error, the free place where it would.
-    fn place(&self, key: &Digest) -> Result<usize, usize> {
-        let mut place = self.home(key);
-        while self.table[place] != FREE {
-            if self.answer(self.table[place] - 1).key == *key {
-                return Ok(place);
-            }
-            place = self.wrap(place + 1);
-        }
-        Err(place)
-    }
-
-    /// Frees a place of the table. Those behind it that could not have their own move up.
-    fn free(&mut self, place: usize) {
-        let (mut hole, mut next) = (place, self.wrap(place + 1));
-        while self.table[next] != FREE {
-            let home = self.home(&self.answer(self.table[next] - 1).key);
-            if self.wrap(next.wrapping_sub(home)) >= self.wrap(next.wrapping_sub(hole)) {
-                self.table[hole] = self.table[next];
-                hole = next;
-            }
-            next = self.wrap(next + 1);
-        }
-        self.table[hole] = FREE;
-    }
-
-    /// Where a key is looked for first. The hash is not the digest itself: who chooses keys cannot fill one place.
-    #[expect(clippy::cast_possible_truncation, reason = "any part of a hash is a hash")]
-    fn home(&self, key: &Digest) -> usize {
-        self.wrap(self.hasher.hash_one(key) as usize)
-    }
-
-    /// The size of the table is a power of two, of which `usize` and `u32` hold whole multiples.
-    fn wrap(&self, number: usize) -> usize {
-        number & (self.table.len() - 1)
+        Some(popped)
     }
 }
 
@@ -198,28 +186,48 @@ mod tests {
         }
     }
 
+    /// The answer `count`, which has a key of its own.
+    fn numbered(count: u32) -> AnswerEntry {
+        let mut answer = remembered(0, count);
+        answer.key.0[..4].copy_from_slice(&count.to_le_bytes());
+        answer
+    }
+
     #[test]
     fn a_key_takes_few_bytes() {
-        assert!(size_of::<AnswerEntry>() <= 56, "{}", size_of::<AnswerEntry>());
-        let answers = 500_000;
-        let store = AnswerStore::new(answers);
-        let bytes = size_of::<AnswerEntry>() + size_of_val(&*store.table).div_ceil(answers);
-        assert!(bytes <= 80, "{bytes}");
+        let answers = 100_000;
+        let mut store = AnswerStore::new();
+        // Tables that lose as many keys as they get are rebuilt now and then, and must not grow each time.
+        for count in 0..5 * answers as u32 {
+            if store.len() == answers {
+                store.remove_oldest();
+            }
+            store.add(numbered(count), Box::default());
+        }
+        for count in (0..5 * answers as u32).step_by(97) {
+            let found = store.find(&numbered(count).key).map(|(answer, _)| answer.accepted);
+            assert_eq!(found, (count >= 4 * answers as u32).then_some(count));
+        }
+        let tables: usize = store.latest.iter().map(HashTable::allocation_size).sum();
+        let bytes = size_of::<AnswerEntry>() + tables.div_ceil(answers);
+        assert!(size_of::<AnswerEntry>() <= 56 && bytes <= 80, "{bytes}");
+        let largest = store.latest.iter().map(HashTable::len).max().expect("there are tables");
+        assert!(largest <= 2 * answers / TABLES, "{largest} keys in one table");
     }
 
     proptest! {
         #[test]
-        fn the_store_finds_what_a_naive_one_finds(
+        fn the_store_finds_the_same_as_a_naive_one(
             steps in prop::collection::vec(prop_oneof![3 => (0_u8..40).prop_map(Some), 2 => Just(None)], 1..600),
             answers_max in 1_usize..40,
         ) {
-            let mut store = AnswerStore::new(answers_max);
+            let mut store = AnswerStore::new();
             let mut naive: VecDeque<(AnswerEntry, Vec<u8>)> = VecDeque::new();
             for (count, step) in steps.into_iter().enumerate() {
                 if step.is_none() || naive.len() == answers_max {
                     let oldest = naive.pop_front().map(|(answer, _)| answer);
                     let is_latest = |answer: &AnswerEntry| naive.iter().all(|(other, _)| other.key != answer.key);
-                    prop_assert_eq!(store.take_oldest(), oldest.filter(is_latest));
+                    prop_assert_eq!(store.remove_oldest(), oldest.filter(is_latest));
                 }
                 if let Some(key) = step {
                     let answer = remembered(key, count as u32);
@@ -240,18 +248,20 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_given_back_as_they_empty_and_numbers_go_round() {
-        let mut store = AnswerStore::new(3 * PIECE);
-        for count in 0..20 * PIECE as u32 {
-            if store.len() == 3 * PIECE {
-                assert_eq!(store.take_oldest().map(|oldest| oldest.accepted), Some(count - 3 * PIECE as u32));
+    fn chunks_are_freed_as_they_empty_and_numbers_wrap_around() {
+        let mut store = AnswerStore::new();
+        store.queue.first = AnswerNumber(u32::MAX - 5 * CHUNK as u32);
+        for count in 0..20 * CHUNK as u32 {
+            if store.len() == 3 * CHUNK {
+                assert_eq!(
+                    store.remove_oldest().map(|oldest| oldest.accepted),
+                    Some(count - 3 * CHUNK as u32)
+                );
             }
-            let mut answer = remembered(0, count);
-            answer.key.0[..4].copy_from_slice(&count.to_le_bytes());
-            store.add(answer, Box::default());
-            assert!(store.pieces.len() <= 4, "{}", store.pieces.len());
+            store.add(numbered(count), Box::default());
+            assert!(store.queue.chunks.len() <= 4, "{}", store.queue.chunks.len());
         }
-        while store.take_oldest().is_some() {}
-        assert!(store.pieces.is_empty() && store.table.iter().all(|place| *place == FREE));
+        while store.remove_oldest().is_some() {}
+        assert!(store.queue.chunks.is_empty() && store.latest.iter().all(HashTable::is_empty));
     }
 }
