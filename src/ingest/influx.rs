@@ -101,7 +101,7 @@ impl InfluxApi {
         if accepted.rejected == 0 {
             return StatusCode::NO_CONTENT.into_response();
         }
-        let faults = accepted.errors.iter().map(|ReadingFault { index, pointer, detail }| LineFault {
+        let faults = accepted.errors.iter().map(|ReadingFault { index, pointer, detail }| LineRejection {
             index: *index,
             pointer,
             detail,
@@ -180,13 +180,13 @@ struct FaultSummary {
 
 /// A rejected line or field.
 #[derive(Clone, Copy)]
-struct LineFault<'a> {
+struct LineRejection<'a> {
     index: usize,
     pointer: &'a str,
     detail: &'a str,
 }
 
-impl LineFault<'_> {
+impl LineRejection<'_> {
     /// Whether it is a field, and the rest of its line was accepted.
     fn is_field(self) -> bool {
         self.pointer.bytes().filter(|byte| *byte == b'/').count() > 1
@@ -194,7 +194,7 @@ impl LineFault<'_> {
 }
 
 impl FaultSummary {
-    fn new<'a>(count: u64, listed: impl Iterator<Item = LineFault<'a>>) -> FaultSummary {
+    fn new<'a>(count: u64, listed: impl Iterator<Item = LineRejection<'a>>) -> FaultSummary {
         let (mut text, mut named, mut fields, mut first) = (String::new(), 0, 0, None);
         for fault in listed {
             let before = if named == 0 { ": " } else { "; " };
@@ -219,7 +219,7 @@ impl FaultSummary {
 
     fn of(rejections: &Rejections) -> FaultSummary {
         let listed = rejections.listed.iter();
-        let named = listed.map(|fault| LineFault {
+        let named = listed.map(|fault| LineRejection {
             index: fault.index,
             pointer: &fault.pointer,
             detail: &fault.detail,
@@ -248,8 +248,11 @@ mod tests {
     #[test]
     fn only_listed_lines_are_named_and_the_rest_is_counted() {
         let check = |count, listed: &[(usize, &'static str)], expected: (&str, Option<usize>)| {
-            let named =
-                |(index, detail): &(usize, &'static str)| LineFault { index: *index, pointer: "/3", detail };
+            let named = |(index, detail): &(usize, &'static str)| LineRejection {
+                index: *index,
+                pointer: "/3",
+                detail,
+            };
             let lines = FaultSummary::new(count, listed.iter().map(named));
             assert_eq!((lines.text.as_str(), lines.single), expected);
         };
@@ -266,7 +269,7 @@ mod tests {
     #[test]
     fn faulty_fields_and_faulty_lines_have_different_names() {
         let subject = |count: u64, pointers: &[&'static str]| {
-            let named = pointers.iter().map(|pointer| LineFault { index: 0, pointer, detail: "a" });
+            let named = pointers.iter().map(|pointer| LineRejection { index: 0, pointer, detail: "a" });
             FaultSummary::new(count, named).text.split(':').next().unwrap_or_default().to_owned()
         };
         assert_eq!(subject(1, &["/0/b"]), "unable to parse or take 1 field");

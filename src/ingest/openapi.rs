@@ -90,7 +90,8 @@ pub(super) enum ReadingsSchema {
 /// A record of a SenML pack (RFC 8428): a measurement, or base fields for those after it. What begins with `b` holds
 /// until it is set anew. Other labels are ignored, or turned away if they end in `_`.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub(super) struct SenmlRecord {
+#[schema(as = SenmlRecord)]
+pub(super) struct SenmlRecordSchema {
     /// Base name, in front of every name; without the separators at its end the device.
     #[schema(example = "urn:dev:ow:10e2073a01080063:")]
     bn: Option<String>,
@@ -184,7 +185,7 @@ pub(super) struct InfluxParameters {
             (ReadingsSchema = "application/json"),
             (Reading = "application/x-ndjson"),
             (Reading = "application/jsonl"),
-            (Vec<SenmlRecord> = "application/senml+json"),
+            (Vec<SenmlRecordSchema> = "application/senml+json"),
         )
     ),
     params(ReadingsParameters, KeyHeader),
@@ -272,7 +273,7 @@ mod tests {
     #[test]
     fn the_schema_has_the_fields_that_the_decoders_know() {
         check_fields::<Reading>(Field::NAMES.iter().map(|(name, _)| *name));
-        check_fields::<SenmlRecord>(forebay_codec::senml_labels());
+        check_fields::<SenmlRecordSchema>(forebay_codec::senml_labels());
     }
 
     #[track_caller]

@@ -55,7 +55,7 @@ pub(super) struct MarksFile {
 /// The marks in the file at a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EarlierMarks {
-    /// There are none: the file is new.
+    /// The file is new.
     None,
     /// The latest ones.
     Of(Marks),

@@ -8,16 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::documents::programs;
 
 /// Type names that stand for more than one thing, by the reason why they may.
-const SHARED_NAMES: &[(&str, &[&str])] = &[
-    (
-        "inside of the buffer or of the delivery's worker, which are made anew later",
-        &[
-            "Accepted", "Books", "Content", "Done", "Held", "Kept", "Note", "Noted", "Reason", "Refusal",
-            "State", "Taken", "Turn", "Waiting", "Writer",
-        ],
-    ),
-    ("not renamed yet", &["Answer", "Batch", "Encoding", "Health", "Log", "Readings", "Store", "Value"]),
-];
+const SHARED_NAMES: &[(&str, &[&str])] = &[(
+    "inside of the buffer or of the delivery's worker, which are made anew later",
+    &["Books", "Done", "Noted", "Reason", "State", "Waiting"],
+)];
 
 /// Files of a folder that import each other in a circle: the module of the folder, and those of the files.
 const CIRCLES: &[(&str, &[&str])] = &[

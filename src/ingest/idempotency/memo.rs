@@ -9,7 +9,7 @@
 //! | 16 | digest of the request: with version 2 of the decompressed body, with version 1 of the body as it was sent |
 //! | 8 | time of receipt, in nanoseconds since the Unix epoch |
 //! | 4 | readings accepted |
-//! | 4 | readings turned away |
+//! | 4 | readings rejected |
 //! | 1 | acknowledgement: 0 memory, 1 disk, 2 delivered |
 //! | the rest | the listed errors as a JSON array; empty if there were none |
 

@@ -120,7 +120,7 @@ fn value(value: ValueRef<'_>) -> Option<Value<'_>> {
 }
 
 /// The common part of the readings of a series.
-struct StoredSeries {
+struct SeriesRow {
     device: String,
     sensor: String,
     unit: String,
@@ -130,17 +130,17 @@ struct StoredSeries {
 /// The series of a query by their ids, read as they are needed. The cache is cleared at [`SERIES_CACHED_MAX`] entries.
 struct SeriesLookup<'c> {
     statement: rusqlite::Statement<'c>,
-    known: HashMap<i64, StoredSeries>,
+    known: HashMap<i64, SeriesRow>,
 }
 
 impl SeriesLookup<'_> {
     const SQL: &'static str = "SELECT device, sensor, unit, tags FROM series WHERE id = ?";
 
-    fn find(&mut self, id: i64) -> Result<Option<&StoredSeries>, StoreError> {
+    fn find(&mut self, id: i64) -> Result<Option<&SeriesRow>, StoreError> {
         if !self.known.contains_key(&id) {
             let found = self.statement.query_row([id], |row| {
                 let tags: String = row.get(3)?;
-                Ok(StoredSeries {
+                Ok(SeriesRow {
                     device: row.get(0)?,
                     sensor: row.get(1)?,
                     unit: row.get(2)?,

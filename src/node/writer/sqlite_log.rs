@@ -43,12 +43,12 @@ impl SqliteLog {
     pub(super) fn checkpoint(&mut self, connection: &Connection) {
         self.checkpointed_at = Instant::now();
         match truncate_log(connection, self.settings.busy_timeout) {
-            Ok(Truncation::Done) => {
+            Ok(LogTruncation::Done) => {
                 self.marks.checkpointed = self.marks.last;
                 self.write(|file, marks| file.write(marks).and_then(|()| file.sync()));
             }
             // A query holds a snapshot: part of the log was moved, and the rest follows next time.
-            Ok(Truncation::Blocked) => {}
+            Ok(LogTruncation::Blocked) => {}
             Err(error) => warn!(error = %error, "the log of SQLite cannot be moved into readings.db"),
         }
     }
@@ -66,17 +66,17 @@ impl SqliteLog {
 }
 
 /// Whether SQLite's log is empty now.
-enum Truncation {
+enum LogTruncation {
     Done,
     Blocked,
 }
 
 /// Never waits for queries, because batches wait for this thread.
-fn truncate_log(connection: &Connection, busy_timeout: Duration) -> Result<Truncation, rusqlite::Error> {
+fn truncate_log(connection: &Connection, busy_timeout: Duration) -> Result<LogTruncation, rusqlite::Error> {
     connection.busy_timeout(Duration::ZERO)?;
     let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
     connection.busy_timeout(busy_timeout)?;
-    Ok(if busy? == 0 { Truncation::Done } else { Truncation::Blocked })
+    Ok(if busy? == 0 { LogTruncation::Done } else { LogTruncation::Blocked })
 }
 
 /// The ids of the first and last reading of a commit; `None` if it had no readings.
