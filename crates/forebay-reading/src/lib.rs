@@ -27,6 +27,7 @@
 pub mod clock;
 mod error;
 mod field;
+pub mod globs;
 mod layout;
 mod limits;
 mod number;

@@ -1,12 +1,9 @@
 //! The scope of a transform: the devices and sensors whose names match a glob.
 
 use forebay_reading::ReadingRef;
-use wildmatch::WildMatch;
+use forebay_reading::globs::Globs;
 
 use crate::settings::Settings;
-
-/// Most globs in one list.
-const GLOBS_MAX: usize = 256;
 
 /// The readings that a transform applies to. In a glob `*` stands for any number of characters, `?` for one; every other
 /// character stands for itself.
@@ -16,48 +13,27 @@ pub struct Scope {
     sensors: Globs,
 }
 
-#[derive(Clone, Debug, Default)]
-enum Globs {
-    /// Every name matches.
-    #[default]
-    Any,
-    /// A name must match one of these.
-    OneOf(Vec<WildMatch>),
-}
-
-impl Globs {
-    fn read(settings: &mut Settings, key: &'static str) -> Globs {
-        let Some(globs) = settings.list(key) else { return Globs::Any };
-        if globs.is_empty() || globs.len() > GLOBS_MAX {
-            let got = globs.len();
-            settings.fault(key, format!("must have 1 to {GLOBS_MAX} globs, got {got}; leave it out for all"));
-            return Globs::Any;
-        }
-        Globs::OneOf(globs.iter().map(|glob| WildMatch::new(glob)).collect())
-    }
-
-    fn matches(&self, name: &str) -> bool {
-        match self {
-            Globs::Any => true,
-            Globs::OneOf(globs) => globs.iter().any(|glob| glob.matches(name)),
-        }
-    }
+/// Reads a list of globs.
+fn globs(settings: &mut Settings, key: &'static str) -> Globs {
+    let list = settings.list(key);
+    Globs::new(list.as_deref()).unwrap_or_else(|problem| {
+        settings.fault(key, problem);
+        Globs::default()
+    })
 }
 
 impl Scope {
     /// Reads `devices` and `sensors`.
     pub fn read(settings: &mut Settings) -> Scope {
-        Scope { devices: Globs::read(settings, "devices"), sensors: Globs::read(settings, "sensors") }
+        Scope { devices: globs(settings, "devices"), sensors: globs(settings, "sensors") }
     }
 
     /// Whether the scope contains a reading.
     pub fn contains(&self, reading: ReadingRef<'_>) -> bool {
-        let has_name = |globs: &Globs, name: fn(ReadingRef<'_>) -> &str| match globs {
-            Globs::Any => true,
-            Globs::OneOf(_) => globs.matches(name(reading)),
-        };
-        has_name(&self.sensors, |reading| reading.sensor())
-            && has_name(&self.devices, |reading| reading.device())
+        let matches =
+            |globs: &Globs, name: fn(ReadingRef<'_>) -> &str| globs.is_any() || globs.matches(name(reading));
+        matches(&self.sensors, |reading| reading.sensor())
+            && matches(&self.devices, |reading| reading.device())
     }
 }
 
@@ -69,7 +45,7 @@ mod tests {
     #[test]
     fn names_match_a_glob_as_a_whole() {
         let check = |glob: &str, name: &str, expected: bool| {
-            let globs = Globs::OneOf(vec![WildMatch::new(glob)]);
+            let globs = Globs::new(Some(&[glob])).expect("one glob");
             assert_eq!(globs.matches(name), expected, "{glob} {name}");
         };
         check("temperature*", "temperature", true);
