@@ -49,6 +49,7 @@ fn rules() -> Rules {
         latest: Timestamp::MAX,
         encoded_bytes_max: usize::MAX,
         device_tags: DeviceTags::default(),
+        grant: None,
     }
 }
 

@@ -29,6 +29,7 @@ fn readings() -> Readings {
         latest: Timestamp::MAX,
         encoded_bytes_max: usize::MAX,
         device_tags: DeviceTags::default(),
+        grant: None,
     };
     let ndjson = DECODERS.find("ndjson").expect("a known format");
     let lines = sample::body(0..READINGS, ["", "\n", "\n"]);

@@ -1,5 +1,6 @@
 //! The settings: read from their layers, checked at the start, and handed to each part as a struct of its own.
 
+mod auth;
 mod buffer;
 mod dead_letter;
 mod delivery;
@@ -9,10 +10,11 @@ mod format;
 mod ingest;
 mod layers;
 mod places;
+mod server;
+mod tls;
 mod transform;
 mod transform_table;
 
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,9 +28,12 @@ use crate::buffer::BufferConfig;
 use crate::delivery::DeliveryConfig;
 use crate::door::DoorConfig;
 use crate::ingest::{IngestConfig, KeysConfig};
+use crate::watched::WatchTimes;
 
+pub use auth::{AuthConfig, LimitsConfig, OperatorConfig};
 use layers::Layers;
 pub use layers::{ConfigFault, Setting, SettingOrigin};
+pub use server::ServerConfig;
 
 /// The directory of the embedded node's readings, for a gateway without other nodes.
 const EMBEDDED_NODE_DATA: &str = "data/node";
@@ -59,6 +64,10 @@ pub struct Config {
     pub server: ServerConfig,
     /// The origins and hosts that are let in.
     pub door: DoorConfig,
+    /// The keys of clients.
+    pub auth: AuthConfig,
+    /// The limits that hold for each address.
+    pub limits: LimitsConfig,
     /// The HTTP front.
     pub ingest: IngestConfig,
     /// The buffer.
@@ -67,6 +76,8 @@ pub struct Config {
     pub delivery: DeliveryConfig,
     /// The directory of the embedded node's readings.
     pub embedded_node_data: PathBuf,
+    /// How often watched files are looked at; no setting.
+    pub watch: WatchTimes,
     /// The log.
     pub log: LoggingConfig,
     /// Every effective setting, for people; secrets are hidden.
@@ -82,19 +93,6 @@ pub struct IneffectiveSetting {
     pub setting: Setting,
     /// The circumstance that makes it ineffective: "with a buffer of the kind …".
     pub why: String,
-}
-
-/// The settings of the HTTP server.
-#[derive(Clone, Copy, Debug)]
-pub struct ServerConfig {
-    /// Address and port.
-    pub listen: SocketAddr,
-    /// Connections open at once.
-    pub max_connections: usize,
-    /// Longest time for the head of a request, and between two requests.
-    pub idle_timeout: Duration,
-    /// Longest time that a stop takes to deliver buffered readings.
-    pub shutdown_timeout: Duration,
 }
 
 /// The settings of the log.
@@ -126,8 +124,9 @@ impl Config {
         let mut layers = Layers::read(file, environment);
         let mut without_effect = Vec::new();
         let request_timeout = duration(&mut layers, "server.request_timeout", MILLISECOND..=HOUR);
-        let server = server(&mut layers);
+        let server = server::read(&mut layers);
         let door = door::read(&mut layers);
+        let (auth, limits) = (auth::auth(&mut layers), auth::limits(&mut layers));
         let ingest = ingest(&mut layers, request_timeout);
         let buffer = buffer::read(&mut layers, request_timeout, ingest.keys.window);
         without_effect.extend(buffer::without_effect(&layers, &buffer));
@@ -137,10 +136,13 @@ impl Config {
         let config = Config {
             server,
             door,
+            auth,
+            limits,
             ingest,
             buffer,
             delivery,
             embedded_node_data: PathBuf::from(EMBEDDED_NODE_DATA),
+            watch: WatchTimes::default(),
             log: log(&mut layers),
             settings: Vec::new(),
             without_effect,
@@ -156,21 +158,8 @@ impl Config {
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
 const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
-
-fn server(layers: &mut Layers) -> ServerConfig {
-    ServerConfig {
-        listen: layers.get("server.listen", |value| {
-            let text = value.text()?;
-            text.parse().map_err(|_| {
-                format!("must be an IP address and a port, such as 127.0.0.1:8080, got `{text}`")
-            })
-        }),
-        max_connections: count(layers, "server.max_connections", 1..=1_000_000),
-        idle_timeout: duration(layers, "server.idle_timeout", MILLISECOND..=HOUR),
-        shutdown_timeout: duration(layers, "server.shutdown_timeout", Duration::ZERO..=HOUR),
-    }
-}
 
 fn ingest(layers: &mut Layers, request_timeout: Duration) -> IngestConfig {
     let config = IngestConfig {

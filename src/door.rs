@@ -13,7 +13,7 @@
 //! **Host names are checked** on a loopback listener, and on any listener if `server.hosts` lists names. Otherwise a web
 //! page whose name is pointed at 127.0.0.1 (DNS rebinding) would share the gateway's origin and could read and write.
 //!
-//! **A request is of the same origin** if its `Origin` is `http` at its own host and port. Browsers send `Origin` with
+//! **A request is of the same origin** if its `Origin` is `http`, or `https` behind TLS, at its own host and port. Browsers send `Origin` with
 //! every request by which a page could change something. A request without it comes from a program, or from a page that
 //! can neither change anything by it nor read the answer.
 //!
@@ -22,6 +22,7 @@
 //! beside a `Transfer-Encoding`, hyper ignores the length and closes the connection after the answer.
 
 mod connection_reuse;
+mod forwarded;
 mod host;
 mod web_origin;
 
@@ -39,6 +40,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Vers
 use hyper::body::Body;
 
 pub use connection_reuse::ConnectionReuse;
+pub use forwarded::client_address;
 pub use host::Host;
 pub use web_origin::WebOrigin;
 
@@ -85,6 +87,8 @@ pub struct Door {
     host_advice: &'static str,
     /// Advice in the refusal of a foreign origin.
     origin_advice: &'static str,
+    /// The scheme that requests come over: `http` or `https`.
+    scheme: &'static str,
     /// The `Host` of the first admitted request. Most clients send the same one, so it need not be parsed again.
     usual_host: OnceLock<HeaderValue>,
 }
@@ -128,8 +132,15 @@ impl Door {
             host_check: if is_checked { HostCheck::KnownNames } else { HostCheck::AnyName },
             host_advice: "use an IP address or `localhost`, or list the name in `server.hosts`",
             origin_advice: "`server.origins` lists those that may",
+            scheme: "http",
             usual_host: OnceLock::new(),
         }
+    }
+
+    /// The same door for a listener that speaks HTTPS.
+    #[must_use]
+    pub fn with_tls(self) -> Door {
+        Door { scheme: "https", ..self }
     }
 
     /// Creates the door of an embedded node, which has no list of origins or hosts.
@@ -241,7 +252,7 @@ impl Door {
         if origin.as_ref().is_some_and(|origin| self.config.origins.contains(origin)) {
             return Ok(line);
         }
-        let is_own = origin.is_some_and(|origin| host.is_some_and(|host| origin.is_http_at(host)));
+        let is_own = origin.is_some_and(|origin| host.is_some_and(|host| origin.is_at(self.scheme, host)));
         if is_own && !is_cross_site { Ok(None) } else { Err(self.foreign_origin(line)) }
     }
 

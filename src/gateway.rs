@@ -1,6 +1,9 @@
 //! Builds the gateway from its settings, and owns the order in which it starts and stops.
 
+mod files;
 mod outcome;
+mod serving;
+mod surface;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,31 +17,34 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use url::Url;
 use utoipa::OpenApi;
 
+use crate::auth::usage::UsageTable;
 use crate::buffer::{Buffer, BufferConfig, OpenError, Opened};
-use crate::config::Config;
+use crate::config::{Config, OperatorConfig};
 use crate::delivery::dead_letter::{Leftover, LetterDirectory};
 use crate::delivery::wire::{HttpClient, Wire};
 use crate::delivery::{
     DeadLetterConfig, DeadLetterError, DeadLetters, DeliveryConfig, NodeSource, Signals, TransportError,
     Worker,
 };
-use crate::door::Door;
-use crate::ingest::{self, Entrance, Front, READINGS_PATH};
-use crate::listener::{self, ConnectionLimits, Listener};
+use crate::ingest::{self, Access, Acks, Front};
+use crate::listener::{self, Listener};
 use crate::metrics::Metrics;
 use crate::node::{Latest, LatestApi, Node, NodeError, NodeOptions};
 use crate::status::{self, StatusSources, Watch};
 use crate::tasks;
 use crate::via::Via;
+use crate::watched::FileWatcher;
 
+pub use files::FileNotes;
+use files::FrontFiles;
 pub use outcome::StopOutcome;
+use serving::{OperatorListener, Servers};
+use surface::Surface;
 
-/// Longest time for the last answers at the end of a stop.
-const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// Preferred address of a gateway's embedded node; if it is taken, the node gets a free port.
 const EMBEDDED_NODE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 
@@ -62,6 +68,9 @@ pub enum StartError {
         /// The system's error.
         error: io::Error,
     },
+    /// A file of the front door does not fit.
+    #[error("{0}")]
+    Files(String),
     /// The embedded node did not start.
     #[error("the embedded node does not start: {0}")]
     Node(NodeError),
@@ -99,13 +108,19 @@ pub struct GatewayParts<L> {
 #[derive(Debug)]
 pub struct Gateway {
     address: SocketAddr,
+    operator_address: Option<SocketAddr>,
+    drain_delay: Duration,
     shutdown_timeout: Duration,
     buffer: Arc<dyn Buffer>,
+    /// Once cancelled, `/readyz` answers 503.
+    leaving: CancellationToken,
+    /// Once cancelled, no more readings are taken.
     draining: CancellationToken,
     signals: Signals,
     worker: JoinHandle<()>,
     stop_serving: CancellationToken,
     server: JoinHandle<()>,
+    operator_server: Option<JoinHandle<()>>,
     watch: Watch,
     embedded: Option<Node>,
 }
@@ -118,10 +133,16 @@ impl Gateway {
     ///
     /// [`StartError`]; nothing is left running then.
     pub async fn start(mut config: Config) -> Result<Gateway, StartError> {
-        let address = config.server.listen;
-        let listener =
-            TcpListener::bind(address).await.map_err(|error| StartError::Listen { address, error })?;
-        let address = listener.local_addr().map_err(|error| StartError::Listen { address, error })?;
+        let files = read_files(&config).await?;
+        let (listener, address) = bind(config.server.listen).await?;
+        let operator = match config.server.operator {
+            Some(OperatorConfig { listen, keys }) => {
+                let (listener, address) = bind(listen).await?;
+                Some(OperatorListener { listener, address, keys })
+            }
+            None => None,
+        };
+        warn_of_open_doors(&config, address);
         try_out(config.delivery.dead_letter.clone()).await?;
         let embedded = start_embedded_node(&mut config).await?;
         let client = HttpClient::new(config.delivery.timeout, config.delivery.max_in_flight)?;
@@ -130,20 +151,26 @@ impl Gateway {
         let buffer = open_buffer(config.buffer.clone(), nodes, Arc::clone(&metrics)).await?;
         let (wire, random) = (Arc::new(client), fastrand::Rng::new());
         let parts = GatewayParts { listener, address, buffer, wire, random, metrics };
-        let gateway = Gateway::assemble(parts, &config, embedded);
+        let gateway = Gateway::assemble(parts, &config, embedded, operator, files);
         gateway.watch.look_after_dead_letters();
         Ok(gateway)
     }
 
     /// Starts a gateway from `parts` in the current runtime; `config` names its nodes.
     pub fn start_with<L: Listener>(parts: GatewayParts<L>, config: &Config) -> Gateway {
-        Gateway::assemble(parts, config, None)
+        Gateway::assemble(parts, config, None, None, FrontFiles::default())
     }
 
-    fn assemble<L: Listener>(parts: GatewayParts<L>, config: &Config, embedded: Option<Node>) -> Gateway {
+    fn assemble<L: Listener>(
+        parts: GatewayParts<L>,
+        config: &Config,
+        embedded: Option<Node>,
+        operator: Option<OperatorListener>,
+        files: FrontFiles,
+    ) -> Gateway {
         let GatewayParts { listener, address, buffer, wire, random, metrics } = parts;
         let Opened { buffer, outlet, memos } = buffer;
-        let draining = CancellationToken::new();
+        let (leaving, draining) = (CancellationToken::new(), CancellationToken::new());
         let signals = Signals::default();
         let worker = Worker::over(
             wire,
@@ -153,14 +180,19 @@ impl Gateway {
             signals.clone(),
             random,
         );
-        let front = front(config, &buffer, &memos, &draining, &metrics, worker.via());
+        let usage = Arc::new(UsageTable::new(metrics.key_readings.clone()));
+        let access = access(config, &usage);
+        let (tls, watched) = files.put_in_force(&access, &metrics);
+        let front = Arc::new(front(config, &access, &buffer, &memos, &draining, &metrics, worker.via()));
         let status = Arc::new(StatusSources {
             started_at: Instant::now(),
             buffer_config: config.buffer.clone(),
             buffer: Arc::clone(&buffer),
             delivery: worker.status(),
             dead_letters: worker.dead_letters(),
-            draining: draining.clone(),
+            draining: leaving.clone(),
+            keys: Arc::clone(&usage),
+            tls: tls.clone(),
             rejections: front.rejections(),
             secrets: config.delivery.secrets(),
             metrics: Arc::clone(&metrics),
@@ -170,25 +202,27 @@ impl Gateway {
             Some(node) => node.latest(),
             None => Latest::InNodes,
         };
-        let others = Arc::clone(&status).routes().merge(latest.routes(READINGS_PATH));
-        let door = Door::new(config.door.clone(), address);
-        let entrance = Entrance::new(door, front, others, status::PATHS, &metrics);
-
+        let surface = Surface { access, front, status: Arc::clone(&status), latest };
         let stop_serving = CancellationToken::new();
-        let limits = ConnectionLimits {
-            connections_max: config.server.max_connections,
-            head_timeout: config.server.idle_timeout,
-        };
-        let server = listener::serve(listener, entrance, limits, stop_serving.clone(), LAST_ANSWERS);
+        let servers = Servers { config, surface: &surface, metrics: &metrics, stop: &stop_serving };
+        let routes = if operator.is_some() { surface.for_senders() } else { surface.whole() };
+        let server = servers.start((listener, address), routes, tls.as_ref());
+        let operator_address = operator.as_ref().map(|operator| operator.address);
+        let operator_server = operator.map(|operator| servers.start_operators(operator));
+        tokio::spawn(FileWatcher::new(watched, config.watch).run(stop_serving.clone()));
         Gateway {
             address,
+            operator_address,
+            drain_delay: config.server.drain_delay,
             shutdown_timeout: config.server.shutdown_timeout,
             buffer,
+            leaving,
             draining,
             signals,
             worker: tokio::spawn(worker.run()),
             stop_serving,
-            server: tokio::spawn(server),
+            server,
+            operator_server,
             watch: Watch::start(status),
             embedded,
         }
@@ -199,18 +233,24 @@ impl Gateway {
         self.address
     }
 
+    /// The address of the operator's listener, if there is one.
+    pub fn operator_address(&self) -> Option<SocketAddr> {
+        self.operator_address
+    }
+
     /// Returns when a worker has ended without being stopped. Stop the gateway then: a half-alive gateway is worse
     /// than a restart.
     pub async fn failed(&mut self) {
         tokio::select! {
             _ = &mut self.worker => error!("the delivery ended by itself"),
             _ = &mut self.server => error!("the HTTP server ended by itself"),
+            () = ended(self.operator_server.as_mut()) => error!("the HTTP server of the operator ended by itself"),
         }
     }
 
     /// Stops the gateway. The order:
     ///
-    /// 1. `/readyz` turns 503, and no new readings are accepted;
+    /// 1. `/readyz` turns 503, and after `server.drain_delay` no new readings are accepted;
     /// 2. the buffer is closed: requests that wait for room get 503;
     /// 3. the buffered readings are delivered, for up to `server.shutdown_timeout`; batches no longer wait to fill. If
     ///    the buffer outlives the process, this ends a second after the last batch that could make progress;
@@ -222,7 +262,12 @@ impl Gateway {
         // Before the buffer closes, which ends an idle worker: a task that has ended by now has failed. `failed` may
         // have awaited it already, and a second await would panic.
         let worker_ended = self.worker.is_finished();
-        let server_ended = self.server.is_finished();
+        let server_ended =
+            self.server.is_finished() || self.operator_server.as_ref().is_some_and(JoinHandle::is_finished);
+        self.leaving.cancel();
+        if !self.drain_delay.is_zero() {
+            tokio::time::sleep(self.drain_delay).await;
+        }
         self.draining.cancel();
         self.buffer.close();
         self.signals.drain.cancel();
@@ -303,8 +348,62 @@ async fn open_buffer(config: BufferConfig, nodes: usize, metrics: Arc<Metrics>) 
     tasks::outcome(opened).await
 }
 
+/// Checks the files that the front door is made of: keys, certificates and what belongs to them.
+///
+/// # Errors
+///
+/// A line for each fault that would stop the start.
+pub fn check_files(config: &Config) -> Result<FileNotes, String> {
+    FrontFiles::read(config).map(|files| files.notes())
+}
+
+/// Returns when a task that is there has ended.
+async fn ended(task: Option<&mut JoinHandle<()>>) {
+    match task {
+        Some(task) => _ = task.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let problem = |error| StartError::Listen { address, error };
+    let listener = TcpListener::bind(address).await.map_err(problem)?;
+    let bound = listener.local_addr().map_err(problem)?;
+    Ok((listener, bound))
+}
+
+/// Reads the files of the front door on a thread for blocking work.
+async fn read_files(config: &Config) -> Result<FrontFiles, StartError> {
+    let config = config.clone();
+    let read = tokio::task::spawn_blocking(move || FrontFiles::read(&config)).await;
+    tasks::outcome(read).await.map_err(StartError::Files)
+}
+
+/// Says which listeners anybody on the network may use.
+fn warn_of_open_doors(config: &Config, address: SocketAddr) {
+    let is_beyond = |address: SocketAddr| !address.ip().to_canonical().is_loopback();
+    if is_beyond(address) && config.auth.keys.is_none() {
+        warn!(%address, "whoever reaches this address may write and look: set auth.keys, or listen on loopback");
+    }
+    if let Some(operator) = config.server.operator
+        && is_beyond(operator.listen)
+        && !operator.keys
+    {
+        warn!(
+            address = %operator.listen,
+            "whoever reaches the operator's listener may look: set server.operator.keys, or listen on loopback"
+        );
+    }
+}
+
+fn access(config: &Config, usage: &Arc<UsageTable>) -> Arc<Access> {
+    let proxies = config.server.trusted_proxies.clone();
+    Arc::new(Access::new(Arc::clone(usage), config.limits.unauthorized, proxies))
+}
+
 fn front(
     config: &Config,
+    access: &Arc<Access>,
     buffer: &Arc<dyn Buffer>,
     memos: &[Bytes],
     draining: &CancellationToken,
@@ -313,10 +412,10 @@ fn front(
 ) -> Front {
     let front = Front::new(
         config.ingest.clone(),
+        Arc::clone(access),
         config.server.max_connections,
         Arc::clone(buffer),
-        config.buffer.ack,
-        config.buffer.kind().acks,
+        Acks { default: config.buffer.ack, allowed: config.buffer.kind().acks },
         draining.clone(),
         metrics,
     )

@@ -41,8 +41,9 @@
 //! 11. [`cli`]: the commands.
 //!
 //! Small modules that use no other: [`listener`], [`door`], [`metrics`],
-//! [`backoff`], [`node_id`], [`filesystem`], [`tasks`], [`zstd_contexts`], [`via`].
+//! [`backoff`], [`node_id`], [`filesystem`], [`tasks`], [`zstd_contexts`], [`via`], [`tls`].
 
+pub mod auth;
 pub mod backoff;
 pub mod buffer;
 pub mod cli;
@@ -62,5 +63,7 @@ pub mod rejections;
 pub mod routing;
 pub mod status;
 pub mod tasks;
+pub mod tls;
 pub mod via;
+pub mod watched;
 pub mod zstd_contexts;

@@ -7,6 +7,7 @@
 //! | limit | value | beyond it |
 //! |---|---|---|
 //! | connections | [`ConnectionLimits::connections_max`] | no more are accepted until one ends; the kernel queues a few |
+//! | connections of one address | [`ConnectionGate::new`] | the connection is closed before a request |
 //! | time for the head of a request, and time between two requests | [`ConnectionLimits::head_timeout`] | the connection is closed |
 //! | time for which a client may leave an answer unread | [`ConnectionLimits::head_timeout`] | the connection is closed |
 //! | bytes of a head | 32 KiB | 431, and the connection is closed |
@@ -14,19 +15,24 @@
 //! | bytes buffered for a connection, each way | 128 KiB | the client waits |
 //! | time to stop | `stop_within` | requests in progress are cut off |
 
+mod per_address;
+mod tls_gate;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::extract::Request;
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use ipnet::IpNet;
+use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -35,6 +41,10 @@ use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tracing::{debug, warn};
+
+use crate::tls::client_certificate::ClientCertificate;
+use per_address::{ConnectionPlace, PerAddress};
+pub use tls_gate::{HANDSHAKE_MAX, TlsGate};
 
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 const BUFFER_BYTES_MAX: usize = 128 * 1024;
@@ -52,6 +62,44 @@ pub struct ConnectionLimits {
     /// connections: it should be longer than clients keep them. A client that leaves an answer unread for this time
     /// loses its connection, too.
     pub head_timeout: Duration,
+}
+
+/// Who may connect.
+#[derive(Clone, Debug)]
+pub struct ConnectionGate {
+    per_address: PerAddress,
+    /// Connections that were closed because their address had as many as it may.
+    refused: Option<IntCounter>,
+    /// Shakes hands with each client; `None`: plain HTTP.
+    tls: Option<TlsGate>,
+}
+
+impl ConnectionGate {
+    /// A gate through which each address may have `limit` connections at once, or any number if that is 0; those in
+    /// `exempt` always may. `refused` counts the others.
+    pub fn new(limit: usize, exempt: Vec<IpNet>, refused: IntCounter) -> ConnectionGate {
+        ConnectionGate { per_address: PerAddress::new(limit, exempt), refused: Some(refused), tls: None }
+    }
+
+    /// A gate through which everybody may come.
+    pub fn open() -> ConnectionGate {
+        ConnectionGate { per_address: PerAddress::new(0, Vec::new()), refused: None, tls: None }
+    }
+
+    /// The same gate with TLS, or without.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<TlsGate>) -> ConnectionGate {
+        ConnectionGate { tls, ..self }
+    }
+
+    /// A place for a connection of this address, if it may have one more.
+    fn admit(&self, address: Option<IpAddr>) -> Option<ConnectionPlace> {
+        let place = self.per_address.take(address);
+        if place.is_none() {
+            self.refused.iter().for_each(IntCounter::inc);
+        }
+        place
+    }
 }
 
 /// A source of connections: a bound socket, or its stand-in in a test.
@@ -72,11 +120,33 @@ pub trait Listener: Send + Sync + 'static {
     }
 }
 
+/// The other end of a connection.
+#[derive(Clone, Debug, Default)]
+pub struct Peer {
+    /// Its address, if it is known.
+    pub address: Option<IpAddr>,
+    /// Its certificate, if it has shown one, which was verified.
+    pub certificate: Option<ClientCertificate>,
+}
+
+impl Peer {
+    /// The names in its certificate that are its own at `now`: none without a certificate, or past the certificate's end.
+    pub fn names(&self, now: SystemTime) -> impl Iterator<Item = &str> {
+        let certificate = self.certificate.iter().filter(move |certificate| !certificate.is_expired(now));
+        certificate.flat_map(|certificate| certificate.names()).map(String::as_str)
+    }
+
+    /// Whether it came with a certificate that is past its end at `now`.
+    pub fn is_past(&self, now: SystemTime) -> bool {
+        self.certificate.as_ref().is_some_and(|certificate| certificate.is_expired(now))
+    }
+}
+
 /// A service that knows of its connections.
 pub trait ConnectionService: Clone {
     /// The service for one connection from `peer`. It and its clones are dropped when the connection has ended.
     #[must_use]
-    fn for_connection(&self, peer: Option<SocketAddr>) -> Self;
+    fn for_connection(&self, peer: Peer) -> Self;
 
     /// Called when bytes that are not a request ended the connection; hyper has answered them with 400 or 431.
     fn on_unreadable(&self, _detail: &str) {}
@@ -84,7 +154,7 @@ pub trait ConnectionService: Clone {
 
 /// A router serves all connections alike.
 impl ConnectionService for axum::Router {
-    fn for_connection(&self, _: Option<SocketAddr>) -> axum::Router {
+    fn for_connection(&self, _: Peer) -> axum::Router {
         self.clone()
     }
 }
@@ -115,6 +185,7 @@ pub async fn serve<L, S>(
     listener: L,
     service: S,
     limits: ConnectionLimits,
+    gate: ConnectionGate,
     stop: CancellationToken,
     stop_within: Duration,
 ) where
@@ -129,6 +200,7 @@ pub async fn serve<L, S>(
     let slots = Arc::new(Semaphore::new(connections_max as usize));
     let connections = Connections {
         http: http(limits.head_timeout),
+        gate,
         write_timeout: limits.head_timeout,
         service: HyperService { service },
         stop,
@@ -172,7 +244,12 @@ where
         let slot = slot.expect("the semaphore is never closed");
         let Some(accepted) = connections.unless_stopped(listener.accept()).await else { return };
         match accepted {
-            Ok(stream) => connections.start(L::peer(&stream), stream, slot),
+            Ok(stream) => {
+                let address = L::peer(&stream).map(|peer| peer.ip());
+                if let Some(place) = connections.gate.admit(address) {
+                    connections.start(address, stream, (slot, place));
+                }
+            }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
                 if warnings.is_due(Instant::now()) {
@@ -187,6 +264,7 @@ where
 /// The state that all connections of a listener share.
 struct Connections<S> {
     http: http1::Builder,
+    gate: ConnectionGate,
     /// Longest time that a write may stay pending.
     write_timeout: Duration,
     service: HyperService<S>,
@@ -208,8 +286,59 @@ where
         self.stop.run_until_cancelled(work).await
     }
 
-    /// Serves one connection in a task of its own, which holds `slot` until it ends.
-    fn start<I>(&self, peer: Option<SocketAddr>, stream: I, slot: OwnedSemaphorePermit)
+    /// Serves one connection in a task of its own, which holds `places` until it ends.
+    fn start<I>(&self, address: Option<IpAddr>, stream: I, places: (OwnedSemaphorePermit, ConnectionPlace))
+    where
+        I: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let opening = NewConnection {
+            http: self.http.clone(),
+            write_timeout: self.write_timeout,
+            service: self.service.service.clone(),
+            // Each connection has a token of its own: with a shared one, all would contend for its lock at every request.
+            stop: self.stop.child_token(),
+            cut_off: self.cut_off.clone(),
+            _places: places,
+        };
+        match self.gate.tls.clone() {
+            None => tokio::spawn(opening.serve(Peer { address, certificate: None }, stream, None)),
+            Some(tls) => tokio::spawn(opening.serve_over_tls(tls, address, stream)),
+        };
+    }
+}
+
+/// A connection before its first request.
+struct NewConnection<S> {
+    http: http1::Builder,
+    write_timeout: Duration,
+    service: S,
+    stop: CancellationToken,
+    cut_off: CancellationToken,
+    _places: (OwnedSemaphorePermit, ConnectionPlace),
+}
+
+impl<S> NewConnection<S>
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible>
+        + ConnectionService
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    /// Shakes hands, and serves the requests of a client that can.
+    async fn serve_over_tls<I>(self, tls: TlsGate, address: Option<IpAddr>, stream: I)
+    where
+        I: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let accepted = self.stop.run_until_cancelled(tls.accept(Box::pin(stream))).await;
+        if let Some(Some(connection)) = accepted {
+            let peer = Peer { address, certificate: connection.client };
+            self.serve(peer, connection.stream, Some(connection.trust_replaced)).await;
+        }
+    }
+
+    /// Serves requests until the client closes the connection, or its trust is replaced, or the listener stops.
+    async fn serve<I>(self, peer: Peer, stream: I, trust_replaced: Option<CancellationToken>)
     where
         I: AsyncRead + AsyncWrite + Send + 'static,
     {
@@ -217,31 +346,35 @@ where
         // write is pending no head is read, so the timeout for heads does not run.
         let mut stream = TimeoutWriter::new(stream);
         stream.set_timeout(Some(self.write_timeout));
-        let service = self.service.service.for_connection(peer);
+        let service = self.service.for_connection(peer);
         let served = HyperService { service: service.clone() };
-        let connection = self.http.serve_connection(TokioIo::new(Box::pin(stream)), served);
-        // Each connection has a token of its own: with a shared one, all would contend for its lock at every request.
-        let stop = self.stop.child_token();
-        let cut_off = self.cut_off.clone();
-        tokio::spawn(async move {
-            let _slot = slot;
-            let mut connection = pin!(connection);
-            let ended = tokio::select! {
-                // The connection comes first: nearly every wake-up is for it.
-                biased;
-                ended = connection.as_mut() => Some(ended),
-                () = stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    cut_off.run_until_cancelled(connection).await
-                }
-            };
-            if let Some(Err(error)) = ended {
-                if error.is_parse() {
-                    service.on_unreadable(&error.to_string());
-                }
-                debug!(error = %error, "connection ended with an error");
+        let mut connection = pin!(self.http.serve_connection(TokioIo::new(Box::pin(stream)), served));
+        let ended = tokio::select! {
+            // The connection comes first: nearly every wake-up is for it.
+            biased;
+            ended = connection.as_mut() => Some(ended),
+            () = until_either(&self.stop, trust_replaced.as_ref()) => {
+                connection.as_mut().graceful_shutdown();
+                self.cut_off.run_until_cancelled(connection).await
             }
-        });
+        };
+        if let Some(Err(error)) = ended {
+            if error.is_parse() {
+                service.on_unreadable(&error.to_string());
+            }
+            debug!(error = %error, "connection ended with an error");
+        }
+    }
+}
+
+/// Returns once one of the tokens is cancelled.
+async fn until_either(one: &CancellationToken, other: Option<&CancellationToken>) {
+    match other {
+        None => one.cancelled().await,
+        Some(other) => tokio::select! {
+            () = one.cancelled() => {}
+            () = other.cancelled() => {}
+        },
     }
 }
 
@@ -307,206 +440,4 @@ pub fn advice_on_address(address: SocketAddr, error: &io::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use axum::Router;
-    use axum::routing::get;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::sync::Notify;
-    use tokio::task::JoinHandle;
-
-    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n";
-    /// Longest wait for something that must happen.
-    const PATIENCE: Duration = Duration::from_secs(20);
-    /// How long a test watches for something that must not happen.
-    const WATCH: Duration = Duration::from_millis(100);
-
-    struct Server {
-        address: SocketAddr,
-        stop: CancellationToken,
-        task: JoinHandle<()>,
-        /// Notified when a handler has begun.
-        begun: Arc<Notify>,
-        /// Lets the handler of `/slow` finish.
-        go_on: Arc<Notify>,
-    }
-
-    async fn start(limits: ConnectionLimits, stop_within: Duration) -> Server {
-        let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let slow = {
-            let (begun, go_on) = (Arc::clone(&begun), Arc::clone(&go_on));
-            move || async move {
-                begun.notify_one();
-                go_on.notified().await;
-                "slow"
-            }
-        };
-        let router = Router::new()
-            .route("/", get(|| async { "quick" }))
-            .route("/large", get(|| async { vec![b'x'; 1 << 20] }))
-            .route("/slow", get(slow));
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(serve(listener, router, limits, stop.clone(), stop_within));
-        Server { address, stop, task, begun, go_on }
-    }
-
-    impl Server {
-        async fn connect(&self) -> TcpStream {
-            TcpStream::connect(self.address).await.expect("a connection")
-        }
-
-        async fn ended(self) {
-            timeout(PATIENCE, self.task).await.expect("it returns").expect("it does not panic");
-        }
-    }
-
-    fn limits() -> ConnectionLimits {
-        ConnectionLimits { connections_max: 10, head_timeout: PATIENCE }
-    }
-
-    /// Reads an answer up to its last word.
-    async fn read_answer(stream: &mut TcpStream, word: &str) -> String {
-        let mut answer = Vec::new();
-        while !answer.ends_with(word.as_bytes()) {
-            let read = timeout(PATIENCE, stream.read_buf(&mut answer)).await.expect("an answer");
-            assert_ne!(read.expect("bytes"), 0, "closed after {:?}", String::from_utf8_lossy(&answer));
-        }
-        String::from_utf8(answer).expect("text")
-    }
-
-    async fn read_to_end(stream: &mut TcpStream) -> String {
-        let mut rest = Vec::new();
-        // A reset also ends the connection.
-        let _ = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("the end");
-        String::from_utf8(rest).expect("text")
-    }
-
-    #[tokio::test]
-    async fn a_connection_beyond_the_limit_waits_until_another_ends() {
-        let server = start(ConnectionLimits { connections_max: 2, ..limits() }, PATIENCE).await;
-        let (mut first, mut second) = (server.connect().await, server.connect().await);
-        for stream in [&mut first, &mut second] {
-            stream.write_all(REQUEST).await.expect("sent");
-            read_answer(stream, "quick").await;
-        }
-        let mut third = server.connect().await;
-        third.write_all(REQUEST).await.expect("sent");
-        let mut byte = [0];
-        assert!(timeout(WATCH, third.peek(&mut byte)).await.is_err(), "answered beyond the limit");
-        drop(first);
-        read_answer(&mut third, "quick").await;
-    }
-
-    #[tokio::test]
-    async fn a_head_that_trickles_in_is_cut_off_and_other_clients_are_served() {
-        let server = start(
-            ConnectionLimits { head_timeout: Duration::from_millis(200), connections_max: 1 },
-            PATIENCE,
-        )
-        .await;
-        let mut trickle = server.connect().await;
-        let begun = Instant::now();
-        for byte in REQUEST.iter().cycle() {
-            // The line feeds that would end the head never come.
-            if *byte != b'\n' && trickle.write_all(&[*byte]).await.is_err() {
-                break;
-            }
-            sleep(Duration::from_millis(10)).await;
-            assert!(begun.elapsed() < PATIENCE, "never cut off");
-        }
-        let mut other = server.connect().await;
-        other.write_all(REQUEST).await.expect("sent");
-        read_answer(&mut other, "quick").await;
-    }
-
-    #[tokio::test]
-    async fn an_idle_connection_is_closed_after_the_head_timeout() {
-        let server =
-            start(ConnectionLimits { head_timeout: Duration::from_millis(50), ..limits() }, PATIENCE).await;
-        let mut stream = server.connect().await;
-        stream.write_all(REQUEST).await.expect("sent");
-        read_answer(&mut stream, "quick").await;
-        assert_eq!(read_to_end(&mut stream).await, "");
-    }
-
-    #[tokio::test]
-    async fn a_client_that_sends_requests_and_never_reads_loses_its_connection() {
-        let server = start(
-            ConnectionLimits { head_timeout: Duration::from_millis(200), connections_max: 1 },
-            PATIENCE,
-        )
-        .await;
-        let mut deaf = server.connect().await;
-        // The answers are far larger than the socket buffers of both sides.
-        let requests = b"GET /large HTTP/1.1\r\nHost: here\r\n\r\n".repeat(64);
-        deaf.write_all(&requests).await.expect("sent");
-        let mut other = server.connect().await;
-        other.write_all(REQUEST).await.expect("sent");
-        read_answer(&mut other, "quick").await;
-        let answers = read_to_end(&mut deaf).await;
-        assert!(answers.len() < 64 << 20, "all was sent to a client that did not read");
-    }
-
-    #[tokio::test]
-    async fn a_head_that_is_too_large_is_answered_with_431() {
-        let server = start(limits(), PATIENCE).await;
-        let start_line = "GET / HTTP/1.1\r\nHost: here\r\n";
-        let many = format!("{start_line}{}\r\n", "X-Field: 1\r\n".repeat(101));
-        // Exactly as many bytes as the server reads: closing with unread bytes could discard the answer.
-        let long = format!("{:x<HEAD_BYTES_MAX$}", format!("{start_line}X-Field: "));
-        for head in [many, long] {
-            let mut stream = server.connect().await;
-            stream.write_all(head.as_bytes()).await.expect("sent");
-            let answer = read_to_end(&mut stream).await;
-            assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_stop_lets_a_request_in_progress_finish_and_closes_idle_connections() {
-        let server = start(limits(), PATIENCE).await;
-        let (mut slow, mut idle) = (server.connect().await, server.connect().await);
-        idle.write_all(REQUEST).await.expect("sent");
-        read_answer(&mut idle, "quick").await;
-        slow.write_all(b"GET /slow HTTP/1.1\r\nHost: here\r\n\r\n").await.expect("sent");
-        timeout(PATIENCE, server.begun.notified()).await.expect("the handler begins");
-
-        server.stop.cancel();
-        assert_eq!(read_to_end(&mut idle).await, "");
-        let refused = async { while TcpStream::connect(server.address).await.is_ok() {} };
-        timeout(PATIENCE, refused).await.expect("new connections are refused");
-        assert!(!server.task.is_finished());
-
-        server.go_on.notify_one();
-        assert!(read_to_end(&mut slow).await.ends_with("slow"));
-        server.ended().await;
-    }
-
-    #[tokio::test]
-    async fn a_stop_cuts_off_requests_at_its_deadline() {
-        let server = start(limits(), Duration::from_millis(50)).await;
-        let mut stuck = server.connect().await;
-        stuck.write_all(b"GET /slow HTTP/1.1\r\nHost: here\r\n\r\n").await.expect("sent");
-        timeout(PATIENCE, server.begun.notified()).await.expect("the handler begins");
-        server.stop.cancel();
-        assert_eq!(read_to_end(&mut stuck).await, "");
-        server.ended().await;
-    }
-
-    #[test]
-    fn a_lasting_refusal_is_logged_at_most_once_a_second() {
-        let mut warnings = Warnings::default();
-        let start = Instant::now();
-        let warned = (0..25).filter(|step| warnings.is_due(start + ACCEPT_PAUSE * *step)).count();
-        assert_eq!(warned, 3);
-    }
-
-    #[test]
-    fn errors_of_a_single_client_cause_no_pause() {
-        assert!(is_about_one_connection(&ErrorKind::ConnectionAborted.into()));
-        // EMFILE, too many open files.
-        assert!(!is_about_one_connection(&io::Error::from_raw_os_error(24)));
-    }
-}
+mod tests;

@@ -130,6 +130,28 @@ pub const TABLE: &[MetricRow] = &[
     ),
     histogram("http_request_seconds", &["path"], "Time from a request's head to its answer's head."),
     counter(
+        "key_readings_total",
+        &["key", "outcome"],
+        "Readings by the name of the key that they came with, for the first 1,000 keys; those of further ones are `other`. The outcome is accepted or rejected.",
+    ),
+    counter(
+        "file_reloads_total",
+        &["files", "result"],
+        "Changed content of watched files (keys), by whether it was taken or refused.",
+    ),
+    gauge(
+        "tls_certificate_expiry_timestamp_seconds",
+        &[],
+        "End of the listener's own certificate, in seconds since 1970; not there without TLS.",
+    ),
+    counter("tls_reloads_total", &["result"], "Changed files of `server.tls`, taken or refused."),
+    counter("tls_handshake_failures_total", &["reason"], "TLS handshakes that came to nothing, by reason."),
+    counter(
+        "connections_refused_total",
+        &["reason"],
+        "Connections closed before a request: `address` had as many open as one address may.",
+    ),
+    counter(
         "idempotency_keys_forgotten_total",
         &[],
         "Keys of clients forgotten before their time: more came than are remembered, the disk had no room for them, or \
@@ -188,6 +210,16 @@ pub struct Metrics {
     pub retries: IntCounterVec,
     /// `connections`
     pub connections: IntGauge,
+    /// `key_readings_total`
+    pub key_readings: IntCounterVec,
+    /// `file_reloads_total`
+    pub file_reloads: IntCounterVec,
+    /// `tls_reloads_total`
+    pub tls_reloads: IntCounterVec,
+    /// `tls_handshake_failures_total`
+    pub tls_handshake_failures: IntCounterVec,
+    /// `connections_refused_total`
+    pub connections_refused: IntCounterVec,
     /// `http_requests_total`
     pub http_requests: IntCounterVec,
     /// `requests_refused_total`
@@ -227,6 +259,11 @@ impl Metrics {
             retries: counters("retries_total"),
             connections: IntGauge::new(format!("{PREFIX}connections"), row("connections").help)
                 .expect("a good name"),
+            key_readings: counters("key_readings_total"),
+            file_reloads: counters("file_reloads_total"),
+            tls_reloads: counters("tls_reloads_total"),
+            tls_handshake_failures: counters("tls_handshake_failures_total"),
+            connections_refused: counters("connections_refused_total"),
             http_requests: counters("http_requests_total"),
             requests_refused: counters("requests_refused_total"),
             http_request_seconds: histograms("http_request_seconds", seconds),
@@ -236,7 +273,15 @@ impl Metrics {
         };
         let counters =
             [&metrics.readings_rejected, &metrics.batches, &metrics.retries, &metrics.requests_refused];
-        for counters in counters.into_iter().chain([&metrics.http_requests, &metrics.copies_missing]) {
+        for counters in counters.into_iter().chain([
+            &metrics.http_requests,
+            &metrics.copies_missing,
+            &metrics.key_readings,
+            &metrics.file_reloads,
+            &metrics.connections_refused,
+            &metrics.tls_reloads,
+            &metrics.tls_handshake_failures,
+        ]) {
             register(Box::new(counters.clone()));
         }
         register(Box::new(metrics.idempotency_keys_forgotten.clone()));

@@ -80,6 +80,8 @@ pub struct RejectionFacts<'a> {
     pub path: &'a str,
     /// The address of its sender.
     pub address: Option<std::net::IpAddr>,
+    /// The name of the key that it came with.
+    pub key: Option<&'a str>,
     /// The device of the reading.
     pub device: Option<&'a str>,
     /// The reason, in a word.
@@ -104,7 +106,7 @@ impl RejectionEntry {
             at: Timestamp::from_system(now).to_string(),
             path: beginning(rejected.path, PATH_CHARS_MAX),
             address: rejected.address.map(|address| address.to_canonical().to_string()),
-            key: None,
+            key: rejected.key.map(str::to_owned),
             device: rejected.device.map(|device| beginning(device, DEVICE_CHARS_MAX)),
             reason: rejected.reason,
             detail: beginning(rejected.detail, DETAIL_CHARS_MAX),
@@ -274,7 +276,8 @@ mod tests {
 
     fn entry(detail: &str) -> RejectionEntry {
         let (address, device, sample) = (Some([10, 0, 0, 7].into()), Some("pump-13"), Some(&b"{}"[..]));
-        let rejected = RejectionFacts { path: "/write", address, device, reason: "time", detail, sample };
+        let rejected =
+            RejectionFacts { path: "/write", address, key: None, device, reason: "time", detail, sample };
         RejectionEntry::new(rejected, SystemTime::UNIX_EPOCH)
     }
 
@@ -293,6 +296,7 @@ mod tests {
         let rejected = RejectionFacts {
             path: "/x;token=hunter2",
             address: None,
+            key: None,
             device: Some("Bearer hunter2"),
             reason: "type",
             detail: "the field `password` is `hunter2`; allowed: a number. `POST http://u:hunter2@127.0.0.1/write`",
@@ -318,6 +322,7 @@ mod tests {
         let rejected = RejectionFacts {
             path: &long,
             address: None,
+            key: None,
             device: Some(&long),
             reason: "limit",
             detail: &long,

@@ -47,6 +47,9 @@ pub(super) struct ServerEntry {
     pub(super) listen: SocketAddr,
     /// The address that it listens on.
     pub(super) address: SocketAddr,
+    /// The address of the operator's listener, if it has one. Files of earlier versions have no such field.
+    #[serde(default)]
+    pub(super) operator: Option<SocketAddr>,
     /// The directory that it was started in: device and inode number.
     directory: (u64, u64),
 }
@@ -57,11 +60,23 @@ pub(super) struct AddressFile(PathBuf);
 
 impl AddressFile {
     /// Writes the file of this process. A failure is only logged: the server can run without it.
-    pub(super) fn leave(server: ServerKind, listen: SocketAddr, address: SocketAddr) -> Option<AddressFile> {
+    pub(super) fn leave(
+        server: ServerKind,
+        listen: SocketAddr,
+        address: SocketAddr,
+        operator: Option<SocketAddr>,
+    ) -> Option<AddressFile> {
         let process = std::process::id();
         let left = current_directory().and_then(|directory| {
-            let entry =
-                ServerEntry { process, started: started(process), server, listen, address, directory };
+            let entry = ServerEntry {
+                process,
+                started: started(process),
+                server,
+                listen,
+                address,
+                operator,
+                directory,
+            };
             write(&places(), &entry)
         });
         left.inspect_err(
@@ -212,6 +227,7 @@ impl ServerEntry {
             server,
             listen: parse(listen),
             address: parse(address),
+            operator: None,
             directory: (0, 0),
         }
     }
@@ -288,6 +304,15 @@ mod tests {
         assert!(!entry(Alive::No).is_alive());
         assert!(!ServerEntry { process: u32::MAX, ..entry(Alive::Yes) }.is_alive());
         assert!(!ServerEntry { process: 0, started: None, ..entry(Alive::Yes) }.is_alive());
+    }
+
+    #[test]
+    fn a_file_of_an_earlier_version_is_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let text = r#"{"process":7,"started":1,"server":"gateway","listen":"127.0.0.1:0","address":"127.0.0.1:9","directory":[1,2]}"#;
+        fs::write(directory.path().join("7.json"), text).expect("written");
+        let entries = read(directory.path());
+        assert_eq!(entries.first().map(|(_, entry)| (entry.process, entry.operator)), Some((7, None)));
     }
 
     #[test]

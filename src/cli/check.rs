@@ -28,6 +28,7 @@ use crate::config::{Config, IneffectiveSetting};
 use crate::delivery::dead_letter::{Leftover, LetterDirectory};
 use crate::delivery::{NodeSource, Trials, is_own};
 use crate::directory_lock;
+use crate::gateway::check_files;
 use crate::listener::advice_on_address;
 use rehearsal::RehearsalError;
 
@@ -116,6 +117,18 @@ fn check(config: &Config, out: &mut impl Write) -> io::Result<u8> {
     Ok(status)
 }
 
+/// Checks the files of keys and certificates.
+fn front_files(config: &Config) -> Vec<Finding> {
+    let notes = match check_files(config) {
+        Ok(notes) => notes,
+        Err(problems) => return problems.lines().map(|line| Finding::Fault(line.to_owned())).collect(),
+    };
+    let keys = notes.keys.map(|count| Finding::Fine(format!("auth.keys: {count} keys")));
+    let certificate =
+        notes.certificate.into_iter().map(|fault| Finding::Fault(format!("server.tls: {fault}")));
+    keys.into_iter().chain(certificate).collect()
+}
+
 /// Checks this machine for a start: the address, the directories, the room on its disks.
 fn check_machine(config: &Config) -> Vec<Finding> {
     let is_on_disk = config.buffer.kind == "disk";
@@ -134,6 +147,7 @@ fn check_machine(config: &Config) -> Vec<Finding> {
     if let Err(error) = LetterDirectory::new(&config.delivery.dead_letter.path).try_out(Leftover::Nothing) {
         findings.push(Finding::Fault(format!("dead_letter.path: {error}")));
     }
+    findings.extend(front_files(config));
     findings.extend(room(config));
     findings.push(Finding::Note(outlook::of(&config.buffer)));
     if config.delivery.nodes.is_empty() {

@@ -1,18 +1,38 @@
 //! `forebay healthcheck`: an exit status for Docker's health checks.
+//!
+//! A gateway with a listener for its operator is asked there, over plain HTTP. Otherwise it is asked at its own address,
+//! over TLS if the settings have `server.tls`: its certificate must be the configured one, byte by byte
+//! ([`crate::tls::pinned`]), and where the settings have `client_ca`, that certificate is shown to the gateway, too.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 use super::address_file::{self, ServerEntry, ServerKind};
 use super::settings::SettingsArguments;
 use super::terminal::complain;
 use super::{DONE, FAILED, MISUSED};
 use crate::config::SettingOrigin;
+use crate::tls::identity::{Side, TlsIdentity};
+use crate::tls::pem::PemFile;
+use crate::tls::pinned::{self, ShownCertificate};
+use crate::tls::server::ServerTlsConfig;
+use crate::watched;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// What is sent over TLS.
+const REQUEST: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+/// Longest status line that is read, in bytes.
+const STATUS_LINE_BYTES_MAX: usize = 1024;
 
 /// Asks a gateway, or a node, whether it serves.
 #[derive(Debug, Args)]
@@ -26,25 +46,23 @@ pub(super) struct HealthcheckArguments {
 
 /// Asks and returns the exit status: 0 if the answer is a success.
 pub(super) fn run(arguments: &HealthcheckArguments) -> u8 {
-    let url = match &arguments.url {
-        Some(url) => url.clone(),
-        None => match arguments.address() {
-            Some(address) => format!("http://{}/healthz", reachable(address)),
-            None => return MISUSED,
-        },
+    let question = match &arguments.url {
+        Some(url) => Some(HealthQuestion::Plain(url.clone())),
+        None => arguments.question(),
     };
-    match ask(&url) {
+    let Some(question) = question else { return MISUSED };
+    match question.ask() {
         Ok(()) => DONE,
         Err(error) => {
-            complain(format_args!("{url}: {error:#}"));
+            complain(format_args!("{question}: {error:#}"));
             FAILED
         }
     }
 }
 
 impl HealthcheckArguments {
-    /// The address to ask if the user gives none; `None` if the settings have faults, which are printed.
-    fn address(&self) -> Option<SocketAddr> {
+    /// What to ask if the user gives no URL; `None` if the settings have faults, which are printed.
+    fn question(&self) -> Option<HealthQuestion> {
         let config = self.settings.read()?;
         let listen = config.settings.iter().find(|setting| setting.key == "server.listen");
         let target = ProbeTarget {
@@ -53,7 +71,62 @@ impl HealthcheckArguments {
             file_is_named: self.settings.name_a_file(),
         };
         let found = address_file::started_here();
-        Some(target.among(&found).map_or(target.listen, |entry| entry.address))
+        Some(match target.among(&found) {
+            Some(entry) => HealthQuestion::to(entry, config.server.tls),
+            None => HealthQuestion::to_gateway(target.listen, config.server.tls),
+        })
+    }
+}
+
+/// What is asked, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum HealthQuestion {
+    /// A URL, over plain HTTP.
+    Plain(String),
+    /// The `/healthz` of a gateway with these files, over TLS.
+    Tls(SocketAddr, ServerTlsConfig),
+}
+
+impl fmt::Display for HealthQuestion {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HealthQuestion::Plain(url) => formatter.write_str(url),
+            HealthQuestion::Tls(address, _) => write!(formatter, "https://{address}/healthz"),
+        }
+    }
+}
+
+impl HealthQuestion {
+    /// The question to a server that was started here; `tls` is that of the settings, which only gateways have.
+    fn to(entry: &ServerEntry, tls: Option<ServerTlsConfig>) -> HealthQuestion {
+        match (entry.server, entry.operator) {
+            (_, Some(operator)) => HealthQuestion::plain(operator),
+            (ServerKind::Node, None) => HealthQuestion::plain(entry.address),
+            (ServerKind::Gateway, None) => HealthQuestion::to_gateway(entry.address, tls),
+        }
+    }
+
+    fn to_gateway(address: SocketAddr, tls: Option<ServerTlsConfig>) -> HealthQuestion {
+        match tls {
+            Some(tls) => HealthQuestion::Tls(reachable(address), tls),
+            None => HealthQuestion::plain(address),
+        }
+    }
+
+    fn plain(address: SocketAddr) -> HealthQuestion {
+        HealthQuestion::Plain(format!("http://{}/healthz", reachable(address)))
+    }
+
+    fn ask(&self) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        match self {
+            HealthQuestion::Plain(url) => runtime.block_on(ask(url)),
+            HealthQuestion::Tls(address, files) => {
+                let connector = connector(files)?;
+                let asked = async { timeout(TIMEOUT, ask_over_tls(*address, connector)).await };
+                runtime.block_on(asked).context("no answer in time")?
+            }
+        }
     }
 }
 
@@ -99,20 +172,60 @@ pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-fn ask(url: &str) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build()?;
-        let response = client.get(url).send().await.context("no answer")?;
-        anyhow::ensure!(response.status().is_success(), "the answer is {}", response.status());
-        Ok(())
-    })
+async fn ask(url: &str) -> anyhow::Result<()> {
+    let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build()?;
+    let response = client.get(url).send().await.context("no answer")?;
+    anyhow::ensure!(response.status().is_success(), "the answer is {}", response.status());
+    Ok(())
+}
+
+/// Connects to gateways with the configured certificate.
+fn connector(files: &ServerTlsConfig) -> anyhow::Result<TlsConnector> {
+    let read = |path| watched::read(path).map_err(anyhow::Error::msg);
+    let (certificate, key) = (read(&files.certificate)?, read(&files.key)?);
+    let certificate = PemFile { path: &files.certificate, contents: &certificate };
+    let identity = TlsIdentity::new(certificate, PemFile { path: &files.key, contents: &key }, Side::Server)?;
+    let shown = match files.client_ca {
+        Some(_) => ShownCertificate::Own,
+        None => ShownCertificate::None,
+    };
+    Ok(TlsConnector::from(Arc::new(pinned::client_config(&identity, shown))))
+}
+
+async fn ask_over_tls(address: SocketAddr, connector: TlsConnector) -> anyhow::Result<()> {
+    let stream = TcpStream::connect(address).await.context("no connection")?;
+    // The name is not compared: the certificate is.
+    let name = ServerName::IpAddress(address.ip().into());
+    let stream = connector.connect(name, stream).await.context(
+        "no connection over TLS with the configured certificate (the gateway may have another one in force)",
+    )?;
+    expect_success(stream).await
+}
+
+/// Sends the request and reads the status line of the answer.
+async fn expect_success(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> anyhow::Result<()> {
+    stream.write_all(REQUEST).await.context("no answer")?;
+    stream.flush().await.context("no answer")?;
+    let mut answer = Vec::new();
+    while !answer.contains(&b'\n') && answer.len() < STATUS_LINE_BYTES_MAX {
+        let read = (&mut stream).take(STATUS_LINE_BYTES_MAX as u64).read_buf(&mut answer).await;
+        anyhow::ensure!(read.context("no answer")? > 0, "the connection was closed without an answer");
+    }
+    let line = answer.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    let mut words = line.split_ascii_whitespace();
+    let is_http = words.next().is_some_and(|version| version.starts_with("HTTP/1."));
+    let status = words.next().and_then(|status| status.parse::<u16>().ok()).filter(|_| is_http);
+    let status = status.context("the answer is not HTTP")?;
+    anyhow::ensure!((200..300).contains(&status), "the answer is {status}");
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::address_file::Alive;
     use super::*;
+    use crate::tls::trust::ClientCertificates;
 
     const GATEWAY: ServerKind = ServerKind::Gateway;
     const NODE: ServerKind = ServerKind::Node;
@@ -164,6 +277,45 @@ mod tests {
         check(None, Some(first), &[(GATEWAY, first, second, No), (GATEWAY, first, first, Yes)], Some(first));
         check(None, None, &[(NODE, node, second, No), (NODE, node, node, Yes)], Some(node));
         check(None, None, &[], None);
+    }
+
+    #[test]
+    fn tls_is_spoken_to_gateways_only_and_not_at_the_operators_listener() {
+        let (at, operator) = ("127.0.0.1:8080", "0.0.0.0:9090".parse().expect("an address"));
+        let tls = ServerTlsConfig {
+            certificate: "chain.pem".into(),
+            key: "key.pem".into(),
+            client_ca: None,
+            crl: None,
+            client_certificates: ClientCertificates::Optional,
+        };
+        let check = |server, operator, tls: Option<&ServerTlsConfig>, expected: &str| {
+            let mut entry = ServerEntry::example(server, at, at, Alive::Yes);
+            entry.operator = operator;
+            assert_eq!(HealthQuestion::to(&entry, tls.cloned()).to_string(), expected);
+        };
+        check(GATEWAY, None, None, "http://127.0.0.1:8080/healthz");
+        check(GATEWAY, None, Some(&tls), "https://127.0.0.1:8080/healthz");
+        check(GATEWAY, Some(operator), Some(&tls), "http://127.0.0.1:9090/healthz");
+        check(NODE, None, Some(&tls), "http://127.0.0.1:8080/healthz");
+    }
+
+    #[tokio::test]
+    async fn the_answer_over_tls_is_a_status_line_of_bounded_length() {
+        let check = async |answer: &[u8], expected: Result<(), &str>| {
+            let (near, mut far) = tokio::io::duplex(64 << 10);
+            far.write_all(answer).await.expect("there is room");
+            far.shutdown().await.expect("an end");
+            let found = expect_success(near).await.map_err(|error| error.to_string());
+            assert_eq!(found, expected.map_err(str::to_owned));
+        };
+        check(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Ok(())).await;
+        check(b"HTTP/1.1 204\r\n", Ok(())).await;
+        check(b"HTTP/1.1 503 Service Unavailable\r\n\r\n", Err("the answer is 503")).await;
+        check(b"HTTP/1.1 2", Err("the connection was closed without an answer")).await;
+        check(b"", Err("the connection was closed without an answer")).await;
+        check(b"SSH-2.0-x 200\r\n", Err("the answer is not HTTP")).await;
+        check(&[b'x'; 8 << 10], Err("the answer is not HTTP")).await;
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod completions;
 mod dead_letters;
 mod healthcheck;
 mod interrupts;
+mod keys;
 mod logging;
 mod node;
 mod serve;
@@ -46,6 +47,7 @@ enum CliCommand {
     Load(LoadArguments),
     Buffer(buffer::BufferArguments),
     DeadLetters(dead_letters::DeadLettersArguments),
+    Keys(keys::KeysArguments),
     Completions(completions::CompletionsArguments),
 }
 
@@ -72,6 +74,7 @@ pub fn run() -> ExitCode {
         },
         CliCommand::Buffer(arguments) => buffer::run(&arguments),
         CliCommand::DeadLetters(arguments) => dead_letters::run(&arguments),
+        CliCommand::Keys(arguments) => keys::run(&arguments),
         CliCommand::Completions(arguments) => completions::run(&arguments, Arguments::command()),
     };
     ExitCode::from(status)

@@ -45,7 +45,7 @@ async fn serve(options: NodeOptions, mut interrupts: Interrupts) -> anyhow::Resu
     // The error's message contains its causes, so they are not added as context.
     let started = Node::start(options).await;
     let node = started.map_err(|error| anyhow!("the node does not start: {error}"))?;
-    let _address_file = AddressFile::leave(ServerKind::Node, listen, node.address());
+    let _address_file = AddressFile::leave(ServerKind::Node, listen, node.address(), None);
     info!(address = %node.address(), data = %data.display(), "node listening");
     interrupts.next().await;
     info!("node stopping");

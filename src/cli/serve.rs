@@ -8,9 +8,10 @@ use tracing::{error, info, warn};
 use super::address_file::{AddressFile, ServerKind};
 use super::interrupts::{Interrupts, SignalRuntime};
 use super::settings::SettingsArguments;
+use super::terminal::complain;
 use super::{DONE, FAILED, MISUSED, logging};
 use crate::config::{Config, IneffectiveSetting};
-use crate::gateway::{Gateway, StopOutcome};
+use crate::gateway::{Gateway, StopOutcome, check_files};
 
 /// Runs the gateway.
 #[derive(Debug, Args)]
@@ -25,6 +26,10 @@ pub(super) fn run(arguments: &ServeArguments, listening: SignalRuntime) -> u8 {
     logging::start(config.log);
     for IneffectiveSetting { setting, why } in &config.without_effect {
         warn!(key = setting.key, origin = %setting.origin, why, "this setting has no effect");
+    }
+    if let Err(problems) = check_files(&config) {
+        problems.lines().for_each(complain);
+        return MISUSED;
     }
     raise_open_files_limit();
     let served = listening.and_then(|(runtime, interrupts)| {
@@ -56,9 +61,10 @@ enum ServeEnd {
 async fn serve(config: Config, mut interrupts: Interrupts) -> anyhow::Result<ServeEnd> {
     let (listen, nodes, buffer) = (config.server.listen, config.delivery.nodes.len(), config.buffer.kind);
     let mut gateway = Gateway::start(config).await.context("the gateway does not start")?;
-    let _address_file = AddressFile::leave(ServerKind::Gateway, listen, gateway.address());
+    let (address, operator) = (gateway.address(), gateway.operator_address());
+    let _address_file = AddressFile::leave(ServerKind::Gateway, listen, address, operator);
     // The file comes before this line, so that a reader of the line finds the file.
-    info!(address = %gateway.address(), nodes, buffer, "gateway listening");
+    info!(%address, nodes, buffer, "gateway listening");
     tokio::select! {
         () = interrupts.next() => {}
         () = gateway.failed() => {}

@@ -61,6 +61,12 @@ fn colour_bytes(text: &[u8]) -> Option<usize> {
     (inside.get(digits) == Some(&b'm')).then_some(digits + 3)
 }
 
+/// Prints one line of what a command gives, on standard output.
+pub(super) fn show_line(what: impl Display) {
+    // That nobody reads it any more is no fault of the command.
+    let _ = writeln!(io::stdout(), "{what}");
+}
+
 /// Prints an error on standard error, keeping its line breaks.
 pub(super) fn complain(what: impl Display) {
     let mut text = Vec::new();

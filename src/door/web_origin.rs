@@ -22,10 +22,10 @@ impl WebOrigin {
         Some(WebOrigin { host: Host { port, ..host }, scheme })
     }
 
-    /// Whether it is the origin of a plain HTTP request to `host`.
-    pub(super) fn is_http_at(&self, host: &Host<'_>) -> bool {
-        let http = default_port("http");
-        self.scheme == "http" && self.host.name == host.name && self.host.port == host.port.or(http)
+    /// Whether it is the origin of a request to `host` over this scheme, `http` or `https`.
+    pub(super) fn is_at(&self, scheme: &str, host: &Host<'_>) -> bool {
+        let port = host.port.or(default_port(scheme));
+        self.scheme == scheme && self.host.name == host.name && self.host.port == port
     }
 }
 
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn a_request_is_of_the_same_origin_if_scheme_host_and_port_are_equal() {
         let check = |origin: &str, host: &str| {
-            WebOrigin::parse(origin).expect("an origin").is_http_at(&Host::parse(host).expect("a host"))
+            WebOrigin::parse(origin).expect("an origin").is_at("http", &Host::parse(host).expect("a host"))
         };
         for (origin, host) in [
             ("http://127.0.0.1:8080", "127.0.0.1:8080"),

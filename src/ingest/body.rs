@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use tokio::time::Instant;
 
 use super::encoding::Encoding;
@@ -81,7 +82,7 @@ impl Drop for BudgetShare {
 
 /// Reads a body to its end. A body of one piece, the usual case, is not copied.
 pub(super) async fn read(
-    mut body: Incoming,
+    mut body: Body,
     limit: usize,
     within: Duration,
     share: &mut BudgetShare,
@@ -101,7 +102,7 @@ pub(super) async fn read(
 
 /// Reads and discards the rest of a refused body, within limits: closing a connection with unread bytes resets it, and
 /// its sender may never see the answer.
-pub(super) async fn discard(mut body: Incoming, limit: usize, deadline: Instant) {
+pub(super) async fn discard(mut body: Body, limit: usize, deadline: Instant) {
     let mut left = limit as u64 * DISCARD_FACTOR;
     let read_on = async {
         while let Some(Ok(frame)) = body.frame().await {
@@ -114,7 +115,7 @@ pub(super) async fn discard(mut body: Incoming, limit: usize, deadline: Instant)
     let _ = tokio::time::timeout_at(deadline, read_on).await;
 }
 
-async fn collect(body: &mut Incoming, limit: usize, share: &mut BudgetShare) -> Result<Bytes, IngestError> {
+async fn collect(body: &mut Body, limit: usize, share: &mut BudgetShare) -> Result<Bytes, IngestError> {
     let length = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
     let Some(first) = next(body, limit, 0).await? else { return Ok(Bytes::new()) };
     if body.is_end_stream() {
@@ -161,7 +162,7 @@ fn make_room(
 }
 
 /// The next piece of a body of which `before` bytes have arrived.
-async fn next(body: &mut Incoming, limit: usize, before: usize) -> Result<Option<Bytes>, IngestError> {
+async fn next(body: &mut Body, limit: usize, before: usize) -> Result<Option<Bytes>, IngestError> {
     loop {
         let Some(frame) = body.frame().await else { return Ok(None) };
         let frame = frame.map_err(|error| IngestError::BodyBroken(error.to_string()))?;

@@ -8,6 +8,7 @@ use super::READINGS_PATH;
 use super::accepted::{Acceptance, Reply};
 use super::error::IngestError;
 use super::influx::{self, InfluxApi};
+use crate::auth::presented::InQuery;
 use crate::problem::Problem;
 
 /// Every path that takes readings by `POST`, with its dialect.
@@ -53,6 +54,14 @@ impl Dialect {
         match self {
             Dialect::Own => Precision::Millis,
             Dialect::Influx(_) => Precision::Nanos,
+        }
+    }
+
+    /// Whether the key of a client may stand in the query.
+    pub(super) fn key_in_query(self) -> InQuery {
+        match self {
+            Dialect::Influx(InfluxApi::V1) => InQuery::Allowed,
+            Dialect::Own | Dialect::Influx(InfluxApi::V2) => InQuery::Ignored,
         }
     }
 

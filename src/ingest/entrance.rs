@@ -1,22 +1,24 @@
-//! The entry point of every HTTP request: the [`Door`] decides on its head, then a post of readings goes to the front
-//! and any other request to the router.
+//! The entry point of every HTTP request: the [`Door`] decides on its head, then one router answers it.
 //!
-//! Every request is counted and answered here. A panic is a defect of the gateway and is answered with 500.
+//! A gateway has one [`Entrance`] for each of its listeners, with the routes that are served there. Every request is counted
+//! and answered here. A panic is a defect of the gateway and is answered with 500.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::post;
 use forebay_reading::clock::wall_time;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::header::CONNECTION;
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use prometheus::IntGauge;
 use tokio::time::Instant;
@@ -25,15 +27,15 @@ use tower::Service;
 use super::dialect::{Dialect, PATHS};
 use super::evidence::Sender;
 use super::observe::Observe;
-use super::refusal::{self, RefusalCounters};
+use super::refusal::{self, RefusalCounters, RefusalReason};
 use super::{Front, READINGS_PATH};
 use crate::door::{self, ConnectionReuse, Door};
-use crate::listener::ConnectionService;
+use crate::listener::{ConnectionService, Peer};
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::rejections::{RejectionEntry, RejectionFacts};
 
-/// The whole HTTP surface.
+/// The HTTP surface of one listener.
 #[derive(Clone, Debug)]
 pub struct Entrance {
     surface: Arc<HttpSurface>,
@@ -45,7 +47,7 @@ pub struct Entrance {
 #[derive(Debug)]
 struct HttpSurface {
     door: Door,
-    front: Front,
+    front: Arc<Front>,
     router: Router,
     observe: Observe,
     refusals: RefusalCounters,
@@ -56,7 +58,7 @@ struct HttpSurface {
 /// The client of an open connection. Dropping it takes the connection out of the metric.
 #[derive(Debug)]
 struct Client {
-    address: Option<IpAddr>,
+    peer: Arc<Peer>,
     connections: IntGauge,
 }
 
@@ -67,33 +69,57 @@ impl Drop for Client {
 }
 
 impl ConnectionService for Entrance {
-    fn for_connection(&self, peer: Option<SocketAddr>) -> Entrance {
+    fn for_connection(&self, peer: Peer) -> Entrance {
         let connections = self.surface.connections.clone();
         connections.inc();
-        let client = Client { address: peer.map(|peer| peer.ip()), connections };
+        let client = Client { peer: Arc::new(peer), connections };
         Entrance { surface: Arc::clone(&self.surface), client: Some(Arc::new(client)) }
     }
 
     fn on_unreadable(&self, detail: &str) {
         self.surface.refusals.count(refusal::HEAD);
-        let address = self.client.as_ref().and_then(|client| client.address);
+        let address = self.client.as_ref().and_then(|client| client.peer.address);
         self.surface.note_refusal("", address, refusal::HEAD, detail);
     }
 }
 
+/// The routes that take readings.
+pub fn readings_routes(front: &Arc<Front>) -> Router {
+    PATHS.iter().fold(Router::new(), |router, (path, dialect)| {
+        let route = ReadingsRoute { front: Arc::clone(front), path, dialect: *dialect };
+        router.route(path, post(take_readings).with_state(Arc::new(route)))
+    })
+}
+
+/// A path that takes readings.
+#[derive(Debug)]
+struct ReadingsRoute {
+    front: Arc<Front>,
+    path: &'static str,
+    dialect: Dialect,
+}
+
+async fn take_readings(State(route): State<Arc<ReadingsRoute>>, request: Request<Body>) -> Response {
+    let peer = request.extensions().get::<Arc<Peer>>().cloned().unwrap_or_default();
+    let address = route.front.access.address(&peer, request.headers());
+    let sender = Sender { path: route.path, address };
+    // Boxed, because futures are moved and this one is large.
+    let (mut response, refusal) = route.front.post(request, route.dialect, sender, &peer).boxed().await;
+    response.extensions_mut().insert(RefusalReason(refusal));
+    response
+}
+
 impl Entrance {
-    /// Serves the requests that `door` admits: posts of readings by `front`, all others by `others`, whose paths are
-    /// `paths`.
+    /// Serves the routes of `router` to the requests that `door` admits. `paths` are those that are counted by name;
+    /// `front` knows how long a refused body is read on, and records refusals.
     pub fn new(
         door: Door,
-        front: Front,
-        others: Router,
+        front: Arc<Front>,
+        router: Router,
         paths: &[&'static str],
         metrics: &Arc<Metrics>,
     ) -> Entrance {
         let known: Vec<_> = PATHS.iter().map(|(path, _)| *path).chain(paths.iter().copied()).collect();
-        // Posts of readings never reach these routes; other methods get their 405 with `Allow` from them.
-        let router = PATHS.iter().fold(others, |router, (path, _)| router.route(path, post(not_found)));
         let router =
             router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(());
         let surface = HttpSurface {
@@ -119,17 +145,15 @@ impl Service<Request<Incoming>> for Entrance {
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let surface = Arc::clone(&self.surface);
-        let address = self.client.as_ref().and_then(|client| client.address);
+        let peer = self.client.as_ref().map(|client| Arc::clone(&client.peer)).unwrap_or_default();
         async move {
             let started = Instant::now();
             let path = surface.observe.index(request.uri().path());
             let connection_reuse = ConnectionReuse::of(&request);
             // The paths that take readings come first in the table of `observe`.
-            let for_readings = PATHS.get(path).copied();
-            let answer = surface.answer(request, for_readings, address);
-            let answer = AssertUnwindSafe(answer).catch_unwind().await;
-            let mut response =
-                answer.unwrap_or_else(|_panic| surface.defect(for_readings.map(|(_, dialect)| dialect)));
+            let dialect = PATHS.get(path).map(|(_, dialect)| *dialect);
+            let answer = AssertUnwindSafe(surface.answer(request, dialect, peer)).catch_unwind().await;
+            let mut response = answer.unwrap_or_else(|_panic| surface.defect(dialect));
             connection_reuse.apply(&mut response);
             surface.observe.record(path, response.status(), started.elapsed().as_secs_f64());
             Ok(response)
@@ -144,74 +168,77 @@ impl HttpSurface {
     /// The rare branches are boxed: otherwise they would enlarge the future of every request, and futures are moved.
     async fn answer(
         &self,
-        request: Request<Incoming>,
-        for_readings: Option<(&'static str, Dialect)>,
-        address: Option<IpAddr>,
+        mut request: Request<Incoming>,
+        dialect: Option<Dialect>,
+        peer: Arc<Peer>,
     ) -> Response {
         let visitor = match self.door.admit(&request) {
             Ok(visitor) => visitor,
-            Err(refusal) => return self.turn_away(request, for_readings, address, refusal).boxed().await,
+            Err(refusal) => return self.turn_away(request, dialect, &peer, refusal).boxed().await,
         };
-        let (mut response, refusal) = match for_readings.filter(|_| request.method() == Method::POST) {
-            Some((path, dialect)) => self.front.post(request, dialect, Sender { path, address }).await,
-            None => match visitor.preflight(&request) {
-                Some(preflight) => return preflight,
-                None => self.route(request, address).boxed().await,
-            },
+        if let Some(preflight) = visitor.preflight(&request) {
+            return preflight;
+        }
+        let is_safe = request.method().is_safe();
+        let takes_readings = dialect.is_some() && *request.method() == Method::POST;
+        let asked = (!takes_readings).then(|| self.asked(&request, &peer));
+        request.extensions_mut().insert(peer);
+        let Ok(mut response) = self.router.clone().call(request).await;
+        let refusal = match response.extensions_mut().remove::<RefusalReason>() {
+            Some(RefusalReason(refusal)) => refusal,
+            None => refusal::of_status(response.status()),
         };
-        self.count(refusal);
+        if let Some(reason) = refusal {
+            self.refusals.count(reason);
+            // The front records what it refuses, with what it knows of the body.
+            if let Some(asked) = asked.filter(|_| reason == "method" || !is_safe) {
+                let detail = format!("{}: {}", asked.method, response.status());
+                self.note_refusal(asked.uri.path(), asked.address, reason, &detail);
+            }
+        }
         visitor.add_headers(&mut response);
         response
     }
 
-    /// Counts a refusal under its reason, if there was one.
-    fn count(&self, refusal: Option<&'static str>) {
-        if let Some(reason) = refusal {
-            self.refusals.count(reason);
-        }
+    fn asked(&self, request: &Request<Incoming>, peer: &Peer) -> Asked {
+        let address = self.address(peer, request.headers());
+        Asked { method: request.method().clone(), uri: request.uri().clone(), address }
+    }
+
+    fn address(&self, peer: &Peer, headers: &HeaderMap) -> Option<IpAddr> {
+        self.front.access.address(peer, headers)
     }
 
     /// Answers a request that the door refused, and closes its connection, which cannot be trusted any more.
     async fn turn_away(
         &self,
         request: Request<Incoming>,
-        for_readings: Option<(&'static str, Dialect)>,
-        address: Option<IpAddr>,
+        dialect: Option<Dialect>,
+        peer: &Peer,
         door::DoorRefusal { status, detail }: door::DoorRefusal,
     ) -> Response {
         let (head, body) = request.into_parts();
-        self.front.turn_away(&head, body).await;
-        let refusal = refusal::of_status(status);
-        self.count(refusal);
-        if let Some(reason) = refusal.filter(|_| !head.method.is_safe()) {
-            self.note_refusal(head.uri.path(), address, reason, &detail);
+        self.front.turn_away(&head, Body::new(body)).await;
+        if let Some(reason) = refusal::of_status(status) {
+            self.refusals.count(reason);
+            if !head.method.is_safe() {
+                let address = self.address(peer, &head.headers);
+                self.note_refusal(head.uri.path(), address, reason, &detail);
+            }
         }
-        let mut response = refuse(for_readings.map(|(_, dialect)| dialect), status, &detail);
+        let mut response = refuse(dialect, status, &detail);
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         door::add_common_headers(&mut response);
         response
-    }
-
-    /// Answers any request but a post of readings. The second value is the reason of a refusal.
-    async fn route(
-        &self,
-        request: Request<Incoming>,
-        address: Option<IpAddr>,
-    ) -> (Response, Option<&'static str>) {
-        let (method, uri) = (request.method().clone(), request.uri().clone());
-        let Ok(response) = self.router.clone().call(request).await;
-        let refusal = refusal::of_status(response.status());
-        if let Some(reason) = refusal.filter(|reason| *reason == "method" || !method.is_safe()) {
-            self.note_refusal(uri.path(), address, reason, &format!("{method}: {}", response.status()));
-        }
-        (response, refusal)
     }
 
     /// Answers a request that failed inside the gateway.
     fn defect(&self, dialect: Option<Dialect>) -> Response {
         tracing::error!("a request failed inside the gateway");
         let status = StatusCode::INTERNAL_SERVER_ERROR;
-        self.count(refusal::of_status(status));
+        if let Some(reason) = refusal::of_status(status) {
+            self.refusals.count(reason);
+        }
         let mut response = refuse(dialect, status, "the gateway failed while it answered");
         door::add_common_headers(&mut response);
         response
@@ -219,9 +246,18 @@ impl HttpSurface {
 
     /// Records a request that was refused before its body was read.
     fn note_refusal(&self, path: &str, address: Option<IpAddr>, reason: &'static str, detail: &str) {
-        let rejected = RejectionFacts { path, address, device: None, reason, detail, sample: None };
+        let rejected =
+            RejectionFacts { path, address, key: None, device: None, reason, detail, sample: None };
         self.front.rejections.record(vec![RejectionEntry::new(rejected, wall_time())], []);
     }
+}
+
+/// What a request asked for, to be recorded if it is refused.
+#[derive(Debug)]
+struct Asked {
+    method: Method,
+    uri: Uri,
+    address: Option<IpAddr>,
 }
 
 async fn not_found(uri: Uri) -> Problem {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
-use forebay_codec::{DECODERS, DecodeError, Rejection, Rejections};
+use forebay_codec::{DECODERS, DecodeError, Reason, Rejection, Rejections};
 use forebay_reading::quantity::{format_duration, format_size};
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONNECTION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -13,6 +13,7 @@ use crate::buffer::{Ack, PushError};
 use crate::door::NO_LENGTH;
 use crate::problem::{Problem, ReadingFault};
 
+use super::access::AccessError;
 use super::encoding::ENCODINGS;
 use super::key_header::KeyError;
 
@@ -75,6 +76,8 @@ pub(super) enum IngestError {
     #[error("the body is not valid {encoding}: {detail}")]
     Compression { encoding: &'static str, detail: String },
     #[error(transparent)]
+    Access(#[from] AccessError),
+    #[error(transparent)]
     Decode(#[from] DecodeError),
     #[error("{}", all_rejected(.0))]
     AllRejected(Rejections),
@@ -111,6 +114,10 @@ impl IngestError {
     /// The HTTP status.
     pub(super) fn status(&self) -> StatusCode {
         match self {
+            IngestError::Access(error) => error.status(),
+            IngestError::AllRejected(rejections) if rejections.are_all_of(Reason::Key) => {
+                StatusCode::FORBIDDEN
+            }
             IngestError::NoLength => StatusCode::LENGTH_REQUIRED,
             IngestError::MediaType { .. } | IngestError::MediaTypeTwice | IngestError::Encoding { .. } => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
@@ -145,6 +152,8 @@ impl IngestError {
     /// The label `reason` of `forebay_requests_refused_total`: one of [`super::refusal::REASONS`].
     pub(super) fn reason(&self) -> &'static str {
         match self {
+            IngestError::Access(error) => error.reason(),
+            IngestError::AllRejected(rejections) if rejections.are_all_of(Reason::Key) => "key",
             IngestError::MediaType { .. } | IngestError::MediaTypeTwice => "media_type",
             IngestError::Encoding { .. } => "encoding",
             IngestError::NoLength => "length",
@@ -186,6 +195,7 @@ impl IngestError {
     /// The header that belongs to this error, if there is one.
     pub(super) fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
+            IngestError::Access(error) => error.header(),
             IngestError::MediaType { .. } | IngestError::MediaTypeTwice => {
                 Some((ACCEPT, text(&media_types())))
             }
@@ -285,7 +295,6 @@ fn seconds(duration: Duration) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use forebay_codec::Reason;
 
     #[test]
     fn a_storage_failure_is_answered_with_its_reason_and_retry_after() {

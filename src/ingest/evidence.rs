@@ -4,12 +4,14 @@
 //! rejection. [`crate::rejections`] bounds the record of one request.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use forebay_codec::{Decoder, DeviceTags, Reason, Rejections};
 use forebay_reading::clock::wall_time;
 
 use super::error::IngestError;
+use crate::auth::Key;
 use crate::rejections::{
     ENTRIES_PER_REQUEST_MAX, RejectionCount, RejectionEntry, RejectionFacts, RejectionLog, SAMPLE_BYTES_MAX,
 };
@@ -21,6 +23,8 @@ pub(super) struct Evidence {
     beginning_bytes: usize,
     decoder: Option<&'static dyn Decoder>,
     faulty: Vec<FaultyReading>,
+    /// The key that it came with.
+    key: Option<Arc<Key>>,
     /// Rejected readings that are not listed, by reason.
     unlisted: Vec<(Reason, u64)>,
 }
@@ -51,12 +55,22 @@ impl Default for Evidence {
             beginning_bytes: 0,
             decoder: None,
             faulty: Vec::new(),
+            key: None,
             unlisted: Vec::new(),
         }
     }
 }
 
 impl Evidence {
+    /// Notes the key of the sender.
+    pub(super) fn see_key(&mut self, key: Option<&Arc<Key>>) {
+        self.key = key.cloned();
+    }
+
+    fn key_name(&self) -> Option<&str> {
+        self.key.as_ref().map(|key| &*key.name)
+    }
+
     /// Copies the beginning of a decompressed body.
     pub(super) fn see_body(&mut self, body: &[u8], decoder: &'static dyn Decoder) {
         self.beginning_bytes = body.len().min(SAMPLE_BYTES_MAX);
@@ -119,7 +133,7 @@ impl Evidence {
         }
         let now = wall_time();
         let whole = error.map(|error| self.whole(sender, error, device_tags, now));
-        let readings = self.faulty.iter().filter_map(|faulty| faulty.entry(sender, now));
+        let readings = self.faulty.iter().filter_map(|faulty| faulty.entry(sender, self.key_name(), now));
         log.record(whole.into_iter().chain(readings).collect(), self.counts());
     }
 
@@ -150,17 +164,23 @@ impl Evidence {
         let first = first.and_then(|excerpts| excerpts.into_iter().next().flatten());
         let (device, sample) = (first.and_then(|first| first.device), self.decoder.map(|_| beginning));
         let (reason, detail) = (error.reason(), error.to_string());
-        let rejected =
-            RejectionFacts { path, address, device: device.as_deref(), reason, detail: &detail, sample };
+        let (key, device) = (self.key_name(), device.as_deref());
+        let rejected = RejectionFacts { path, address, key, device, reason, detail: &detail, sample };
         RejectionEntry::new(rejected, now)
     }
 }
 
 impl FaultyReading {
-    fn entry(&self, Sender { path, address }: Sender, now: SystemTime) -> Option<RejectionEntry> {
+    fn entry(
+        &self,
+        Sender { path, address }: Sender,
+        key: Option<&str>,
+        now: SystemTime,
+    ) -> Option<RejectionEntry> {
         let (detail, sample) = self.shown.as_ref()?;
         let (device, sample) = (self.device.as_deref(), sample.as_deref());
-        let rejected = RejectionFacts { path, address, device, reason: self.reason.name(), detail, sample };
+        let reason = self.reason.name();
+        let rejected = RejectionFacts { path, address, key, device, reason, detail, sample };
         Some(RejectionEntry::new(rejected, now))
     }
 }

@@ -126,7 +126,12 @@ impl InfluxApi {
             }
         };
         let lines = FaultSummary::of(rejections);
-        self.error(StatusCode::BAD_REQUEST, format!("{nothing_taken}{lines}"), lines.single)
+        // That a key covers none of the lines is not for the sender to correct in them.
+        let status = match error.status() {
+            StatusCode::FORBIDDEN => StatusCode::FORBIDDEN,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        self.error(status, format!("{nothing_taken}{lines}"), lines.single)
     }
 
     /// An error answer with this status.

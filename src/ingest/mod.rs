@@ -15,6 +15,7 @@
 //! connections and heads. The rest of a refused body is read for a while, so that its sender sees the answer.
 
 mod accepted;
+mod access;
 mod body;
 mod content;
 mod dialect;
@@ -50,8 +51,9 @@ use crate::via::Via;
 use body::BodyBudget;
 use idempotency::Idempotency;
 
+pub use access::{Access, for_operators};
 pub use dialect::{Dialect, PATHS};
-pub use entrance::Entrance;
+pub use entrance::{Entrance, readings_routes};
 pub use idempotency::KeysConfig;
 pub use influx::InfluxApi;
 pub use refusal::REASONS as REFUSALS;
@@ -90,10 +92,20 @@ pub struct IngestConfig {
 #[derive(Debug)]
 pub struct IngestApi;
 
+/// The acknowledgements that the buffer gives.
+#[derive(Clone, Copy, Debug)]
+pub struct Acks {
+    /// That of a request that asks for none.
+    pub default: Ack,
+    /// Those that a request may ask for.
+    pub allowed: &'static [Ack],
+}
+
 /// Takes posts of readings into the buffer.
 #[derive(Debug)]
 pub struct Front {
     config: IngestConfig,
+    access: Arc<Access>,
     buffer: Arc<dyn Buffer>,
     /// The acknowledgement of a request that asks for none.
     ack: Ack,
@@ -121,10 +133,10 @@ impl Front {
     /// connections may wait for delivery.
     pub fn new(
         config: IngestConfig,
+        access: Arc<Access>,
         connections_max: usize,
         buffer: Arc<dyn Buffer>,
-        ack: Ack,
-        acks: &'static [Ack],
+        Acks { default: ack, allowed: acks }: Acks,
         draining: CancellationToken,
         metrics: &Metrics,
     ) -> Front {
@@ -137,6 +149,7 @@ impl Front {
             waiting: Arc::new(Semaphore::new((connections_max / 2).max(1))),
             keys: Idempotency::new(config.keys, connections_max, metrics.idempotency_keys_forgotten.clone()),
             config,
+            access,
             buffer,
             ack,
             acks,

@@ -10,7 +10,8 @@ use crate::metrics::Metrics;
 /// The label `path` of any path that the gateway does not have.
 const OTHER: &str = "other";
 /// The usual statuses. The counter of any other is looked up each time.
-const STATUSES: [u16; 16] = [200, 202, 204, 400, 403, 404, 405, 408, 409, 411, 413, 415, 421, 422, 500, 503];
+const STATUSES: [u16; 18] =
+    [200, 202, 204, 400, 401, 403, 404, 405, 408, 409, 411, 413, 415, 421, 422, 429, 500, 503];
 
 /// Counts requests by path and status. The labels come from the gateway's routes, never from a request.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use forebay_codec::{Decoded, Reason, Rules};
@@ -10,12 +11,13 @@ use forebay_reading::clock::wall_time;
 use forebay_reading::timestamp::Timestamp;
 use http::Request;
 use http::header::EXPECT;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::Front;
 use super::accepted::{Acceptance, Reply};
+use super::access::Caller;
 use super::body::{self, BudgetShare};
 use super::content::{RequestContent, Strictness};
 use super::dialect::Dialect;
@@ -23,8 +25,10 @@ use super::encoding::Encoding;
 use super::error::{IngestError, faults};
 use super::evidence::{Evidence, Sender};
 use super::idempotency::{Digest, Fingerprint, Idempotency, KeyOutcome, KeyReservation, StoredAnswer};
+use crate::auth::Role;
 use crate::buffer::{self, Ack, Buffer};
 use crate::door::has_no_end;
+use crate::listener::Peer;
 use crate::tasks;
 
 /// Plain bodies up to this size are decoded in the task of their connection, in at most about 0.3 ms. Larger ones and
@@ -44,6 +48,14 @@ enum DecodedBody {
     Replay(StoredAnswer),
 }
 
+/// A request whose head lets it in.
+struct AdmittedRequest {
+    caller: Caller,
+    content: RequestContent,
+    /// Its `Idempotency-Key`.
+    key: Option<Digest>,
+}
+
 /// Whether the key of a request was already looked up.
 enum KeyProgress {
     /// It was, if the request has one.
@@ -56,12 +68,13 @@ impl Front {
     /// Answers a `POST` to a path that takes readings. The second value is the reason of a refusal.
     pub(super) async fn post(
         &self,
-        request: Request<Incoming>,
+        request: Request<Body>,
         dialect: Dialect,
         sender: Sender,
+        peer: &Peer,
     ) -> (Response, Option<&'static str>) {
         let mut evidence = Evidence::default();
-        let outcome = self.take(request, dialect, &mut evidence).await;
+        let outcome = self.take(request, dialect, peer, &mut evidence).await;
         let error = outcome.as_ref().err();
         evidence.record(sender, error, &self.config.device_tags, &self.rejections);
         let refusal = error.map(IngestError::reason);
@@ -74,12 +87,15 @@ impl Front {
     /// either way. A request with a key that has reached the buffer is completed in its own task.
     async fn take(
         &self,
-        request: Request<Incoming>,
+        request: Request<Body>,
         dialect: Dialect,
+        peer: &Peer,
         evidence: &mut Evidence,
     ) -> Result<Reply, IngestError> {
         let (head, body) = request.into_parts();
-        let (content, key) = match self.admit(&head, &body, dialect) {
+        let admitted = self.caller(&head, dialect, peer, evidence);
+        let admitted = admitted.and_then(|caller| self.admit(&head, &body, dialect, caller));
+        let AdmittedRequest { caller, content, key } = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
                 self.turn_away(&head, body).await;
@@ -89,13 +105,14 @@ impl Front {
         let mut share = self.bodies.share();
         let body = body::read(body, self.config.max_body, self.config.request_timeout, &mut share).await?;
         evidence.see_body(&body, content.decoder);
-        let (decoded, reservation) = match self.begin(body, content, key, &mut share, evidence).await? {
-            DecodedBody::First(decoded, reservation) => (decoded, reservation),
-            DecodedBody::Replay(answer) => return Ok(Reply::Replay(replay(answer))),
-        };
+        let (decoded, reservation) =
+            match self.begin(body, content, &caller, key, &mut share, evidence).await? {
+                DecodedBody::First(decoded, reservation) => (decoded, reservation),
+                DecodedBody::Replay(answer) => return Ok(Reply::Replay(replay(answer))),
+            };
         // The body is dropped; from here on its readings count.
         share.replace(decoded.readings.bytes_held())?;
-        let (readings, mut accepted) = self.judge(decoded, content, evidence)?;
+        let (readings, mut accepted) = self.judge(decoded, content, &caller, evidence)?;
         if self.draining.is_cancelled() {
             return Err(IngestError::Push(buffer::PushError::Closed));
         }
@@ -116,17 +133,33 @@ impl Front {
                 self.push_reserved(reservation, stored_answer(&accepted, content.ack), request, share).await?
             }
         };
+        caller.count_accepted(accepted.accepted);
         accepted.ack = ack.name();
         Ok(Reply::First(accepted))
+    }
+
+    /// Says who sends a request, if that one may send readings.
+    fn caller(
+        &self,
+        head: &http::request::Parts,
+        dialect: Dialect,
+        peer: &Peer,
+        evidence: &mut Evidence,
+    ) -> Result<Caller, IngestError> {
+        let asked = (&head.headers, head.uri.query());
+        let caller = self.access.caller(asked, dialect.key_in_query(), peer, Role::Write)?;
+        evidence.see_key(caller.key());
+        Ok(caller)
     }
 
     /// Checks the head of a request, before its body is read.
     fn admit(
         &self,
         head: &http::request::Parts,
-        body: &Incoming,
+        body: &Body,
         dialect: Dialect,
-    ) -> Result<(RequestContent, Option<Digest>), IngestError> {
+        caller: Caller,
+    ) -> Result<AdmittedRequest, IngestError> {
         self.via.check(&head.headers, Instant::now()).map_err(|_looped| IngestError::Looped)?;
         if has_no_end(&head.headers, body) {
             return Err(IngestError::NoLength);
@@ -137,12 +170,15 @@ impl Front {
             return Err(IngestError::BodyTooLarge { limit });
         }
         content.ask(head.uri.query(), dialect, self.acks)?;
-        let key = if self.keys.is_some() { Idempotency::key(&head.headers)? } else { None };
-        Ok((content, key))
+        let key = match &self.keys {
+            Some(_) => Idempotency::key(&head.headers, caller.key_name())?,
+            None => None,
+        };
+        Ok(AdmittedRequest { caller, content, key })
     }
 
     /// Reads the rest of a refused request, unless its sender waits for `100 Continue`.
-    pub(super) async fn turn_away(&self, head: &http::request::Parts, body: Incoming) {
+    pub(super) async fn turn_away(&self, head: &http::request::Parts, body: Body) {
         if !head.headers.contains_key(EXPECT) {
             let deadline = Instant::now() + self.config.request_timeout;
             body::discard(body, self.config.max_body, deadline).await;
@@ -155,13 +191,16 @@ impl Front {
         &self,
         body: Bytes,
         content: RequestContent,
+        caller: &Caller,
         key: Option<Digest>,
         share: &mut BudgetShare,
         evidence: &mut Evidence,
     ) -> Result<DecodedBody, IngestError> {
         let claim = key.zip(self.keys.clone());
         if content.encoding != Encoding::Identity {
-            return self.decode_large(body, content, KeyProgress::Pending(claim), share, evidence).await;
+            return self
+                .decode_large(body, content, caller, KeyProgress::Pending(claim), share, evidence)
+                .await;
         }
         let reservation = match claim {
             None => None,
@@ -171,10 +210,11 @@ impl Front {
             },
         };
         if body.len() <= INLINE_BYTES_MAX {
-            let decoded = decode_within(&body, content, self.rules(content), self.config.max_body, evidence)?;
+            let decoded =
+                decode_within(&body, content, self.rules(content, caller), self.config.max_body, evidence)?;
             return Ok(DecodedBody::First(decoded, reservation));
         }
-        self.decode_large(body, content, KeyProgress::Reserved(reservation), share, evidence).await
+        self.decode_large(body, content, caller, KeyProgress::Reserved(reservation), share, evidence).await
     }
 
     /// Does the same on a thread for blocking work, for as many bodies at a time as there are cores: more would only
@@ -183,11 +223,12 @@ impl Front {
         &self,
         body: Bytes,
         content: RequestContent,
+        caller: &Caller,
         key: KeyProgress,
         share: &mut BudgetShare,
         evidence: &mut Evidence,
     ) -> Result<DecodedBody, IngestError> {
-        let (rules, limit) = (self.rules(content), self.config.max_body);
+        let (rules, limit) = (self.rules(content, caller), self.config.max_body);
         let _permit = self.decoding.acquire().await.map_err(|_closed| IngestError::Internal)?;
         let mut lent = std::mem::replace(share, self.bodies.share());
         let mut seen = std::mem::take(evidence);
@@ -201,7 +242,7 @@ impl Front {
         begun
     }
 
-    fn rules(&self, content: RequestContent) -> Rules {
+    fn rules(&self, content: RequestContent, caller: &Caller) -> Rules {
         let received_at = Timestamp::from_system(wall_time());
         let nanos = |duration: std::time::Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
         let (future, past) = (self.config.max_future, self.config.max_past);
@@ -221,6 +262,7 @@ impl Front {
             },
             encoded_bytes_max: usize::MAX,
             device_tags: self.config.device_tags.clone(),
+            grant: caller.grant(),
         }
     }
 
@@ -236,6 +278,7 @@ impl Front {
         &self,
         mut decoded: Decoded,
         content: RequestContent,
+        caller: &Caller,
         evidence: &mut Evidence,
     ) -> Result<(Readings, Acceptance), IngestError> {
         let rejected = decoded.rejections.count();
@@ -245,6 +288,7 @@ impl Front {
                 decoded.rejections.count_unlisted(Reason::Strict, decoded.readings.len() as u64);
             }
             self.count_rejections(&decoded);
+            caller.count_rejected(decoded.rejections.count());
             if content.strictness == Strictness::AllOrNone {
                 return Err(IngestError::Strict(decoded.rejections));
             }

@@ -32,6 +32,9 @@ pub const REASONS: &[(&str, &str)] = &[
     ("method", "another method than the path takes"),
     ("length", "the request does not say how long its body is"),
     ("host", "the gateway does not go by the name in `Host`"),
+    ("unauthorized", "no key, or one that is not known or does not hold now"),
+    ("key", "the key does not cover the request: not one of its readings, or its role is another"),
+    ("rate", "too many requests without a valid key from one address"),
     ("origin", "a web page of another origin that is not listed"),
     ("bad_request", "`Host`, `Transfer-Encoding` or a parameter of a `GET` is not valid"),
     ("loop", "the readings have come through this gateway before"),
@@ -48,6 +51,7 @@ pub(super) fn of_status(status: StatusCode) -> Option<&'static str> {
     let reason = match status.as_u16() {
         ..400 => return None,
         400 => "bad_request",
+        401 => "unauthorized",
         403 => "origin",
         404 => "not_found",
         405 => "method",
@@ -56,6 +60,7 @@ pub(super) fn of_status(status: StatusCode) -> Option<&'static str> {
         413 => "too_large",
         415 => "media_type",
         421 => "host",
+        429 => "rate",
         500 => "internal",
         // `/readyz` answers this while the gateway is not ready.
         503 => return None,
@@ -64,6 +69,10 @@ pub(super) fn of_status(status: StatusCode) -> Option<&'static str> {
     };
     Some(reason)
 }
+
+/// Why nothing of a request was taken, as an extension of its answer; `None` in it if something was, or nothing was asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RefusalReason(pub(super) Option<&'static str>);
 
 /// The metric `requests_refused_total`.
 #[derive(Debug)]

@@ -33,11 +33,16 @@ pub const STATUSES: &[StatusRow] = &[
         "correct the request; the detail gives line and column, and what the body looks like if it looks \
          like something else",
     ),
-    row(401, "reserved: no valid key", "not answered in this version"),
+    row(
+        401,
+        "with `auth.keys`: no key, an unknown one, one that does not hold now, or two that differ; nothing was accepted",
+        "send a valid key, as `WWW-Authenticate` says",
+    ),
     row(
         403,
-        "the request comes from a web page of another origin than the gateway's; nothing was accepted",
-        "list the page's origin in `server.origins`",
+        "the request comes from a web page of another origin than the gateway's; or its key covers none of its readings, \
+         or is not for writing; nothing was accepted",
+        "list the page's origin in `server.origins`; or use another key, or widen its `devices` and `sensors`",
     ),
     row(404, "no such path", "post to `/v1/readings`"),
     row(405, "another method than the path takes", "use the one that `Allow` names"),
@@ -81,7 +86,11 @@ pub const STATUSES: &[StatusRow] = &[
         "correct the readings that `errors` names; use a new key for a new request; do not send again \
          what is a dead letter",
     ),
-    row(429, "reserved: this client is over its rate", "not answered in this version"),
+    row(
+        429,
+        "too many requests without a valid key have come from this address (`limits.unauthorized`); nothing was accepted",
+        "correct the key, and send again after `Retry-After`",
+    ),
     row(
         500,
         "a defect in the gateway",

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -13,12 +12,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::auth::usage::UsageTable;
 use crate::buffer::accounts::Bounds;
 use crate::buffer::lease::Record;
 use crate::buffer::{Accounts, Amount, PushError, Receipt, Request, Rest};
 use crate::config::Config;
 use crate::door::{Door, DoorConfig};
-use crate::listener::{self, ConnectionLimits};
+use crate::listener::{self, ConnectionGate, ConnectionLimits};
 
 /// A buffer that collects the memos of pushed requests, and accepts them like the buffer on disk.
 #[derive(Debug)]
@@ -94,15 +94,26 @@ impl Served {
         let metrics = Arc::new(Metrics::new());
         let buffer: Arc<dyn Buffer> = Arc::<MemoBuffer>::clone(buffer);
         let acks = &[Ack::Memory, Ack::Disk, Ack::Delivered];
-        let front = Front::new(config, 10, buffer, Ack::Disk, acks, CancellationToken::new(), &metrics);
+        let access = Arc::new(UsageTable::new(metrics.key_readings.clone()));
+        let access = Arc::new(Access::new(access, None, Vec::new()));
+        let acks = Acks { default: Ack::Disk, allowed: acks };
+        let front = Front::new(config, access, 10, buffer, acks, CancellationToken::new(), &metrics);
         front.restore(memos);
         let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = socket.local_addr().expect("an address");
         let door = Door::new(DoorConfig::default(), address);
-        let entrance = Entrance::new(door, front, Router::new(), &[], &metrics);
+        let front = Arc::new(front);
+        let entrance = Entrance::new(door, Arc::clone(&front), readings_routes(&front), &[], &metrics);
         let limits = ConnectionLimits { connections_max: 10, head_timeout: Duration::from_secs(10) };
         let stop = CancellationToken::new();
-        let server = tokio::spawn(listener::serve(socket, entrance, limits, stop, Duration::ZERO));
+        let server = tokio::spawn(listener::serve(
+            socket,
+            entrance,
+            limits,
+            ConnectionGate::open(),
+            stop,
+            Duration::ZERO,
+        ));
         Served { address, server }
     }
 

@@ -214,6 +214,7 @@ fn rules() -> Rules {
         latest: Timestamp::MAX,
         encoded_bytes_max: ENCODED_BYTES_MAX,
         device_tags: DeviceTags::default(),
+        grant: None,
     }
 }
 

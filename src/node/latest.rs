@@ -10,7 +10,7 @@ use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{MethodRouter, any, get};
 use utoipa::OpenApi;
 
 use super::http::ndjson;
@@ -46,10 +46,10 @@ pub struct LatestReadings {
 }
 
 impl Latest {
-    /// Serves `path`.
-    pub fn routes(self, path: &str) -> Router {
+    /// Serves `path`; `guard` is put around what shows readings.
+    pub fn routes(self, path: &str, guard: &dyn Fn(MethodRouter) -> MethodRouter) -> Router {
         match self {
-            Latest::Here(readings) => Router::new().route(path, get(latest).with_state(readings)),
+            Latest::Here(readings) => Router::new().route(path, guard(get(latest).with_state(readings))),
             Latest::InNodes => Router::new().route(path, any(elsewhere)),
         }
     }

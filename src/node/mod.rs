@@ -68,7 +68,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::door::Door;
 use crate::filesystem;
-use crate::listener::{self, ConnectionLimits};
+use crate::listener::{self, ConnectionGate, ConnectionLimits};
 use crate::tasks;
 use database::StoreSettings;
 use store::ReadingStore;
@@ -158,6 +158,7 @@ impl Node {
             listener,
             http::router(store, Door::of_node(address)),
             limits,
+            ConnectionGate::open(),
             stop.clone(),
             STOP_WITHIN,
         );

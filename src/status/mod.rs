@@ -4,6 +4,7 @@
 //!
 //! Each answer is built from one snapshot of the accounts, so that the ledger adds up in it.
 
+mod certificate;
 mod disks;
 mod influxdb;
 mod page;
@@ -14,10 +15,11 @@ mod watch;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
@@ -25,6 +27,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use utoipa::{OpenApi, ToSchema};
 
+use crate::auth::usage::UsageTable;
 use crate::buffer::{Buffer, BufferConfig, OnFull, Snapshot};
 use crate::delivery::secrets::{Extent, Secrets};
 use crate::delivery::{ClusterNodeStatus, DeadLetters, DeliveryStatus, TransformStatus};
@@ -32,6 +35,7 @@ use crate::metrics::Metrics;
 use crate::problem::{Problem, json_line};
 use crate::rejections::{RejectionEntry, RejectionLog};
 use crate::tasks;
+use crate::tls::server::ServerTls;
 use disks::Disks;
 use readiness::{Readiness, Requirement};
 use report::StatusReport;
@@ -87,6 +91,10 @@ pub struct StatusSources {
     pub dead_letters: DeadLetters,
     /// Cancelled when no more requests are accepted.
     pub draining: CancellationToken,
+    /// How many readings came with each key.
+    pub keys: Arc<UsageTable>,
+    /// The certificate of the listener; `None`: plain HTTP.
+    pub tls: Option<Arc<ArcSwap<ServerTls>>>,
     /// The last rejections.
     pub rejections: Arc<RejectionLog>,
     /// Secrets to hide, even where a client repeats them.
@@ -95,6 +103,20 @@ pub struct StatusSources {
     pub metrics: Arc<Metrics>,
     /// The OpenAPI document, as JSON.
     pub openapi: String,
+}
+
+/// How much `/readyz` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadinessDetail {
+    /// The reason of each check, too.
+    Whole,
+    /// The status, and the checks by name.
+    NamesOnly,
+}
+
+/// Puts nothing around a route.
+fn unguarded(route: MethodRouter) -> MethodRouter {
+    route
 }
 
 /// A consistent snapshot of the state.
@@ -125,19 +147,49 @@ impl StatusSources {
         self.secrets.hide(text, if is_cut { Extent::Cut } else { Extent::Whole }).into_owned()
     }
 
-    /// The routes.
-    pub fn routes(self: Arc<Self>) -> Router {
+    /// The routes that are open to all: whether the gateway serves and takes readings, what it is, and what clients of
+    /// InfluxDB ask before they write.
+    pub fn open_routes(self: &Arc<Self>, detail: ReadinessDetail) -> Router {
+        Router::new().route("/healthz", get(health)).merge(self.readiness_route(detail, &unguarded)).merge(
+            Router::new()
+                .route("/openapi.json", get(openapi))
+                .with_state(Arc::clone(self))
+                .merge(influxdb::routes()),
+        )
+    }
+
+    /// The routes for those who run the gateway; `guard` is put around each.
+    pub fn operator_routes(self: &Arc<Self>, guard: &dyn Fn(MethodRouter) -> MethodRouter) -> Router {
+        let route = |handler: MethodRouter<Arc<StatusSources>>| guard(handler.with_state(Arc::clone(self)));
         Router::new()
-            .route("/", get(page))
-            .route("/page.css", get(style))
+            .route("/", route(get(page)))
+            .route("/page.css", route(get(style)))
+            .route("/metrics", route(get(metrics)))
+            .route("/status", route(get(self::status)))
+            .route("/status/rejections", route(get(rejections)))
+    }
+
+    /// The routes of a listener that only those who run the gateway reach: theirs, and whether the gateway serves, in full.
+    pub fn operator_listener_routes(
+        self: &Arc<Self>,
+        guard: &dyn Fn(MethodRouter) -> MethodRouter,
+    ) -> Router {
+        self.operator_routes(guard)
             .route("/healthz", get(health))
-            .route("/readyz", get(readiness))
-            .route("/metrics", get(metrics))
-            .route("/status", get(self::status))
-            .route("/status/rejections", get(rejections))
-            .route("/openapi.json", get(openapi))
-            .with_state(self)
-            .merge(influxdb::routes())
+            .merge(self.readiness_route(ReadinessDetail::Whole, guard))
+    }
+
+    fn readiness_route(
+        self: &Arc<Self>,
+        detail: ReadinessDetail,
+        guard: &dyn Fn(MethodRouter) -> MethodRouter,
+    ) -> Router {
+        let status = Arc::clone(self);
+        let handler = match detail {
+            ReadinessDetail::Whole => get(readiness),
+            ReadinessDetail::NamesOnly => get(readiness_in_short),
+        };
+        Router::new().route("/readyz", guard(handler.with_state(status)))
     }
 
     fn view(&self) -> StatusView {
@@ -197,13 +249,26 @@ async fn health() -> Response {
     )
 )]
 async fn readiness(State(status): State<Arc<StatusSources>>, RawQuery(query): RawQuery) -> Response {
-    let required = match Requirement::from_query(query.as_deref().unwrap_or_default()) {
+    answer_readiness(&status, query.as_deref(), Readiness::clone)
+}
+
+/// The same for those who do not run the gateway: without the reasons, which name nodes and paths.
+async fn readiness_in_short(State(status): State<Arc<StatusSources>>, RawQuery(query): RawQuery) -> Response {
+    answer_readiness(&status, query.as_deref(), Readiness::without_reasons)
+}
+
+fn answer_readiness(
+    status: &StatusSources,
+    query: Option<&str>,
+    show: impl Fn(&Readiness) -> Readiness,
+) -> Response {
+    let required = match Requirement::from_query(query.unwrap_or_default()) {
         Ok(required) => required,
         Err(detail) => return Problem::new(StatusCode::BAD_REQUEST, detail).into_response(),
     };
     let readiness = Readiness::of(&status.view());
     let is_ready = readiness.is_ready(required);
-    json(if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &readiness)
+    json(if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &show(&readiness))
 }
 
 /// The last rejections.
@@ -231,6 +296,7 @@ async fn metrics(State(status): State<Arc<StatusSources>>) -> Response {
     let disks = Disks::look(&status).await;
     let mut samples = samples::samples(&status.view());
     samples.extend(disks.samples());
+    samples.extend(certificate::samples(&status));
     text("text/plain; version=0.0.4; charset=utf-8", status.metrics.encode(samples))
 }
 

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::StatusView;
 
 /// Whether the gateway should be sent readings.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct Readiness {
     /// `ready`; `degraded` (readings are taken, but something needs a look); or why none are taken: `draining`, `failing`
     /// or `full`.
@@ -18,7 +18,7 @@ pub(super) struct Readiness {
 }
 
 /// The checks.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct Checks {
     /// Whether requests are taken: the gateway is not shutting down, and there is room.
     pub(super) intake: Check,
@@ -113,6 +113,20 @@ impl Readiness {
             false => "degraded",
         };
         Readiness { status, checks }
+    }
+
+    /// The same without the reasons.
+    pub(super) fn without_reasons(&self) -> Readiness {
+        let without = |check: &Check| Check { ok: check.ok, reason: None };
+        let Checks { intake, storage, buffer, nodes, dead_letters } = &self.checks;
+        let checks = Checks {
+            intake: without(intake),
+            storage: without(storage),
+            buffer: without(buffer),
+            nodes: without(nodes),
+            dead_letters: without(dead_letters),
+        };
+        Readiness { status: self.status, checks }
     }
 
     /// Whether the answer is 200.

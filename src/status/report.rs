@@ -1,5 +1,6 @@
 //! `/status`: the state of the gateway as JSON.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use forebay_reading::clock::wall_time;
@@ -8,7 +9,9 @@ use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
+use super::certificate::CertificateReport;
 use super::{StatusSources, StatusView};
+use crate::auth::usage::KeyUsage;
 use crate::buffer::ledger::Ledger;
 use crate::delivery::{BreakerState, ClusterNodeStatus, TransformStatus};
 
@@ -28,8 +31,23 @@ pub(super) struct StatusReport {
     pub(super) dead_letters: DeadLettersReport,
     /// The transforms, in their order.
     pub(super) transforms: Vec<TransformReport>,
+    /// The listener's own certificate; null without TLS.
+    pub(super) certificate: Option<CertificateReport>,
+    /// The keys that readings came with, the first 1,000 by name and all others as `other`; empty without keys.
+    pub(super) keys: Vec<KeyReport>,
     /// The nodes.
     pub(super) nodes: Vec<NodeReport>,
+}
+
+/// How many readings came with a key.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct KeyReport {
+    /// The name of the key.
+    pub(super) name: String,
+    /// Readings that were accepted.
+    pub(super) accepted: u64,
+    /// Readings that were turned away.
+    pub(super) rejected: u64,
 }
 
 /// Where every accepted reading is: `accepted + recovered + derived = delivered + dead_lettered + filtered + merged +
@@ -215,6 +233,15 @@ impl TransformReport {
     }
 }
 
+fn keys(status: &StatusSources) -> Vec<KeyReport> {
+    let report = |(name, usage): (Arc<str>, Arc<KeyUsage>)| KeyReport {
+        name: name.to_string(),
+        accepted: usage.accepted.get(),
+        rejected: usage.rejected.get(),
+    };
+    status.keys.all().into_iter().map(report).collect()
+}
+
 impl StatusReport {
     pub(super) fn of(status: &StatusSources, view: &StatusView) -> StatusReport {
         let ledger = &view.snapshot.ledger;
@@ -249,6 +276,8 @@ impl StatusReport {
             },
             dead_letters: DeadLettersReport { trouble: view.dead_letter_trouble.clone() },
             transforms: view.transforms.iter().enumerate().map(transform).collect(),
+            certificate: CertificateReport::of(status),
+            keys: keys(status),
             nodes: view.nodes.iter().zip(&ledger.delivered).map(node).collect(),
         }
     }

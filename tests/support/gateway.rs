@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use forebay::config::{Config, ConfigFault};
 use forebay::delivery::Resolve;
 use forebay::gateway::{Gateway, StopOutcome};
+use forebay::watched::WatchTimes;
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
@@ -88,6 +90,8 @@ impl TestGateway {
         let nodes = self.nodes.join(",");
         let gateway = if nodes.is_empty() { self } else { self.set("cluster.nodes", nodes) };
         let mut config = gateway.read_config().unwrap_or_else(|faults| panic!("{faults:?}"));
+        config.watch =
+            WatchTimes { look_every: Duration::from_millis(50), settled_after: Duration::from_millis(20) };
         if let Some(resolver) = gateway.resolver {
             config.delivery.resolver = resolver;
         }
@@ -130,6 +134,12 @@ impl RunningGateway {
     pub fn at(address: SocketAddr) -> RunningGateway {
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         RunningGateway { gateway: None, address, client }
+    }
+
+    /// The operator's listener of this gateway.
+    pub fn operator(&self) -> RunningGateway {
+        let gateway = self.gateway.as_ref().expect("it runs in this process");
+        RunningGateway::at(gateway.operator_address().expect("there is such a listener"))
     }
 
     /// Where it listens.

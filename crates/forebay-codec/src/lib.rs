@@ -20,6 +20,7 @@ mod elements;
 mod encoder;
 mod escape;
 mod excerpt;
+pub mod grant;
 mod influx;
 mod json;
 mod layout;
@@ -134,6 +135,8 @@ pub struct Rules {
     pub encoded_bytes_max: usize,
     /// Which tag names the device, in formats where it is a tag.
     pub device_tags: DeviceTags,
+    /// What the sender may write, and what is put on it; `None`: anything, and nothing.
+    pub grant: Option<Arc<grant::Grant>>,
 }
 
 /// The content of a body.
@@ -189,6 +192,8 @@ pub enum Reason {
     Time,
     /// A number is not finite, or cannot be held.
     Number,
+    /// Its key does not cover it.
+    Key,
     /// The request was `strict`, and another of its readings was rejected.
     Strict,
 }
@@ -202,6 +207,7 @@ impl Reason {
         ("limit", Reason::Limit),
         ("time", Reason::Time),
         ("number", Reason::Number),
+        ("key", Reason::Key),
         ("strict", Reason::Strict),
     ];
 
@@ -257,6 +263,12 @@ impl Rejections {
     /// Counts readings without listing them.
     pub fn count_unlisted(&mut self, reason: Reason, readings: u64) {
         self.counts[reason as usize] += readings;
+    }
+
+    /// Whether there are some, and all for this reason.
+    pub fn are_all_of(&self, reason: Reason) -> bool {
+        let count = self.counts[reason as usize];
+        count > 0 && count == self.count()
     }
 
     /// The number of readings with a fault of their own: all but those that a `strict` request lost to another reading.
@@ -318,6 +330,7 @@ mod tests {
             latest: Timestamp::MAX,
             encoded_bytes_max: usize::MAX,
             device_tags: DeviceTags::default(),
+            grant: None,
         }
     }
 

@@ -196,7 +196,7 @@ impl<'de> Draft<'de> {
     /// Adds the readings of this object to `decoded`, or a rejection.
     pub(super) fn finish(&mut self, base: PointerBase, rules: &Rules, decoded: &mut Decoded) {
         if self.fault.is_none() {
-            self.check_fields();
+            self.check_fields(rules);
         }
         if let Some(fault) = self.fault.take() {
             let describe = || (base.pointer(&fault.pointer), fault.detail);
@@ -204,21 +204,27 @@ impl<'de> Draft<'de> {
         }
         let time = self.time.unwrap_or(rules.received_at);
         match self.value.take().filter(|_| !self.present[Field::Values as usize]) {
-            Some(value) => self.push(&self.sensor, &value, time, base, None, decoded),
+            Some(value) => self.push(&self.sensor, &value, time, base, None, (rules, decoded)),
             None => {
                 for (sensor, value) in &self.values {
                     if decoded.readings.encoded_bytes() > rules.encoded_bytes_max {
                         decoded.overflowed = true;
                         return;
                     }
-                    self.push(sensor, value, time, base, Some(sensor), decoded);
+                    self.push(sensor, value, time, base, Some(sensor), (rules, decoded));
                 }
             }
         }
     }
 
-    /// Checks that the fields together make a reading, or several.
-    fn check_fields(&mut self) {
+    /// Checks that the fields make a reading, or several, together.
+    fn check_fields(&mut self, rules: &Rules) {
+        if !self.present[Field::Device as usize]
+            && let Some(device) = rules.default_device()
+        {
+            self.present[Field::Device as usize] = true;
+            self.device = device.to_owned().into();
+        }
         let has = |field: Field| self.present[field as usize];
         let (several, sensor, value) = (has(Field::Values), has(Field::Sensor), has(Field::Value));
         let missing = |field: Field| (format!("/{}", field.name()), format!("`{}` is missing", field.name()));
@@ -249,7 +255,7 @@ impl<'de> Draft<'de> {
         time: Timestamp,
         base: PointerBase,
         member: Option<&str>,
-        decoded: &mut Decoded,
+        (rules, decoded): (&Rules, &mut Decoded),
     ) {
         let pointer = |field: Field| match (field, member) {
             (Field::Value | Field::Sensor, Some(name)) => {
@@ -271,7 +277,7 @@ impl<'de> Draft<'de> {
             unit: self.unit.as_deref(),
             tags: &self.tags,
         };
-        if let Err(error) = decoded.readings.push(&parts) {
+        if let Err(error) = rules.push(&parts, &mut decoded.readings) {
             let describe = || (pointer(error.field()), error.to_string());
             decoded.rejections.add(base.index(), Reason::from(&error), 1, describe);
         }

@@ -138,7 +138,7 @@ impl<'de> Scanner<'de> {
             tags: &self.tags,
         };
         if let (Some(sensor), Some(value), false) = (fields.sensor, fields.value, fields.has_values) {
-            return readings.push(&parts(sensor, value)).map_err(|_| Uncommon);
+            return rules.push(&parts(sensor, value), readings).map_err(|_| Uncommon);
         }
         if fields.sensor.is_some() || fields.value.is_some() || self.values.is_empty() {
             return Err(Uncommon);
@@ -147,7 +147,7 @@ impl<'de> Scanner<'de> {
             if readings.encoded_bytes() > rules.encoded_bytes_max {
                 return Err(Uncommon);
             }
-            readings.push(&parts(*sensor, *value)).map_err(|_| Uncommon)?;
+            rules.push(&parts(*sensor, *value), readings).map_err(|_| Uncommon)?;
         }
         Ok(())
     }

@@ -139,6 +139,7 @@ impl<W: Write> Rehearsal<'_, W> {
             latest: Timestamp::MAX,
             encoded_bytes_max: usize::MAX,
             device_tags: config.ingest.device_tags.clone(),
+            grant: None,
         };
         let decoder = DECODERS.find(decoder).expect("the table has known names");
         let decoded =

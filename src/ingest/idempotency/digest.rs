@@ -17,9 +17,16 @@ impl Digest {
     /// Bytes of a digest.
     pub(super) const BYTES: usize = 16;
 
-    /// The digest of a key.
-    pub(super) fn of_key(key: &[u8]) -> Digest {
-        Digest::cut(Sha256::new_with_prefix(key))
+    /// The digest of a key. Each `owner`, who is named by a key of its own kind, has all keys to itself.
+    pub(super) fn of_key(owner: Option<&str>, key: &[u8]) -> Digest {
+        let mut sha = Sha256::new();
+        if let Some(owner) = owner {
+            // Neither a name nor a key has a zero byte in it.
+            sha.update(owner.as_bytes());
+            sha.update([0]);
+        }
+        sha.update(key);
+        Digest::cut(sha)
     }
 
     fn cut(sha: Sha256) -> Digest {
@@ -186,6 +193,6 @@ mod tests {
     fn a_digest_of_a_key_is_half_of_its_sha_256() {
         // The whole hash is ba7816bf 8f01cfea 414140de 5dae2223 b00361a3 96177a9c b410ff61 f20015ad.
         let expected = 0xba78_16bf_8f01_cfea_4141_40de_5dae_2223_u128;
-        assert_eq!(Digest::of_key(b"abc"), Digest(expected.to_be_bytes()));
+        assert_eq!(Digest::of_key(None, b"abc"), Digest(expected.to_be_bytes()));
     }
 }

@@ -114,9 +114,9 @@ impl Idempotency {
     /// # Errors
     ///
     /// [`IngestError::Key`] if the header is not a valid key.
-    pub(super) fn key(headers: &HeaderMap) -> Result<Option<Digest>, IngestError> {
+    pub(super) fn key(headers: &HeaderMap, owner: Option<&str>) -> Result<Option<Digest>, IngestError> {
         let key = key_header::read(headers).map_err(IngestError::Key)?;
-        Ok(key.map(|key| Digest::of_key(&key)))
+        Ok(key.map(|key| Digest::of_key(owner, &key)))
     }
 
     /// Looks a key up, and reserves it if this request is the first with it.
@@ -245,8 +245,8 @@ mod tests {
     }
 
     fn claim(all: &Arc<Idempotency>, key: &[u8], body: &[u8]) -> Result<KeyOutcome, IngestError> {
-        let fingerprint = Fingerprint { digest: Digest::of_key(body), form: BodyForm::Plain };
-        all.reserve(Digest::of_key(key), fingerprint)
+        let fingerprint = Fingerprint { digest: Digest::of_key(None, body), form: BodyForm::Plain };
+        all.reserve(Digest::of_key(None, key), fingerprint)
     }
 
     #[track_caller]
@@ -333,8 +333,11 @@ mod tests {
         let now = Timestamp::from_system(wall_time());
         let memo = |body: &[u8], seconds_ago: i64| {
             let memo = Memo {
-                key: Digest::of_key(b"key"),
-                fingerprint: StoredFingerprint { digest: Digest::of_key(body), kind: DigestKind::Content },
+                key: Digest::of_key(None, b"key"),
+                fingerprint: StoredFingerprint {
+                    digest: Digest::of_key(None, body),
+                    kind: DigestKind::Content,
+                },
                 received_at: now.saturating_add_nanos(-seconds_ago * 1_000_000_000),
                 answer: answer(1, Ack::Disk),
             };

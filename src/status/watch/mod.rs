@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::certificate;
 use super::readiness::Readiness;
 use super::{StatusSources, StatusView};
 use crate::buffer::ledger::DeadLetterReason;
@@ -40,6 +41,7 @@ impl Watch {
         let watcher = Arc::new(Mutex::new(Watcher::new(status, Instant::now())));
         let watched = Arc::downgrade(&watcher);
         let task = tokio::spawn(async move {
+            let mut certificate_due = Instant::now();
             let mut turn = interval(LOOK_EVERY);
             turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
@@ -47,6 +49,10 @@ impl Watch {
                 let Some(watcher) = watched.upgrade() else { return };
                 let mut watcher = watcher.lock().unwrap_or_else(PoisonError::into_inner);
                 watcher.look(Instant::now());
+                if Instant::now() >= certificate_due {
+                    certificate::tell(&watcher.status);
+                    certificate_due = Instant::now() + certificate::TELL_EVERY;
+                }
                 let dead_letters = &watcher.status.dead_letters;
                 if dead_letters.takes_care() {
                     let dead_letters = dead_letters.clone();

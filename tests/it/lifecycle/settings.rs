@@ -334,6 +334,71 @@ async fn healthcheck_without_arguments_asks_the_program_of_its_user_in_this_dire
     says(third.path(), &[("server.listen", &no_gateway)], 1);
 }
 
+/// A self-signed certificate and its key, as two files, and the settings that name them.
+fn certificate(place: &Path, name: &str) -> [(&'static str, String); 2] {
+    let made = rcgen::generate_simple_self_signed([format!("{name}.example")]).expect("a certificate");
+    let write = |ending: &str, text: String| {
+        let path = place.join(format!("{name}.{ending}"));
+        std::fs::write(&path, text).expect("written");
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    [("server.tls.certificate", write("pem", certificate)), ("server.tls.key", write("key", key))]
+}
+
+#[tokio::test]
+async fn healthcheck_asks_over_tls_for_the_configured_certificate_and_shows_it() {
+    let (place, elsewhere) = (directory(), directory());
+    let node = FakeNode::start().await;
+    let (own, other) = (certificate(place.path(), "own"), certificate(place.path(), "other"));
+    let own = own.each_ref().map(|(key, path)| (*key, path.as_str()));
+    let other = other.each_ref().map(|(key, path)| (*key, path.as_str()));
+    let says = |place: &Path, settings: &[&[(&str, &str)]], status| {
+        run(forebay(place, &["healthcheck"], &settings.concat())).expect_status(status)
+    };
+    let devices = ("server.tls.client_ca", other[0].1);
+    let required = [devices, ("server.tls.client_certificates", "required")];
+    for clients in [&[][..], &required] {
+        let process = serve(place.path(), &node.url(), &[&own, clients].concat());
+        let address = process.address().to_string();
+        says(place.path(), &[&[ANY_PORT], &own, clients], 0);
+        says(elsewhere.path(), &[&[("server.listen", &address)], &own, clients], 0);
+        let ended = says(place.path(), &[&[ANY_PORT], &other, clients], 1);
+        assert!(ended.stderr.contains(&format!("https://{address}/healthz: ")), "{}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+        process.terminate();
+        process.ended().await.expect_status(0);
+    }
+    // Without a certificate, a client is refused by such a gateway.
+    let process = serve(place.path(), &node.url(), &[&own[..], &required].concat());
+    says(place.path(), &[&[ANY_PORT], &own, &required], 0);
+    says(place.path(), &[&[ANY_PORT], &own], 1);
+    process.kill().await;
+    says(place.path(), &[&[ANY_PORT], &own, &required], 1);
+}
+
+#[tokio::test]
+async fn healthcheck_asks_the_operators_listener_if_there_is_one() {
+    let place = directory();
+    let node = FakeNode::start().await;
+    let (own, other) = (certificate(place.path(), "own"), certificate(place.path(), "other"));
+    let own = own.each_ref().map(|(key, path)| (*key, path.as_str()));
+    let other = other.each_ref().map(|(key, path)| (*key, path.as_str()));
+    let check = |status| {
+        let settings = [&[ANY_PORT], &other[..]].concat();
+        run(forebay(place.path(), &["healthcheck"], &settings)).expect_status(status);
+    };
+    // The gateway's own listener has a certificate that `healthcheck` does not accept here.
+    for (operator, status) in [(None, 1), (Some("0.0.0.0:0"), 0), (Some("127.0.0.1:0"), 0)] {
+        let operator: Vec<_> =
+            operator.map(|listen| ("server.operator.listen", listen)).into_iter().collect();
+        let process = serve(place.path(), &node.url(), &[&own[..], &operator].concat());
+        check(status);
+        process.kill().await;
+        check(1);
+    }
+}
+
 /// A directory that the user of the processes of this test may not write to, and how to start one as that user.
 #[expect(clippy::type_complexity, reason = "it is said once")]
 fn denied() -> (tempfile::TempDir, impl Fn(&Path, &[&str], &[(&str, &str)]) -> Finished) {

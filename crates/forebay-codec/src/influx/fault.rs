@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use forebay_reading::{Field, ReadingError};
+use forebay_reading::Field;
 
 use super::{DeviceTags, Reason};
+use crate::grant::GrantError;
 use crate::quote::{pointer_token, shorten};
 
 /// A fault of a line.
@@ -116,12 +117,12 @@ impl LineFault {
         LineFault::new(at, Reason::Time, format!("the time is `{}`; it must be a whole number", shorten(got)))
     }
 
-    pub(super) fn reading(at: usize, error: &ReadingError) -> LineFault {
+    pub(super) fn reading(at: usize, error: &GrantError) -> LineFault {
         LineFault::new(at, Reason::from(error), error.to_string())
     }
 
     /// Why a field is not a reading: a fault of the field, or of a part that the whole line shares.
-    pub(super) fn reading_of(at: usize, key: &str, error: &ReadingError) -> LineFault {
+    pub(super) fn reading_of(at: usize, key: &str, error: &GrantError) -> LineFault {
         let fault = LineFault::reading(at, error);
         match error.field() {
             Field::Value | Field::Values => {

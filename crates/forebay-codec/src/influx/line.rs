@@ -130,7 +130,7 @@ impl<'a, 'r> Parser<'a, 'r> {
             }
             // Each tag is compared with all others, so their number is limited; one more than allowed may be the device.
             if place > TAGS_MAX {
-                return Err(LineFault::reading(at, &ReadingError::TagCount { got: place }));
+                return Err(LineFault::reading(at, &ReadingError::TagCount { got: place }.into()));
             }
             if let Some(rank) = key
                 && device.is_none_or(|(best, _)| rank < best)
@@ -140,7 +140,10 @@ impl<'a, 'r> Parser<'a, 'r> {
         }
         match device {
             Some((_, place)) => Ok(self.tags.remove(place).1),
-            None => Err(LineFault::no_device(cursor.at, &self.rules.device_tags)),
+            None => match self.rules.default_device() {
+                Some(device) => Ok(device.to_owned().into()),
+                None => Err(LineFault::no_device(cursor.at, &self.rules.device_tags)),
+            },
         }
     }
 
@@ -235,7 +238,7 @@ impl<'a, 'r> Parser<'a, 'r> {
             unit: None,
             tags: &self.tags,
         };
-        readings.push(&parts).map_err(|error| LineFault::reading_of(at, key, &error))
+        self.rules.push(&parts, readings).map_err(|error| LineFault::reading_of(at, key, &error))
     }
 
     /// Forgets the faults of the line before, if it was rejected as a whole.

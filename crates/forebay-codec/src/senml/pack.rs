@@ -1,13 +1,14 @@
 //! Makes readings of records and the base fields that hold for them.
 
 use forebay_reading::timestamp::{Precision, Timestamp};
-use forebay_reading::{Field, NewValue, Parts, ReadingError, Readings, Value, is_beyond_doubles};
+use forebay_reading::{Field, NewValue, Parts, Readings, Value, is_beyond_doubles};
 
 use super::base::{Base, beyond, seconds, time_beyond};
 use super::label::{Label, Labels};
 use super::name::{self, Word};
 use super::number;
 use super::record::{RecordFault, RecordFields};
+use crate::grant::GrantError;
 use crate::{Decoded, Reason, Rejections, Rules};
 
 /// Times below this are relative to the time of receipt (RFC 8428, section 4.5.3): 2^28 seconds.
@@ -102,7 +103,8 @@ impl<'a, 'de> Pack<'a, 'de> {
             unit: record.get(Label::Unit).or(self.base.unit.as_deref()).map(Word::Any),
             tags: &[],
         };
-        self.decoded.readings.push(&parts).map_err(|error| self.reading_fault(&error, record))
+        let pushed = self.rules.push(&parts, &mut self.decoded.readings);
+        pushed.map_err(|error| self.reading_fault(&error, record))
     }
 
     /// The one value of a record (section 4.2).
@@ -210,7 +212,7 @@ impl<'a, 'de> Pack<'a, 'de> {
 
     /// The fault of a record whose parts break a rule of readings.
     #[cold]
-    fn reading_fault(&self, error: &ReadingError, record: &RecordFields<'de>) -> RecordFault {
+    fn reading_fault(&self, error: &GrantError, record: &RecordFields<'de>) -> RecordFault {
         let has_base_name = !self.base.name.is_empty();
         let has_name = record.get(Label::Name).is_some_and(|name| !name.is_empty());
         let label = match error.field() {

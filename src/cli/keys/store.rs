@@ -1,0 +1,135 @@
+//! The file of keys on disk: read and replaced as a whole, by one command at a time.
+//!
+//! A change is written to a file beside it, synced, and renamed over it: a gateway sees the old content or the new. Owner,
+//! group and mode stay those of the old file; a new one is for its user alone, and belongs to whom its directory does.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::checked;
+use super::edit::Document;
+use crate::filesystem;
+use crate::watched;
+
+/// Mode of a file that is made.
+const MODE: u32 = 0o600;
+/// How often another command may replace the file while this one waits for it.
+const TRIES_MAX: usize = 100;
+
+/// A file of keys that no other command changes meanwhile.
+#[derive(Debug)]
+pub(super) struct KeyFile {
+    path: PathBuf,
+    /// Holds the lock until it is dropped.
+    file: File,
+}
+
+impl KeyFile {
+    /// Opens the file.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for people.
+    pub(super) fn open(path: &Path) -> Result<KeyFile, String> {
+        KeyFile::lock(path, OpenOptions::new().read(true))
+    }
+
+    /// Opens the file, and makes it if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for people.
+    pub(super) fn open_or_make(path: &Path) -> Result<KeyFile, String> {
+        if !path.exists() {
+            make(path).map_err(|error| problem(path, "cannot be made", &error))?;
+        }
+        KeyFile::open(path)
+    }
+
+    fn lock(path: &Path, options: &OpenOptions) -> Result<KeyFile, String> {
+        // A link is followed once, so that the file and not the link is replaced.
+        let path = fs::canonicalize(path).map_err(|error| problem(path, "cannot be read", &error))?;
+        for _ in 0..TRIES_MAX {
+            let file = options.open(&path).map_err(|error| problem(&path, "cannot be read", &error))?;
+            flock(&file, FlockOperation::LockExclusive)
+                .map_err(|error| problem(&path, "cannot be locked", &error.into()))?;
+            // Another command may have replaced it while this one waited.
+            let is_there = match (file.metadata(), fs::metadata(&path)) {
+                (Ok(held), Ok(there)) => (held.dev(), held.ino()) == (there.dev(), there.ino()),
+                _ => false,
+            };
+            if is_there {
+                return Ok(KeyFile { path, file });
+            }
+        }
+        Err(format!("{} is replaced again and again by another command", path.display()))
+    }
+
+    /// Its content.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for people.
+    pub(super) fn document(&self) -> Result<Document, String> {
+        let content = watched::read(&self.path)?;
+        let text = String::from_utf8(content)
+            .map_err(|_| format!("{}: the file is not UTF-8", self.path.display()))?;
+        Document::read(&text).map_err(|problem| format!("{}: {problem}", self.path.display()))
+    }
+
+    /// Puts new content in the place of the old.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for people; the old content is still there then.
+    pub(super) fn write(&mut self, document: &Document) -> Result<(), String> {
+        let text = checked(document).map_err(|problem| format!("{}: {problem}", self.path.display()))?;
+        let new = self.path.with_added_extension("new");
+        self.replace(&new, &text).map_err(|error| {
+            let _ = fs::remove_file(&new);
+            let problem = problem(&self.path, "cannot be written", &error);
+            format!("{problem}; `forebay keys add --print` shows an entry, to be put there by hand")
+        })
+    }
+
+    fn replace(&self, new: &Path, text: &str) -> io::Result<()> {
+        let before = self.file.metadata()?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(new)?;
+        file.set_permissions(Permissions::from_mode(before.mode() & 0o7777))?;
+        if (before.uid(), before.gid()) != (file.metadata()?.uid(), file.metadata()?.gid()) {
+            fchown(&file, Some(before.uid()), Some(before.gid()))?;
+        }
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(new, &self.path)?;
+        sync_directory(&self.path)
+    }
+}
+
+/// Makes an empty file, of the user and group of its directory where that can be had.
+fn make(path: &Path) -> io::Result<()> {
+    let file = match OpenOptions::new().write(true).create_new(true).mode(MODE).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        opened => opened?,
+    };
+    let directory = fs::metadata(parent(path))?;
+    // Only root may give a file away; as anybody else it stays this user's.
+    let _ = fchown(&file, Some(directory.uid()), Some(directory.gid()));
+    sync_directory(path)
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(parent(path))?.sync_all()
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn problem(path: &Path, what: &str, error: &io::Error) -> String {
+    format!("{} {what}: {error}{}", path.display(), filesystem::advice_on_file(path, error))
+}

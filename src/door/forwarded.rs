@@ -1,0 +1,115 @@
+//! Whose request a proxy passes on, as `Forwarded` (RFC 7239) or `X-Forwarded-For` say it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::FORWARDED;
+use http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// Most addresses of a chain that are looked at, from its end.
+const HOPS_MAX: usize = 32;
+
+/// The address of the client whose request comes from `peer`.
+///
+/// A peer in `trusted` is believed when it names the one before it, and so on, from the end of the chain to the first address
+/// that is not trusted. What cannot be read as an address ends the chain. Where both headers are there, `Forwarded` counts.
+pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |address: IpAddr| {
+        let address = address.to_canonical();
+        trusted.iter().any(|network| network.contains(&address))
+    };
+    let mut client = peer;
+    if !is_trusted(client) {
+        return client;
+    }
+    for address in chain(headers).iter().rev().take(HOPS_MAX) {
+        let Some(address) = address else { return client };
+        client = *address;
+        if !is_trusted(client) {
+            return client;
+        }
+    }
+    client
+}
+
+/// The addresses in the order in which the request passed them; `None` stands for what is no address.
+fn chain(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
+    let elements = |name: &HeaderName| -> Vec<&str> {
+        let lines = headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("?"));
+        lines.flat_map(|line| line.split(',')).collect()
+    };
+    if headers.contains_key(FORWARDED) {
+        return elements(&FORWARDED).into_iter().map(forwarded_for).collect();
+    }
+    elements(&X_FORWARDED_FOR).into_iter().map(address).collect()
+}
+
+/// The address in the parameter `for` of an element of `Forwarded`.
+fn forwarded_for(element: &str) -> Option<IpAddr> {
+    let mut parameters = element.split(';').filter_map(|pair| pair.split_once('='));
+    let (_, value) = parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))?;
+    address(value)
+}
+
+/// An address, with a port or without, in quotes and brackets or without.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim().trim_matches('"');
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let socket = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    bare.parse().ok().or_else(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(peer: &str, lines: &[(&'static str, &str)], expected: &str) {
+        let headers: HeaderMap = lines
+            .iter()
+            .map(|(name, value)| {
+                (HeaderName::from_static(name), HeaderValue::from_str(value).expect("a value"))
+            })
+            .collect();
+        let trusted: Vec<IpNet> =
+            ["10.0.0.0/8", "fd00::/8"].iter().map(|network| network.parse().expect("a network")).collect();
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        assert_eq!(client_address(address(peer), &headers, &trusted), address(expected), "{lines:?}");
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_and_nobody_else() {
+        check("192.0.2.1", &[("x-forwarded-for", "198.51.100.7")], "192.0.2.1");
+        check("10.0.0.1", &[], "10.0.0.1");
+        check("10.0.0.1", &[("x-forwarded-for", "198.51.100.7")], "198.51.100.7");
+        check("::ffff:10.0.0.1", &[("x-forwarded-for", "198.51.100.7")], "198.51.100.7");
+        check("10.0.0.1", &[("x-forwarded-for", "203.0.113.9, 198.51.100.7, 10.0.0.2")], "198.51.100.7");
+        check(
+            "10.0.0.1",
+            &[("x-forwarded-for", "203.0.113.9"), ("x-forwarded-for", "10.0.0.2")],
+            "203.0.113.9",
+        );
+        check("10.0.0.1", &[("x-forwarded-for", "10.0.0.3, 10.0.0.2")], "10.0.0.3");
+    }
+
+    #[test]
+    fn the_header_of_rfc_7239_is_read_in_its_forms() {
+        check("10.0.0.1", &[("forwarded", "for=198.51.100.7;proto=https")], "198.51.100.7");
+        check("10.0.0.1", &[("forwarded", "proto=https; For=\"[2001:db8::7]:4711\"")], "2001:db8::7");
+        check("10.0.0.1", &[("forwarded", "for=198.51.100.7:80, for=10.0.0.2")], "198.51.100.7");
+        let both = [("forwarded", "for=198.51.100.7"), ("x-forwarded-for", "203.0.113.9")];
+        check("10.0.0.1", &both, "198.51.100.7");
+    }
+
+    #[test]
+    fn what_is_no_address_ends_the_chain() {
+        check("10.0.0.1", &[("forwarded", "for=unknown")], "10.0.0.1");
+        check("10.0.0.1", &[("forwarded", "for=_hidden, for=10.0.0.2")], "10.0.0.2");
+        check("10.0.0.1", &[("x-forwarded-for", "198.51.100.7, nonsense, 10.0.0.2")], "10.0.0.2");
+        let endless = vec!["10.0.0.9"; 10_000].join(",");
+        check("10.0.0.1", &[("x-forwarded-for", &endless)], "10.0.0.9");
+    }
+}

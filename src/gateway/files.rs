@@ -1,0 +1,170 @@
+//! The files that the front door is made of, read at the start and watched from then on.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use forebay_reading::clock::wall_time;
+use tracing::warn;
+
+use crate::auth::{self, Keyring};
+use crate::config::Config;
+use crate::ingest::Access;
+use crate::metrics::Metrics;
+use crate::tls::server::{ServerTls, ServerTlsConfig};
+use crate::watched::{self, Subject, Watched};
+
+/// The certificate in force on the listener; it is replaced when its files change.
+pub(super) type CurrentTls = Arc<ArcSwap<ServerTls>>;
+
+/// What a person should know of the files of the front door.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileNotes {
+    /// How many keys there are; `None` without a file of keys.
+    pub keys: Option<usize>,
+    /// What is wrong with the certificate of the listener, although it would be used: it has ended, say.
+    pub certificate: Vec<String>,
+}
+
+/// The content of the files at the start.
+#[derive(Debug, Default)]
+pub(super) struct FrontFiles {
+    keys: Option<KeysAtStart>,
+    tls: Option<TlsAtStart>,
+}
+
+#[derive(Debug)]
+struct KeysAtStart {
+    path: PathBuf,
+    contents: Vec<Vec<u8>>,
+    keyring: Keyring,
+}
+
+#[derive(Debug)]
+struct TlsAtStart {
+    config: ServerTlsConfig,
+    contents: Vec<Vec<u8>>,
+    tls: ServerTls,
+}
+
+impl FrontFiles {
+    /// Reads every file that the settings name.
+    ///
+    /// # Errors
+    ///
+    /// A line for each fault.
+    pub(super) fn read(config: &Config) -> Result<FrontFiles, String> {
+        let keys = config.auth.keys.clone().map(read_keys).transpose();
+        let tls = config.server.tls.clone().map(read_tls).transpose();
+        match (keys, tls) {
+            (Ok(keys), Ok(tls)) => Ok(FrontFiles { keys, tls }),
+            (keys, tls) => {
+                let problems: Vec<_> = keys.err().into_iter().chain(tls.err()).collect();
+                Err(problems.join("\n"))
+            }
+        }
+    }
+
+    /// What a person should know of files that would be used.
+    pub(super) fn notes(&self) -> FileNotes {
+        let faults = self.tls.iter().flat_map(|files| files.tls.faults(wall_time()));
+        let keys = self.keys.as_ref().map(|keys| keys.keyring.keys().len());
+        FileNotes { keys, certificate: faults.map(|fault| fault.to_string()).collect() }
+    }
+
+    /// Puts what was read in force, and returns it with what is to be watched.
+    pub(super) fn put_in_force(
+        self,
+        access: &Arc<Access>,
+        metrics: &Metrics,
+    ) -> (Option<CurrentTls>, Vec<Watched>) {
+        let mut watched = Vec::new();
+        if let Some(KeysAtStart { path, contents, keyring }) = self.keys {
+            access.set_keys(keyring);
+            let counter = |result| metrics.file_reloads.with_label_values(&["keys", result]);
+            let subject = KeysFile { path, access: Arc::clone(access) };
+            watched.push(Watched::new(subject, &contents, counter("taken"), counter("refused")));
+        }
+        let Some(TlsAtStart { config, contents, tls }) = self.tls else { return (None, watched) };
+        for fault in tls.faults(wall_time()) {
+            warn!(%fault, "the certificate of the listener is used, and clients may refuse it");
+        }
+        let current = Arc::new(ArcSwap::from_pointee(tls));
+        let counter = |result| metrics.tls_reloads.with_label_values(&[result]);
+        let subject = TlsFiles { config, current: Arc::clone(&current) };
+        watched.push(Watched::new(subject, &contents, counter("taken"), counter("refused")));
+        (Some(current), watched)
+    }
+}
+
+fn read_keys(path: PathBuf) -> Result<KeysAtStart, String> {
+    let content = watched::read(&path)?;
+    let keyring = auth::parse(&content).map_err(|faults| auth::describe(&path, &faults))?;
+    Ok(KeysAtStart { path, contents: vec![content], keyring })
+}
+
+fn read_tls(config: ServerTlsConfig) -> Result<TlsAtStart, String> {
+    let paths: Vec<_> = config.paths().map(Path::to_owned).collect();
+    let contents = watched::read_all(&paths)?;
+    let by_path = by_path(&config, &contents);
+    let tls = ServerTls::new(&config, |path| by_path.get(path).copied().unwrap_or_default());
+    let tls = tls.map_err(|error| error.to_string())?;
+    Ok(TlsAtStart { config, contents, tls })
+}
+
+fn by_path<'a>(config: &'a ServerTlsConfig, contents: &'a [Vec<u8>]) -> HashMap<&'a Path, &'a [u8]> {
+    config.paths().zip(contents.iter().map(Vec::as_slice)).collect()
+}
+
+/// The file of keys, under watch.
+#[derive(Debug)]
+struct KeysFile {
+    path: PathBuf,
+    access: Arc<Access>,
+}
+
+impl Subject for KeysFile {
+    fn name(&self) -> &'static str {
+        "keys"
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        vec![self.path.clone()]
+    }
+
+    fn take(&mut self, contents: &[Vec<u8>]) -> Result<(), String> {
+        let content = contents.first().map(Vec::as_slice).unwrap_or_default();
+        let keyring = auth::parse(content).map_err(|faults| auth::describe(&self.path, &faults))?;
+        self.access.set_keys(keyring);
+        Ok(())
+    }
+}
+
+/// The files of the listener's TLS, under watch.
+#[derive(Debug)]
+struct TlsFiles {
+    config: ServerTlsConfig,
+    current: CurrentTls,
+}
+
+impl Subject for TlsFiles {
+    fn name(&self) -> &'static str {
+        "server.tls"
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        self.config.paths().map(Path::to_owned).collect()
+    }
+
+    fn take(&mut self, contents: &[Vec<u8>]) -> Result<(), String> {
+        let by_path = by_path(&self.config, contents);
+        let old = self.current.load_full();
+        let content = |path: &Path| by_path.get(path).copied().unwrap_or_default();
+        let new = old.renew(&self.config, content, wall_time()).map_err(|error| error.to_string())?;
+        let new = Arc::new(new);
+        self.current.store(Arc::clone(&new));
+        new.supersede(&old);
+        Ok(())
+    }
+}

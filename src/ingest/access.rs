@@ -1,0 +1,222 @@
+//! Who sends a request, and whether that one may: decided once, from its head, before its body is read.
+//!
+//! | what | answer |
+//! |---|---|
+//! | the address has had its refusals (`limits.unauthorized`) | 429, without a look at the key |
+//! | no key, an unknown one, one that does not hold now, two that differ | 401 |
+//! | the key is for something else: `write` where the operator looks, `read` where readings are taken | 403 |
+//!
+//! Without a file of keys anyone may do what the listener serves.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::MethodRouter;
+use forebay_codec::grant::Grant;
+use forebay_reading::clock::wall_time;
+use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use ipnet::IpNet;
+use thiserror::Error;
+use tokio::time::Instant;
+
+use super::refusal::RefusalReason;
+use crate::auth::addresses::Addresses;
+use crate::auth::presented::{InQuery, Presented};
+use crate::auth::usage::{KeyUsage, UsageTable};
+use crate::auth::{CallerError, Key, Keyring, Quota, Role};
+use crate::door::client_address;
+use crate::listener::Peer;
+use crate::problem::Problem;
+
+/// Who may do what.
+#[derive(Debug)]
+pub struct Access {
+    /// The keys in force; `None` if anyone may write.
+    known: ArcSwapOption<KnownKeys>,
+    usage: Arc<UsageTable>,
+    addresses: Option<Addresses>,
+    proxies: Vec<IpNet>,
+}
+
+/// The keys of a file, each with its counters.
+#[derive(Debug)]
+struct KnownKeys {
+    keyring: Keyring,
+    /// In the order of the keyring.
+    usage: Vec<Arc<KeyUsage>>,
+}
+
+/// Who sends a request.
+#[derive(Clone, Debug)]
+pub(super) enum Caller {
+    /// Nobody asks: there are no keys.
+    Anyone,
+    /// The owner of a key.
+    Key { key: Arc<Key>, usage: Arc<KeyUsage> },
+}
+
+impl Caller {
+    /// The name of the key.
+    pub(super) fn key_name(&self) -> Option<&str> {
+        self.key().map(|key| &*key.name)
+    }
+
+    /// The key.
+    pub(super) fn key(&self) -> Option<&Arc<Key>> {
+        match self {
+            Caller::Anyone => None,
+            Caller::Key { key, .. } => Some(key),
+        }
+    }
+
+    /// What the caller may write; `None`: anything.
+    pub(super) fn grant(&self) -> Option<Arc<Grant>> {
+        self.key()?.grant.clone()
+    }
+
+    pub(super) fn count_accepted(&self, readings: usize) {
+        if let Caller::Key { usage, .. } = self {
+            usage.accepted.inc_by(readings as u64);
+        }
+    }
+
+    pub(super) fn count_rejected(&self, readings: u64) {
+        if let Caller::Key { usage, .. } = self {
+            usage.rejected.inc_by(readings);
+        }
+    }
+}
+
+/// Why a request is refused before its body is looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(super) enum AccessError {
+    /// The address has had too many answers of 401.
+    #[error("too many requests without a valid key have come from this address")]
+    TooManyUnauthorized { retry_after: Duration },
+    /// Nobody knows who sends it.
+    #[error(transparent)]
+    Unauthorized(#[from] CallerError),
+    /// The key is for something else.
+    #[error(
+        "the key `{name}` has the role `{}`; this needs a key with the role `{}`", has.name(), needs.name()
+    )]
+    Role { name: Arc<str>, has: Role, needs: Role },
+}
+
+/// Lets only those through to a route who run the gateway: those with a key for reading, as soon as there are keys.
+pub fn for_operators(access: &Arc<Access>, route: MethodRouter) -> MethodRouter {
+    route.route_layer(from_fn_with_state(Arc::clone(access), check_operator))
+}
+
+async fn check_operator(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Arc<Peer>>().cloned().unwrap_or_default();
+    let asked = (request.headers(), request.uri().query());
+    match access.caller(asked, InQuery::Ignored, &peer, Role::Read) {
+        Ok(_) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+impl IntoResponse for AccessError {
+    fn into_response(self) -> Response {
+        let mut response = Problem::new(self.status(), self.to_string()).into_response();
+        response.headers_mut().extend(self.header());
+        response.extensions_mut().insert(RefusalReason(Some(self.reason())));
+        response
+    }
+}
+
+impl AccessError {
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            AccessError::TooManyUnauthorized { .. } => StatusCode::TOO_MANY_REQUESTS,
+            AccessError::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            AccessError::Role { .. } => StatusCode::FORBIDDEN,
+        }
+    }
+
+    /// Why, in a word, for `forebay_requests_refused_total`.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            AccessError::TooManyUnauthorized { .. } => "rate",
+            AccessError::Unauthorized(_) => "unauthorized",
+            AccessError::Role { .. } => "key",
+        }
+    }
+
+    /// The header that belongs to the status.
+    pub(super) fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        match self {
+            AccessError::TooManyUnauthorized { retry_after } => {
+                Some((RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1))))
+            }
+            AccessError::Unauthorized(_) => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+            AccessError::Role { .. } => None,
+        }
+    }
+}
+
+impl Access {
+    /// Counts keys in `usage`; there are none before [`Access::set_keys`].
+    pub fn new(usage: Arc<UsageTable>, unauthorized: Option<Quota>, proxies: Vec<IpNet>) -> Access {
+        let addresses = unauthorized.map(Addresses::new);
+        Access { known: ArcSwapOption::empty(), usage, addresses, proxies }
+    }
+
+    /// Puts the keys of a file in force, for every request whose head comes from now on.
+    pub fn set_keys(&self, keyring: Keyring) {
+        let usage = keyring.keys().iter().map(|key| self.usage.of(&key.name)).collect();
+        self.known.store(Some(Arc::new(KnownKeys { keyring, usage })));
+    }
+
+    /// Whether requests need a key.
+    pub fn has_keys(&self) -> bool {
+        self.known.load().is_some()
+    }
+
+    /// The address of the client whose request comes from a peer.
+    pub(super) fn address(&self, peer: &Peer, headers: &HeaderMap) -> Option<IpAddr> {
+        let address = peer.address?;
+        Some(if self.proxies.is_empty() { address } else { client_address(address, headers, &self.proxies) })
+    }
+
+    /// Says who sends a request, if that one has the role that it needs.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError`]; an answer of 401 counts for the address.
+    pub(super) fn caller(
+        &self,
+        (headers, query): (&HeaderMap, Option<&str>),
+        in_query: InQuery,
+        peer: &Peer,
+        needs: Role,
+    ) -> Result<Caller, AccessError> {
+        let known = self.known.load();
+        let Some(known) = known.as_ref() else { return Ok(Caller::Anyone) };
+        let limit = self.addresses.as_ref().zip(self.address(peer, headers));
+        if let Some((addresses, address)) = limit
+            && let Some(retry_after) = addresses.is_spent(address, Instant::now())
+        {
+            return Err(AccessError::TooManyUnauthorized { retry_after });
+        }
+        let now = wall_time();
+        let presented = Presented::read(headers, query, in_query);
+        let position = known.keyring.find(presented, peer.names(now), now).inspect_err(|_| {
+            if let Some((addresses, address)) = limit {
+                addresses.on_refused(address, Instant::now());
+            }
+        })?;
+        let key = &known.keyring.keys()[position];
+        if key.role != needs {
+            return Err(AccessError::Role { name: Arc::clone(&key.name), has: key.role, needs });
+        }
+        Ok(Caller::Key { key: Arc::clone(key), usage: Arc::clone(&known.usage[position]) })
+    }
+}

@@ -1,0 +1,227 @@
+//! Files whose content is looked at while the gateway runs: certificates, keys, secrets.
+//!
+//! [`FileWatcher`] reads each group of files every [`LOOK_EVERY`]. New content is handed on once two looks that are
+//! [`SETTLED_AFTER`] apart agree, so that a file that somebody is still writing is left alone. Content that its
+//! [`Subject`] refuses leaves the old content in force; it is logged and counted once, not at every look.
+//!
+//! The content is compared, and no notification of the system is asked for: Kubernetes swaps a mounted secret by renaming a
+//! symbolic link, and a watch on the file ends with the file that it replaced.
+//!
+//! Limits: a file has at most [`FILE_BYTES_MAX`] bytes, and only regular files are read. Reading and taking happen on a thread
+//! for blocking work.
+
+use std::fmt::Debug;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use prometheus::IntCounter;
+use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::filesystem;
+use crate::tasks;
+
+/// Time between two looks.
+pub const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Time between a look that finds new content and the look that has to find the same.
+pub const SETTLED_AFTER: Duration = Duration::from_secs(1);
+/// How often files are looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct WatchTimes {
+    /// Time between two looks.
+    pub look_every: Duration,
+    /// Time between a look that finds new content and the look that has to find the same.
+    pub settled_after: Duration,
+}
+
+impl Default for WatchTimes {
+    /// [`LOOK_EVERY`] and [`SETTLED_AFTER`].
+    fn default() -> WatchTimes {
+        WatchTimes { look_every: LOOK_EVERY, settled_after: SETTLED_AFTER }
+    }
+}
+
+/// Largest file that is read, in bytes.
+pub const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// Reads a regular file of at most [`FILE_BYTES_MAX`] bytes.
+///
+/// # Errors
+///
+/// A sentence for people that names the file, what is wrong, and what to do.
+pub fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let shown = path.display();
+    let problem = |error: std::io::Error| {
+        format!("{shown} cannot be read: {error}{}", filesystem::advice_on_file(path, &error))
+    };
+    // A directory opens; a pipe would wait for a writer, so the kind is asked first.
+    let found = std::fs::metadata(path).map_err(problem)?;
+    if !found.is_file() {
+        let kind = if found.is_dir() { "a directory" } else { "not a regular file" };
+        return Err(format!("{shown} cannot be read: it is {kind}; allowed: a file"));
+    }
+    let mut content = Vec::new();
+    let file = File::open(path).map_err(problem)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut content).map_err(problem)?;
+    if content.len() as u64 > FILE_BYTES_MAX {
+        return Err(format!("{shown} cannot be read: it is larger than {} MiB", FILE_BYTES_MAX >> 20));
+    }
+    Ok(content)
+}
+
+/// Reads several files, in their order.
+///
+/// # Errors
+///
+/// What [`read`] says of the first file that cannot be read.
+pub fn read_all(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, String> {
+    paths.iter().map(|path| read(path)).collect()
+}
+
+/// Takes the content of a group of files that belong together, such as a certificate and its key.
+pub trait Subject: Debug + Send + 'static {
+    /// What the files are, for the log: "the keys", "the certificate of the listener".
+    fn name(&self) -> &'static str;
+
+    /// The files. Their content is handed to [`Subject::take`] in this order.
+    fn paths(&self) -> Vec<PathBuf>;
+
+    /// Puts new content in force.
+    ///
+    /// # Errors
+    ///
+    /// Why the content does not fit, for people; what was in force before must still be in force then.
+    fn take(&mut self, contents: &[Vec<u8>]) -> Result<(), String>;
+}
+
+/// A group of files under watch.
+#[derive(Debug)]
+pub struct Watched {
+    subject: Box<dyn Subject>,
+    /// Content that was taken.
+    taken: IntCounter,
+    /// Content that was refused.
+    refused: IntCounter,
+    /// What the last look found that was dealt with.
+    known: Found,
+}
+
+/// What a look at a group of files finds, in a form that is quick to compare.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Found {
+    /// The SHA-256 of all contents.
+    Content([u8; 32]),
+    /// Why a file cannot be read.
+    Unreadable(String),
+}
+
+impl Watched {
+    /// Watches the files of a subject that has taken `contents` already; `taken` and `refused` count what comes later.
+    pub fn new(
+        subject: impl Subject,
+        contents: &[Vec<u8>],
+        taken: IntCounter,
+        refused: IntCounter,
+    ) -> Watched {
+        Watched { subject: Box::new(subject), taken, refused, known: Found::Content(digest(contents)) }
+    }
+
+    /// Whether a look now would find something that was not dealt with yet.
+    fn is_changed(&self) -> bool {
+        self.look().0 != self.known
+    }
+
+    fn look(&self) -> (Found, Vec<Vec<u8>>) {
+        match read_all(&self.subject.paths()) {
+            Ok(contents) => (Found::Content(digest(&contents)), contents),
+            Err(problem) => (Found::Unreadable(problem), Vec::new()),
+        }
+    }
+
+    /// Deals with what the files hold now, if a look [`SETTLED_AFTER`] ago found the same as now.
+    fn settle(&mut self, before: &Found) {
+        let (found, contents) = self.look();
+        if found != *before || found == self.known {
+            return;
+        }
+        let outcome = match &found {
+            Found::Content(_) => self.subject.take(&contents),
+            Found::Unreadable(problem) => Err(problem.clone()),
+        };
+        self.known = found;
+        let files = self.subject.name();
+        match outcome {
+            Ok(()) => {
+                self.taken.inc();
+                info!(files, "changed files are in force");
+            }
+            Err(reason) => {
+                self.refused.inc();
+                warn!(files, reason, "changed files do not fit; what was in force before stays in force");
+            }
+        }
+    }
+}
+
+/// Looks at groups of files again and again.
+#[derive(Debug)]
+pub struct FileWatcher {
+    watched: Vec<Watched>,
+    times: WatchTimes,
+}
+
+impl FileWatcher {
+    /// Watches these groups.
+    pub fn new(watched: Vec<Watched>, times: WatchTimes) -> FileWatcher {
+        FileWatcher { watched, times }
+    }
+
+    /// Looks again and again until `stop` is cancelled. Without a group there is nothing to do.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while !self.watched.is_empty() {
+            if stop.run_until_cancelled(tokio::time::sleep(self.times.look_every)).await.is_none() {
+                return;
+            }
+            let Some(next) = stop.run_until_cancelled(self.look()).await else { return };
+            self = next;
+        }
+    }
+
+    /// One round.
+    async fn look(self) -> FileWatcher {
+        let first = tokio::task::spawn_blocking(move || {
+            let looks: Vec<_> =
+                self.watched.iter().map(|group| group.is_changed().then(|| group.look().0)).collect();
+            (self, looks)
+        });
+        let (mut watcher, looks) = tasks::outcome(first.await).await;
+        if looks.iter().all(Option::is_none) {
+            return watcher;
+        }
+        tokio::time::sleep(watcher.times.settled_after).await;
+        let second = tokio::task::spawn_blocking(move || {
+            for (group, look) in watcher.watched.iter_mut().zip(&looks) {
+                if let Some(before) = look {
+                    group.settle(before);
+                }
+            }
+            watcher
+        });
+        tasks::outcome(second.await).await
+    }
+}
+
+fn digest(contents: &[Vec<u8>]) -> [u8; 32] {
+    let mut sha = Sha256::new();
+    for content in contents {
+        sha.update((content.len() as u64).to_le_bytes());
+        sha.update(content);
+    }
+    sha.finalize().into()
+}
+
+#[cfg(test)]
+mod tests;
