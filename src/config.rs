@@ -127,6 +127,9 @@ impl Config {
         let server = server::read(&mut layers);
         let door = door::read(&mut layers);
         let (auth, limits) = (auth::auth(&mut layers), auth::limits(&mut layers));
+        if auth.keys.is_none() && server.operator.is_some_and(|operator| operator.keys) {
+            layers.fault("server.operator.keys", "needs auth.keys, which is not set".to_owned());
+        }
         let ingest = ingest(&mut layers, request_timeout);
         let buffer = buffer::read(&mut layers, request_timeout, ingest.keys.window);
         without_effect.extend(buffer::without_effect(&layers, &buffer));

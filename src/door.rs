@@ -40,7 +40,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Vers
 use hyper::body::Body;
 
 pub use connection_reuse::ConnectionReuse;
-pub use forwarded::client_address;
+pub use forwarded::{client_address, network_of};
 pub use host::Host;
 pub use web_origin::WebOrigin;
 

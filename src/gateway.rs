@@ -36,6 +36,7 @@ use crate::metrics::Metrics;
 use crate::node::{Latest, LatestApi, Node, NodeError, NodeOptions};
 use crate::status::{self, StatusSources, Watch};
 use crate::tasks;
+use crate::tls::trust::ClientCertificates;
 use crate::via::Via;
 use crate::watched::FileWatcher;
 
@@ -121,6 +122,7 @@ pub struct Gateway {
     stop_serving: CancellationToken,
     server: JoinHandle<()>,
     operator_server: Option<JoinHandle<()>>,
+    file_watcher: JoinHandle<()>,
     watch: Watch,
     embedded: Option<Node>,
 }
@@ -209,7 +211,7 @@ impl Gateway {
         let server = servers.start((listener, address), routes, tls.as_ref());
         let operator_address = operator.as_ref().map(|operator| operator.address);
         let operator_server = operator.map(|operator| servers.start_operators(operator));
-        tokio::spawn(FileWatcher::new(watched, config.watch).run(stop_serving.clone()));
+        let file_watcher = tokio::spawn(FileWatcher::new(watched, config.watch).run(stop_serving.clone()));
         Gateway {
             address,
             operator_address,
@@ -223,6 +225,7 @@ impl Gateway {
             stop_serving,
             server,
             operator_server,
+            file_watcher,
             watch: Watch::start(status),
             embedded,
         }
@@ -244,6 +247,7 @@ impl Gateway {
         tokio::select! {
             _ = &mut self.worker => error!("the delivery ended by itself"),
             _ = &mut self.server => error!("the HTTP server ended by itself"),
+            _ = &mut self.file_watcher => error!("the watch of keys and certificates ended by itself"),
             () = ended(self.operator_server.as_mut()) => error!("the HTTP server of the operator ended by itself"),
         }
     }
@@ -276,7 +280,10 @@ impl Gateway {
         let rest = self.buffer.finish().await;
         let undelivered = self.buffer.accounts().buffered();
         self.stop_serving.cancel();
-        let server_failed = server_ended || self.server.await.is_err();
+        let mut server_failed = server_ended || self.server.await.is_err();
+        if let Some(operator) = self.operator_server.filter(|_| !server_ended) {
+            server_failed |= operator.await.is_err();
+        }
         if let Some(node) = self.embedded {
             node.stop().await;
         }
@@ -354,7 +361,7 @@ async fn open_buffer(config: BufferConfig, nodes: usize, metrics: Arc<Metrics>) 
 ///
 /// A line for each fault that would stop the start.
 pub fn check_files(config: &Config) -> Result<FileNotes, String> {
-    FrontFiles::read(config).map(|files| files.notes())
+    FrontFiles::read(config).map(|files| files.notes(&config.door.hosts))
 }
 
 /// Returns when a task that is there has ended.
@@ -382,8 +389,13 @@ async fn read_files(config: &Config) -> Result<FrontFiles, StartError> {
 /// Says which listeners anybody on the network may use.
 fn warn_of_open_doors(config: &Config, address: SocketAddr) {
     let is_beyond = |address: SocketAddr| !address.ip().to_canonical().is_loopback();
-    if is_beyond(address) && config.auth.keys.is_none() {
+    let tls = config.server.tls.as_ref();
+    let knows_clients = tls.is_some_and(|tls| tls.client_certificates == ClientCertificates::Required);
+    if is_beyond(address) && config.auth.keys.is_none() && !knows_clients {
         warn!(%address, "whoever reaches this address may write and look: set auth.keys, or listen on loopback");
+    }
+    if is_beyond(address) && tls.is_none() {
+        warn!(%address, "readings and keys come to this address unencrypted: set server.tls, or listen on loopback");
     }
     if let Some(operator) = config.server.operator
         && is_beyond(operator.listen)

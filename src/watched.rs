@@ -179,9 +179,12 @@ impl FileWatcher {
         FileWatcher { watched, times }
     }
 
-    /// Looks again and again until `stop` is cancelled. Without a group there is nothing to do.
+    /// Looks again and again until `stop` is cancelled.
     pub async fn run(mut self, stop: CancellationToken) {
-        while !self.watched.is_empty() {
+        if self.watched.is_empty() {
+            return stop.cancelled().await;
+        }
+        loop {
             if stop.run_until_cancelled(tokio::time::sleep(self.times.look_every)).await.is_none() {
                 return;
             }

@@ -4,13 +4,14 @@
 //! full again. An IPv6 client has a whole /64, so that is what counts as one address.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::key::Quota;
+use crate::door::network_of;
 
 /// Most addresses that are remembered. When a further one comes, those whose buckets are full are forgotten; if there is none,
 /// the one whose bucket is fullest.
@@ -70,14 +71,6 @@ fn forget(addresses: &mut HashMap<IpAddr, Instant>, now: Instant) {
     }
     for (_, address) in forgotten {
         addresses.remove(address);
-    }
-}
-
-/// What counts as one address.
-fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
     }
 }
 

@@ -111,7 +111,7 @@ pub fn parse(content: &[u8]) -> Result<Keyring, Vec<KeyFileFault>> {
     })?;
     let file: FileTable = toml::from_str(text).map_err(|error| {
         let line = line_of(content, error.span().map_or(0, |span| span.start));
-        whole(line, error.message().trim().to_owned())
+        whole(line, without_keys(error.message().trim()))
     })?;
     if file.key.len() > KEYS_MAX {
         let problem = format!("the file has {} keys; allowed: at most {KEYS_MAX}", file.key.len());
@@ -121,10 +121,13 @@ pub fn parse(content: &[u8]) -> Result<Keyring, Vec<KeyFileFault>> {
     let mut faults = Vec::new();
     let mut names = BTreeSet::new();
     for table in file.key {
-        let line = line_of(content, table.span().start);
+        let start = table.span().start;
         let table = table.into_inner();
         let key = Some(table.name.chars().take(NAME_BYTES_MAX).collect());
-        let mut fault = |problem| faults.push(KeyFileFault { line, key: key.clone(), problem });
+        let mut fault = |problem: String| {
+            let (line, problem) = (line_of(content, start), without_keys(&problem));
+            faults.push(KeyFileFault { line, key: key.clone(), problem });
+        };
         if !names.insert(table.name.clone()) {
             fault("there is another key of this name; each name may be there once".to_owned());
             continue;
@@ -284,6 +287,21 @@ fn read_hashes(items: &[HashItem], check: &mut impl FnMut(Result<(), String>)) -
     hashes
 }
 
+/// A message in which a word that may be a key is cut to its beginning.
+fn without_keys(message: &str) -> String {
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || "-_+/=:".contains(letter);
+    let words = message.split_inclusive(|letter| !is_part(letter));
+    let shorten = |word: &str| {
+        let text = word.trim_end_matches(|letter| !is_part(letter));
+        if text.starts_with("fb_") || text.len() > 40 {
+            word.replacen(text, &quoted(text), 1)
+        } else {
+            word.to_owned()
+        }
+    };
+    words.map(shorten).collect()
+}
+
 /// The beginning of a text that was to be a hash: enough to find it, too little if it is a key.
 fn quoted(text: &str) -> String {
     let beginning: String = text.chars().take(8).collect();
@@ -299,7 +317,7 @@ impl WrittenMoment {
     fn read_end(&self) -> Result<Option<Timestamp>, String> {
         let text = self.text();
         match text.split_once('-') {
-            Some((year, rest)) if year.len() == 4 && year > LAST_YEAR => {
+            Some((year, rest)) if is_year(year) && year > LAST_YEAR => {
                 let in_last_year = format!("{LAST_YEAR}-{rest}");
                 Timestamp::parse(&in_last_year).map(|_| None).map_err(|error| error.to_string())
             }
@@ -313,6 +331,10 @@ impl WrittenMoment {
             WrittenMoment::Date(date) => date.to_string(),
         }
     }
+}
+
+fn is_year(text: &str) -> bool {
+    text.len() == 4 && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Reads a rate such as `200/s`: a number of readings in a second, minute, hour or day.

@@ -72,7 +72,8 @@ impl Keyring {
         let position = self.keys.len();
         if let Some(certificate) = certificate {
             if let Some(other) = self.by_certificate.get(&certificate) {
-                return Err(Twice::Certificate(Arc::clone(&self.keys[*other].name)));
+                let name = self.keys.get(*other).map_or(&key.name, |other| &other.name);
+                return Err(Twice::Certificate(Arc::clone(name)));
             }
             self.by_certificate.insert(certificate, position);
         }

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | keys in a file | [`KEYS_MAX`] |
 //! | hashes of a key | [`HASHES_MAX`] |
-//! | globs in a list | [`forebay_codec::grant::GLOBS_MAX`] |
+//! | globs in a list | [`forebay_reading::globs::GLOBS_MAX`] |
 //! | bytes of a key that is presented | [`PRESENTED_BYTES_MAX`] |
 //! | addresses that are remembered for their wrong keys | [`addresses::ADDRESSES_MAX`] |
 //!

@@ -127,12 +127,13 @@ mod tests {
     fn faults_say_what_is_allowed() {
         check_faults(
             "[limits]\nunauthorized = \"10\"\n[server]\ntrusted_proxies = [\"proxy\"]\n\
-             [server.operator]\nlisten = \"127.0.0.1:8080\"\n",
+             [server.operator]\nlisten = \"127.0.0.1:8080\"\nkeys = true\n",
             &[],
             &[
                 "FILE:4: server.trusted_proxies: must be IP addresses or networks, such as 10.0.0.7 or 10.0.0.0/8, got `proxy`",
                 "FILE:6: server.operator.listen: must be another address than server.listen, which is 127.0.0.1:8080",
                 "FILE:2: limits.unauthorized: must be a whole number from 1 on and a unit (s, m, h, d), such as 200/s, got `10`",
+                "FILE:7: server.operator.keys: needs auth.keys, which is not set",
             ],
         );
     }

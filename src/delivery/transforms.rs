@@ -273,7 +273,7 @@ impl Transforms {
         self.chain.next_due().into_iter().chain(gathered).min()
     }
 
-    /// Closes windows that are due, at most [`CLOSE_MAX`] of each transform.
+    /// Closes windows that are due, at most `CLOSE_MAX` of each transform.
     pub fn close_due(&mut self, now: Instant) {
         if self.chain.next_due().is_some_and(|due| due <= now) {
             self.chain.close_due(now, CLOSE_MAX);
@@ -281,7 +281,7 @@ impl Transforms {
         }
     }
 
-    /// Closes the oldest windows before their time, at most [`CLOSE_MAX`] of each transform, since no more readings will come.
+    /// Closes the oldest windows before their time, at most `CLOSE_MAX` of each transform, since no more readings will come.
     pub fn close_for_good(&mut self, now: Instant) {
         self.chain.close_oldest(CLOSE_MAX);
         self.gather(now);
@@ -293,7 +293,7 @@ impl Transforms {
         self.gather(now);
     }
 
-    /// Closes the oldest windows before their time, at most [`CLOSE_MAX`] of each transform, since the buffer needs the room of
+    /// Closes the oldest windows before their time, at most `CLOSE_MAX` of each transform, since the buffer needs the room of
     /// their readings.
     pub fn close_early(&mut self, now: Instant) {
         let before: Vec<u64> = self.chain.stats().map(|stats| stats.open_windows).collect();

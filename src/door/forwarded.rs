@@ -1,6 +1,6 @@
 //! Whose request a proxy passes on, as `Forwarded` (RFC 7239) or `X-Forwarded-For` say it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::header::FORWARDED;
 use http::{HeaderMap, HeaderName};
@@ -13,8 +13,18 @@ const HOPS_MAX: usize = 32;
 /// The address of the client whose request comes from `peer`.
 ///
 /// A peer in `trusted` is believed when it names the one before it, and so on, from the end of the chain to the first address
-/// that is not trusted. What cannot be read as an address ends the chain. Where both headers are there, `Forwarded` counts.
+/// that is not trusted. What cannot be read as an address ends the chain. A proxy sets one of the two headers and passes on
+/// what a client put into the other: where both are there and lead to different addresses, neither is believed.
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let chains = [(FORWARDED, forwarded_for as fn(&str) -> Option<IpAddr>), (X_FORWARDED_FOR, address)];
+    let told = chains.into_iter().filter(|(name, _)| headers.contains_key(name));
+    let mut clients = told.map(|(name, read)| first_untrusted(peer, &chain(headers, &name, read), trusted));
+    let Some(client) = clients.next() else { return peer };
+    if clients.all(|other| other == client) { client } else { peer }
+}
+
+/// The first address from the end of a chain, the peer included, that is not trusted.
+fn first_untrusted(peer: IpAddr, chain: &[Option<IpAddr>], trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: IpAddr| {
         let address = address.to_canonical();
         trusted.iter().any(|network| network.contains(&address))
@@ -23,7 +33,7 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> I
     if !is_trusted(client) {
         return client;
     }
-    for address in chain(headers).iter().rev().take(HOPS_MAX) {
+    for address in chain.iter().rev().take(HOPS_MAX) {
         let Some(address) = address else { return client };
         client = *address;
         if !is_trusted(client) {
@@ -34,15 +44,17 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> I
 }
 
 /// The addresses in the order in which the request passed them; `None` stands for what is no address.
-fn chain(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
-    let elements = |name: &HeaderName| -> Vec<&str> {
-        let lines = headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("?"));
-        lines.flat_map(|line| line.split(',')).collect()
-    };
-    if headers.contains_key(FORWARDED) {
-        return elements(&FORWARDED).into_iter().map(forwarded_for).collect();
+fn chain(headers: &HeaderMap, name: &HeaderName, read: fn(&str) -> Option<IpAddr>) -> Vec<Option<IpAddr>> {
+    let lines = headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("?"));
+    lines.flat_map(|line| line.split(',')).map(read).collect()
+}
+
+/// What counts as one address: an IPv6 client has a whole /64.
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
     }
-    elements(&X_FORWARDED_FOR).into_iter().map(address).collect()
 }
 
 /// The address in the parameter `for` of an element of `Forwarded`.
@@ -101,7 +113,9 @@ mod tests {
         check("10.0.0.1", &[("forwarded", "proto=https; For=\"[2001:db8::7]:4711\"")], "2001:db8::7");
         check("10.0.0.1", &[("forwarded", "for=198.51.100.7:80, for=10.0.0.2")], "198.51.100.7");
         let both = [("forwarded", "for=198.51.100.7"), ("x-forwarded-for", "203.0.113.9")];
-        check("10.0.0.1", &both, "198.51.100.7");
+        check("10.0.0.1", &both, "10.0.0.1");
+        let alike = [("forwarded", "for=203.0.113.9"), ("x-forwarded-for", "203.0.113.9")];
+        check("10.0.0.1", &alike, "203.0.113.9");
     }
 
     #[test]

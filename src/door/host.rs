@@ -35,6 +35,14 @@ impl PartialEq for Name<'_> {
 impl Eq for Name<'_> {}
 
 impl<'a> Host<'a> {
+    /// The name or the address, without the port.
+    pub fn name(&self) -> String {
+        match &self.name {
+            Name::Address(address) => address.to_string(),
+            Name::Text(text) => text.to_string(),
+        }
+    }
+
     /// Parses `name`, `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`; `None` for other text.
     pub fn parse(text: &'a str) -> Option<Host<'a>> {
         let (name, rest) = match text.strip_prefix('[') {

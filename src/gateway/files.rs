@@ -10,6 +10,7 @@ use tracing::warn;
 
 use crate::auth::{self, Keyring};
 use crate::config::Config;
+use crate::door::Host;
 use crate::ingest::Access;
 use crate::metrics::Metrics;
 use crate::tls::server::{ServerTls, ServerTlsConfig};
@@ -23,7 +24,8 @@ pub(super) type CurrentTls = Arc<ArcSwap<ServerTls>>;
 pub struct FileNotes {
     /// How many keys there are; `None` without a file of keys.
     pub keys: Option<usize>,
-    /// What is wrong with the certificate of the listener, although it would be used: it has ended, say.
+    /// What is wrong with the certificate of the listener, although it would be used: it has ended, or it does not have a
+    /// name of `server.hosts`.
     pub certificate: Vec<String>,
 }
 
@@ -67,10 +69,13 @@ impl FrontFiles {
     }
 
     /// What a person should know of files that would be used.
-    pub(super) fn notes(&self) -> FileNotes {
-        let faults = self.tls.iter().flat_map(|files| files.tls.faults(wall_time()));
+    pub(super) fn notes(&self, hosts: &[Host<'_>]) -> FileNotes {
+        let tls = self.tls.as_ref().map(|files| &files.tls);
+        let faults = tls.into_iter().flat_map(|tls| tls.faults(wall_time())).map(|fault| fault.to_string());
+        let of_name = |host: &Host<'_>| tls?.identity().check_host(&host.name()).err();
+        let names = hosts.iter().filter_map(of_name).map(|fault| fault.to_string());
         let keys = self.keys.as_ref().map(|keys| keys.keyring.keys().len());
-        FileNotes { keys, certificate: faults.map(|fault| fault.to_string()).collect() }
+        FileNotes { keys, certificate: faults.chain(names).collect() }
     }
 
     /// Puts what was read in force, and returns it with what is to be watched.

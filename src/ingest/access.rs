@@ -153,9 +153,12 @@ impl AccessError {
     /// The header that belongs to the status.
     pub(super) fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
-            AccessError::TooManyUnauthorized { retry_after } => {
-                Some((RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1))))
-            }
+            AccessError::TooManyUnauthorized { retry_after } => Some((
+                RETRY_AFTER,
+                HeaderValue::from(
+                    u64::try_from(retry_after.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1),
+                ),
+            )),
             AccessError::Unauthorized(_) => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
             AccessError::Role { .. } => None,
         }

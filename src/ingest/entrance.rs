@@ -17,7 +17,7 @@ use axum::routing::post;
 use forebay_reading::clock::wall_time;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use prometheus::IntGauge;
@@ -172,6 +172,9 @@ impl HttpSurface {
         dialect: Option<Dialect>,
         peer: Arc<Peer>,
     ) -> Response {
+        if peer.certificate.is_some() && peer.is_past(wall_time()) {
+            return self.refuse_past_certificate(request, dialect, &peer).boxed().await;
+        }
         let visitor = match self.door.admit(&request) {
             Ok(visitor) => visitor,
             Err(refusal) => return self.turn_away(request, dialect, &peer, refusal).boxed().await,
@@ -197,6 +200,22 @@ impl HttpSurface {
             }
         }
         visitor.add_headers(&mut response);
+        response
+    }
+
+    /// Answers a request on a connection whose client certificate has ended since its handshake, and closes it: a new
+    /// handshake with that certificate would fail.
+    async fn refuse_past_certificate(
+        &self,
+        request: Request<Incoming>,
+        dialect: Option<Dialect>,
+        peer: &Peer,
+    ) -> Response {
+        let detail =
+            "the client certificate of this connection has ended; connect again with one that is valid";
+        let (status, detail) = (StatusCode::UNAUTHORIZED, detail.to_owned());
+        let mut response = self.turn_away(request, dialect, peer, door::DoorRefusal { status, detail }).await;
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         response
     }
 

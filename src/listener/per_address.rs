@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
 
+use crate::door::network_of;
+
 /// Counts connections by address. It never knows more addresses than there are connections.
 #[derive(Clone, Debug)]
 pub(super) struct PerAddress {
@@ -33,6 +35,7 @@ impl PerAddress {
         let address = address.map(|address| address.to_canonical());
         let counted = address
             .filter(|address| self.limit > 0 && !self.exempt.iter().any(|network| network.contains(address)));
+        let counted = counted.map(network_of);
         if let Some(address) = counted {
             let mut open = lock(&self.open);
             let count = open.entry(address).or_default();

@@ -3,7 +3,7 @@
 //!
 //! # Promises
 //!
-//! - TLS 1.2 and 1.3, by rustls over aws-lc-rs. The provider is named ([`provider`]), so that no feature of another crate
+//! - TLS 1.2 and 1.3, by rustls over aws-lc-rs. The provider is named (`provider`), so that no feature of another crate
 //!   changes it.
 //! - A file is taken whole or not at all ([`pem`]), key and certificate belong together ([`identity`]), and a new set of
 //!   files is checked before it replaces the one in force ([`server::ServerTls::renew`]).

@@ -83,7 +83,7 @@ pub enum PemFault {
     Missing {
         /// The kind that is needed.
         kind: PemKind,
-        /// The labels of the blocks that are there; at most [`LABELS_MAX`].
+        /// The labels of the blocks that are there; at most `LABELS_MAX`.
         found: Vec<String>,
     },
     /// More keys than one.

@@ -9,7 +9,7 @@
 //!
 //! rustls finds the list of an authority by the name alone, and refuses every client if the signature is of another
 //! key. An authority that got a new key under its old name would so lock out its clients. Therefore each authority here
-//! knows only the lists that it has signed itself ([`applicable`]), and a list that none of its namesakes has signed is an
+//! knows only the lists that it has signed itself (`applicable`), and a list that none of its namesakes has signed is an
 //! error.
 
 use std::collections::BTreeMap;
@@ -404,6 +404,8 @@ impl ClientCertVerifier for Verifiers {
         for verifier in &self.verifiers {
             match verifier.verify_client_cert(end_entity, intermediates, now) {
                 Ok(verified) => return Ok(verified),
+                // A certificate that one authority has revoked is not saved by a namesake of it.
+                Err(error @ TlsError::InvalidCertificate(CertificateError::Revoked)) => return Err(error),
                 // The verdict of the certificate's own authority is the one to report.
                 Err(error) if is_about_the_issuer(&error) && self.verifiers.len() > 1 => {}
                 Err(error) => verdict = error,

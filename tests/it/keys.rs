@@ -164,6 +164,19 @@ async fn a_request_of_which_a_key_covers_nothing_is_403_and_with_other_faults_42
 }
 
 #[tokio::test]
+async fn a_name_that_is_too_long_is_refused_for_that_and_not_repeated() {
+    let setup = Setup::start(|gateway| gateway).await;
+    let (device, sensor) = ("d".repeat(100_000), "t".repeat(100_000));
+    let values: Vec<_> = (0..100).map(|number| format!("\"s{number}\":1")).collect();
+    let body = format!(r#"{{"device":"{device}","values":{{{}}}}}"#, values.join(","));
+    let reply = setup.post_as("plant-7", &body).await.expect_problem(422);
+    assert!(reply.text().len() < 50_000, "{}", reply.text().len());
+    let line = format!("{sensor},device=plant-7/a {}", values.join(",").replace(':', "=").replace('"', ""));
+    let reply = setup.post("/write", &[("x-api-key", "key of plant-7")], &line).await.expect_status(400);
+    assert!(reply.text().len() < 50_000, "{}", reply.text().len());
+}
+
+#[tokio::test]
 async fn a_key_gives_readings_its_tags_and_a_device_to_those_without_one() {
     let setup = Setup::start(|gateway| gateway).await;
     let body = r#"[{"sensor":"s","value":1,"tags":{"site":"elsewhere","room":"1"}}]"#;

@@ -286,6 +286,29 @@ async fn a_revoked_client_is_out_on_its_kept_and_on_its_resumed_connection() {
 }
 
 #[tokio::test]
+async fn a_client_certificate_that_ends_on_a_kept_connection_is_401_and_closes_it() {
+    let settings = |gateway: TestGateway, files: &Path, authority: &Authority| {
+        write(files, "ca.pem", &authority.0.pem());
+        gateway
+            .set("server.tls.client_ca", files.join("ca.pem").display())
+            .set("server.tls.client_certificates", "required")
+    };
+    let setup = Setup::start(settings).await;
+    let pair = setup.authority.issue("device.example", wall_time() + Duration::from_secs(3));
+    let client = setup.client(Some(&pair));
+    let mut kept = client.connect().await.expect("a connection");
+    assert_eq!(post_on(&mut kept).await, Some(202));
+    let mut status = Some(202);
+    while status == Some(202) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        status = post_on(&mut kept).await;
+    }
+    assert_eq!(status, Some(401));
+    assert_eq!(post_on(&mut kept).await, None, "the connection is closed");
+    eventually("nor is its session resumed", || async { client.post().await.is_none() }).await;
+}
+
+#[tokio::test]
 async fn a_certificate_is_the_key_that_names_it_and_no_other() {
     let settings = |gateway: TestGateway, files: &Path, authority: &Authority| {
         write(files, "ca.pem", &authority.0.pem());

@@ -159,14 +159,19 @@ impl Rules {
 
 impl Grant {
     fn push<'a, T: Text<'a>>(&self, parts: &Parts<'a, T>, readings: &mut Readings) -> Result<(), GrantError> {
-        self.refuse(parts.device.as_str(), parts.sensor.as_str())?;
+        let (device, sensor) = (parts.device.as_str(), parts.sensor.as_str());
+        // What is too long for a name is refused for that below: its text is neither matched nor repeated.
+        let is_name = |name: &str| name.len() <= NAME_BYTES_MAX;
+        if is_name(device) && is_name(sensor) {
+            self.refuse(device, sensor)?;
+        }
         if self.tags.is_empty() {
             return Ok(readings.push(parts)?);
         }
         let tags = self.stamped(parts.tags);
         let parts = Parts {
-            device: parts.device.as_str(),
-            sensor: parts.sensor.as_str(),
+            device,
+            sensor,
             value: parts.value,
             time: parts.time,
             unit: parts.unit.map(T::as_str),

@@ -143,6 +143,25 @@ fn two_keys_never_share_a_hash_or_a_certificate() {
 }
 
 #[test]
+fn a_key_whose_hash_and_certificate_are_another_ones_is_a_fault_and_no_panic() {
+    let (h, g) = (hash("h"), hash("g"));
+    let file = format!(
+        "[[key]]\nname = \"a\"\nhashes = [\"{h}\"]\n[[key]]\nname = \"b\"\nhashes = [\"{h}\"]\ncertificate = \"x\"\n[[key]]\nname = \"c\"\nhashes = [\"{g}\"]\ncertificate = \"x\"\n"
+    );
+    assert_eq!(faults(&file).lines().count(), 2, "{}", faults(&file));
+}
+
+#[test]
+fn a_mistyped_end_is_a_fault_and_a_far_one_means_never() {
+    let until =
+        |time: &str| format!("[[key]]\nname = \"a\"\nhashes = [\"{}\"]\nnot_after = \"{time}\"\n", hash("a"));
+    for time in ["2O27-01-01T00:00:00Z", "abcd-01-01T00:00:00Z", "9999-13-01T00:00:00Z"] {
+        assert!(parse(until(time).as_bytes()).is_err(), "{time}");
+    }
+    assert!(parse(until("9999-12-31T00:00:00Z").as_bytes()).is_ok());
+}
+
+#[test]
 fn a_file_that_is_not_toml_or_has_another_field_or_type_is_told_with_its_line() {
     assert!(faults("[[key]]\nname = ").starts_with("line 2: "));
     assert!(faults("[[key]]\nname = \"a\"\nhash = \"x\"\n").starts_with("line 3: unknown field `hash`"));
@@ -150,6 +169,8 @@ fn a_file_that_is_not_toml_or_has_another_field_or_type_is_told_with_its_line() 
     assert!(faults("[[key]]\nname = 7\n").starts_with("line 2: invalid type"));
     let told = faults("[[key]]\nname = \"a\"\nhashes = [7]\n");
     assert_eq!(told, "line 3: a hash must be `\"sha256:…\"`, or a table with `hash` and `until`");
+    let told = faults("[[key]]\nname = \"a\"\nhashes = \"fb_secretsecretsecret\"\n");
+    assert!(told.contains("fb_secre…") && !told.contains("secretsecret"), "{told}");
     let bytes = parse(b"[[key]]\n\xff").expect_err("not UTF-8");
     assert_eq!(bytes[0].to_string(), "line 2: the file is not UTF-8");
 }

@@ -84,17 +84,21 @@ impl Document {
     }
 
     /// Adds an entry at the end.
-    pub(super) fn append(&mut self, entry: &str) {
+    ///
+    /// # Errors
+    ///
+    /// The keys that are there do not stand as tables `[[key]]`, so that no other can follow.
+    pub(super) fn append(&mut self, entry: &str) -> Result<(), String> {
         let mut text = self.0.to_string();
         if !text.is_empty() {
             text.truncate(text.trim_end().len());
             text.push_str("\n\n");
         }
         text.push_str(entry.trim_start());
-        // Both parts are TOML whose tables are whole; `checked` looks at the sum before it is written.
-        if let Ok(document) = text.parse() {
-            self.0 = document;
-        }
+        let problem =
+            |_| "the keys in it must each have the head [[key]], so that another one can follow".to_owned();
+        self.0 = text.parse().map_err(problem)?;
+        Ok(())
     }
 
     /// Adds a hash to a key. The other hashes hold until `until` at most, and those that have ended are taken out.

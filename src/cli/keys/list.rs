@@ -6,6 +6,7 @@ use forebay_reading::timestamp::Timestamp;
 use toml_edit::{Array, Item, Table};
 
 use super::edit::{Document, hash_of};
+use crate::auth::secret::KeyHash;
 
 /// The heads of the columns.
 const HEAD: [&str; 6] = ["NAME", "ROLE", "DEVICES", "SENSORS", "HASHES", "CERTIFICATE"];
@@ -48,7 +49,8 @@ fn row(table: &Table, now: SystemTime) -> [String; HEAD.len()] {
 
 /// A hash by its beginning, and when it ends.
 fn hash((hash, until): (String, Option<Timestamp>), now: SystemTime) -> String {
-    let beginning: String = hash.chars().take("sha256:".len() + 8).collect();
+    // What stands there and is no hash may be a key.
+    let beginning = hash.parse().map_or_else(|_| "(no hash)".to_owned(), |hash: KeyHash| hash.beginning());
     match until {
         None => beginning,
         Some(until) if until < Timestamp::from_system(now) => format!("{beginning} (ended)"),

@@ -212,7 +212,7 @@ fn add(arguments: &AddArguments) -> Result<(), KeysFailure> {
             path.display()
         )));
     }
-    document.append(&entry);
+    document.append(&entry).map_err(|problem| format!("{}: {problem}", path.display()))?;
     file.write(&document)?;
     show_line(&key);
     if !is_set {

@@ -98,7 +98,12 @@ impl KeyFile {
 
     fn replace(&self, new: &Path, text: &str) -> io::Result<()> {
         let before = self.file.metadata()?;
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(new)?;
+        // What an earlier command left half written goes, and so does a link that somebody put there.
+        match fs::remove_file(new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(new)?;
         file.set_permissions(Permissions::from_mode(before.mode() & 0o7777))?;
         if (before.uid(), before.gid()) != (file.metadata()?.uid(), file.metadata()?.gid()) {
             fchown(&file, Some(before.uid()), Some(before.gid()))?;

@@ -30,7 +30,7 @@ fn new_key<'a>(name: &'a str, devices: &'a [String]) -> NewKey<'a> {
 #[test]
 fn a_key_is_added_at_the_end_and_all_else_stays() {
     let mut document = Document::read(FILE).expect("TOML");
-    document.append(&new_key("east", &["east/*".to_owned()]).entry());
+    document.append(&new_key("east", &["east/*".to_owned()]).entry()).expect("it can follow");
     let entry = format!(
         "\n[[key]]\nname = \"east\"\nhashes = [\"{}\"]\nrole = \"read\"\ndevices = [\"east/*\"]\nrate = \"200/s\"\nburst = 1000\n",
         KeyHash::of(b"new")
@@ -38,7 +38,9 @@ fn a_key_is_added_at_the_end_and_all_else_stays() {
     assert_eq!(document.to_string(), format!("{FILE}{entry}"));
     assert_eq!(auth::parse(document.to_string().as_bytes()).expect("a good file").keys().len(), 3);
     let mut empty = Document::read("").expect("TOML");
-    empty.append(&new_key("east", &[]).entry());
+    empty.append(&new_key("east", &[]).entry()).expect("it can follow");
+    let mut inline = Document::read("key = []\n").expect("TOML");
+    assert!(inline.append(&new_key("east", &[]).entry()).is_err());
     assert!(empty.to_string().starts_with("[[key]]\nname = \"east\"\n"), "{empty}");
 }
 
