@@ -17,6 +17,7 @@ fn rules(unknown_fields: UnknownFields, precision: Precision) -> Rules {
         latest: Timestamp::MAX,
         encoded_bytes_max: ENCODED_BYTES_MAX,
         device_tags: DeviceTags::default(),
+        grant: None,
     }
 }
 
