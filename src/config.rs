@@ -14,6 +14,7 @@ mod server;
 mod tls;
 mod transform;
 mod transform_table;
+mod values;
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};

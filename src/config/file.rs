@@ -10,8 +10,8 @@ use forebay_reading::quantity::format_size;
 use forebay_reading::setting::SettingValue;
 use toml::de::{DeTable, DeValue};
 
-use super::layers;
 use super::transform_table::{self, Table};
+use super::values;
 use crate::filesystem;
 
 /// Largest settings file, in bytes.
@@ -47,7 +47,7 @@ pub(super) fn read(path: &Path) -> Result<SettingsFile, FileFault> {
     })?;
     let mut lines = BTreeMap::new();
     add_lines("", document.get_ref(), &line, &mut lines);
-    let values = layers::collect(&config::File::from_str(&text, FileFormat::Toml)).map_err(whole_file)?;
+    let values = values::collect(&config::File::from_str(&text, FileFormat::Toml)).map_err(whole_file)?;
     let with_line = |(key, value)| {
         let line = lines.get(&key).copied().unwrap_or(1);
         (key, (value, line))

@@ -14,10 +14,7 @@ const SHARED_NAMES: &[(&str, &[&str])] = &[(
 )];
 
 /// Files of a folder that import each other in a circle: the module of the folder, and those of the files.
-const CIRCLES: &[(&str, &[&str])] = &[
-    ("forebay::config", &["file", "layers"]),
-    ("forebay::delivery::dead_letter", &["directory", "letter", "lines", "origin"]),
-];
+const CIRCLES: &[(&str, &[&str])] = &[];
 
 /// A module or an item, from its crate on.
 type ModulePath = Vec<String>;

@@ -23,6 +23,7 @@ mod append;
 mod census;
 mod directory;
 pub mod letter;
+mod letter_set;
 mod lines;
 mod lock;
 mod origin;
@@ -45,8 +46,9 @@ use crate::filesystem;
 use census::Census;
 pub use census::LetterTotals;
 pub use directory::{LetterDirectory, LetterFile};
+pub use letter_set::LetterSet;
 pub use lines::{LetterLine, LetterLines};
-pub use origin::{LetterOrigin, LetterSet};
+pub use origin::LetterOrigin;
 use reserve::Reserve;
 pub use room::Leftover;
 

@@ -5,13 +5,8 @@
 //! and place, so they are one letter: counted, listed and replayed once. A line without batch and place, as earlier versions
 //! wrote it, is always a letter of its own.
 
-use std::collections::HashSet;
-
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
-
-use super::letter::{self, Letter};
-use super::{DeadLetterError, LetterDirectory};
 
 /// The batch and the place of a letter's reading.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,63 +17,12 @@ pub struct LetterOrigin {
     pub place: u64,
 }
 
-/// A set of letters, by the digests of their origins; 16 bytes each.
-#[derive(Debug, Default)]
-pub struct LetterSet(HashSet<u128>);
-
-impl LetterSet {
-    /// Adds a letter. Returns whether it is new; a letter without an origin always is.
-    pub fn insert(&mut self, letter: &Letter) -> bool {
-        letter.origin.as_ref().is_none_or(|origin| self.0.insert(origin.digest()))
-    }
-
-    /// The number of letters with an origin.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether the set has no letters.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Whether the set has a letter with this origin.
-    pub fn contains(&self, letter: &Letter) -> bool {
-        letter.origin.as_ref().is_some_and(|origin| self.0.contains(&origin.digest()))
-    }
-}
-
 impl LetterOrigin {
-    fn digest(&self) -> u128 {
+    /// 16 bytes that stand for it.
+    pub(super) fn digest(&self) -> u128 {
         let mut hash = Xxh3::new();
         hash.update(&self.place.to_le_bytes());
         hash.update(self.batch.as_bytes());
         hash.digest128()
-    }
-}
-
-impl LetterDirectory {
-    /// Removes duplicate lines of letters; returns their number when the change is on stable storage.
-    ///
-    /// # Errors
-    ///
-    /// [`DeadLetterError`]; lines removed before it stay removed.
-    pub fn remove_doubles(&self) -> Result<u64, DeadLetterError> {
-        let (mut met, mut removed) = (LetterSet::default(), 0);
-        for file in self.files()? {
-            let mut has_doubles = false;
-            let mut in_file = LetterSet::default();
-            for line in self.read(file.number)?.into_iter().flatten() {
-                if let Ok(letter) = line?.letter {
-                    has_doubles |= met.contains(&letter) || !in_file.insert(&letter);
-                }
-            }
-            let is_double = &mut |line: &[u8]| letter::read(line).is_ok_and(|letter| !met.insert(&letter));
-            match has_doubles {
-                true => removed += self.remove(file.number, is_double)?,
-                false => met.0.extend(in_file.0),
-            }
-        }
-        Ok(removed)
     }
 }
