@@ -29,7 +29,7 @@ impl Globs {
     ///
     /// # Errors
     ///
-    /// What is wrong with the list, and what is allowed, unless it has 1 to [`GLOBS_MAX`] globs.
+    /// The list is empty or has more than [`GLOBS_MAX`] globs; the message names the limits.
     pub fn new<T: AsRef<str>>(list: Option<&[T]>) -> Result<Globs, String> {
         let Some(list) = list else { return Ok(Globs::default()) };
         if list.is_empty() || list.len() > GLOBS_MAX {
@@ -93,6 +93,9 @@ mod tests {
         check("meter-7", "meter-77", false);
         check("*", "", true);
         check("", "", true);
+        check("tür*", "türe", true);
+        check("[ab]", "a", false);
+        check("", "a", false);
         check("", "x", false);
     }
 
