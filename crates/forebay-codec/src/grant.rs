@@ -1,4 +1,4 @@
-//! What the sender of a body may write, and what is put on its readings.
+//! The rights of a sender: the devices and sensors that it may write, and the tags that its readings get.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::{Reason, Rules};
 
-/// What the owner of a key may write.
+/// The rights of a key's owner.
 ///
 /// A reading is covered if its device matches one of the globs for devices and its sensor one of those for sensors.
 #[derive(Clone, Debug)]
@@ -56,8 +56,8 @@ impl Grant {
     ///
     /// # Errors
     ///
-    /// What is wrong, and what is allowed: 1 to 256 globs in a list; a default device that can be the device of a reading, and
-    /// is covered; at most 32 tags of at most 256 bytes for name and value.
+    /// The fault, with the limit that it breaks. A list has 1 to 256 globs; the default device is a valid device name that the
+    /// globs cover; there are at most 32 tags, whose names and values have at most 256 bytes.
     pub fn new(
         name: &str,
         devices: Option<&[String]>,
@@ -139,7 +139,7 @@ impl Rules {
         self.grant.as_ref()?.default_device.as_deref()
     }
 
-    /// Checks one reading and appends it: what it says, and whether its sender may.
+    /// Checks a reading and the rights of its sender, and appends the reading.
     ///
     /// # Errors
     ///
@@ -160,7 +160,7 @@ impl Rules {
 impl Grant {
     fn push<'a, T: Text<'a>>(&self, parts: &Parts<'a, T>, readings: &mut Readings) -> Result<(), GrantError> {
         let (device, sensor) = (parts.device.as_str(), parts.sensor.as_str());
-        // What is too long for a name is refused for that below: its text is neither matched nor repeated.
+        // `Readings::push` refuses a name that is too long. Matching it here would take long, and the error would repeat it.
         let is_name = |name: &str| name.len() <= NAME_BYTES_MAX;
         if is_name(device) && is_name(sensor) {
             self.refuse(device, sensor)?;

@@ -5,7 +5,7 @@
 pub enum Layout {
     /// One object, or an array of them.
     Array,
-    /// The same for SenML records, whose device may be named by an earlier record.
+    /// An array of SenML records. The device of a record may be named by an earlier record.
     SenmlArray,
     /// One object per line; blank lines do not count.
     NonBlankLines,

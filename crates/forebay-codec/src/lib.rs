@@ -135,7 +135,7 @@ pub struct Rules {
     pub encoded_bytes_max: usize,
     /// Which tag names the device, in formats where it is a tag.
     pub device_tags: DeviceTags,
-    /// What the sender may write, and what is put on it; `None`: anything, and nothing.
+    /// The rights of the sender; `None` if the sender may write every reading, and readings stay as they are.
     pub grant: Option<Arc<grant::Grant>>,
 }
 
@@ -146,7 +146,7 @@ pub struct Decoded {
     pub readings: Readings,
     /// The rejected readings.
     pub rejections: Rejections,
-    /// The fault of the first line that is not of the format, where it costs only that line; `None` if there is none.
+    /// The fault of the first malformed line, in formats where a malformed line spares the other lines.
     pub malformed: Option<DecodeError>,
     /// Whether the readings exceed [`Rules::encoded_bytes_max`]; they are incomplete then.
     pub overflowed: bool,

@@ -78,7 +78,7 @@ impl<'a, 'r> Parser<'a, 'r> {
         }
     }
 
-    /// The faults of single fields of the last line; `None` if there are none.
+    /// The field faults of the last line; `None` if all its fields are valid.
     pub(super) fn take_faults(&mut self) -> Option<FieldFaults> {
         if self.faults.is_empty() { None } else { Some(std::mem::take(&mut self.faults)) }
     }

@@ -419,7 +419,7 @@ fn an_invalid_value_costs_its_field_and_any_other_fault_its_line() {
     let pointers: Vec<_> =
         decode(body.as_bytes(), &nanos()).rejections.listed.into_iter().map(|fault| fault.pointer).collect();
     assert_eq!(pointers, ["/1/b", "/1/c", "/1/e", "/1/f", "/3/b", "/4", "/5/a"]);
-    // The same in a body that is not UTF-8 as a whole.
+    // A field fault also spares the other fields in a body with an invalid UTF-8 line.
     check(
         [b"m,host=\xff a=1\n", &b"m,host=h a=1i,b=x 0"[..]].concat(),
         &[

@@ -326,7 +326,7 @@ fn a_fault_that_leaves_the_array_whole_costs_its_element_alone() {
         assert!(Json.decode(format!("[{element}]").as_bytes(), &tests::rules()).is_err(), "{element}");
         // One element of JSON is enough, even if it is not a reading.
         assert!(Json.decode(format!("[{element},{{}}]").as_bytes(), &tests::rules()).is_ok(), "{element}");
-        // The same beside numbers that no double holds, and invalid escapes.
+        // The fault also spares the other elements if some of these have numbers beyond doubles or invalid escapes.
         let beside = format!("[{},{good},{element},{}]", reading("1e999"), reading(r#""\q""#));
         let decoded = Json.decode(beside.as_bytes(), &tests::rules()).expect("JSON");
         assert_eq!((decoded.readings.len(), decoded.rejections.count()), (1, 3), "{element}");

@@ -186,7 +186,7 @@ fn an_invalid_escape_costs_its_record_and_the_records_that_need_it() {
             &format!("0 /0: {0}\n1 /0: {0} (in record 0, and it holds for this one)", detail("\\q")),
         );
     }
-    // The same for an ignored label: the fault is the record's.
+    // An invalid escape under an ignored label is a fault of its record, too.
     check(r#"[{"n":"d/s","v":1,"x":"\q"}]"#, &format!("0 /0/x: {}", detail("\\q")));
 }
 
