@@ -16,6 +16,7 @@ mod transform;
 mod transform_table;
 mod values;
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -228,6 +229,18 @@ fn choice_name<T>(layers: &mut Layers, key: &str, registry: &Registry<T>) -> &'s
         registry.find(text).map_err(|error| error.to_string())?;
         registry.names().find(|name| *name == text).ok_or_else(|| text.to_owned())
     })
+}
+
+/// Reads an optional setting. `config/default.toml` writes the absent value as an empty text.
+fn optional<T>(layers: &mut Layers, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    layers.get(key, |value| match value.text()? {
+        "" => Ok(None),
+        text => parse(text).map(Some),
+    })
+}
+
+fn socket_address(text: &str, example: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("must be an IP address and a port, such as {example}, got `{text}`"))
 }
 
 fn directory(value: &SettingValue) -> Result<PathBuf, String> {

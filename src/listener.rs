@@ -130,13 +130,13 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The names in its certificate that are its own at `now`: none without a certificate, or past the certificate's end.
-    pub fn names(&self, now: SystemTime) -> impl Iterator<Item = &str> {
-        let certificate = self.certificate.iter().filter(move |certificate| !certificate.is_expired(now));
-        certificate.flat_map(|certificate| certificate.names()).map(String::as_str)
+    /// The names in its certificate; none without a certificate.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.certificate.iter().flat_map(ClientCertificate::names).map(String::as_str)
     }
 
-    /// Whether it came with a certificate that is past its end at `now`.
+    /// Whether it came with a certificate that is past its end at `now`. Such a client is refused before anything else is
+    /// looked at.
     pub fn is_past(&self, now: SystemTime) -> bool {
         self.certificate.as_ref().is_some_and(|certificate| certificate.is_expired(now))
     }
@@ -150,6 +150,23 @@ pub trait ConnectionService: Clone {
 
     /// Called when bytes that are not a request ended the connection; hyper has answered them with 400 or 431.
     fn on_unreadable(&self, _detail: &str) {}
+}
+
+/// A service that a listener can serve.
+pub trait HttpService:
+    Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>
+    + ConnectionService
+    + Send
+    + 'static
+{
+}
+
+impl<S> HttpService for S where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>
+        + ConnectionService
+        + Send
+        + 'static
+{
 }
 
 /// A router serves all connections alike.
@@ -190,11 +207,7 @@ pub async fn serve<L, S>(
     stop_within: Duration,
 ) where
     L: Listener,
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible>
-        + ConnectionService
-        + Send
-        + 'static,
-    S::Future: Send,
+    S: HttpService,
 {
     let connections_max = u32::try_from(limits.connections_max).unwrap_or(u32::MAX).max(1);
     let slots = Arc::new(Semaphore::new(connections_max as usize));
@@ -233,11 +246,7 @@ fn http(head_timeout: Duration) -> http1::Builder {
 async fn accept<L, S>(listener: &L, slots: &Arc<Semaphore>, connections: &Connections<S>)
 where
     L: Listener,
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible>
-        + ConnectionService
-        + Send
-        + 'static,
-    S::Future: Send,
+    S: HttpService,
 {
     let mut warnings = Warnings::default();
     while let Some(slot) = connections.unless_stopped(Arc::clone(slots).acquire_owned()).await {
@@ -276,11 +285,7 @@ struct Connections<S> {
 
 impl<S> Connections<S>
 where
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible>
-        + ConnectionService
-        + Send
-        + 'static,
-    S::Future: Send,
+    S: HttpService,
 {
     async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         self.stop.run_until_cancelled(work).await
@@ -291,7 +296,7 @@ where
     where
         I: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let opening = NewConnection {
+        let connection = NewConnection {
             http: self.http.clone(),
             write_timeout: self.write_timeout,
             service: self.service.service.clone(),
@@ -301,8 +306,8 @@ where
             _places: places,
         };
         match self.gate.tls.clone() {
-            None => tokio::spawn(opening.serve(Peer { address, certificate: None }, stream, None)),
-            Some(tls) => tokio::spawn(opening.serve_over_tls(tls, address, stream)),
+            None => tokio::spawn(connection.serve(Peer { address, certificate: None }, stream, None)),
+            Some(tls) => tokio::spawn(connection.serve_over_tls(tls, address, stream)),
         };
     }
 }
@@ -319,11 +324,7 @@ struct NewConnection<S> {
 
 impl<S> NewConnection<S>
 where
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible>
-        + ConnectionService
-        + Send
-        + 'static,
-    S::Future: Send,
+    S: HttpService,
 {
     /// Shakes hands, and serves the requests of a client that can.
     async fn serve_over_tls<I>(self, tls: TlsGate, address: Option<IpAddr>, stream: I)

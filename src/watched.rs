@@ -83,7 +83,7 @@ pub fn read_all(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, String> {
 
 /// Takes the content of a group of files that belong together, such as a certificate and its key.
 pub trait Subject: Debug + Send + 'static {
-    /// What the files are, for the log: "the keys", "the certificate of the listener".
+    /// The name of the group in the log and metrics: "keys", "server.tls".
     fn name(&self) -> &'static str;
 
     /// The files. Their content is handed to [`Subject::take`] in this order.
@@ -93,7 +93,7 @@ pub trait Subject: Debug + Send + 'static {
     ///
     /// # Errors
     ///
-    /// Why the content does not fit, for people; what was in force before must still be in force then.
+    /// The fault of the new content, for people; the old content must still be in force then.
     fn take(&mut self, contents: &[Vec<u8>]) -> Result<(), String>;
 }
 
@@ -105,11 +105,11 @@ pub struct Watched {
     taken: IntCounter,
     /// Content that was refused.
     refused: IntCounter,
-    /// What the last look found that was dealt with.
+    /// The state of the files that was taken or refused last.
     known: Found,
 }
 
-/// What a look at a group of files finds, in a form that is quick to compare.
+/// The state of a group of files, in a form that is quick to compare.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Found {
     /// The SHA-256 of all contents.
@@ -119,7 +119,7 @@ enum Found {
 }
 
 impl Watched {
-    /// Watches the files of a subject that has taken `contents` already; `taken` and `refused` count what comes later.
+    /// Watches the files of a subject that has taken `contents` already; `taken` and `refused` count later changes.
     pub fn new(
         subject: impl Subject,
         contents: &[Vec<u8>],
@@ -129,9 +129,9 @@ impl Watched {
         Watched { subject: Box::new(subject), taken, refused, known: Found::Content(digest(contents)) }
     }
 
-    /// Whether a look now would find something that was not dealt with yet.
-    fn is_changed(&self) -> bool {
-        self.look().0 != self.known
+    /// The present state of the files, if it differs from the known one.
+    fn news(&self) -> Option<Found> {
+        Some(self.look().0).filter(|found| *found != self.known)
     }
 
     fn look(&self) -> (Found, Vec<Vec<u8>>) {
@@ -141,7 +141,7 @@ impl Watched {
         }
     }
 
-    /// Deals with what the files hold now, if a look [`SETTLED_AFTER`] ago found the same as now.
+    /// Takes or refuses the present content, if the state is the same as `before`, [`SETTLED_AFTER`] ago.
     fn settle(&mut self, before: &Found) {
         let (found, contents) = self.look();
         if found != *before || found == self.known {
@@ -196,8 +196,7 @@ impl FileWatcher {
     /// One round.
     async fn look(self) -> FileWatcher {
         let first = tokio::task::spawn_blocking(move || {
-            let looks: Vec<_> =
-                self.watched.iter().map(|group| group.is_changed().then(|| group.look().0)).collect();
+            let looks: Vec<_> = self.watched.iter().map(Watched::news).collect();
             (self, looks)
         });
         let (mut watcher, looks) = tasks::outcome(first.await).await;

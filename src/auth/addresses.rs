@@ -1,4 +1,4 @@
-//! Addresses that are watched for their wrong keys: so many refusals in a time, and beyond them no look at a key.
+//! A limit on answers of 401 for each address. Beyond the limit, the keys of an address are not checked.
 //!
 //! Each address has a bucket in the form of the generic cell rate algorithm (ITU-T I.371): one instant, at which the bucket is
 //! full again. An IPv6 client has a whole /64, so that is what counts as one address.
@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::key::Quota;
+use super::key::Rate;
 use crate::door::network_of;
 
-/// Most addresses that are remembered. When a further one comes, those whose buckets are full are forgotten; if there is none,
-/// the one whose bucket is fullest.
+/// Most addresses in the table. A further address replaces addresses with a full bucket, or else the one with the fullest
+/// bucket, among a few candidates.
 pub const ADDRESSES_MAX: usize = 65_536;
 /// How many addresses are looked at to find one to forget.
 const FORGET_AMONG: usize = 16;
@@ -32,8 +32,8 @@ pub struct Addresses {
 
 impl Addresses {
     /// Each address may have as many refusals as `rate` says, also all at once.
-    pub fn new(rate: Quota) -> Addresses {
-        let refusals = u32::try_from(rate.readings).unwrap_or(u32::MAX).max(1);
+    pub fn new(rate: Rate) -> Addresses {
+        let refusals = u32::try_from(rate.count).unwrap_or(u32::MAX).max(1);
         Addresses { interval: rate.per / refusals, burst: rate.per, full_at: Mutex::default() }
     }
 
@@ -78,7 +78,7 @@ fn forget(addresses: &mut HashMap<IpAddr, Instant>, now: Instant) {
 mod tests {
     use super::*;
 
-    const TEN_A_SECOND: Quota = Quota { readings: 10, per: Duration::from_secs(1) };
+    const TEN_A_SECOND: Rate = Rate { count: 10, per: Duration::from_secs(1) };
 
     fn address(text: &str) -> IpAddr {
         text.parse().expect("an address")
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn one_address_does_not_pay_for_another_and_a_network_of_ipv6_is_one() {
-        let addresses = Addresses::new(Quota { readings: 1, per: Duration::from_secs(1) });
+        let addresses = Addresses::new(Rate { count: 1, per: Duration::from_secs(1) });
         let now = Instant::now();
         addresses.on_refused(address("10.0.0.1"), now);
         addresses.on_refused(address("2001:db8:0:1::1"), now);

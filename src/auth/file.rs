@@ -12,7 +12,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::value::Datetime;
 
-use super::key::{HoldPeriod, Key, Quota, Role};
+use super::key::{HoldPeriod, Key, Rate, Role};
 use super::keyring::{Keyring, Twice};
 use super::secret::KeyHash;
 use super::{HASHES_MAX, KEYS_MAX, NAME_BYTES_MAX};
@@ -27,7 +27,7 @@ pub struct KeyFileFault {
     pub line: usize,
     /// The name of the key in which it is, if it is in one that has a name.
     pub key: Option<String>,
-    /// What is wrong, and what is allowed.
+    /// The fault, and the values that are allowed.
     pub problem: String,
 }
 
@@ -144,7 +144,7 @@ pub fn parse(content: &[u8]) -> Result<Keyring, Vec<KeyFileFault>> {
     if faults.is_empty() { Ok(keyring) } else { Err(faults) }
 }
 
-/// Says what is wrong with a file of keys, a line for each fault.
+/// The faults of a file of keys, a line each, with its path.
 pub fn describe(path: &Path, faults: &[KeyFileFault]) -> String {
     let lines: Vec<_> = faults.iter().map(|fault| format!("{}: {fault}", path.display())).collect();
     lines.join("\n")
@@ -220,7 +220,7 @@ impl KeyTable {
         Ok(KeyEntry { key, hashes, certificate: self.certificate })
     }
 
-    /// What the key may write; `None` if it is anything, and nothing is put on it.
+    /// The rights of the key; `None` if it may write every reading, and readings stay as they are.
     fn grant(&self) -> Result<Option<Grant>, String> {
         let is_free = self.devices.is_none()
             && self.sensors.is_none()
@@ -337,12 +337,12 @@ fn is_year(text: &str) -> bool {
     text.len() == 4 && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Reads a rate such as `200/s`: a number of readings in a second, minute, hour or day.
+/// Reads a rate such as `200/s`: a number in a second, minute, hour or day.
 ///
 /// # Errors
 ///
-/// What is wrong with it, and what is allowed.
-pub fn parse_rate(text: &str) -> Result<Quota, String> {
+/// The text is not a rate; the message shows one.
+pub fn parse_rate(text: &str) -> Result<Rate, String> {
     let allowed =
         || format!("must be a whole number from 1 on and a unit (s, m, h, d), such as 200/s, got `{text}`");
     let (number, unit) = text.split_once('/').ok_or_else(allowed)?;
@@ -353,8 +353,8 @@ pub fn parse_rate(text: &str) -> Result<Quota, String> {
         "d" => 86_400,
         _ => return Err(allowed()),
     };
-    let readings = number.trim().parse().ok().filter(|number| *number > 0).ok_or_else(allowed)?;
-    Ok(Quota { readings, per: Duration::from_secs(seconds) })
+    let count = number.trim().parse().ok().filter(|number| *number > 0).ok_or_else(allowed)?;
+    Ok(Rate { count, per: Duration::from_secs(seconds) })
 }
 
 fn line_of(content: &[u8], byte: usize) -> usize {

@@ -1,4 +1,4 @@
-//! One key: who its owner is, and what that one may do.
+//! One key: the name, the role and the rights of its owner.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -7,12 +7,12 @@ use forebay_codec::grant::Grant;
 use forebay_reading::registry::Registry;
 use forebay_reading::timestamp::Timestamp;
 
-/// What the owner of a key may do.
+/// The task of a key's owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Send readings.
     Write,
-    /// See what the operator sees: status, metrics, the page.
+    /// Read the operator's paths: status, metrics, the page.
     Read,
 }
 
@@ -27,7 +27,7 @@ impl Role {
     }
 }
 
-/// When a key, or one of its hashes, holds.
+/// The time in which a key, or one of its hashes, is valid.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HoldPeriod {
     /// From this moment on.
@@ -40,25 +40,16 @@ impl HoldPeriod {
     /// Whether `now` is within it.
     pub fn contains(&self, now: SystemTime) -> bool {
         let now = Timestamp::from_system(now);
-        self.not_before.is_none_or(|start| start <= now) && !self.is_over(now)
-    }
-
-    fn is_over(&self, now: Timestamp) -> bool {
-        self.not_after.is_some_and(|end| end < now)
-    }
-
-    /// Whether it was over before `now`.
-    pub fn has_ended(&self, now: SystemTime) -> bool {
-        self.is_over(Timestamp::from_system(now))
+        self.not_before.is_none_or(|start| start <= now) && self.not_after.is_none_or(|end| now <= end)
     }
 }
 
-/// How much the owner of a key may send.
+/// How often something may happen: so many times in a unit of time.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Quota {
-    /// Readings in `per`.
-    pub readings: u64,
-    /// The unit of time of the rate.
+pub struct Rate {
+    /// How many times.
+    pub count: u64,
+    /// The unit of time.
     pub per: Duration,
 }
 
@@ -67,10 +58,10 @@ pub struct Quota {
 pub struct Key {
     /// Its name, for people, metrics and logs.
     pub name: Arc<str>,
-    /// What its owner may do.
+    /// The task of its owner.
     pub role: Role,
-    /// Which readings its owner may write, and what is put on them; `None`: any, and nothing.
+    /// The rights of its owner; `None` if the owner may write every reading, and readings stay as they are.
     pub grant: Option<Arc<Grant>>,
-    /// When it holds.
+    /// The time in which it is valid.
     pub validity: HoldPeriod,
 }

@@ -1,4 +1,4 @@
-//! All keys as a table: from what a request presents to whose it is.
+//! A table of all keys. It finds the key of a request by the presented key or by the names in a client certificate.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use super::key::{HoldPeriod, Key};
 use super::presented::{Presented, PresentedError};
 use super::secret::KeyHash;
 
-/// Why nobody can be told from what a request presents.
+/// Why a request belongs to no key.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CallerError {
-    /// Nothing was presented.
+    /// The request has no key.
     #[error("this gateway wants a key: send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`")]
     NoKey,
-    /// What was presented cannot be read as one key.
+    /// The request's key cannot be read, or the request has several keys.
     #[error(transparent)]
     Presented(#[from] PresentedError),
     /// A key that is not in the file.
     #[error("the key is not known here")]
     UnknownKey,
-    /// A key, or the hash that it was found by, that does not hold at this moment.
+    /// The key, or the hash by which it was found, is not valid at this moment.
     #[error("the key does not hold now: it has expired, or it is not valid yet")]
     NotNow,
     /// The client certificate names other keys than the key that came with it.
@@ -52,7 +52,7 @@ struct HashEntry {
     key: usize,
 }
 
-/// What two keys have in common, although each needs its own.
+/// A hash or certificate name that two keys share, although each needs its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Twice {
     /// A hash; with the name of the other key.
@@ -97,8 +97,8 @@ impl Keyring {
         &self.keys
     }
 
-    /// The position among [`Keyring::keys`] of the key whose request it is that presents this and comes with a certificate
-    /// of these names.
+    /// The position in [`Keyring::keys`] of the key that a request belongs to, given its presented key and the names in its
+    /// client certificate.
     ///
     /// # Errors
     ///

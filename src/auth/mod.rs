@@ -25,7 +25,7 @@ pub mod secret;
 pub mod usage;
 
 pub use file::{KeyFileFault, describe, parse, parse_rate};
-pub use key::{HoldPeriod, Key, Quota, Role};
+pub use key::{HoldPeriod, Key, Rate, Role};
 pub use keyring::{CallerError, Keyring};
 pub use presented::{PRESENTED_BYTES_MAX, Presented};
 

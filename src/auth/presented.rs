@@ -61,7 +61,7 @@ pub enum InQuery {
 }
 
 impl Presented {
-    /// The key of a request; `None` if there is none. The same key in several places counts as one.
+    /// The key of a request; `None` for a request without a key. One key may stand in several places.
     ///
     /// # Errors
     ///

@@ -8,9 +8,9 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-/// What every key that is drawn here begins with, so that people and scanners of secrets know it.
+/// The beginning of every generated key, by which people and secret scanners recognize it.
 const PREFIX: &str = "fb_";
-/// What a hash in a file begins with.
+/// The beginning of a hash in a file.
 const SCHEME: &str = "sha256:";
 /// Random bytes of a key.
 const RANDOM_BYTES: usize = 32;
@@ -19,7 +19,7 @@ const RANDOM_BYTES: usize = 32;
 ///
 /// # Errors
 ///
-/// What the system says if it has no random bytes.
+/// The system has no random bytes.
 pub fn draw() -> Result<String, getrandom::Error> {
     let mut random = [0; RANDOM_BYTES];
     getrandom::fill(&mut random)?;

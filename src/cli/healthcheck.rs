@@ -29,7 +29,7 @@ use crate::tls::server::ServerTlsConfig;
 use crate::watched;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// What is sent over TLS.
+/// The request that is sent over TLS.
 const REQUEST: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 /// Longest status line that is read, in bytes.
 const STATUS_LINE_BYTES_MAX: usize = 1024;
@@ -78,7 +78,7 @@ impl HealthcheckArguments {
     }
 }
 
-/// What is asked, and how.
+/// The address to ask, and the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum HealthQuestion {
     /// A URL, over plain HTTP.
@@ -97,7 +97,7 @@ impl fmt::Display for HealthQuestion {
 }
 
 impl HealthQuestion {
-    /// The question to a server that was started here; `tls` is that of the settings, which only gateways have.
+    /// The question to a server that was started here; `tls` has the files that the settings name, which only gateways use.
     fn to(entry: &ServerEntry, tls: Option<ServerTlsConfig>) -> HealthQuestion {
         match (entry.server, entry.operator) {
             (_, Some(operator)) => HealthQuestion::plain(operator),

@@ -11,7 +11,7 @@ use super::settings::SettingsArguments;
 use super::terminal::complain;
 use super::{DONE, FAILED, MISUSED, logging};
 use crate::config::{Config, IneffectiveSetting};
-use crate::gateway::{Gateway, StopOutcome, check_files};
+use crate::gateway::{Gateway, StartError, StopOutcome};
 
 /// Runs the gateway.
 #[derive(Debug, Args)]
@@ -27,10 +27,6 @@ pub(super) fn run(arguments: &ServeArguments, listening: SignalRuntime) -> u8 {
     for IneffectiveSetting { setting, why } in &config.without_effect {
         warn!(key = setting.key, origin = %setting.origin, why, "this setting has no effect");
     }
-    if let Err(problems) = check_files(&config) {
-        problems.lines().for_each(complain);
-        return MISUSED;
-    }
     raise_open_files_limit();
     let served = listening.and_then(|(runtime, interrupts)| {
         let served = runtime.block_on(serve(config, interrupts))?;
@@ -43,10 +39,16 @@ pub(super) fn run(arguments: &ServeArguments, listening: SignalRuntime) -> u8 {
     match served {
         Ok(ServeEnd::Stopped(outcome)) => exit_status(outcome),
         Ok(ServeEnd::CutShort) => FAILED,
-        Err(error) => {
-            error!("{error:#}");
-            FAILED
-        }
+        Err(error) => match error.downcast_ref() {
+            Some(StartError::Files(problems)) => {
+                problems.lines().for_each(complain);
+                MISUSED
+            }
+            _ => {
+                error!("{error:#}");
+                FAILED
+            }
+        },
     }
 }
 

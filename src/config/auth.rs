@@ -7,8 +7,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::layers::{Layers, list};
-use super::{DAY, count, duration, truth};
-use crate::auth::{Quota, parse_rate};
+use super::{DAY, count, duration, optional, socket_address, truth};
+use crate::auth::{Rate, parse_rate};
 
 /// The settings of keys.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub struct LimitsConfig {
     /// Connections open at once; 0: no limit.
     pub connections: usize,
     /// Answers of 401; `None`: no limit.
-    pub unauthorized: Option<Quota>,
+    pub unauthorized: Option<Rate>,
 }
 
 /// The listener for those who run the gateway.
@@ -47,23 +47,13 @@ pub(super) fn auth(layers: &mut Layers) -> AuthConfig {
 pub(super) fn limits(layers: &mut Layers) -> LimitsConfig {
     LimitsConfig {
         connections: count(layers, "limits.connections", 0..=1_000_000),
-        unauthorized: layers.get("limits.unauthorized", |raw| {
-            let text = raw.text()?;
-            if text.is_empty() { Ok(None) } else { parse_rate(text).map(Some) }
-        }),
+        unauthorized: optional(layers, "limits.unauthorized", parse_rate),
     }
 }
 
 /// Reads `server.operator`; without an address there is no such listener.
 pub(super) fn operator(layers: &mut Layers, listen: SocketAddr) -> Option<OperatorConfig> {
-    let address = layers.get("server.operator.listen", |raw| {
-        let text = raw.text()?;
-        if text.is_empty() {
-            return Ok(None);
-        }
-        let problem = |_| format!("must be an IP address and a port, such as 127.0.0.1:9090, got `{text}`");
-        text.parse().map(Some).map_err(problem)
-    });
+    let address = optional(layers, "server.operator.listen", |text| socket_address(text, "127.0.0.1:9090"));
     let keys = truth(layers, "server.operator.keys");
     let address: SocketAddr = address?;
     if address == listen && address.port() != 0 {
@@ -84,12 +74,9 @@ pub(super) fn trusted_proxies(layers: &mut Layers) -> Vec<IpNet> {
     layers.get("server.trusted_proxies", |raw| list(raw)?.iter().map(network).collect())
 }
 
-/// A path, where the default is none.
+/// Reads an optional path.
 pub(super) fn path(layers: &mut Layers, key: &str) -> Option<PathBuf> {
-    layers.get(key, |raw| {
-        let text = raw.text()?;
-        Ok((!text.is_empty()).then(|| PathBuf::from(text)))
-    })
+    optional(layers, key, |text| Ok(PathBuf::from(text)))
 }
 
 #[cfg(test)]
@@ -114,7 +101,7 @@ mod tests {
                     [server.operator]\nlisten = \"127.0.0.1:9090\"\nkeys = true\n";
         let config = read(file, &[]).expect("good settings");
         assert_eq!(config.auth.keys, Some(PathBuf::from("keys.toml")));
-        let ten = Quota { readings: 10, per: Duration::from_secs(1) };
+        let ten = Rate { count: 10, per: Duration::from_secs(1) };
         assert_eq!((config.limits.connections, config.limits.unauthorized), (256, Some(ten)));
         let operator = OperatorConfig { listen: "127.0.0.1:9090".parse().expect("an address"), keys: true };
         assert_eq!(config.server.operator, Some(operator));

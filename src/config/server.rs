@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::auth::{self, OperatorConfig};
 use super::layers::Layers;
-use super::{HOUR, MILLISECOND, count, duration, tls};
+use super::{HOUR, MILLISECOND, count, duration, socket_address, tls};
 use crate::tls::server::ServerTlsConfig;
 
 /// The settings of the HTTP server.
@@ -32,11 +32,7 @@ pub struct ServerConfig {
 }
 
 pub(super) fn read(layers: &mut Layers) -> ServerConfig {
-    let listen = layers.get("server.listen", |value| {
-        let text = value.text()?;
-        text.parse()
-            .map_err(|_| format!("must be an IP address and a port, such as 127.0.0.1:8080, got `{text}`"))
-    });
+    let listen = layers.get("server.listen", |value| socket_address(value.text()?, "127.0.0.1:8080"));
     ServerConfig {
         listen,
         max_connections: count(layers, "server.max_connections", 1..=1_000_000),

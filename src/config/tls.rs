@@ -1,11 +1,10 @@
 //! The settings of TLS on the gateway's own listener.
 
-use std::path::PathBuf;
-
 use forebay_reading::registry::Registry;
 
 use super::auth::path;
 use super::layers::Layers;
+use super::optional;
 use crate::tls::server::ServerTlsConfig;
 use crate::tls::trust::ClientCertificates;
 
@@ -20,53 +19,29 @@ pub(super) fn server(layers: &mut Layers) -> Option<ServerTlsConfig> {
     let key = path(layers, "server.tls.key");
     let client_ca = path(layers, "server.tls.client_ca");
     let crl = path(layers, "server.tls.crl");
-    let client_certificates = layers.get("server.tls.client_certificates", |value| {
-        let text = value.text()?;
-        if text.is_empty() {
-            return Ok(None);
-        }
-        CLIENT_CERTIFICATES.find(text).map(|found| Some(*found)).map_err(|error| error.to_string())
+    let client_certificates = optional(layers, "server.tls.client_certificates", |text| {
+        CLIENT_CERTIFICATES.find(text).copied().map_err(|error| error.to_string())
     });
-    let needs = |layers: &mut Layers, key: &str, other: &str| {
-        layers.fault(key, format!("needs {other}, which is not set"));
-    };
-    for (key, value) in
-        [("server.tls.crl", crl.is_some()), ("server.tls.client_certificates", client_certificates.is_some())]
-    {
-        if value && client_ca.is_none() {
-            needs(layers, key, "server.tls.client_ca");
+    let (has_certificate, has_key, has_ca) = (certificate.is_some(), key.is_some(), client_ca.is_some());
+    for (setting, lacks, other) in [
+        ("crl", crl.is_some() && !has_ca, "client_ca"),
+        ("client_certificates", client_certificates.is_some() && !has_ca, "client_ca"),
+        ("certificate", has_certificate && !has_key, "key"),
+        ("key", has_key && !has_certificate, "certificate"),
+        ("client_ca", has_ca && !has_certificate && !has_key, "certificate"),
+    ] {
+        if lacks {
+            let problem = format!("needs server.tls.{other}, which is not set");
+            layers.fault(&format!("server.tls.{setting}"), problem);
         }
     }
-    match (certificate, key) {
-        (Some(certificate), Some(key)) => Some(ServerTlsConfig {
-            certificate,
-            key,
-            client_ca,
-            crl,
-            client_certificates: client_certificates.unwrap_or(ClientCertificates::Optional),
-        }),
-        (certificate, key) => {
-            check_pair(layers, certificate.as_ref(), key.as_ref(), client_ca.as_ref());
-            None
-        }
-    }
-}
-
-fn check_pair(
-    layers: &mut Layers,
-    certificate: Option<&PathBuf>,
-    key: Option<&PathBuf>,
-    client_ca: Option<&PathBuf>,
-) {
-    let mut needs = |setting: &str, other: &str| {
-        layers.fault(setting, format!("needs {other}, which is not set"));
-    };
-    match (certificate, key, client_ca) {
-        (Some(_), _, _) => needs("server.tls.certificate", "server.tls.key"),
-        (None, Some(_), _) => needs("server.tls.key", "server.tls.certificate"),
-        (None, None, Some(_)) => needs("server.tls.client_ca", "server.tls.certificate"),
-        (None, None, None) => {}
-    }
+    Some(ServerTlsConfig {
+        certificate: certificate?,
+        key: key?,
+        client_ca,
+        crl,
+        client_certificates: client_certificates.unwrap_or(ClientCertificates::Optional),
+    })
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ const HOPS_MAX: usize = 32;
 /// The address of the client whose request comes from `peer`.
 ///
 /// A peer in `trusted` is believed when it names the one before it, and so on, from the end of the chain to the first address
-/// that is not trusted. What cannot be read as an address ends the chain. A proxy sets one of the two headers and passes on
-/// what a client put into the other: where both are there and lead to different addresses, neither is believed.
+/// that is not trusted. An entry that is not an address ends the chain. A proxy sets one of the two headers and passes on the
+/// other as its client sent it: if both headers are present and lead to different addresses, neither is believed.
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let chains = [(FORWARDED, forwarded_for as fn(&str) -> Option<IpAddr>), (X_FORWARDED_FOR, address)];
     let told = chains.into_iter().filter(|(name, _)| headers.contains_key(name));
@@ -43,7 +43,7 @@ fn first_untrusted(peer: IpAddr, chain: &[Option<IpAddr>], trusted: &[IpNet]) ->
     client
 }
 
-/// The addresses in the order in which the request passed them; `None` stands for what is no address.
+/// The addresses in the order in which the request passed them; `None` stands for an entry that is not an address.
 fn chain(headers: &HeaderMap, name: &HeaderName, read: fn(&str) -> Option<IpAddr>) -> Vec<Option<IpAddr>> {
     let lines = headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("?"));
     lines.flat_map(|line| line.split(',')).map(read).collect()

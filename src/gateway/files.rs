@@ -19,13 +19,12 @@ use crate::watched::{self, Subject, Watched};
 /// The certificate in force on the listener; it is replaced when its files change.
 pub(super) type CurrentTls = Arc<ArcSwap<ServerTls>>;
 
-/// What a person should know of the files of the front door.
+/// Notes for people about the files of keys and certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileNotes {
     /// How many keys there are; `None` without a file of keys.
     pub keys: Option<usize>,
-    /// What is wrong with the certificate of the listener, although it would be used: it has ended, or it does not have a
-    /// name of `server.hosts`.
+    /// The faults of a certificate that is used nevertheless: it has ended, or it lacks a name of `server.hosts`.
     pub certificate: Vec<String>,
 }
 
@@ -68,7 +67,7 @@ impl FrontFiles {
         }
     }
 
-    /// What a person should know of files that would be used.
+    /// Notes for people about these files.
     pub(super) fn notes(&self, hosts: &[Host<'_>]) -> FileNotes {
         let tls = self.tls.as_ref().map(|files| &files.tls);
         let faults = tls.into_iter().flat_map(|tls| tls.faults(wall_time())).map(|fault| fault.to_string());
@@ -78,7 +77,7 @@ impl FrontFiles {
         FileNotes { keys, certificate: faults.chain(names).collect() }
     }
 
-    /// Puts what was read in force, and returns it with what is to be watched.
+    /// Puts the files in force. Returns the certificate in force, and the files to watch.
     pub(super) fn put_in_force(
         self,
         access: &Arc<Access>,
@@ -105,21 +104,25 @@ impl FrontFiles {
 
 fn read_keys(path: PathBuf) -> Result<KeysAtStart, String> {
     let content = watched::read(&path)?;
-    let keyring = auth::parse(&content).map_err(|faults| auth::describe(&path, &faults))?;
+    let keyring = keyring(&path, &content)?;
     Ok(KeysAtStart { path, contents: vec![content], keyring })
+}
+
+fn keyring(path: &Path, content: &[u8]) -> Result<Keyring, String> {
+    auth::parse(content).map_err(|faults| auth::describe(path, &faults))
 }
 
 fn read_tls(config: ServerTlsConfig) -> Result<TlsAtStart, String> {
     let paths: Vec<_> = config.paths().map(Path::to_owned).collect();
     let contents = watched::read_all(&paths)?;
-    let by_path = by_path(&config, &contents);
-    let tls = ServerTls::new(&config, |path| by_path.get(path).copied().unwrap_or_default());
-    let tls = tls.map_err(|error| error.to_string())?;
+    let tls = ServerTls::new(&config, content_of(&config, &contents)).map_err(|error| error.to_string())?;
     Ok(TlsAtStart { config, contents, tls })
 }
 
-fn by_path<'a>(config: &'a ServerTlsConfig, contents: &'a [Vec<u8>]) -> HashMap<&'a Path, &'a [u8]> {
-    config.paths().zip(contents.iter().map(Vec::as_slice)).collect()
+/// Looks up the content of a file by its path; `contents` has those of all paths, in their order.
+fn content_of<'a>(config: &'a ServerTlsConfig, contents: &'a [Vec<u8>]) -> impl Fn(&Path) -> &'a [u8] {
+    let by_path: HashMap<&Path, &[u8]> = config.paths().zip(contents.iter().map(Vec::as_slice)).collect();
+    move |path| by_path.get(path).copied().unwrap_or_default()
 }
 
 /// The file of keys, under watch.
@@ -140,8 +143,7 @@ impl Subject for KeysFile {
 
     fn take(&mut self, contents: &[Vec<u8>]) -> Result<(), String> {
         let content = contents.first().map(Vec::as_slice).unwrap_or_default();
-        let keyring = auth::parse(content).map_err(|faults| auth::describe(&self.path, &faults))?;
-        self.access.set_keys(keyring);
+        self.access.set_keys(keyring(&self.path, content)?);
         Ok(())
     }
 }
@@ -163,9 +165,8 @@ impl Subject for TlsFiles {
     }
 
     fn take(&mut self, contents: &[Vec<u8>]) -> Result<(), String> {
-        let by_path = by_path(&self.config, contents);
         let old = self.current.load_full();
-        let content = |path: &Path| by_path.get(path).copied().unwrap_or_default();
+        let content = content_of(&self.config, contents);
         let new = old.renew(&self.config, content, wall_time()).map_err(|error| error.to_string())?;
         let new = Arc::new(new);
         self.current.store(Arc::clone(&new));

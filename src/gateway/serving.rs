@@ -30,7 +30,7 @@ pub(super) struct OperatorListener {
     pub(super) keys: bool,
 }
 
-/// What the servers share.
+/// The parts that the servers share.
 #[derive(Debug)]
 pub(super) struct Servers<'a> {
     pub(super) config: &'a Config,
@@ -41,7 +41,7 @@ pub(super) struct Servers<'a> {
 }
 
 impl Servers<'_> {
-    /// Starts the server of `server.listen`, over TLS if there is a certificate; `routes` are what it serves.
+    /// Starts the server of `server.listen`, over TLS if there is a certificate; it serves `routes`.
     pub(super) fn start<L: Listener>(
         &self,
         (listener, address): (L, SocketAddr),

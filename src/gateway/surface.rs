@@ -15,7 +15,7 @@ use crate::ingest::{Access, Front, READINGS_PATH, for_operators, readings_routes
 use crate::node::Latest;
 use crate::status::{ReadinessDetail, StatusSources};
 
-/// What the routes are made of.
+/// The parts that the routes need.
 #[derive(Debug)]
 pub(super) struct Surface {
     pub(super) access: Arc<Access>,

@@ -1,4 +1,4 @@
-//! Who sends a request, and whether that one may: decided once, from its head, before its body is read.
+//! The sender of a request, and its permission: decided once, from the head, before the body is read.
 //!
 //! | what | answer |
 //! |---|---|
@@ -6,7 +6,7 @@
 //! | no key, an unknown one, one that does not hold now, two that differ | 401 |
 //! | the key is for something else: `write` where the operator looks, `read` where readings are taken | 403 |
 //!
-//! Without a file of keys anyone may do what the listener serves.
+//! Without a file of keys, every client may use every path of the listener.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,11 +25,11 @@ use ipnet::IpNet;
 use thiserror::Error;
 use tokio::time::Instant;
 
-use super::refusal::RefusalReason;
+use super::refusal::{RefusalReason, whole_seconds};
 use crate::auth::addresses::Addresses;
 use crate::auth::presented::{InQuery, Presented};
 use crate::auth::usage::{KeyUsage, UsageTable};
-use crate::auth::{CallerError, Key, Keyring, Quota, Role};
+use crate::auth::{CallerError, Key, Keyring, Rate, Role};
 use crate::door::client_address;
 use crate::listener::Peer;
 use crate::problem::Problem;
@@ -75,7 +75,7 @@ impl Caller {
         }
     }
 
-    /// What the caller may write; `None`: anything.
+    /// The rights of the caller; `None` if the caller may write every reading.
     pub(super) fn grant(&self) -> Option<Arc<Grant>> {
         self.key()?.grant.clone()
     }
@@ -109,7 +109,7 @@ pub(super) enum AccessError {
     Role { name: Arc<str>, has: Role, needs: Role },
 }
 
-/// Lets only those through to a route who run the gateway: those with a key for reading, as soon as there are keys.
+/// Restricts a route to operators: once the gateway has keys, the route needs a key with the role `read`.
 pub fn for_operators(access: &Arc<Access>, route: MethodRouter) -> MethodRouter {
     route.route_layer(from_fn_with_state(Arc::clone(access), check_operator))
 }
@@ -153,12 +153,9 @@ impl AccessError {
     /// The header that belongs to the status.
     pub(super) fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
-            AccessError::TooManyUnauthorized { retry_after } => Some((
-                RETRY_AFTER,
-                HeaderValue::from(
-                    u64::try_from(retry_after.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1),
-                ),
-            )),
+            AccessError::TooManyUnauthorized { retry_after } => {
+                Some((RETRY_AFTER, whole_seconds(*retry_after)))
+            }
             AccessError::Unauthorized(_) => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
             AccessError::Role { .. } => None,
         }
@@ -167,7 +164,7 @@ impl AccessError {
 
 impl Access {
     /// Counts keys in `usage`; there are none before [`Access::set_keys`].
-    pub fn new(usage: Arc<UsageTable>, unauthorized: Option<Quota>, proxies: Vec<IpNet>) -> Access {
+    pub fn new(usage: Arc<UsageTable>, unauthorized: Option<Rate>, proxies: Vec<IpNet>) -> Access {
         let addresses = unauthorized.map(Addresses::new);
         Access { known: ArcSwapOption::empty(), usage, addresses, proxies }
     }
@@ -189,7 +186,7 @@ impl Access {
         Some(if self.proxies.is_empty() { address } else { client_address(address, headers, &self.proxies) })
     }
 
-    /// Says who sends a request, if that one has the role that it needs.
+    /// The sender of a request, which must have the role that the request needs.
     ///
     /// # Errors
     ///
@@ -211,7 +208,7 @@ impl Access {
         }
         let now = wall_time();
         let presented = Presented::read(headers, query, in_query);
-        let position = known.keyring.find(presented, peer.names(now), now).inspect_err(|_| {
+        let position = known.keyring.find(presented, peer.names(), now).inspect_err(|_| {
             if let Some((addresses, address)) = limit {
                 addresses.on_refused(address, Instant::now());
             }

@@ -193,7 +193,7 @@ impl HttpSurface {
         };
         if let Some(reason) = refusal {
             self.refusals.count(reason);
-            // The front records what it refuses, with what it knows of the body.
+            // The front records its refusals itself, with the beginning of the body.
             if let Some(asked) = asked.filter(|_| reason == "method" || !is_safe) {
                 let detail = format!("{}: {}", asked.method, response.status());
                 self.note_refusal(asked.uri.path(), asked.address, reason, &detail);
@@ -271,7 +271,7 @@ impl HttpSurface {
     }
 }
 
-/// What a request asked for, to be recorded if it is refused.
+/// The method, target and client of a request, for the record of a refusal.
 #[derive(Debug)]
 struct Asked {
     method: Method,

@@ -16,6 +16,7 @@ use crate::problem::{Problem, ReadingFault};
 use super::access::AccessError;
 use super::encoding::ENCODINGS;
 use super::key_header::KeyError;
+use super::refusal::whole_seconds;
 
 /// `Retry-After` of refusals that do not depend on how fast the buffer empties.
 const RETRY_SOON: Duration = Duration::from_secs(5);
@@ -209,15 +210,15 @@ impl IngestError {
             IngestError::BodyTooSlow { .. } | IngestError::NoLength => {
                 Some((CONNECTION, HeaderValue::from_static("close")))
             }
-            IngestError::KeyUnderWay => Some((RETRY_AFTER, seconds(RETRY_UNDER_WAY))),
+            IngestError::KeyUnderWay => Some((RETRY_AFTER, whole_seconds(RETRY_UNDER_WAY))),
             IngestError::Push(PushError::Full { retry_after } | PushError::Storage { retry_after, .. }) => {
-                Some((RETRY_AFTER, seconds(*retry_after)))
+                Some((RETRY_AFTER, whole_seconds(*retry_after)))
             }
             IngestError::Busy
             | IngestError::TooManyWait
             | IngestError::TooManyKeys
             | IngestError::Push(PushError::Closed)
-            | IngestError::NotDelivered(_) => Some((RETRY_AFTER, seconds(RETRY_SOON))),
+            | IngestError::NotDelivered(_) => Some((RETRY_AFTER, whole_seconds(RETRY_SOON))),
             _ => None,
         }
     }
@@ -286,10 +287,6 @@ fn ack_names(acks: &[Ack]) -> String {
 
 fn text(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).expect("the names in the tables are visible ASCII")
-}
-
-fn seconds(duration: Duration) -> HeaderValue {
-    HeaderValue::from(duration.as_secs().max(1))
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! The reasons under which refused requests are counted.
 
-use http::StatusCode;
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode};
 use prometheus::IntCounter;
 
 use crate::metrics::Metrics;
@@ -73,6 +75,12 @@ pub(super) fn of_status(status: StatusCode) -> Option<&'static str> {
 /// Why nothing of a request was taken, as an extension of its answer; `None` in it if something was, or nothing was asked.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RefusalReason(pub(super) Option<&'static str>);
+
+/// A time to wait, for `Retry-After`: whole seconds, rounded up, at least one.
+pub(super) fn whole_seconds(wait: Duration) -> HeaderValue {
+    let started = u64::from(wait.subsec_nanos() > 0);
+    HeaderValue::from((wait.as_secs() + started).max(1))
+}
 
 /// The metric `requests_refused_total`.
 #[derive(Debug)]

@@ -42,7 +42,7 @@ impl TlsGate {
         TlsGate { within, ..self }
     }
 
-    /// The connection with a client after its handshake; `None`, counted, if there is none.
+    /// Completes a handshake; `None` if it failed, which is counted.
     pub(super) async fn accept<S>(&self, stream: S) -> Option<TlsConnection<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,

@@ -11,7 +11,7 @@
 //! - A revoked or expired client certificate stays out: a resumed session is verified again ([`handshake`]), and a change of the
 //!   authorities or of the revocation lists ends all sessions and connections ([`trust`]).
 //! - A client with the gateway's own certificate is let in, and is nobody ([`pinned`]): `forebay healthcheck`.
-//! - Revocation lists turn away what they name. A certificate of which no list says anything, and a list past its end,
+//! - Revocation lists turn away the certificates that they name. A certificate that no list mentions, and a list past its end,
 //!   lock nobody out ([`trust`]).
 //!
 //! # Limits

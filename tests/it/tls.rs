@@ -119,6 +119,14 @@ impl Setup {
     }
 }
 
+/// The settings of a gateway whose clients must show a certificate of the authority.
+fn requiring_certificates(gateway: TestGateway, files: &Path, authority: &Authority) -> TestGateway {
+    write(files, "ca.pem", &authority.0.pem());
+    gateway
+        .set("server.tls.client_ca", files.join("ca.pem").display())
+        .set("server.tls.client_certificates", "required")
+}
+
 fn write(directory: &Path, name: &str, content: &str) {
     std::fs::write(directory.join(name), content).expect("written");
 }
@@ -241,13 +249,7 @@ async fn a_renewed_certificate_is_shown_to_the_next_client_and_a_bad_one_never()
 
 #[tokio::test]
 async fn where_client_certificates_are_required_nobody_else_is_served() {
-    let settings = |gateway: TestGateway, files: &Path, authority: &Authority| {
-        write(files, "ca.pem", &authority.0.pem());
-        gateway
-            .set("server.tls.client_ca", files.join("ca.pem").display())
-            .set("server.tls.client_certificates", "required")
-    };
-    let setup = Setup::start(settings).await;
+    let setup = Setup::start(requiring_certificates).await;
     let good = setup.authority.issue("device.example", later());
     assert_eq!(setup.client(Some(&good)).post().await, Some((202, false)));
     assert_eq!(setup.client(None).post().await, None);
@@ -264,11 +266,8 @@ async fn where_client_certificates_are_required_nobody_else_is_served() {
 #[tokio::test]
 async fn a_revoked_client_is_out_on_its_kept_and_on_its_resumed_connection() {
     let settings = |gateway: TestGateway, files: &Path, authority: &Authority| {
-        write(files, "ca.pem", &authority.0.pem());
         write(files, "crl.pem", &authority.revoking(&[]));
-        gateway
-            .set("server.tls.client_ca", files.join("ca.pem").display())
-            .set("server.tls.client_certificates", "required")
+        requiring_certificates(gateway, files, authority)
             .set("server.tls.crl", files.join("crl.pem").display())
     };
     let setup = Setup::start(settings).await;
@@ -287,13 +286,7 @@ async fn a_revoked_client_is_out_on_its_kept_and_on_its_resumed_connection() {
 
 #[tokio::test]
 async fn a_client_certificate_that_ends_on_a_kept_connection_is_401_and_closes_it() {
-    let settings = |gateway: TestGateway, files: &Path, authority: &Authority| {
-        write(files, "ca.pem", &authority.0.pem());
-        gateway
-            .set("server.tls.client_ca", files.join("ca.pem").display())
-            .set("server.tls.client_certificates", "required")
-    };
-    let setup = Setup::start(settings).await;
+    let setup = Setup::start(requiring_certificates).await;
     let pair = setup.authority.issue("device.example", wall_time() + Duration::from_secs(3));
     let client = setup.client(Some(&pair));
     let mut kept = client.connect().await.expect("a connection");

@@ -178,8 +178,8 @@ fn a_file_that_is_not_toml_or_has_another_field_or_type_is_told_with_its_line() 
 #[test]
 fn rates_have_a_number_and_a_unit() {
     let second = Duration::from_secs(1);
-    assert_eq!(parse_rate("200/s"), Ok(Quota { readings: 200, per: second }));
-    assert_eq!(parse_rate("1 / h"), Ok(Quota { readings: 1, per: 3600 * second }));
+    assert_eq!(parse_rate("200/s"), Ok(Rate { count: 200, per: second }));
+    assert_eq!(parse_rate("1 / h"), Ok(Rate { count: 1, per: 3600 * second }));
     for text in ["", "200", "0/s", "-1/s", "1.5/s", "1/w", "/s"] {
         assert!(parse_rate(text).is_err(), "{text}");
     }

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use forebay_reading::timestamp::Timestamp;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value, value};
 
-use crate::auth::Role;
 use crate::auth::secret::KeyHash;
+use crate::auth::{self, Role};
 
 /// The list of tables that the keys are.
 const KEY: &str = "key";
@@ -25,7 +25,7 @@ pub(super) struct NewKey<'a> {
 }
 
 impl NewKey<'_> {
-    /// The entry for the file; what is not asked for is left out.
+    /// The entry for the file, without the fields that were not given.
     pub(super) fn entry(&self) -> String {
         let mut table = Table::new();
         table["name"] = value(self.name);
@@ -71,6 +71,20 @@ impl Document {
     /// Why it is no TOML.
     pub(super) fn read(text: &str) -> Result<Document, String> {
         text.parse().map(Document).map_err(|error: toml_edit::TomlError| error.message().to_owned())
+    }
+
+    /// The text of the file, checked: a command never writes a file that a gateway would refuse.
+    ///
+    /// # Errors
+    ///
+    /// The faults that the file would have.
+    pub(super) fn checked(&self) -> Result<String, String> {
+        let text = self.to_string();
+        auth::parse(text.as_bytes()).map_err(|faults| {
+            let lines: Vec<_> = faults.iter().map(ToString::to_string).collect();
+            format!("the file would not be right after the change: {}", lines.join("; "))
+        })?;
+        Ok(text)
     }
 
     /// The tables of the keys.
@@ -194,12 +208,10 @@ pub(super) fn hash_of(item: &Value) -> (String, Option<Timestamp>) {
     }
 }
 
+/// A moment in whole seconds, as RFC 3339.
 fn rfc3339(time: Timestamp) -> String {
-    let mut text = Vec::new();
-    // Whole seconds: what a person reads.
     let seconds = time.nanos() / 1_000_000_000;
-    Timestamp::from_nanos(seconds * 1_000_000_000).unwrap_or(time).write(&mut text);
-    String::from_utf8_lossy(&text).into_owned()
+    Timestamp::from_nanos(seconds * 1_000_000_000).unwrap_or(time).to_string()
 }
 
 #[cfg(test)]

@@ -54,10 +54,6 @@ fn hash((hash, until): (String, Option<Timestamp>), now: SystemTime) -> String {
     match until {
         None => beginning,
         Some(until) if until < Timestamp::from_system(now) => format!("{beginning} (ended)"),
-        Some(until) => {
-            let mut text = Vec::new();
-            until.write(&mut text);
-            format!("{beginning} (until {})", String::from_utf8_lossy(&text))
-        }
+        Some(until) => format!("{beginning} (until {until})"),
     }
 }

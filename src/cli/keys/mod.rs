@@ -19,7 +19,7 @@ use super::terminal::{complain, show_line};
 use super::{DONE, FAILED, MISUSED};
 use crate::auth::secret::{KeyHash, draw};
 use crate::auth::{self, Role};
-use edit::{Document, NewKey};
+use edit::NewKey;
 use store::KeyFile;
 
 /// The file if no setting names another.
@@ -253,14 +253,4 @@ fn revoke(arguments: &RevokeArguments) -> Result<(), KeysFailure> {
     document.revoke(&arguments.name).map_err(|problem| format!("{}: {problem}", path.display()))?;
     file.write(&document)?;
     Ok(())
-}
-
-/// The text of a document, checked: a change of ours never leaves a file that a gateway would refuse.
-fn checked(document: &Document) -> Result<String, String> {
-    let text = document.to_string();
-    auth::parse(text.as_bytes()).map_err(|faults| {
-        let lines: Vec<_> = faults.iter().map(ToString::to_string).collect();
-        format!("the file would not be right after the change: {}", lines.join("; "))
-    })?;
-    Ok(text)
 }

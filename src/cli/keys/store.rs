@@ -3,20 +3,18 @@
 //! A change is written to a file beside it, synced, and renamed over it: a gateway sees the old content or the new. Owner,
 //! group and mode stay those of the old file; a new one is for its user alone, and belongs to whom its directory does.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::os::unix::fs::{MetadataExt as _, fchown};
 use std::path::{Path, PathBuf};
 
+use forebay_wal::private_files;
 use rustix::fs::{FlockOperation, flock};
 
-use super::checked;
 use super::edit::Document;
 use crate::filesystem;
 use crate::watched;
 
-/// Mode of a file that is made.
-const MODE: u32 = 0o600;
 /// How often another command may replace the file while this one waits for it.
 const TRIES_MAX: usize = 100;
 
@@ -87,7 +85,7 @@ impl KeyFile {
     ///
     /// A sentence for people; the old content is still there then.
     pub(super) fn write(&mut self, document: &Document) -> Result<(), String> {
-        let text = checked(document).map_err(|problem| format!("{}: {problem}", self.path.display()))?;
+        let text = document.checked().map_err(|problem| format!("{}: {problem}", self.path.display()))?;
         let new = self.path.with_added_extension("new");
         self.replace(&new, &text).map_err(|error| {
             let _ = fs::remove_file(&new);
@@ -103,8 +101,8 @@ impl KeyFile {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(new)?;
-        file.set_permissions(Permissions::from_mode(before.mode() & 0o7777))?;
+        let mut file = private_files::make_new(new, OpenOptions::new().write(true))?;
+        file.set_permissions(before.permissions())?;
         if (before.uid(), before.gid()) != (file.metadata()?.uid(), file.metadata()?.gid()) {
             fchown(&file, Some(before.uid()), Some(before.gid()))?;
         }
@@ -115,16 +113,12 @@ impl KeyFile {
     }
 }
 
-/// Makes an empty file, of the user and group of its directory where that can be had.
+/// Makes an empty file, unless it is there.
 fn make(path: &Path) -> io::Result<()> {
-    let file = match OpenOptions::new().write(true).create_new(true).mode(MODE).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        opened => opened?,
-    };
-    let directory = fs::metadata(parent(path))?;
-    // Only root may give a file away; as anybody else it stays this user's.
-    let _ = fchown(&file, Some(directory.uid()), Some(directory.gid()));
-    sync_directory(path)
+    match private_files::make_new(path, OpenOptions::new().write(true)) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.and_then(|_| sync_directory(path)),
+    }
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {

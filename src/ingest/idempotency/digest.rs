@@ -17,7 +17,7 @@ impl Digest {
     /// Bytes of a digest.
     pub(super) const BYTES: usize = 16;
 
-    /// The digest of a key. Each `owner`, who is named by a key of its own kind, has all keys to itself.
+    /// The digest of an idempotency key. Each `owner`, named by its access key, has a key space of its own.
     pub(super) fn of_key(owner: Option<&str>, key: &[u8]) -> Digest {
         let mut sha = Sha256::new();
         if let Some(owner) = owner {
