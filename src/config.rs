@@ -7,6 +7,7 @@ mod delivery;
 mod door;
 mod file;
 mod format;
+mod headers;
 mod ingest;
 mod layers;
 mod places;
@@ -329,8 +330,8 @@ mod tests {
         assert_eq!(config.delivery.batch.max_age, Duration::from_secs(2));
         let nodes: Vec<_> = config.delivery.nodes.iter().map(|node| node.url().as_str()).collect();
         assert_eq!(nodes, ["http://b:1/x", "http://c:2/y"]);
-        assert_eq!(config.delivery.headers["x-token"], "a");
-        assert_eq!(config.delivery.headers["authorization"], "Bearer b");
+        assert_eq!(config.delivery.headers.fixed["x-token"], "a");
+        assert_eq!(config.delivery.headers.fixed["authorization"], "Bearer b");
         let shown: Vec<_> =
             config.settings.iter().filter(|s| s.key.contains("headers")).map(|s| s.value.as_str()).collect();
         assert_eq!(shown, ["(hidden)", "(hidden)"]);

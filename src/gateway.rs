@@ -1,6 +1,7 @@
 //! Builds the gateway from its settings, and owns the order in which it starts and stops.
 
 mod files;
+mod node_files;
 mod outcome;
 mod serving;
 mod surface;
@@ -25,10 +26,9 @@ use crate::auth::usage::UsageTable;
 use crate::buffer::{Buffer, BufferConfig, OpenError, Opened};
 use crate::config::{Config, OperatorConfig};
 use crate::delivery::dead_letter::{Leftover, LetterDirectory};
-use crate::delivery::wire::{HttpClient, Wire};
 use crate::delivery::{
     DeadLetterConfig, DeadLetterError, DeadLetters, DeliveryConfig, NodeSource, Signals, TransportError,
-    Worker,
+    Uplink, Worker,
 };
 use crate::ingest::{self, Access, Acks, Front};
 use crate::listener::{self, Listener};
@@ -38,10 +38,12 @@ use crate::status::{self, StatusSources, Watch};
 use crate::tasks;
 use crate::tls::trust::ClientCertificates;
 use crate::via::Via;
-use crate::watched::FileWatcher;
+use crate::watched::{FileWatcher, Watched};
 
 pub use files::FileNotes;
 use files::FrontFiles;
+use node_files::NodeFiles;
+pub use node_files::NodeFilesCheck;
 pub use outcome::StopOutcome;
 use serving::{OperatorListener, Servers};
 use surface::Surface;
@@ -69,7 +71,7 @@ pub enum StartError {
         /// The system's error.
         error: io::Error,
     },
-    /// A file of the front door does not fit.
+    /// A file of keys, certificates or secrets does not fit.
     #[error("{0}")]
     Files(String),
     /// The embedded node did not start.
@@ -97,8 +99,8 @@ pub struct GatewayParts<L> {
     pub address: SocketAddr,
     /// The opened buffer.
     pub buffer: Opened,
-    /// Carries requests to nodes.
-    pub wire: Arc<dyn Wire>,
+    /// The way to the nodes.
+    pub uplink: Uplink,
     /// Random numbers for the keys of batches, delays and choices.
     pub random: fastrand::Rng,
     /// The gateway's metrics.
@@ -135,7 +137,7 @@ impl Gateway {
     ///
     /// [`StartError`]; nothing is left running then.
     pub async fn start(mut config: Config) -> Result<Gateway, StartError> {
-        let files = read_files(&config).await?;
+        let (files, node_files) = read_files(&config).await?;
         let (listener, address) = bind(config.server.listen).await?;
         let operator = match config.server.operator {
             Some(OperatorConfig { listen, keys }) => {
@@ -147,20 +149,22 @@ impl Gateway {
         warn_of_open_doors(&config, address);
         try_out(config.delivery.dead_letter.clone()).await?;
         let embedded = start_embedded_node(&mut config).await?;
-        let client = HttpClient::new(config.delivery.timeout, config.delivery.max_in_flight)?;
+        let client = Arc::new(node_files.client(&config.delivery)?);
+        let uplink = node_files.uplink(client.clone(), &config.delivery)?;
         let metrics = Arc::new(Metrics::new());
         let nodes = config.delivery.fixed_nodes();
         let buffer = open_buffer(config.buffer.clone(), nodes, Arc::clone(&metrics)).await?;
-        let (wire, random) = (Arc::new(client), fastrand::Rng::new());
-        let parts = GatewayParts { listener, address, buffer, wire, random, metrics };
-        let gateway = Gateway::assemble(parts, &config, embedded, operator, files);
+        let watched = node_files.watched(&config.delivery, &client, &uplink.credentials, &metrics);
+        let random = fastrand::Rng::new();
+        let parts = GatewayParts { listener, address, buffer, uplink, random, metrics };
+        let gateway = Gateway::assemble(parts, &config, embedded, operator, (files, watched));
         gateway.watch.look_after_dead_letters();
         Ok(gateway)
     }
 
     /// Starts a gateway from `parts` in the current runtime; `config` names its nodes.
     pub fn start_with<L: Listener>(parts: GatewayParts<L>, config: &Config) -> Gateway {
-        Gateway::assemble(parts, config, None, None, FrontFiles::default())
+        Gateway::assemble(parts, config, None, None, (FrontFiles::default(), Vec::new()))
     }
 
     fn assemble<L: Listener>(
@@ -168,14 +172,14 @@ impl Gateway {
         config: &Config,
         embedded: Option<Node>,
         operator: Option<OperatorListener>,
-        files: FrontFiles,
+        (files, mut watched): (FrontFiles, Vec<Watched>),
     ) -> Gateway {
-        let GatewayParts { listener, address, buffer, wire, random, metrics } = parts;
+        let GatewayParts { listener, address, buffer, uplink, random, metrics } = parts;
         let Opened { buffer, outlet, memos } = buffer;
         let (leaving, draining) = (CancellationToken::new(), CancellationToken::new());
         let signals = Signals::default();
-        let worker = Worker::over(
-            wire,
+        let worker = Worker::new(
+            uplink.clone(),
             DeliveryConfig { own_address: Some(address), ..config.delivery.clone() },
             outlet,
             Arc::clone(&metrics),
@@ -184,7 +188,8 @@ impl Gateway {
         );
         let usage = Arc::new(UsageTable::new(metrics.key_readings.clone()));
         let access = access(config, &usage);
-        let (tls, watched) = files.put_in_force(&access, &metrics);
+        let (tls, front_watched) = files.put_in_force(&access, &metrics);
+        watched.extend(front_watched);
         let front = Arc::new(front(config, &access, &buffer, &memos, &draining, &metrics, worker.via()));
         let status = Arc::new(StatusSources {
             started_at: Instant::now(),
@@ -196,7 +201,7 @@ impl Gateway {
             keys: Arc::clone(&usage),
             tls: tls.clone(),
             rejections: front.rejections(),
-            secrets: config.delivery.secrets(),
+            credentials: uplink.credentials,
             metrics: Arc::clone(&metrics),
             openapi: openapi(),
         });
@@ -364,6 +369,15 @@ pub fn check_files(config: &Config) -> Result<FileNotes, String> {
     FrontFiles::read(config).map(|files| files.notes(&config.door.hosts))
 }
 
+/// Checks the files for calls to nodes.
+///
+/// # Errors
+///
+/// The fault that would stop the start.
+pub fn check_node_files(config: &DeliveryConfig) -> Result<NodeFilesCheck, StartError> {
+    NodeFiles::read(config).map_err(StartError::Files)?.check(config)
+}
+
 /// Returns when a task that is there has ended.
 async fn ended(task: Option<&mut JoinHandle<()>>) {
     match task {
@@ -379,11 +393,17 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartErr
     Ok((listener, bound))
 }
 
-/// Reads the files of the front door on a thread for blocking work.
-async fn read_files(config: &Config) -> Result<FrontFiles, StartError> {
+/// Reads the files of keys, certificates and secrets on a thread for blocking work.
+async fn read_files(config: &Config) -> Result<(FrontFiles, NodeFiles), StartError> {
     let config = config.clone();
-    let read = tokio::task::spawn_blocking(move || FrontFiles::read(&config)).await;
-    tasks::outcome(read).await.map_err(StartError::Files)
+    let read = move || match (FrontFiles::read(&config), NodeFiles::read(&config.delivery)) {
+        (Ok(front), Ok(nodes)) => Ok((front, nodes)),
+        (front, nodes) => {
+            let problems: Vec<_> = front.err().into_iter().chain(nodes.err()).collect();
+            Err(StartError::Files(problems.join("\n")))
+        }
+    };
+    tasks::outcome(tokio::task::spawn_blocking(read).await).await
 }
 
 /// Says which listeners anybody on the network may use.

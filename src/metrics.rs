@@ -137,7 +137,7 @@ pub const TABLE: &[MetricRow] = &[
     counter(
         "file_reloads_total",
         &["files", "result"],
-        "Changed content of watched files (keys), by whether it was taken or refused.",
+        "Changed content of watched files (keys, cluster.headers, cluster.tls), by whether it was taken or refused.",
     ),
     gauge(
         "tls_certificate_expiry_timestamp_seconds",

@@ -182,7 +182,7 @@ fn proc_file(process: &str, name: &str) -> anyhow::Result<String> {
 }
 
 fn client() -> reqwest::Result<reqwest::Client> {
-    reqwest::Client::builder().timeout(ANSWER_WITHIN).no_proxy().build()
+    forebay_load::client::builder().timeout(ANSWER_WITHIN).build()
 }
 
 /// An address that nobody listened on a moment ago.

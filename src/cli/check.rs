@@ -4,20 +4,18 @@
 //! A node is tried with a request like a batch's that stores nothing. If the format has no such request, the check only
 //! connects, because the effect of any other request is unknown.
 
+mod node;
 mod outlook;
 mod owner;
 mod place;
 mod rehearsal;
 
-use std::collections::BTreeSet;
 use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args;
 use forebay_reading::text::EscapingWriter;
-use tokio::net::{TcpStream, ToSocketAddrs};
 
 use super::dead_letters::shown;
 use super::settings::SettingsArguments;
@@ -25,11 +23,12 @@ use super::terminal::complain;
 use super::{DONE, FAILED, MISUSED};
 use crate::buffer::disk;
 use crate::config::{Config, IneffectiveSetting};
+use crate::delivery::NodeSource;
 use crate::delivery::dead_letter::{Leftover, LetterDirectory};
-use crate::delivery::{NodeSource, Trials, is_own};
 use crate::directory_lock;
-use crate::gateway::check_files;
+use crate::gateway::{check_files, check_node_files};
 use crate::listener::advice_on_address;
+use node::NodeCheck;
 use rehearsal::RehearsalError;
 
 /// Most lines that are shown about a node.
@@ -93,20 +92,25 @@ fn rehearse(config: &Config, file: &Path) -> u8 {
 fn check(config: &Config, out: &mut impl Write) -> io::Result<u8> {
     write_settings(config, out)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let trials = Trials::new(&config.delivery).map_err(io::Error::other)?;
-    let findings = check_machine(config);
+    let mut findings = check_machine(config);
+    let nodes = match check_node_files(&config.delivery) {
+        Ok(files) => {
+            let faults = files.faults.iter().map(|fault| Finding::Fault(format!("cluster.tls: {fault}")));
+            findings.extend(faults);
+            NodeCheck::new(&config.delivery, files)
+        }
+        Err(problem) => {
+            findings.push(Finding::Fault(problem.to_string()));
+            NodeCheck::without_files(&config.delivery)
+        }
+    };
     let is_fault = |finding: &Finding| matches!(finding, Finding::Fault(_));
     let mut status = if findings.iter().any(is_fault) { FAILED } else { DONE };
     for finding in &findings {
         write_finding(finding, out)?;
     }
     for source in &config.delivery.nodes {
-        let tried = match source {
-            NodeSource::Address(_) => {
-                vec![(source.to_string(), runtime.block_on(try_node(source, None, config, trials.as_ref())))]
-            }
-            NodeSource::Name(_) => runtime.block_on(try_name(source, config, trials.as_ref())),
-        };
+        let tried = runtime.block_on(nodes.try_source(source));
         for (node, result) in tried {
             if result.is_err() {
                 status = FAILED;
@@ -248,66 +252,4 @@ fn write_settings(config: &Config, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "{key} = {value}  ({origin}): has no effect {why}")?;
     }
     Ok(())
-}
-
-/// Tries a node, at `address` if its source is a name, and describes the result.
-async fn try_node(
-    source: &NodeSource,
-    address: Option<SocketAddr>,
-    config: &Config,
-    trials: Option<&Trials>,
-) -> Result<String, String> {
-    let timeout = config.delivery.timeout;
-    let connected = async {
-        match address {
-            Some(address) => connect(address, timeout).await,
-            None => connect(source.host_and_port(), timeout).await,
-        }
-    };
-    match trials {
-        None => connected.await,
-        Some(trials) => {
-            if trials.allow_silence() {
-                connected.await?;
-            }
-            trials.run(source, address).await
-        }
-    }
-}
-
-/// Resolves a name and tries the node at each of its addresses. A name without addresses is one failure.
-async fn try_name(
-    source: &NodeSource,
-    config: &Config,
-    trials: Option<&Trials>,
-) -> Vec<(String, Result<String, String>)> {
-    let (host, port) = source.host_and_port();
-    let timeout = config.delivery.timeout;
-    let addresses = match tokio::time::timeout(timeout, config.delivery.resolver.resolve(host, port)).await {
-        Ok(Ok(addresses)) => addresses.into_iter().collect::<BTreeSet<_>>(),
-        Ok(Err(error)) => return vec![(source.to_string(), Err(format!("is not found: {error}")))],
-        Err(_) => return vec![(source.to_string(), Err("is not found in time".to_owned()))],
-    };
-    if addresses.is_empty() {
-        return vec![(source.to_string(), Err("has no address".to_owned()))];
-    }
-    let mut tried = Vec::new();
-    for address in addresses {
-        let is_own = config.delivery.own_address.is_some_and(|own| is_own(address, own));
-        let found = match is_own {
-            true => Err("is this gateway itself, and is not sent to".to_owned()),
-            false => try_node(source, Some(address), config, trials).await,
-        };
-        tried.push((format!("{source} at {address}"), found));
-    }
-    tried
-}
-
-/// Connects, and sends nothing.
-async fn connect(address: impl ToSocketAddrs, timeout: Duration) -> Result<String, String> {
-    match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
-        Ok(Ok(_)) => Ok("takes connections".to_owned()),
-        Ok(Err(error)) => Err(format!("cannot be reached: {error}")),
-        Err(_) => Err("did not answer in time".to_owned()),
-    }
 }

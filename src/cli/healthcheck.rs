@@ -173,7 +173,7 @@ pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
 }
 
 async fn ask(url: &str) -> anyhow::Result<()> {
-    let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build()?;
+    let client = forebay_load::client::builder().timeout(TIMEOUT).build()?;
     let response = client.get(url).send().await.context("no answer")?;
     anyhow::ensure!(response.status().is_success(), "the answer is {}", response.status());
     Ok(())

@@ -8,18 +8,17 @@ use std::time::Duration;
 use forebay_reading::quantity::{format_duration, format_size};
 use forebay_reading::registry::Registry;
 use forebay_stores::STORES;
-use http::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
 use super::layers::{Layers, Setting, SettingOrigin, list};
 use super::{
-    HOUR, IneffectiveSetting, MILLISECOND, choice, count, dead_letter, duration, format, ratio, size,
-    transform, usize_of,
+    HOUR, IneffectiveSetting, MILLISECOND, choice, count, dead_letter, duration, format, headers, ratio,
+    size, tls, transform, usize_of,
 };
 use crate::backoff::Backoff;
 use crate::delivery::{
     BatchConfig, COMPRESSIONS, Compression, DNS_PREFIX, DeliveryConfig, Failover, HealthConfig, NODES_MAX,
-    NodeSource, ReplicateConfig, ShardConfig, SystemResolver, is_reserved, leads_to,
+    NodeSource, ReplicateConfig, ShardConfig, SystemResolver, leads_to,
 };
 use crate::node;
 use crate::node_id::NodeId;
@@ -63,7 +62,8 @@ pub(super) fn read(layers: &mut Layers, listen: SocketAddr) -> DeliveryConfig {
         compression: *choice(layers, "cluster.compression", &COMPRESSIONS),
         timeout: duration(layers, "cluster.timeout", MILLISECOND..=HOUR),
         max_in_flight: count(layers, "cluster.max_in_flight", 1..=1024),
-        headers: headers(layers),
+        headers: headers::read(layers),
+        tls: tls::cluster(layers),
         dead_letter: dead_letter::read(layers),
         retry,
         health: HealthConfig {
@@ -105,7 +105,10 @@ pub(super) fn without_effect(layers: &Layers, config: &DeliveryConfig) -> Vec<In
             Some("with another route than `replicate`".to_owned())
         }
         "cluster.resolve_every" if config.fixed_nodes() == config.nodes.len() => {
-            Some("without `dns+http://` nodes".to_owned())
+            Some("without `dns+http://` or `dns+https://` nodes".to_owned())
+        }
+        _ if key.starts_with("cluster.tls.") && !config.has_tls() => {
+            Some("without `https://` or `dns+https://` nodes".to_owned())
         }
         _ => None,
     };
@@ -206,23 +209,6 @@ fn refuse_misfits_of_the_embedded_node(layers: &mut Layers, config: &DeliveryCon
     }
 }
 
-/// The message for a header that must not be set.
-const RESERVED: &str = "must not be set here: HTTP, the format of the bodies or Forebay itself sets this header; allowed are \
-    others, such as authorization or x-api-key";
-
-fn headers(layers: &mut Layers) -> HeaderMap {
-    let header = |name: &str, value: &str| {
-        let name: HeaderName = name.parse().map_err(|_| "is not the name of an HTTP header".to_owned())?;
-        if is_reserved(&name) {
-            return Err(RESERVED.to_owned());
-        }
-        let mut value: HeaderValue = value.parse().map_err(|_| "must be visible ASCII".to_owned())?;
-        value.set_sensitive(true);
-        Ok((name, value))
-    };
-    layers.get_table("cluster.headers", header).into_iter().collect()
-}
-
 fn node_sources(texts: &[String]) -> Result<Vec<NodeSource>, String> {
     let sources: Vec<NodeSource> = texts.iter().map(|text| node_source(text)).collect::<Result<_, _>>()?;
     if sources.len() > NODES_MAX {
@@ -251,10 +237,10 @@ fn node_url(text: &str, example: &str) -> Result<Url, String> {
     let url: Url =
         text.parse().map_err(|error| format!("`{shown}` is not an address, {example}: {error}"))?;
     match url.scheme() {
-        "http" if url.host_str().is_some_and(|host| !host.is_empty()) => Ok(url),
-        "http" => Err(format!("`{shown}` has no host, {example}")),
+        "http" | "https" if url.host_str().is_some_and(|host| !host.is_empty()) => Ok(url),
+        "http" | "https" => Err(format!("`{shown}` has no host, {example}")),
         other => Err(format!(
-            "`{other}` is no scheme for a node in this version; allowed: http and dns+http, {example}"
+            "`{other}` is no scheme for a node; allowed: http, https, dns+http and dns+https, {example}"
         )),
     }
 }

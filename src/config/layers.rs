@@ -82,6 +82,14 @@ pub struct Setting {
     pub origin: SettingOrigin,
 }
 
+/// A setting of a table whose keys users choose.
+#[derive(Debug)]
+pub(super) struct TableMember<T> {
+    pub(super) member: T,
+    /// The value as people may see it; `None`: it is a secret.
+    pub(super) shown: Option<String>,
+}
+
 /// The settings of all layers, with the faults found so far.
 #[derive(Debug)]
 pub(super) struct Layers {
@@ -200,11 +208,12 @@ impl Layers {
         }
     }
 
-    /// Reads all settings of a table whose keys users choose. Their values count as secrets and are not shown.
+    /// Reads all settings of a table whose keys users choose. A key within a table in it is the two keys with a dot
+    /// between. Values count as secrets unless `parse` says how they are shown.
     pub(super) fn get_table<T>(
         &mut self,
         table: &str,
-        parse: impl Fn(&str, &str) -> Result<T, String>,
+        parse: impl Fn(&str, &str) -> Result<TableMember<T>, String>,
     ) -> Vec<T> {
         let prefix = format!("{table}.");
         let below: Vec<_> = self
@@ -218,8 +227,9 @@ impl Layers {
             self.used.insert(key.clone());
             let text = refuse_empty(&value, &origin).and_then(|()| Ok(value.text()?));
             match text.and_then(|text| parse(&key[prefix.len()..], text)) {
-                Ok(member) => {
-                    self.settings.push(Setting { key, value: "(hidden)".to_owned(), origin });
+                Ok(TableMember { member, shown }) => {
+                    let value = shown.unwrap_or_else(|| "(hidden)".to_owned());
+                    self.settings.push(Setting { key, value, origin });
                     members.push(member);
                 }
                 Err(problem) => self.faults.push(ConfigFault { origin, key, problem }),

@@ -1,10 +1,11 @@
-//! The settings of TLS on the gateway's own listener.
+//! The settings of TLS: on the gateway's own listener, and for calls to nodes.
 
 use forebay_reading::registry::Registry;
 
 use super::auth::path;
 use super::layers::Layers;
 use super::optional;
+use crate::tls::client::ClientTlsConfig;
 use crate::tls::server::ServerTlsConfig;
 use crate::tls::trust::ClientCertificates;
 
@@ -42,6 +43,25 @@ pub(super) fn server(layers: &mut Layers) -> Option<ServerTlsConfig> {
         crl,
         client_certificates: client_certificates.unwrap_or(ClientCertificates::Optional),
     })
+}
+
+/// Reads `cluster.tls`, the files for calls to nodes over TLS.
+pub(super) fn cluster(layers: &mut Layers) -> ClientTlsConfig {
+    let tls = ClientTlsConfig {
+        ca: path(layers, "cluster.tls.ca"),
+        certificate: path(layers, "cluster.tls.certificate"),
+        key: path(layers, "cluster.tls.key"),
+    };
+    for (setting, lacks, other) in [
+        ("certificate", tls.certificate.is_some() && tls.key.is_none(), "key"),
+        ("key", tls.key.is_some() && tls.certificate.is_none(), "certificate"),
+    ] {
+        if lacks {
+            let problem = format!("needs cluster.tls.{other}, which is not set");
+            layers.fault(&format!("cluster.tls.{setting}"), problem);
+        }
+    }
+    tls
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ pub mod batch;
 pub mod batcher;
 pub mod breaker;
 pub mod budget;
+pub mod credentials;
 pub mod dead_letter;
 pub mod lanes;
 mod latency;
@@ -46,6 +47,7 @@ mod source;
 pub mod transforms;
 pub mod transport;
 mod trial;
+mod uplink;
 pub mod wire;
 mod worker;
 
@@ -55,11 +57,11 @@ use std::time::Duration;
 
 use forebay_stores::Store;
 use forebay_transform::TransformConfig;
-use http::HeaderMap;
 
 use crate::backoff::Backoff;
 use crate::routing::Routing;
-use secrets::Secrets;
+use crate::tls::client::ClientTlsConfig;
+use credentials::HeadersConfig;
 
 pub use batcher::BatchConfig;
 pub use breaker::{BreakerState, HealthConfig};
@@ -72,6 +74,7 @@ pub use shards::Failover;
 pub use source::{DNS_PREFIX, NodeSource};
 pub use transport::{COMPRESSIONS, Compression, is_reserved};
 pub use trial::Trials;
+pub use uplink::Uplink;
 pub use wire::TransportError;
 pub use worker::{Signals, Worker};
 
@@ -101,7 +104,9 @@ pub struct DeliveryConfig {
     /// Most batches in flight to one node.
     pub max_in_flight: usize,
     /// Headers added to every request.
-    pub headers: HeaderMap,
+    pub headers: HeadersConfig,
+    /// The files for calls over TLS.
+    pub tls: ClientTlsConfig,
     /// The settings of dead letters.
     pub dead_letter: DeadLetterConfig,
     /// Delays between attempts.
@@ -133,9 +138,9 @@ pub struct ReplicateConfig {
 }
 
 impl DeliveryConfig {
-    /// The secrets in these settings.
-    pub fn secrets(&self) -> Secrets {
-        Secrets::of(self.nodes.iter().map(NodeSource::url), &self.headers)
+    /// Whether any node is called over TLS.
+    pub fn has_tls(&self) -> bool {
+        self.nodes.iter().any(NodeSource::is_over_tls)
     }
 
     /// The number of nodes with fixed addresses; the others come from DNS.

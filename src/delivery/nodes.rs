@@ -79,7 +79,7 @@ impl ClusterNodes {
         });
         let (indices, urls): (Vec<usize>, Vec<Url>) = fixed.unzip();
         let ids = NodeId::for_urls(&urls);
-        let endpoints = urls.into_iter().map(|url| Endpoint { url, host: None });
+        let endpoints = urls.into_iter().map(Endpoint::at);
         let nodes = ids.into_iter().zip(endpoints).zip(indices);
         let nodes: Vec<ClusterNode> = nodes
             .map(|((id, endpoint), source)| ClusterNode::new(id, endpoint, source, &config, now))

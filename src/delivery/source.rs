@@ -10,6 +10,8 @@ use crate::node_id::without_credentials;
 
 /// The prefix of an entry whose name is looked up: `dns+http://…`.
 pub const DNS_PREFIX: &str = "dns+";
+/// The scheme of nodes that are called over TLS.
+const HTTPS: &str = "https";
 
 /// One entry of `cluster.nodes`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,13 +22,37 @@ pub enum NodeSource {
     Name(Url),
 }
 
-/// The URL of one node, and the `Host` of requests there.
+/// How one node is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Endpoint {
+pub struct Endpoint {
     /// The URL of requests.
-    pub(super) url: Url,
+    pub url: Url,
     /// The `Host` header, if it differs from the host of the URL.
-    pub(super) host: Option<HeaderValue>,
+    pub host: Option<HeaderValue>,
+    /// The address to connect to, if it is not to be found by the host of the URL.
+    pub address: Option<SocketAddr>,
+}
+
+impl Endpoint {
+    /// A node at the host of a URL.
+    pub fn at(url: Url) -> Endpoint {
+        Endpoint { url, host: None, address: None }
+    }
+
+    /// The URL with the node's address as its host, which no other node has.
+    pub(super) fn own_url(&self) -> Url {
+        let mut url = self.url.clone();
+        if let Some(address) = self.address {
+            set_address(&mut url, address);
+        }
+        url
+    }
+}
+
+fn set_address(url: &mut Url, address: SocketAddr) {
+    // Neither fails: the URL has a host, and a scheme with ports.
+    let _ = url.set_ip_host(address.ip());
+    let _ = url.set_port(Some(address.port()));
 }
 
 impl NodeSource {
@@ -44,12 +70,20 @@ impl NodeSource {
         (host, url.port_or_known_default().unwrap_or(80))
     }
 
+    /// Whether the node is called over TLS.
+    pub fn is_over_tls(&self) -> bool {
+        self.url().scheme() == HTTPS
+    }
+
     /// The endpoint of the node at one of the source's addresses.
+    ///
+    /// Over TLS a name stays in the URL, since the certificate is checked against it.
     pub(super) fn endpoint(&self, address: SocketAddr) -> Endpoint {
         let mut url = self.url().clone();
-        // Neither fails: the URL has a host, and a scheme with ports.
-        let _ = url.set_ip_host(address.ip());
-        let _ = url.set_port(Some(address.port()));
+        if matches!(self, NodeSource::Name(_)) && self.is_over_tls() {
+            return Endpoint { url, host: None, address: Some(address) };
+        }
+        set_address(&mut url, address);
         let host = match self {
             NodeSource::Address(_) => None,
             NodeSource::Name(named) => {
@@ -57,7 +91,7 @@ impl NodeSource {
                 HeaderValue::try_from(format!("{}:{port}", named.host_str().unwrap_or_default())).ok()
             }
         };
-        Endpoint { url, host }
+        Endpoint { url, host, address: None }
     }
 }
 
@@ -86,6 +120,14 @@ mod tests {
         check("http://store:9000/x", "10.0.0.1:9000", "http://10.0.0.1:9000/x", "store:9000");
         check("http://store:9000/x", "[fd00::7]:9000", "http://[fd00::7]:9000/x", "store:9000");
         check("http://u:p@store/x?y=1", "10.0.0.1:80", "http://u:p@10.0.0.1/x?y=1", "store:80");
+        let source = NodeSource::Name("https://u:p@store:8443/x".parse().expect("a URL"));
+        let address = "10.0.0.1:8443".parse().expect("an address");
+        let endpoint = source.endpoint(address);
+        assert_eq!(endpoint.url.as_str(), "https://u:p@store:8443/x", "the certificate is for the name");
+        assert_eq!((endpoint.host.as_ref(), endpoint.address), (None, Some(address)));
+        assert_eq!(endpoint.own_url().as_str(), "https://u:p@10.0.0.1:8443/x");
+        let source = NodeSource::Name("https://store/".parse().expect("a URL"));
+        assert_eq!((source.host_and_port(), source.is_over_tls()), (("store", 443), true));
         let source = NodeSource::Name("http://u:p@store/x?y=1".parse().expect("a URL"));
         assert_eq!(source.to_string(), "dns+http://store:80/x");
         assert_eq!(source.host_and_port(), ("store", 80));

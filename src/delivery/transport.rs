@@ -21,7 +21,9 @@ use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::DeliveryConfig;
-use super::secrets::{Extent, Secrets};
+use super::credentials::{Credentials, CredentialsInForce};
+use super::secrets::Extent;
+use super::source::Endpoint;
 use super::wire::{Wire, WireError, WireRequest};
 use crate::via::{FOREBAY_VIA, Via};
 use crate::zstd_contexts;
@@ -59,10 +61,8 @@ pub struct TransportConfig {
     pub compression: Compression,
     /// The kind of store that the nodes are.
     pub store: Arc<dyn Store>,
-    /// Headers from the configuration, added to every request.
-    pub headers: HeaderMap,
-    /// The secrets to hide in every text of a node.
-    pub secrets: Arc<Secrets>,
+    /// What requests carry to be let in, and the secrets to hide in every text of a node.
+    pub credentials: CredentialsInForce,
     /// The gateways that the readings have passed, for `Forebay-Via`.
     pub via: Arc<Via>,
 }
@@ -70,10 +70,8 @@ pub struct TransportConfig {
 /// One batch on its way to one node.
 #[derive(Clone, Debug)]
 pub struct BatchRequest {
-    /// The node's URL.
-    pub url: Url,
-    /// The `Host` header, if it differs from the host of the URL.
-    pub host: Option<HeaderValue>,
+    /// The node.
+    pub endpoint: Endpoint,
     /// The `Idempotency-Key`.
     pub key: String,
     /// The number of readings.
@@ -89,9 +87,9 @@ pub struct Transport {
     timeout: Duration,
     compression: Compression,
     store: Arc<dyn Store>,
-    /// Headers of every request.
+    /// Headers of every request but those of the settings.
     headers: HeaderMap,
-    secrets: Arc<Secrets>,
+    credentials: CredentialsInForce,
     via: Arc<Via>,
 }
 
@@ -99,15 +97,15 @@ impl Transport {
     /// Sends over `wire`.
     pub fn new(config: TransportConfig, wire: Arc<dyn Wire>) -> Transport {
         let (headers, compression) = headers::common(&config);
-        let TransportConfig { timeout, store, secrets, via, .. } = config;
-        Transport { wire, timeout, compression, store, headers, secrets, via }
+        let TransportConfig { timeout, store, credentials, via, .. } = config;
+        Transport { wire, timeout, compression, store, headers, credentials, via }
     }
 
     /// Sends a batch and interprets the answer. Takes at most the configured time.
     ///
     /// If the future is dropped, the node may or may not have the batch.
     pub async fn send(&self, request: BatchRequest) -> Answer {
-        let BatchRequest { url, host, key, readings, body } = request;
+        let BatchRequest { endpoint: Endpoint { url, host, address }, key, readings, body } = request;
         let url = with_query(url, self.store.query(&key));
         let body = match compress(self.compression, body).await {
             Ok(body) => body,
@@ -116,7 +114,8 @@ impl Transport {
         let Ok(key) = HeaderValue::try_from(format!("\"{key}\"")) else {
             return Answer::internal(format!("the key `{key}` does not fit into a header"));
         };
-        let mut headers = self.headers.clone();
+        let credentials = self.credentials.load_full();
+        let mut headers = self.headers(&credentials);
         headers.insert(IDEMPOTENCY_KEY, key);
         headers.insert(FOREBAY_READINGS, HeaderValue::from(readings));
         headers.insert(FOREBAY_VIA, self.via.header(Instant::now()));
@@ -124,30 +123,37 @@ impl Transport {
             headers.insert(HOST, host);
         }
         let deadline = Instant::now() + self.timeout;
-        match timeout_at(deadline, self.wire.post(WireRequest { url, headers, body })).await {
+        match timeout_at(deadline, self.wire.post(WireRequest { url, address, headers, body })).await {
             Ok(Ok(answer)) => {
-                let (store, secrets) = (&*self.store, &self.secrets);
+                let (store, secrets) = (&*self.store, credentials.secrets());
                 AnswerReader { store, secrets, readings, deadline }.read(answer).await
             }
             Ok(Err(error)) => Answer::none(
                 reason(&error),
-                self.secrets.hide(&error.to_string(), Extent::Whole).into_owned(),
+                credentials.secrets().hide(&error.to_string(), Extent::Whole).into_owned(),
             ),
             Err(_elapsed) => Answer::none(RetryReason::Timeout, "no answer in time".to_owned()),
         }
     }
 
+    /// The headers of the settings, and over them those that Forebay sets itself.
+    fn headers(&self, credentials: &Credentials) -> HeaderMap {
+        let mut headers = credentials.headers().clone();
+        headers.extend(self.headers.clone());
+        headers
+    }
+
     /// Posts a trial the way a batch is posted, though it stores nothing. Returns the answer with the start of its body.
     pub(super) async fn try_out(
         &self,
-        url: Url,
-        host: Option<HeaderValue>,
+        endpoint: Endpoint,
         trial: &TrialRequest,
     ) -> Result<TrialAnswer, WireError> {
+        let Endpoint { url, host, address } = endpoint;
         let url = with_query(url, trial.query.clone());
         let body =
             compress(self.compression, trial.body.clone().into()).await.map_err(WireError::Internal)?;
-        let mut headers = self.headers.clone();
+        let mut headers = self.headers(&self.credentials.load());
         headers.extend(host.map(|host| (HOST, host)));
         headers.insert(FOREBAY_VIA, self.via.header(Instant::now()));
         // reqwest omits the length of an empty body, and ClickHouse insists on it.
@@ -157,7 +163,7 @@ impl Transport {
             Silence::Allowed => self.timeout.min(SILENCE_MAX),
         };
         let deadline = Instant::now() + patience;
-        let posted = timeout_at(deadline, self.wire.post(WireRequest { url, headers, body })).await;
+        let posted = timeout_at(deadline, self.wire.post(WireRequest { url, address, headers, body })).await;
         let (head, body) = posted.map_err(|elapsed| WireError::Timeout(elapsed.to_string()))??.into_parts();
         let body = read_body(body, ANSWER_BYTES_MAX, deadline).await;
         let body = decompress(body, &head.headers, ANSWER_BYTES_MAX).await;
@@ -175,14 +181,14 @@ pub(super) struct TrialAnswer {
     pub(super) body: String,
 }
 
-impl From<&DeliveryConfig> for TransportConfig {
-    fn from(config: &DeliveryConfig) -> TransportConfig {
+impl TransportConfig {
+    /// The settings of a delivery.
+    pub fn new(config: &DeliveryConfig, credentials: CredentialsInForce) -> TransportConfig {
         TransportConfig {
             timeout: config.timeout,
             compression: config.compression,
             store: Arc::clone(&config.store),
-            headers: config.headers.clone(),
-            secrets: Arc::new(config.secrets()),
+            credentials,
             via: Arc::new(Via::new(fastrand::u128(..))),
         }
     }
@@ -198,8 +204,7 @@ impl TransportConfig {
             store: forebay_stores::STORES.find("ndjson").expect("a format")(
                 &forebay_stores::StoreConfig::default(),
             ),
-            headers: HeaderMap::new(),
-            secrets: Arc::default(),
+            credentials: CredentialsInForce::default(),
             via: Arc::new(Via::new(7)),
         }
     }
@@ -265,7 +270,12 @@ mod tests {
         let url = "http://node/".parse().expect("a URL");
         let started = Instant::now();
         let answer = transport
-            .send(BatchRequest { url, host: None, key: "k".to_owned(), readings: 1, body: Bytes::new() })
+            .send(BatchRequest {
+                endpoint: Endpoint::at(url),
+                key: "k".to_owned(),
+                readings: 1,
+                body: Bytes::new(),
+            })
             .await;
         (answer, started.elapsed())
     }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use forebay_stores::{NodeAnswer, Silence, Store, TrialRequest, judge};
 use http::HeaderValue;
 
-use super::secrets::{Extent, Secrets};
+use super::credentials::CredentialsInForce;
+use super::secrets::Extent;
 use super::source::Endpoint;
 use super::transport::{Transport, TransportConfig};
-use super::wire::{HttpClient, TransportError, WireError};
+use super::uplink::Uplink;
+use super::wire::WireError;
 use super::{DeliveryConfig, NodeSource};
 
 /// Tests nodes with the trial requests of the cluster's format.
@@ -18,26 +20,20 @@ pub struct Trials {
     transport: Transport,
     store: Arc<dyn Store>,
     trials: Vec<TrialRequest>,
-    /// The secrets to hide in every text of a node.
-    secrets: Arc<Secrets>,
+    credentials: CredentialsInForce,
 }
 
 impl Trials {
     /// Sets up the trials; `None` if the format has no request that stores nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`TransportError`] if there is no HTTP client.
-    pub fn new(config: &DeliveryConfig) -> Result<Option<Trials>, TransportError> {
+    pub fn new(config: &DeliveryConfig, uplink: Uplink) -> Option<Trials> {
         let trials = config.store.trials();
         if trials.is_empty() {
-            return Ok(None);
+            return None;
         }
-        let client = HttpClient::new(config.timeout, 1)?;
-        let transport = TransportConfig::from(config);
-        let (store, secrets) = (Arc::clone(&config.store), Arc::clone(&transport.secrets));
-        let transport = Transport::new(transport, Arc::new(client));
-        Ok(Some(Trials { transport, store, trials, secrets }))
+        let Uplink { wire, credentials } = uplink;
+        let (store, transport) =
+            (Arc::clone(&config.store), TransportConfig::new(config, Arc::clone(&credentials)));
+        Some(Trials { transport: Transport::new(transport, wire), store, trials, credentials })
     }
 
     /// Whether a silent node passes, so that the connection must be tested separately.
@@ -56,7 +52,7 @@ impl Trials {
     pub async fn run(&self, source: &NodeSource, address: Option<SocketAddr>) -> Result<String, String> {
         let endpoint = match address {
             Some(address) => source.endpoint(address),
-            None => Endpoint { url: source.url().clone(), host: None },
+            None => Endpoint::at(source.url().clone()),
         };
         let mut found = Vec::new();
         for trial in &self.trials {
@@ -66,8 +62,10 @@ impl Trials {
     }
 
     async fn try_out(&self, endpoint: &Endpoint, trial: &TrialRequest) -> Result<String, String> {
-        let answer = self.transport.try_out(endpoint.url.clone(), endpoint.host.clone(), trial).await;
-        let hide = |text: String| self.secrets.hide(&text, Extent::Whole).into_owned();
+        let answer = self.transport.try_out(endpoint.clone(), trial).await;
+        let credentials = self.credentials.load();
+        let secrets = credentials.secrets();
+        let hide = |text: String| secrets.hide(&text, Extent::Whole).into_owned();
         if matches!(answer, Err(WireError::Timeout(_))) && trial.silence == Silence::Allowed {
             return Ok(
                 "takes connections, and answers nothing to a batch without readings, as it may".to_owned()
@@ -80,7 +78,7 @@ impl Trials {
             WireError::Internal(cause) => hide(cause),
         })?;
         // Hide secrets before the text is cut, since a cut secret would not be recognised.
-        tried.body = self.secrets.hide(&tried.body, Extent::Cut).into_owned();
+        tried.body = secrets.hide(&tried.body, Extent::Cut).into_owned();
         for value in tried.headers.values_mut() {
             let hidden =
                 value.to_str().ok().and_then(|text| HeaderValue::from_str(&hide(text.to_owned())).ok());

@@ -2,20 +2,26 @@
 //!
 //! The real [`Wire`] is [`HttpClient`]. Tests put others in its place, such as a simulated network.
 
-use std::fmt;
-use std::time::Duration;
+mod client_set;
 
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use http::{HeaderMap, Response};
-use reqwest::redirect::Policy;
+use rustls::ClientConfig;
 use thiserror::Error;
 use url::Url;
 
-/// How long an idle connection to a node stays open.
-const IDLE_MAX: Duration = Duration::from_secs(60);
+use crate::tls::call_failure::{self, CallFailure};
+
+pub use client_set::ClientLimits;
+use client_set::ClientSet;
 
 /// Carries requests to nodes.
 ///
@@ -32,6 +38,8 @@ pub trait Wire: Send + Sync + fmt::Debug {
 pub struct WireRequest {
     /// The node's URL.
     pub url: Url,
+    /// The address to connect to, if it is not to be found by the host of the URL.
+    pub address: Option<SocketAddr>,
     /// All headers except those of the connection itself.
     pub headers: HeaderMap,
     /// The body, already compressed where the settings say so.
@@ -63,39 +71,43 @@ pub enum WireError {
 #[error("cannot set up the HTTP client for the nodes: {0}")]
 pub struct TransportError(#[from] reqwest::Error);
 
-/// HTTP/1.1 over TCP, with a pool of connections.
-#[derive(Clone, Debug)]
+/// HTTP/1.1 over TCP or TLS, with pools of connections.
+#[derive(Debug)]
 pub struct HttpClient {
-    client: reqwest::Client,
+    limits: ClientLimits,
+    clients: ArcSwap<ClientSet>,
 }
 
 impl HttpClient {
-    /// Makes a client that keeps up to `idle_connections` idle connections open to each node, and gives up connecting after
-    /// `connect_timeout`.
+    /// Makes a client with these settings of TLS.
     ///
     /// # Errors
     ///
     /// [`TransportError`] if the client cannot be set up.
-    pub fn new(connect_timeout: Duration, idle_connections: usize) -> Result<HttpClient, TransportError> {
-        let client = reqwest::Client::builder()
-            .connect_timeout(connect_timeout)
-            .pool_idle_timeout(IDLE_MAX)
-            .pool_max_idle_per_host(idle_connections)
-            // A redirect means that the address is wrong, and a proxy could only come from the environment, not the settings.
-            .redirect(Policy::none())
-            .no_proxy()
-            .http1_only()
-            .build()?;
-        Ok(HttpClient { client })
+    pub fn new(limits: ClientLimits, tls: Arc<ClientConfig>) -> Result<HttpClient, TransportError> {
+        let clients = ArcSwap::from_pointee(ClientSet::new(limits, tls)?);
+        Ok(HttpClient { limits, clients })
+    }
+
+    /// Has later requests go over new connections with these settings of TLS. Requests under way end as they began.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError`] if a client cannot be set up; the old settings stay in force then.
+    pub fn set_tls(&self, tls: Arc<ClientConfig>) -> Result<(), TransportError> {
+        self.clients.store(Arc::new(ClientSet::new(self.limits, tls)?));
+        Ok(())
     }
 
     async fn post(&self, request: WireRequest) -> Result<WireAnswer, WireError> {
-        let WireRequest { url, mut headers, body } = request;
-        let mut request = self.client.post(url).body(body).build().map_err(|error| cause(&error))?;
+        let WireRequest { url, address, mut headers, body } = request;
+        let client = self.clients.load().client(url.host_str().unwrap_or_default(), address);
+        let client = client.map_err(|error| cause(&error))?;
+        let mut request = client.post(url).body(body).build().map_err(|error| cause(&error))?;
         // Headers made from the node's own URL, such as its password, win over those for all nodes.
         headers.extend(std::mem::take(request.headers_mut()));
         *request.headers_mut() = headers;
-        let answer = self.client.execute(request).await.map_err(|error| cause(&error))?;
+        let answer = client.execute(request).await.map_err(|error| cause(&error))?;
         let (mut head, ()) = Response::new(()).into_parts();
         head.status = answer.status();
         head.headers = answer.headers().clone();
@@ -110,8 +122,22 @@ impl Wire for HttpClient {
     }
 }
 
+/// A fault of TLS for people, with the settings that may be at fault.
+pub fn tls_problem(failure: &CallFailure) -> String {
+    if failure.is_unknown_authority() {
+        format!("{failure}; cluster.tls.ca names the file of the authority")
+    } else if failure.is_about_own_certificate() {
+        format!("{failure}; cluster.tls.certificate and cluster.tls.key name the files of the gateway's own")
+    } else {
+        failure.to_string()
+    }
+}
+
 fn cause(error: &reqwest::Error) -> WireError {
-    let root = root(error).unwrap_or_else(|| "the request failed".to_owned());
+    let root = match call_failure::of(error) {
+        Some(failure) => tls_problem(&failure),
+        None => root(error).unwrap_or_else(|| "the request failed".to_owned()),
+    };
     if error.is_builder() {
         WireError::Internal(root)
     } else if error.is_connect() {

@@ -30,7 +30,7 @@ use super::resumption::Resumption;
 use super::shards::Shards;
 use super::transforms::Transforms;
 use super::transport::{Answer, Transport, TransportConfig};
-use super::wire::{HttpClient, TransportError, Wire};
+use super::uplink::Uplink;
 use super::{DeliveryConfig, DeliveryStatus};
 use crate::buffer::lease::OpenWindows;
 use crate::buffer::{Accounts, Amount, Kept, Outlet, Part};
@@ -159,25 +159,9 @@ struct Sending {
 
 impl Worker {
     /// Sets the delivery up; [`Worker::run`] starts it.
-    ///
-    /// # Errors
-    ///
-    /// [`TransportError`] if there is no HTTP client.
-    pub fn new(
-        config: DeliveryConfig,
-        outlet: Box<dyn Outlet>,
-        metrics: Arc<Metrics>,
-        signals: Signals,
-        random: fastrand::Rng,
-    ) -> Result<Worker, TransportError> {
-        let client = HttpClient::new(config.timeout, config.max_in_flight)?;
-        Ok(Worker::over(Arc::new(client), config, outlet, metrics, signals, random))
-    }
-
-    /// Sets the delivery up over another wire than the real one.
     #[expect(clippy::too_many_lines, reason = "it makes all that the loop has")]
-    pub fn over(
-        wire: Arc<dyn Wire>,
+    pub fn new(
+        uplink: Uplink,
         config: DeliveryConfig,
         mut outlet: Box<dyn Outlet>,
         metrics: Arc<Metrics>,
@@ -186,7 +170,9 @@ impl Worker {
     ) -> Worker {
         let batch_keys = BatchKeys::new(&mut random);
         let via = Arc::new(Via::new(random.u128(..)));
-        let transport = TransportConfig { via: Arc::clone(&via), ..TransportConfig::from(&config) };
+        let Uplink { wire, credentials } = uplink;
+        let transport =
+            TransportConfig { via: Arc::clone(&via), ..TransportConfig::new(&config, credentials) };
         let transport = Transport::new(transport, wire);
         let now = Instant::now();
         let placement = config.route.placement();

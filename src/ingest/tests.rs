@@ -119,7 +119,7 @@ impl Served {
 
     /// Posts a reading. Returns the status and body of the answer, and whether it is a replay.
     async fn post(&self, key: Option<&str>, ack: &str) -> (u16, String, bool) {
-        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let client = forebay_load::client::builder().build().expect("a client");
         let request = client.post(format!("http://{}{READINGS_PATH}?ack={ack}", self.address));
         let request = key.into_iter().fold(request, |request, key| request.header("idempotency-key", key));
         let body = r#"[{"device":"d","sensor":"s","value":1},{}]"#;

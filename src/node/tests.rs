@@ -25,7 +25,8 @@ impl TestNode {
         let data = directory.path().join("deep/data");
         let listen = "127.0.0.1:0".parse().expect("an address");
         let node = Node::start(NodeOptions { listen, data }).await.expect("it starts");
-        let client = Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().expect("a client");
+        let client =
+            forebay_load::client::builder().timeout(Duration::from_secs(60)).build().expect("a client");
         TestNode { node, client, directory }
     }
 

@@ -29,7 +29,8 @@ use utoipa::{OpenApi, ToSchema};
 
 use crate::auth::usage::UsageTable;
 use crate::buffer::{Buffer, BufferConfig, OnFull, Snapshot};
-use crate::delivery::secrets::{Extent, Secrets};
+use crate::delivery::credentials::CredentialsInForce;
+use crate::delivery::secrets::Extent;
 use crate::delivery::{ClusterNodeStatus, DeadLetters, DeliveryStatus, TransformStatus};
 use crate::metrics::Metrics;
 use crate::problem::{Problem, json_line};
@@ -97,8 +98,8 @@ pub struct StatusSources {
     pub tls: Option<Arc<ArcSwap<ServerTls>>>,
     /// The last rejections.
     pub rejections: Arc<RejectionLog>,
-    /// Secrets to hide, even where a client repeats them.
-    pub secrets: Secrets,
+    /// What requests to nodes carry; its secrets are hidden, even where a client repeats them.
+    pub credentials: CredentialsInForce,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The OpenAPI document, as JSON.
@@ -144,7 +145,8 @@ struct StatusView {
 impl StatusSources {
     /// Hides secrets in text from a client; `is_cut` tells whether the end of the text may be missing.
     fn hide(&self, text: &str, is_cut: bool) -> String {
-        self.secrets.hide(text, if is_cut { Extent::Cut } else { Extent::Whole }).into_owned()
+        let extent = if is_cut { Extent::Cut } else { Extent::Whole };
+        self.credentials.load().secrets().hide(text, extent).into_owned()
     }
 
     /// The routes that are open to all: whether the gateway serves and takes readings, what it is, and what clients of

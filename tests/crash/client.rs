@@ -108,7 +108,7 @@ pub struct Client {
 impl Client {
     /// Makes one that has sent nothing.
     pub fn new(stage: &Stage, seed: u64) -> Client {
-        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let http = forebay_load::client::builder().build().expect("a client");
         Client { stage: stage.clone(), random: fastrand::Rng::with_seed(seed), http, requests: Vec::new() }
     }
 

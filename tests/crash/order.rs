@@ -166,7 +166,7 @@ async fn post(
     over: Arc<AtomicBool>,
     mut random: fastrand::Rng,
 ) -> Vec<(Name, Told)> {
-    let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let http = forebay_load::client::builder().build().expect("a client");
     let mut next = [0_usize; DEVICES_OF_A_CLIENT];
     let mut told = Vec::new();
     while !over.load(Ordering::Relaxed) {

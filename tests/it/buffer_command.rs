@@ -138,7 +138,7 @@ async fn keys_left_behind(directory: &Path) -> PathBuf {
 }
 
 async fn post_with_key(process: &Process, key: usize) {
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let client = forebay_load::client::builder().build().expect("a client");
     let request = client.post(process.gateway().url("/v1/readings")).body(support::to_json(&readings(1)));
     let answer = request.header("Idempotency-Key", format!("\"{key}\"")).send().await.expect("an answer");
     assert_eq!(answer.status(), 202);

@@ -329,7 +329,7 @@ async fn a_body_that_contradicts_its_encoding_is_400() {
 #[tokio::test]
 async fn other_methods_are_405_with_allow_and_other_paths_are_404() {
     let setup = Setup::start().await;
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let client = forebay_load::client::builder().build().expect("a client");
     for path in BOTH {
         for method in ["GET", "PUT", "DELETE"] {
             let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");

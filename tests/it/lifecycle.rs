@@ -44,7 +44,7 @@ fn forebay_says(arguments: &[&str], settings: &[(&str, &str)]) -> Finished {
 }
 
 async fn get_json(url: &str) -> Value {
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let client = forebay_load::client::builder().build().expect("a client");
     let text = client.get(url).send().await.expect("an answer").text().await.expect("a body");
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
@@ -109,7 +109,7 @@ async fn the_last_readings_of_a_gateway_with_a_node_of_its_own_are_at_its_own_po
         let detail = gateway.get(&format!("/v1/readings?{query}")).await.expect_problem(400).detail();
         assert!(detail.contains(words), "{query}: {detail}");
     }
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let client = forebay_load::client::builder().build().expect("a client");
     let put = gateway.send(client.put(gateway.url("/v1/readings"))).await.expect_problem(405);
     let allowed: Vec<_> = put.header("allow").split(',').map(str::trim).collect();
     assert!(["GET", "HEAD", "POST"].iter().all(|method| allowed.contains(method)), "{allowed:?}");

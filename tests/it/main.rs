@@ -38,6 +38,7 @@ mod shard;
 mod sources;
 mod status;
 mod tls;
+mod tls_nodes;
 mod transforms;
 mod upgrade;
 mod windows;

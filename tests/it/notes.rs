@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::support::records::{numbered, numbers};
-use crate::support::{Answer, FakeNode, Gate, LIMIT, ReceivedBatch, TestGateway, eventually};
+use crate::support::{Answer, FakeNode, Gate, LIMIT, ReceivedBatch, TestGateway, eventually, uplink};
 
 /// A test's hold on the notes: it sees each and decides when it is answered.
 #[derive(Debug)]
@@ -175,8 +175,9 @@ impl Delivery {
         let config = gateway.set("batch.max_age", "1h").config().delivery;
         let metrics = Arc::new(Metrics::new());
         let random = fastrand::Rng::with_seed(7);
-        let worker = Worker::new(config, Box::new(outlet), metrics, signals.clone(), random);
-        let worker = tokio::spawn(worker.expect("a client").run());
+        let uplink = uplink(&config);
+        let worker = Worker::new(uplink, config, Box::new(outlet), metrics, signals.clone(), random);
+        let worker = tokio::spawn(worker.run());
         Delivery { journal, accounts, queue: Some(sender), signals, worker }
     }
 

@@ -39,7 +39,7 @@ fn below(directory: &Path) -> Vec<PathBuf> {
 async fn made(directory: &Path, umask: &str) -> Vec<(PathBuf, fs::Metadata)> {
     let settings = [("server.listen", "127.0.0.1:0"), ("batch.max_age", "1ms")];
     let embedded = Process::start(with_umask(umask, &forebay(directory, &["serve"], &settings)));
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let client = forebay_load::client::builder().build().expect("a client");
     let url = embedded.gateway().url("/v1/readings");
     let sent =
         client.post(&url).header("Idempotency-Key", "\"a\"").body(support::to_json(&readings(3))).send();

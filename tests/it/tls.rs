@@ -27,17 +27,17 @@ const ONE: &str = r#"{"device":"d","sensor":"s","value":1}"#;
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// An authority that issues certificates.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key, in PEM.
-struct Pair {
-    certificate: String,
-    key: String,
+pub(crate) struct Pair {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
     serial: SerialNumber,
 }
 
 impl Authority {
-    fn new(name: &str) -> Authority {
+    pub(crate) fn new(name: &str) -> Authority {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -46,8 +46,13 @@ impl Authority {
         Authority(CertifiedIssuer::self_signed(params, key).expect("an authority"))
     }
 
+    /// Its own certificate.
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
     /// A certificate of this name that holds until a moment.
-    fn issue(&self, name: &str, not_after: SystemTime) -> Pair {
+    pub(crate) fn issue(&self, name: &str, not_after: SystemTime) -> Pair {
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
         (params.not_before, params.not_after) = ((wall_time() - 2 * DAY).into(), not_after.into());
         let serial = SerialNumber::from(fastrand::u64(1..));
@@ -76,7 +81,7 @@ impl Authority {
     }
 }
 
-fn later() -> SystemTime {
+pub(crate) fn later() -> SystemTime {
     wall_time() + 30 * DAY
 }
 

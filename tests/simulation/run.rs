@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use forebay::buffer::Rest;
 use forebay::config::Config;
+use forebay::delivery::Uplink;
 use forebay::gateway::{Gateway, GatewayParts, StopOutcome};
 use forebay::listener::Listener;
 use forebay::metrics::Metrics;
@@ -90,7 +91,7 @@ async fn gateway(config: Config, seed: u64, stop: CancellationToken, record: Rec
         listener: Door(TcpListener::bind(address).await?),
         address,
         buffer: (config.buffer.kind().open)(&config.buffer, config.delivery.nodes.len(), &metrics)?,
-        wire: Arc::new(SimulatedWire::default()),
+        uplink: Uplink::new(Arc::new(SimulatedWire::default()), &config.delivery, &[])?,
         random: fastrand::Rng::with_seed(seed),
         metrics,
     };

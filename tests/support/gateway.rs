@@ -132,7 +132,7 @@ pub struct RunningGateway {
 impl RunningGateway {
     /// A gateway in another process.
     pub fn at(address: SocketAddr) -> RunningGateway {
-        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let client = forebay_load::client::builder().build().expect("a client");
         RunningGateway { gateway: None, address, client }
     }
 

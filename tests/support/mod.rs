@@ -25,6 +25,9 @@ pub mod site;
 use std::future::Future;
 use std::time::Duration;
 
+use forebay::delivery::{DeliveryConfig, Uplink};
+use forebay::gateway::check_node_files;
+
 #[allow(unused_imports, reason = "each test binary uses a part")]
 pub use gateway::{Reply, RunningGateway, TestGateway};
 #[allow(unused_imports, reason = "each test binary uses a part")]
@@ -40,6 +43,11 @@ pub use readings::{Reading, at, reading, readings, to_json, to_ndjson};
 
 /// Longest time that something may take that must happen.
 pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// The way to the nodes of these settings, over real connections.
+pub fn uplink(config: &DeliveryConfig) -> Uplink {
+    check_node_files(config).expect("good files").uplink
+}
 
 /// Waits until `holds` says true, and fails after [`LIMIT`].
 #[track_caller]

@@ -18,7 +18,12 @@ impl Names {
     /// From now on the name has these addresses.
     pub fn set(&self, nodes: &[&FakeNode]) {
         let address = |node: &&FakeNode| node.id().parse().expect("an address");
-        *self.0.lock().expect("not poisoned") = Some(nodes.iter().map(address).collect());
+        self.set_addresses(&nodes.iter().map(address).collect::<Vec<_>>());
+    }
+
+    /// From now on the name has these addresses.
+    pub fn set_addresses(&self, addresses: &[SocketAddr]) {
+        *self.0.lock().expect("not poisoned") = Some(addresses.to_vec());
     }
 
     /// From now on no look-up succeeds.

@@ -5,10 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
-use reqwest::{Client, RequestBuilder, Response};
+use reqwest::redirect::Policy;
+use reqwest::{Client, ClientBuilder, RequestBuilder, Response};
+use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use url::Url;
 
@@ -93,15 +97,34 @@ struct ListedFault {
     detail: String,
 }
 
-/// A client of this name, without proxies or redirects, that gives up on an answer after `timeout`.
+/// Begins an HTTP client that trusts no certificate, for plain HTTP.
+pub fn builder() -> ClientBuilder {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider knows TLS 1.2 and 1.3")
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    builder_over(tls)
+}
+
+/// Begins an HTTP client with these settings of TLS. It follows no redirect, and it does not use the proxies that the
+/// environment names.
+///
+/// All HTTP clients begin here or in [`builder`]: without settings of TLS, reqwest would read the certificates of the
+/// system for each client.
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+pub fn builder_over(tls: ClientConfig) -> ClientBuilder {
+    Client::builder().no_proxy().redirect(Policy::none()).tls_backend_preconfigured(tls)
+}
+
+/// A client of this name that gives up on an answer after `timeout`.
 ///
 /// # Errors
 ///
 /// The client could not be set up.
 pub fn build(name: &str, connections: usize, timeout: Duration) -> Result<Client, reqwest::Error> {
-    Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
+    builder()
         .pool_max_idle_per_host(connections)
         .timeout(timeout)
         .user_agent(format!("{name}/{}", env!("CARGO_PKG_VERSION")))

@@ -32,7 +32,7 @@ impl ClusterNodes {
         let endpoints: Vec<Endpoint> =
             addresses.iter().map(|address| self.sources[source].endpoint(*address)).collect();
         let mut wanted: BTreeSet<String> =
-            endpoints.iter().map(|endpoint| without_credentials(&endpoint.url)).collect();
+            endpoints.iter().map(|endpoint| without_credentials(&endpoint.own_url())).collect();
         let known: BTreeMap<String, NodeIndex> = self
             .nodes
             .iter()
@@ -46,7 +46,7 @@ impl ClusterNodes {
         }
         let mut replaced = Vec::new();
         for endpoint in endpoints {
-            let address = without_credentials(&endpoint.url);
+            let address = without_credentials(&endpoint.own_url());
             if !wanted.remove(&address) {
                 // The address is listed twice.
                 continue;
@@ -75,7 +75,7 @@ impl ClusterNodes {
     fn come_back(&mut self, index: NodeIndex, source: usize, endpoint: Endpoint) {
         let node = &mut self.nodes[index.0];
         if !node.is_present() {
-            (node.url, node.host) = (endpoint.url, endpoint.host);
+            node.endpoint = endpoint;
             tracing::info!(node = %node.id, "node is back");
         }
         node.sources.insert(source);
@@ -96,7 +96,7 @@ impl ClusterNodes {
             }
             return None;
         };
-        let id = NodeId::beside(&endpoint.url, self.nodes.iter().map(|node| &node.id));
+        let id = NodeId::beside(&endpoint.own_url(), self.nodes.iter().map(|node| &node.id));
         tracing::info!(node = %id, name = %self.sources[source], "node appeared");
         let node = ClusterNode::new(id, endpoint, source, &self.config, now);
         // The index may have belonged to a node that was usable until now.
@@ -226,7 +226,7 @@ mod tests {
         cluster.resolve(1, [2, 3]);
         assert_eq!(cluster.present(), ["10.0.0.1:9000", "10.0.0.2:9000", "10.0.0.3:9000"]);
         assert_ne!(cluster.nodes.availability(), before);
-        let host = cluster.nodes.get(NodeIndex(1)).host.as_ref().expect("a host of its own");
+        let host = cluster.nodes.get(NodeIndex(1)).endpoint.host.as_ref().expect("a host of its own");
         assert_eq!(host, "store:9000");
         assert_eq!(cluster.nodes.candidates(&[], Attempt::First, cluster.now).len(), 3);
 

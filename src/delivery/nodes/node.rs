@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use http::HeaderValue;
 use tokio::time::Instant;
-use url::Url;
 
 use super::NodesConfig;
 use crate::delivery::breaker::{Breaker, BreakerState};
@@ -23,11 +21,8 @@ const GONE: &str = "gone: no longer among the addresses of its name";
 #[derive(Debug)]
 pub(in crate::delivery) struct ClusterNode {
     pub(in crate::delivery) id: NodeId,
-    /// The URL of requests.
-    pub(in crate::delivery) url: Url,
-    /// The `Host` header, if it differs from the host of the URL.
-    pub(in crate::delivery) host: Option<HeaderValue>,
-    /// The URL without credentials, unique among the nodes.
+    pub(in crate::delivery) endpoint: Endpoint,
+    /// The URL with its own address and without credentials, unique among the nodes.
     pub(in crate::delivery) address: String,
     /// The hash of the address, for rendezvous hashing.
     pub(super) hash: u64,
@@ -60,13 +55,12 @@ impl ClusterNode {
         config: &NodesConfig,
         now: Instant,
     ) -> ClusterNode {
-        let address = without_credentials(&endpoint.url);
+        let address = without_credentials(&endpoint.own_url());
         ClusterNode {
             id,
             hash: name_hash(&address),
             address,
-            url: endpoint.url,
-            host: endpoint.host,
+            endpoint,
             sources: BTreeSet::from([source]),
             gone_since: 0,
             in_flight: 0,

@@ -58,10 +58,10 @@ fn is_set_by_a_store(name: &str) -> bool {
     stores.flat_map(|store| store.headers()).any(|(known, _)| *known == name)
 }
 
-/// The headers of every request, and the compression that remains for its body.
+/// The headers that Forebay sets in every request, and the compression that remains for its body.
 pub(super) fn common(config: &TransportConfig) -> (HeaderMap, Compression) {
     let agent = HeaderValue::from_static(concat!("forebay/", env!("CARGO_PKG_VERSION")));
-    let mut headers = config.headers.clone();
+    let mut headers = HeaderMap::new();
     headers.insert(USER_AGENT, agent);
     let encoder = config.store.encoder();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(encoder.content_type()));
@@ -89,8 +89,8 @@ mod tests {
     fn every_header_that_a_request_sets_itself_is_reserved() {
         for (name, make) in STORES.members {
             for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
-                let (store, headers) = (make(&StoreConfig::default()), HeaderMap::new());
-                let config = TransportConfig { store, headers, compression, ..TransportConfig::for_tests() };
+                let store = make(&StoreConfig::default());
+                let config = TransportConfig { store, compression, ..TransportConfig::for_tests() };
                 let (headers, _) = common(&config);
                 for header in headers.keys().chain([&IDEMPOTENCY_KEY, &FOREBAY_READINGS]) {
                     assert!(is_reserved(header), "{header} of {name}");

@@ -147,8 +147,8 @@ impl Worker {
     ) {
         self.nodes.on_sent(sending.node, attempt, now);
         let node = self.nodes.get(sending.node);
-        let (url, host, key) = (node.url.clone(), node.host.clone(), sending.key.clone());
-        let parcel = BatchRequest { url, host, key, readings, body };
+        let (endpoint, key) = (node.endpoint.clone(), sending.key.clone());
+        let parcel = BatchRequest { endpoint, key, readings, body };
         let transport = self.transport.clone();
         let task = self.sending.spawn(async move {
             let started = Instant::now();

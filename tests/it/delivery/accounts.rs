@@ -44,7 +44,7 @@ async fn nothing_is_lost_or_doubled_with_three_flaky_nodes_and_64_clients() {
     for client in 0..clients {
         let url = gateway.url("/v1/readings");
         tasks.spawn(async move {
-            let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+            let http = forebay_load::client::builder().build().expect("a client");
             for request in 0..requests {
                 let first = (client * requests + request) * size;
                 let body = support::to_ndjson(&(first..first + size).map(reading).collect::<Vec<_>>());

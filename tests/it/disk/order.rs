@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use forebay::buffer::disk;
-use forebay::delivery::wire::HttpClient;
 use forebay::gateway::{Gateway, GatewayParts};
 use forebay::metrics::Metrics;
 use forebay_wal::faulty_fs::FaultyFs;
@@ -15,7 +14,9 @@ use tokio::net::TcpListener;
 use tokio::time::sleep;
 
 use crate::support::arrivals::{assert_keys_carry_the_same, by_device, numbers, reading_of, received};
-use crate::support::{Answer, FakeNode, Reading, RunningGateway, TestGateway, eventually, rounds, seed};
+use crate::support::{
+    Answer, FakeNode, Reading, RunningGateway, TestGateway, eventually, rounds, seed, uplink,
+};
 
 /// The power goes within so many calls of the file system: between two that a failover makes, at one time or another.
 const CALLS_TO_THE_END: u32 = 30;
@@ -33,9 +34,8 @@ async fn start(gateway: TestGateway, fs: &FaultyFs) -> Gateway {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let buffer = disk::open_on(Arc::new(fs.clone()), &config.buffer, NODES, &metrics).expect("it opens");
-    let client = HttpClient::new(config.delivery.timeout, config.delivery.max_in_flight).expect("a client");
-    let (wire, random) = (Arc::new(client), fastrand::Rng::new());
-    Gateway::start_with(GatewayParts { listener, address, buffer, wire, random, metrics }, &config)
+    let (uplink, random) = (uplink(&config.delivery), fastrand::Rng::new());
+    Gateway::start_with(GatewayParts { listener, address, buffer, uplink, random, metrics }, &config)
 }
 
 fn device_and_number(reading: &Reading) -> (String, u64) {

@@ -285,7 +285,7 @@ async fn an_unknown_path_is_404_and_a_wrong_method_is_405_with_allow() {
     for path in ["/v1/reading", "/v1/readings/", "/v2", "/v1/readings/../../etc/passwd", "/%00"] {
         setup.post_to(path, ONE).await.expect_problem(404);
     }
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let client = forebay_load::client::builder().build().expect("a client");
     let check = async |method: &str, path: &str, allow: &str| {
         let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
         let request = client.request(method.clone(), setup.gateway.url(path)).body(ONE);

@@ -20,7 +20,7 @@ fn the_version_says_of_which_commit_it_is_and_when_that_was_made() {
 #[tokio::test]
 async fn the_node_takes_batches_once_and_survives_a_restart() {
     let directory = directory();
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let client = forebay_load::client::builder().build().expect("a client");
     let arguments = ["node", "--listen", "127.0.0.1:0", "--data", "here/node"];
     for round in 0..2 {
         let process = Process::start(forebay(directory.path(), &arguments, &[]));

@@ -1,0 +1,36 @@
+//! The way to the nodes: what carries requests, and what they carry to be let in.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::DeliveryConfig;
+use super::credentials::{Credentials, CredentialsInForce, HeaderFileError};
+use super::source::NodeSource;
+use super::wire::Wire;
+
+/// The way to the nodes.
+#[derive(Clone, Debug)]
+pub struct Uplink {
+    /// Carries requests to nodes.
+    pub wire: Arc<dyn Wire>,
+    /// What requests carry to be let in.
+    pub credentials: CredentialsInForce,
+}
+
+impl Uplink {
+    /// The way over `wire`; `contents` has those of the files of headers, in their order.
+    ///
+    /// # Errors
+    ///
+    /// [`HeaderFileError`] if a content cannot be the value of a header.
+    pub fn new(
+        wire: Arc<dyn Wire>,
+        config: &DeliveryConfig,
+        contents: &[Vec<u8>],
+    ) -> Result<Uplink, HeaderFileError> {
+        let urls = config.nodes.iter().map(NodeSource::url);
+        let credentials = Credentials::new(urls, &config.headers, contents)?;
+        Ok(Uplink { wire, credentials: Arc::new(ArcSwap::from_pointee(credentials)) })
+    }
+}
