@@ -25,7 +25,7 @@ poster=                      # process id of the poster while it runs
 
 # Every step is bounded; --foreground lets an interrupt from the terminal through.
 bounded() { timeout --foreground --kill-after=20 "$@"; }
-say() { echo "compose: $*"; }
+say() { printf 'compose: %3d s: %s\n' "$SECONDS" "$*"; }
 die() { echo "compose: FAILED: $*" >&2; exit 1; }
 
 if docker compose version >/dev/null 2>&1; then
