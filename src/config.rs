@@ -349,7 +349,7 @@ mod tests {
                 "FILE:7: buffer.max_readings: must be from 1 to 1000000000000, got 0",
                 "environment variable FOREBAY__BATCH__MAX_READINGS: batch.max_readings: must be a whole number, got `many`",
                 "FILE:9: batch.max_age: must be a whole number and a unit (ms, s, m, h, d), such as 500ms or 10s",
-                "FILE:12: cluster.nodes: `ftp` is no scheme for a node in this version; allowed: http and dns+http, such as http://127.0.0.1:9000/v1/batches",
+                "FILE:12: cluster.nodes: `ftp` is no scheme for a node; allowed: http, https, dns+http and dns+https, such as http://127.0.0.1:9000/v1/batches",
                 "FILE:10: batch.maxage: unknown key, did you mean `batch.max_age`?",
                 "environment variable FOREBAY__BUFER__KIND: bufer.kind: unknown key, did you mean `buffer.kind`?",
             ],
@@ -408,10 +408,10 @@ mod tests {
         assert_eq!((delivery.fixed_nodes(), delivery.resolve_every), (1, Duration::from_secs(2)));
         let nodes = |nodes: &str| format!("[cluster]\nnodes = [{nodes}]\n");
         check_faults(
-            &nodes("\"dns+https://a\""),
+            &nodes("\"dns+ftp://a\""),
             &[],
             &[
-                "FILE:2: cluster.nodes: `https` is no scheme for a node in this version; allowed: http and dns+http, such as dns+http://nodes.example:9000/v1/batches",
+                "FILE:2: cluster.nodes: `ftp` is no scheme for a node; allowed: http, https, dns+http and dns+https, such as dns+http://nodes.example:9000/v1/batches",
             ],
         );
         check_faults(
