@@ -102,7 +102,7 @@ mod tests {
             |key: &str| config.settings.iter().find(|setting| setting.key == key).map(|it| &*it.value);
         assert_eq!(shown("cluster.headers.x-scope"), Some("(hidden)"));
         assert_eq!(shown("cluster.headers.authorization.file"), Some("secrets/token"));
-        let variable = [("CLUSTER__HEADERS__X-API-KEY__FILE", "other")];
+        let variable = [("FOREBAY__CLUSTER__HEADERS__X-API-KEY__FILE", "other")];
         let config = read("", &variable).expect("good settings");
         assert_eq!(config.delivery.headers.files, [header("x-api-key", "other", "")]);
     }
@@ -112,7 +112,7 @@ mod tests {
         check_faults(
             "[cluster.headers]\nhost = { file = \"x\" }\nx-key = { prefix = \"Bearer \" }\n\
              authorization = { file = \"secrets/token\" }\n",
-            &[("CLUSTER__HEADERS__AUTHORIZATION", "Bearer x")],
+            &[("FOREBAY__CLUSTER__HEADERS__AUTHORIZATION", "Bearer x")],
             &[
                 &format!("FILE:2: cluster.headers.host.file: {RESERVED}"),
                 "FILE:4: cluster.headers.authorization.file: is set twice, with a value and with a file; remove one of them",
