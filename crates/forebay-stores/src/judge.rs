@@ -12,12 +12,15 @@ use crate::{Blame, NodeAnswer, Store};
 
 /// Beginnings of web pages, in lower case, after white space and a byte order mark.
 const PAGES: [&str; 2] = ["<!doctype", "<html"];
-/// Answers of servers that expected TLS: those written in Go, nginx, Apache. Their status is 400, which would blame the
-/// readings.
-const EXPECTS_TLS: [&str; 3] = [
+/// Answers of servers that miss TLS or a client certificate: those written in Go, nginx, Apache. Their status is 400, which
+/// would blame the readings.
+const ABOUT_TLS: [&str; 5] = [
     "Client sent an HTTP request to an HTTPS server",
     "plain HTTP request was sent to HTTPS port",
     "speaking plain HTTP to an SSL-enabled server port",
+    // nginx: there is no client certificate, or it has ended, is revoked or of another authority.
+    "No required SSL certificate was sent",
+    "The SSL certificate error",
 ];
 
 /// The meaning of an answer beyond its status.
@@ -33,7 +36,7 @@ pub struct Judgement {
 pub fn judge(store: &dyn Store, answer: &NodeAnswer<'_>) -> Option<Judgement> {
     let of_store = |why| store.blame(answer).map(|blame| Judgement { blame, why });
     if !(200..300).contains(&answer.status) {
-        let is_tls = EXPECTS_TLS.iter().any(|words| answer.body.contains(words));
+        let is_tls = ABOUT_TLS.iter().any(|words| answer.body.contains(words));
         return if is_tls { Some(Judgement { blame: Blame::Setup, why: None }) } else { of_store(None) };
     }
     let reported = Some("reports an error");

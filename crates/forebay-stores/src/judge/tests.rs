@@ -104,8 +104,13 @@ fn words_of_failed_answers_count_only_in_the_format_that_knows_them() {
         for status in [400, 500, 503] {
             assert_eq!(judged(format, status, "text/html", PAGE), None, "{format}: the status says it");
         }
-        let tls = "Client sent an HTTP request to an HTTPS server.\n";
-        assert_eq!(judged(format, 400, "", tls), Some(Blame::Setup), "{format}");
+        for tls in [
+            "Client sent an HTTP request to an HTTPS server.\n",
+            "<html>\r\n<head><title>400 No required SSL certificate was sent</title></head>\r\n",
+            "<html>\r\n<head><title>400 The SSL certificate error</title></head>\r\n",
+        ] {
+            assert_eq!(judged(format, 400, "", tls), Some(Blame::Setup), "{format} {tls}");
+        }
     }
     let beyond = r#"{"error":"partial write: points beyond retention policy dropped=1"}"#;
     let older = "out of order sample";
