@@ -4,16 +4,21 @@
 # gateway into an empty store and are read back through the store's own query interface: each must be there, with its
 # device, sensor, tags, value and time. Then a second device's readings are sent, and the store is ended in the middle of
 # that and started again: nothing may be missing. Before, a reading that the store refuses is sent among others: it has to
-# become a dead letter, and the others have to be there.
+# become a dead letter, and the others have to be there. One of them is behind TLS, with a client certificate and a secret.
+#
+# Last, clients of InfluxDB write to a gateway that wants a key, over TLS and through a proxy, and what they wrote is compared
+# with what comes out.
 #
 #   tests/stores.sh                   all of them
-#   tests/stores.sh clickhouse        one of them; several may be named
+#   tests/stores.sh clickhouse        one of them; several may be named, and clients
 #
 # The stores listen on free ports of the loopback and keep everything in one temporary directory; each is ended, and the
 # directory removed, in any case. Missing packages are installed with apt-get, which needs root.
-# FOREBAY_BIN names the gateway's binary; without it a debug build is made. The script that reads back and compares is in tests/stores/.
+# FOREBAY_BIN names the gateway's binary; without it a debug build is made. tests/stores/ has the script that reads back and
+# compares, the clients, and what concerns TLS.
 #
-# Needs: Debian 12 or the packages influxdb 1.6, victoria-metrics, prometheus and clickhouse-server; curl, python3.
+# Needs: Debian 12 or the packages influxdb 1.6, victoria-metrics, prometheus, clickhouse-server, nginx-light and openssl; curl,
+# python3; for the clients PyPI, by pip.
 set -euo pipefail
 exec </dev/null
 cd "$(dirname "$0")/.."
@@ -22,15 +27,20 @@ readings=tests/data/household_power_2007-02.csv
 awkward=tests/stores/awkward.ndjson
 rate=4000
 patience=60                  # seconds for each thing that is waited for
-all=(clickhouse influxdb prometheus-remote-write victoriametrics-influx victoriametrics-remote-write)
+all=(clickhouse influxdb prometheus-remote-write victoriametrics-influx-tls victoriametrics-remote-write clients)
 work=$(mktemp -d)
 store_pid=                   # process ids of what is running
 gateway_pid=
 load_pid=
+nginx_pid=
+authority=                   # the file with the authority of the gateway's certificate, if it speaks TLS
+front=                       # `tls` for a store behind TLS
 policy=                      # the file that keeps apt-get from starting services, if it is ours
 
 say() { echo "stores: $*"; }
 die() { echo "stores: FAILED: $*" >&2; exit 1; }
+. tests/stores/tls.sh
+. tests/stores/clients.sh
 
 # Ends a process of ours and waits for it: end SIGNAL PID. A process that ignores the signal is killed. The shell's own words
 # about that are not wanted.
@@ -50,6 +60,7 @@ clean_up() {
   trap '' INT TERM PIPE
   set +e
   for pid in $load_pid $gateway_pid $store_pid; do end KILL "$pid"; done
+  stop_nginx
   if [ "$status" -ne 0 ]; then
     for log in "$work"/*.log; do
       [ -s "$log" ] && { echo "---- the last lines of $(basename "$log")"; tail -20 "$log" | cut -c 1-300; }
@@ -71,12 +82,13 @@ until_true() {
   until "$@"; do
     [ -z "$gateway_pid" ] || kill -0 "$gateway_pid" 2>/dev/null || die "the gateway has ended"
     [ -z "$store_pid" ] || kill -0 "$store_pid" 2>/dev/null || die "the store has ended"
+    [ -z "$nginx_pid" ] || kill -0 "$nginx_pid" 2>/dev/null || die "nginx has ended"
     [ "$SECONDS" -lt "$deadline" ] || die "waited $patience seconds in vain: $what"
     sleep 0.1
   done
 }
 
-get() { curl --silent --show-error --fail --noproxy '*' --max-time 30 "$@"; }
+get() { curl --silent --show-error --fail --noproxy '*' --max-time 30 ${authority:+--cacert "$authority"} "$@"; }
 answers() { get --output /dev/null "$1" 2>/dev/null; }
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
@@ -144,7 +156,7 @@ SQL
 }
 # The table has no column for tags.
 clickhouse_settings() {
-  echo "nodes = [\"http://127.0.0.1:$port/?input_format_skip_unknown_fields=1\"]"
+  nodes "/?input_format_skip_unknown_fields=1"
   echo 'format = "clickhouse"'
   echo '[cluster.clickhouse]'
   echo 'deduplication_token = false'
@@ -178,7 +190,7 @@ influxdb_prepare() {
 }
 # Sensors of the file have whole values at some times and not at others: one kind of field holds both.
 influxdb_settings() {
-  echo "nodes = [\"http://127.0.0.1:$port/write?db=readings\"]"
+  nodes "/write?db=readings"
   echo 'format = "influx"'
   echo '[cluster.influx]'
   echo 'integers = "float"'
@@ -197,7 +209,7 @@ prometheus_start() {
     --web.enable-remote-write-receiver --web.listen-address="127.0.0.1:$port" >>"$work/store.log" 2>&1 &
 }
 prometheus_settings() {
-  echo "nodes = [\"http://127.0.0.1:$port/api/v1/write\"]"
+  nodes "/api/v1/write"
   echo 'format = "remote-write"'
 }
 
@@ -214,12 +226,22 @@ victoriametrics_start() {
 victoriametrics_settings() {
   case $1 in
     influx)
-      echo "nodes = [\"http://127.0.0.1:$port/write\"]"
+      nodes /write
       echo 'format = "influx"' ;;
     remote-write)
-      echo "nodes = [\"http://127.0.0.1:$port/api/v1/write\"]"
+      nodes /api/v1/write
       echo 'format = "remote-write"' ;;
   esac
+}
+
+# Prints the setting of the store as a node, under a path and a query; behind TLS it is a node twice, under a fixed name and under
+# one that is looked up.
+nodes() {
+  if [ -n "$front" ]; then
+    echo "nodes = [\"https://localhost:$front_port$1\", \"dns+https://localhost:$other_front_port$1\"]"
+  else
+    echo "nodes = [\"http://127.0.0.1:$port$1\"]"
+  fi
 }
 
 start_store() {
@@ -247,6 +269,7 @@ max = "500ms"
 probe = "200ms"
 [cluster]
 $("${store}_settings" "$form")
+$([ -z "$front" ] || front_settings)
 TOML
 }
 
@@ -288,11 +311,15 @@ prove() {
   store=${name%%-*}
   form=${name#"$store"}
   form=${form#-}
+  front=
+  [[ $form != *-tls ]] || front=tls
+  form=${form%-tls}
   package=${store}_package signal=${store}_signal refuses=${store}_refuses
   refused=0
   install_packages "${!package}"
   port=$(free_port)
   start_store
+  [ -z "$front" ] || start_front
   write_settings
   # Before there is a table or a database `forebay check` says so, and afterwards that all is well.
   if declare -F "${store}_prepare" >/dev/null; then
@@ -300,8 +327,10 @@ prove() {
     say "$name: before it is set up: it $(grep '^node ' "$work/check.log" | cut -d ' ' -f 3- | cut -c 1-120)"
     "${store}_prepare"
   fi
+  [ -z "$front" ] || prove_strangers_are_turned_away
   takes_batches || die "the check finds a fault: $(tail -1 "$work/check.log")"
   start_gateway
+  [ -z "$front" ] || change_secret
 
   post <"$awkward"
   load household-1 --rate 0
@@ -327,11 +356,13 @@ prove() {
   say "$name: ended with SIG${!signal}; $(ledger buffered) readings wait in the gateway; starting it again"
   start_store
   audit household-1 household-2
+  [ -z "$front" ] || prove_changed_secret
 
   end TERM "$gateway_pid"
   gateway_pid=
   end TERM "$store_pid"
   store_pid=
+  stop_nginx
   rm -rf "$work/store" "$work/gateway" "$work"/*.log
 }
 
@@ -353,4 +384,9 @@ if [ -z "$forebay" ]; then
   cargo build --locked --quiet
   forebay=${CARGO_TARGET_DIR:-target}/debug/forebay
 fi
-for each in "${chosen[@]}"; do prove "$each"; done
+for each in "${chosen[@]}"; do
+  case $each in
+    clients) prove_clients ;;
+    *) prove "$each" ;;
+  esac
+done
