@@ -76,7 +76,7 @@ impl Presented {
             if key.len() > PRESENTED_BYTES_MAX {
                 return Err(PresentedError::Length);
             }
-            // Clients that have no password send the parameter all the same.
+            // Clients that have no password or token send the parameter or the header all the same.
             if key.is_empty() {
                 return Ok(());
             }
@@ -107,11 +107,11 @@ impl Presented {
     }
 }
 
-/// The key in a header `Authorization`.
+/// The key in a header `Authorization`; empty for a scheme alone, as Telegraf sends it without a token.
 fn authorization(value: &HeaderValue) -> Result<Vec<u8>, PresentedError> {
     let text = value.as_bytes().trim_ascii();
-    let blank = text.iter().position(|byte| *byte == b' ').ok_or(PresentedError::Scheme)?;
-    let (scheme, credentials) = (&text[..blank], text[blank..].trim_ascii());
+    let scheme_end = text.iter().position(|byte| *byte == b' ').unwrap_or(text.len());
+    let (scheme, credentials) = (&text[..scheme_end], text[scheme_end..].trim_ascii());
     if scheme.eq_ignore_ascii_case(b"bearer") || scheme.eq_ignore_ascii_case(b"token") {
         return Ok(credentials.to_vec());
     }
@@ -157,6 +157,9 @@ mod tests {
         check(&[], "db=x&u=name&p=fb_a", Ok(Some("fb_a")));
         check(&[], "p=a%2Bb", Ok(Some("a+b")));
         check(&[], "u=&p=", Ok(None));
+        for empty in ["Token ", "Token", "Bearer", "Basic Og=="] {
+            check(&[("authorization", empty)], "", Ok(None));
+        }
         let ignored = Presented::read(&headers(&[]), Some("p=fb_a"), InQuery::Ignored);
         assert_eq!(ignored, Ok(None));
     }
@@ -182,6 +185,7 @@ mod tests {
         check(&[("authorization", "fb_a")], "", Err(PresentedError::Scheme));
         check(&[("authorization", "")], "", Err(PresentedError::Scheme));
         check(&[("authorization", "Basic ???")], "", Err(PresentedError::Basic));
+        check(&[("authorization", "Basic")], "", Err(PresentedError::Basic));
         check(&[("authorization", "Basic YQ==")], "", Err(PresentedError::Basic));
         let long = "k".repeat(PRESENTED_BYTES_MAX + 1);
         check(&[("x-api-key", &long)], "", Err(PresentedError::Length));

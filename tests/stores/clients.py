@@ -1,9 +1,10 @@
 """Writes readings to a gateway with clients of InfluxDB, as they are on PyPI, and compares what comes to the gateway's node.
 
-    clients.py GATEWAY KEY AUTHORITY PORT
+    clients.py GATEWAY KEY AUTHORITY PORT [CERTIFICATE CERTIFICATE_KEY]
 
 GATEWAY is the address of a gateway that wants a key, or of a proxy before it, over TLS with a certificate of the file
-AUTHORITY. KEY may write the devices plant-7/*. The gateway's node is this program, on PORT of the loopback.
+AUTHORITY. KEY may write the devices plant-7/*, and CERTIFICATE is a key for plant-8/*. The gateway's node is this program, on
+PORT of the loopback.
 
 Each client writes a device of its own, with tags, whole numbers, fractions, texts, truth values and times to the
 nanosecond, and has to fail with a wrong key. There is no Telegraf on PyPI or in Debian 12: `telegraf_*` send what its
@@ -35,7 +36,7 @@ NS = 10**9
 START = 1_170_288_000 * NS + 123_456_789  # in February 2007
 EPOCH = datetime.datetime(1970, 1, 1)
 
-gateway, key, authority, port = sys.argv[1:]
+gateway, key, authority, port, *certificate = sys.argv[1:]
 address = urllib.parse.urlsplit(gateway)
 
 # A reading as it is sent and as it has to come.
@@ -142,6 +143,13 @@ def influxdb_client_in_batches():
         sys.exit(f"influxdb-client in batches: {faults[0]}")
 
 
+def influxdb_client_by_certificate():
+    device = "plant-8/influxdb-client"
+    with influxdb_2(None, cert_file=certificate[0], cert_key_file=certificate[1]) as client:
+        write = client.write_api(write_options=influxdb_client.client.write_api.SYNCHRONOUS)
+        write.write("any", record=[point_2(device, at) for at in points(device)])
+
+
 def influxdb_1(password=key, **options):
     return influxdb.InfluxDBClient(
         address.hostname, address.port, "any", password, "any", ssl=True, verify_ssl=authority, **options
@@ -202,8 +210,10 @@ def telegraf_lines(device):
 class Telegraf:
     """A connection as Go's client has it: the body in chunks, any encoding wished for, HTTP/1.1."""
 
-    def __init__(self):
+    def __init__(self, certificate=()):
         context = ssl.create_default_context(cafile=authority)
+        if certificate:
+            context.load_cert_chain(*certificate)
         context.set_alpn_protocols(["h2", "http/1.1"])
         self.connection = http.client.HTTPSConnection(address.hostname, address.port, context=context, timeout=30)
 
@@ -237,6 +247,19 @@ def telegraf_influxdb_v2():
             sys.exit(f"Telegraf's influxdb_v2 gets {status} and not {expected}: {text}")
 
 
+def telegraf_by_certificate():
+    """It sends the header without a token, too."""
+    status, text = Telegraf(certificate).post(
+        "/api/v2/write?bucket=any&org=any",
+        compressed(telegraf_lines("plant-8/telegraf")),
+        Authorization="Token ",
+        Content_Encoding="gzip",
+        Content_Type=TEXT,
+    )
+    if status != 204:
+        sys.exit(f"Telegraf's influxdb_v2 gets {status} with a certificate and no token: {text}")
+
+
 def telegraf_influxdb():
     """It makes its database first, and would log that this failed."""
     telegraf = Telegraf()
@@ -263,6 +286,8 @@ CLIENTS = [
     telegraf_influxdb_v2,
     telegraf_influxdb,
 ]
+if certificate:
+    CLIENTS += [influxdb_client_by_certificate, telegraf_by_certificate]
 
 node = http.server.ThreadingHTTPServer(("127.0.0.1", int(port)), Node)
 threading.Thread(target=node.serve_forever, daemon=True).start()

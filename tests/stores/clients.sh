@@ -39,7 +39,7 @@ nodes = ["http://127.0.0.1:$node_port/"]
 probe = "100ms"
 TOML
   } >"$work/forebay.toml"
-  rm -f "$work/keys.toml"
+  printf '[[key]]\nname = "plant-8"\ncertificate = "plant-7.example"\ndevices = ["plant-8/*"]\n' >"$work/keys.toml"
   key=$("$forebay" keys add plant-7 --device 'plant-7/*' --config "$work/forebay.toml" 2>>"$work/gateway.log")
   start_gateway
 }
@@ -49,12 +49,13 @@ stop_gateway() {
   rm -rf "$work/gateway"
 }
 
-# Each client writes, and what comes to the node is what it wrote: clients_write WHERE GATEWAY
+# Each client writes, and what comes to the node is what it wrote: clients_write WHERE GATEWAY [CERTIFICATE KEY]
 clients_write() {
-  local result
-  result=$(PYTHONPATH=$clients_packages python3 tests/stores/clients.py "$2" "$key" "$work/tls/ca.pem" "$node_port") \
-    || die "$name: $1: $result"
-  say "$name: $1: ok: $result"
+  local result where=$1 at=$2
+  shift 2
+  result=$(PYTHONPATH=$clients_packages python3 tests/stores/clients.py "$at" "$key" "$work/tls/ca.pem" "$node_port" "$@") \
+    || die "$name: $where: $result"
+  say "$name: $where: ok: $result"
 }
 
 prove_clients() {
@@ -70,8 +71,9 @@ listen = "${gateway/https:\/\/localhost/127.0.0.1}"
 [server.tls]
 certificate = "$work/tls/localhost.pem"
 key = "$work/tls/localhost-key.pem"
+client_ca = "$work/tls/ca.pem"
 TOML
-  clients_write "over TLS" "$gateway"
+  clients_write "over TLS" "$gateway" "$work"/tls/plant-7.example{,-key}.pem
   stop_gateway
 
   gateway=http://127.0.0.1:$(free_port)
