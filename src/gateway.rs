@@ -5,6 +5,7 @@ mod node_files;
 mod outcome;
 mod serving;
 mod surface;
+mod tls_files;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use forebay_reading::clock::wall_time;
 use tracing::warn;
 
+use super::tls_files::{self, CurrentTls};
 use crate::auth::{self, Keyring};
 use crate::config::Config;
 use crate::door::Host;
@@ -15,9 +16,6 @@ use crate::ingest::Access;
 use crate::metrics::Metrics;
 use crate::tls::server::{ServerTls, ServerTlsConfig};
 use crate::watched::{self, Subject, Watched};
-
-/// The certificate in force on the listener; it is replaced when its files change.
-pub(super) type CurrentTls = Arc<ArcSwap<ServerTls>>;
 
 /// Notes for people about the files of keys and certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,9 +93,7 @@ impl FrontFiles {
             warn!(%fault, "the certificate of the listener is used, and clients may refuse it");
         }
         let current = Arc::new(ArcSwap::from_pointee(tls));
-        let counter = |result| metrics.tls_reloads.with_label_values(&[result]);
-        let subject = TlsFiles { config, current: Arc::clone(&current) };
-        watched.push(Watched::new(subject, &contents, counter("taken"), counter("refused")));
+        watched.extend(tls_files::watched(config, &contents, Arc::clone(&current), metrics));
         (Some(current), watched)
     }
 }
@@ -144,33 +140,6 @@ impl Subject for KeysFile {
     fn take(&mut self, contents: &[Vec<u8>]) -> Result<(), String> {
         let content = contents.first().map(Vec::as_slice).unwrap_or_default();
         self.access.set_keys(keyring(&self.path, content)?);
-        Ok(())
-    }
-}
-
-/// The files of the listener's TLS, under watch.
-#[derive(Debug)]
-struct TlsFiles {
-    config: ServerTlsConfig,
-    current: CurrentTls,
-}
-
-impl Subject for TlsFiles {
-    fn name(&self) -> &'static str {
-        "server.tls"
-    }
-
-    fn paths(&self) -> Vec<PathBuf> {
-        self.config.paths().map(Path::to_owned).collect()
-    }
-
-    fn take(&mut self, contents: &[Vec<u8>]) -> Result<(), String> {
-        let old = self.current.load_full();
-        let content = content_of(&self.config, contents);
-        let new = old.renew(&self.config, content, wall_time()).map_err(|error| error.to_string())?;
-        let new = Arc::new(new);
-        self.current.store(Arc::clone(&new));
-        new.supersede(&old);
         Ok(())
     }
 }

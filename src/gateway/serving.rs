@@ -9,8 +9,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::files::CurrentTls;
 use super::surface::Surface;
+use super::tls_files::CurrentTls;
 use crate::config::Config;
 use crate::door::Door;
 use crate::ingest::Entrance;

@@ -5,8 +5,9 @@
 //!
 //! - TLS 1.2 and 1.3, by rustls over aws-lc-rs. The provider is named (`provider`), so that no feature of another crate
 //!   changes it.
-//! - A file is taken whole or not at all ([`pem`]), key and certificate belong together ([`identity`]), and a new set of
-//!   files is checked before it replaces the one in force ([`server::ServerTls::renew`]).
+//! - A file is taken whole or not at all ([`pem`]), key and certificate belong together ([`identity`]), and new files are
+//!   checked before they replace those in force: certificate and key ([`server::ServerTls::with_identity`]) apart from
+//!   authorities and revocation lists ([`server::ServerTls::with_clients`]).
 //! - An expired certificate is told and does not keep the gateway from starting; it never replaces a valid one.
 //! - A revoked or expired client certificate stays out: a resumed session is verified again ([`handshake`]), and a change of the
 //!   authorities or of the revocation lists ends all sessions and connections ([`trust`]).

@@ -130,35 +130,50 @@ impl ServerTls {
         config: &'a ServerTlsConfig,
         contents: impl Fn(&Path) -> &'a [u8],
     ) -> Result<ServerTls, ServerTlsError> {
-        let (identity, clients) = read(config, &contents)?;
+        let (identity, clients) = (identity(config, &contents)?, clients(config, &contents)?);
         Ok(ServerTls::of(identity, Arc::new(Trust::new(clients)?)))
     }
 
-    /// Takes the files again, after a change of them or of the settings.
-    ///
-    /// Where the same clients are trusted as before (the same authorities, revocation lists and need of a certificate),
-    /// sessions and connections go on, under the new certificate from their next handshake on. Otherwise no session is
-    /// resumed. The old value is as it was: after putting the new one in its place, the caller calls [`ServerTls::supersede`].
+    /// Takes the certificate and the key again, after a change of their files. Who is trusted stays as it is: sessions and
+    /// connections go on, under the new certificate from their next handshake on.
     ///
     /// # Errors
     ///
-    /// As [`ServerTls::new`]; and a valid certificate is not replaced by one that is not valid at `now`.
-    pub fn renew<'a>(
+    /// A file cannot be used, or a valid certificate would be replaced by one that is not valid at `now`.
+    pub fn with_identity<'a>(
         &self,
         config: &'a ServerTlsConfig,
         contents: impl Fn(&Path) -> &'a [u8],
         now: SystemTime,
     ) -> Result<ServerTls, ServerTlsError> {
-        let (identity, clients) = read(config, &contents)?;
+        let identity = identity(config, &contents)?;
         let is_worse = self.leaf().validity.contains(now) && !identity.leaf().validity.contains(now);
         if let (true, Some(fault)) = (is_worse, identity.faults(now).into_iter().next()) {
             return Err(ServerTlsError::NoLongerValid { fault });
         }
+        Ok(ServerTls::of(identity, Arc::clone(&self.trust)))
+    }
+
+    /// Takes the authorities and the revocation lists again, after a change of their files. The certificate stays as it is.
+    ///
+    /// Where the same clients are trusted as before (the same authorities, revocation lists and need of a certificate),
+    /// sessions and connections go on. Otherwise no session is resumed. The old value is as it was: after putting the new
+    /// one in its place, the caller calls [`ServerTls::supersede`].
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be used, or would lock clients out.
+    pub fn with_clients<'a>(
+        &self,
+        config: &'a ServerTlsConfig,
+        contents: impl Fn(&Path) -> &'a [u8],
+    ) -> Result<ServerTls, ServerTlsError> {
+        let clients = clients(config, &contents)?;
         let trust = match clients == self.trust.clients {
             true => Arc::clone(&self.trust),
             false => Arc::new(Trust::new(clients)?),
         };
-        Ok(ServerTls::of(identity, trust))
+        Ok(ServerTls::of(self.identity.clone(), trust))
     }
 
     /// Ends the connections of `old` after the request under way, if it trusted other clients. To be called once new
@@ -263,24 +278,30 @@ impl Trust {
     }
 }
 
-fn read<'a>(
+fn identity<'a>(
     config: &'a ServerTlsConfig,
     contents: &impl Fn(&Path) -> &'a [u8],
-) -> Result<(TlsIdentity, Option<ClientTrust>), ServerTlsError> {
+) -> Result<TlsIdentity, ServerTlsError> {
     let file = |path: &'a PathBuf| PemFile { path, contents: contents(path) };
-    let identity = TlsIdentity::new(file(&config.certificate), file(&config.key), Side::Server)?;
+    Ok(TlsIdentity::new(file(&config.certificate), file(&config.key), Side::Server)?)
+}
+
+fn clients<'a>(
+    config: &'a ServerTlsConfig,
+    contents: &impl Fn(&Path) -> &'a [u8],
+) -> Result<Option<ClientTrust>, ServerTlsError> {
+    let file = |path: &'a PathBuf| PemFile { path, contents: contents(path) };
     let crl = config.crl.as_ref().map(file);
-    let clients = match &config.client_ca {
-        Some(client_ca) => Some(ClientTrust::new(file(client_ca), crl, config.client_certificates)?),
-        None if crl.is_some() => return Err(ServerTlsError::NeedsClientCa { setting: "crl" }),
+    match &config.client_ca {
+        Some(client_ca) => Ok(Some(ClientTrust::new(file(client_ca), crl, config.client_certificates)?)),
+        None if crl.is_some() => Err(ServerTlsError::NeedsClientCa { setting: "crl" }),
         None => match config.client_certificates {
-            ClientCertificates::Optional => None,
+            ClientCertificates::Optional => Ok(None),
             ClientCertificates::Required => {
-                return Err(ServerTlsError::NeedsClientCa { setting: "client_certificates" });
+                Err(ServerTlsError::NeedsClientCa { setting: "client_certificates" })
             }
         },
-    };
-    Ok((identity, clients))
+    }
 }
 
 #[cfg(test)]

@@ -208,7 +208,8 @@ impl Files {
     }
 
     pub fn try_renewed(&self, old: &ServerTls) -> Result<ServerTls, ServerTlsError> {
-        old.renew(&self.config(), |path| self.contents(path), wall_time())
+        let (config, contents) = (self.config(), |path: &Path| self.contents(path));
+        old.with_identity(&config, contents, wall_time())?.with_clients(&config, contents)
     }
 
     pub fn renewed(&self, old: &ServerTls) -> ServerTls {

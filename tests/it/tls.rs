@@ -1,6 +1,8 @@
 //! TLS on the gateway's listener, over real connections: who is served, whose certificate is a key, and what becomes of
 //! connections when files change. Certificates themselves are tested in `src/tls/`.
 
+mod renewal;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
