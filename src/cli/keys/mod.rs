@@ -20,7 +20,7 @@ use super::{DONE, FAILED, MISUSED};
 use crate::auth::secret::{KeyHash, draw};
 use crate::auth::{self, Role};
 use edit::NewKey;
-use store::KeyFile;
+use store::{KeyFile, WrittenFile};
 
 /// The file if no setting names another.
 const DEFAULT_FILE: &str = "keys.toml";
@@ -176,6 +176,10 @@ impl FileArguments {
     }
 }
 
+fn warn_of(written: &WrittenFile) {
+    written.warning.iter().for_each(complain);
+}
+
 fn new_key() -> Result<(String, KeyHash), KeysFailure> {
     let key = draw().map_err(|error| format!("the system has no random bytes: {error}"))?;
     let hash = KeyHash::of(key.as_bytes());
@@ -213,8 +217,9 @@ fn add(arguments: &AddArguments) -> Result<(), KeysFailure> {
         )));
     }
     document.append(&entry).map_err(|problem| format!("{}: {problem}", path.display()))?;
-    file.write(&document)?;
+    let written = file.write(&document)?;
     show_line(&key);
+    warn_of(&written);
     if !is_set {
         complain(format_args!(
             "the key is in {DEFAULT_FILE}, which no gateway with these settings reads: set auth.keys = \"{DEFAULT_FILE}\""
@@ -241,8 +246,9 @@ fn rotate(arguments: &RotateArguments, now: SystemTime) -> Result<(), KeysFailur
     document
         .rotate(&arguments.name, hash, until, now)
         .map_err(|problem| format!("{}: {problem}", path.display()))?;
-    file.write(&document)?;
+    let written = file.write(&document)?;
     show_line(&key);
+    warn_of(&written);
     Ok(())
 }
 
@@ -251,6 +257,6 @@ fn revoke(arguments: &RevokeArguments) -> Result<(), KeysFailure> {
     let mut file = KeyFile::open(&path)?;
     let mut document = file.document()?;
     document.revoke(&arguments.name).map_err(|problem| format!("{}: {problem}", path.display()))?;
-    file.write(&document)?;
+    warn_of(&file.write(&document)?);
     Ok(())
 }

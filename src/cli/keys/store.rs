@@ -2,6 +2,9 @@
 //!
 //! A change is written to a file beside it, synced, and renamed over it: a gateway sees the old content or the new. Owner,
 //! group and mode stay those of the old file; a new one is for its user alone, and belongs to whom its directory does.
+//!
+//! Once it is renamed, the new content is in force, whatever happens next: a directory that cannot be synced then is told,
+//! and is no failure. The key that was just made would be lost otherwise.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -17,6 +20,17 @@ use crate::watched;
 
 /// How often another command may replace the file while this one waits for it.
 const TRIES_MAX: usize = 100;
+
+/// Syncs the directory of a file.
+type SyncDirectory = fn(&Path) -> io::Result<()>;
+
+/// New content that is in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) struct WrittenFile {
+    /// Why a power cut may still bring the old content back, for people.
+    pub(super) warning: Option<String>,
+}
 
 /// A file of keys that no other command changes meanwhile.
 #[derive(Debug)]
@@ -84,14 +98,26 @@ impl KeyFile {
     /// # Errors
     ///
     /// A sentence for people; the old content is still there then.
-    pub(super) fn write(&mut self, document: &Document) -> Result<(), String> {
+    pub(super) fn write(&mut self, document: &Document) -> Result<WrittenFile, String> {
+        self.write_with(document, sync_directory)
+    }
+
+    fn write_with(&mut self, document: &Document, sync: SyncDirectory) -> Result<WrittenFile, String> {
         let text = document.checked().map_err(|problem| format!("{}: {problem}", self.path.display()))?;
         let new = self.path.with_added_extension("new");
         self.replace(&new, &text).map_err(|error| {
             let _ = fs::remove_file(&new);
             let problem = problem(&self.path, "cannot be written", &error);
             format!("{problem}; `forebay keys add --print` shows an entry, to be put there by hand")
-        })
+        })?;
+        let shown = self.path.display();
+        let warning = sync(&self.path).err().map(|error| {
+            format!(
+                "{shown} is written and in force, but its directory could not be synced: {error}; after a power cut the \
+                 old content may be back"
+            )
+        });
+        Ok(WrittenFile { warning })
     }
 
     fn replace(&self, new: &Path, text: &str) -> io::Result<()> {
@@ -108,16 +134,15 @@ impl KeyFile {
         }
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        fs::rename(new, &self.path)?;
-        sync_directory(&self.path)
+        fs::rename(new, &self.path)
     }
 }
 
-/// Makes an empty file, unless it is there.
+/// Makes an empty file, unless it is there. Its directory is synced when it gets its content.
 fn make(path: &Path) -> io::Result<()> {
     match private_files::make_new(path, OpenOptions::new().write(true)) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        made => made.and_then(|_| sync_directory(path)),
+        made => made.map(|_| ()),
     }
 }
 
@@ -131,4 +156,27 @@ fn parent(path: &Path) -> &Path {
 
 fn problem(path: &Path, what: &str, error: &io::Error) -> String {
     format!("{} {what}: {error}{}", path.display(), filesystem::advice_on_file(path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_that_is_in_its_place_is_no_failure_when_its_directory_cannot_be_synced() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("keys.toml");
+        let text = "# none yet\n";
+        let document = Document::read(text).expect("a document");
+        let mut file = KeyFile::open_or_make(&path).expect("made");
+        let written = file.write_with(&document, |_| Err(io::Error::other("the disk says no")));
+        let warning = written.expect("it is written").warning.expect("it is told");
+        assert!(
+            warning.contains("is written and in force") && warning.contains("the disk says no"),
+            "{warning}"
+        );
+        assert_eq!(fs::read_to_string(&path).expect("the file"), text);
+        let mut file = KeyFile::open(&path).expect("opened");
+        assert_eq!(file.write(&document), Ok(WrittenFile { warning: None }));
+    }
 }
