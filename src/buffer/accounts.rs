@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use prometheus::IntCounter;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -68,13 +69,27 @@ pub struct Snapshot {
 pub struct Reservation {
     accounts: Arc<Accounts>,
     amount: Amount,
+    /// Counts the readings beside the ledger.
+    counter: Option<IntCounter>,
 }
 
 impl Reservation {
+    fn new(accounts: &Arc<Accounts>, amount: Amount) -> Reservation {
+        Reservation { accounts: Arc::clone(accounts), amount, counter: None }
+    }
+
+    /// The same room, whose readings `counter` counts at the moment when the ledger does.
+    #[must_use]
+    pub fn counted_by(mut self, counter: Option<IntCounter>) -> Reservation {
+        self.counter = counter;
+        self
+    }
+
     /// Counts the readings as accepted. The room is given back when they are settled.
     pub fn accept(mut self, format: usize) {
         let amount = std::mem::take(&mut self.amount);
         let mut books = self.accounts.lock();
+        self.counter.iter().for_each(|counter| counter.inc_by(amount.readings));
         books.reserved -= amount;
         books.held_bytes += amount.bytes;
         books.ledger.accept(format, amount.readings);
@@ -155,7 +170,7 @@ impl Accounts {
             // Behind others that wait, even what would fit waits: a large request is not starved by small ones.
             if books.waiting.is_empty() && books.has_room(need, self.bounds.limit) {
                 books.reserved += need;
-                return Ok(Reservation { accounts: Arc::clone(self), amount: need });
+                return Ok(Reservation::new(self, need));
             }
             let wait = match on_full {
                 OnFull::Reject => return Err(books.full(need, self.bounds.limit)),
@@ -306,7 +321,7 @@ impl Books {
             }
             let Some(Waiting { need, granted, .. }) = self.waiting.pop_front() else { return grants };
             self.reserved += need;
-            grants.push((granted, Reservation { accounts: Arc::clone(accounts), amount: need }));
+            grants.push((granted, Reservation::new(accounts, need)));
         }
     }
 }

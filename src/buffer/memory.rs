@@ -47,6 +47,7 @@ impl Memory {
     async fn push(&self, request: Request) -> Result<Receipt, PushError> {
         let need = Record::amount(&request.readings);
         let reservation = self.accounts.reserve(need, self.config.on_full).await?;
+        let reservation = reservation.counted_by(request.counter);
         let queue = self.queue()?;
         let place = queue.try_reserve().map_err(|_| PushError::Closed)?;
 

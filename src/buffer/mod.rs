@@ -41,6 +41,7 @@ use forebay_reading::quantity::{QuantityError, parse_duration};
 use forebay_reading::registry::Registry;
 use forebay_wal::LogError;
 use futures_util::future::BoxFuture;
+use prometheus::IntCounter;
 use thiserror::Error;
 
 use crate::filesystem;
@@ -291,6 +292,9 @@ pub struct Request {
     pub readings: Readings,
     /// Index of the request's format in the table of decoders, for the ledger.
     pub format: usize,
+    /// Counts the readings once they are accepted, at the moment when the ledger does: also if the client hangs up before
+    /// it is answered, and whatever becomes of them then.
+    pub counter: Option<IntCounter>,
     /// The acknowledgement that is asked for; one that the kind can give.
     pub ack: Ack,
     /// What the request holds until its readings are in the buffer; dropped then, or with the request.

@@ -62,7 +62,7 @@ fn open(kind: &'static str, readings: u64, bytes: u64) -> (Opened, TempDir) {
 }
 
 fn request(numbers: Range<i64>, ack: Ack) -> Request {
-    Request { readings: numbered(numbers), format: 0, ack, until_taken: None, memo: None }
+    Request { readings: numbered(numbers), format: 0, counter: None, ack, until_taken: None, memo: None }
 }
 
 async fn pull(outlet: &mut Box<dyn Outlet>, most: usize) -> Vec<Part> {

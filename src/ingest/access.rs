@@ -22,6 +22,7 @@ use forebay_reading::clock::wall_time;
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use ipnet::IpNet;
+use prometheus::IntCounter;
 use thiserror::Error;
 use tokio::time::Instant;
 
@@ -80,9 +81,11 @@ impl Caller {
         self.key()?.grant.clone()
     }
 
-    pub(super) fn count_accepted(&self, readings: usize) {
-        if let Caller::Key { usage, .. } = self {
-            usage.accepted.inc_by(readings as u64);
+    /// Counts the readings of the caller that are accepted.
+    pub(super) fn accepted(&self) -> Option<IntCounter> {
+        match self {
+            Caller::Anyone => None,
+            Caller::Key { usage, .. } => Some(usage.accepted.clone()),
         }
     }
 

@@ -119,6 +119,7 @@ impl Front {
         let request = buffer::Request {
             readings,
             format: content.format,
+            counter: caller.accepted(),
             ack: content.ack,
             until_taken: None,
             memo: None,
@@ -133,7 +134,6 @@ impl Front {
                 self.push_reserved(reservation, stored_answer(&accepted, content.ack), request, share).await?
             }
         };
-        caller.count_accepted(accepted.accepted);
         accepted.ack = ack.name();
         Ok(Reply::First(accepted))
     }

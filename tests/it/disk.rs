@@ -282,7 +282,14 @@ async fn a_memo_is_kept_with_its_readings_and_after_they_are_gone() {
     let site = Site::new(8);
     let mut running = site.open(1 << 20);
     let memo = Some(Bytes::from_static(b"a memo"));
-    let request = Request { readings: numbered(0..1), format: 0, ack: Ack::Disk, until_taken: None, memo };
+    let request = Request {
+        readings: numbered(0..1),
+        format: 0,
+        counter: None,
+        ack: Ack::Disk,
+        until_taken: None,
+        memo,
+    };
     running.buffer.push(request).await.expect("room");
     let (_, parts) = running.pull_readings(1).await;
     running.deliver(parts, None);

@@ -1,6 +1,8 @@
 //! Keys that are identities: who may write what, who may look, and which answer comes first. Over HTTP; how a key is read
 //! and found stands in `src/auth/`.
 
+mod counts;
+
 use std::path::PathBuf;
 
 use forebay::auth::secret::KeyHash;

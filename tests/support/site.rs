@@ -136,14 +136,21 @@ impl From<Opened> for Running {
 impl Running {
     /// Puts a request in.
     pub async fn push(&self, numbers: Range<i64>, ack: Ack) -> Result<Receipt, PushError> {
-        let request = Request { readings: numbered(numbers), format: 0, ack, until_taken: None, memo: None };
+        let request = Request {
+            readings: numbered(numbers),
+            format: 0,
+            counter: None,
+            ack,
+            until_taken: None,
+            memo: None,
+        };
         timeout(LIMIT, self.buffer.push(request)).await.expect("an answer in time")
     }
 
     /// Puts a request in, with something to be kept with it.
     pub async fn push_with_memo(&self, numbers: Range<i64>, memo: Bytes) -> Result<Receipt, PushError> {
         let (readings, memo) = (numbered(numbers), Some(memo));
-        let request = Request { readings, format: 0, ack: Ack::Disk, until_taken: None, memo };
+        let request = Request { readings, format: 0, counter: None, ack: Ack::Disk, until_taken: None, memo };
         timeout(LIMIT, self.buffer.push(request)).await.expect("an answer in time")
     }
 

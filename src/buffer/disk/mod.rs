@@ -226,11 +226,11 @@ fn log_config(path: &Path, bytes_max: u64) -> LogOptions {
 impl Disk {
     async fn push(&self, request: Request) -> Result<Receipt, PushError> {
         self.check_disk()?;
-        let Request { readings, format, ack, until_taken, memo } = request;
+        let Request { readings, format, counter, ack, until_taken, memo } = request;
         let memo = memo.unwrap_or_default();
         let bytes = Accepted::record_bytes(memo.len(), readings.encoded_bytes());
         let need = Amount { readings: readings.len() as u64, bytes };
-        let reservation = self.accounts.reserve(need, self.config.on_full).await?;
+        let reservation = self.accounts.reserve(need, self.config.on_full).await?.counted_by(counter);
 
         let (waiters, settled) = match ack {
             Ack::Delivered => {
