@@ -127,7 +127,14 @@ fn front_files(config: &Config) -> Vec<Finding> {
         Ok(notes) => notes,
         Err(problems) => return problems.lines().map(|line| Finding::Fault(line.to_owned())).collect(),
     };
-    let keys = notes.keys.map(|count| Finding::Fine(format!("auth.keys: {count} keys")));
+    let keys = notes.keys.map(|count| match count {
+        0 => Finding::Note(
+            "auth.keys: the file has no key, so that every request that needs one is refused; `forebay keys add` makes one"
+                .to_owned(),
+        ),
+        1 => Finding::Fine("auth.keys: 1 key".to_owned()),
+        count => Finding::Fine(format!("auth.keys: {count} keys")),
+    });
     let certificate =
         notes.certificate.into_iter().map(|fault| Finding::Fault(format!("server.tls: {fault}")));
     keys.into_iter().chain(certificate).collect()

@@ -83,6 +83,7 @@ impl FrontFiles {
     ) -> (Option<CurrentTls>, Vec<Watched>) {
         let mut watched = Vec::new();
         if let Some(KeysAtStart { path, contents, keyring }) = self.keys {
+            warn_of_nobody(&path, &keyring);
             access.set_keys(keyring);
             let counter = |result| metrics.file_reloads.with_label_values(&["keys", result]);
             let subject = KeysFile { path, access: Arc::clone(access) };
@@ -106,6 +107,16 @@ fn read_keys(path: PathBuf) -> Result<KeysAtStart, String> {
 
 fn keyring(path: &Path, content: &[u8]) -> Result<Keyring, String> {
     auth::parse(content).map_err(|faults| auth::describe(path, &faults))
+}
+
+/// Says that a file of keys has none. That is allowed: keys may be added while the gateway runs.
+fn warn_of_nobody(path: &Path, keyring: &Keyring) {
+    if keyring.keys().is_empty() {
+        warn!(
+            file = %path.display(),
+            "the file of keys has no key, so that every request that needs one is refused: `forebay keys add` makes one"
+        );
+    }
 }
 
 fn read_tls(config: ServerTlsConfig) -> Result<TlsAtStart, String> {
@@ -139,7 +150,9 @@ impl Subject for KeysFile {
 
     fn take(&mut self, contents: &[Vec<u8>]) -> Result<(), String> {
         let content = contents.first().map(Vec::as_slice).unwrap_or_default();
-        self.access.set_keys(keyring(&self.path, content)?);
+        let keyring = keyring(&self.path, content)?;
+        warn_of_nobody(&self.path, &keyring);
+        self.access.set_keys(keyring);
         Ok(())
     }
 }

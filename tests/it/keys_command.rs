@@ -100,3 +100,21 @@ fn a_file_of_keys_with_faults_stops_the_start_with_a_line_for_each() {
     let checked = run(forebay(home.path(), &["check"], &settings)).expect_status(1);
     assert!(checked.stdout.contains("keys.toml: line 1: key `a`: "), "{}", checked.stdout);
 }
+
+#[tokio::test]
+async fn a_file_without_a_key_is_told_at_the_start_while_it_runs_and_by_check() {
+    const TOLD: &str = "the file of keys has no key";
+    let home = directory();
+    keys(home.path(), &["add", "only"]).expect_status(0);
+    let settings = [("server.listen", "127.0.0.1:0"), ("auth.keys", "keys.toml"), ("buffer.kind", "memory")];
+    let process = Process::start(forebay(home.path(), &["serve"], &settings));
+    assert!(!process.log().contains(TOLD), "{}", process.log());
+    keys(home.path(), &["revoke", "only"]).expect_status(0);
+    // The file is looked at every 10 s.
+    eventually("it is told while the gateway runs", || async { process.log().contains(TOLD) }).await;
+    process.kill().await;
+    let process = Process::start(forebay(home.path(), &["serve"], &settings));
+    assert!(process.log().contains(TOLD), "{}", process.log());
+    let checked = run(forebay(home.path(), &["check"], &settings)).expect_status(0);
+    assert!(checked.stdout.contains("note: auth.keys: the file has no key"), "{}", checked.stdout);
+}
