@@ -33,6 +33,7 @@ fn keys() -> String {
         "plant-7",
         "devices = [\"plant-7/*\"]\nsensors = [\"s*\"]\ndefault_device = \"plant-7/unknown\"\ntags = { site = \"plant-7\" }",
     ) + &entry("any", "")
+        + &entry("homely", "default_device = \"Küche\"")
         + &entry("operator", "role = \"read\"")
         + &entry("past", "not_after = \"2001-01-01T00:00:00Z\"")
 }
@@ -188,7 +189,12 @@ async fn a_key_gives_readings_its_tags_and_a_device_to_those_without_one() {
     setup.post("/write", &[("x-api-key", "key of plant-7")], "s3 value=3").await.expect_status(204);
     let senml = [("x-api-key", "key of plant-7"), ("content-type", "application/senml+json")];
     setup.post("/v1/readings", &senml, r#"[{"bn":"plant-7/x:","n":"s4","v":4}]"#).await.expect_status(202);
-    eventually("four readings arrive", || async { setup.node.count() == 4 }).await;
+    let homely = [("x-api-key", "key of homely"), ("content-type", "application/senml+json")];
+    let pack = r#"[{"v":5},{"v":6,"t":1},{"v":7,"x":{}}]"#;
+    setup.post("/v1/readings", &homely, pack).await.expect_status(202);
+    let homeless = [("x-api-key", "key of any"), ("content-type", "application/senml+json")];
+    setup.post("/v1/readings", &homeless, pack).await.expect_problem(422);
+    eventually("seven readings arrive", || async { setup.node.count() == 7 }).await;
     let received = setup.node.stored();
     let bodies: Vec<_> =
         received.iter().map(|batch| String::from_utf8_lossy(&batch.unpacked()).into_owned()).collect();
@@ -199,6 +205,9 @@ async fn a_key_gives_readings_its_tags_and_a_device_to_those_without_one() {
         r#""device":"plant-7/unknown","sensor":"s2","value":2"#,
         r#""device":"plant-7/unknown","sensor":"s3","value":3"#,
         r#""device":"plant-7/x","sensor":"s4","value":4"#,
+        r#""device":"Küche","sensor":"value","value":5"#,
+        r#""device":"Küche","sensor":"value","value":6"#,
+        r#""device":"Küche","sensor":"value","value":7"#,
     ] {
         assert!(text.contains(part), "{part} in {text}");
     }

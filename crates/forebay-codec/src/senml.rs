@@ -5,7 +5,7 @@
 //!
 //! | reading | from | rule |
 //! |---|---|---|
-//! | `device`, `sensor` | `bn`, `n` | joined they are the name; `name.rs` decides which part is the device |
+//! | `device`, `sensor` | `bn`, `n` | joined they are the name; `name.rs` decides which part is the device, and what becomes of a record without a name |
 //! | `value` | `v` + `bv`, `vb`, `vs` | one of the three; whole numbers that fit in 64 bits signed are kept and added exactly |
 //! | `time` | `bt` + `t` | seconds, added exactly, cut to the nanosecond; below 2^28 from the time of receipt, else since 1970 |
 //! | `unit` | `u`, or else `bu` | an empty unit is no unit |

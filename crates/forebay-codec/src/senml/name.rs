@@ -8,6 +8,7 @@
 //!   last `:`, into device and sensor.
 //! - A name that cannot be split is the device, without its trailing separators, so that records with and without a name
 //!   agree on the device. An empty sensor becomes `value`.
+//! - A record without any name is of the default device of its sender, if that one has any, and its sensor is `value`.
 //!
 //! The name as a whole begins with a letter or a digit and has no other characters than letters, digits and
 //! `-:./_` (RFC 8428, section 4.5.1).
@@ -17,7 +18,7 @@ use forebay_reading::text::{Text, is_plain, is_plain_ascii};
 use crate::Reason;
 
 /// The sensor of a name without a part for the sensor.
-const SENSOR: &str = "value";
+pub(super) const SENSOR: &str = "value";
 const DEVICE_URN: &str = "urn:dev:";
 const SEPARATORS: [char; 5] = [':', '/', '-', '.', '_'];
 

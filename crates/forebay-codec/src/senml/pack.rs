@@ -87,17 +87,22 @@ impl<'a, 'de> Pack<'a, 'de> {
         let name = record.get(Label::Name).unwrap_or_default();
         let at_fault = |label, (reason, detail)| RecordFault::new(record.index, label, reason, detail);
         name::check(name, self.base.name.is_empty()).map_err(|fault| at_fault(Label::Name, fault))?;
-        let source = name::split(&self.base.name, name).ok_or_else(|| {
-            let detail = "a record needs a name: `n`, or a base name (`bn`) that holds for it".to_owned();
-            at_fault(Label::Name, (Reason::Field, detail))
-        })?;
+        let source = name::split(&self.base.name, name);
+        let (device, sensor) = match (source, self.rules.default_device()) {
+            (Some(source), _) => (Word::Name(source.device), source.sensor),
+            (None, Some(device)) => (Word::Any(device), name::SENSOR),
+            (None, None) => {
+                let detail = "a record needs a name: `n`, or a base name (`bn`) that holds for it".to_owned();
+                return Err(at_fault(Label::Name, (Reason::Field, detail)));
+            }
+        };
         if self.decoded.readings.encoded_bytes() > self.rules.encoded_bytes_max {
             self.decoded.overflowed = true;
             return Ok(());
         }
         let parts = Parts {
-            device: Word::Name(source.device),
-            sensor: Word::Name(source.sensor),
+            device,
+            sensor: Word::Name(sensor),
             value,
             time,
             unit: record.get(Label::Unit).or(self.base.unit.as_deref()).map(Word::Any),
