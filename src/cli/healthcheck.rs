@@ -21,7 +21,7 @@ use super::address_file::{self, ServerEntry, ServerKind};
 use super::settings::SettingsArguments;
 use super::terminal::complain;
 use super::{DONE, FAILED, MISUSED};
-use crate::config::SettingOrigin;
+use crate::config::{ServerConfig, SettingOrigin};
 use crate::tls::identity::{Side, TlsIdentity};
 use crate::tls::pem::PemFile;
 use crate::tls::pinned::{self, ShownCertificate};
@@ -73,7 +73,7 @@ impl HealthcheckArguments {
         let found = address_file::started_here();
         Some(match target.among(&found) {
             Some(entry) => HealthQuestion::to(entry, config.server.tls),
-            None => HealthQuestion::to_gateway(target.listen, config.server.tls),
+            None => HealthQuestion::by_settings(&config.server),
         })
     }
 }
@@ -103,6 +103,14 @@ impl HealthQuestion {
             (_, Some(operator)) => HealthQuestion::plain(operator),
             (ServerKind::Node, None) => HealthQuestion::plain(entry.address),
             (ServerKind::Gateway, None) => HealthQuestion::to_gateway(entry.address, tls),
+        }
+    }
+
+    /// The question to the gateway that the settings describe, where no address of a process is known.
+    fn by_settings(server: &ServerConfig) -> HealthQuestion {
+        match server.operator {
+            Some(operator) => HealthQuestion::plain(operator.listen),
+            None => HealthQuestion::to_gateway(server.listen, server.tls.clone()),
         }
     }
 

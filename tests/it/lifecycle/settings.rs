@@ -397,6 +397,15 @@ async fn healthcheck_asks_the_operators_listener_if_there_is_one() {
         process.kill().await;
         check(1);
     }
+    // From another directory nothing is known of the process but its settings.
+    let (elsewhere, free) = (directory(), nobody().to_string());
+    let operator = [("server.operator.listen", free.as_str())];
+    let process = serve(place.path(), &node.url(), &[&own[..], &operator].concat());
+    let listen = process.address().to_string();
+    let settings = [&[("server.listen", listen.as_str())], &other[..], &operator].concat();
+    run(forebay(elsewhere.path(), &["healthcheck"], &settings)).expect_status(0);
+    process.kill().await;
+    run(forebay(elsewhere.path(), &["healthcheck"], &settings)).expect_status(1);
 }
 
 /// A directory that the user of the processes of this test may not write to, and how to start one as that user.
