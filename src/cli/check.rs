@@ -11,7 +11,7 @@ mod place;
 mod rehearsal;
 
 use std::io::{self, BufWriter, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -140,12 +140,12 @@ fn front_files(config: &Config) -> Vec<Finding> {
     keys.into_iter().chain(certificate).collect()
 }
 
-/// Checks this machine for a start: the address, the directories, the room on its disks.
+/// Checks this machine for a start: the addresses, the directories, the room on its disks.
 fn check_machine(config: &Config) -> Vec<Finding> {
     let is_on_disk = config.buffer.kind == "disk";
     // An error here also makes the directory unusable, which is reported below.
     let holder = if is_on_disk { directory_lock::holder(&config.buffer.path).unwrap_or(None) } else { None };
-    let mut findings = vec![address(config.server.listen, holder)];
+    let mut findings = addresses(config, holder);
     match holder {
         Some(process) => findings.push(Finding::Note(format!(
             "buffer.path: {} is in use by the gateway that runs{}: it has to be stopped before another one starts there",
@@ -170,24 +170,35 @@ fn check_machine(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// Checks whether the address can be listened on.
-fn address(listen: SocketAddr, holder: Option<u32>) -> Finding {
-    let error = match std::net::TcpListener::bind(listen) {
-        Ok(_) if listen.port() == 0 => {
-            return Finding::Fine(format!("server.listen: {listen} takes whichever port is free"));
+/// Checks whether the addresses of all listeners can be listened on.
+fn addresses(config: &Config, holder: Option<u32>) -> Vec<Finding> {
+    let operator = config.server.operator.map(|operator| ("server.operator.listen", operator.listen));
+    let listeners = [("server.listen", config.server.listen)].into_iter().chain(operator);
+    // Each stays bound until the end: a gateway listens on all of them at once.
+    let (findings, _bound): (Vec<_>, Vec<_>) =
+        listeners.map(|(key, listen)| address(key, listen, holder)).unzip();
+    findings
+}
+
+/// Checks whether the address that a setting names can be listened on.
+fn address(key: &str, listen: SocketAddr, holder: Option<u32>) -> (Finding, Option<TcpListener>) {
+    let error = match TcpListener::bind(listen) {
+        Ok(bound) if listen.port() == 0 => {
+            return (Finding::Fine(format!("{key}: {listen} takes whichever port is free")), Some(bound));
         }
-        Ok(_) => return Finding::Fine(format!("server.listen: {listen} can be listened on")),
+        Ok(bound) => return (Finding::Fine(format!("{key}: {listen} can be listened on")), Some(bound)),
         Err(error) => error,
     };
-    match owner::find(listen, holder).filter(|_| error.kind() == io::ErrorKind::AddrInUse) {
+    let finding = match owner::find(listen, holder).filter(|_| error.kind() == io::ErrorKind::AddrInUse) {
         Some(process) => Finding::Note(format!(
-            "server.listen: {listen} is in use by the gateway that runs here as process {process}"
+            "{key}: {listen} is in use by the gateway that runs here as process {process}"
         )),
         None => {
             let advice = advice_on_address(listen, &error);
-            Finding::Fault(format!("server.listen: {listen} cannot be listened on: {error}{advice}"))
+            Finding::Fault(format!("{key}: {listen} cannot be listened on: {error}{advice}"))
         }
-    }
+    };
+    (finding, None)
 }
 
 /// Checks that disks and memory are large enough for the limits in bytes.

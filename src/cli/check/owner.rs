@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 
-use crate::cli::address_file::{self, ServerKind};
+use crate::cli::address_file::{self, ServerEntry, ServerKind};
 
 /// The system's lists of sockets: proc_net_tcp(5).
 const SOCKETS: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
@@ -18,7 +18,8 @@ pub(super) fn find(address: SocketAddr, holder: Option<u32>) -> Option<u32> {
     let here = address_file::started_here().into_iter().filter(|entry| entry.server == ServerKind::Gateway);
     let mut gateways =
         here.chain(address_file::all().into_iter().filter(|entry| Some(entry.process) == holder));
-    if let Some(entry) = gateways.find(|entry| is_there(entry.address) && entry.is_alive()) {
+    let is_of = |entry: &ServerEntry| is_there(entry.address) || entry.operator.is_some_and(is_there);
+    if let Some(entry) = gateways.find(|entry| is_of(entry) && entry.is_alive()) {
         return Some(entry.process);
     }
     holder.filter(|process| *process != 0 && listens(*process, address.port()))

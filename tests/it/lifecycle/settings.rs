@@ -140,6 +140,16 @@ async fn check_says_no_to_an_address_that_cannot_be_listened_on() {
     expect_fault(check("192.0.2.1:0"), &["192.0.2.1 is no address of this machine"]);
     expect_fault(check("[2001:db8::1]:8080"), &["2001:db8::1 is no address of this machine"]);
     check(&nobody().to_string()).expect_status(0);
+    let operator = ("server.operator.listen", address.as_str());
+    let ended = forebay_says(&["check"], &[ANY_PORT, operator, ("cluster.nodes", &node.url()), MEMORY]);
+    expect_fault(ended, &["server.operator.listen: ", &address, "another program"]);
+    // Each of them is free, and both are not.
+    let (one, both) = (nobody().to_string(), &["server.operator.listen: ", "another program"]);
+    let everywhere = one.replace("127.0.0.1", "0.0.0.0");
+    let listeners = [("server.listen", one.as_str()), ("server.operator.listen", &everywhere)];
+    let nodes = node.url();
+    let settings = [&listeners[..], &[("cluster.nodes", &*nodes), MEMORY]].concat();
+    expect_fault(forebay_says(&["check"], &settings), both);
     let ended = forebay_says(&["serve"], &[("server.listen", "192.0.2.1:0"), MEMORY]).expect_status(1);
     assert!(ended.stderr.contains("192.0.2.1 is no address of this machine"), "{}", ended.stderr);
 
@@ -172,6 +182,11 @@ async fn check_finds_no_fault_in_a_gateway_that_runs_here_and_disturbs_it_in_not
         let ended = run(forebay(elsewhere.path(), &["check"], &settings));
         expect_fault(ended, &["server.listen: ", "another program"]);
         process.gateway().post(&readings(3)).await.expect_status(202);
+        let settings =
+            [ANY_PORT, ("server.operator.listen", &*address), ("cluster.nodes", &node.url()), kind];
+        let ended = run(forebay(place.path(), &["check"], &settings)).expect_status(0);
+        let notes = found(&ended, "note").join("\n");
+        assert!(notes.contains("server.operator.listen: ") && notes.contains("that runs here"), "{notes}");
         // Nor does a port of another program become right by it.
         let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = taken.local_addr().expect("an address").to_string();
