@@ -43,6 +43,7 @@ impl Surface {
     /// The routes of the operator's listener.
     pub(super) fn for_operators(&self, keys: bool) -> Router {
         let guard = |route: MethodRouter| if keys { for_operators(&self.access, route) } else { route };
-        self.status.operator_listener_routes(&guard).merge(self.latest.clone().routes(READINGS_PATH, &guard))
+        let latest = self.latest.clone().operator_listener_routes(READINGS_PATH, &guard);
+        self.status.operator_listener_routes(&guard).merge(latest)
     }
 }

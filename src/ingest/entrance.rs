@@ -281,18 +281,24 @@ struct Asked {
 
 async fn not_found(uri: Uri) -> Problem {
     let path: String = uri.path().chars().take(100).collect();
-    Problem::new(
-        StatusCode::NOT_FOUND,
-        format!("there is nothing at `{path}`; readings go to `{READINGS_PATH}`"),
-    )
+    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at `{path}`; {}", where_readings_go(&uri)))
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     let mut detail = "this path takes another method; `Allow` names it".to_owned();
     if method == Method::POST {
-        detail += &format!("; readings go to `{READINGS_PATH}`");
+        detail += &format!("; {}", where_readings_go(&uri));
     }
     refuse(Dialect::at(uri.path()), StatusCode::METHOD_NOT_ALLOWED, &detail)
+}
+
+/// Advice for a client that may want to send readings. It posted them to the right path if it ends up here with one that
+/// takes readings: on the operator's listener.
+fn where_readings_go(uri: &Uri) -> String {
+    match Dialect::at(uri.path()) {
+        None => format!("readings go to `{READINGS_PATH}`"),
+        Some(_) => "readings go to the gateway's other address, `server.listen`".to_owned(),
+    }
 }
 
 fn refuse(dialect: Option<Dialect>, status: StatusCode, detail: &str) -> Response {

@@ -46,11 +46,23 @@ pub struct LatestReadings {
 }
 
 impl Latest {
-    /// Serves `path`; `guard` is put around what shows readings.
+    /// Serves `path` on a listener that takes readings there; `guard` is put around what shows readings.
     pub fn routes(self, path: &str, guard: &dyn Fn(MethodRouter) -> MethodRouter) -> Router {
         match self {
-            Latest::Here(readings) => Router::new().route(path, guard(get(latest).with_state(readings))),
+            Latest::Here(_) => self.operator_listener_routes(path, guard),
             Latest::InNodes => Router::new().route(path, any(elsewhere)),
+        }
+    }
+
+    /// Serves `path` on a listener that takes no readings: with readings in nodes there is nothing.
+    pub fn operator_listener_routes(
+        self,
+        path: &str,
+        guard: &dyn Fn(MethodRouter) -> MethodRouter,
+    ) -> Router {
+        match self {
+            Latest::Here(readings) => Router::new().route(path, guard(get(latest).with_state(readings))),
+            Latest::InNodes => Router::new(),
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Every case of the rules themselves stands in `src/door/tests.rs`.
 
+use crate::support::process::{Process, directory, forebay};
 use crate::support::{FakeNode, Reply, RunningGateway, TestGateway};
 
 const ONE: &str = r#"{"device":"d","sensor":"s","value":1}"#;
@@ -142,4 +143,21 @@ async fn of_several_refusals_the_first_of_the_order_is_given() {
         let reply = ask(&gateway, start, lines, body).await;
         assert_eq!(reply.status.as_u16(), status, "{what}: {}", reply.text());
     }
+}
+
+#[tokio::test]
+async fn an_operators_listener_beside_an_embedded_node_says_that_readings_are_only_read_there() {
+    let home = directory();
+    let operator =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
+    let listen = operator.to_string();
+    let settings =
+        [("server.listen", "127.0.0.1:0"), ("server.operator.listen", &*listen), ("buffer.kind", "memory")];
+    let process = Process::start(forebay(home.path(), &["serve"], &settings));
+    let operator = RunningGateway::at(operator);
+    operator.get("/v1/readings").await.expect_status(200);
+    let reply = operator.post_body("application/json", ONE).await.expect_problem(405);
+    assert_eq!(reply.header("allow"), "GET,HEAD");
+    assert!(reply.detail().contains("`server.listen`"), "{}", reply.detail());
+    process.gateway().post_body("application/json", ONE).await.expect_status(202);
 }

@@ -276,7 +276,11 @@ async fn beside_an_operators_listener_senders_reach_nothing_else() {
         setup.post_as("any", ONE).await.expect_status(202);
         let operator = setup.gateway.operator();
         operator.get("/healthz").await.expect_status(200);
-        operator.post_body("application/json", ONE).await.expect_status(405);
+        for path in ["/v1/readings", "/write", "/api/v2/write"] {
+            let reply = operator.send(operator.request(path).body(ONE)).await.expect_problem(404);
+            assert!(reply.detail().contains("`server.listen`"), "{}", reply.detail());
+        }
+        operator.get("/v1/readings").await.expect_problem(404);
         for path in ["/", "/metrics", "/status", "/readyz"] {
             let reply = operator.get(path).await;
             reply.expect_status(if keys { 401 } else { 200 });
