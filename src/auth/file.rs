@@ -15,6 +15,7 @@ use toml::value::Datetime;
 use super::key::{HoldPeriod, Key, Rate, Role};
 use super::keyring::{Keyring, Twice};
 use super::secret::KeyHash;
+use super::usage::{KEYS_COUNTED_MAX, OTHER_KEYS};
 use super::{HASHES_MAX, KEYS_MAX, NAME_BYTES_MAX};
 
 /// The last whole year that a [`Timestamp`] can be in.
@@ -257,10 +258,17 @@ impl KeyTable {
 fn check_name(name: &str) -> Result<(), String> {
     let is_good = (1..=NAME_BYTES_MAX).contains(&name.len())
         && name.chars().all(|letter| !letter.is_control() && !letter.is_whitespace());
-    if is_good {
-        return Ok(());
+    if !is_good {
+        return Err(format!(
+            "a name must have 1 to {NAME_BYTES_MAX} bytes without blanks and control characters"
+        ));
     }
-    Err(format!("a name must have 1 to {NAME_BYTES_MAX} bytes without blanks and control characters"))
+    if name == OTHER_KEYS {
+        return Err(format!(
+            "a name must not be `{OTHER_KEYS}`, as which metrics count all keys beyond the first {KEYS_COUNTED_MAX}"
+        ));
+    }
+    Ok(())
 }
 
 fn read_hashes(items: &[HashItem], check: &mut impl FnMut(Result<(), String>)) -> Vec<(KeyHash, HoldPeriod)> {

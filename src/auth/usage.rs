@@ -7,8 +7,8 @@ use prometheus::{IntCounter, IntCounterVec};
 
 /// Most keys that are counted by name; all further ones are counted together.
 pub const KEYS_COUNTED_MAX: usize = 1000;
-/// What further keys are counted as.
-const OTHER: &str = "other";
+/// What further keys are counted as. No key may have this name.
+pub const OTHER_KEYS: &str = "other";
 
 /// The counters of one key.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ impl UsageTable {
         if let Some(usage) = by_name.get(name) {
             return Arc::clone(usage);
         }
-        let name = if by_name.len() < KEYS_COUNTED_MAX { Arc::clone(name) } else { OTHER.into() };
+        let name = if by_name.len() < KEYS_COUNTED_MAX { Arc::clone(name) } else { OTHER_KEYS.into() };
         let counter = |outcome| self.counters.with_label_values(&[&*name, outcome]);
         let make = || Arc::new(KeyUsage { accepted: counter("accepted"), rejected: counter("rejected") });
         Arc::clone(by_name.entry(Arc::clone(&name)).or_insert_with(make))
@@ -68,7 +68,7 @@ mod tests {
         }
         let all = table.all();
         assert_eq!(all.len(), KEYS_COUNTED_MAX + 1);
-        let other = all.iter().find(|(name, _)| &**name == OTHER).expect("the others");
+        let other = all.iter().find(|(name, _)| &**name == OTHER_KEYS).expect("the others");
         assert_eq!(other.1.rejected.get(), (KEYS_COUNTED_MAX + 1) as u64);
     }
 }

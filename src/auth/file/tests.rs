@@ -124,6 +124,16 @@ not_after = "2026-01-01T00:00:00Z"
 }
 
 #[test]
+fn no_key_has_the_name_by_which_metrics_count_all_further_keys() {
+    let key = |name: &str| format!("[[key]]\nname = \"{name}\"\nhashes = [\"{}\"]\n", hash("a"));
+    assert_eq!(
+        faults(&key("other")),
+        "line 1: key `other`: a name must not be `other`, as which metrics count all keys beyond the first 1000"
+    );
+    assert!(parse(key("others").as_bytes()).is_ok());
+}
+
+#[test]
 fn two_keys_never_share_a_hash_or_a_certificate() {
     let key = |name: &str, rest: &str| format!("[[key]]\nname = \"{name}\"\n{rest}\n");
     let hashes = format!("hashes = [\"{}\"]", hash("a"));
