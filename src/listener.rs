@@ -32,7 +32,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
-use prometheus::IntCounter;
+use prometheus::{IntCounter, IntGauge};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -43,7 +43,7 @@ use tower::Service;
 use tracing::{debug, warn};
 
 use crate::tls::client_certificate::ClientCertificate;
-use per_address::{ConnectionPlace, PerAddress};
+pub use per_address::{AddressPlace, PerAddress};
 pub use tls_gate::{HANDSHAKE_MAX, TlsGate};
 
 const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -70,6 +70,8 @@ pub struct ConnectionGate {
     per_address: PerAddress,
     /// Connections that were closed because their address had as many as it may.
     refused: Option<IntCounter>,
+    /// Connections that are open, those in their handshake among them.
+    open: Option<IntGauge>,
     /// Shakes hands with each client; `None`: plain HTTP.
     tls: Option<TlsGate>,
 }
@@ -78,12 +80,22 @@ impl ConnectionGate {
     /// A gate through which each address may have `limit` connections at once, or any number if that is 0; those in
     /// `exempt` always may. `refused` counts the others.
     pub fn new(limit: usize, exempt: Vec<IpNet>, refused: IntCounter) -> ConnectionGate {
-        ConnectionGate { per_address: PerAddress::new(limit, exempt), refused: Some(refused), tls: None }
+        ConnectionGate { refused: Some(refused), ..ConnectionGate::of(PerAddress::new(limit, exempt)) }
     }
 
     /// A gate through which everybody may come.
     pub fn open() -> ConnectionGate {
-        ConnectionGate { per_address: PerAddress::new(0, Vec::new()), refused: None, tls: None }
+        ConnectionGate::of(PerAddress::new(0, Vec::new()))
+    }
+
+    fn of(per_address: PerAddress) -> ConnectionGate {
+        ConnectionGate { per_address, refused: None, open: None, tls: None }
+    }
+
+    /// The same gate, which shows in a metric how many connections are open.
+    #[must_use]
+    pub fn shown_by(self, open: IntGauge) -> ConnectionGate {
+        ConnectionGate { open: Some(open), ..self }
     }
 
     /// The same gate with TLS, or without.
@@ -92,13 +104,27 @@ impl ConnectionGate {
         ConnectionGate { tls, ..self }
     }
 
-    /// A place for a connection of this address, if it may have one more.
-    fn admit(&self, address: Option<IpAddr>) -> Option<ConnectionPlace> {
-        let place = self.per_address.take(address);
-        if place.is_none() {
+    /// Lets a connection of this address in, if that one may have one more.
+    fn admit(&self, address: Option<IpAddr>) -> Option<AdmittedConnection> {
+        let Some(place) = self.per_address.take(address) else {
             self.refused.iter().for_each(IntCounter::inc);
-        }
-        place
+            return None;
+        };
+        self.open.iter().for_each(IntGauge::inc);
+        Some(AdmittedConnection { _place: place, open: self.open.clone() })
+    }
+}
+
+/// A connection that was let in. Dropping it makes room for another one.
+#[derive(Debug)]
+struct AdmittedConnection {
+    _place: AddressPlace,
+    open: Option<IntGauge>,
+}
+
+impl Drop for AdmittedConnection {
+    fn drop(&mut self) {
+        self.open.iter().for_each(IntGauge::dec);
     }
 }
 
@@ -255,8 +281,8 @@ where
         match accepted {
             Ok(stream) => {
                 let address = L::peer(&stream).map(|peer| peer.ip());
-                if let Some(place) = connections.gate.admit(address) {
-                    connections.start(address, stream, (slot, place));
+                if let Some(admitted) = connections.gate.admit(address) {
+                    connections.start(address, stream, (slot, admitted));
                 }
             }
             Err(error) if is_about_one_connection(&error) => {}
@@ -292,7 +318,7 @@ where
     }
 
     /// Serves one connection in a task of its own, which holds `places` until it ends.
-    fn start<I>(&self, address: Option<IpAddr>, stream: I, places: (OwnedSemaphorePermit, ConnectionPlace))
+    fn start<I>(&self, address: Option<IpAddr>, stream: I, places: (OwnedSemaphorePermit, AdmittedConnection))
     where
         I: AsyncRead + AsyncWrite + Send + 'static,
     {
@@ -319,7 +345,7 @@ struct NewConnection<S> {
     service: S,
     stop: CancellationToken,
     cut_off: CancellationToken,
-    _places: (OwnedSemaphorePermit, ConnectionPlace),
+    _places: (OwnedSemaphorePermit, AdmittedConnection),
 }
 
 impl<S> NewConnection<S>

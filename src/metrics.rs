@@ -121,7 +121,11 @@ pub const TABLE: &[MetricRow] = &[
     gauge("transform_open_windows", &["transform"], "Windows of the transform that are open."),
     counter("copies_missing_total", &["reason"], "Copies of batches that were given up, by the reason."),
     counter("retries_total", &["node", "reason"], "Batches that will be sent again, by what went wrong."),
-    gauge("connections", &[], "Connections that are open, those of the operator's listener included."),
+    gauge(
+        "connections",
+        &[],
+        "Connections that are open, those in their handshake and those of the operator's listener included.",
+    ),
     counter("http_requests_total", &["path", "status"], "Requests answered, by path and status."),
     counter(
         "requests_refused_total",

@@ -71,5 +71,6 @@ impl Servers<'_> {
         let refused = self.metrics.connections_refused.with_label_values(&["address"]);
         let exempt = self.config.server.trusted_proxies.clone();
         ConnectionGate::new(self.config.limits.connections, exempt, refused)
+            .shown_by(self.metrics.connections.clone())
     }
 }

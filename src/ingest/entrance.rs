@@ -20,7 +20,6 @@ use futures_util::future::BoxFuture;
 use http::header::{CONNECTION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
-use prometheus::IntGauge;
 use tokio::time::Instant;
 use tower::Service;
 
@@ -39,8 +38,8 @@ use crate::rejections::{RejectionEntry, RejectionFacts};
 #[derive(Clone, Debug)]
 pub struct Entrance {
     surface: Arc<HttpSurface>,
-    /// The client of this connection; `None` before there is a connection.
-    client: Option<Arc<Client>>,
+    /// The other end of this connection.
+    peer: Arc<Peer>,
 }
 
 /// What all connections use.
@@ -51,35 +50,16 @@ struct HttpSurface {
     router: Router,
     observe: Observe,
     refusals: RefusalCounters,
-    /// The metric `connections`.
-    connections: IntGauge,
-}
-
-/// The client of an open connection. Dropping it takes the connection out of the metric.
-#[derive(Debug)]
-struct Client {
-    peer: Arc<Peer>,
-    connections: IntGauge,
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        self.connections.dec();
-    }
 }
 
 impl ConnectionService for Entrance {
     fn for_connection(&self, peer: Peer) -> Entrance {
-        let connections = self.surface.connections.clone();
-        connections.inc();
-        let client = Client { peer: Arc::new(peer), connections };
-        Entrance { surface: Arc::clone(&self.surface), client: Some(Arc::new(client)) }
+        Entrance { surface: Arc::clone(&self.surface), peer: Arc::new(peer) }
     }
 
     fn on_unreadable(&self, detail: &str) {
         self.surface.refusals.count(refusal::HEAD);
-        let address = self.client.as_ref().and_then(|client| client.peer.address);
-        self.surface.note_refusal("", address, refusal::HEAD, detail);
+        self.surface.note_refusal("", self.peer.address, refusal::HEAD, detail);
     }
 }
 
@@ -128,9 +108,8 @@ impl Entrance {
             router,
             observe: Observe::new(metrics, &known),
             refusals: RefusalCounters::new(metrics),
-            connections: metrics.connections.clone(),
         };
-        Entrance { surface: Arc::new(surface), client: None }
+        Entrance { surface: Arc::new(surface), peer: Arc::default() }
     }
 }
 
@@ -145,7 +124,7 @@ impl Service<Request<Incoming>> for Entrance {
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let surface = Arc::clone(&self.surface);
-        let peer = self.client.as_ref().map(|client| Arc::clone(&client.peer)).unwrap_or_default();
+        let peer = Arc::clone(&self.peer);
         async move {
             let started = Instant::now();
             let path = surface.observe.index(request.uri().path());

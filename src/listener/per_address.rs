@@ -1,4 +1,4 @@
-//! How many connections each address has open.
+//! How many connections, or requests, each address has open.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,30 +8,32 @@ use ipnet::IpNet;
 
 use crate::door::network_of;
 
-/// Counts connections by address. It never knows more addresses than there are connections.
+/// Counts what is open by address: connections, or requests that come through proxies. It never knows more addresses than
+/// there are of these.
 #[derive(Clone, Debug)]
-pub(super) struct PerAddress {
-    /// Most connections of one address; 0: any number.
+pub struct PerAddress {
+    /// Most that one address may have; 0: any number.
     limit: usize,
     /// Addresses that are not limited.
     exempt: Arc<[IpNet]>,
     open: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
-/// An open connection of an address. Dropping it makes room for another one.
+/// The place of something open of an address. Dropping it makes room for another one.
 #[derive(Debug)]
-pub(super) struct ConnectionPlace {
+pub struct AddressPlace {
     address: Option<IpAddr>,
     open: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
 impl PerAddress {
-    pub(super) fn new(limit: usize, exempt: Vec<IpNet>) -> PerAddress {
+    /// Each address may have `limit` at once, or any number if that is 0; those in `exempt` always may.
+    pub fn new(limit: usize, exempt: Vec<IpNet>) -> PerAddress {
         PerAddress { limit, exempt: exempt.into(), open: Arc::default() }
     }
 
-    /// A place for one more connection of an address; `None` if it has as many as it may.
-    pub(super) fn take(&self, address: Option<IpAddr>) -> Option<ConnectionPlace> {
+    /// A place for one more of an address; `None` if it has as many as it may.
+    pub fn take(&self, address: Option<IpAddr>) -> Option<AddressPlace> {
         let address = address.map(|address| address.to_canonical());
         let counted = address
             .filter(|address| self.limit > 0 && !self.exempt.iter().any(|network| network.contains(address)));
@@ -44,11 +46,11 @@ impl PerAddress {
             }
             *count += 1;
         }
-        Some(ConnectionPlace { address: counted, open: Arc::clone(&self.open) })
+        Some(AddressPlace { address: counted, open: Arc::clone(&self.open) })
     }
 }
 
-impl Drop for ConnectionPlace {
+impl Drop for AddressPlace {
     fn drop(&mut self) {
         let Some(address) = self.address else { return };
         let mut open = lock(&self.open);

@@ -346,6 +346,14 @@ async fn handshakes_that_never_end_keep_nobody_out() {
         held.push(client);
     }
     assert_eq!(setup.client(None).post().await, Some((202, false)));
+    // With the one that asks.
+    eventually("they count as connections", || async {
+        setup.metric("forebay_connections").await == Some(41.0)
+    })
+    .await;
+    drop(held);
+    eventually("they count no more", || async { setup.metric("forebay_connections").await == Some(1.0) })
+        .await;
 }
 
 #[tokio::test]
