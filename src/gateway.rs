@@ -32,7 +32,7 @@ use crate::delivery::{
     Uplink, Worker,
 };
 use crate::ingest::{self, Access, Acks, Front};
-use crate::listener::{self, Listener};
+use crate::listener::{self, Listener, PerAddress};
 use crate::metrics::Metrics;
 use crate::node::{Latest, LatestApi, Node, NodeError, NodeOptions};
 use crate::status::{self, StatusSources, Watch};
@@ -431,7 +431,8 @@ fn warn_of_open_doors(config: &Config, address: SocketAddr) {
 
 fn access(config: &Config, usage: &Arc<UsageTable>) -> Arc<Access> {
     let proxies = config.server.trusted_proxies.clone();
-    Arc::new(Access::new(Arc::clone(usage), config.limits.unauthorized, proxies))
+    let under_way = PerAddress::new(config.limits.connections, proxies.clone());
+    Arc::new(Access::new(Arc::clone(usage), config.limits.unauthorized, under_way).behind(proxies))
 }
 
 fn front(

@@ -2,6 +2,7 @@
 //!
 //! | what | answer |
 //! |---|---|
+//! | a client behind a trusted proxy has as many requests under way as it may (`limits.connections`) | 429 |
 //! | the address has had its refusals (`limits.unauthorized`) | 429, without a look at the key |
 //! | no key, an unknown one, one that does not hold now, two that differ | 401 |
 //! | the key is for something else: `write` where the operator looks, `read` where readings are taken | 403 |
@@ -32,7 +33,7 @@ use crate::auth::presented::{InQuery, Presented};
 use crate::auth::usage::{KeyUsage, UsageTable};
 use crate::auth::{CallerError, Key, Keyring, Rate, Role};
 use crate::door::client_address;
-use crate::listener::Peer;
+use crate::listener::{AddressPlace, Peer, PerAddress};
 use crate::problem::Problem;
 
 /// Who may do what.
@@ -43,6 +44,8 @@ pub struct Access {
     usage: Arc<UsageTable>,
     addresses: Option<Addresses>,
     proxies: Vec<IpNet>,
+    /// The requests with readings that clients behind proxies have under way.
+    under_way: PerAddress,
 }
 
 /// The keys of a file, each with its counters.
@@ -102,6 +105,9 @@ pub(super) enum AccessError {
     /// The address has had too many answers of 401.
     #[error("too many requests without a valid key have come from this address")]
     TooManyUnauthorized { retry_after: Duration },
+    /// The client, which comes through a proxy, has too many requests under way.
+    #[error("this client has as many requests under way as it may (`limits.connections`)")]
+    TooManyUnderWay,
     /// Nobody knows who sends it.
     #[error(transparent)]
     Unauthorized(#[from] CallerError),
@@ -138,7 +144,9 @@ impl IntoResponse for AccessError {
 impl AccessError {
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            AccessError::TooManyUnauthorized { .. } => StatusCode::TOO_MANY_REQUESTS,
+            AccessError::TooManyUnauthorized { .. } | AccessError::TooManyUnderWay => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             AccessError::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             AccessError::Role { .. } => StatusCode::FORBIDDEN,
         }
@@ -147,7 +155,7 @@ impl AccessError {
     /// Why, in a word, for `forebay_requests_refused_total`.
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            AccessError::TooManyUnauthorized { .. } => "rate",
+            AccessError::TooManyUnauthorized { .. } | AccessError::TooManyUnderWay => "rate",
             AccessError::Unauthorized(_) => "unauthorized",
             AccessError::Role { .. } => "key",
         }
@@ -159,17 +167,27 @@ impl AccessError {
             AccessError::TooManyUnauthorized { retry_after } => {
                 Some((RETRY_AFTER, whole_seconds(*retry_after)))
             }
+            AccessError::TooManyUnderWay => Some((RETRY_AFTER, whole_seconds(RETRY_UNDER_WAY))),
             AccessError::Unauthorized(_) => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
             AccessError::Role { .. } => None,
         }
     }
 }
 
+/// When a client that has too many requests under way may come again: any of them may end at any moment.
+const RETRY_UNDER_WAY: Duration = Duration::from_secs(1);
+
 impl Access {
-    /// Counts keys in `usage`; there are none before [`Access::set_keys`].
-    pub fn new(usage: Arc<UsageTable>, unauthorized: Option<Rate>, proxies: Vec<IpNet>) -> Access {
+    /// Counts keys in `usage`; there are none before [`Access::set_keys`]. The other two are limits by address.
+    pub fn new(usage: Arc<UsageTable>, unauthorized: Option<Rate>, under_way: PerAddress) -> Access {
         let addresses = unauthorized.map(Addresses::new);
-        Access { known: ArcSwapOption::empty(), usage, addresses, proxies }
+        Access { known: ArcSwapOption::empty(), usage, addresses, proxies: Vec::new(), under_way }
+    }
+
+    /// The same behind proxies of these networks, which are believed when they say whose request they pass on.
+    #[must_use]
+    pub fn behind(self, proxies: Vec<IpNet>) -> Access {
+        Access { proxies, ..self }
     }
 
     /// Puts the keys of a file in force, for every request whose head comes from now on.
@@ -187,6 +205,25 @@ impl Access {
     pub(super) fn address(&self, peer: &Peer, headers: &HeaderMap) -> Option<IpAddr> {
         let address = peer.address?;
         Some(if self.proxies.is_empty() { address } else { client_address(address, headers, &self.proxies) })
+    }
+
+    /// A place for a request with readings of the client at `address`, to be held until its answer; `None` if it needs none.
+    ///
+    /// The connections of a client are limited by their number, unless they come through a trusted proxy: such a connection
+    /// carries the requests of many clients, so that the requests themselves are counted.
+    ///
+    /// # Errors
+    ///
+    /// The client has as many under way as it may.
+    pub(super) fn place(
+        &self,
+        peer: &Peer,
+        address: Option<IpAddr>,
+    ) -> Result<Option<AddressPlace>, AccessError> {
+        let is_told_by_a_proxy = address != peer.address;
+        is_told_by_a_proxy
+            .then(|| self.under_way.take(address).ok_or(AccessError::TooManyUnderWay))
+            .transpose()
     }
 
     /// The sender of a request, which must have the role that the request needs.

@@ -1,5 +1,6 @@
 //! The way of a post of readings into the buffer, on every path that takes readings.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -28,7 +29,7 @@ use super::idempotency::{Digest, Fingerprint, Idempotency, KeyOutcome, KeyReserv
 use crate::auth::Role;
 use crate::buffer::{self, Ack, Buffer};
 use crate::door::has_no_end;
-use crate::listener::Peer;
+use crate::listener::{AddressPlace, Peer};
 use crate::tasks;
 
 /// Plain bodies up to this size are decoded in the task of their connection, in at most about 0.3 ms. Larger ones and
@@ -54,6 +55,8 @@ struct AdmittedRequest {
     content: RequestContent,
     /// Its `Idempotency-Key`.
     key: Option<Digest>,
+    /// Held until it is answered.
+    _place: Option<AddressPlace>,
 }
 
 /// Whether the key of a request was already looked up.
@@ -74,7 +77,7 @@ impl Front {
         peer: &Peer,
     ) -> (Response, Option<&'static str>) {
         let mut evidence = Evidence::default();
-        let outcome = self.take(request, dialect, peer, &mut evidence).await;
+        let outcome = self.take(request, dialect, (peer, sender.address), &mut evidence).await;
         let error = outcome.as_ref().err();
         evidence.record(sender, error, &self.config.device_tags, &self.rejections);
         let refusal = error.map(IngestError::reason);
@@ -89,13 +92,16 @@ impl Front {
         &self,
         request: Request<Body>,
         dialect: Dialect,
-        peer: &Peer,
+        (peer, address): (&Peer, Option<IpAddr>),
         evidence: &mut Evidence,
     ) -> Result<Reply, IngestError> {
         let (head, body) = request.into_parts();
-        let admitted = self.caller(&head, dialect, peer, evidence);
-        let admitted = admitted.and_then(|caller| self.admit(&head, &body, dialect, caller));
-        let AdmittedRequest { caller, content, key } = match admitted {
+        let place = self.access.place(peer, address).map_err(IngestError::from);
+        let admitted = place.and_then(|place| {
+            let caller = self.caller(&head, dialect, peer, evidence)?;
+            self.admit(&head, &body, dialect, caller, place)
+        });
+        let AdmittedRequest { caller, content, key, _place } = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
                 self.turn_away(&head, body).await;
@@ -159,6 +165,7 @@ impl Front {
         body: &Body,
         dialect: Dialect,
         caller: Caller,
+        place: Option<AddressPlace>,
     ) -> Result<AdmittedRequest, IngestError> {
         self.via.check(&head.headers, Instant::now()).map_err(|_looped| IngestError::Looped)?;
         if has_no_end(&head.headers, body) {
@@ -174,7 +181,7 @@ impl Front {
             Some(_) => Idempotency::key(&head.headers, caller.key_name())?,
             None => None,
         };
-        Ok(AdmittedRequest { caller, content, key })
+        Ok(AdmittedRequest { caller, content, key, _place: place })
     }
 
     /// Reads the rest of a refused request, unless its sender waits for `100 Continue`.

@@ -36,7 +36,10 @@ pub const REASONS: &[(&str, &str)] = &[
     ("host", "the gateway does not go by the name in `Host`"),
     ("unauthorized", "no key, or one that is not known or does not hold now"),
     ("key", "the key does not cover the request: not one of its readings, or its role is another"),
-    ("rate", "too many requests without a valid key from one address"),
+    (
+        "rate",
+        "too many requests without a valid key from one address, or too many at once of one client behind a proxy",
+    ),
     ("origin", "a web page of another origin that is not listed"),
     ("bad_request", "`Host`, `Transfer-Encoding` or a parameter of a `GET` is not valid"),
     ("loop", "the readings have come through this gateway before"),

@@ -88,8 +88,9 @@ pub const STATUSES: &[StatusRow] = &[
     ),
     row(
         429,
-        "too many requests without a valid key have come from this address (`limits.unauthorized`); nothing was accepted",
-        "correct the key, and send again after `Retry-After`",
+        "too many requests without a valid key have come from this address (`limits.unauthorized`); or, through a trusted \
+         proxy, this client has too many requests under way (`limits.connections`); nothing was accepted",
+        "correct the key, or send less at once, and send again after `Retry-After`",
     ),
     row(
         500,

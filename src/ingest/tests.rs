@@ -18,7 +18,7 @@ use crate::buffer::lease::Record;
 use crate::buffer::{Accounts, Amount, PushError, Receipt, Request, Rest};
 use crate::config::Config;
 use crate::door::{Door, DoorConfig};
-use crate::listener::{self, ConnectionGate, ConnectionLimits};
+use crate::listener::{self, ConnectionGate, ConnectionLimits, PerAddress};
 
 /// A buffer that collects the memos of pushed requests, and accepts them like the buffer on disk.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl Served {
         let buffer: Arc<dyn Buffer> = Arc::<MemoBuffer>::clone(buffer);
         let acks = &[Ack::Memory, Ack::Disk, Ack::Delivered];
         let access = Arc::new(UsageTable::new(metrics.key_readings.clone()));
-        let access = Arc::new(Access::new(access, None, Vec::new()));
+        let access = Arc::new(Access::new(access, None, PerAddress::new(0, Vec::new())));
         let acks = Acks { default: Ack::Disk, allowed: acks };
         let front = Front::new(config, access, 10, buffer, acks, CancellationToken::new(), &metrics);
         front.restore(memos);

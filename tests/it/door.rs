@@ -161,3 +161,45 @@ async fn an_operators_listener_beside_an_embedded_node_says_that_readings_are_on
     assert!(reply.detail().contains("`server.listen`"), "{}", reply.detail());
     process.gateway().post_body("application/json", ONE).await.expect_status(202);
 }
+
+/// The head of a post of one reading, which a proxy passes on for this client.
+fn passed_on(client: &str, lines: &str) -> String {
+    format!(
+        "POST /v1/readings HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {client}\r\nContent-Length: {}\r\n{lines}\r\n",
+        ONE.len()
+    )
+}
+
+#[tokio::test]
+async fn a_client_behind_a_proxy_has_only_so_many_requests_under_way_and_others_are_served() {
+    let settings = |gateway: TestGateway| {
+        gateway.set("limits.connections", 2).set("server.trusted_proxies", "127.0.0.1")
+    };
+    let (gateway, _node) = start(settings).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut proxy = gateway.raw().await;
+        proxy.send(passed_on("192.0.2.1", "Expect: 100-continue\r\n")).await;
+        // The gateway waits for the body now.
+        proxy.reply().await.expect_status(100);
+        held.push(proxy);
+    }
+    let mut proxy = gateway.raw().await;
+    let mut post = async |client: &str| {
+        proxy.send(passed_on(client, "") + ONE).await;
+        proxy.reply().await
+    };
+    let refused = post("192.0.2.1").await.expect_problem(429);
+    assert_eq!(refused.header("retry-after"), "1");
+    assert!(refused.detail().contains("limits.connections"), "{}", refused.detail());
+    // As many connections as the proxy wants, and one for each of its other clients.
+    for client in ["192.0.2.2", "192.0.2.3", "2001:db8::1", ""] {
+        post(client).await.expect_status(202);
+    }
+    for proxy in &mut held {
+        proxy.send(ONE).await;
+        proxy.reply().await.expect_status(202);
+        post("192.0.2.1").await.expect_status(202);
+    }
+    assert_eq!(gateway.metric(r#"forebay_requests_refused_total{reason="rate"}"#).await, Some(1.0));
+}
