@@ -59,3 +59,61 @@ impl TlsGate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use prometheus::Opts;
+    use tokio::io::{AsyncWriteExt as _, duplex};
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+    use crate::tls::server::ServerTlsConfig;
+    use crate::tls::trust::ClientCertificates;
+
+    fn failures() -> IntCounterVec {
+        IntCounterVec::new(Opts::new("failures", "of a test"), &["reason"]).expect("a good name")
+    }
+
+    fn gate(failures: &IntCounterVec) -> TlsGate {
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a pair");
+        let (certificate, key) = (own.cert.pem(), own.signing_key.serialize_pem());
+        let config = ServerTlsConfig {
+            certificate: "chain.pem".into(),
+            key: "key.pem".into(),
+            client_ca: None,
+            crl: None,
+            client_certificates: ClientCertificates::Optional,
+        };
+        let content = |path: &Path| if path == config.key { key.as_bytes() } else { certificate.as_bytes() };
+        let tls = ServerTls::new(&config, content).expect("a pair");
+        TlsGate::new(Arc::new(ArcSwap::from_pointee(tls)), failures)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handshake_that_trickles_or_never_ends_is_over_after_ten_seconds() {
+        for trickles in [false, true] {
+            let failures = failures();
+            let gate = gate(&failures);
+            let (near, mut far) = duplex(1 << 10);
+            let client = async {
+                // The beginning of a record of 512 bytes, and then perhaps a byte of it a second.
+                far.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00]).await.expect("room");
+                for _ in 0..60 {
+                    sleep(Duration::from_secs(1)).await;
+                    if trickles {
+                        far.write_all(&[0]).await.expect("room");
+                    }
+                }
+            };
+            let begun = Instant::now();
+            tokio::select! {
+                accepted = gate.accept(near) => assert!(accepted.is_none()),
+                () = client => {}
+            }
+            assert_eq!(begun.elapsed().as_secs(), 10, "{trickles}");
+            assert_eq!(failures.with_label_values(&["timeout"]).get(), 1, "{trickles}");
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! Handshakes in memory between rustls and the gateway, with certificates that are made anew for each test.
 
+mod oversized;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

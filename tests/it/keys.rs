@@ -2,6 +2,7 @@
 //! and found stands in `src/auth/`.
 
 mod counts;
+mod hostile;
 
 use std::path::PathBuf;
 

@@ -1,6 +1,7 @@
 //! TLS on the gateway's listener, over real connections: who is served, whose certificate is a key, and what becomes of
 //! connections when files change. Certificates themselves are tested in `src/tls/`.
 
+mod hostile;
 mod renewal;
 
 use std::net::SocketAddr;
@@ -55,7 +56,10 @@ impl Authority {
 
     /// A certificate of this name that holds until a moment.
     pub(crate) fn issue(&self, name: &str, not_after: SystemTime) -> Pair {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        self.issue_as(CertificateParams::new(vec![name.to_owned()]).expect("a name"), not_after)
+    }
+
+    fn issue_as(&self, mut params: CertificateParams, not_after: SystemTime) -> Pair {
         (params.not_before, params.not_after) = ((wall_time() - 2 * DAY).into(), not_after.into());
         let serial = SerialNumber::from(fastrand::u64(1..));
         params.serial_number = Some(serial.clone());
