@@ -92,10 +92,9 @@ start_proxy() {
   local proxy_port
   proxy_port=$(free_port)
   proxy=https://localhost:$proxy_port
-  page_block proxy.md nginx | sed \
+  start_nginx "$proxy_port" < <(page_block proxy.md nginx | sed \
     -e "s|127.0.0.1:8080|${gateway#http://}|" -e "s|listen 443 ssl|listen 127.0.0.1:$proxy_port ssl|" \
-    -e "s|/etc/ssl/gateway.pem|$work/tls/localhost.pem|" -e "s|/etc/ssl/gateway-key.pem|$work/tls/localhost-key.pem|" |
-    start_nginx "$proxy_port"
+    -e "s|/etc/ssl/gateway.pem|$work/tls/localhost.pem|" -e "s|/etc/ssl/gateway-key.pem|$work/tls/localhost-key.pem|")
 }
 
 # Sends something through nginx and compares the status: expect STATUS WHAT KEY [OPTION...]
