@@ -1,4 +1,5 @@
-//! The load: requests that are rendered beforehand, sent over kept-alive connections from one thread.
+//! The load: requests that are rendered beforehand, sent from one thread over connections that are kept alive, or over a
+//! new one for each request.
 //!
 //! It is lean so that it does not compete with the servers for the processor, and it checks every answer.
 
@@ -16,16 +17,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use futures_util::future::try_join_all;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::sample;
+use crate::tls::{Handshake, TlsClient};
 
 /// Different requests that are sent in turn: enough that no server sees the same one twice in a row of caches.
 const REQUESTS_RENDERED: u64 = 256;
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
-/// The shape of the requests.
+/// The shape of the requests, and the connections that they come over.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Workload {
     /// Its name in the report and on the command line.
@@ -37,31 +39,42 @@ pub(crate) struct Workload {
     pub(crate) readings_a_request: u64,
     /// Readings in a round: some seconds of processor time.
     pub(crate) readings_a_round: u64,
+    /// What each request begins with on a connection of its own; `None`: clients keep their connections.
+    pub(crate) handshake: Option<Handshake>,
 }
+
+const SINGLE: Workload = Workload {
+    name: "single",
+    content_type: "application/json",
+    around: ["", "", ""],
+    readings_a_request: 1,
+    readings_a_round: 200_000,
+    handshake: None,
+};
+
+const ARRAY_100: Workload = Workload {
+    name: "array100",
+    around: ["[", ",", "]"],
+    readings_a_request: 100,
+    readings_a_round: 3_000_000,
+    ..SINGLE
+};
+
+/// A request with a connection of its own.
+const HANDSHAKE: Workload = Workload { readings_a_round: 10_000, ..SINGLE };
 
 /// Every workload, a row each.
 pub(crate) const WORKLOADS: &[Workload] = &[
-    Workload {
-        name: "single",
-        content_type: "application/json",
-        around: ["", "", ""],
-        readings_a_request: 1,
-        readings_a_round: 200_000,
-    },
-    Workload {
-        name: "array100",
-        content_type: "application/json",
-        around: ["[", ",", "]"],
-        readings_a_request: 100,
-        readings_a_round: 3_000_000,
-    },
+    SINGLE,
+    ARRAY_100,
     Workload {
         name: "ndjson100",
         content_type: "application/x-ndjson",
         around: ["", "\n", "\n"],
-        readings_a_request: 100,
-        readings_a_round: 3_000_000,
+        ..ARRAY_100
     },
+    Workload { name: "full-handshake", handshake: Some(Handshake::Full), ..HANDSHAKE },
+    Workload { name: "resumed-handshake", handshake: Some(Handshake::Resumed), ..HANDSHAKE },
 ];
 
 /// How much is sent, and how.
@@ -69,9 +82,7 @@ pub(crate) const WORKLOADS: &[Workload] = &[
 pub(crate) struct Plan {
     /// Requests in all.
     pub(crate) requests: u64,
-    /// Connections that send them, each with one request at a time.
-    pub(crate) connections: usize,
-    /// Time from one request to the next, over all connections; zero: as fast as the answers come.
+    /// Time from one request to the next, over all clients; zero: as fast as the answers come.
     pub(crate) spacing: Duration,
 }
 
@@ -85,37 +96,37 @@ pub(crate) struct Tally {
 }
 
 impl Workload {
-    /// The requests, ready to be written to a socket.
-    pub(crate) fn render(&self) -> Vec<Vec<u8>> {
-        (0..REQUESTS_RENDERED).map(|index| self.render_request(index)).collect()
+    /// The requests, ready to be written to a socket, each with the lines of `header` in its head.
+    pub(crate) fn render(&self, header: impl Fn(u64) -> String) -> Vec<Vec<u8>> {
+        (0..REQUESTS_RENDERED).map(|index| self.render_request(index, &header(index))).collect()
     }
 
-    fn render_request(&self, index: u64) -> Vec<u8> {
+    fn render_request(&self, index: u64, header: &str) -> Vec<u8> {
         let numbers: Range<u64> = index * self.readings_a_request..(index + 1) * self.readings_a_request;
         let body = sample::body(numbers, self.around);
         let (content_type, length) = (self.content_type, body.len());
         let head = format!(
-            "POST /v1/readings HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n\
+            "POST /v1/readings HTTP/1.1\r\nHost: localhost\r\n{header}Content-Type: {content_type}\r\n\
              Content-Length: {length}\r\n\r\n"
         );
         (head + &body).into_bytes()
     }
 }
 
-/// Sends `plan.requests` requests, in turn from `requests`, and waits for all answers.
+/// Sends `plan.requests` requests, in turn from `requests`, and waits for all answers. Each client sends one at a time.
 ///
 /// # Errors
 ///
 /// A connection that breaks, any answer but 202, or one that says that readings were turned away.
 pub(crate) async fn send(
-    address: SocketAddr,
+    clients: &[Client],
     workload: &Workload,
     requests: &[Vec<u8>],
     plan: Plan,
 ) -> anyhow::Result<Tally> {
     let (started_at, next, readings) = (Instant::now(), Cell::new(0), Cell::new(0));
-    let connections = (0..plan.connections).map(|_| async {
-        let mut connection = Connection::open(address).await?;
+    let clients = clients.iter().map(|client| async {
+        let mut kept = None;
         loop {
             let ticket = next.get();
             if ticket == plan.requests {
@@ -123,14 +134,22 @@ pub(crate) async fn send(
             }
             next.set(ticket + 1);
             wait_until(started_at, plan.spacing, ticket).await;
+            let mut connection = match kept.take() {
+                Some(connection) => connection,
+                None => client.connect().await?,
+            };
             connection.write(&requests[ticket as usize % requests.len()]).await?;
             let sent = workload.readings_a_request;
             let accepted = connection.read_answer().await?.unwrap_or(sent);
             ensure!(accepted == sent, "{accepted} of {sent} readings of a request were accepted");
             readings.set(readings.get() + accepted);
+            match workload.handshake {
+                None => kept = Some(connection),
+                Some(Handshake::Full | Handshake::Resumed) => connection.close().await?,
+            }
         }
     });
-    try_join_all(connections).await?;
+    try_join_all(clients).await?;
     Ok(Tally { readings: readings.get(), elapsed: started_at.elapsed() })
 }
 
@@ -142,23 +161,56 @@ pub(crate) async fn wait_until(started_at: Instant, spacing: Duration, ticket: u
     }
 }
 
+/// A client of a server.
+pub(crate) struct Client {
+    /// Where the server listens.
+    pub(crate) address: SocketAddr,
+    /// Shakes hands, if the server wants it.
+    pub(crate) tls: Option<TlsClient>,
+}
+
+impl Client {
+    /// Connects once more.
+    pub(crate) async fn connect(&self) -> anyhow::Result<Connection> {
+        let stream = connect(self.address).await?;
+        match &self.tls {
+            None => Ok(Connection::over(stream)),
+            Some(tls) => Ok(Connection::over(tls.connect(stream).await?)),
+        }
+    }
+}
+
+/// What bytes go over: TCP, or TLS over it.
+trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Duplex for S {}
+
 /// A connection that sends one request at a time.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Duplex>,
     answer: Vec<u8>,
 }
 
 impl Connection {
-    /// Connects.
+    /// Connects without TLS.
     pub(crate) async fn open(address: SocketAddr) -> anyhow::Result<Connection> {
-        let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
-        stream.set_nodelay(true)?;
-        Ok(Connection { stream, answer: Vec::with_capacity(4096) })
+        Ok(Connection::over(connect(address).await?))
+    }
+
+    fn over(stream: impl Duplex + 'static) -> Connection {
+        Connection { stream: Box::new(stream), answer: Vec::with_capacity(4096) }
     }
 
     /// Sends a request.
     pub(crate) async fn write(&mut self, request: &[u8]) -> anyhow::Result<()> {
-        self.stream.write_all(request).await.context("sending a request")
+        self.stream.write_all(request).await.context("sending a request")?;
+        // Only then the last bytes of TLS are on their way.
+        self.stream.flush().await.context("sending a request")
+    }
+
+    /// Says goodbye and hangs up.
+    async fn close(mut self) -> anyhow::Result<()> {
+        self.stream.shutdown().await.context("closing a connection")
     }
 
     /// Reads one answer: how many readings it says were accepted, or nothing if it has no body.
@@ -179,6 +231,12 @@ impl Connection {
         }
         accepted(&self.answer)
     }
+}
+
+async fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// How long the whole answer is, once its head is there.

@@ -1,20 +1,26 @@
-//! The gateway's cost: CPU seconds per million readings beside a bare axum handler that only parses.
+//! The gateway's cost: CPU seconds per million readings beside a bare axum handler that only parses, and beside nginx where
+//! clients come over TLS.
 //!
 //! `cargo bench --bench e2e -- --run` measures, `-- --help` lists the options; without `--run` nothing happens,
-//! so that `cargo test --benches` stays short. It needs Linux, for `/proc`.
+//! so that `cargo test --benches` stays short. It needs Linux, for `/proc`. nginx is left out where it is not installed.
 //!
-//! Every server is a process of its own and its CPU time is the kernel's account of that process. The gateway's
-//! includes forwarding all it took to a counting node. Rounds of the servers take turns, in alternating order, so
-//! that a busy moment of the machine hits all of them; the first round of each is not counted. A server that is
-//! to be compared is a row in [`SERVERS`], a workload a row in [`load::WORKLOADS`].
+//! Every server is a process of its own and its CPU time is the kernel's account of that process; that of nginx includes
+//! its workers and the handler behind it. The gateway's includes forwarding all it took to a counting node. Rounds of the
+//! servers take turns, in alternating order, so that a busy moment of the machine hits all of them; the first round of
+//! each is not counted. A server that is to be compared is a row in [`contenders::SERVERS`], a
+//! workload a row in [`load::WORKLOADS`].
 
 mod backlog;
 mod baseline;
+mod contenders;
 mod counting_node;
 mod delayed_node;
 mod distinct;
+mod idle;
+mod keys;
 mod load;
 mod measure;
+mod nginx;
 mod numbered;
 mod outage_node;
 mod process;
@@ -23,15 +29,17 @@ mod report;
 mod sample;
 mod slow_node;
 mod steady;
+mod tls;
 #[path = "../support/typed.rs"]
 mod typed;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, ValueEnum};
+use contenders::{Contender, SERVERS};
 use load::{WORKLOADS, Workload};
 use tokio::net::TcpListener;
 
@@ -39,46 +47,13 @@ use tokio::net::TcpListener;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A server that is measured.
-pub(crate) struct Contender {
-    /// Its name in the report.
-    pub(crate) name: &'static str,
-    /// How it is started.
-    pub(crate) start: Start,
-    /// The name of the server that its cost and its rate are compared with.
-    pub(crate) beside: Option<&'static str>,
-}
-
-/// How a server is started.
-pub(crate) enum Start {
-    /// This binary as a bare axum handler.
-    Baseline,
-    /// `forebay serve` with these settings: names after `FOREBAY__`, and values.
-    Gateway(&'static [(&'static str, &'static str)]),
-}
-
-const MEMORY: &str = "forebay, memory buffer";
-
-/// Every server, a row each; the others' ratios are to the first.
-pub(crate) const SERVERS: &[Contender] = &[
-    Contender { name: "bare axum handler", start: Start::Baseline, beside: None },
-    Contender {
-        name: MEMORY,
-        start: Start::Gateway(&[("BUFFER__KIND", "memory"), ("BUFFER__ACK", "memory")]),
-        beside: None,
-    },
-    Contender {
-        name: "forebay, disk buffer, ack=disk",
-        start: Start::Gateway(&[("BUFFER__KIND", "disk"), ("BUFFER__ACK", "disk")]),
-        beside: Some(MEMORY),
-    },
-];
-
 /// The part of this binary when it has started itself.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Role {
     /// The bare axum handler.
     Baseline,
+    /// nginx, which this process becomes.
+    Nginx,
     /// A node that counts.
     CountingNode,
     /// A node that is away at first.
@@ -96,6 +71,7 @@ impl Role {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Role::Baseline => "baseline",
+            Role::Nginx => "nginx",
             Role::CountingNode => "counting-node",
             Role::OutageNode => "outage-node",
             Role::NodeOf5Ms => "5-ms-node",
@@ -104,6 +80,9 @@ impl Role {
     }
 
     fn run(self) -> anyhow::Result<()> {
+        if let Role::Nginx = self {
+            return nginx::become_nginx();
+        }
         // The parent holds the other end of standard input, which closes when the parent ends in any way.
         std::thread::spawn(|| {
             let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
@@ -118,6 +97,7 @@ impl Role {
                 Role::OutageNode => outage_node::serve(listener).await?,
                 Role::NodeOf5Ms => delayed_node::serve(listener, delayed_node::WELL).await?,
                 Role::NodeOf500Ms => delayed_node::serve(listener, delayed_node::SLOW).await?,
+                Role::Nginx => bail!("nginx listens by itself"),
             }
             Ok(())
         })
@@ -134,9 +114,9 @@ pub(crate) struct Arguments {
     /// Only this workload; may be given several times
     #[arg(long, value_name = "WORKLOAD", value_parser = PossibleValuesParser::new(WORKLOADS.iter().map(|w| w.name)))]
     only: Vec<String>,
-    /// Only servers with this in their name; ratios are to the first that is left
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    server: String,
+    /// Only servers with this in their name; may be given several times; ratios are to the first that is left
+    #[arg(long, value_name = "TEXT")]
+    server: Vec<String>,
     /// Rounds of each server that count
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(crate) rounds: u64,
@@ -158,6 +138,9 @@ pub(crate) struct Arguments {
     /// Instead: the throughput with a node of 500 ms beside two of 5 ms, and its share
     #[arg(long)]
     slow_node: bool,
+    /// Instead: the gateway's memory with so many connections that do nothing
+    #[arg(long, value_name = "CONNECTIONS", num_args = 0..=1, default_missing_value = "10000", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    idle: Option<u64>,
     /// Readings a second of the steady load, or while a backlog is delivered
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) rate: u64,
@@ -179,7 +162,15 @@ impl Arguments {
 
     /// The servers to measure, in the order of the table.
     pub(crate) fn servers(&self) -> impl Iterator<Item = &'static Contender> {
-        SERVERS.iter().filter(|contender| contender.name.contains(&self.server))
+        let wanted =
+            |name: &str| self.server.is_empty() || self.server.iter().any(|text| name.contains(text));
+        SERVERS.iter().filter(move |contender| wanted(contender.name))
+    }
+
+    /// Those of them that a workload suits and that are there.
+    pub(crate) fn servers_for(&self, workload: &Workload) -> impl Iterator<Item = &'static Contender> {
+        let handshake = workload.handshake;
+        self.servers().filter(move |contender| contender.is_there() && contender.suits(handshake))
     }
 }
 
@@ -201,15 +192,20 @@ fn main() -> ExitCode {
 
 /// Measures and prints the requested figures.
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    ensure!(arguments.servers().next().is_some(), "no server has `{}` in its name", arguments.server);
+    ensure!(
+        arguments.servers().next().is_some(),
+        "no server has `{}` in its name",
+        arguments.server.join("`, `")
+    );
     // One thread: the load must leave the processor to the servers.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let exact = runtime.block_on(async {
-        match (arguments.backlog, arguments.steady) {
+        match (arguments.backlog, arguments.steady, arguments.idle) {
             _ if arguments.slow_node => slow_node::run(arguments).await,
-            (Some(mebibytes), _) => backlog::run(mebibytes, arguments).await,
-            (None, Some(seconds)) => watch_all(seconds, arguments).await,
-            (None, None) => measure_all(arguments).await,
+            (Some(mebibytes), ..) => backlog::run(mebibytes, arguments).await,
+            (None, Some(seconds), _) => watch_all(seconds, arguments).await,
+            (None, None, Some(connections)) => idle::run(connections, arguments).await,
+            (None, None, None) => measure_all(arguments).await,
         }
     })?;
     println!("{}", report::machine());
@@ -226,6 +222,9 @@ async fn watch_all(seconds: u64, arguments: &Arguments) -> anyhow::Result<bool> 
 }
 
 async fn measure_all(arguments: &Arguments) -> anyhow::Result<bool> {
+    if arguments.servers().any(|contender| !contender.is_there()) {
+        println!("{}\n", nginx::MISSING);
+    }
     let mut exact = true;
     let mut table = vec![report::HEAD.to_owned()];
     let mut notes = vec!["CPU s per million readings, round by round:".to_owned()];
@@ -234,7 +233,7 @@ async fn measure_all(arguments: &Arguments) -> anyhow::Result<bool> {
         let measured = measure::run(workload, arguments).await.context(workload.name)?;
         table.extend(report::rows(workload.name, &measured));
         for server in &measured {
-            notes.push(report::spread(workload.name, server));
+            notes.push(report::spread(workload.name, server, &measured));
             let Some(delivered) = server.delivered else { continue };
             arrivals.push(format!("{}, {}", workload.name, report::delivered(server.name, delivered)));
             exact &= delivered.is_exact();

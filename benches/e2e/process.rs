@@ -8,14 +8,17 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
+use std::iter::Sum;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::TcpStream;
 
-use crate::Role;
+use crate::{Role, nginx};
 
 /// Clock ticks a second in `/proc/PID/stat`: Linux always shows hundredths to programs.
 const TICKS_A_SECOND: f64 = 100.0;
@@ -25,46 +28,97 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const LOG: &str = "log";
 const POLL_EVERY: Duration = Duration::from_millis(20);
 
-/// A running server; it is killed when this is dropped.
+/// A running server; it is ended when this is dropped.
 pub(crate) struct Server {
     process: Process,
     /// Where it listens.
     pub(crate) address: SocketAddr,
+    /// Where it says how it is; a gateway has a listener of its own for that, without TLS and keys.
+    status_address: SocketAddr,
+    /// Processes that it has started and that work for it.
+    workers: Vec<u32>,
     client: reqwest::Client,
 }
 
-/// Memory of a process, in MiB.
+/// Memory of a process or of several, in MiB.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
-    /// Its memory now (`VmRSS`).
+    /// The memory now (`VmRSS`).
     pub(crate) resident: f64,
-    /// The most that it ever had (`VmHWM`).
+    /// The most that there ever was (`VmHWM`).
     pub(crate) peak: f64,
 }
 
-struct Process(Child);
+struct Process {
+    child: Child,
+    /// How it is ended.
+    end: Signal,
+}
+
+impl Process {
+    fn start(command: &mut Command, end: Signal) -> std::io::Result<Process> {
+        Ok(Process { child: command.spawn()?, end })
+    }
+}
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only if it has ended already, which is the aim.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        // All of it fails only if it has ended already, which is the aim.
+        if let Ok(None) = self.child.try_wait() {
+            let _ = kill_process(Pid::from_child(&self.child), self.end);
+        }
+        let _ = self.child.wait();
     }
 }
 
 impl Server {
+    fn new(process: Process, address: SocketAddr) -> anyhow::Result<Server> {
+        Ok(Server { process, address, status_address: address, workers: Vec::new(), client: client()? })
+    }
+
     /// Starts this binary again in another role, which prints its address.
     pub(crate) fn start_role(role: Role) -> anyhow::Result<Server> {
         let mut command = Command::new(std::env::current_exe()?);
         // The role ends when its standard input does, so it cannot outlive this process.
         command.args(["--run", "--role", role.name()]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = Process(command.spawn().with_context(|| format!("starting {}", role.name()))?);
-        let stdout = process.0.stdout.take().context("standard output is not piped")?;
+        let process = Process::start(&mut command, Signal::KILL);
+        let mut process = process.with_context(|| format!("starting {}", role.name()))?;
+        let stdout = process.child.stdout.take().context("standard output is not piped")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let address = line.trim().parse();
         let address = address.with_context(|| format!("{} printed {line:?} for an address", role.name()))?;
-        Ok(Server { process, address, client: client()? })
+        Server::new(process, address)
+    }
+
+    /// Starts nginx in `directory`, which has its certificate and key, in front of `upstream`, and waits until it listens.
+    pub(crate) async fn start_nginx(directory: &Path, upstream: &Server) -> anyhow::Result<Server> {
+        let address = free_address()?;
+        nginx::write_settings(directory, address, upstream.address)?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["--run", "--role", Role::Nginx.name()]).current_dir(directory);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(directory.join(LOG))?);
+        // Killed, it would leave its workers behind.
+        let process = Process::start(&mut command, Signal::TERM).context("starting nginx")?;
+        let mut nginx = Server::new(process, address)?;
+        let listens = nginx.wait_until_it_listens().await;
+        listens.with_context(|| fs::read_to_string(directory.join(LOG)).unwrap_or_default())?;
+        Ok(nginx)
+    }
+
+    async fn wait_until_it_listens(&mut self) -> anyhow::Result<()> {
+        let started_at = Instant::now();
+        let id = self.process.child.id();
+        while self.workers.len() < nginx::workers() || TcpStream::connect(self.address).await.is_err() {
+            if let Some(status) = self.process.child.try_wait()? {
+                bail!("it ended at once, {status}");
+            }
+            ensure!(started_at.elapsed() < START_WITHIN, "it did not listen in {START_WITHIN:?}");
+            tokio::time::sleep(POLL_EVERY).await;
+            let workers = proc_file(&id.to_string(), &format!("task/{id}/children"))?;
+            self.workers = workers.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+        }
+        Ok(())
     }
 
     /// Starts the gateway in `directory` and waits until it is ready.
@@ -89,14 +143,16 @@ impl Server {
     ) -> anyhow::Result<Server> {
         let urls: Vec<String> =
             nodes.iter().map(|node| format!("http://{}/v1/batches", node.address)).collect();
+        let status_address = free_address()?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
         command.arg("serve").current_dir(directory).env_clear();
         command.env("FOREBAY__SERVER__LISTEN", address.to_string());
+        command.env("FOREBAY__SERVER__OPERATOR__LISTEN", status_address.to_string());
         command.env("FOREBAY__CLUSTER__NODES", urls.join(","));
         command.envs(settings.iter().map(|(key, value)| (format!("FOREBAY__{key}"), value)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(directory.join(LOG))?);
-        let process = Process(command.spawn().context("starting the gateway")?);
-        Ok(Server { process, address, client: client()? })
+        let process = Process::start(&mut command, Signal::KILL).context("starting the gateway")?;
+        Ok(Server { status_address, ..Server::new(process, address)? })
     }
 
     /// Waits until it takes readings.
@@ -112,7 +168,7 @@ impl Server {
     async fn poll_readyz(&mut self) -> anyhow::Result<()> {
         let started_at = Instant::now();
         while self.get("readyz").await.is_err() {
-            if let Some(status) = self.process.0.try_wait()? {
+            if let Some(status) = self.process.child.try_wait()? {
                 bail!("the gateway ended at once, {status}");
             }
             ensure!(started_at.elapsed() < START_WITHIN, "the gateway was not ready in {START_WITHIN:?}");
@@ -127,7 +183,7 @@ impl Server {
     ///
     /// No answer in ten seconds, or one that is not 2xx or not JSON.
     pub(crate) async fn get(&self, path: &str) -> anyhow::Result<serde_json::Value> {
-        let answer = self.client.get(format!("http://{}/{path}", self.address)).send().await?;
+        let answer = self.client.get(format!("http://{}/{path}", self.status_address)).send().await?;
         let body = answer.error_for_status()?.bytes().await?;
         serde_json::from_slice(&body).with_context(|| format!("the answer to GET /{path}"))
     }
@@ -142,25 +198,38 @@ impl Server {
         Ok(())
     }
 
-    /// User and system time that the process has used, in seconds; it moves in steps of 10 ms.
+    /// User and system time that its processes have used, in seconds; it moves in steps of 10 ms.
     pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
-        cpu_seconds(&self.proc_file("stat")?)
+        self.processes().map(|id| cpu_seconds(&proc_file(&id.to_string(), "stat")?)).sum()
     }
 
-    /// Memory of the process.
+    /// Memory of its processes.
     pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
-        let status = self.proc_file("status")?;
-        let mebibytes = |name: &str| {
-            let kibibytes = status.lines().find_map(|line| line.strip_prefix(name)?.strip_suffix(" kB"));
-            let kibibytes: f64 = kibibytes.with_context(|| format!("no {name} in status"))?.trim().parse()?;
-            anyhow::Ok(kibibytes / 1024.0)
-        };
-        Ok(Memory { resident: mebibytes("VmRSS:")?, peak: mebibytes("VmHWM:")? })
+        self.processes().map(memory).sum()
     }
 
-    fn proc_file(&self, name: &str) -> anyhow::Result<String> {
-        proc_file(&self.process.0.id().to_string(), name)
+    fn processes(&self) -> impl Iterator<Item = u32> {
+        std::iter::once(self.process.child.id()).chain(self.workers.iter().copied())
     }
+}
+
+impl Sum for Memory {
+    fn sum<I: Iterator<Item = Memory>>(all: I) -> Memory {
+        all.fold(Memory { resident: 0.0, peak: 0.0 }, |sum, one| Memory {
+            resident: sum.resident + one.resident,
+            peak: sum.peak + one.peak,
+        })
+    }
+}
+
+fn memory(process: u32) -> anyhow::Result<Memory> {
+    let status = proc_file(&process.to_string(), "status")?;
+    let mebibytes = |name: &str| {
+        let kibibytes = status.lines().find_map(|line| line.strip_prefix(name)?.strip_suffix(" kB"));
+        let kibibytes: f64 = kibibytes.with_context(|| format!("no {name} in status"))?.trim().parse()?;
+        anyhow::Ok(kibibytes / 1024.0)
+    };
+    Ok(Memory { resident: mebibytes("VmRSS:")?, peak: mebibytes("VmHWM:")? })
 }
 
 /// User and system time that this process has used, in seconds.

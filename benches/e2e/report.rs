@@ -83,7 +83,7 @@ fn row(workload: &str, server: &Measured, all: &[Measured]) -> String {
     let beside = all.iter().find(|other| Some(other.name) == server.beside);
     let (beside_cpu, beside_rate) = beside.map_or((String::new(), String::new()), |other| {
         let rate = 100.0 * ratio(server, other, Round::readings_a_second);
-        (format!("{:.2}", ratio(server, other, Round::cpu_seconds_a_million)), format!("{rate:.0} %"))
+        (format!("{:.3}", ratio(server, other, Round::cpu_seconds_a_million)), format!("{rate:.0} %"))
     });
     let (name, idle, peak) = (server.name, server.idle.resident, server.after.peak);
     format!(
@@ -94,13 +94,22 @@ fn row(workload: &str, server: &Measured, all: &[Measured]) -> String {
 
 /// The median of a figure of a server's rounds, each beside the round of the other in the same turn.
 fn ratio(server: &Measured, other: &Measured, figure: fn(&Round) -> f64) -> f64 {
-    median(server.rounds.iter().zip(&other.rounds).map(|(a, b)| figure(a) / figure(b)))
+    median(ratios(server, other, figure))
 }
 
-/// Each round's CPU seconds per million, in order: how far the figures can be trusted.
-pub(crate) fn spread(workload: &str, server: &Measured) -> String {
-    let rounds = server.rounds.iter().map(|round| format!("{:.2}", round.cpu_seconds_a_million()));
-    format!("{workload}, {}: {}", server.name, rounds.collect::<Vec<_>>().join(" "))
+/// A figure of a server's rounds, each beside the round of the other in the same turn.
+fn ratios(server: &Measured, other: &Measured, figure: fn(&Round) -> f64) -> impl Iterator<Item = f64> {
+    server.rounds.iter().zip(&other.rounds).map(move |(a, b)| figure(a) / figure(b))
+}
+
+/// Each round's CPU seconds per million, in order, and their ratios to those of the server beside it: how far the figures
+/// can be trusted.
+pub(crate) fn spread(workload: &str, server: &Measured, all: &[Measured]) -> String {
+    let figures = server.rounds.iter().map(|round| format!("{:.2}", round.cpu_seconds_a_million()));
+    let line = format!("{workload}, {}: {}", server.name, figures.collect::<Vec<_>>().join(" "));
+    let Some(other) = all.iter().find(|other| Some(other.name) == server.beside) else { return line };
+    let ratios = ratios(server, other, Round::cpu_seconds_a_million).map(|ratio| format!("{ratio:.3}"));
+    format!("{line}; beside {}: {}", other.name, ratios.collect::<Vec<_>>().join(" "))
 }
 
 /// One sentence on whether everything arrived.

@@ -28,13 +28,14 @@ use anyhow::{Context as _, ensure};
 use futures_util::future::try_join_all;
 use serde::de::DeserializeOwned;
 
+use crate::contenders::{Approach, Contender, Start};
 use crate::delayed_node::{Taken, Wait};
 use crate::distinct::{Fingerprint, READINGS, Request};
 use crate::load::{Connection, wait_until};
 use crate::measure::order;
 use crate::process::{Server, own_cpu_seconds};
 use crate::report::{median, thousands};
-use crate::{Arguments, Contender, Role, Start};
+use crate::{Arguments, Role};
 
 const BATCH_READINGS: &str = "100";
 const HELD_READINGS: &str = "20000";
@@ -117,7 +118,9 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
          | waited: p99 | longest |\n|---|---|---|---:|---:|---:|---:|---:|---:|"
     );
     for contender in arguments.servers() {
-        let Start::Gateway(settings) = contender.start else { continue };
+        let (Start::Gateway(settings), Approach::Open) = (&contender.start, &contender.approach) else {
+            continue;
+        };
         let rounds = rounds(settings, arguments).await.context(contender.name)?;
         for (case, of_case) in CASES.iter().zip(&rounds) {
             println!("{}", row(contender, case, of_case, &rounds[case.beside]));
@@ -274,7 +277,7 @@ impl Case {
         let names = self.nodes.iter().map(|role| match role {
             Role::NodeOf5Ms => "5 ms",
             Role::NodeOf500Ms => "500 ms",
-            Role::Baseline | Role::CountingNode | Role::OutageNode => role.name(),
+            Role::Baseline | Role::Nginx | Role::CountingNode | Role::OutageNode => role.name(),
         });
         names.collect::<Vec<_>>().join(", ")
     }

@@ -11,22 +11,25 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
+use crate::contenders::Start;
 use crate::load::{Plan, Workload};
-use crate::measure::Site;
+use crate::measure::{Site, SiteOptions};
 use crate::report::thousands;
-use crate::{Arguments, Start, report};
+use crate::{Arguments, report};
 
 /// Loads every gateway in turn and prints its memory. Returns whether the nodes counted the acknowledged readings.
 pub(crate) async fn run(workload: &Workload, seconds: u64, arguments: &Arguments) -> anyhow::Result<bool> {
     let plan = Plan {
         requests: (arguments.rate * seconds).div_ceil(workload.readings_a_request),
-        connections: usize::try_from(arguments.connections)?,
         spacing: Duration::from_secs(workload.readings_a_request).div_f64(arguments.rate as f64),
     };
     let sample_every = Duration::from_secs(arguments.sample_every);
     let mut exact = true;
-    for contender in arguments.servers().filter(|contender| matches!(contender.start, Start::Gateway(_))) {
-        let site = Site::start(contender, arguments.nodes).await.context(contender.name)?;
+    let gateways =
+        arguments.servers_for(workload).filter(|contender| matches!(contender.start, Start::Gateway(_)));
+    for contender in gateways {
+        let site = Site::start(contender, SiteOptions::of(workload, arguments)).await;
+        let site = site.context(contender.name)?;
         println!("{}, {}, {} readings/s:", contender.name, workload.name, thousands(arguments.rate));
         exact &= load_and_watch(&site, workload, plan, sample_every).await.context(contender.name)?;
     }
@@ -39,7 +42,7 @@ async fn load_and_watch(
     plan: Plan,
     sample_every: Duration,
 ) -> anyhow::Result<bool> {
-    let requests = workload.render();
+    let requests = workload.render(|number| site.header(number));
     let idle = site.server.memory()?.resident;
     let resident = RefCell::new(Vec::new());
     let (started_at, cpu_before) = (Instant::now(), site.server.cpu_seconds()?);
