@@ -6,51 +6,41 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{anyhow, ensure};
 use clap::Args;
-use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
+use forebay_load::access::ServerAccess;
+use forebay_load::advice::on_status;
+use forebay_load::client::{causes, parse_address};
+use url::Url;
 
+use super::access::{AccessArguments, own_gateway};
 use super::address_file::{self, ServerEntry, ServerKind};
 use super::settings::SettingsArguments;
 use super::terminal::complain;
 use super::{DONE, FAILED, MISUSED};
 use crate::config::{ServerConfig, SettingOrigin};
-use crate::tls::identity::{Side, TlsIdentity};
-use crate::tls::pem::PemFile;
-use crate::tls::pinned::{self, ShownCertificate};
 use crate::tls::server::ServerTlsConfig;
-use crate::watched;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// The request that is sent over TLS.
-const REQUEST: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-/// Longest status line that is read, in bytes.
-const STATUS_LINE_BYTES_MAX: usize = 1024;
 
 /// Asks a gateway, or a node, whether it serves.
 #[derive(Debug, Args)]
 pub(super) struct HealthcheckArguments {
     /// What to ask. If left out: the /healthz of the gateway with these settings, or of the one gateway or node that this
     /// user runs in this directory
-    url: Option<String>,
+    #[arg(value_parser = parse_address)]
+    url: Option<Url>,
+    #[command(flatten)]
+    access: AccessArguments,
     #[command(flatten)]
     settings: SettingsArguments,
 }
 
 /// Asks and returns the exit status: 0 if the answer is a success.
 pub(super) fn run(arguments: &HealthcheckArguments) -> u8 {
-    let question = match &arguments.url {
-        Some(url) => Some(HealthQuestion::Plain(url.clone())),
-        None => arguments.question(),
-    };
-    let Some(question) = question else { return MISUSED };
+    let Some(question) = arguments.question() else { return MISUSED };
     match question.ask() {
         Ok(()) => DONE,
         Err(error) => {
@@ -61,8 +51,18 @@ pub(super) fn run(arguments: &HealthcheckArguments) -> u8 {
 }
 
 impl HealthcheckArguments {
-    /// What to ask if the user gives no URL; `None` if the settings have faults, which are printed.
+    /// What to ask, and how; `None` after printing why that cannot be said.
     fn question(&self) -> Option<HealthQuestion> {
+        let Some(url) = &self.url else {
+            let allowed = self.access.expect_no_files();
+            return allowed.map_err(complain).ok().and_then(|()| self.question_to_own());
+        };
+        let access = self.access.to(url).map_err(|error| complain(format_args!("{error:#}"))).ok()?;
+        Some(HealthQuestion::At(url.to_string(), access))
+    }
+
+    /// What to ask if the user gives no URL; `None` if the settings have faults, which are printed.
+    fn question_to_own(&self) -> Option<HealthQuestion> {
         let config = self.settings.read()?;
         let listen = config.settings.iter().find(|setting| setting.key == "server.listen");
         let target = ProbeTarget {
@@ -78,20 +78,20 @@ impl HealthcheckArguments {
     }
 }
 
-/// The address to ask, and the protocol.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The address to ask, and how it is reached.
+#[derive(Clone, Debug)]
 enum HealthQuestion {
-    /// A URL, over plain HTTP.
-    Plain(String),
+    /// A URL, and how it is reached.
+    At(String, ServerAccess),
     /// The `/healthz` of a gateway with these files, over TLS.
-    Tls(SocketAddr, ServerTlsConfig),
+    OwnTls(SocketAddr, ServerTlsConfig),
 }
 
 impl fmt::Display for HealthQuestion {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            HealthQuestion::Plain(url) => formatter.write_str(url),
-            HealthQuestion::Tls(address, _) => write!(formatter, "https://{address}/healthz"),
+            HealthQuestion::At(url, _) => formatter.write_str(url),
+            HealthQuestion::OwnTls(address, _) => write!(formatter, "https://{address}/healthz"),
         }
     }
 }
@@ -116,25 +116,30 @@ impl HealthQuestion {
 
     fn to_gateway(address: SocketAddr, tls: Option<ServerTlsConfig>) -> HealthQuestion {
         match tls {
-            Some(tls) => HealthQuestion::Tls(reachable(address), tls),
+            Some(tls) => HealthQuestion::OwnTls(reachable(address), tls),
             None => HealthQuestion::plain(address),
         }
     }
 
     fn plain(address: SocketAddr) -> HealthQuestion {
-        HealthQuestion::Plain(format!("http://{}/healthz", reachable(address)))
+        HealthQuestion::At(format!("http://{}/healthz", reachable(address)), ServerAccess::default())
     }
 
     fn ask(&self) -> anyhow::Result<()> {
+        let access = match self {
+            HealthQuestion::At(_, access) => access.clone(),
+            // The certificate is compared, and the name is not. Whoever asks this needs no key.
+            HealthQuestion::OwnTls(_, files) => ServerAccess { tls: Some(own_gateway(files)?), key: None },
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        match self {
-            HealthQuestion::Plain(url) => runtime.block_on(ask(url)),
-            HealthQuestion::Tls(address, files) => {
-                let connector = connector(files)?;
-                let asked = async { timeout(TIMEOUT, ask_over_tls(*address, connector)).await };
-                runtime.block_on(asked).context("no answer in time")?
-            }
-        }
+        runtime.block_on(async {
+            let client = access.client("forebay-healthcheck", 0, TIMEOUT)?;
+            let answer = client.get(self.to_string()).send().await;
+            let status = answer.map_err(|error| anyhow!(causes(&error)))?.status();
+            let advice = on_status(status).map(|advice| format!("; {advice}")).unwrap_or_default();
+            ensure!(status.is_success(), "the answer is {status}{advice}");
+            Ok(())
+        })
     }
 }
 
@@ -178,55 +183,6 @@ pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
     };
     SocketAddr::new(ip, listen.port())
-}
-
-async fn ask(url: &str) -> anyhow::Result<()> {
-    let client = forebay_load::client::builder().timeout(TIMEOUT).build()?;
-    let response = client.get(url).send().await.context("no answer")?;
-    anyhow::ensure!(response.status().is_success(), "the answer is {}", response.status());
-    Ok(())
-}
-
-/// Connects to gateways with the configured certificate.
-fn connector(files: &ServerTlsConfig) -> anyhow::Result<TlsConnector> {
-    let read = |path| watched::read(path).map_err(anyhow::Error::msg);
-    let (certificate, key) = (read(&files.certificate)?, read(&files.key)?);
-    let certificate = PemFile { path: &files.certificate, contents: &certificate };
-    let identity = TlsIdentity::new(certificate, PemFile { path: &files.key, contents: &key }, Side::Server)?;
-    let shown = match files.client_ca {
-        Some(_) => ShownCertificate::Own,
-        None => ShownCertificate::None,
-    };
-    Ok(TlsConnector::from(Arc::new(pinned::client_config(&identity, shown))))
-}
-
-async fn ask_over_tls(address: SocketAddr, connector: TlsConnector) -> anyhow::Result<()> {
-    let stream = TcpStream::connect(address).await.context("no connection")?;
-    // The name is not compared: the certificate is.
-    let name = ServerName::IpAddress(address.ip().into());
-    let stream = connector.connect(name, stream).await.context(
-        "no connection over TLS with the configured certificate (the gateway may have another one in force)",
-    )?;
-    expect_success(stream).await
-}
-
-/// Sends the request and reads the status line of the answer.
-async fn expect_success(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> anyhow::Result<()> {
-    stream.write_all(REQUEST).await.context("no answer")?;
-    stream.flush().await.context("no answer")?;
-    let mut answer = Vec::new();
-    while !answer.contains(&b'\n') && answer.len() < STATUS_LINE_BYTES_MAX {
-        let read = (&mut stream).take(STATUS_LINE_BYTES_MAX as u64).read_buf(&mut answer).await;
-        anyhow::ensure!(read.context("no answer")? > 0, "the connection was closed without an answer");
-    }
-    let line = answer.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let line = String::from_utf8_lossy(line);
-    let mut words = line.split_ascii_whitespace();
-    let is_http = words.next().is_some_and(|version| version.starts_with("HTTP/1."));
-    let status = words.next().and_then(|status| status.parse::<u16>().ok()).filter(|_| is_http);
-    let status = status.context("the answer is not HTTP")?;
-    anyhow::ensure!((200..300).contains(&status), "the answer is {status}");
-    Ok(())
 }
 
 #[cfg(test)]
@@ -306,24 +262,6 @@ mod tests {
         check(GATEWAY, None, Some(&tls), "https://127.0.0.1:8080/healthz");
         check(GATEWAY, Some(operator), Some(&tls), "http://127.0.0.1:9090/healthz");
         check(NODE, None, Some(&tls), "http://127.0.0.1:8080/healthz");
-    }
-
-    #[tokio::test]
-    async fn the_answer_over_tls_is_a_status_line_of_bounded_length() {
-        let check = async |answer: &[u8], expected: Result<(), &str>| {
-            let (near, mut far) = tokio::io::duplex(64 << 10);
-            far.write_all(answer).await.expect("there is room");
-            far.shutdown().await.expect("an end");
-            let found = expect_success(near).await.map_err(|error| error.to_string());
-            assert_eq!(found, expected.map_err(str::to_owned));
-        };
-        check(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Ok(())).await;
-        check(b"HTTP/1.1 204\r\n", Ok(())).await;
-        check(b"HTTP/1.1 503 Service Unavailable\r\n\r\n", Err("the answer is 503")).await;
-        check(b"HTTP/1.1 2", Err("the connection was closed without an answer")).await;
-        check(b"", Err("the connection was closed without an answer")).await;
-        check(b"SSH-2.0-x 200\r\n", Err("the answer is not HTTP")).await;
-        check(&[b'x'; 8 << 10], Err("the answer is not HTTP")).await;
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand.
 
+mod access;
 mod address_file;
 mod buffer;
 mod check;
@@ -8,6 +9,7 @@ mod dead_letters;
 mod healthcheck;
 mod interrupts;
 mod keys;
+mod load;
 mod logging;
 mod node;
 mod serve;
@@ -18,7 +20,6 @@ use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use forebay_load::{LoadArguments, LoadOutcome};
 
 /// Exit status of a command that succeeded.
 pub const DONE: u8 = 0;
@@ -44,7 +45,7 @@ enum CliCommand {
     Node(node::NodeArguments),
     Check(check::CheckArguments),
     Healthcheck(healthcheck::HealthcheckArguments),
-    Load(LoadArguments),
+    Load(load::LoadCommandArguments),
     Buffer(buffer::BufferArguments),
     DeadLetters(dead_letters::DeadLettersArguments),
     Keys(keys::KeysArguments),
@@ -67,11 +68,7 @@ pub fn run() -> ExitCode {
         CliCommand::Node(arguments) => node::run(arguments, listening()),
         CliCommand::Check(arguments) => check::run(&arguments),
         CliCommand::Healthcheck(arguments) => healthcheck::run(&arguments),
-        CliCommand::Load(arguments) => match forebay_load::run(&arguments) {
-            LoadOutcome::Passed => DONE,
-            LoadOutcome::Failed => FAILED,
-            LoadOutcome::Misused => MISUSED,
-        },
+        CliCommand::Load(arguments) => load::run(&arguments),
         CliCommand::Buffer(arguments) => buffer::run(&arguments),
         CliCommand::DeadLetters(arguments) => dead_letters::run(&arguments),
         CliCommand::Keys(arguments) => keys::run(&arguments),

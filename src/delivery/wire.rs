@@ -18,7 +18,7 @@ use rustls::ClientConfig;
 use thiserror::Error;
 use url::Url;
 
-use crate::tls::call_failure::{self, CallFailure};
+use forebay_load::call_failure::{self, CallFailure};
 
 pub use client_set::ClientLimits;
 use client_set::ClientSet;

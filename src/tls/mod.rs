@@ -32,7 +32,6 @@
 //! Reading and watching files, the limit of connections, the answer to a request, and the end of a connection whose
 //! trust was replaced ([`server::ServerTls::trust_replaced`]).
 
-pub mod call_failure;
 pub mod client;
 pub mod client_certificate;
 pub mod failure;

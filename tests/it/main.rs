@@ -10,6 +10,7 @@ mod support;
 mod backlog;
 mod buffer;
 mod buffer_command;
+mod clients;
 mod damage;
 mod dead_letters;
 mod delivery;

@@ -38,10 +38,12 @@ const EXAMPLES_MAX: usize = 5;
 /// Where the audit looks, and how long it waits.
 #[derive(Debug)]
 pub(super) struct Auditor {
+    /// For `/status`.
     pub(super) client: Client,
+    /// For the nodes.
     pub(super) reader: NodeReader,
-    /// The gateway's base address.
-    pub(super) gateway: Url,
+    /// The base address of `/status`.
+    pub(super) status_at: Url,
     /// The nodes' base addresses; if empty, the nodes that the gateway names are read.
     pub(super) nodes: Vec<Url>,
     /// How long the gateway may take to empty its buffer.
@@ -246,7 +248,7 @@ impl Auditor {
 
     /// The gateway's `/status`.
     pub(super) async fn status(&self) -> Result<GatewayStatus, HttpError> {
-        http::get_json(&self.client, client::join(&self.gateway, "/status")).await
+        http::get_json(&self.client, client::join(&self.status_at, "/status")).await
     }
 
     /// Finds the embedded nodes. Each node that `--node` names must be one.
@@ -261,7 +263,7 @@ impl Auditor {
         bases.sort();
         bases.dedup();
         for base in bases {
-            match http::get_json::<CountAnswer>(&self.client, client::join(&base, "/v1/count")).await {
+            match http::get_json::<CountAnswer>(&self.reader.client, client::join(&base, "/v1/count")).await {
                 Ok(_) => nodes.embedded.push(base),
                 Err(error) if self.nodes.is_empty() => nodes.left_out.push(error.to_string()),
                 Err(error) => return Err(error.into()),

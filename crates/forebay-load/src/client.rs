@@ -16,6 +16,9 @@ use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use url::Url;
 
+use crate::advice;
+use crate::call_failure;
+
 /// The path that takes readings.
 pub const READINGS: &str = "/v1/readings";
 /// Largest answer that is read, in bytes.
@@ -118,19 +121,6 @@ pub fn builder_over(tls: ClientConfig) -> ClientBuilder {
     Client::builder().no_proxy().redirect(Policy::none()).tls_backend_preconfigured(tls)
 }
 
-/// A client of this name that gives up on an answer after `timeout`.
-///
-/// # Errors
-///
-/// The client could not be set up.
-pub fn build(name: &str, connections: usize, timeout: Duration) -> Result<Client, reqwest::Error> {
-    builder()
-        .pool_max_idle_per_host(connections)
-        .timeout(timeout)
-        .user_agent(format!("{name}/{}", env!("CARGO_PKG_VERSION")))
-        .build()
-}
-
 /// Sends a request and reads its answer.
 ///
 /// # Errors
@@ -149,9 +139,7 @@ impl RawAnswer {
             StatusCode::ACCEPTED => {
                 taken(&self.body, readings).unwrap_or(PostAnswer::Lost { what: NOT_UNDERSTOOD })
             }
-            StatusCode::UNPROCESSABLE_ENTITY => {
-                PostAnswer::TurnedAway { faults: faults(self.problem().unwrap_or_default().errors, readings) }
-            }
+            StatusCode::UNPROCESSABLE_ENTITY => PostAnswer::TurnedAway { faults: self.faults(readings) },
             StatusCode::PAYLOAD_TOO_LARGE | StatusCode::BAD_REQUEST => PostAnswer::Indigestible,
             // A conflict: an earlier try of the same request, whose client stopped waiting, is still under way.
             StatusCode::TOO_MANY_REQUESTS
@@ -162,6 +150,11 @@ impl RawAnswer {
             StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => {
                 PostAnswer::Lost { what: "lost by a proxy" }
             }
+            StatusCode::FORBIDDEN => match self.faults(readings) {
+                faults if faults.is_empty() => PostAnswer::Denied,
+                // The key covers none of the readings, and the answer says so of each.
+                faults => PostAnswer::TurnedAway { faults },
+            },
             status if status.is_server_error() => PostAnswer::Lost { what: "defect in the gateway" },
             status if status.is_success() => PostAnswer::Lost { what: NOT_UNDERSTOOD },
             _ => PostAnswer::Denied,
@@ -172,6 +165,10 @@ impl RawAnswer {
     pub fn detail(&self) -> String {
         let detail = self.problem().unwrap_or_default().detail;
         if detail.is_empty() { String::from_utf8_lossy(&self.body).into_owned() } else { detail }
+    }
+
+    fn faults(&self, readings: usize) -> ReadingFaults {
+        faults(self.problem().unwrap_or_default().errors, readings)
     }
 
     fn problem(&self) -> Option<ProblemBody> {
@@ -227,8 +224,8 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Duration {
 pub fn parse_address(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("{error}; write it as http://127.0.0.1:8080"))?;
     match url.scheme() {
-        "http" if url.has_host() => Ok(url),
-        _ => Err("only http is spoken; write it as http://127.0.0.1:8080".to_owned()),
+        "http" | "https" if url.has_host() => Ok(url),
+        _ => Err("only http and https are spoken; write it as http://127.0.0.1:8080".to_owned()),
     }
 }
 
@@ -241,16 +238,27 @@ pub fn join(base: &Url, path: &str) -> Url {
     url
 }
 
-/// An error with its causes: the outermost error alone says only that the request failed.
+/// An error with its causes, and what to do about it: the outermost error alone says only that the request failed.
 pub fn causes(error: &reqwest::Error) -> String {
-    let mut source: Option<&dyn std::error::Error> = std::error::Error::source(error);
     // The callers put the address in front.
     let mut text = if error.is_timeout() { "timed out".to_owned() } else { "no answer".to_owned() };
+    if let Some(failure) = call_failure::of(error) {
+        let _ = write!(text, ": {failure}");
+    } else {
+        write_sources(error, &mut text);
+    }
+    if let Some(advice) = advice::on_fault(error) {
+        let _ = write!(text, "; {advice}");
+    }
+    text
+}
+
+fn write_sources(error: &reqwest::Error, text: &mut String) {
+    let mut source: Option<&dyn std::error::Error> = std::error::Error::source(error);
     while let Some(cause) = source {
         let _ = write!(text, ": {cause}");
         source = cause.source();
     }
-    text
 }
 
 #[cfg(test)]
@@ -306,6 +314,11 @@ mod tests {
         for status in [408, 409, 429, 503] {
             check(status, "", &PostAnswer::NotNow { retry_after: Duration::from_secs(7) });
         }
+        check(
+            403,
+            r#"{"detail":"x","errors":[{"index":1,"pointer":"/1/device","detail":"no"}]}"#,
+            &PostAnswer::TurnedAway { faults: [(1, "no".to_owned())].into() },
+        );
         for status in [301, 401, 403, 404, 405, 415] {
             check(status, r#"{"accepted":3,"rejected":0}"#, &PostAnswer::Denied);
         }

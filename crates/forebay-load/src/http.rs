@@ -43,6 +43,26 @@ pub(super) enum HttpError {
     },
 }
 
+impl HttpError {
+    /// What to do about a `/status` that is not shown; empty where that is not known.
+    pub(super) fn advice_on_status(&self) -> &'static str {
+        let HttpError::Status { status, .. } = self else { return "" };
+        match *status {
+            StatusCode::UNAUTHORIZED => {
+                "; --key or FOREBAY_KEY gives a key that the gateway knows, and --read-key or FOREBAY_READ_KEY one for \
+                 reading, where that is another"
+            }
+            StatusCode::FORBIDDEN => {
+                "; --read-key or FOREBAY_READ_KEY gives a key for reading, where that of --key or FOREBAY_KEY is not"
+            }
+            StatusCode::NOT_FOUND => {
+                "; a gateway with a listener for its operator has /status there alone: name it with --operator"
+            }
+            _ => "",
+        }
+    }
+}
+
 /// The fields of `/status` that are needed here; a count that a gateway leaves out is 0.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct GatewayStatus {

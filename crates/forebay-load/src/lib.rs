@@ -22,7 +22,10 @@
 //! Memory is two bits for each reading that was sent (up to 1 GiB, then there is no audit), and a few megabytes.
 //! A CSV file is never held in memory.
 
+pub mod access;
+pub mod advice;
 mod audit;
+pub mod call_failure;
 pub mod client;
 mod csv_error;
 pub mod csv_source;
@@ -56,6 +59,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use self::access::ServerAccess;
 use self::audit::{Auditor, WINDOW_READINGS};
 use self::csv_source::{CsvError, CsvFile};
 use self::fates::{FATES_MAX, Fates};
@@ -72,6 +76,8 @@ use self::tally::LoadTally;
 use crate::client::{READINGS, parse_address};
 use forebay_reading::text::EscapingWriter;
 
+/// The name that servers are told.
+const NAME: &str = "forebay-load";
 /// Exit status of a run that was interrupted twice.
 const INTERRUPTED: i32 = 1;
 /// How long simulated devices send without `--duration`.
@@ -83,6 +89,9 @@ pub struct LoadArguments {
     /// The gateway; readings go to URL/v1/readings
     #[arg(default_value = "http://127.0.0.1:8080", value_parser = parse_address)]
     url: Url,
+    /// The listener for the operator of a gateway that has one: /status is there alone
+    #[arg(long, value_name = "URL", value_parser = parse_address)]
+    operator: Option<Url>,
     /// Simulated devices
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     devices: u32,
@@ -119,12 +128,26 @@ pub struct LoadArguments {
     settle: Duration,
 }
 
+/// How the servers of a run are reached.
+#[derive(Clone, Debug, Default)]
+pub struct LoadAccess {
+    /// The gateway, for readings.
+    pub gateway: ServerAccess,
+    /// The gateway or its operator's listener, for `/status`.
+    pub status: ServerAccess,
+    /// The nodes, which are given no key.
+    pub nodes: ServerAccess,
+}
+
 /// A run could not begin, or not go on.
 #[derive(Debug, Error)]
 enum LoadError {
     /// No gateway answers at the address.
     #[error("no gateway: {0}")]
     Unreachable(HttpError),
+    /// The gateway does not show its status, which the audit needs.
+    #[error("no audit: {0}{advice}; --no-audit sends without one", advice = .0.advice_on_status())]
+    NoStatus(HttpError),
     /// The file cannot be sent.
     #[error(transparent)]
     Csv(#[from] CsvError),
@@ -157,7 +180,7 @@ pub enum LoadOutcome {
 }
 
 /// Sends readings as the arguments say, and writes the summary to standard output.
-pub fn run(arguments: &LoadArguments) -> LoadOutcome {
+pub fn run(arguments: &LoadArguments, access: &LoadAccess) -> LoadOutcome {
     let plan = match arguments.plan() {
         Ok(plan) => plan,
         Err(error) => {
@@ -171,7 +194,7 @@ pub fn run(arguments: &LoadArguments) -> LoadOutcome {
         runtime.block_on(async {
             let stop = CancellationToken::new();
             tokio::spawn(stop_on_interrupt(stop.clone()));
-            drive(arguments, &plan, stop).await
+            drive(arguments, access, &plan, stop).await
         })
     });
     match report {
@@ -200,17 +223,20 @@ async fn stop_on_interrupt(stop: CancellationToken) {
 /// Sends the plan's readings until their end, the end of the time, or `stop`; then audits them.
 async fn drive(
     arguments: &LoadArguments,
+    access: &LoadAccess,
     plan: &Plan,
     stop: CancellationToken,
 ) -> Result<LoadReport, LoadError> {
-    let auditor = arguments.auditor()?;
+    let auditor = arguments.auditor(access)?;
     let before = match auditor.status().await {
+        Ok(status) => Some(status),
         Err(error @ HttpError::Exchange { .. }) => return Err(LoadError::Unreachable(error)),
-        status => status.ok(),
+        Err(error) if !arguments.no_audit => return Err(LoadError::NoStatus(error)),
+        Err(_) => None,
     };
     let baseline = if arguments.no_audit { Ok(Default::default()) } else { auditor.baseline(plan).await };
 
-    let SendingEnd { shared, connections, elapsed } = send(arguments, plan, stop).await?;
+    let SendingEnd { shared, connections, elapsed } = send(arguments, access, plan, stop).await?;
     let audit = match (arguments.no_audit, baseline) {
         (true, _) => None,
         (false, Err(error)) => Some(Err(error)),
@@ -230,6 +256,7 @@ async fn drive(
 /// Runs all connections to their ends.
 async fn send(
     arguments: &LoadArguments,
+    access: &LoadAccess,
     plan: &Plan,
     stop: CancellationToken,
 ) -> Result<SendingEnd, LoadError> {
@@ -238,7 +265,7 @@ async fn send(
     let (started, limit) = (Instant::now(), arguments.limit(plan));
     let deadline = limit.and_then(|limit| started.checked_add(limit));
     let shared = Arc::new(RunState {
-        client: client::build("forebay-load", connections, arguments.timeout)?,
+        client: access.gateway.client(NAME, connections, arguments.timeout)?,
         url: client::join(&arguments.url, READINGS),
         batch: arguments.batch as usize,
         pacer: Pacer::new(arguments.rate),
@@ -277,6 +304,21 @@ async fn stop_at(deadline: Instant, stop: CancellationToken) {
 }
 
 impl LoadArguments {
+    /// Where readings go.
+    pub fn gateway(&self) -> &Url {
+        &self.url
+    }
+
+    /// Where `/status` is asked for.
+    pub fn status_at(&self) -> &Url {
+        self.operator.as_ref().unwrap_or(&self.url)
+    }
+
+    /// The nodes that are named.
+    pub fn nodes(&self) -> &[Url] {
+        &self.node
+    }
+
     fn plan(&self) -> Result<Plan, CsvError> {
         let Some(path) = &self.csv else {
             let run = format!("{:08x}", fastrand::u32(..));
@@ -298,12 +340,12 @@ impl LoadArguments {
         }
     }
 
-    fn auditor(&self) -> Result<Auditor, reqwest::Error> {
-        let client = client::build("forebay-load", 1, self.timeout)?;
+    fn auditor(&self, access: &LoadAccess) -> Result<Auditor, reqwest::Error> {
+        let nodes = access.nodes.client(NAME, 1, self.timeout)?;
         Ok(Auditor {
-            reader: NodeReader { client: client.clone(), page: PAGE_READINGS },
-            client,
-            gateway: self.url.clone(),
+            reader: NodeReader { client: nodes, page: PAGE_READINGS },
+            client: access.status.client(NAME, 1, self.timeout)?,
+            status_at: self.status_at().clone(),
             nodes: self.node.clone(),
             settle: self.settle,
             window: WINDOW_READINGS,

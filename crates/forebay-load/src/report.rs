@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use forebay_reading::text::is_obeyed;
 
+use crate::advice;
 use crate::audit::{Audit, AuditError, AuditVerdict};
 use crate::histogram::Histogram;
 use crate::http::GatewayLedger;
@@ -84,6 +85,9 @@ impl Display for LoadReport {
         }
         if let Some(example) = &tally.example {
             writeln!(out, "          for example {}", printable(example))?;
+        }
+        for advice in tally.refused.keys().filter_map(|status| advice::on_status(*status)) {
+            writeln!(out, "          {advice}")?;
         }
         let rate = grouped(tally.rate(self.elapsed));
         match self.rate {
@@ -286,6 +290,17 @@ result    failed: 1 requests failed, 1 requests were refused, 20 readings were n
         (tally.sent, tally.requests, tally.accepted) = (1000, 100, 1000);
         change(&mut tally);
         LoadReport { tally, audit: None, ..report() }
+    }
+
+    #[test]
+    fn a_run_whose_key_is_refused_says_which_option_names_one() {
+        for (status, expected) in [
+            (StatusCode::UNAUTHORIZED, "--key or FOREBAY_KEY gives a key that the gateway knows\n"),
+            (StatusCode::FORBIDDEN, "--key or FOREBAY_KEY gives a key that may do this\n"),
+        ] {
+            let report = run(|tally| tally.add_refusal(status, String::new)).to_string();
+            assert!(report.contains(expected), "{report}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use clap::Parser;
@@ -18,9 +18,10 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::ServerAccess;
 use crate::audit::{Audit, AuditVerdict};
 use crate::report::LoadReport;
-use crate::{LoadArguments, drive};
+use crate::{LoadAccess, LoadArguments, drive};
 
 /// The behaviour of the fake gateway with one request.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +56,8 @@ struct Gateway {
     nodes: Vec<Arc<Mutex<Node>>>,
     node_urls: Vec<String>,
     requests: Vec<Value>,
+    /// The `Authorization` of each request for readings, and of each for `/status`.
+    keys: [Vec<String>; 2],
     /// Requests of `/status` that are answered with a buffer that is not empty.
     buffered_looks: u64,
 }
@@ -64,6 +67,8 @@ struct Gateway {
 struct Node {
     readings: BTreeMap<(String, Timestamp), Vec<Value>>,
     pages: usize,
+    /// The `Authorization` of each request.
+    keys: Vec<String>,
 }
 
 type Shared<T> = Arc<Mutex<T>>;
@@ -95,12 +100,18 @@ fn time(reading: &Value) -> Timestamp {
     Timestamp::parse(reading["time"].as_str().expect("a text")).expect("a time")
 }
 
+fn key(headers: &HeaderMap) -> Option<String> {
+    headers.get("authorization").map(|value| value.to_str().expect("ASCII").to_owned())
+}
+
 async fn node_readings(
     State(node): State<Shared<Node>>,
+    headers: HeaderMap,
     Query(query): Query<BTreeMap<String, String>>,
 ) -> String {
     let mut node = lock(&node);
     node.pages += 1;
+    node.keys.extend(key(&headers));
     let limit: usize = query["limit"].parse().expect("a number");
     let at = |name: &str| query.get(name).map(|text| Timestamp::parse(text).expect("a time"));
     let (from, to) = (at("from"), at("to"));
@@ -117,11 +128,12 @@ async fn node_count(State(node): State<Shared<Node>>) -> axum::response::Respons
         .into_response()
 }
 
-async fn gateway_post(State(gateway): State<Shared<Gateway>>, body: String) -> Response {
+async fn gateway_post(State(gateway): State<Shared<Gateway>>, headers: HeaderMap, body: String) -> Response {
     let body: Value = serde_json::from_str(&body).expect("JSON");
     let readings = body.as_array().cloned().unwrap_or_else(|| vec![body.clone()]);
     let act = {
         let mut gateway = lock(&gateway);
+        gateway.keys[0].extend(key(&headers));
         let act = gateway.acts.pop_front().unwrap_or(Act::Take);
         let node = gateway.requests.len() % gateway.nodes.len().max(1);
         gateway.requests.push(body);
@@ -162,8 +174,9 @@ fn delivered(act: Act, readings: &[Value]) -> Vec<Value> {
     }
 }
 
-async fn gateway_status(State(gateway): State<Shared<Gateway>>) -> String {
+async fn gateway_status(State(gateway): State<Shared<Gateway>>, headers: HeaderMap) -> String {
     let mut gateway = lock(&gateway);
+    gateway.keys[1].extend(key(&headers));
     let buffered = u64::from(gateway.buffered_looks > 0);
     gateway.buffered_looks = gateway.buffered_looks.saturating_sub(1);
     let nodes: Vec<Value> =
@@ -217,9 +230,14 @@ fn parse(arguments: &str) -> LoadArguments {
 }
 
 async fn load(arguments: &str) -> Result<LoadReport, String> {
+    load_with(arguments, &LoadAccess::default()).await
+}
+
+async fn load_with(arguments: &str, access: &LoadAccess) -> Result<LoadReport, String> {
     let arguments = parse(arguments);
     let plan = arguments.plan().map_err(|error| error.to_string())?;
-    drive(&arguments, &plan, CancellationToken::new()).await.map_err(|error| error.to_string())
+    let report = drive(&arguments, access, &plan, CancellationToken::new()).await;
+    report.map_err(|error| error.to_string())
 }
 
 #[track_caller]
@@ -336,7 +354,7 @@ async fn the_audit_finds_readings_that_were_never_sent() {
     let device = simulation.windows(1, 1).next().expect("a window").device;
     lock(&stand.nodes[0])
         .add(&json!({"device": *device, "sensor": "v", "value": 1, "time": "2000-01-01T00:00:00Z"}));
-    let report = drive(&arguments, &plan, stop).await.expect("the run begins");
+    let report = drive(&arguments, &LoadAccess::default(), &plan, stop).await.expect("the run begins");
     assert_eq!(verdict(&report).strangers, 1);
     assert!(!report.passed(), "{report}");
 }
@@ -388,12 +406,12 @@ async fn pages_that_cut_a_span_of_time_lose_and_double_no_reading() {
     let stand = Stand::start(1, &[]).await;
     let arguments = parse(&format!("{} --rate 2000 --duration 300ms --devices 3", stand.url));
     let plan = arguments.plan().expect("a plan");
-    let sent = super::send(&arguments, &plan, CancellationToken::new()).await;
+    let sent = super::send(&arguments, &LoadAccess::default(), &plan, CancellationToken::new()).await;
     let shared = sent.expect("it is sent").shared;
     let sent = shared.tally(|tally| tally.accepted);
     let fates = shared.take_fates();
     for (page, window) in [(7, 1000), (64, 10), (2, 100_000)] {
-        let mut auditor = arguments.auditor().expect("a client");
+        let mut auditor = arguments.auditor(&LoadAccess::default()).expect("a client");
         (auditor.reader.page, auditor.window) = (page, window);
         let baseline = super::audit::Baseline::default();
         let audit = auditor.audit(&plan, &fates, &baseline).await.expect("the audit is done");
@@ -458,6 +476,33 @@ async fn an_absent_gateway_is_reported_before_anything_is_sent() {
 }
 
 #[tokio::test]
+async fn each_server_is_given_its_own_key_and_a_node_none() {
+    let stand = Stand::start(1, &[]).await;
+    let access = |key: &str| ServerAccess { key: key.parse().ok(), ..ServerAccess::default() };
+    let access = LoadAccess { gateway: access("writes"), status: access("reads"), ..LoadAccess::default() };
+    let report = load_with(&format!("{} {IN_ORDER}", stand.url), &access).await.expect("the run begins");
+    assert!(report.passed(), "{report}");
+    let [posts, looks] = lock(&stand.gateway).keys.clone();
+    assert_eq!(posts, vec!["Bearer writes"; stand.requests().len()]);
+    assert!(looks.len() > 1 && looks.iter().all(|key| key == "Bearer reads"), "{looks:?}");
+    assert_eq!(lock(&stand.nodes[0]).keys, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_status_at_another_address_is_named_with_operator() {
+    let stand = Stand::start(1, &[]).await;
+    let senders = Router::new().route("/v1/readings", post(gateway_post)).with_state(stand.gateway.clone());
+    let senders = serve(senders).await;
+    let error = load(&format!("{senders} {IN_ORDER}")).await.expect_err("there is no status");
+    assert!(error.starts_with(&format!("no audit: {senders}/status: answered 404")), "{error}");
+    assert!(error.contains("name it with --operator; --no-audit"), "{error}");
+    assert_eq!(stand.requests().len(), 0, "nothing is sent before that is told");
+    let report = load(&format!("{senders} --operator {} {IN_ORDER}", stand.url)).await;
+    assert!(verdict(&report.expect("the run begins")).acknowledged > 0);
+    assert!(load(&format!("{senders} {IN_ORDER} --no-audit")).await.expect("it is sent").passed());
+}
+
+#[tokio::test]
 async fn an_interrupt_ends_the_sending_and_the_audit_still_runs() {
     let stand = Stand::start(1, &[]).await;
     let arguments = parse(&format!("{} --duration 5m --rate 1000", stand.url));
@@ -470,7 +515,9 @@ async fn an_interrupt_ends_the_sending_and_the_audit_still_runs() {
         }
         stop.cancel();
     };
-    let run = tokio::time::timeout(Duration::from_secs(20), drive(&arguments, &plan, stop.clone()));
+    let access = LoadAccess::default();
+    let run = drive(&arguments, &access, &plan, stop.clone());
+    let run = tokio::time::timeout(Duration::from_secs(20), run);
     let (report, ()) = tokio::join!(run, interrupt);
     let report = report.expect("it ends soon").expect("it began");
     assert!(verdict(&report).acknowledged > 0);
@@ -481,7 +528,7 @@ async fn an_interrupt_ends_the_sending_and_the_audit_still_runs() {
 fn wrong_arguments_are_refused_with_the_allowed_values() {
     for (arguments, expected) in [
         ("127.0.0.1:8080", "write it as http://127.0.0.1:8080"),
-        ("https://localhost", "only http is spoken"),
+        ("ftp://localhost", "only http and https are spoken"),
         ("--duration 10", "such as 500ms or 10s"),
         ("--batch 0", "not in 1..=50000"),
         ("--device x", "--csv"),

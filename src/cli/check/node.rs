@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use forebay_load::call_failure;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -13,7 +14,6 @@ use tokio_rustls::TlsConnector;
 use crate::delivery::wire::tls_problem;
 use crate::delivery::{DeliveryConfig, NodeSource, Trials, is_own};
 use crate::gateway::NodeFilesCheck;
-use crate::tls::call_failure;
 
 /// The result of a try: what was found, or what is wrong.
 type Tried = Result<String, String>;

@@ -8,6 +8,9 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use anyhow::bail;
+use forebay_load::access::ServerAccess;
+use forebay_load::advice;
+use forebay_load::call_failure;
 use forebay_load::client::{self, PostAnswer, READINGS, RawAnswer, ReadingFaults, causes};
 use forebay_reading::clock::wall_time;
 use http::header;
@@ -59,13 +62,13 @@ pub(super) enum RequestOutcome {
 }
 
 impl GatewayClient {
-    /// Creates a client for the gateway at `base`.
+    /// Creates a client for the gateway at `base`, which is reached as `access` says.
     ///
     /// # Errors
     ///
     /// The client cannot be set up.
-    pub(super) fn new(base: &Url, timeout: Duration) -> anyhow::Result<GatewayClient> {
-        let client = client::build("forebay-dead-letters", 1, timeout)?;
+    pub(super) fn new(base: &Url, access: &ServerAccess, timeout: Duration) -> anyhow::Result<GatewayClient> {
+        let client = access.client("forebay-dead-letters", 1, timeout)?;
         let url = client::join(base, READINGS);
         Ok(GatewayClient { client, url, ack: Cell::new(Ack::Disk) })
     }
@@ -81,11 +84,13 @@ impl GatewayClient {
             let (answer, detail, message) = match self.exchange(request).await {
                 Ok(heard) => {
                     let detail = super::shown(heard.detail().trim(), ANSWER_CHARS);
-                    let message = format!("{}: answered {}: {detail}", self.url, heard.status);
+                    let advice = advice::on_status(heard.status).map(|advice| format!("; {advice}"));
+                    let advice = advice.unwrap_or_default();
+                    let message = format!("{}: answered {}: {detail}{advice}", self.url, heard.status);
                     (heard.answer(request.readings, wall_time()), detail, message)
                 }
                 // The request never reached a gateway.
-                Err(error) if error.is_connect() && lost == 0 => {
+                Err(error) if lost == 0 && never_arrived(&error) => {
                     return Ok(RequestOutcome::Denied(format!("{}: {}", self.url, causes(&error))));
                 }
                 Err(error) => {
@@ -133,6 +138,12 @@ impl GatewayClient {
             .header("idempotency-key", format!("\"{}\"", request.key));
         client::exchange(builder.body(request.body.clone())).await
     }
+}
+
+/// Whether the request of this error never reached a gateway: there was no connection, or it was refused because of a
+/// certificate, which a server of TLS 1.3 tells only after the client has begun to send.
+fn never_arrived(error: &reqwest::Error) -> bool {
+    error.is_connect() || call_failure::of(error).is_some_and(|failure| failure.is_about_own_certificate())
 }
 
 /// The outcome of a strict request, if this answer decides it.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use forebay_load::access::ServerAccess;
 use forebay_load::client::parse_address;
 use forebay_reading::quantity::parse_duration;
 use sha2::{Digest as _, Sha256};
@@ -19,7 +20,8 @@ use super::filter::LetterFilter;
 use super::gateway::{GatewayClient, ReplayRequest, RequestOutcome};
 use super::note::{NoteFile, NotedRequest};
 use super::scan::{Complaints, scan_file};
-use super::{DONE, FAILED, LettersDirectoryArguments, amount, shown};
+use super::{DONE, FAILED, LettersDirectoryArguments, MISUSED, amount, complain, shown};
+use crate::cli::access::AccessArguments;
 use crate::cli::healthcheck::reachable;
 use crate::config::Config;
 use crate::delivery::dead_letter::letter::Letter;
@@ -46,6 +48,8 @@ pub(super) struct ReplayArguments {
     #[command(flatten)]
     filter: LetterFilter,
     #[command(flatten)]
+    access: AccessArguments,
+    #[command(flatten)]
     pub(super) place: LettersDirectoryArguments,
 }
 
@@ -60,13 +64,16 @@ pub(super) fn replay(
         writeln!(out, "{}", amount(0))?;
         return Ok(DONE);
     }
-    let url = match &arguments.gateway {
-        Some(url) => url.clone(),
-        None => Url::parse(&format!("http://{}", reachable(config.server.listen)))?,
+    let (url, access) = match arguments.gateway(config) {
+        Ok(found) => found,
+        Err(error) => {
+            complain(format_args!("{error:#}"));
+            return Ok(MISUSED);
+        }
     };
     let mut replay = ReplayRun {
         directory,
-        gateway: GatewayClient::new(&url, arguments.timeout)?,
+        gateway: GatewayClient::new(&url, &access, arguments.timeout)?,
         note: NoteFile::open(directory)?,
         filter: &arguments.filter,
         left: arguments.limit.unwrap_or(u64::MAX),
@@ -85,6 +92,19 @@ pub(super) fn replay(
     }
     result?;
     Ok(if turned_away == 0 && replay.unreadable.count() == 0 { DONE } else { FAILED })
+}
+
+impl ReplayArguments {
+    /// The gateway, and how it is reached.
+    fn gateway(&self, config: &Config) -> anyhow::Result<(Url, ServerAccess)> {
+        if let Some(url) = &self.gateway {
+            return Ok((url.clone(), self.access.to(url)?));
+        }
+        let tls = config.server.tls.as_ref();
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = Url::parse(&format!("{scheme}://{}", reachable(config.server.listen)))?;
+        Ok((url, self.access.to_own(tls)?))
+    }
 }
 
 struct ReplayRun<'a> {

@@ -78,13 +78,22 @@ fn write_certificate_error(error: &CertificateError, formatter: &mut Formatter<'
         CertificateError::NotValidForNameContext { expected, presented } => {
             let names = match presented.is_empty() {
                 true => "no name".to_owned(),
-                false => presented.join(", "),
+                false => presented.iter().map(|name| bare(name)).collect::<Vec<_>>().join(", "),
             };
             write!(formatter, "the server's certificate is not for `{}`; it has {names}", expected.to_str())
+        }
+        // What a client says that accepts one certificate alone.
+        CertificateError::ApplicationVerificationFailure => {
+            formatter.write_str("the server shows another certificate than the one that is expected")
         }
         CertificateError::Revoked => formatter.write_str("the server's certificate is revoked"),
         other => write!(formatter, "the server's certificate: {other}"),
     }
+}
+
+/// The name in what rustls says of it, such as `DnsName("store.example")`.
+fn bare(presented: &str) -> &str {
+    presented.split('"').nth(1).unwrap_or(presented)
 }
 
 fn is_about_a_certificate(alert: AlertDescription) -> bool {
@@ -118,7 +127,7 @@ mod tests {
         assert_eq!(told(required), "the server asks for a client certificate");
         let other = CertificateError::NotValidForNameContext {
             expected: "store".try_into().expect("a name"),
-            presented: vec!["a".to_owned(), "b".to_owned()],
+            presented: vec![r#"DnsName("a")"#.to_owned(), "b".to_owned()],
         };
         assert_eq!(
             told(TlsError::InvalidCertificate(other)),
