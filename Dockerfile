@@ -74,6 +74,8 @@ RUN groupadd --gid 10001 forebay \
 
 COPY LICENSE /usr/share/doc/forebay/LICENSE
 COPY --from=builder /third-party /usr/share/doc/forebay/third-party
+# The authorities that are trusted where no file names others: at nodes over TLS, and in `forebay load https://…`.
+COPY --from=builder /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=builder /build/target/release/forebay /usr/local/bin/forebay
 # The settings of docker-compose.yml's gateway; FOREBAY_CONFIG names the file where it is wanted.
 COPY config/compose.toml /etc/forebay/compose.toml

@@ -10,7 +10,7 @@
 # put into the image instead: the image is then made by the last stage of the Dockerfile, and the sources that the other
 # stages would compile are checked with the toolchain of this machine.
 #
-# Needs: docker with an engine on this host, `docker compose` or docker-compose, curl, python3; with FOREBAY_BIN, cargo.
+# Needs: docker with an engine on this host, `docker compose` or docker-compose, curl, openssl, python3; with FOREBAY_BIN, cargo.
 set -euo pipefail
 exec </dev/null
 cd "$(dirname "$0")/.."
@@ -22,6 +22,7 @@ work=$(mktemp -d)
 target=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")
 sources=$target/image-sources
 poster=                      # process id of the poster while it runs
+doors=()                     # containers of gateways on an open network
 
 # Every step is bounded; --foreground lets an interrupt from the terminal through.
 bounded() { timeout --foreground --kill-after=20 "$@"; }
@@ -48,7 +49,9 @@ clean_up() {
       docker logs --tail 50 "$container" 2>&1
     done >&2
   fi
-  say "taking the stack down"
+  audit=$(grep -E "^audit: [0-9]+ acknowledged" "$work/load") || die "load has audited nothing: $(cat "$work/load")"
+say "  load through TLS, with a certificate and a key: $audit"
+  [ "${#doors[@]}" -eq 0 ] || docker rm --force --volumes "${doors[@]}" >/dev/null
   compose down --volumes --remove-orphans --timeout 5 >"$work/down.log" 2>&1 || { tail -20 "$work/down.log" >&2; status=1; }
   rm -rf "$work"
   if [ "$status" -eq 0 ]; then echo "compose: passed"; else echo "compose: FAILED (status $status)" >&2; fi
@@ -161,22 +164,24 @@ check_sources() {
   find "$sources" -name '*.rs' -exec touch {} + # with times of their own, they could pass for those of this folder
   (cd "$sources" && CARGO_TARGET_DIR=$target cargo check --quiet --locked) || die "the sources in the image do not compile"
 }
-# Makes the image from the last stage of the Dockerfile, with a program and licence texts of this machine in place of those
-# of the builder stage.
+# Makes the image from the last stage of the Dockerfile, with a program, licence texts and authorities of this machine in
+# place of those of the builder stage.
 build_around() { # PROGRAM
   local context=$work/context texts
   mkdir "$context"
   cp -r LICENSE config "$context"
   strip --strip-debug -o "$context/forebay" "$1"
+  cp -L "${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}" "$context/authorities"
   texts=$PWD/.ci/licence-texts
   (cd "$sources" && "$texts" "$context/third-party") || die "the licence texts cannot be gathered"
-  { cat .dockerignore; echo '!forebay'; echo '!third-party'; } >"$context/.dockerignore"
+  { cat .dockerignore; echo '!forebay'; echo '!third-party'; echo '!authorities'; } >"$context/.dockerignore"
   sed -e '1,/^# ---- runtime/d' -e 's| --from=builder /build/target/release/forebay | forebay |' \
-    -e 's| --from=builder /third-party | third-party |' Dockerfile >"$context/Dockerfile"
+    -e 's| --from=builder /third-party | third-party |' \
+    -e 's| --from=builder /etc/ssl/certs/ca-certificates.crt | authorities |' Dockerfile >"$context/Dockerfile"
   build --tag "$FOREBAY_IMAGE" "$context"
 }
 
-for tool in curl python3; do
+for tool in curl openssl python3; do
   command -v "$tool" >/dev/null || die "$tool is not installed"
 done
 
@@ -212,6 +217,7 @@ without=$(sed -n 's/-[0-9].*(its package has no text)$//p' "$work/licences")
 [ "$without" = cel ] || die "crates without a licence text, of which cel alone is known: $without"
 grep -q '^tokio-[0-9].*: MIT$' "$work/licences" || die "the licence of tokio is not among those in the image"
 [ "${#folders}" -eq $(($(wc -l <"$work/licences") - 1)) ] || die "${#folders} licence texts for $(wc -l <"$work/licences") crates"
+docker run --rm --entrypoint grep "$FOREBAY_IMAGE" -q "BEGIN CERTIFICATE" /etc/ssl/certs/ca-certificates.crt || die "the image trusts no authority"
 
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 export FOREBAY_PORT=$port
@@ -283,3 +289,34 @@ compose stop gateway >/dev/null 2>&1
 code=$(docker inspect --format '{{.State.ExitCode}}' "$gateway")
 [ "$code" -eq 0 ] || die "the gateway ended with exit code $code"
 say "the gateway ended after $((SECONDS - began)) seconds with exit code 0"
+
+# Gateways on an open network, with the settings of examples/tls and certificates made as its README says.
+say "starting gateways with TLS and keys"
+cp -r examples/tls "$work/tls"
+"$work/tls/make-certificates" >"$work/certificates.log" 2>&1 || die "no certificates: $(tail -5 "$work/certificates.log")"
+key=$(docker run --rm --user "$(id -u)" --volume "$work/tls/secrets:/secrets" "$FOREBAY_IMAGE" \
+  keys add load --file /secrets/keys.toml) || die "no key could be made"
+sed '/^\[server.operator\]/,/^$/d' "$work/tls/forebay.toml" >"$work/tls/one-listener.toml"
+chmod 644 "$work/tls/one-listener.toml"
+open_door() { # NAME SETTINGS OPTION...: the hardening is that of examples/tls
+  local name=$project-$1 settings=$work/tls/$2
+  shift 2
+  docker run --detach --name "$name" --hostname gateway.example --label "com.docker.compose.project=$project" \
+    --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges:true --health-interval 1s \
+    --env FOREBAY_CONFIG=/etc/forebay/forebay.toml --env FOREBAY__SERVER__LISTEN=0.0.0.0:8443 \
+    --volume "$settings:/etc/forebay/forebay.toml:ro" --volume "$work/tls/secrets:/etc/forebay/secrets:ro" \
+    "$@" "$FOREBAY_IMAGE" >/dev/null || die "$name does not start"
+  doors+=("$name")
+}
+required=(--env FOREBAY__SERVER__TLS__CLIENT_CERTIFICATES=required)
+open_door tls one-listener.toml
+open_door mtls one-listener.toml "${required[@]}"
+open_door operator forebay.toml "${required[@]}"
+for door in "${doors[@]}"; do until_true "the health check of $door" is_healthy "$door"; done
+# A client beside the last of them, on its network and with its name for itself.
+bounded 120 docker run --rm --user "$(id -u)" --network "container:$project-operator" --volume "$work/tls/secrets:/secrets:ro" \
+  --env "FOREBAY_KEY=$key" "$FOREBAY_IMAGE" load https://gateway.example:8443 --operator http://127.0.0.1:9090 \
+  --tls-ca /secrets/ca.pem --cert /secrets/plant-7.example.pem --cert-key /secrets/plant-7.example-key.pem \
+  --duration 1s >"$work/load" 2>&1 || die "load does not get through: $(cat "$work/load")"
+audit=$(grep -E '^audit: [1-9][0-9]* acknowledged' "$work/load") || die "load has audited nothing: $(cat "$work/load")"
+say "  load through TLS, with a certificate and a key: $audit"
