@@ -43,8 +43,8 @@ use crate::watched::{FileWatcher, Watched};
 
 pub use files::FileNotes;
 use files::FrontFiles;
-use node_files::NodeFiles;
 pub use node_files::NodeFilesCheck;
+use node_files::{NodeFiles, readable_secrets};
 pub use outcome::StopOutcome;
 use serving::{OperatorListener, Servers};
 use surface::Surface;
@@ -407,7 +407,7 @@ async fn read_files(config: &Config) -> Result<(FrontFiles, NodeFiles), StartErr
     tasks::outcome(tokio::task::spawn_blocking(read).await).await
 }
 
-/// Says which listeners anybody on the network may use.
+/// Says which listeners anybody on the network may use, and which secrets anybody may read.
 fn warn_of_open_doors(config: &Config, address: SocketAddr) {
     let is_beyond = |address: SocketAddr| !address.ip().to_canonical().is_loopback();
     let tls = config.server.tls.as_ref();
@@ -417,6 +417,12 @@ fn warn_of_open_doors(config: &Config, address: SocketAddr) {
     }
     if is_beyond(address) && tls.is_none() {
         warn!(%address, "readings and keys come to this address unencrypted: set server.tls, or listen on loopback");
+    }
+    if let Some(node) = readable_secrets(&config.delivery) {
+        warn!(
+            node,
+            "secrets of cluster.headers or of the address go to this node unencrypted: call it at https://"
+        );
     }
     if let Some(operator) = config.server.operator
         && is_beyond(operator.listen)

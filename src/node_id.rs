@@ -20,11 +20,17 @@ impl NodeId {
         urls.iter().enumerate().map(name).collect()
     }
 
-    /// Names one more node, differently from `others`.
-    pub fn beside<'a>(url: &Url, mut others: impl Iterator<Item = &'a NodeId>) -> NodeId {
-        let short = authority(url);
-        let is_taken = others.any(|other| *other.0 == *short);
-        NodeId(if is_taken { without_credentials(url) } else { short }.into())
+    /// Names one more node, differently from `others`: by host and port, or else by its whole address, or else by that and the
+    /// name by which it was found.
+    pub fn beside<'a>(
+        url: &Url,
+        found_by: Option<&str>,
+        others: impl Iterator<Item = &'a NodeId> + Clone,
+    ) -> NodeId {
+        let is_free = |name: &String| !others.clone().any(|other| *other.0 == **name);
+        let whole = without_credentials(url);
+        let last = found_by.map_or_else(|| whole.clone(), |name| format!("{name} at {whole}"));
+        NodeId([authority(url), whole].into_iter().find(is_free).unwrap_or(last).into())
     }
 
     /// The name.
@@ -68,9 +74,11 @@ mod tests {
                 .to_vec();
         let names: Vec<_> = NodeId::for_urls(&urls).iter().map(NodeId::to_string).collect();
         let ids = NodeId::for_urls(&urls);
-        let beside = |url: &str| NodeId::beside(&url.parse().expect("a URL"), ids.iter()).to_string();
+        let beside =
+            |url: &str| NodeId::beside(&url.parse().expect("a URL"), Some("b"), ids.iter()).to_string();
         assert_eq!(beside("http://[::2]:80/"), "[::2]:80");
         assert_eq!(beside("http://u:p@[::1]/y"), "http://[::1]:80/y");
+        assert_eq!(beside("http://b:9000/x"), "b at http://b:9000/x");
         assert_eq!(names, ["a:80", "http://b:9000/x", "http://b:9000/y", "[::1]:80"]);
     }
 }

@@ -97,6 +97,11 @@ fn check(config: &Config, out: &mut impl Write) -> io::Result<u8> {
         Ok(files) => {
             let faults = files.faults.iter().map(|fault| Finding::Fault(format!("cluster.tls: {fault}")));
             findings.extend(faults);
+            findings.extend(files.readable_at.iter().map(|node| {
+                Finding::Note(format!(
+                    "secrets of cluster.headers or of the address go to {node} unencrypted: call it at https://"
+                ))
+            }));
             NodeCheck::new(&config.delivery, files)
         }
         Err(problem) => {

@@ -1,6 +1,6 @@
 //! Reads `cluster.headers`: headers whose values stand in the settings, or in files that are named there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use http::{HeaderName, HeaderValue};
@@ -10,63 +10,82 @@ use crate::delivery::credentials::{HeaderFile, HeadersConfig};
 use crate::delivery::is_reserved;
 
 const TABLE: &str = "cluster.headers";
+/// Schemes of `Authorization`, which a blank parts from what follows.
+const SCHEMES: [&str; 5] = ["ApiKey", "Basic", "Bearer", "Splunk", "Token"];
 /// The message for a header that must not be set.
 const RESERVED: &str = "must not be set here: HTTP, the format of the bodies or Forebay itself sets this header; allowed are \
     others, such as authorization or x-api-key";
 
-/// A member of the table: a header, or one of the two keys of a header whose value stands in a file.
+/// A member of the table, with its key as it is written there: a header, or one of the two keys of a header whose value stands
+/// in a file.
 #[derive(Debug)]
-enum HeaderPart {
-    Value(HeaderName, HeaderValue),
-    File(HeaderName, PathBuf),
-    Prefix(HeaderName, String),
+struct HeaderPart {
+    key: String,
+    name: HeaderName,
+    said: Said,
+}
+
+/// What a member of the table says of its header.
+#[derive(Debug)]
+enum Said {
+    Value(HeaderValue),
+    File(PathBuf),
+    Prefix(String),
 }
 
 /// Reads the table.
 pub(super) fn read(layers: &mut Layers) -> HeadersConfig {
     let mut headers = HeadersConfig::default();
-    let mut prefixes = BTreeMap::new();
-    for part in layers.get_table(TABLE, part) {
-        match part {
-            HeaderPart::Value(name, value) => _ = headers.fixed.insert(name, value),
-            HeaderPart::File(name, path) => {
-                headers.files.push(HeaderFile { name, path, prefix: String::new() });
-            }
-            HeaderPart::Prefix(name, prefix) => _ = prefixes.insert(name.as_str().to_owned(), prefix),
+    let (mut named, mut prefixes) = (BTreeSet::new(), BTreeMap::new());
+    for HeaderPart { key, name, said } in layers.get_table(TABLE, part) {
+        if !matches!(said, Said::Prefix(_)) && !named.insert(name.as_str().to_owned()) {
+            let problem = format!("sets the header `{name}` a second time; remove one of them");
+            layers.fault(&format!("{TABLE}.{key}"), problem);
+        }
+        match said {
+            Said::Value(value) => _ = headers.fixed.insert(name, value),
+            Said::File(path) => headers.files.push(HeaderFile { name, path, prefix: String::new() }),
+            Said::Prefix(prefix) => _ = prefixes.insert(name.as_str().to_owned(), (key, prefix)),
         }
     }
     for file in &mut headers.files {
-        file.prefix = prefixes.remove(file.name.as_str()).unwrap_or_default();
-        if headers.fixed.contains_key(&file.name) {
-            let problem = "is set twice, with a value and with a file; remove one of them".to_owned();
-            layers.fault(&format!("{TABLE}.{}.file", file.name), problem);
-        }
+        file.prefix = prefixes.remove(file.name.as_str()).map(|(_, prefix)| prefix).unwrap_or_default();
     }
-    for name in prefixes.keys() {
-        let problem = format!("needs {TABLE}.{name}.file, which is not set");
-        layers.fault(&format!("{TABLE}.{name}.prefix"), problem);
+    for (key, _) in prefixes.into_values() {
+        let file = key.replace(".prefix", ".file");
+        layers.fault(&format!("{TABLE}.{key}"), format!("needs {TABLE}.{file}, which is not set"));
     }
     headers
 }
 
 fn part(key: &str, text: &str) -> Result<TableMember<HeaderPart>, String> {
-    if let Some(name) = key.strip_suffix(".file") {
-        let path = HeaderPart::File(header_name(name)?, PathBuf::from(text));
-        return Ok(TableMember { member: path, shown: Some(text.to_owned()) });
-    }
-    let (name, prefix) = match key.strip_suffix(".prefix") {
-        Some(name) => (name, true),
-        None => (key, false),
+    let (name, said, shown) = match key.split_once('.') {
+        None => (key, Said::Value(visible(text)?), None),
+        Some((name, "file")) => (name, Said::File(PathBuf::from(text)), Some(text.to_owned())),
+        Some((name, "prefix")) => (name, Said::Prefix(prefix(text)?), Some(text.to_owned())),
+        Some((_, other)) => {
+            return Err(format!(
+                "`{other}` is not known of a header whose value stands in a file; known: file, prefix"
+            ));
+        }
     };
     let name = header_name(name)?;
+    Ok(TableMember { member: HeaderPart { key: key.to_owned(), name, said }, shown })
+}
+
+fn visible(text: &str) -> Result<HeaderValue, String> {
     let mut value: HeaderValue = text.parse().map_err(|_| "must be visible ASCII".to_owned())?;
     value.set_sensitive(true);
-    Ok(match prefix {
-        true => {
-            TableMember { member: HeaderPart::Prefix(name, text.to_owned()), shown: Some(text.to_owned()) }
-        }
-        false => TableMember { member: HeaderPart::Value(name, value), shown: None },
-    })
+    Ok(value)
+}
+
+/// A text before the value of a file. A scheme without its blank would make one word with the value.
+fn prefix(text: &str) -> Result<String, String> {
+    visible(text)?;
+    match SCHEMES.iter().any(|scheme| scheme.eq_ignore_ascii_case(text)) {
+        true => Err(format!("must end in a blank: `{text} `")),
+        false => Ok(text.to_owned()),
+    }
 }
 
 fn header_name(text: &str) -> Result<HeaderName, String> {
@@ -110,13 +129,28 @@ mod tests {
     #[test]
     fn a_header_with_two_values_and_a_prefix_without_a_file_are_faults() {
         check_faults(
-            "[cluster.headers]\nhost = { file = \"x\" }\nx-key = { prefix = \"Bearer \" }\n\
-             authorization = { file = \"secrets/token\" }\n",
+            "[cluster.headers]\nhost = { file = \"x\" }\nx-key = { prefix = \"Key=\" }\n\
+             Authorization = { file = \"secrets/token\" }\n",
             &[("FOREBAY__CLUSTER__HEADERS__AUTHORIZATION", "Bearer x")],
             &[
                 &format!("FILE:2: cluster.headers.host.file: {RESERVED}"),
-                "FILE:4: cluster.headers.authorization.file: is set twice, with a value and with a file; remove one of them",
+                "environment variable FOREBAY__CLUSTER__HEADERS__AUTHORIZATION: cluster.headers.authorization: sets the \
+                 header `authorization` a second time; remove one of them",
                 "FILE:3: cluster.headers.x-key.prefix: needs cluster.headers.x-key.file, which is not set",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_is_misspelt_in_the_table_of_a_header_is_a_fault() {
+        check_faults(
+            "[cluster.headers]\nauthorization = { files = \"secrets/token\" }\n\
+             x-key = { file = \"secrets/key\", prefix = \"Bearer\" }\n",
+            &[],
+            &[
+                "FILE:2: cluster.headers.authorization.files: `files` is not known of a header whose value stands in a file; \
+                 known: file, prefix",
+                "FILE:3: cluster.headers.x-key.prefix: must end in a blank: `Bearer `",
             ],
         );
     }

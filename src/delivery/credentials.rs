@@ -11,9 +11,9 @@ use url::Url;
 
 use super::secrets::Secrets;
 
-/// Longest value of a header that is read from a file, in bytes, without its prefix. Servers refuse heads that are much
-/// longer.
-pub const VALUE_BYTES_MAX: usize = 8192;
+/// Longest value of a header that is read from a file, in bytes, with its prefix. Servers refuse heads that are much longer:
+/// nginx takes lines of 8 KiB.
+pub const VALUE_BYTES_MAX: usize = 4096;
 
 /// The headers that the settings add to every request.
 #[derive(Clone, Debug, Default)]
@@ -48,7 +48,7 @@ pub enum HeaderFileError {
     },
     /// The file is too long.
     #[error(
-        "{}: has {bytes} bytes; the value of the header `{name}` may have at most {VALUE_BYTES_MAX}",
+        "{}: the value of the header `{name}` would have {bytes} bytes; allowed are {VALUE_BYTES_MAX}",
         path.display()
     )]
     TooLong {
@@ -78,11 +78,12 @@ impl HeaderFile {
         let (name, path) = (self.name.clone(), self.path.clone());
         let line = content.strip_suffix(b"\n").unwrap_or(content);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.is_empty() {
+        if line.trim_ascii().is_empty() {
             return Err(HeaderFileError::Empty { name, path });
         }
-        if line.len() > VALUE_BYTES_MAX {
-            return Err(HeaderFileError::TooLong { name, path, bytes: line.len() });
+        let bytes = self.prefix.len() + line.len();
+        if bytes > VALUE_BYTES_MAX {
+            return Err(HeaderFileError::TooLong { name, path, bytes });
         }
         let is_visible = line.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ');
         let values = [[self.prefix.as_bytes(), line].concat(), line.to_vec()];
@@ -197,9 +198,10 @@ mod tests {
         let empty = "secrets/token: is empty; it must have the value of the header `authorization`";
         assert_eq!(refused(b""), empty);
         assert_eq!(refused(b"\n"), empty);
+        assert_eq!(refused(b" \n"), empty);
         assert_eq!(
             refused(&[b'x'; VALUE_BYTES_MAX + 1]),
-            "secrets/token: has 8193 bytes; the value of the header `authorization` may have at most 8192"
+            "secrets/token: the value of the header `authorization` would have 4104 bytes; allowed are 4096"
         );
         for content in [&b"two\nlines"[..], b"\0", b"caf\xc3\xa9", b"tab\there", b"line\n\n"] {
             let expected = "secrets/token: must have one line of visible ASCII, the value of the header `authorization`; a \

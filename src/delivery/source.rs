@@ -33,13 +33,26 @@ pub struct Endpoint {
     pub address: Option<SocketAddr>,
 }
 
+/// A node's own address, and the name that it is called by over TLS.
+pub(super) type EndpointKey = (String, Option<String>);
+
 impl Endpoint {
     /// A node at the host of a URL.
     pub fn at(url: Url) -> Endpoint {
         Endpoint { url, host: None, address: None }
     }
 
-    /// The URL with the node's address as its host, which no other node has.
+    /// The name that a node is called by over TLS, at an address of its own.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.address.and(self.url.host_str())
+    }
+
+    /// What tells the node from all others: its own address with the path, and the name that its certificate has to be for.
+    pub(super) fn key(&self) -> EndpointKey {
+        (without_credentials(&self.own_url()), self.name().map(str::to_owned))
+    }
+
+    /// The URL with the node's own address as its host.
     pub(super) fn own_url(&self) -> Url {
         let mut url = self.url.clone();
         if let Some(address) = self.address {

@@ -68,6 +68,12 @@ pub enum ClientTlsError {
         /// Which certificate, from 1.
         number: usize,
     },
+    /// A certificate that has ended, or is not valid yet, in place of one that is valid.
+    #[error("{fault}; the certificate in force is valid")]
+    NoLongerValid {
+        /// The fault of the new one.
+        fault: IdentityFault,
+    },
     /// One of two settings without the other.
     #[error("`{present}` needs `{absent}`: a certificate and its key go together")]
     HalfIdentity {
@@ -94,6 +100,7 @@ impl ClientTlsError {
             ClientTlsError::Pem(error) => error.is_half_written(),
             ClientTlsError::Identity(error) => error.is_half_written(),
             ClientTlsError::BrokenAuthority { .. }
+            | ClientTlsError::NoLongerValid { .. }
             | ClientTlsError::HalfIdentity { .. }
             | ClientTlsError::NoSystemAuthorities { .. } => false,
         }
@@ -148,6 +155,23 @@ impl ClientTls {
     /// The own certificate, if there is one.
     pub fn identity(&self) -> Option<&TlsIdentity> {
         self.identity.as_ref()
+    }
+
+    /// Checks `new` before it takes the place of this.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientTlsError::NoLongerValid`] if nodes would be shown a certificate that is not valid at `now` in place of one that
+    /// is.
+    pub fn replaced_by(&self, new: ClientTls, now: SystemTime) -> Result<ClientTls, ClientTlsError> {
+        let is_valid = |tls: &ClientTls| {
+            tls.identity.as_ref().is_none_or(|identity| identity.leaf().validity.contains(now))
+        };
+        let is_worse = is_valid(self) && !is_valid(&new);
+        match new.faults(now).into_iter().next().filter(|_| is_worse) {
+            Some(fault) => Err(ClientTlsError::NoLongerValid { fault }),
+            None => Ok(new),
+        }
     }
 
     /// The faults at `now` of an own certificate that is used nevertheless.

@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use forebay_reading::clock::wall_time;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
@@ -274,6 +276,61 @@ async fn the_value_of_a_header_stands_in_a_file_that_may_change() {
     say("t0ken-of-today\n");
     eventually("they arrive", || async { node.readings() == readings(2) }).await;
     assert_eq!(gateway.metric(refused).await, Some(1.0));
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_ended_does_not_replace_one_that_is_valid_nor_hold_an_authority_back() {
+    let (old, new, gateways) = (Authority::new("old"), Authority::new("new"), Authority::new("gateways"));
+    let files = trusting(&old);
+    let node = TlsNode::start(local(0), &new.issue("localhost", later()), Some(&gateways)).await;
+    let own = gateways.issue("forebay.example", later());
+    write(files.path(), "chain.pem", &own.certificate);
+    write(files.path(), "key.pem", &own.key);
+    let gateway = gateway(&files)
+        .node_at(node.url("localhost"))
+        .set("cluster.tls.certificate", files.path().join("chain.pem").display())
+        .set("cluster.tls.key", files.path().join("key.pem").display())
+        .start()
+        .await;
+    let ended = gateways.issue("forebay.example", wall_time() - Duration::from_secs(3600));
+    write(files.path(), "chain.pem", &ended.certificate);
+    write(files.path(), "key.pem", &ended.key);
+    let reloads =
+        |result: &str| format!("forebay_file_reloads_total{{files=\"cluster.tls\",result=\"{result}\"}}");
+    let (taken, refused) = (reloads("taken"), reloads("refused"));
+    eventually("it is refused", || async { gateway.metric(&refused).await == Some(1.0) }).await;
+    write(files.path(), "ca.pem", &new.pem());
+    eventually("the authority is taken", || async { gateway.metric(&taken).await == Some(1.0) }).await;
+    gateway.post(&readings(1)).await.expect_status(202);
+    eventually("it arrives", || async { node.node.readings() == readings(1) }).await;
+}
+
+#[tokio::test]
+async fn a_file_of_a_header_that_is_gone_holds_no_other_back() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    write(directory.path(), "one", "value-of-one");
+    write(directory.path(), "other", "old-value");
+    let node = FakeNode::start().await;
+    let gateway = TestGateway::new()
+        .node(&node)
+        .set("cluster.headers.x-one.file", path("one"))
+        .set("cluster.headers.x-other.file", path("other"))
+        .start()
+        .await;
+    let reloads =
+        |result: &str| format!("forebay_file_reloads_total{{files=\"cluster.headers\",result=\"{result}\"}}");
+    let (taken, refused) = (reloads("taken"), reloads("refused"));
+    std::fs::remove_file(path("one")).expect("removed");
+    eventually("its end is noticed", || async { gateway.metric(&refused).await == Some(1.0) }).await;
+    write(directory.path(), "other", "new-value");
+    eventually("the other is taken", || async { gateway.metric(&taken).await == Some(1.0) }).await;
+    deliver(&gateway, 0).await;
+    let batch = node.received().remove(0);
+    assert_eq!(
+        (batch.header("x-one"), batch.header("x-other")),
+        ("value-of-one".to_owned(), "new-value".to_owned())
+    );
 }
 
 #[tokio::test]

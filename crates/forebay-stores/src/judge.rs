@@ -12,15 +12,16 @@ use crate::{Blame, NodeAnswer, Store};
 
 /// Beginnings of web pages, in lower case, after white space and a byte order mark.
 const PAGES: [&str; 2] = ["<!doctype", "<html"];
-/// Answers of servers that miss TLS or a client certificate: those written in Go, nginx, Apache. Their status is 400, which
-/// would blame the readings.
-const ABOUT_TLS: [&str; 5] = [
-    "Client sent an HTTP request to an HTTPS server",
-    "plain HTTP request was sent to HTTPS port",
+/// The answer of servers written in Go that expected TLS.
+const GO_EXPECTS_TLS: &str = "Client sent an HTTP request to an HTTPS server.";
+/// Parts of the web pages of nginx and Apache about how they are called: without TLS, without a client certificate or with one
+/// that has ended, is revoked or of another authority, with headers that are too long.
+const PAGES_ABOUT_SETUP: [&str; 5] = [
+    "<title>400 The plain HTTP request was sent to HTTPS port</title>",
+    "<title>400 No required SSL certificate was sent</title>",
+    "<title>400 The SSL certificate error</title>",
+    "<title>400 Request Header Or Cookie Too Large</title>",
     "speaking plain HTTP to an SSL-enabled server port",
-    // nginx: there is no client certificate, or it has ended, is revoked or of another authority.
-    "No required SSL certificate was sent",
-    "The SSL certificate error",
 ];
 
 /// The meaning of an answer beyond its status.
@@ -36,8 +37,10 @@ pub struct Judgement {
 pub fn judge(store: &dyn Store, answer: &NodeAnswer<'_>) -> Option<Judgement> {
     let of_store = |why| store.blame(answer).map(|blame| Judgement { blame, why });
     if !(200..300).contains(&answer.status) {
-        let is_tls = ABOUT_TLS.iter().any(|words| answer.body.contains(words));
-        return if is_tls { Some(Judgement { blame: Blame::Setup, why: None }) } else { of_store(None) };
+        return match is_about_setup(answer) {
+            true => Some(Judgement { blame: Blame::Setup, why: None }),
+            false => of_store(None),
+        };
     }
     let reported = Some("reports an error");
     if answer.body.is_empty() {
@@ -48,6 +51,15 @@ pub fn judge(store: &dyn Store, answer: &NodeAnswer<'_>) -> Option<Judgement> {
         || (is_problem(answer) || reports_error(answer.body.as_bytes())).then_some("reports an error");
     let why = |why| Judgement { blame: Blame::Node, why: Some(why) };
     page().map(why).or_else(|| of_store(reported)).or_else(|| error().map(why))
+}
+
+/// Whether a server in front of the store says that it is not called as it has to be. Its status is 400, which would blame
+/// the readings. The whole form of the answer counts, since a store may repeat names that a device has sent.
+fn is_about_setup(answer: &NodeAnswer<'_>) -> bool {
+    let body = answer.body;
+    let is_go = body.strip_prefix(GO_EXPECTS_TLS).is_some_and(|rest| rest.trim().is_empty());
+    let is_page = || is_page(body) && PAGES_ABOUT_SETUP.iter().any(|part| body.contains(part));
+    answer.status == 400 && (is_go || is_page())
 }
 
 /// Whether a body is a web page.

@@ -1,6 +1,6 @@
 //! Nodes that appear, leave and return when a DNS look-up changes their addresses.
 //!
-//! A node is identified by its address and path. Listed by several entries of `cluster.nodes`, it is one node, and it leaves
+//! A node is identified by its address and path, over TLS also by its name. Listed by several entries of `cluster.nodes`, it is one node, and it leaves
 //! when the last entry drops it. A node that left keeps its index: batches in flight can end there, its deliveries stay in
 //! its account, and its state is still there if it returns. A new node takes over an index only when [`NODES_MAX`] are in
 //! use: that of the idle node that left first.
@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::{ClusterNode, ClusterNodes};
 use crate::buffer::Accounts;
-use crate::delivery::source::Endpoint;
-use crate::node_id::{NodeId, NodeIndex, without_credentials};
+use crate::delivery::source::{Endpoint, EndpointKey};
+use crate::node_id::{NodeId, NodeIndex};
 
 /// Most nodes that are known at once, including those that left.
 pub const NODES_MAX: usize = 1024;
@@ -31,27 +31,22 @@ impl ClusterNodes {
     ) -> Vec<NodeId> {
         let endpoints: Vec<Endpoint> =
             addresses.iter().map(|address| self.sources[source].endpoint(*address)).collect();
-        let mut wanted: BTreeSet<String> =
-            endpoints.iter().map(|endpoint| without_credentials(&endpoint.own_url())).collect();
-        let known: BTreeMap<String, NodeIndex> = self
-            .nodes
-            .iter()
-            .enumerate()
-            .map(|(index, node)| (node.address.clone(), NodeIndex(index)))
-            .collect();
+        let mut wanted: BTreeSet<EndpointKey> = endpoints.iter().map(Endpoint::key).collect();
+        let keys = self.nodes.iter().map(|node| node.endpoint.key());
+        let known: BTreeMap<EndpointKey, NodeIndex> = keys.zip((0..).map(NodeIndex)).collect();
         for index in 0..self.nodes.len() {
-            if !wanted.contains(&self.nodes[index].address) {
+            if !wanted.contains(&self.nodes[index].endpoint.key()) {
                 self.leave(NodeIndex(index), source);
             }
         }
         let mut replaced = Vec::new();
         for endpoint in endpoints {
-            let address = without_credentials(&endpoint.own_url());
-            if !wanted.remove(&address) {
+            let key = endpoint.key();
+            if !wanted.remove(&key) {
                 // The address is listed twice.
                 continue;
             }
-            match known.get(&address) {
+            match known.get(&key) {
                 Some(index) => self.come_back(*index, source, endpoint),
                 None => replaced.extend(self.appear(source, endpoint, accounts, now)),
             }
@@ -96,7 +91,8 @@ impl ClusterNodes {
             }
             return None;
         };
-        let id = NodeId::beside(&endpoint.own_url(), self.nodes.iter().map(|node| &node.id));
+        let others = self.nodes.iter().map(|node| &node.id);
+        let id = NodeId::beside(&endpoint.own_url(), endpoint.name(), others);
         tracing::info!(node = %id, name = %self.sources[source], "node appeared");
         let node = ClusterNode::new(id, endpoint, source, &self.config, now);
         // The index may have belonged to a node that was usable until now.
@@ -269,6 +265,25 @@ mod tests {
         // The same address with another path is another node.
         cluster.resolve(2, [2]);
         assert_eq!(cluster.present()[2], "http://10.0.0.2:9000/y");
+    }
+
+    #[tokio::test]
+    async fn over_tls_two_names_at_one_address_are_two_nodes_and_each_leaves_with_its_own_name() {
+        let sources = ["https://10.0.0.1:9000/x", "https://store:9000/x", "https://other:9000/x"];
+        let [fixed, store, other] = sources.map(|url| url.parse().expect("a URL"));
+        let sources = [NodeSource::Address(fixed), NodeSource::Name(store), NodeSource::Name(other)];
+        let nodes = ClusterNodes::new(&sources, CONFIG, Instant::now());
+        let mut cluster = Cluster { nodes, ..Cluster::new() };
+        cluster.resolve(1, [1]);
+        cluster.resolve(2, [1]);
+        let https = "https://10.0.0.1:9000/x";
+        assert_eq!(cluster.present(), ["10.0.0.1:9000", https, "other at https://10.0.0.1:9000/x"]);
+        let hosts: Vec<_> = cluster.nodes.nodes.iter().map(|node| node.endpoint.url.host_str()).collect();
+        assert_eq!(hosts, [Some("10.0.0.1"), Some("store"), Some("other")]);
+        let hashes: BTreeSet<_> = cluster.nodes.nodes.iter().map(|node| node.hash).collect();
+        assert_eq!(hashes.len(), 3);
+        cluster.resolve(1, [2]);
+        assert_eq!(cluster.present(), ["10.0.0.1:9000", "other at https://10.0.0.1:9000/x", "10.0.0.2:9000"]);
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ const GONE: &str = "gone: no longer among the addresses of its name";
 pub(in crate::delivery) struct ClusterNode {
     pub(in crate::delivery) id: NodeId,
     pub(in crate::delivery) endpoint: Endpoint,
-    /// The URL with its own address and without credentials, unique among the nodes.
+    /// The URL with its own address and without credentials.
     pub(in crate::delivery) address: String,
     /// The hash of the address, for rendezvous hashing.
     pub(super) hash: u64,
@@ -58,7 +58,10 @@ impl ClusterNode {
         let address = without_credentials(&endpoint.own_url());
         ClusterNode {
             id,
-            hash: name_hash(&address),
+            hash: match endpoint.name() {
+                Some(name) => name_hash(format!("{name} at {address}")),
+                None => name_hash(&address),
+            },
             address,
             endpoint,
             sources: BTreeSet::from([source]),

@@ -138,8 +138,9 @@ impl Answer {
         Answer::none(RetryReason::Internal, detail)
     }
 
-    /// The absence of an answer, with its reason.
-    pub(super) fn none(reason: RetryReason, detail: String) -> Answer {
+    /// The absence of an answer, with its reason. The detail is cut: it may have names of the node's certificate.
+    pub(super) fn none(reason: RetryReason, mut detail: String) -> Answer {
+        detail.truncate(detail.floor_char_boundary(EXCERPT_BYTES_MAX));
         let verdict = AnswerVerdict::Retry(reason);
         Answer {
             verdict,

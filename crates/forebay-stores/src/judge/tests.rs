@@ -108,8 +108,20 @@ fn words_of_failed_answers_count_only_in_the_format_that_knows_them() {
             "Client sent an HTTP request to an HTTPS server.\n",
             "<html>\r\n<head><title>400 No required SSL certificate was sent</title></head>\r\n",
             "<html>\r\n<head><title>400 The SSL certificate error</title></head>\r\n",
+            "<html>\r\n<head><title>400 Request Header Or Cookie Too Large</title></head>\r\n",
         ] {
             assert_eq!(judged(format, 400, "", tls), Some(Blame::Setup), "{format} {tls}");
+        }
+        for repeated in [
+            r#"{"error":"field type conflict on measurement \"The SSL certificate error\""}"#,
+            r#"{"error":"no such index [<html><title>400 The SSL certificate error</title>]"}"#,
+            "Client sent an HTTP request to an HTTPS server.: no such field\n",
+        ] {
+            assert_eq!(
+                judged(format, 400, "", repeated),
+                None,
+                "{format}: a device may be called so: {repeated}"
+            );
         }
     }
     let beyond = r#"{"error":"partial write: points beyond retention policy dropped=1"}"#;
