@@ -78,7 +78,13 @@ mod tests {
             |url: &str| NodeId::beside(&url.parse().expect("a URL"), Some("b"), ids.iter()).to_string();
         assert_eq!(beside("http://[::2]:80/"), "[::2]:80");
         assert_eq!(beside("http://u:p@[::1]/y"), "http://[::1]:80/y");
-        assert_eq!(beside("http://b:9000/x"), "b at http://b:9000/x");
+        let url: Url = "https://10.0.0.1/x".parse().expect("a URL");
+        let mut known = Vec::new();
+        for name in ["one", "two", "three"] {
+            known.push(NodeId::beside(&url, Some(name), known.iter()));
+        }
+        let known: Vec<_> = known.iter().map(NodeId::as_str).collect();
+        assert_eq!(known, ["10.0.0.1:443", "https://10.0.0.1:443/x", "three at https://10.0.0.1:443/x"]);
         assert_eq!(names, ["a:80", "http://b:9000/x", "http://b:9000/y", "[::1]:80"]);
     }
 }

@@ -12,7 +12,7 @@ use anyhow::{anyhow, ensure};
 use clap::Args;
 use forebay_load::access::ServerAccess;
 use forebay_load::advice::on_status;
-use forebay_load::client::{causes, parse_address};
+use forebay_load::client::{self, causes, parse_address};
 use url::Url;
 
 use super::access::{AccessArguments, own_gateway};
@@ -58,7 +58,7 @@ impl HealthcheckArguments {
             return allowed.map_err(complain).ok().and_then(|()| self.question_to_own());
         };
         let access = self.access.to(url).map_err(|error| complain(format_args!("{error:#}"))).ok()?;
-        Some(HealthQuestion::At(url.to_string(), access))
+        Some(HealthQuestion::At(url.clone(), access))
     }
 
     /// What to ask if the user gives no URL; `None` if the settings have faults, which are printed.
@@ -82,7 +82,7 @@ impl HealthcheckArguments {
 #[derive(Clone, Debug)]
 enum HealthQuestion {
     /// A URL, and how it is reached.
-    At(String, ServerAccess),
+    At(Url, ServerAccess),
     /// The `/healthz` of a gateway with these files, over TLS.
     OwnTls(SocketAddr, ServerTlsConfig),
 }
@@ -90,7 +90,7 @@ enum HealthQuestion {
 impl fmt::Display for HealthQuestion {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            HealthQuestion::At(url, _) => formatter.write_str(url),
+            HealthQuestion::At(url, _) => formatter.write_str(&client::shown(url)),
             HealthQuestion::OwnTls(address, _) => write!(formatter, "https://{address}/healthz"),
         }
     }
@@ -122,7 +122,8 @@ impl HealthQuestion {
     }
 
     fn plain(address: SocketAddr) -> HealthQuestion {
-        HealthQuestion::At(format!("http://{}/healthz", reachable(address)), ServerAccess::default())
+        let url = format!("http://{}/healthz", reachable(address)).parse().expect("an address makes a URL");
+        HealthQuestion::At(url, ServerAccess::default())
     }
 
     fn ask(&self) -> anyhow::Result<()> {
@@ -133,8 +134,12 @@ impl HealthQuestion {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let client = access.client("forebay-healthcheck", 0, TIMEOUT)?;
-            let answer = client.get(self.to_string()).send().await;
+            let http = access.client("forebay-healthcheck", 0, TIMEOUT)?;
+            let url = match self {
+                HealthQuestion::At(url, _) => url.to_string(),
+                HealthQuestion::OwnTls(..) => self.to_string(),
+            };
+            let answer = http.get(url).send().await;
             let status = answer.map_err(|error| anyhow!(causes(&error)))?.status();
             let advice = on_status(status).map(|advice| format!("; {advice}")).unwrap_or_default();
             ensure!(status.is_success(), "the answer is {status}{advice}");

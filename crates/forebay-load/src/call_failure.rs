@@ -11,6 +11,10 @@ use rustls::{AlertDescription, CertificateError, Error as TlsError};
 #[derive(Clone, Debug, PartialEq)]
 pub struct CallFailure(TlsError);
 
+/// Most names of a certificate that a text has, and most characters of each.
+const NAMES_MAX: usize = 3;
+const NAME_CHARS_MAX: usize = 100;
+
 /// Finds the fault of TLS among the causes of an error.
 pub fn of(error: &(dyn StdError + 'static)) -> Option<CallFailure> {
     let mut next = Some(error);
@@ -76,11 +80,8 @@ fn write_certificate_error(error: &CertificateError, formatter: &mut Formatter<'
             formatter.write_str("the server's certificate is not valid yet; or a clock is wrong")
         }
         CertificateError::NotValidForNameContext { expected, presented } => {
-            let names = match presented.is_empty() {
-                true => "no name".to_owned(),
-                false => presented.iter().map(|name| bare(name)).collect::<Vec<_>>().join(", "),
-            };
-            write!(formatter, "the server's certificate is not for `{}`; it has {names}", expected.to_str())
+            write!(formatter, "the server's certificate is not for `{}`; it has ", expected.to_str())?;
+            write_names(presented, formatter)
         }
         // What a client says that accepts one certificate alone.
         CertificateError::ApplicationVerificationFailure => {
@@ -88,6 +89,20 @@ fn write_certificate_error(error: &CertificateError, formatter: &mut Formatter<'
         }
         CertificateError::Revoked => formatter.write_str("the server's certificate is revoked"),
         other => write!(formatter, "the server's certificate: {other}"),
+    }
+}
+
+/// Writes some of the names of a certificate, which may have any number of them.
+fn write_names(presented: &[String], formatter: &mut Formatter<'_>) -> fmt::Result {
+    if presented.is_empty() {
+        return formatter.write_str("no name");
+    }
+    let name = |name: &String| bare(name).chars().take(NAME_CHARS_MAX).collect::<String>();
+    let names: Vec<_> = presented.iter().take(NAMES_MAX).map(name).collect();
+    formatter.write_str(&names.join(", "))?;
+    match presented.len() - names.len() {
+        0 => Ok(()),
+        more => write!(formatter, " and {more} more"),
     }
 }
 
@@ -129,6 +144,12 @@ mod tests {
             expected: "store".try_into().expect("a name"),
             presented: vec![r#"DnsName("a")"#.to_owned(), "b".to_owned()],
         };
+        let many = CertificateError::NotValidForNameContext {
+            expected: "store".try_into().expect("a name"),
+            presented: vec!["n".repeat(1000); 1000],
+        };
+        let told_of_many = told(TlsError::InvalidCertificate(many));
+        assert!(told_of_many.len() < 400 && told_of_many.ends_with("n and 997 more"), "{told_of_many}");
         assert_eq!(
             told(TlsError::InvalidCertificate(other)),
             "the server's certificate is not for `store`; it has a, b"

@@ -238,6 +238,15 @@ pub fn join(base: &Url, path: &str) -> Url {
     url
 }
 
+/// An address for people, without user name and password.
+pub fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    // Neither fails: an address of HTTP has a host.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.into()
+}
+
 /// An error with its causes, and what to do about it: the outermost error alone says only that the request failed.
 pub fn causes(error: &reqwest::Error) -> String {
     // The callers put the address in front.
@@ -275,6 +284,12 @@ mod tests {
     fn check(status: u16, body: &str, expected: &PostAnswer) {
         let answer = raw(status, body).answer(3, SystemTime::UNIX_EPOCH);
         assert_eq!(answer, *expected, "{status} {body}");
+    }
+
+    #[test]
+    fn an_address_is_shown_without_its_password() {
+        let url = "https://me:s3cret@gateway.example:8443/status?x=1".parse().expect("an address");
+        assert_eq!(shown(&url), "https://gateway.example:8443/status?x=1");
     }
 
     #[test]

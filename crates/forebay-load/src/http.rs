@@ -6,7 +6,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use url::Url;
 
-use crate::client::{ANSWER_BYTES_MAX, causes, read};
+use crate::client::{self, ANSWER_BYTES_MAX, causes, read};
 
 /// A request without a usable answer.
 #[derive(Debug, Error)]
@@ -102,7 +102,7 @@ pub(super) async fn get_json<T: serde::de::DeserializeOwned>(
     client: &Client,
     url: Url,
 ) -> Result<T, HttpError> {
-    let address = url.to_string();
+    let address = client::shown(&url);
     let exchange = |source| HttpError::Exchange { url: address.clone(), source };
     let mut response = client.get(url).send().await.map_err(exchange)?;
     if response.status() != StatusCode::OK {

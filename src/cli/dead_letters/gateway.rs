@@ -86,15 +86,20 @@ impl GatewayClient {
                     let detail = super::shown(heard.detail().trim(), ANSWER_CHARS);
                     let advice = advice::on_status(heard.status).map(|advice| format!("; {advice}"));
                     let advice = advice.unwrap_or_default();
-                    let message = format!("{}: answered {}: {detail}{advice}", self.url, heard.status);
+                    let message =
+                        format!("{}: answered {}: {detail}{advice}", client::shown(&self.url), heard.status);
                     (heard.answer(request.readings, wall_time()), detail, message)
                 }
                 // The request never reached a gateway.
                 Err(error) if lost == 0 && never_arrived(&error) => {
-                    return Ok(RequestOutcome::Denied(format!("{}: {}", self.url, causes(&error))));
+                    return Ok(RequestOutcome::Denied(format!(
+                        "{}: {}",
+                        client::shown(&self.url),
+                        causes(&error)
+                    )));
                 }
                 Err(error) => {
-                    let message = format!("{}: {}", self.url, causes(&error));
+                    let message = format!("{}: {}", client::shown(&self.url), causes(&error));
                     (PostAnswer::Lost { what: "no answer" }, String::new(), message)
                 }
             };
