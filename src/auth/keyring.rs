@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use hashbrown::HashTable;
 use thiserror::Error;
 
 use super::key::{HoldPeriod, Key};
@@ -39,8 +40,8 @@ pub enum CallerError {
 #[derive(Debug, Default)]
 pub struct Keyring {
     keys: Vec<Arc<Key>>,
-    /// Where the hashes with the same head lead to: nearly always one.
-    by_hash: HashMap<u64, Vec<HashEntry>>,
+    /// By the heads of the hashes, which are as good as random: they are not hashed once more.
+    by_hash: HashTable<HashEntry>,
     /// Positions among the keys, by a name in a client certificate.
     by_certificate: HashMap<String, usize>,
 }
@@ -78,15 +79,15 @@ impl Keyring {
             self.by_certificate.insert(certificate, position);
         }
         for (hash, validity) in hashes {
-            let entries = self.by_hash.entry(hash.head()).or_default();
-            if let Some(other) = entries.iter().find(|entry| entry.hash == *hash) {
+            if let Some(other) = self.by_hash.find(hash.head(), |entry| entry.hash == *hash) {
                 let name = self
                     .keys
                     .get(other.key)
                     .map_or_else(|| Arc::clone(&key.name), |key| Arc::clone(&key.name));
                 return Err(Twice::Hash(name));
             }
-            entries.push(HashEntry { hash: *hash, validity: *validity, key: position });
+            let entry = HashEntry { hash: *hash, validity: *validity, key: position };
+            self.by_hash.insert_unique(hash.head(), entry, |entry| entry.hash.head());
         }
         self.keys.push(Arc::new(key));
         Ok(())
@@ -126,8 +127,8 @@ impl Keyring {
 
     fn by_key(&self, presented: &Presented, now: SystemTime) -> Result<usize, CallerError> {
         let hash = presented.hash();
-        let entries = self.by_hash.get(&hash.head()).map_or(&[][..], Vec::as_slice);
-        let found = entries.iter().find(|entry| entry.hash == hash).ok_or(CallerError::UnknownKey)?;
+        let found = self.by_hash.find(hash.head(), |entry| entry.hash == hash);
+        let found = found.ok_or(CallerError::UnknownKey)?;
         if found.validity.contains(now) { Ok(found.key) } else { Err(CallerError::NotNow) }
     }
 

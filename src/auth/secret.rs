@@ -38,8 +38,12 @@ impl KeyHash {
 
     /// The first eight bytes, for finding it in a table.
     pub(super) fn head(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = self.0;
-        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+        self.words()[0]
+    }
+
+    fn words(&self) -> [u64; 4] {
+        let (words, _) = self.0.as_chunks();
+        std::array::from_fn(|place| u64::from_le_bytes(words[place]))
     }
 
     /// The first characters as a file shows them, for telling hashes apart.
@@ -50,7 +54,9 @@ impl KeyHash {
 
 impl PartialEq for KeyHash {
     fn eq(&self, other: &KeyHash) -> bool {
-        self.0.ct_eq(&other.0).into()
+        // Word by word, which is as constant as byte by byte, and quicker.
+        let words = self.words().into_iter().zip(other.words());
+        words.fold(0, |difference, (own, others)| difference | (own ^ others)).ct_eq(&0).into()
     }
 }
 

@@ -53,16 +53,25 @@ pub struct Access {
 struct KnownKeys {
     keyring: Keyring,
     /// In the order of the keyring.
-    usage: Vec<Arc<KeyUsage>>,
+    owners: Vec<Arc<KeyOwner>>,
+}
+
+/// The owner of a key.
+#[derive(Debug)]
+pub(super) struct KeyOwner {
+    key: Arc<Key>,
+    usage: Arc<KeyUsage>,
 }
 
 /// Who sends a request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) enum Caller {
     /// Nobody asks: there are no keys.
+    #[default]
     Anyone,
-    /// The owner of a key.
-    Key { key: Arc<Key>, usage: Arc<KeyUsage> },
+    /// The owner of a key. It is counted once for both of its parts: some counters belong to many keys, so that all threads
+    /// would contend for their number of owners.
+    Key(Arc<KeyOwner>),
 }
 
 impl Caller {
@@ -75,7 +84,7 @@ impl Caller {
     pub(super) fn key(&self) -> Option<&Arc<Key>> {
         match self {
             Caller::Anyone => None,
-            Caller::Key { key, .. } => Some(key),
+            Caller::Key(owner) => Some(&owner.key),
         }
     }
 
@@ -88,13 +97,13 @@ impl Caller {
     pub(super) fn accepted(&self) -> Option<IntCounter> {
         match self {
             Caller::Anyone => None,
-            Caller::Key { usage, .. } => Some(usage.accepted.clone()),
+            Caller::Key(owner) => Some(owner.usage.accepted.clone()),
         }
     }
 
     pub(super) fn count_rejected(&self, readings: u64) {
-        if let Caller::Key { usage, .. } = self {
-            usage.rejected.inc_by(readings);
+        if let Caller::Key(owner) = self {
+            owner.usage.rejected.inc_by(readings);
         }
     }
 }
@@ -192,8 +201,9 @@ impl Access {
 
     /// Puts the keys of a file in force, for every request whose head comes from now on.
     pub fn set_keys(&self, keyring: Keyring) {
-        let usage = keyring.keys().iter().map(|key| self.usage.of(&key.name)).collect();
-        self.known.store(Some(Arc::new(KnownKeys { keyring, usage })));
+        let owner = |key: &Arc<Key>| KeyOwner { key: Arc::clone(key), usage: self.usage.of(&key.name) };
+        let owners = keyring.keys().iter().map(|key| Arc::new(owner(key))).collect();
+        self.known.store(Some(Arc::new(KnownKeys { keyring, owners })));
     }
 
     /// Whether requests need a key.
@@ -253,10 +263,11 @@ impl Access {
                 addresses.on_refused(address, Instant::now());
             }
         })?;
-        let key = &known.keyring.keys()[position];
+        let owner = &known.owners[position];
+        let key = &owner.key;
         if key.role != needs {
             return Err(AccessError::Role { name: Arc::clone(&key.name), has: key.role, needs });
         }
-        Ok(Caller::Key { key: Arc::clone(key), usage: Arc::clone(&known.usage[position]) })
+        Ok(Caller::Key(Arc::clone(owner)))
     }
 }

@@ -4,14 +4,13 @@
 //! rejection. [`crate::rejections`] bounds the record of one request.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use forebay_codec::{Decoder, DeviceTags, Reason, Rejections};
 use forebay_reading::clock::wall_time;
 
+use super::access::Caller;
 use super::error::IngestError;
-use crate::auth::Key;
 use crate::rejections::{
     ENTRIES_PER_REQUEST_MAX, RejectionCount, RejectionEntry, RejectionFacts, RejectionLog, SAMPLE_BYTES_MAX,
 };
@@ -23,8 +22,8 @@ pub(super) struct Evidence {
     beginning_bytes: usize,
     decoder: Option<&'static dyn Decoder>,
     faulty: Vec<FaultyReading>,
-    /// The key that it came with.
-    key: Option<Arc<Key>>,
+    /// Its sender.
+    caller: Caller,
     /// Rejected readings that are not listed, by reason.
     unlisted: Vec<(Reason, u64)>,
 }
@@ -55,20 +54,20 @@ impl Default for Evidence {
             beginning_bytes: 0,
             decoder: None,
             faulty: Vec::new(),
-            key: None,
+            caller: Caller::default(),
             unlisted: Vec::new(),
         }
     }
 }
 
 impl Evidence {
-    /// Notes the key of the sender.
-    pub(super) fn see_key(&mut self, key: Option<&Arc<Key>>) {
-        self.key = key.cloned();
+    /// Notes the sender.
+    pub(super) fn see_caller(&mut self, caller: &Caller) {
+        self.caller = caller.clone();
     }
 
     fn key_name(&self) -> Option<&str> {
-        self.key.as_ref().map(|key| &*key.name)
+        self.caller.key_name()
     }
 
     /// Copies the beginning of a decompressed body.

@@ -154,7 +154,7 @@ impl Front {
     ) -> Result<Caller, IngestError> {
         let asked = (&head.headers, head.uri.query());
         let caller = self.access.caller(asked, dialect.key_in_query(), peer, Role::Write)?;
-        evidence.see_key(caller.key());
+        evidence.see_caller(&caller);
         Ok(caller)
     }
 
