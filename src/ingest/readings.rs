@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -40,6 +41,10 @@ const INLINE_BYTES_MAX: usize = 64 * 1024;
 const EXPANSION_OF_BODY: usize = 64;
 const EXPANSION_FREE_BYTES: usize = 64 * 1024;
 const EXPANSION_OF_MAX_BODY: usize = 8;
+
+/// How long the body of a client is read on that has too much under way already: long enough for one that has been sent, and
+/// too short to hold many connections with bodies that never come.
+const TURN_AWAY_SOON: Duration = Duration::from_secs(1);
 
 /// A decoded body, unless its request is a repetition.
 enum DecodedBody {
@@ -104,7 +109,8 @@ impl Front {
         let AdmittedRequest { caller, content, key, _place } = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
-                self.turn_away(&head, body).await;
+                let within = if error.is_by_address() { TURN_AWAY_SOON } else { self.config.request_timeout };
+                self.turn_away_within(within, &head, body).await;
                 return Err(error);
             }
         };
@@ -186,8 +192,12 @@ impl Front {
 
     /// Reads the rest of a refused request, unless its sender waits for `100 Continue`.
     pub(super) async fn turn_away(&self, head: &http::request::Parts, body: Body) {
+        self.turn_away_within(self.config.request_timeout, head, body).await;
+    }
+
+    async fn turn_away_within(&self, within: Duration, head: &http::request::Parts, body: Body) {
         if !head.headers.contains_key(EXPECT) {
-            let deadline = Instant::now() + self.config.request_timeout;
+            let deadline = Instant::now() + within;
             body::discard(body, self.config.max_body, deadline).await;
         }
     }
@@ -251,7 +261,7 @@ impl Front {
 
     fn rules(&self, content: RequestContent, caller: &Caller) -> Rules {
         let received_at = Timestamp::from_system(wall_time());
-        let nanos = |duration: std::time::Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
+        let nanos = |duration: Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
         let (future, past) = (self.config.max_future, self.config.max_past);
         Rules {
             unknown_fields: self.config.unknown_fields,

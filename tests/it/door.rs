@@ -173,7 +173,10 @@ fn passed_on(client: &str, lines: &str) -> String {
 #[tokio::test]
 async fn a_client_behind_a_proxy_has_only_so_many_requests_under_way_and_others_are_served() {
     let settings = |gateway: TestGateway| {
-        gateway.set("limits.connections", 2).set("server.trusted_proxies", "127.0.0.1")
+        gateway
+            .set("limits.connections", 2)
+            .set("server.trusted_proxies", "127.0.0.1")
+            .set("server.request_timeout", "1m")
     };
     let (gateway, _node) = start(settings).await;
     let mut held = Vec::new();
@@ -192,6 +195,10 @@ async fn a_client_behind_a_proxy_has_only_so_many_requests_under_way_and_others_
     let refused = post("192.0.2.1").await.expect_problem(429);
     assert_eq!(refused.header("retry-after"), "1");
     assert!(refused.detail().contains("limits.connections"), "{}", refused.detail());
+    // Nor does a refused request hold its connection for the time that a body may take.
+    let mut endless = gateway.raw().await;
+    endless.send(passed_on("192.0.2.1", "")).await;
+    endless.reply().await.expect_problem(429);
     // As many connections as the proxy wants, and one for each of its other clients.
     for client in ["192.0.2.2", "192.0.2.3", "2001:db8::1", ""] {
         post(client).await.expect_status(202);
@@ -201,5 +208,5 @@ async fn a_client_behind_a_proxy_has_only_so_many_requests_under_way_and_others_
         proxy.reply().await.expect_status(202);
         post("192.0.2.1").await.expect_status(202);
     }
-    assert_eq!(gateway.metric(r#"forebay_requests_refused_total{reason="rate"}"#).await, Some(1.0));
+    assert_eq!(gateway.metric(r#"forebay_requests_refused_total{reason="rate"}"#).await, Some(2.0));
 }
