@@ -397,14 +397,8 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartErr
 /// Reads the files of keys, certificates and secrets on a thread for blocking work.
 async fn read_files(config: &Config) -> Result<(FrontFiles, NodeFiles), StartError> {
     let config = config.clone();
-    let read = move || match (FrontFiles::read(&config), NodeFiles::read(&config.delivery)) {
-        (Ok(front), Ok(nodes)) => Ok((front, nodes)),
-        (front, nodes) => {
-            let problems: Vec<_> = front.err().into_iter().chain(nodes.err()).collect();
-            Err(StartError::Files(problems.join("\n")))
-        }
-    };
-    tasks::outcome(tokio::task::spawn_blocking(read).await).await
+    let read = move || files::both(FrontFiles::read(&config), NodeFiles::read(&config.delivery));
+    tasks::outcome(tokio::task::spawn_blocking(read).await).await.map_err(StartError::Files)
 }
 
 /// Says which listeners anybody on the network may use, and which secrets anybody may read.

@@ -10,10 +10,12 @@
 //! Limits: a file has at most [`FILE_BYTES_MAX`] bytes, and only regular files are read. Reading and taking happen on a thread
 //! for blocking work.
 
-use std::fmt::Debug;
+use std::collections::HashMap;
+use std::fmt::{self, Debug, Formatter};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::IntCounter;
@@ -72,13 +74,49 @@ pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     Ok(content)
 }
 
-/// Reads several files, in their order.
-///
-/// # Errors
-///
-/// What [`read`] says of the first file that cannot be read.
-pub fn read_all(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, String> {
-    paths.iter().map(|path| read(path)).collect()
+/// The contents of files, by their paths. To clone it is cheap.
+#[derive(Clone, Default)]
+pub struct FileContents(HashMap<PathBuf, Arc<[u8]>>);
+
+impl FileContents {
+    /// Reads several files.
+    ///
+    /// # Errors
+    ///
+    /// What [`read`] says of the first file that cannot be read.
+    pub fn read<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<FileContents, String> {
+        let read = |path: &Path| Ok((path.to_owned(), read(path)?.into()));
+        paths.into_iter().map(read).collect::<Result<_, _>>().map(FileContents)
+    }
+
+    /// The content of a file; nothing if the file is not among these.
+    pub fn of(&self, path: &Path) -> &[u8] {
+        self.0.get(path).map(AsRef::as_ref).unwrap_or_default()
+    }
+
+    /// These contents with the changed ones in their places.
+    #[must_use]
+    pub fn with(&self, changed: &FileContents) -> FileContents {
+        let mut all = self.clone();
+        all.0.extend(changed.0.iter().map(|(path, content)| (path.clone(), Arc::clone(content))));
+        all
+    }
+
+    fn digest(&self, paths: &[PathBuf]) -> [u8; 32] {
+        let mut sha = Sha256::new();
+        for content in paths.iter().map(|path| self.of(path)) {
+            sha.update((content.len() as u64).to_le_bytes());
+            sha.update(content);
+        }
+        sha.finalize().into()
+    }
+}
+
+/// The paths alone: a content may be a secret.
+impl Debug for FileContents {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        formatter.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 /// Takes the content of a group of files that belong together, such as a certificate and its key.
@@ -86,7 +124,7 @@ pub trait Subject: Debug + Send + 'static {
     /// The name of the group in the log and metrics: "keys", "server.tls".
     fn name(&self) -> &'static str;
 
-    /// The files. Their content is handed to [`Subject::take`] in this order.
+    /// The files.
     fn paths(&self) -> Vec<PathBuf>;
 
     /// Puts new content in force.
@@ -94,7 +132,7 @@ pub trait Subject: Debug + Send + 'static {
     /// # Errors
     ///
     /// The fault of the new content, for people; the old content must still be in force then.
-    fn take(&mut self, contents: &[Vec<u8>]) -> Result<(), String>;
+    fn take(&mut self, contents: &FileContents) -> Result<(), String>;
 }
 
 /// A group of files under watch.
@@ -119,14 +157,15 @@ enum Found {
 }
 
 impl Watched {
-    /// Watches the files of a subject that has taken `contents` already; `taken` and `refused` count later changes.
+    /// Watches the files of a subject that has taken their `contents` already. Later changes are counted by their result,
+    /// `taken` or `refused`.
     pub fn new(
         subject: impl Subject,
-        contents: &[Vec<u8>],
-        taken: IntCounter,
-        refused: IntCounter,
+        contents: &FileContents,
+        counter: impl Fn(&str) -> IntCounter,
     ) -> Watched {
-        Watched { subject: Box::new(subject), taken, refused, known: Found::Content(digest(contents)) }
+        let known = Found::Content(contents.digest(&subject.paths()));
+        Watched { subject: Box::new(subject), taken: counter("taken"), refused: counter("refused"), known }
     }
 
     /// The present state of the files, if it differs from the known one.
@@ -134,10 +173,11 @@ impl Watched {
         Some(self.look().0).filter(|found| *found != self.known)
     }
 
-    fn look(&self) -> (Found, Vec<Vec<u8>>) {
-        match read_all(&self.subject.paths()) {
-            Ok(contents) => (Found::Content(digest(&contents)), contents),
-            Err(problem) => (Found::Unreadable(problem), Vec::new()),
+    fn look(&self) -> (Found, FileContents) {
+        let paths = self.subject.paths();
+        match FileContents::read(paths.iter().map(PathBuf::as_path)) {
+            Ok(contents) => (Found::Content(contents.digest(&paths)), contents),
+            Err(problem) => (Found::Unreadable(problem), FileContents::default()),
         }
     }
 
@@ -214,15 +254,6 @@ impl FileWatcher {
         });
         tasks::outcome(second.await).await
     }
-}
-
-fn digest(contents: &[Vec<u8>]) -> [u8; 32] {
-    let mut sha = Sha256::new();
-    for content in contents {
-        sha.update((content.len() as u64).to_le_bytes());
-        sha.update(content);
-    }
-    sha.finalize().into()
 }
 
 #[cfg(test)]

@@ -1,16 +1,16 @@
 //! How commands reach a gateway: the options for its key and for TLS.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use forebay_load::access::{BearerKey, BearerKeyError, ServerAccess};
+use forebay_load::client;
 use rustls::ClientConfig;
-use url::{Host, Url};
+use url::Url;
 
 use super::terminal::complain;
 use crate::tls::client::{ClientTls, ClientTlsConfig, ClientTlsError};
@@ -18,7 +18,7 @@ use crate::tls::identity::{Side, TlsIdentity};
 use crate::tls::pem::PemFile;
 use crate::tls::pinned::{self, ShownCertificate};
 use crate::tls::server::ServerTlsConfig;
-use crate::watched;
+use crate::watched::FileContents;
 
 /// The key and the certificates of a client.
 #[derive(Debug, Args)]
@@ -126,11 +126,8 @@ impl AccessArguments {
         if !is_needed {
             return Ok(None);
         }
-        let mut contents = HashMap::new();
-        for path in files.paths() {
-            contents.insert(path, watched::read(path).map_err(anyhow::Error::msg)?);
-        }
-        let tls = ClientTls::new(&files, |path| contents.get(path).map_or(&[], Vec::as_slice));
+        let contents = FileContents::read(files.paths()).map_err(anyhow::Error::msg)?;
+        let tls = ClientTls::new(&files, |path| contents.of(path));
         let tls = tls.map_err(|error| match error {
             ClientTlsError::NoSystemAuthorities { reason } => anyhow!(
                 "the system has no certificate authorities ({reason}): install its package `ca-certificates`, or name \
@@ -152,7 +149,7 @@ impl AccessArguments {
 
 /// Warns if a key goes over plain HTTP to another machine.
 pub(super) fn warn_of_readable_key(access: &ServerAccess, address: &Url) {
-    if access.key.is_some() && address.scheme() == "http" && !is_loopback(address) {
+    if access.key.is_some() && address.scheme() == "http" && !client::is_loopback(address) {
         complain(format_args!(
             "warning: the key goes over plain HTTP to {}, and others on the way can read it; write https:// if the gateway speaks \
              TLS",
@@ -161,22 +158,13 @@ pub(super) fn warn_of_readable_key(access: &ServerAccess, address: &Url) {
     }
 }
 
-fn is_loopback(address: &Url) -> bool {
-    match address.host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        None => false,
-    }
-}
-
 /// TLS towards the gateway that has these files: it has to show the certificate in them and no other, and where it asks
 /// for certificates, it is shown its own.
 pub(super) fn own_gateway(files: &ServerTlsConfig) -> anyhow::Result<Arc<ClientConfig>> {
-    let read = |path: &Path| watched::read(path).map_err(anyhow::Error::msg);
-    let (certificate, key) = (read(&files.certificate)?, read(&files.key)?);
-    let certificate = PemFile { path: &files.certificate, contents: &certificate };
-    let identity = TlsIdentity::new(certificate, PemFile { path: &files.key, contents: &key }, Side::Server)?;
+    let contents =
+        FileContents::read([files.certificate.as_path(), &files.key]).map_err(anyhow::Error::msg)?;
+    let file = |path| PemFile { path, contents: contents.of(path) };
+    let identity = TlsIdentity::new(file(&files.certificate), file(&files.key), Side::Server)?;
     let shown = match files.client_ca {
         Some(_) => ShownCertificate::Own,
         None => ShownCertificate::None,
@@ -234,23 +222,5 @@ mod tests {
         assert!(error.contains("/nowhere/ca.pem"), "{error}");
         let error = arguments.to_own(None).expect_err("only with an address").to_string();
         assert!(error.contains("--tls-ca"), "{error}");
-    }
-
-    #[test]
-    fn loopback_is_known_by_number_and_by_name() {
-        for near in [
-            "http://127.0.0.1:1",
-            "http://127.9.9.9",
-            "http://[::1]:1",
-            "http://localhost",
-            "http://a.localhost",
-        ] {
-            assert!(is_loopback(&url(near)), "{near}");
-        }
-        for far in
-            ["http://10.0.0.1", "http://[2001:db8::1]", "http://gateway.example", "http://localhost.example"]
-        {
-            assert!(!is_loopback(&url(far)), "{far}");
-        }
     }
 }

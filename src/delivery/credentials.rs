@@ -99,7 +99,7 @@ impl HeaderFile {
 }
 
 impl HeadersConfig {
-    /// The files, in the order in which [`Credentials::new`] takes their contents.
+    /// The files.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|file| file.path.as_path())
     }
@@ -118,36 +118,32 @@ pub struct Credentials {
 pub type CredentialsInForce = Arc<ArcSwap<Credentials>>;
 
 impl Credentials {
-    /// The credentials for nodes at `urls`, which may have passwords.
+    /// The credentials for nodes at `urls`, which may have passwords; `content` has that of each file of the headers.
+    ///
+    /// The values of `former` are hidden, too: nodes may still repeat what they were sent before.
     ///
     /// # Errors
     ///
     /// [`HeaderFileError`] for the first content that does not fit.
-    pub fn new<'a>(
+    pub fn new<'a, 'c>(
         urls: impl Iterator<Item = &'a Url>,
         config: &HeadersConfig,
-        contents: &[Vec<u8>],
+        content: impl Fn(&Path) -> &'c [u8],
+        former: &Credentials,
     ) -> Result<Credentials, HeaderFileError> {
         let (mut headers, mut values) = (config.fixed.clone(), config.fixed.clone());
-        for (file, content) in config.files.iter().zip(contents) {
-            let [whole, bare] = file.value(content)?;
+        for file in &config.files {
+            let [whole, bare] = file.value(content(&file.path))?;
             values.append(file.name.clone(), whole.clone());
             values.append(file.name.clone(), bare);
             headers.insert(file.name.clone(), whole);
         }
-        let secrets = Arc::new(Secrets::of(urls, &values));
-        Ok(Credentials { headers, values, secrets })
-    }
-
-    /// Hides the values of `old` as well: nodes may still repeat what they were sent before.
-    #[must_use]
-    pub fn after<'a>(mut self, old: &Credentials, urls: impl Iterator<Item = &'a Url>) -> Credentials {
-        let mut all = self.values.clone();
-        for (name, value) in &old.values {
-            all.append(name, value.clone());
+        let mut hidden = values.clone();
+        for (name, value) in &former.values {
+            hidden.append(name, value.clone());
         }
-        self.secrets = Arc::new(Secrets::of(urls, &all));
-        self
+        let secrets = Arc::new(Secrets::of(urls, &hidden));
+        Ok(Credentials { headers, values, secrets })
     }
 
     /// The headers.
@@ -178,7 +174,15 @@ mod tests {
     }
 
     fn credentials(config: &HeadersConfig, content: &[u8]) -> Result<Credentials, String> {
-        Credentials::new([].iter(), config, &[content.to_vec()]).map_err(|error| error.to_string())
+        credentials_after(&Credentials::default(), config, content)
+    }
+
+    fn credentials_after(
+        former: &Credentials,
+        config: &HeadersConfig,
+        content: &[u8],
+    ) -> Result<Credentials, String> {
+        Credentials::new([].iter(), config, |_| content, former).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -218,7 +222,7 @@ mod tests {
             credentials.secrets().hide(text, Extent::Whole).into_owned()
         };
         assert_eq!(hidden(&old, "who is t0ken-of-old of plant-seven?"), "who is *** of ***?");
-        let new = credentials(&config, b"t0ken-of-today").expect("it fits").after(&old, [].iter());
+        let new = credentials_after(&old, &config, b"t0ken-of-today").expect("it fits");
         assert_eq!(
             hidden(&new, "t0ken-of-old is gone, t0ken-of-today is there"),
             "*** is gone, *** is there"

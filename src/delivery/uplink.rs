@@ -1,5 +1,6 @@
 //! The way to the nodes: what carries requests, and what they carry to be let in.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -19,18 +20,18 @@ pub struct Uplink {
 }
 
 impl Uplink {
-    /// The way over `wire`; `contents` has those of the files of headers, in their order.
+    /// The way over `wire`; `content` has that of each file of the headers.
     ///
     /// # Errors
     ///
     /// [`HeaderFileError`] if a content cannot be the value of a header.
-    pub fn new(
+    pub fn new<'c>(
         wire: Arc<dyn Wire>,
         config: &DeliveryConfig,
-        contents: &[Vec<u8>],
+        content: impl Fn(&Path) -> &'c [u8],
     ) -> Result<Uplink, HeaderFileError> {
         let urls = config.nodes.iter().map(NodeSource::url);
-        let credentials = Credentials::new(urls, &config.headers, contents)?;
+        let credentials = Credentials::new(urls, &config.headers, content, &Credentials::default())?;
         Ok(Uplink { wire, credentials: Arc::new(ArcSwap::from_pointee(credentials)) })
     }
 }

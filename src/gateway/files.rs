@@ -1,6 +1,5 @@
 //! The files that the front door is made of, read at the start and watched from then on.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ use crate::door::Host;
 use crate::ingest::Access;
 use crate::metrics::Metrics;
 use crate::tls::server::{ServerTls, ServerTlsConfig};
-use crate::watched::{self, Subject, Watched};
+use crate::watched::{FileContents, Subject, Watched};
 
 /// Notes for people about the files of keys and certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,14 +35,14 @@ pub(super) struct FrontFiles {
 #[derive(Debug)]
 struct KeysAtStart {
     path: PathBuf,
-    contents: Vec<Vec<u8>>,
+    contents: FileContents,
     keyring: Keyring,
 }
 
 #[derive(Debug)]
 struct TlsAtStart {
     config: ServerTlsConfig,
-    contents: Vec<Vec<u8>>,
+    contents: FileContents,
     tls: ServerTls,
 }
 
@@ -56,13 +55,8 @@ impl FrontFiles {
     pub(super) fn read(config: &Config) -> Result<FrontFiles, String> {
         let keys = config.auth.keys.clone().map(read_keys).transpose();
         let tls = config.server.tls.clone().map(read_tls).transpose();
-        match (keys, tls) {
-            (Ok(keys), Ok(tls)) => Ok(FrontFiles { keys, tls }),
-            (keys, tls) => {
-                let problems: Vec<_> = keys.err().into_iter().chain(tls.err()).collect();
-                Err(problems.join("\n"))
-            }
-        }
+        let (keys, tls) = both(keys, tls)?;
+        Ok(FrontFiles { keys, tls })
     }
 
     /// Notes for people about these files.
@@ -85,24 +79,35 @@ impl FrontFiles {
         if let Some(KeysAtStart { path, contents, keyring }) = self.keys {
             warn_of_nobody(&path, &keyring);
             access.set_keys(keyring);
-            let counter = |result| metrics.file_reloads.with_label_values(&["keys", result]);
+            let counter = |result: &str| metrics.file_reloads.with_label_values(&["keys", result]);
             let subject = KeysFile { path, access: Arc::clone(access) };
-            watched.push(Watched::new(subject, &contents, counter("taken"), counter("refused")));
+            watched.push(Watched::new(subject, &contents, counter));
         }
         let Some(TlsAtStart { config, contents, tls }) = self.tls else { return (None, watched) };
         for fault in tls.faults(wall_time()) {
             warn!(%fault, "the certificate of the listener is used, and clients may refuse it");
         }
         let current = Arc::new(ArcSwap::from_pointee(tls));
-        watched.extend(tls_files::watched(config, &contents, Arc::clone(&current), metrics));
+        watched.extend(tls_files::watched(config, contents, Arc::clone(&current), metrics));
         (Some(current), watched)
     }
 }
 
+/// Both results, or a line for each fault.
+pub(super) fn both<A, B>(one: Result<A, String>, other: Result<B, String>) -> Result<(A, B), String> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        (one, other) => {
+            let problems: Vec<_> = one.err().into_iter().chain(other.err()).collect();
+            Err(problems.join("\n"))
+        }
+    }
+}
+
 fn read_keys(path: PathBuf) -> Result<KeysAtStart, String> {
-    let content = watched::read(&path)?;
-    let keyring = keyring(&path, &content)?;
-    Ok(KeysAtStart { path, contents: vec![content], keyring })
+    let contents = FileContents::read([path.as_path()])?;
+    let keyring = keyring(&path, contents.of(&path))?;
+    Ok(KeysAtStart { path, contents, keyring })
 }
 
 fn keyring(path: &Path, content: &[u8]) -> Result<Keyring, String> {
@@ -120,16 +125,9 @@ fn warn_of_nobody(path: &Path, keyring: &Keyring) {
 }
 
 fn read_tls(config: ServerTlsConfig) -> Result<TlsAtStart, String> {
-    let paths: Vec<_> = config.paths().map(Path::to_owned).collect();
-    let contents = watched::read_all(&paths)?;
-    let tls = ServerTls::new(&config, content_of(&config, &contents)).map_err(|error| error.to_string())?;
+    let contents = FileContents::read(config.paths())?;
+    let tls = ServerTls::new(&config, |path| contents.of(path)).map_err(|error| error.to_string())?;
     Ok(TlsAtStart { config, contents, tls })
-}
-
-/// Looks up the content of a file by its path; `contents` has those of all paths, in their order.
-fn content_of<'a>(config: &'a ServerTlsConfig, contents: &'a [Vec<u8>]) -> impl Fn(&Path) -> &'a [u8] {
-    let by_path: HashMap<&Path, &[u8]> = config.paths().zip(contents.iter().map(Vec::as_slice)).collect();
-    move |path| by_path.get(path).copied().unwrap_or_default()
 }
 
 /// The file of keys, under watch.
@@ -148,9 +146,8 @@ impl Subject for KeysFile {
         vec![self.path.clone()]
     }
 
-    fn take(&mut self, contents: &[Vec<u8>]) -> Result<(), String> {
-        let content = contents.first().map(Vec::as_slice).unwrap_or_default();
-        let keyring = keyring(&self.path, content)?;
+    fn take(&mut self, contents: &FileContents) -> Result<(), String> {
+        let keyring = keyring(&self.path, contents.of(&self.path))?;
         warn_of_nobody(&self.path, &keyring);
         self.access.set_keys(keyring);
         Ok(())

@@ -10,7 +10,7 @@
 //! read. Only authorities and revocation lists depend on each other: a list has to be signed by the authority whose name it
 //! has. So a changed file of one kind is taken with what the other says now, or else with what is in force of the other.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -18,7 +18,7 @@ use forebay_reading::clock::wall_time;
 
 use crate::metrics::Metrics;
 use crate::tls::server::{ServerTls, ServerTlsConfig, ServerTlsError};
-use crate::watched::{Subject, Watched};
+use crate::watched::{FileContents, Subject, Watched};
 
 /// What new connections of the listener are accepted with; it is replaced when its files change.
 pub(super) type CurrentTls = Arc<ArcSwap<ServerTls>>;
@@ -34,25 +34,16 @@ enum TlsFileGroup {
 /// The groups that `config` has files for, under watch. `contents` has the content in force of each of its paths.
 pub(super) fn watched(
     config: ServerTlsConfig,
-    contents: &[Vec<u8>],
+    contents: FileContents,
     current: CurrentTls,
     metrics: &Metrics,
 ) -> Vec<Watched> {
-    let content = |path: &PathBuf| {
-        let position = config.paths().position(|known| known == path);
-        position.and_then(|position| contents.get(position)).cloned().unwrap_or_default()
-    };
-    let file = |path: &Option<PathBuf>| Arc::new(path.as_ref().map(content).unwrap_or_default());
-    let clients = ClientFiles { authorities: file(&config.client_ca), lists: file(&config.crl) };
-    let (newest, in_force) = (clients.clone(), clients);
-    let files = Arc::new(Mutex::new(TlsFiles { config: config.clone(), current, newest, in_force }));
+    let (newest, in_force) = (contents.clone(), contents.clone());
+    let files = Arc::new(Mutex::new(TlsFiles { config, current, newest, in_force }));
     let groups = [TlsFileGroup::Certificate, TlsFileGroup::ClientCa, TlsFileGroup::Crl];
     let subjects = groups.map(|group| TlsSubject { group, files: Arc::clone(&files) });
-    let counter = |result| metrics.tls_reloads.with_label_values(&[result]);
-    let watch = |subject: TlsSubject| {
-        let contents: Vec<_> = subject.paths().iter().map(content).collect();
-        Watched::new(subject, &contents, counter("taken"), counter("refused"))
-    };
+    let counter = |result: &str| metrics.tls_reloads.with_label_values(&[result]);
+    let watch = |subject| Watched::new(subject, &contents, counter);
     subjects.into_iter().filter(|subject| !subject.paths().is_empty()).map(watch).collect()
 }
 
@@ -89,16 +80,9 @@ impl Subject for TlsSubject {
         }
     }
 
-    fn take(&mut self, contents: &[Vec<u8>]) -> Result<(), String> {
+    fn take(&mut self, contents: &FileContents) -> Result<(), String> {
         self.files().take(self.group, contents).map_err(|error| error.to_string())
     }
-}
-
-/// The contents of the files that say which clients are trusted.
-#[derive(Clone, Debug)]
-struct ClientFiles {
-    authorities: Arc<Vec<u8>>,
-    lists: Arc<Vec<u8>>,
 }
 
 /// What the groups share.
@@ -106,55 +90,38 @@ struct ClientFiles {
 struct TlsFiles {
     config: ServerTlsConfig,
     current: CurrentTls,
-    /// What was seen last.
-    newest: ClientFiles,
-    in_force: ClientFiles,
+    /// The contents that were seen last.
+    newest: FileContents,
+    /// Of the authorities and the lists, the contents in force.
+    in_force: FileContents,
 }
 
 impl TlsFiles {
     /// Puts the changed files of a group in force.
-    fn take(&mut self, group: TlsFileGroup, contents: &[Vec<u8>]) -> Result<(), ServerTlsError> {
-        let first = || Arc::new(contents.first().cloned().unwrap_or_default());
+    fn take(&mut self, group: TlsFileGroup, changed: &FileContents) -> Result<(), ServerTlsError> {
         match group {
-            TlsFileGroup::Certificate => self.take_certificate(contents),
-            TlsFileGroup::ClientCa => {
-                self.newest.authorities = first();
-                let lists = Arc::clone(&self.in_force.lists);
-                self.take_first_that_fits([self.newest.clone(), ClientFiles { lists, ..self.newest.clone() }])
-            }
-            TlsFileGroup::Crl => {
-                self.newest.lists = first();
-                let authorities = Arc::clone(&self.in_force.authorities);
-                self.take_first_that_fits([
-                    self.newest.clone(),
-                    ClientFiles { authorities, ..self.newest.clone() },
-                ])
-            }
+            TlsFileGroup::Certificate => self.take_certificate(changed),
+            TlsFileGroup::ClientCa | TlsFileGroup::Crl => self.take_clients(changed),
         }
     }
 
-    fn take_certificate(&self, contents: &[Vec<u8>]) -> Result<(), ServerTlsError> {
-        let content = |path: &Path| {
-            let is_key = path != self.config.certificate;
-            contents.get(usize::from(is_key)).map(Vec::as_slice).unwrap_or_default()
-        };
-        let new = self.current.load_full().with_identity(&self.config, content, wall_time())?;
+    fn take_certificate(&self, changed: &FileContents) -> Result<(), ServerTlsError> {
+        let old = self.current.load_full();
+        let new = old.with_identity(&self.config, |path| changed.of(path), wall_time())?;
         self.put_in_force(new);
         Ok(())
     }
 
-    fn take_first_that_fits(&mut self, candidates: [ClientFiles; 2]) -> Result<(), ServerTlsError> {
+    /// Takes a changed file with what the other one says now, or else with what is in force of the other.
+    fn take_clients(&mut self, changed: &FileContents) -> Result<(), ServerTlsError> {
+        self.newest = self.newest.with(changed);
         let mut outcome = Ok(());
         let old = self.current.load_full();
-        for clients in candidates {
-            let content = |path: &Path| match self.config.crl.as_deref() == Some(path) {
-                true => clients.lists.as_slice(),
-                false => clients.authorities.as_slice(),
-            };
-            match old.with_clients(&self.config, content) {
+        for contents in [self.newest.clone(), self.in_force.with(changed)] {
+            match old.with_clients(&self.config, |path| contents.of(path)) {
                 Ok(new) => {
                     self.put_in_force(new);
-                    self.in_force = clients;
+                    self.in_force = contents;
                     return Ok(());
                 }
                 Err(error) => outcome = Err(error),

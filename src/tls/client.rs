@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::client::{ResolvesClientCert, WantsClientCert};
+use rustls::client::ResolvesClientCert;
 use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
+use rustls::{ClientConfig, RootCertStore};
 use rustls_native_certs::CertificateResult;
 use thiserror::Error;
 
@@ -37,18 +37,6 @@ impl ClientTlsConfig {
 pub struct ClientTls {
     config: Arc<ClientConfig>,
     identity: Option<TlsIdentity>,
-}
-
-/// The settings of rustls for nodes that are all called over plain HTTP: no certificate is trusted.
-pub fn plain() -> Arc<ClientConfig> {
-    Arc::new(builder(RootCertStore::empty()).with_no_client_auth())
-}
-
-fn builder(roots: RootCertStore) -> ConfigBuilder<ClientConfig, WantsClientCert> {
-    ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .expect("the provider knows TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
 }
 
 /// Why nodes cannot be called over TLS.
@@ -134,7 +122,10 @@ impl ClientTls {
             (Some(_), None) => return Err(half("certificate", "key")),
             (None, Some(_)) => return Err(half("key", "certificate")),
         };
-        let builder = builder(roots);
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("the provider knows TLS 1.2 and 1.3")
+            .with_root_certificates(roots);
         let mut config = match &identity {
             Some(identity) => {
                 let resolver: Arc<dyn ResolvesClientCert> =

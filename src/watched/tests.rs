@@ -21,9 +21,9 @@ impl Subject for Recorder {
         self.paths.clone()
     }
 
-    fn take(&mut self, contents: &[Vec<u8>]) -> Result<(), String> {
-        let text =
-            contents.iter().map(|content| String::from_utf8_lossy(content)).collect::<Vec<_>>().join("|");
+    fn take(&mut self, contents: &FileContents) -> Result<(), String> {
+        let content = |path: &PathBuf| String::from_utf8_lossy(contents.of(path)).into_owned();
+        let text = self.paths.iter().map(content).collect::<Vec<_>>().join("|");
         if text.starts_with("bad") {
             return Err("it is bad".to_owned());
         }
@@ -50,8 +50,9 @@ impl Setup {
         let counter = |name| IntCounter::new(name, "of a test").expect("a good name");
         let (taken, refused) = (counter("taken"), counter("refused"));
         let recorder = Recorder { paths: paths.clone(), taken: Arc::default() };
-        let contents = read_all(&paths).expect("both can be read");
-        let watched = Watched::new(recorder.clone(), &contents, taken.clone(), refused.clone());
+        let contents = FileContents::read(paths.iter().map(PathBuf::as_path)).expect("both can be read");
+        let counter = |result: &str| if result == "taken" { taken.clone() } else { refused.clone() };
+        let watched = Watched::new(recorder.clone(), &contents, counter);
         let stop = CancellationToken::new();
         tokio::spawn(FileWatcher::new(vec![watched], WatchTimes::default()).run(stop.clone()));
         Setup { directory, recorder, taken, refused, _stop: stop.drop_guard() }
@@ -148,4 +149,20 @@ fn only_regular_files_of_a_bounded_size_are_read() {
     std::fs::File::create(&large).expect("made").set_len(FILE_BYTES_MAX + 1).expect("long");
     let told = read(&large).expect_err("too large");
     assert!(told.ends_with("it is larger than 16 MiB"), "{told}");
+}
+
+#[test]
+fn contents_are_found_by_their_paths_and_not_shown() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let [one, two] = ["one", "two"].map(|name| directory.path().join(name));
+    std::fs::write(&one, "hush").expect("written");
+    std::fs::write(&two, "b").expect("written");
+    let old = FileContents::read([one.as_path(), two.as_path()]).expect("both can be read");
+    std::fs::write(&one, "new").expect("written");
+    let new = old.with(&FileContents::read([one.as_path()]).expect("it can be read"));
+    assert_eq!((old.of(&one), old.of(&two)), (&b"hush"[..], &b"b"[..]));
+    assert_eq!((new.of(&one), new.of(&two)), (&b"new"[..], &b"b"[..]));
+    assert_eq!(new.of(Path::new("other")), b"");
+    let shown = format!("{old:?}");
+    assert!(shown.contains("one") && !shown.contains("hush"), "{shown}");
 }

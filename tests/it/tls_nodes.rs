@@ -98,6 +98,20 @@ fn gateway(files: &TempDir) -> TestGateway {
     TestGateway::new().set("cluster.tls.ca", files.path().join("ca.pem").display())
 }
 
+/// Writes the certificate that nodes are shown, and its key.
+fn show(files: &TempDir, own: &Pair) {
+    write(files.path(), "chain.pem", &own.certificate);
+    write(files.path(), "key.pem", &own.key);
+}
+
+/// The settings of a gateway that shows nodes this certificate.
+fn showing(own: &Pair, files: &TempDir, gateway: TestGateway) -> TestGateway {
+    show(files, own);
+    gateway
+        .set("cluster.tls.certificate", files.path().join("chain.pem").display())
+        .set("cluster.tls.key", files.path().join("key.pem").display())
+}
+
 async fn deliver(gateway: &RunningGateway, index: usize) {
     gateway.post(&[reading(index)]).await.expect_status(202);
     eventually("it is settled", || async { gateway.account("buffered").await == 0 }).await;
@@ -114,14 +128,7 @@ async fn nodes_of_the_own_authority_get_batches_and_are_shown_the_own_certificat
     let node = TlsNode::start(local(0), &nodes.issue("localhost", later()), Some(&gateways)).await;
     let files = trusting(&nodes);
     let own = gateways.issue("forebay.example", later());
-    write(files.path(), "chain.pem", &own.certificate);
-    write(files.path(), "key.pem", &own.key);
-    let gateway = gateway(&files)
-        .node_at(node.url("localhost"))
-        .set("cluster.tls.certificate", files.path().join("chain.pem").display())
-        .set("cluster.tls.key", files.path().join("key.pem").display())
-        .start()
-        .await;
+    let gateway = showing(&own, &files, gateway(&files)).node_at(node.url("localhost")).start().await;
     gateway.post(&readings(3)).await.expect_status(202);
     eventually("they arrive", || async { node.node.readings() == readings(3) }).await;
     let host = format!("localhost:{}", node.address.port());
@@ -218,14 +225,7 @@ async fn a_changed_authority_and_certificate_are_in_force_without_a_restart() {
     let files = trusting(&old);
     let node = TlsNode::start(local(0), &new.issue("localhost", later()), Some(&gateways)).await;
     let strangers = Authority::new("strangers").issue("forebay.example", later());
-    write(files.path(), "chain.pem", &strangers.certificate);
-    write(files.path(), "key.pem", &strangers.key);
-    let gateway = gateway(&files)
-        .node_at(node.url("localhost"))
-        .set("cluster.tls.certificate", files.path().join("chain.pem").display())
-        .set("cluster.tls.key", files.path().join("key.pem").display())
-        .start()
-        .await;
+    let gateway = showing(&strangers, &files, gateway(&files)).node_at(node.url("localhost")).start().await;
     gateway.post(&readings(1)).await.expect_status(202);
     eventually("the node is unknown", || async { reason(&gateway, 0).await.contains("cluster.tls.ca") })
         .await;
@@ -238,8 +238,7 @@ async fn a_changed_authority_and_certificate_are_in_force_without_a_restart() {
     })
     .await;
     let own = gateways.issue("forebay.example", later());
-    write(files.path(), "chain.pem", &own.certificate);
-    write(files.path(), "key.pem", &own.key);
+    show(&files, &own);
     eventually("it arrives", || async { node.node.readings() == readings(1) }).await;
 }
 
@@ -280,17 +279,9 @@ async fn a_certificate_that_has_ended_does_not_replace_one_that_is_valid_nor_hol
     let files = trusting(&old);
     let node = TlsNode::start(local(0), &new.issue("localhost", later()), Some(&gateways)).await;
     let own = gateways.issue("forebay.example", later());
-    write(files.path(), "chain.pem", &own.certificate);
-    write(files.path(), "key.pem", &own.key);
-    let gateway = gateway(&files)
-        .node_at(node.url("localhost"))
-        .set("cluster.tls.certificate", files.path().join("chain.pem").display())
-        .set("cluster.tls.key", files.path().join("key.pem").display())
-        .start()
-        .await;
+    let gateway = showing(&own, &files, gateway(&files)).node_at(node.url("localhost")).start().await;
     let ended = gateways.issue("forebay.example", wall_time() - Duration::from_secs(3600));
-    write(files.path(), "chain.pem", &ended.certificate);
-    write(files.path(), "key.pem", &ended.key);
+    show(&files, &ended);
     let reloads =
         |result: &str| format!("forebay_file_reloads_total{{files=\"cluster.tls\",result=\"{result}\"}}");
     let (taken, refused) = (reloads("taken"), reloads("refused"));

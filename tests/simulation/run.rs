@@ -91,7 +91,7 @@ async fn gateway(config: Config, seed: u64, stop: CancellationToken, record: Rec
         listener: Door(TcpListener::bind(address).await?),
         address,
         buffer: (config.buffer.kind().open)(&config.buffer, config.delivery.nodes.len(), &metrics)?,
-        uplink: Uplink::new(Arc::new(SimulatedWire::default()), &config.delivery, &[])?,
+        uplink: Uplink::new(Arc::new(SimulatedWire::default()), &config.delivery, |_| &[])?,
         random: fastrand::Rng::with_seed(seed),
         metrics,
     };

@@ -14,7 +14,7 @@ use reqwest::{Client, ClientBuilder, RequestBuilder, Response};
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
-use url::Url;
+use url::{Host, Url};
 
 use crate::advice;
 use crate::call_failure;
@@ -100,19 +100,23 @@ struct ListedFault {
     detail: String,
 }
 
-/// Begins an HTTP client that trusts no certificate, for plain HTTP.
-pub fn builder() -> ClientBuilder {
+/// The settings of TLS of a client that speaks plain HTTP alone: no certificate is trusted.
+pub fn trusting_nobody() -> ClientConfig {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let tls = ClientConfig::builder_with_provider(provider)
+    ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("the provider knows TLS 1.2 and 1.3")
         .with_root_certificates(RootCertStore::empty())
-        .with_no_client_auth();
-    builder_over(tls)
+        .with_no_client_auth()
 }
 
-/// Begins an HTTP client with these settings of TLS. It follows no redirect, and it does not use the proxies that the
-/// environment names.
+/// Begins an HTTP client for plain HTTP.
+pub fn builder() -> ClientBuilder {
+    builder_over(trusting_nobody())
+}
+
+/// Begins an HTTP client with these settings of TLS. It follows no redirect, which would mean that the address is wrong, and it
+/// does not use the proxies that the environment names.
 ///
 /// All HTTP clients begin here or in [`builder`]: without settings of TLS, reqwest would read the certificates of the
 /// system for each client.
@@ -238,6 +242,16 @@ pub fn join(base: &Url, path: &str) -> Url {
     url
 }
 
+/// Whether an address leads to this machine itself, as its host tells: a loopback address, or a name of it (RFC 6761).
+pub fn is_loopback(address: &Url) -> bool {
+    match address.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.to_canonical().is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    }
+}
+
 /// An address for people, without user name and password.
 pub fn shown(url: &Url) -> String {
     let mut url = url.clone();
@@ -284,6 +298,25 @@ mod tests {
     fn check(status: u16, body: &str, expected: &PostAnswer) {
         let answer = raw(status, body).answer(3, SystemTime::UNIX_EPOCH);
         assert_eq!(answer, *expected, "{status} {body}");
+    }
+
+    #[test]
+    fn loopback_is_known_by_number_and_by_name() {
+        for near in [
+            "http://127.0.0.1:1",
+            "http://127.9.9.9",
+            "http://[::1]:1",
+            "http://[::ffff:127.0.0.1]",
+            "http://localhost",
+            "http://a.localhost",
+        ] {
+            assert!(is_loopback(&near.parse().expect("an address")), "{near}");
+        }
+        for far in
+            ["http://10.0.0.1", "http://[2001:db8::1]", "http://gateway.example", "http://localhost.example"]
+        {
+            assert!(!is_loopback(&far.parse().expect("an address")), "{far}");
+        }
     }
 
     #[test]

@@ -58,8 +58,8 @@ pub fn judge(store: &dyn Store, answer: &NodeAnswer<'_>) -> Option<Judgement> {
 fn is_about_setup(answer: &NodeAnswer<'_>) -> bool {
     let body = answer.body;
     let is_go = body.strip_prefix(GO_EXPECTS_TLS).is_some_and(|rest| rest.trim().is_empty());
-    let is_page = || is_page(body) && PAGES_ABOUT_SETUP.iter().any(|part| body.contains(part));
-    answer.status == 400 && (is_go || is_page())
+    let is_proxy = || is_page(body) && PAGES_ABOUT_SETUP.iter().any(|part| body.contains(part));
+    answer.status == 400 && (is_go || is_proxy())
 }
 
 /// Whether a body is a web page.

@@ -32,10 +32,10 @@ impl ClusterNodes {
         let endpoints: Vec<Endpoint> =
             addresses.iter().map(|address| self.sources[source].endpoint(*address)).collect();
         let mut wanted: BTreeSet<EndpointKey> = endpoints.iter().map(Endpoint::key).collect();
-        let keys = self.nodes.iter().map(|node| node.endpoint.key());
+        let keys = self.nodes.iter().map(|node| node.key.clone());
         let known: BTreeMap<EndpointKey, NodeIndex> = keys.zip((0..).map(NodeIndex)).collect();
         for index in 0..self.nodes.len() {
-            if !wanted.contains(&self.nodes[index].endpoint.key()) {
+            if !wanted.contains(&self.nodes[index].key) {
                 self.leave(NodeIndex(index), source);
             }
         }

@@ -10,8 +10,8 @@ use crate::delivery::budget::Budget;
 use crate::delivery::latency::{Latency, MeasuredLatency};
 use crate::delivery::limit::InFlightLimit;
 use crate::delivery::node_status::{ClusterNodeStatus, NodeFailure};
-use crate::delivery::source::Endpoint;
-use crate::node_id::{NodeId, without_credentials};
+use crate::delivery::source::{Endpoint, EndpointKey};
+use crate::node_id::NodeId;
 use crate::routing::shard::name_hash;
 
 /// The reason shown for a node that is no longer present.
@@ -22,9 +22,9 @@ const GONE: &str = "gone: no longer among the addresses of its name";
 pub(in crate::delivery) struct ClusterNode {
     pub(in crate::delivery) id: NodeId,
     pub(in crate::delivery) endpoint: Endpoint,
-    /// The URL with its own address and without credentials.
-    pub(in crate::delivery) address: String,
-    /// The hash of the address, for rendezvous hashing.
+    /// What tells it from all other nodes.
+    pub(super) key: EndpointKey,
+    /// The hash of the key, for rendezvous hashing.
     pub(super) hash: u64,
     /// The entries of `cluster.nodes` that list the node now; without any, it is not present.
     pub(super) sources: BTreeSet<usize>,
@@ -55,14 +55,14 @@ impl ClusterNode {
         config: &NodesConfig,
         now: Instant,
     ) -> ClusterNode {
-        let address = without_credentials(&endpoint.own_url());
+        let key = endpoint.key();
         ClusterNode {
             id,
-            hash: match endpoint.name() {
-                Some(name) => name_hash(format!("{name} at {address}")),
-                None => name_hash(&address),
+            hash: match &key {
+                (address, Some(name)) => name_hash(format!("{name} at {address}")),
+                (address, None) => name_hash(address),
             },
-            address,
+            key,
             endpoint,
             sources: BTreeSet::from([source]),
             gone_since: 0,
@@ -84,7 +84,7 @@ impl ClusterNode {
     pub(super) fn status(&self) -> ClusterNodeStatus {
         let mut status = ClusterNodeStatus {
             id: self.id.clone(),
-            url: self.address.clone(),
+            url: self.key.0.clone(),
             present: true,
             up: true,
             failing: false,

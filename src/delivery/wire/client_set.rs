@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::redirect::Policy;
+use forebay_load::client;
 use reqwest::{Client, ClientBuilder};
 use rustls::ClientConfig;
 
@@ -94,30 +94,24 @@ impl PinnedClients {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place for clients of nodes; it has settings of TLS")]
 fn builder(limits: ClientLimits, tls: &ClientConfig) -> ClientBuilder {
-    Client::builder()
+    client::builder_over(tls.clone())
         .connect_timeout(limits.connect_timeout)
         .pool_idle_timeout(IDLE_MAX)
         .pool_max_idle_per_host(limits.idle_connections)
-        // A redirect means that the address is wrong, and a proxy could only come from the environment, not the settings.
-        .redirect(Policy::none())
-        .no_proxy()
         .http1_only()
-        .tls_backend_preconfigured(tls.clone())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::delivery::NODES_MAX;
-    use crate::tls::client::plain;
 
     #[test]
     fn clients_for_names_are_kept_and_never_more_than_there_are_nodes() {
         assert_eq!(PINNED_MAX, NODES_MAX);
         let limits = ClientLimits { connect_timeout: Duration::from_secs(1), idle_connections: 1 };
-        let set = ClientSet::new(limits, plain()).expect("a client");
+        let set = ClientSet::new(limits, client::trusting_nobody().into()).expect("a client");
         let address = |number: u8| Some(SocketAddr::from(([127, 0, 0, number], 443)));
         let count = || set.pinned.lock().expect("not poisoned").clients.len();
         for (host, number) in [("store", 1), ("STORE", 1), ("store", 2), ("other", 1)] {
