@@ -30,7 +30,7 @@ pub(crate) enum Start {
     Gateway(&'static [(&'static str, &'static str)]),
 }
 
-/// What a client needs to be served.
+/// The way in which clients come to a server.
 pub(crate) enum Approach {
     /// Nothing.
     Open,
@@ -92,7 +92,7 @@ pub(crate) const SERVERS: &[Contender] = &[
     },
 ];
 
-/// What clients of a started server have in their hands.
+/// The means by which clients are let in at a server that was started.
 pub(crate) struct Credentials {
     certificate: Option<Certificate>,
 }

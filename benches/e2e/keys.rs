@@ -14,7 +14,7 @@ const STRIDE: u64 = 7919;
 pub(crate) struct KeyFile {
     /// How many it has.
     pub(crate) keys: u64,
-    /// What each entry has beside its name and its hash.
+    /// The further lines of each entry, after its name and its hash.
     pub(crate) rights: &'static str,
 }
 

@@ -39,7 +39,7 @@ pub(crate) struct Workload {
     pub(crate) readings_a_request: u64,
     /// Readings in a round: some seconds of processor time.
     pub(crate) readings_a_round: u64,
-    /// What each request begins with on a connection of its own; `None`: clients keep their connections.
+    /// The handshake before each request, which then has a connection of its own; `None`: clients keep their connections.
     pub(crate) handshake: Option<Handshake>,
 }
 
@@ -180,7 +180,7 @@ impl Client {
     }
 }
 
-/// What bytes go over: TCP, or TLS over it.
+/// A stream that is read and written: TCP, or TLS over it.
 trait Duplex: AsyncRead + AsyncWrite + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Duplex for S {}

@@ -41,14 +41,14 @@ pub(crate) struct Site {
     _directory: TempDir,
 }
 
-/// What a site is made of.
+/// The choices in setting a site up.
 #[derive(Clone, Copy)]
 pub(crate) struct SiteOptions<'a> {
     /// Nodes that a gateway forwards to.
     pub(crate) nodes: u64,
     /// How many clients there are.
     pub(crate) clients: u64,
-    /// What their connections begin with, if that matters.
+    /// The handshake that each of their connections begins with, if that matters.
     pub(crate) handshake: Option<Handshake>,
     /// Settings of a gateway, beside those of the contender.
     pub(crate) settings: &'a [(&'a str, &'a str)],

@@ -13,10 +13,10 @@ use crate::tls::{CERTIFICATE, HOST, KEY};
 
 /// The file of its settings in its directory.
 const SETTINGS: &str = "nginx.conf";
-/// What it is called; not everybody has `/usr/sbin` among the places of programs.
+/// The program, by its name and by its path in Debian: the search path of some users lacks `/usr/sbin`.
 const NAMES: [&str; 2] = ["nginx", "/usr/sbin/nginx"];
 
-/// What to say if it is not there.
+/// The message for a machine without nginx.
 pub(crate) const MISSING: &str =
     "nginx is not installed and is left out (Debian has it: apt-get install nginx-light)";
 

@@ -28,7 +28,7 @@ pub(crate) struct Certificate {
     authority: CertificateDer<'static>,
 }
 
-/// What a connection begins with.
+/// The kinds of handshake at the beginning of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Handshake {
     /// Certificates and a new session.

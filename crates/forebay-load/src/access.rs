@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::client;
 
-/// What requests to a server need beside its address.
+/// The key and the settings of TLS for requests to a server.
 #[derive(Clone, Debug, Default)]
 pub struct ServerAccess {
     /// TLS towards `https://` addresses; without it, no certificate is trusted.

@@ -1,4 +1,4 @@
-//! What people can do about an answer or a fault: the option of the command line that mends it.
+//! Advice on answers and faults: the option of the command line that may mend one.
 
 use http::StatusCode;
 
