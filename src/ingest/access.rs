@@ -161,6 +161,11 @@ impl AccessError {
         }
     }
 
+    /// Whether the address has had too much, whoever sends the request.
+    pub(super) fn is_by_address(&self) -> bool {
+        matches!(self, AccessError::TooManyUnauthorized { .. } | AccessError::TooManyUnderWay)
+    }
+
     /// Why, in a word, for `forebay_requests_refused_total`.
     pub(super) fn reason(&self) -> &'static str {
         match self {

@@ -82,7 +82,7 @@ struct ReadingsRoute {
 async fn take_readings(State(route): State<Arc<ReadingsRoute>>, request: Request<Body>) -> Response {
     let peer = request.extensions().get::<Arc<Peer>>().cloned().unwrap_or_default();
     let address = route.front.access.address(&peer, request.headers());
-    let sender = Sender { path: route.path, address };
+    let sender = Sender { path: route.path, address, key: None };
     // Boxed, because futures are moved and this one is large.
     let (mut response, refusal) = route.front.post(request, route.dialect, sender, &peer).boxed().await;
     response.extensions_mut().insert(RefusalReason(refusal));

@@ -178,15 +178,6 @@ impl IngestError {
             IngestError::Looped => "loop",
         }
     }
-
-    /// Whether the address has had or has too much, whatever the request itself is like.
-    pub(super) fn is_by_address(&self) -> bool {
-        matches!(
-            self,
-            IngestError::Access(AccessError::TooManyUnauthorized { .. } | AccessError::TooManyUnderWay)
-        )
-    }
-
     /// Whether the sender must correct the request, and no single reading is at fault.
     pub(super) fn is_of_sender(&self) -> bool {
         let is_other = matches!(

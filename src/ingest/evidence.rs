@@ -9,7 +9,6 @@ use std::time::SystemTime;
 use forebay_codec::{Decoder, DeviceTags, Reason, Rejections};
 use forebay_reading::clock::wall_time;
 
-use super::access::Caller;
 use super::error::IngestError;
 use crate::rejections::{
     ENTRIES_PER_REQUEST_MAX, RejectionCount, RejectionEntry, RejectionFacts, RejectionLog, SAMPLE_BYTES_MAX,
@@ -22,8 +21,6 @@ pub(super) struct Evidence {
     beginning_bytes: usize,
     decoder: Option<&'static dyn Decoder>,
     faulty: Vec<FaultyReading>,
-    /// Its sender.
-    caller: Caller,
     /// Rejected readings that are not listed, by reason.
     unlisted: Vec<(Reason, u64)>,
 }
@@ -40,11 +37,13 @@ struct FaultyReading {
 
 /// The origin of a request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sender {
+pub(super) struct Sender<'a> {
     /// The path of the request.
     pub(super) path: &'static str,
     /// The address of the client, if it is known.
     pub(super) address: Option<IpAddr>,
+    /// The name of its key, if there are keys.
+    pub(super) key: Option<&'a str>,
 }
 
 impl Default for Evidence {
@@ -54,22 +53,12 @@ impl Default for Evidence {
             beginning_bytes: 0,
             decoder: None,
             faulty: Vec::new(),
-            caller: Caller::default(),
             unlisted: Vec::new(),
         }
     }
 }
 
 impl Evidence {
-    /// Notes the sender.
-    pub(super) fn see_caller(&mut self, caller: &Caller) {
-        self.caller = caller.clone();
-    }
-
-    fn key_name(&self) -> Option<&str> {
-        self.caller.key_name()
-    }
-
     /// Copies the beginning of a decompressed body.
     pub(super) fn see_body(&mut self, body: &[u8], decoder: &'static dyn Decoder) {
         self.beginning_bytes = body.len().min(SAMPLE_BYTES_MAX);
@@ -117,7 +106,7 @@ impl Evidence {
     /// Records the rejections of a request, if there were any: its readings one by one, or the request as a whole.
     pub(super) fn record(
         &self,
-        sender: Sender,
+        sender: Sender<'_>,
         error: Option<&IngestError>,
         device_tags: &DeviceTags,
         log: &RejectionLog,
@@ -132,7 +121,7 @@ impl Evidence {
         }
         let now = wall_time();
         let whole = error.map(|error| self.whole(sender, error, device_tags, now));
-        let readings = self.faulty.iter().filter_map(|faulty| faulty.entry(sender, self.key_name(), now));
+        let readings = self.faulty.iter().filter_map(|faulty| faulty.entry(sender, now));
         log.record(whole.into_iter().chain(readings).collect(), self.counts());
     }
 
@@ -153,7 +142,7 @@ impl Evidence {
     /// The entry of a request that was refused as a whole.
     fn whole(
         &self,
-        Sender { path, address }: Sender,
+        Sender { path, address, key }: Sender<'_>,
         error: &IngestError,
         device_tags: &DeviceTags,
         now: SystemTime,
@@ -163,19 +152,14 @@ impl Evidence {
         let first = first.and_then(|excerpts| excerpts.into_iter().next().flatten());
         let (device, sample) = (first.and_then(|first| first.device), self.decoder.map(|_| beginning));
         let (reason, detail) = (error.reason(), error.to_string());
-        let (key, device) = (self.key_name(), device.as_deref());
+        let device = device.as_deref();
         let rejected = RejectionFacts { path, address, key, device, reason, detail: &detail, sample };
         RejectionEntry::new(rejected, now)
     }
 }
 
 impl FaultyReading {
-    fn entry(
-        &self,
-        Sender { path, address }: Sender,
-        key: Option<&str>,
-        now: SystemTime,
-    ) -> Option<RejectionEntry> {
+    fn entry(&self, Sender { path, address, key }: Sender<'_>, now: SystemTime) -> Option<RejectionEntry> {
         let (detail, sample) = self.shown.as_ref()?;
         let (device, sample) = (self.device.as_deref(), sample.as_deref());
         let reason = self.reason.name();

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::Front;
 use super::accepted::{Acceptance, Reply};
-use super::access::Caller;
+use super::access::{AccessError, Caller};
 use super::body::{self, BudgetShare};
 use super::content::{RequestContent, Strictness};
 use super::dialect::Dialect;
@@ -54,13 +54,10 @@ enum DecodedBody {
     Replay(StoredAnswer),
 }
 
-/// A request whose head lets it in.
-struct AdmittedRequest {
+/// The sender of a request, who may send readings.
+struct KnownSender {
     caller: Caller,
-    content: RequestContent,
-    /// Its `Idempotency-Key`.
-    key: Option<Digest>,
-    /// Held until it is answered.
+    /// Held until the request is answered.
     _place: Option<AddressPlace>,
 }
 
@@ -78,15 +75,39 @@ impl Front {
         &self,
         request: Request<Body>,
         dialect: Dialect,
-        sender: Sender,
+        sender: Sender<'_>,
         peer: &Peer,
     ) -> (Response, Option<&'static str>) {
+        let (head, body) = request.into_parts();
         let mut evidence = Evidence::default();
-        let outcome = self.take(request, dialect, (peer, sender.address), &mut evidence).await;
+        let known = self.know(&head, dialect, peer, sender.address);
+        let outcome = match &known {
+            Ok(known) => self.take(&head, body, dialect, &known.caller, &mut evidence).await,
+            Err(error) => {
+                let within = if error.is_by_address() { TURN_AWAY_SOON } else { self.config.request_timeout };
+                self.turn_away_within(within, &head, body).await;
+                Err(error.clone().into())
+            }
+        };
+        let key = known.as_ref().ok().and_then(|known| known.caller.key_name());
         let error = outcome.as_ref().err();
-        evidence.record(sender, error, &self.config.device_tags, &self.rejections);
+        evidence.record(Sender { key, ..sender }, error, &self.config.device_tags, &self.rejections);
         let refusal = error.map(IngestError::reason);
         (dialect.answer(outcome), refusal)
+    }
+
+    /// Says who sends a request, if that one may send readings now.
+    fn know(
+        &self,
+        head: &http::request::Parts,
+        dialect: Dialect,
+        peer: &Peer,
+        address: Option<IpAddr>,
+    ) -> Result<KnownSender, AccessError> {
+        let place = self.access.place(peer, address)?;
+        let asked = (&head.headers, head.uri.query());
+        let caller = self.access.caller(asked, dialect.key_in_query(), peer, Role::Write)?;
+        Ok(KnownSender { caller, _place: place })
     }
 
     /// Takes the readings of a request, whole or not at all.
@@ -95,22 +116,16 @@ impl Front {
     /// either way. A request with a key that has reached the buffer is completed in its own task.
     async fn take(
         &self,
-        request: Request<Body>,
+        head: &http::request::Parts,
+        body: Body,
         dialect: Dialect,
-        (peer, address): (&Peer, Option<IpAddr>),
+        caller: &Caller,
         evidence: &mut Evidence,
     ) -> Result<Reply, IngestError> {
-        let (head, body) = request.into_parts();
-        let place = self.access.place(peer, address).map_err(IngestError::from);
-        let admitted = place.and_then(|place| {
-            let caller = self.caller(&head, dialect, peer, evidence)?;
-            self.admit(&head, &body, dialect, caller, place)
-        });
-        let AdmittedRequest { caller, content, key, _place } = match admitted {
+        let (content, key) = match self.admit(head, &body, dialect, caller) {
             Ok(admitted) => admitted,
             Err(error) => {
-                let within = if error.is_by_address() { TURN_AWAY_SOON } else { self.config.request_timeout };
-                self.turn_away_within(within, &head, body).await;
+                self.turn_away(head, body).await;
                 return Err(error);
             }
         };
@@ -118,13 +133,13 @@ impl Front {
         let body = body::read(body, self.config.max_body, self.config.request_timeout, &mut share).await?;
         evidence.see_body(&body, content.decoder);
         let (decoded, reservation) =
-            match self.begin(body, content, &caller, key, &mut share, evidence).await? {
+            match self.begin(body, content, caller, key, &mut share, evidence).await? {
                 DecodedBody::First(decoded, reservation) => (decoded, reservation),
                 DecodedBody::Replay(answer) => return Ok(Reply::Replay(replay(answer))),
             };
         // The body is dropped; from here on its readings count.
         share.replace(decoded.readings.bytes_held())?;
-        let (readings, mut accepted) = self.judge(decoded, content, &caller, evidence)?;
+        let (readings, mut accepted) = self.judge(decoded, content, caller, evidence)?;
         if self.draining.is_cancelled() {
             return Err(IngestError::Push(buffer::PushError::Closed));
         }
@@ -150,29 +165,14 @@ impl Front {
         Ok(Reply::First(accepted))
     }
 
-    /// Says who sends a request, if that one may send readings.
-    fn caller(
-        &self,
-        head: &http::request::Parts,
-        dialect: Dialect,
-        peer: &Peer,
-        evidence: &mut Evidence,
-    ) -> Result<Caller, IngestError> {
-        let asked = (&head.headers, head.uri.query());
-        let caller = self.access.caller(asked, dialect.key_in_query(), peer, Role::Write)?;
-        evidence.see_caller(&caller);
-        Ok(caller)
-    }
-
-    /// Checks the head of a request, before its body is read.
+    /// Checks the head of a request, before its body is read; the second value is that of its `Idempotency-Key`.
     fn admit(
         &self,
         head: &http::request::Parts,
         body: &Body,
         dialect: Dialect,
-        caller: Caller,
-        place: Option<AddressPlace>,
-    ) -> Result<AdmittedRequest, IngestError> {
+        caller: &Caller,
+    ) -> Result<(RequestContent, Option<Digest>), IngestError> {
         self.via.check(&head.headers, Instant::now()).map_err(|_looped| IngestError::Looped)?;
         if has_no_end(&head.headers, body) {
             return Err(IngestError::NoLength);
@@ -187,7 +187,7 @@ impl Front {
             Some(_) => Idempotency::key(&head.headers, caller.key_name())?,
             None => None,
         };
-        Ok(AdmittedRequest { caller, content, key, _place: place })
+        Ok((content, key))
     }
 
     /// Reads the rest of a refused request, unless its sender waits for `100 Continue`.
