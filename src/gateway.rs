@@ -44,7 +44,7 @@ use crate::watched::{FileWatcher, Watched};
 pub use files::FileNotes;
 use files::FrontFiles;
 pub use node_files::NodeFilesCheck;
-use node_files::{NodeFiles, readable_secrets};
+use node_files::{CurrentNodeTls, NodeFiles, readable_secrets};
 pub use outcome::StopOutcome;
 use serving::{OperatorListener, Servers};
 use surface::Surface;
@@ -155,17 +155,18 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new());
         let nodes = config.delivery.fixed_nodes();
         let buffer = open_buffer(config.buffer.clone(), nodes, Arc::clone(&metrics)).await?;
+        let node_tls = node_files.tls();
         let watched = node_files.watched(&config.delivery, &client, &uplink.credentials, &metrics);
         let random = fastrand::Rng::new();
         let parts = GatewayParts { listener, address, buffer, uplink, random, metrics };
-        let gateway = Gateway::assemble(parts, &config, embedded, operator, (files, watched));
+        let gateway = Gateway::assemble(parts, &config, embedded, operator, (files, node_tls, watched));
         gateway.watch.look_after_dead_letters();
         Ok(gateway)
     }
 
     /// Starts a gateway from `parts` in the current runtime; `config` names its nodes.
     pub fn start_with<L: Listener>(parts: GatewayParts<L>, config: &Config) -> Gateway {
-        Gateway::assemble(parts, config, None, None, (FrontFiles::default(), Vec::new()))
+        Gateway::assemble(parts, config, None, None, (FrontFiles::default(), None, Vec::new()))
     }
 
     fn assemble<L: Listener>(
@@ -173,7 +174,7 @@ impl Gateway {
         config: &Config,
         embedded: Option<Node>,
         operator: Option<OperatorListener>,
-        (files, mut watched): (FrontFiles, Vec<Watched>),
+        (files, node_tls, mut watched): (FrontFiles, Option<CurrentNodeTls>, Vec<Watched>),
     ) -> Gateway {
         let GatewayParts { listener, address, buffer, uplink, random, metrics } = parts;
         let Opened { buffer, outlet, memos } = buffer;
@@ -201,15 +202,13 @@ impl Gateway {
             draining: leaving.clone(),
             keys: Arc::clone(&usage),
             tls: tls.clone(),
+            node_tls,
             rejections: front.rejections(),
             credentials: uplink.credentials,
             metrics: Arc::clone(&metrics),
             openapi: openapi(),
         });
-        let latest = match &embedded {
-            Some(node) => node.latest(),
-            None => Latest::InNodes,
-        };
+        let latest = embedded.as_ref().map_or(Latest::InNodes, Node::latest);
         let surface = Surface { access, front, status: Arc::clone(&status), latest };
         let stop_serving = CancellationToken::new();
         let servers = Servers { config, surface: &surface, metrics: &metrics, stop: &stop_serving };

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use forebay_load::client;
 use forebay_reading::clock::wall_time;
 use rustls::ClientConfig;
@@ -16,11 +17,14 @@ use crate::metrics::Metrics;
 use crate::tls::client::{ClientTls, ClientTlsConfig};
 use crate::watched::{FileContents, Subject, Watched};
 
+/// What nodes are called over TLS with; it is replaced when its files change.
+pub(super) type CurrentNodeTls = Arc<ArcSwap<ClientTls>>;
+
 /// The files at the start.
 #[derive(Debug)]
 pub(super) struct NodeFiles {
     /// `None`: no node is called over TLS.
-    tls: Option<ClientTls>,
+    tls: Option<CurrentNodeTls>,
     contents: FileContents,
 }
 
@@ -50,12 +54,17 @@ impl NodeFiles {
         }
         let contents = headers.with(&FileContents::read(config.tls.paths())?);
         let tls = client_tls(&config.tls, &contents)?;
-        Ok(NodeFiles { tls: Some(tls), contents })
+        Ok(NodeFiles { tls: Some(Arc::new(ArcSwap::from_pointee(tls))), contents })
+    }
+
+    /// What nodes are called over TLS with; `None` if none is.
+    pub(super) fn tls(&self) -> Option<CurrentNodeTls> {
+        self.tls.clone()
     }
 
     /// The faults of an own certificate that is used nevertheless.
     pub(super) fn faults(&self) -> Vec<String> {
-        let faults = self.tls.iter().flat_map(|tls| tls.faults(wall_time()));
+        let faults = self.tls.iter().flat_map(|tls| tls.load().faults(wall_time()));
         faults.map(|fault| fault.to_string()).collect()
     }
 
@@ -63,7 +72,7 @@ impl NodeFiles {
     pub(super) fn client(&self, config: &DeliveryConfig) -> Result<HttpClient, StartError> {
         let limits = ClientLimits { connect_timeout: config.timeout, idle_connections: config.max_in_flight };
         let nobody = || Arc::new(client::trusting_nobody());
-        let tls = self.tls.as_ref().map_or_else(nobody, ClientTls::config);
+        let tls = self.tls.as_ref().map_or_else(nobody, |tls| tls.load().config());
         Ok(HttpClient::new(limits, tls)?)
     }
 
@@ -76,7 +85,7 @@ impl NodeFiles {
     /// What the files come to, for `forebay check`.
     pub(super) fn check(&self, config: &DeliveryConfig) -> Result<NodeFilesCheck, StartError> {
         let uplink = self.uplink(Arc::new(self.client(config)?), config)?;
-        let tls = self.tls.as_ref().map(ClientTls::config);
+        let tls = self.tls.as_ref().map(|tls| tls.load().config());
         Ok(NodeFilesCheck { uplink, tls, faults: self.faults(), readable_at: readable_secrets(config) })
     }
 
@@ -159,7 +168,7 @@ struct NodeFilesInForce {
     client: Arc<HttpClient>,
     credentials: CredentialsInForce,
     /// `None`: no node is called over TLS.
-    tls: Option<ClientTls>,
+    tls: Option<CurrentNodeTls>,
     contents: FileContents,
 }
 
@@ -182,13 +191,12 @@ impl NodeFilesInForce {
         Ok(())
     }
 
-    fn take_tls(&mut self, contents: &FileContents) -> Result<(), String> {
-        let mut new = client_tls(&self.config.tls, contents)?;
-        if let Some(old) = &self.tls {
-            new = old.replaced_by(new, wall_time()).map_err(|error| error.to_string())?;
-        }
+    fn take_tls(&self, contents: &FileContents) -> Result<(), String> {
+        let current = self.tls.as_ref().expect("only files that a node needs are watched");
+        let new = client_tls(&self.config.tls, contents)?;
+        let new = current.load().replaced_by(new, wall_time()).map_err(|error| error.to_string())?;
         self.client.set_tls(new.config()).map_err(|error| error.to_string())?;
-        self.tls = Some(new);
+        current.store(Arc::new(new));
         Ok(())
     }
 }

@@ -1,4 +1,5 @@
-//! The listener's own certificate: when it ends, in `/metrics`, in `/status` and, in its last days, in the log.
+//! The gateway's own certificates, the listener's and that for nodes: when they end, in `/metrics`, in `/status` and, in their
+//! last days, in the log.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +17,54 @@ const WARN_FROM: Duration = Duration::from_secs(14 * 86_400);
 /// Time between two lines in the log.
 pub(super) const TELL_EVERY: Duration = Duration::from_secs(86_400);
 
-/// The listener's own certificate.
+/// A certificate of the gateway's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OwnCertificate {
+    /// The one that clients are shown.
+    Listener,
+    /// The one that nodes are shown.
+    ForNodes,
+}
+
+impl OwnCertificate {
+    const ALL: [OwnCertificate; 2] = [OwnCertificate::Listener, OwnCertificate::ForNodes];
+
+    fn metric(self) -> &'static str {
+        match self {
+            OwnCertificate::Listener => "tls_certificate_expiry_timestamp_seconds",
+            OwnCertificate::ForNodes => "cluster_tls_certificate_expiry_timestamp_seconds",
+        }
+    }
+
+    /// Its end; `None` if the gateway has no such certificate.
+    fn end(self, status: &StatusSources) -> Option<SystemTime> {
+        match self {
+            OwnCertificate::Listener => status.tls.as_ref().map(|tls| tls.load().leaf().validity.not_after),
+            OwnCertificate::ForNodes => {
+                let tls = status.node_tls.as_ref()?.load();
+                tls.identity().map(|identity| identity.leaf().validity.not_after)
+            }
+        }
+    }
+
+    /// Says in the log that it ends soon, or has ended.
+    fn tell(self, end: SystemTime, now: SystemTime) {
+        let not_after = Timestamp::from_system(end);
+        let (whose, who, files) = match self {
+            OwnCertificate::Listener => ("of the listener", "clients", "server.tls"),
+            OwnCertificate::ForNodes => ("for nodes", "nodes", "cluster.tls"),
+        };
+        let seconds = seconds_until(end, now);
+        if seconds <= 0 {
+            error!(%not_after, "the certificate {whose} has ended: {who} refuse it; replace the files of {files}");
+        } else if Duration::from_secs(seconds.unsigned_abs()) <= WARN_FROM {
+            let days = seconds / 86_400;
+            warn!(%not_after, days, "the certificate {whose} ends soon: replace the files of {files}");
+        }
+    }
+}
+
+/// A certificate of the gateway's own.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct CertificateReport {
     /// When it ends.
@@ -27,9 +75,9 @@ pub(super) struct CertificateReport {
 }
 
 impl CertificateReport {
-    /// The report; `None` without TLS.
-    pub(super) fn of(status: &StatusSources) -> Option<CertificateReport> {
-        let end = end(status)?;
+    /// The report; `None` without such a certificate.
+    pub(super) fn of(status: &StatusSources, certificate: OwnCertificate) -> Option<CertificateReport> {
+        let end = certificate.end(status)?;
         Some(CertificateReport {
             not_after: Timestamp::from_system(end).to_string(),
             ends_in_seconds: seconds_until(end, wall_time()),
@@ -37,28 +85,22 @@ impl CertificateReport {
     }
 }
 
-/// The metric; nothing without TLS.
+/// The metrics: one for each certificate that there is.
 #[expect(clippy::cast_precision_loss, reason = "the text format holds doubles")]
-pub(super) fn samples(status: &StatusSources) -> Option<Sample> {
-    let seconds = seconds_until(end(status)?, SystemTime::UNIX_EPOCH);
-    Some(sample("tls_certificate_expiry_timestamp_seconds", &[], seconds as f64))
+pub(super) fn samples(status: &StatusSources) -> impl Iterator<Item = Sample> {
+    OwnCertificate::ALL.into_iter().filter_map(|certificate| {
+        let seconds = seconds_until(certificate.end(status)?, SystemTime::UNIX_EPOCH);
+        Some(sample(certificate.metric(), &[], seconds as f64))
+    })
 }
 
-/// Says in the log that the certificate ends soon, or has ended.
+/// Says in the log which certificates end soon, or have ended.
 pub(super) fn tell(status: &StatusSources) {
-    let Some(end) = end(status) else { return };
-    let seconds = seconds_until(end, wall_time());
-    let not_after = Timestamp::from_system(end);
-    if seconds <= 0 {
-        error!(%not_after, "the certificate of the listener has ended: clients refuse it; replace the files of server.tls");
-    } else if Duration::from_secs(seconds.unsigned_abs()) <= WARN_FROM {
-        let days = seconds / 86_400;
-        warn!(%not_after, days, "the certificate of the listener ends soon: replace the files of server.tls");
+    for certificate in OwnCertificate::ALL {
+        if let Some(end) = certificate.end(status) {
+            certificate.tell(end, wall_time());
+        }
     }
-}
-
-fn end(status: &StatusSources) -> Option<SystemTime> {
-    status.tls.as_ref().map(|tls| tls.load().leaf().validity.not_after)
 }
 
 /// Whole seconds from one moment to another, negative if it is over.

@@ -36,6 +36,7 @@ use crate::metrics::Metrics;
 use crate::problem::{Problem, json_line};
 use crate::rejections::{RejectionEntry, RejectionLog};
 use crate::tasks;
+use crate::tls::client::ClientTls;
 use crate::tls::server::ServerTls;
 use disks::Disks;
 use readiness::{Readiness, Requirement};
@@ -96,6 +97,8 @@ pub struct StatusSources {
     pub keys: Arc<UsageTable>,
     /// The certificate of the listener; `None`: plain HTTP.
     pub tls: Option<Arc<ArcSwap<ServerTls>>>,
+    /// The certificate that nodes are shown, with the rest of what they are called with; `None`: none is called over TLS.
+    pub node_tls: Option<Arc<ArcSwap<ClientTls>>>,
     /// The last rejections.
     pub rejections: Arc<RejectionLog>,
     /// What requests to nodes carry; its secrets are hidden, even where a client repeats them.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-use super::certificate::CertificateReport;
+use super::certificate::{CertificateReport, OwnCertificate};
 use super::{StatusSources, StatusView};
 use crate::auth::usage::KeyUsage;
 use crate::buffer::ledger::Ledger;
@@ -33,6 +33,8 @@ pub(super) struct StatusReport {
     pub(super) transforms: Vec<TransformReport>,
     /// The listener's own certificate; null without TLS.
     pub(super) certificate: Option<CertificateReport>,
+    /// The own certificate that nodes are shown; null without one.
+    pub(super) node_certificate: Option<CertificateReport>,
     /// The keys that readings came with, the first 1,000 by name and all others as `other`; empty without keys.
     pub(super) keys: Vec<KeyReport>,
     /// The nodes.
@@ -276,7 +278,8 @@ impl StatusReport {
             },
             dead_letters: DeadLettersReport { trouble: view.dead_letter_trouble.clone() },
             transforms: view.transforms.iter().enumerate().map(transform).collect(),
-            certificate: CertificateReport::of(status),
+            certificate: CertificateReport::of(status, OwnCertificate::Listener),
+            node_certificate: CertificateReport::of(status, OwnCertificate::ForNodes),
             keys: keys(status),
             nodes: view.nodes.iter().zip(&ledger.delivered).map(node).collect(),
         }

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use forebay_reading::clock::wall_time;
 use rustls::ServerConfig;
@@ -133,6 +133,28 @@ async fn nodes_of_the_own_authority_get_batches_and_are_shown_the_own_certificat
     eventually("they arrive", || async { node.node.readings() == readings(3) }).await;
     let host = format!("localhost:{}", node.address.port());
     assert_eq!(node.node.received().remove(0).header("host"), host);
+}
+
+#[tokio::test]
+async fn the_end_of_the_certificate_that_nodes_are_shown_is_told_also_after_a_renewal() {
+    let (nodes, gateways) = (Authority::new("nodes"), Authority::new("gateways"));
+    let node = TlsNode::start(local(0), &nodes.issue("localhost", later()), Some(&gateways)).await;
+    let files = trusting(&nodes);
+    let ends_in = |days: u32| wall_time() + Duration::from_secs(86_400) * days;
+    let own = gateways.issue("forebay.example", ends_in(20));
+    let gateway = showing(&own, &files, gateway(&files)).node_at(node.url("localhost")).start().await;
+    let days_left = async || {
+        let end = gateway.metric("forebay_cluster_tls_certificate_expiry_timestamp_seconds").await;
+        let now = wall_time().duration_since(SystemTime::UNIX_EPOCH).expect("now").as_secs_f64();
+        ((end.expect("the metric") - now) / 86_400.0).round()
+    };
+    assert_eq!(days_left().await, 20.0);
+    show(&files, &gateways.issue("forebay.example", ends_in(90)));
+    eventually("the new end is told", || async { days_left().await == 90.0 }).await;
+    let status = gateway.get("/status").await.json();
+    let seconds = status["node_certificate"]["ends_in_seconds"].as_i64().expect("a number");
+    assert!((89 * 86_400..=90 * 86_400).contains(&seconds), "{status}");
+    assert!(status["certificate"].is_null(), "the listener is plain");
 }
 
 #[tokio::test]
