@@ -141,3 +141,22 @@ async fn an_end_without_the_directory_is_logged_even_with_no_reading_left() {
     assert!(told.contains("WARN") && told.contains("put the directory back"), "{told}");
     assert!(told.contains("knows no `Idempotency-Key` of before"), "{told}");
 }
+
+#[tokio::test]
+async fn a_gateway_whose_log_cannot_be_written_serves_all_the_same() {
+    let place = directory();
+    let address = nobody();
+    let listen = address.to_string();
+    let settings = [("server.listen", &*listen), ("cluster.nodes", "http://127.0.0.1:9"), MEMORY];
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    let mut command = forebay(place.path(), &["serve"], &settings);
+    let mut process = command.stderr(full).spawn().expect("started");
+    let gateway = crate::support::RunningGateway::at(address);
+    eventually("it listens", || async { std::net::TcpStream::connect(address).is_ok() }).await;
+    gateway.post(&readings(1)).await.expect_status(202);
+    gateway.post_body("application/json", "[{}]").await.expect_status(422);
+    gateway.post(&readings(1)).await.expect_status(202);
+    assert_eq!(process.try_wait().expect("it can be asked"), None);
+    process.kill().expect("it runs");
+    process.wait().expect("it has ended");
+}
