@@ -135,10 +135,27 @@ pub fn for_operators(access: &Arc<Access>, route: MethodRouter) -> MethodRouter 
 async fn check_operator(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Arc<Peer>>().cloned().unwrap_or_default();
     let asked = (request.headers(), request.uri().query());
+    let is_for_page = is_for_page(request.headers());
     match access.caller(asked, InQuery::Ignored, &peer, Role::Read) {
         Ok(_) => next.run(request).await,
-        Err(error) => error.into_response(),
+        Err(error) => {
+            let mut response = error.into_response();
+            if is_for_page && response.status() == StatusCode::UNAUTHORIZED {
+                response.headers_mut().append(WWW_AUTHENTICATE, ASK_FOR_PASSWORD);
+            }
+            response
+        }
     }
+}
+
+/// Has a browser ask a person for a user and a password: the password is the key. A browser does not ask for a `Bearer`.
+const ASK_FOR_PASSWORD: HeaderValue = HeaderValue::from_static("Basic realm=\"Forebay\", charset=\"UTF-8\"");
+
+/// Whether a browser asks for a page or its files, which it says by itself (Fetch Metadata Request Headers, W3C).
+fn is_for_page(headers: &HeaderMap) -> bool {
+    let is_file =
+        |dest: &HeaderValue| ["document", "script", "style", "image"].iter().any(|file| dest == file);
+    headers.get("sec-fetch-dest").is_some_and(is_file)
 }
 
 impl IntoResponse for AccessError {

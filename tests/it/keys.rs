@@ -428,3 +428,23 @@ async fn of_two_faults_the_first_in_the_order_of_the_contract_is_told() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_browser_asks_its_person_for_a_key_and_the_page_is_shown() {
+    let setup = Setup::start(|gateway| gateway).await;
+    let open = async |headers: &[&str]| {
+        let mut client = setup.gateway.raw().await;
+        let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+        client.send(format!("GET / HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n")).await;
+        let reply = client.reply().await;
+        let asked: Vec<_> = reply.headers.get_all("www-authenticate").iter().cloned().collect();
+        (reply.status.as_u16(), asked)
+    };
+    let navigates = "Sec-Fetch-Dest: document";
+    let (status, asked) = open(&[navigates]).await;
+    assert_eq!((status, asked.len()), (401, 2));
+    assert_eq!(asked[1], "Basic realm=\"Forebay\", charset=\"UTF-8\"");
+    assert_eq!(open(&[]).await.1, ["Bearer"], "a program is asked for a key alone");
+    // The password is the key of the operator: `me:key of operator`.
+    assert_eq!(open(&[navigates, "Authorization: Basic bWU6a2V5IG9mIG9wZXJhdG9y"]).await.0, 200);
+}
