@@ -109,7 +109,7 @@ fn dump(config: &BufferConfig, out: &mut impl Write) -> Result<u8, BufferCommand
     if report.is_sound() {
         return Ok(DONE);
     }
-    eprintln!("forebay: something is damaged; `forebay buffer verify` says what");
+    complain("something is damaged; `forebay buffer verify` says what");
     Ok(FAILED)
 }
 

@@ -71,7 +71,8 @@ pub(super) fn show_line(what: impl Display) {
 pub(super) fn complain(what: impl Display) {
     let mut text = Vec::new();
     escape(format!("forebay: {what}").as_bytes(), |letter| letter == '\n', &mut text);
-    eprintln!("{}", String::from_utf8_lossy(&text));
+    // The exit status tells it, too, where standard error takes nothing (a full disk).
+    let _ = writeln!(io::stderr(), "{}", String::from_utf8_lossy(&text));
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_types, reason = "processes take real time")]
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -112,6 +113,17 @@ impl Process {
             collect(child.stderr.take().expect("a pipe"), &stderr),
         ];
         Process { child, address: ([127, 0, 0, 1], 0).into(), stdout, stderr, readers }
+    }
+
+    /// Starts a server that will listen on `address`, with `log` as its standard error.
+    pub fn launch_logging_to(log: File, mut command: Command, address: SocketAddr) -> Process {
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().expect("the binary runs");
+        Process { child, address, stdout: Arc::default(), stderr: Arc::default(), readers: Vec::new() }
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a status").is_none()
     }
 
     /// Whether its log has said where it listens.

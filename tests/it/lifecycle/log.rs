@@ -149,14 +149,21 @@ async fn a_gateway_whose_log_cannot_be_written_serves_all_the_same() {
     let listen = address.to_string();
     let settings = [("server.listen", &*listen), ("cluster.nodes", "http://127.0.0.1:9"), MEMORY];
     let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
-    let mut command = forebay(place.path(), &["serve"], &settings);
-    let mut process = command.stderr(full).spawn().expect("started");
-    let gateway = crate::support::RunningGateway::at(address);
+    let command = forebay(place.path(), &["serve"], &settings);
+    let mut process = Process::launch_logging_to(full, command, address);
+    let gateway = process.gateway();
     eventually("it listens", || async { std::net::TcpStream::connect(address).is_ok() }).await;
     gateway.post(&readings(1)).await.expect_status(202);
     gateway.post_body("application/json", "[{}]").await.expect_status(422);
     gateway.post(&readings(1)).await.expect_status(202);
-    assert_eq!(process.try_wait().expect("it can be asked"), None);
-    process.kill().expect("it runs");
-    process.wait().expect("it has ended");
+    assert!(process.is_running());
+}
+
+#[test]
+fn a_command_whose_complaint_cannot_be_written_ends_with_its_status_all_the_same() {
+    let place = directory();
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    let mut command = forebay(place.path(), &["check", "--config", "missing.toml"], &[]);
+    let status = command.stderr(full).status().expect("the binary runs");
+    assert_eq!(status.code(), Some(2));
 }
