@@ -155,18 +155,17 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new());
         let nodes = config.delivery.fixed_nodes();
         let buffer = open_buffer(config.buffer.clone(), nodes, Arc::clone(&metrics)).await?;
-        let node_tls = node_files.tls();
-        let watched = node_files.watched(&config.delivery, &client, &uplink.credentials, &metrics);
+        let node_files = node_files.put_in_force(&config.delivery, &client, &uplink.credentials, &metrics);
         let random = fastrand::Rng::new();
         let parts = GatewayParts { listener, address, buffer, uplink, random, metrics };
-        let gateway = Gateway::assemble(parts, &config, embedded, operator, (files, node_tls, watched));
+        let gateway = Gateway::assemble(parts, &config, embedded, operator, (files, node_files));
         gateway.watch.look_after_dead_letters();
         Ok(gateway)
     }
 
     /// Starts a gateway from `parts` in the current runtime; `config` names its nodes.
     pub fn start_with<L: Listener>(parts: GatewayParts<L>, config: &Config) -> Gateway {
-        Gateway::assemble(parts, config, None, None, (FrontFiles::default(), None, Vec::new()))
+        Gateway::assemble(parts, config, None, None, (FrontFiles::default(), (None, Vec::new())))
     }
 
     fn assemble<L: Listener>(
@@ -174,7 +173,7 @@ impl Gateway {
         config: &Config,
         embedded: Option<Node>,
         operator: Option<OperatorListener>,
-        (files, node_tls, mut watched): (FrontFiles, Option<CurrentNodeTls>, Vec<Watched>),
+        (files, (node_tls, mut watched)): (FrontFiles, (Option<CurrentNodeTls>, Vec<Watched>)),
     ) -> Gateway {
         let GatewayParts { listener, address, buffer, uplink, random, metrics } = parts;
         let Opened { buffer, outlet, memos } = buffer;

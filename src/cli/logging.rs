@@ -14,7 +14,7 @@ pub(super) fn start(config: LoggingConfig) {
     let is_coloured = config.format == LogFormat::Text && io::stderr().is_terminal();
     let colours = if is_coloured { Colours::Some } else { Colours::None };
     let lines = fmt().with_max_level(level).with_target(false);
-    // A line that cannot be written would be told on standard error, where writing may fail as well, with a panic.
+    // The subscriber reports a line that it cannot write on standard error, and panics where that fails, too (a full disk).
     let lines = lines.log_internal_errors(false);
     let lines = lines.with_writer(move || LogLine::new(io::stderr(), colours));
     let _ = match config.format {

@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::tls::client::{ClientTls, ClientTlsConfig};
 use crate::watched::{FileContents, Subject, Watched};
 
-/// What nodes are called over TLS with; it is replaced when its files change.
+/// The TLS settings of calls to nodes. A change of their files replaces them.
 pub(super) type CurrentNodeTls = Arc<ArcSwap<ClientTls>>;
 
 /// The files at the start.
@@ -57,11 +57,6 @@ impl NodeFiles {
         Ok(NodeFiles { tls: Some(Arc::new(ArcSwap::from_pointee(tls))), contents })
     }
 
-    /// What nodes are called over TLS with; `None` if none is.
-    pub(super) fn tls(&self) -> Option<CurrentNodeTls> {
-        self.tls.clone()
-    }
-
     /// The faults of an own certificate that is used nevertheless.
     pub(super) fn faults(&self) -> Vec<String> {
         let faults = self.tls.iter().flat_map(|tls| tls.load().faults(wall_time()));
@@ -89,29 +84,30 @@ impl NodeFiles {
         Ok(NodeFilesCheck { uplink, tls, faults: self.faults(), readable_at: readable_secrets(config) })
     }
 
-    /// Warns of the faults of an own certificate, and lists the files to watch: each group by itself, so that a file that does
-    /// not fit holds no other back.
-    pub(super) fn watched(
+    /// Warns of the faults of an own certificate. Returns the TLS settings in force, if a node is called over TLS, and the files
+    /// to watch: each group by itself, so that a file that does not fit holds no other back.
+    pub(super) fn put_in_force(
         self,
         config: &DeliveryConfig,
         http: &Arc<HttpClient>,
         credentials: &CredentialsInForce,
         metrics: &Metrics,
-    ) -> Vec<Watched> {
+    ) -> (Option<CurrentNodeTls>, Vec<Watched>) {
         for fault in self.faults() {
             warn!(fault, "the certificate for nodes is used, and nodes may refuse it");
         }
         let NodeFiles { tls, contents } = self;
         let groups = groups(config, tls.is_some());
         let (config, client, credentials) = (config.clone(), Arc::clone(http), Arc::clone(credentials));
-        let in_force = NodeFilesInForce { config, client, credentials, tls, contents: contents.clone() };
+        let in_force =
+            NodeFilesInForce { config, client, credentials, tls: tls.clone(), contents: contents.clone() };
         let in_force = Arc::new(Mutex::new(in_force));
         let watch = |(usage, paths)| {
             let subject = NodeFileGroup { usage, paths, in_force: Arc::clone(&in_force) };
             let name = subject.name();
             Watched::new(subject, &contents, |result| metrics.file_reloads.with_label_values(&[name, result]))
         };
-        groups.into_iter().map(watch).collect()
+        (tls, groups.into_iter().map(watch).collect())
     }
 }
 

@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::tls::server::{ServerTls, ServerTlsConfig, ServerTlsError};
 use crate::watched::{FileContents, Subject, Watched};
 
-/// What new connections of the listener are accepted with; it is replaced when its files change.
+/// The TLS settings of the listener's new connections. A change of their files replaces them.
 pub(super) type CurrentTls = Arc<ArcSwap<ServerTls>>;
 
 /// One group of the files.

@@ -148,10 +148,11 @@ async fn check_operator(State(access): State<Arc<Access>>, request: Request, nex
     }
 }
 
-/// Has a browser ask a person for a user and a password: the password is the key. A browser does not ask for a `Bearer`.
+/// A challenge (RFC 7617) that makes a browser ask its user for a name and a password; the password is the key. No browser
+/// asks its user for a `Bearer` token.
 const ASK_FOR_PASSWORD: HeaderValue = HeaderValue::from_static("Basic realm=\"Forebay\", charset=\"UTF-8\"");
 
-/// Whether a browser asks for a page or its files, which it says by itself (Fetch Metadata Request Headers, W3C).
+/// Whether a browser requests a page or a file of one: it says so in a header (Fetch Metadata Request Headers, W3C).
 fn is_for_page(headers: &HeaderMap) -> bool {
     let is_file =
         |dest: &HeaderValue| ["document", "script", "style", "image"].iter().any(|file| dest == file);

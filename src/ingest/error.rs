@@ -178,6 +178,7 @@ impl IngestError {
             IngestError::Looped => "loop",
         }
     }
+
     /// Whether the sender must correct the request, and no single reading is at fault.
     pub(super) fn is_of_sender(&self) -> bool {
         let is_other = matches!(

@@ -17,7 +17,7 @@ const WARN_FROM: Duration = Duration::from_secs(14 * 86_400);
 /// Time between two lines in the log.
 pub(super) const TELL_EVERY: Duration = Duration::from_secs(86_400);
 
-/// A certificate of the gateway's own.
+/// A certificate of the gateway itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OwnCertificate {
     /// The one that clients are shown.
@@ -64,7 +64,7 @@ impl OwnCertificate {
     }
 }
 
-/// A certificate of the gateway's own.
+/// When a certificate of the gateway ends.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct CertificateReport {
     /// When it ends.

@@ -97,7 +97,7 @@ pub struct StatusSources {
     pub keys: Arc<UsageTable>,
     /// The certificate of the listener; `None`: plain HTTP.
     pub tls: Option<Arc<ArcSwap<ServerTls>>>,
-    /// The certificate that nodes are shown, with the rest of what they are called with; `None`: none is called over TLS.
+    /// The TLS settings of calls to nodes, with the certificate that nodes are shown; `None`: no node is called over TLS.
     pub node_tls: Option<Arc<ArcSwap<ClientTls>>>,
     /// The last rejections.
     pub rejections: Arc<RejectionLog>,
