@@ -43,6 +43,9 @@
 //! Small modules that use no other: [`listener`], [`door`], [`metrics`],
 //! [`backoff`], [`node_id`], [`filesystem`], [`tasks`], [`zstd_contexts`], [`via`], [`tls`].
 
+// It panics where standard error takes nothing, as on a full disk; `cli::terminal` has what does not.
+#![warn(clippy::print_stderr)]
+
 pub mod auth;
 pub mod backoff;
 pub mod buffer;

@@ -56,7 +56,7 @@ pub(super) fn list(
     let count = if found > limit { format!("{limit} of {}", amount(found)) } else { amount(found) };
     if arguments.json {
         out.flush()?;
-        eprintln!("{count}");
+        let _ = writeln!(io::stderr(), "{count}");
     } else {
         writeln!(out, "{count}")?;
     }

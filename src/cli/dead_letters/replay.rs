@@ -88,7 +88,7 @@ pub(super) fn replay(
     replay.unreadable.sum_up_unreadable();
     let turned_away = replay.turned_away.count();
     if turned_away > 0 {
-        eprintln!("forebay: {} turned away by the gateway, and kept", amount(turned_away));
+        complain(format_args!("{} turned away by the gateway, and kept", amount(turned_away)));
     }
     result?;
     Ok(if turned_away == 0 && replay.unreadable.count() == 0 { DONE } else { FAILED })

@@ -22,7 +22,7 @@ impl Complaints {
         if self.count < PRINTED_MAX {
             complain(complaint());
         } else if self.count == PRINTED_MAX {
-            eprintln!("forebay: there are more");
+            complain("there are more");
         }
         self.count += 1;
     }
@@ -41,8 +41,8 @@ impl Complaints {
     pub(super) fn sum_up_unreadable(&self) {
         match self.count {
             0 => {}
-            1 => eprintln!("forebay: 1 line cannot be read"),
-            count => eprintln!("forebay: {count} lines cannot be read"),
+            1 => complain("1 line cannot be read"),
+            count => complain(format_args!("{count} lines cannot be read")),
         }
     }
 }
