@@ -152,7 +152,8 @@ async fn check_operator(State(access): State<Arc<Access>>, request: Request, nex
 /// asks its user for a `Bearer` token.
 const ASK_FOR_PASSWORD: HeaderValue = HeaderValue::from_static("Basic realm=\"Forebay\", charset=\"UTF-8\"");
 
-/// Whether a browser requests a page or a file of one: it says so in a header (Fetch Metadata Request Headers, W3C).
+/// Whether a browser requests a page or a file of one: it says so in a header (Fetch Metadata Request Headers, W3C), over HTTPS
+/// and on loopback alone. Elsewhere nothing would tell the door which requests are of other sites, so nobody is asked there.
 fn is_for_page(headers: &HeaderMap) -> bool {
     let is_file =
         |dest: &HeaderValue| ["document", "script", "style", "image"].iter().any(|file| dest == file);

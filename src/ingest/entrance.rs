@@ -24,7 +24,6 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::dialect::{Dialect, PATHS};
-use super::evidence::Sender;
 use super::observe::Observe;
 use super::refusal::{self, RefusalCounters, RefusalReason};
 use super::{Front, READINGS_PATH};
@@ -81,10 +80,8 @@ struct ReadingsRoute {
 
 async fn take_readings(State(route): State<Arc<ReadingsRoute>>, request: Request<Body>) -> Response {
     let peer = request.extensions().get::<Arc<Peer>>().cloned().unwrap_or_default();
-    let address = route.front.access.address(&peer, request.headers());
-    let sender = Sender { path: route.path, address, key: None };
     // Boxed, because futures are moved and this one is large.
-    let (mut response, refusal) = route.front.post(request, route.dialect, sender, &peer).boxed().await;
+    let (mut response, refusal) = route.front.post(request, route.dialect, route.path, &peer).boxed().await;
     response.extensions_mut().insert(RefusalReason(refusal));
     response
 }

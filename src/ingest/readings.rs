@@ -1,6 +1,5 @@
 //! The way of a post of readings into the buffer, on every path that takes readings.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +29,7 @@ use super::idempotency::{Digest, Fingerprint, Idempotency, KeyOutcome, KeyReserv
 use crate::auth::Role;
 use crate::buffer::{self, Ack, Buffer};
 use crate::door::has_no_end;
-use crate::listener::{AddressPlace, Peer};
+use crate::listener::Peer;
 use crate::tasks;
 
 /// Plain bodies up to this size are decoded in the task of their connection, in at most about 0.3 ms. Larger ones and
@@ -54,13 +53,6 @@ enum DecodedBody {
     Replay(StoredAnswer),
 }
 
-/// The sender of a request, who may send readings.
-struct KnownSender {
-    caller: Caller,
-    /// Held until the request is answered.
-    _place: Option<AddressPlace>,
-}
-
 /// Whether the key of a request was already looked up.
 enum KeyProgress {
     /// It was, if the request has one.
@@ -75,39 +67,41 @@ impl Front {
         &self,
         request: Request<Body>,
         dialect: Dialect,
-        sender: Sender<'_>,
+        path: &'static str,
         peer: &Peer,
     ) -> (Response, Option<&'static str>) {
         let (head, body) = request.into_parts();
         let mut evidence = Evidence::default();
-        let known = self.know(&head, dialect, peer, sender.address);
-        let outcome = match &known {
-            Ok(known) => self.take(&head, body, dialect, &known.caller, &mut evidence).await,
+        let address = self.access.address(peer, &head.headers);
+        // Held until the request is answered, also where its sender is refused.
+        let place = self.access.place(peer, address);
+        let caller = match &place {
+            Ok(_) => self.caller(&head, dialect, peer),
+            Err(error) => Err(error.clone()),
+        };
+        let outcome = match &caller {
+            Ok(caller) => self.take(&head, body, dialect, caller, &mut evidence).await,
             Err(error) => {
                 let within = if error.is_by_address() { TURN_AWAY_SOON } else { self.config.request_timeout };
                 self.turn_away_within(within, &head, body).await;
                 Err(error.clone().into())
             }
         };
-        let key = known.as_ref().ok().and_then(|known| known.caller.key_name());
+        let sender = Sender { path, address, key: caller.as_ref().ok().and_then(Caller::key_name) };
         let error = outcome.as_ref().err();
-        evidence.record(Sender { key, ..sender }, error, &self.config.device_tags, &self.rejections);
+        evidence.record(sender, error, &self.config.device_tags, &self.rejections);
         let refusal = error.map(IngestError::reason);
         (dialect.answer(outcome), refusal)
     }
 
-    /// Says who sends a request, if that one may send readings now.
-    fn know(
+    /// Says who sends a request, if that one may send readings.
+    fn caller(
         &self,
         head: &http::request::Parts,
         dialect: Dialect,
         peer: &Peer,
-        address: Option<IpAddr>,
-    ) -> Result<KnownSender, AccessError> {
-        let place = self.access.place(peer, address)?;
-        let asked = (&head.headers, head.uri.query());
-        let caller = self.access.caller(asked, dialect.key_in_query(), peer, Role::Write)?;
-        Ok(KnownSender { caller, _place: place })
+    ) -> Result<Caller, AccessError> {
+        self.access.caller((&head.headers, head.uri.query()), dialect.key_in_query(), peer, Role::Write)
     }
 
     /// Takes the readings of a request, whole or not at all.

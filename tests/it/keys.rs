@@ -448,3 +448,30 @@ async fn a_browser_asks_its_person_for_a_key_and_the_page_is_shown() {
     // The password is the key of the operator: `me:key of operator`.
     assert_eq!(open(&[navigates, "Authorization: Basic bWU6a2V5IG9mIG9wZXJhdG9y"]).await.0, 200);
 }
+
+#[tokio::test]
+async fn a_refused_request_counts_as_one_of_its_client_behind_a_proxy_while_its_body_is_read() {
+    let setup = Setup::start(|gateway| {
+        gateway
+            .set("limits.connections", 1)
+            .set("server.trusted_proxies", "127.0.0.1")
+            .set("server.request_timeout", "1m")
+    })
+    .await;
+    let mut refused = setup.gateway.raw().await;
+    let length = ONE.len();
+    refused
+        .send(format!(
+            "POST /v1/readings HTTP/1.1\r\nHost: localhost\r\nX-API-Key: nobody's\r\nX-Forwarded-For: 192.0.2.1\r\n\
+             Content-Length: {length}\r\n\r\n"
+        ))
+        .await;
+    let post = async || {
+        let headers = [("x-api-key", "key of any"), ("x-forwarded-for", "192.0.2.1")];
+        setup.post("/v1/readings", &headers, ONE).await.status.as_u16()
+    };
+    eventually("the refused request is under way", || async { post().await == 429 }).await;
+    refused.send(ONE).await;
+    refused.reply().await.expect_problem(401);
+    eventually("its place is free", || async { post().await == 202 }).await;
+}
