@@ -151,7 +151,7 @@ pub const TABLE: &[MetricRow] = &[
     gauge(
         "cluster_tls_certificate_expiry_timestamp_seconds",
         &[],
-        "End of the own certificate that nodes are shown, in seconds since 1970; not there without one.",
+        "End of the own certificate that nodes are shown, in seconds since 1970; not there without one, or if no node is called over TLS.",
     ),
     counter("tls_reloads_total", &["result"], "Changed files of `server.tls`, taken or refused."),
     counter("tls_handshake_failures_total", &["reason"], "TLS handshakes that came to nothing, by reason."),
